@@ -1,0 +1,1 @@
+"""The portfolio service: an HTTP API in every task, and background work in the one that leads."""

@@ -1,0 +1,51 @@
+"""Real servers for the tests: one Redis and one Postgres a session, a clean Redis and a database of its own a test."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ops.local.servers import PostgresServer, RedisServer
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The wheel's Redis (6.2), shared by the tests that do not harm it."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_of_its_own(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that the test may stop, freeze and misuse."""
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def installed_redis() -> Path | None:
+    """The redis-server on the path, which CI has beside the wheel's, or None."""
+    found = shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The wheel's Postgres, one a session."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off", "max_connections=200")) as server:
+        yield server
+
+
+@pytest.fixture
+async def database_url(postgres: PostgresServer, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The address of an empty database that is dropped after the test."""
+    name = f"test_{abs(hash(request.node.nodeid)):x}"
+    admin = await asyncpg.connect(postgres.url)
+    try:
+        await admin.execute(f'CREATE DATABASE "{name}"')
+        yield postgres.url.rsplit("/", 1)[0] + f"/{name}"
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await admin.close()
