@@ -1,0 +1,10 @@
+"""Elapsed time, as every deadline of the protocol counts it."""
+
+import time
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def elapsed() -> float:
+    """Seconds of a clock that never steps and that counts the time a machine was suspended (Linux: CLOCK_BOOTTIME)."""
+    return time.clock_gettime(_CLOCK)

@@ -1,0 +1,371 @@
+"""The rules of one lease: what happened goes in, what to do comes out. No I/O, and no clock of its own.
+
+Every method takes `now`, in seconds of a clock that never steps (`sidecar.clock.elapsed`). Whoever drives a `Lease`
+(`sidecar.candidate`, or a simulator) asks `next_call` what to do, carries the call to Redis, and hands what came of it
+to `replied` or `failed`; between calls it sleeps until `wake_at`. Nothing is decided by an event alone: events change
+facts, and `next_call` looks at the facts. So no wake-up can be lost while a call is under way.
+
+Time model: a call's deadlines count from before it was sent. A term is believed until `sent_at + ttl - margin`, where
+`margin` is a sixth of the ttl; the key in Redis lives on for the margin at least. Clock rates may differ, and the
+server's clock may step, by as much as the margin allows; clocks of different machines are never compared.
+"""
+
+from collections.abc import Callable
+from math import inf
+
+from sidecar.protocol import Call, Kind, Outcome, Reason, Reply, State, Term, Timings, Transition, View
+
+YIELD = 1.0
+"""For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
+
+
+class Lease:
+    """One lease of one candidate.
+
+    Args:
+        instance_id: this candidate's name, the value of the key while it holds the lease.
+        timings: see `Timings`.
+        now: the time of the process's start: a predecessor of the same id may have a call under way until
+            `now + call_limit`.
+        uniform: `random.uniform`; spreads retries and the rush at an expiry.
+        require_client: campaign only while a client asks.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        timings: Timings,
+        *,
+        now: float,
+        uniform: Callable[[float, float], float],
+        require_client: bool = True,
+    ) -> None:
+        self.instance_id = instance_id
+        self.timings = timings
+        self._uniform = uniform
+        self._require_client = require_client
+
+        self._term: Term | None = None  # led, or at least not yet given up
+        self._leaving: Term | None = None  # given up, its key still to be deleted
+        self._granted_until = -inf  # the client may act on our word until then
+        self._asked_until = -inf
+        self._holds = 0
+        self._resigns = 0
+        self._yield_until = -inf
+        self._drain_until: float | None = None
+
+        self._in_flight: Call | None = None
+        self._due = now  # when the next call is to be made, if one is wanted
+        self._noticed = False  # something changed while a call was in flight
+        self._late_release_until = now + timings.call_limit  # until then a release of ours may still execute
+        self._late_acquire_until: float | None = None  # after it: an acquire of ours may have executed unseen
+
+        self._outcome: Outcome | None = None
+        self._connected = True
+        self._holder: str | None = None
+        self._led: bool | None = None  # as last told by a transition
+        self._transitions: list[Transition] = []
+        self._version = 0
+        self._seen: tuple[object, ...] = ()
+
+    # What the client does.
+
+    def asked(self, now: float) -> None:
+        """A client asked: to ask is to campaign."""
+        if not self._wanted(now):
+            self._hurry(now)
+        self._asked_until = max(self._asked_until, now + self.timings.demand)
+
+    def hold(self) -> int:
+        """A client's request is held back and counts as asking; returns the ticket for `unhold`."""
+        self._holds += 1
+        return self._resigns
+
+    def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
+        """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
+        if ticket == self._resigns:
+            self._holds -= 1
+            if answered:
+                self._asked_until = max(self._asked_until, now + self.timings.demand)
+
+    def grant(self, arrived: float, now: float) -> float | None:
+        """For how long, counted from `arrived`, the client that asked then may act; None if it may not.
+
+        From here on the lease is not given up by our own will before that time has passed or the client has resigned.
+        """
+        term = self._term
+        if term is None or not self.leads(now):
+            return None
+        until = min(term.lead_until, max(arrived, term.began) + self.timings.grant_ttl)
+        if until <= now:
+            return None
+        term.granted = True
+        self._granted_until = max(self._granted_until, until)
+        return until - arrived
+
+    def resigned(self, now: float) -> None:
+        """The client says that its work has stopped and that it wants the lease no longer."""
+        self._asked_until = self._granted_until = -inf
+        self._holds = 0
+        self._resigns += 1
+        self._version += 1  # held requests are answered, whatever the state
+        if self._term is not None:
+            self._yield_until = now + YIELD
+            self._leave(Reason.RESIGNED, now)
+        elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
+            self._yield_until = now + YIELD
+
+    def drain(self, now: float) -> None:
+        """Campaign no more; give the lease up once the client has resigned or its last grant has run out."""
+        if self._drain_until is None:
+            self._drain_until = now + self.timings.grant_ttl + 3 * self.timings.call_limit
+
+    def drained(self, now: float) -> bool:
+        """Whether nothing is left to give up, or not in any sensible time."""
+        if self._drain_until is None:
+            return False
+        busy = self._term or self._leaving or self._in_flight or self._late_acquire_until is not None
+        return not busy or now >= self._drain_until
+
+    # What Redis does.
+
+    def noticed(self, now: float) -> None:
+        """Something happened to the key: look at it at once."""
+        if self._in_flight is not None:
+            self._noticed = True
+        elif self._term is not None or not self._unproven():
+            self._hurry(now)
+
+    def replied(self, call: Call, reply: Reply, now: float) -> None:
+        """`call` was answered."""
+        self._in_flight = None
+        self._connected = True
+        again = (
+            reply.outcome is Outcome.LATE and self._outcome is not Outcome.LATE
+        )  # our idea of its clock is mended now
+        self._outcome = reply.outcome
+        if reply.outcome is not Outcome.LATE:
+            self._holder = reply.holder
+        if reply.holder not in (None, self.instance_id):
+            self._yield_until = -inf  # another one has had it: no need to wait
+        if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
+            self._due = now if again else now + self._pause()
+            if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
+                self._late_acquire_until = now
+        elif call.kind is Kind.ACQUIRE:
+            self._acquire_replied(call, reply, now)
+        elif call.kind is Kind.RENEW:
+            self._renew_replied(call, reply, now)
+        else:
+            self._release_replied(call, reply, now)
+        if self._noticed:
+            self._noticed = False
+            self.noticed(now)
+
+    def failed(self, call: Call, now: float, *, delivered: bool) -> None:
+        """`call` got no answer. Unless it is known not to have been `delivered`, it may execute until `give_up_at`."""
+        self._in_flight = None
+        self._noticed = False
+        self._connected = False
+        self._due = now + self._pause()
+        if delivered and call.kind is Kind.ACQUIRE:
+            self._late_acquire_until = max(self._late_acquire_until or -inf, call.give_up_at)
+        if delivered and call.kind is Kind.RELEASE:
+            self._late_release_until = max(self._late_release_until, call.give_up_at)
+
+    # What to do.
+
+    def next_call(self, now: float) -> Call | None:
+        """The call to make now, from this instant on in flight; None if there is none, or one is."""
+        self.tick(now)
+        if self._in_flight is not None or now < self._due:
+            return None
+        if self._leaving is not None:
+            call = self._call(Kind.RELEASE, now, self._leaving)
+        elif self._term is not None:
+            if self._drain_until is not None:
+                return None
+            call = self._call(Kind.RENEW, now, self._term)
+        elif self._campaigns(now):
+            call = self._call(Kind.LOOK if now < self._yield_until else Kind.ACQUIRE, now)
+        elif self._late_acquire_until is not None and now >= self._late_acquire_until:
+            call = self._call(Kind.LOOK, now)
+        else:
+            return None
+        self._in_flight = call
+        return call
+
+    def tick(self, now: float) -> None:
+        """Let time pass: end what has run out."""
+        term = self._term
+        if term is not None and now >= term.lead_until:
+            self._end(Reason.DEADLINE, now)
+            self._late_acquire_until = now  # the key may be ours still
+        elif term is not None and now >= self._leave_at(term):
+            self._leave(Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
+        if self._leaving is not None and now >= self._leaving.lead_until + self.timings.margin:
+            self._leaving = None  # its key has expired
+            self._hurry(now)
+        if self._led is False and not self._wanted(now):
+            self._led = None
+
+    def wake_at(self, now: float) -> float:
+        """When `next_call` is to be asked again, if nothing happens before."""
+        times = [self._asked_until if self._asked_until > now else inf]
+        if self._term is not None:
+            times += [self._term.lead_until, self._leave_at(self._term)]
+        if self._drain_until is not None:
+            times.append(self._drain_until)
+        if self._in_flight is None:
+            if self._leaving is not None or self._campaigns(now) or (self._term and self._drain_until is None):
+                times.append(self._due)
+            elif self._late_acquire_until is not None:
+                times.append(max(self._due, self._late_acquire_until))
+        return min(times)
+
+    # What is so.
+
+    def leads(self, now: float) -> bool:
+        """Whether this candidate leads at this instant: asked of the clock, never remembered."""
+        return self._term is not None and self._drain_until is None and now < self._term.lead_until
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the term ends unless it is renewed; 0 without one."""
+        return max(0.0, self._term.lead_until - now) if self._term is not None and self.leads(now) else 0.0
+
+    def view(self, now: float) -> View:
+        """The lease at this instant. The version differs from an earlier view's if anything in it does."""
+        leads = self.leads(now)
+        holder = self.instance_id if leads else self._holder if self._connected and self._wanted(now) else None
+        token = self._term.token if leads and self._term else None
+        seen = (self._state(now), holder, token)
+        if seen != self._seen:
+            self._seen = seen
+            self._version += 1
+        return View(*seen, self._version)
+
+    def outcome(self) -> Outcome | None:
+        """What the last answer of Redis was; None before the first."""
+        return self._outcome
+
+    def transitions(self) -> list[Transition]:
+        """What has begun and ended since this was last asked, oldest first."""
+        taken, self._transitions = self._transitions, []
+        return taken
+
+    def _state(self, now: float) -> State:
+        if self._drain_until is not None:
+            return State.DRAINING
+        if self.leads(now):
+            return State.LEADING
+        if not self._wanted(now):
+            return State.WAITING
+        if not self._connected:
+            return State.DISCONNECTED
+        if self._outcome is Outcome.DISABLED:
+            return State.DISABLED
+        return State.GUARDED if self._outcome is Outcome.GUARDED else State.FOLLOWING
+
+    def _wanted(self, now: float) -> bool:
+        return not self._require_client or self._holds > 0 or now < self._asked_until
+
+    def _campaigns(self, now: float) -> bool:
+        return self._drain_until is None and self._wanted(now)
+
+    def _leave_at(self, term: Term) -> float:
+        """When the lease is given up unless somebody asks: never before the last grant has run out."""
+        if self._drain_until is not None:
+            return self._granted_until
+        if not self._require_client or self._holds:
+            return inf
+        return self._granted_until if term.granted else max(self._granted_until, self._asked_until)
+
+    def _unproven(self) -> bool:
+        """Whether the key is ours but may not be believed yet; looking again before its time proves nothing."""
+        return self._outcome in (Outcome.ADOPTED, Outcome.UNCONFIRMED)
+
+    def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
+        if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
+            self._due = now + self._follow(reply)
+            if self._campaigns(now) and self._led is None:
+                self._tell(leads=False, token=None, reason=reply.outcome)
+            return
+        self._settle(call)
+        assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
+        term = Term(reply.token, began=now, lead_until=self._believed_until(call, reply))
+        if reply.outcome is Outcome.ADOPTED and call.sent_at < self._late_release_until:
+            self._late_acquire_until = now
+            self._due = self._late_release_until  # a release of this very term may still execute: ask again after it
+        elif self._campaigns(now) and now >= self._yield_until:
+            self._term = term
+            self._due = call.sent_at + self.timings.heartbeat
+            self._tell(leads=True, token=term.token, reason=reply.outcome)
+        else:
+            self._leaving = term
+            self._due = now
+
+    def _renew_replied(self, call: Call, reply: Reply, now: float) -> None:
+        term = self._term
+        if term is None or term.token != call.token:
+            return
+        if reply.outcome is Outcome.RENEWED:
+            until = self._believed_until(call, reply)
+            term.lead_until = max(term.lead_until, until)
+            self._due = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
+        else:
+            self._end(reply.outcome, now)
+            self._due = now + (self._follow(reply) if reply.holder else 0.0)
+
+    def _release_replied(self, call: Call, reply: Reply, now: float) -> None:
+        if call.kind is Kind.LOOK and self._campaigns(now):
+            others = reply.holder not in (None, self.instance_id)
+            self._due = now + self._follow(reply) if others else max(now, self._yield_until)
+            return
+        self._leaving = None
+        self._settle(call)
+        if call.kind is Kind.LOOK and reply.outcome is Outcome.SUPERSEDED and reply.token is not None:
+            self._leaving = Term(reply.token, began=now, lead_until=self._believed_until(call, reply))
+        self._due = max(now, self._yield_until)
+
+    def _settle(self, call: Call) -> None:
+        """An answer to a call that was sent after every late acquire tells whether the key is ours."""
+        if self._late_acquire_until is not None and call.sent_at >= self._late_acquire_until:
+            self._late_acquire_until = None
+
+    def _believed_until(self, call: Call, reply: Reply) -> float:
+        return call.sent_at + (reply.ttl or 0.0) - self.timings.margin
+
+    def _follow(self, reply: Reply) -> float:
+        """Seconds until a follower calls again: at the expiry or the guard's end; a heartbeat is the floor."""
+        floor = self.timings.heartbeat * self._uniform(0.9, 1.0)
+        if reply.outcome is Outcome.GUARDED:
+            return min(floor, reply.wait + self._uniform(0.001, 0.004))
+        return floor if reply.ttl is None else min(floor, reply.ttl + self._uniform(0.001, 0.004))
+
+    def _pause(self) -> float:
+        return self.timings.retry * self._uniform(0.75, 1.25)
+
+    def _hurry(self, now: float) -> None:
+        self._due = min(self._due, now)
+
+    def _call(self, kind: Kind, now: float, term: Term | None = None) -> Call:
+        give_up_at = now + self.timings.call_limit
+        if kind is Kind.RENEW and term is not None:
+            give_up_at = min(give_up_at, term.lead_until)
+        return Call(kind, now, give_up_at, term.token if term else None)
+
+    def _leave(self, reason: Reason, now: float) -> None:
+        self._leaving = self._term
+        self._end(reason, now)
+        if reason is Reason.CLIENT_SILENT:
+            self._asked_until = -inf
+        self._due = now
+
+    def _end(self, reason: str, now: float) -> None:
+        term, self._term = self._term, None
+        self._tell(leads=False, token=term.token if term else None, reason=reason)
+        self._hurry(now)
+
+    def _tell(self, *, leads: bool, token: int | None, reason: str) -> None:
+        self._led = leads
+        self._transitions.append(Transition(leads, token, str(reason)))

@@ -1,0 +1,158 @@
+"""The words of the protocol: what a candidate may do in Redis, what comes of it, and the durations that bind both."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a call does in Redis. A `LOOK` changes nothing there."""
+
+    ACQUIRE = "acquire"
+    RENEW = "renew"
+    RELEASE = "release"
+    LOOK = "look"
+
+
+class Outcome(StrEnum):
+    """What the scripts answer (`sidecar/scripts`); UNCONFIRMED where too few replicas have the write (MIN_REPLICAS)."""
+
+    ACQUIRED = "acquired"
+    ADOPTED = "adopted"
+    RENEWED = "renewed"
+    RELEASED = "released"
+    HELD = "held"
+    VACANT = "vacant"
+    DISABLED = "disabled"
+    SUPERSEDED = "superseded"
+    GUARDED = "guarded"
+    WRONG_TYPE = "wrong_type"
+    BAD_FENCE = "bad_fence"
+    LATE = "late"
+    UNCONFIRMED = "unconfirmed"
+
+
+class Reason(StrEnum):
+    """Why a term began or ended, where that was not an outcome of Redis."""
+
+    RESIGNED = "resigned"
+    CLIENT_SILENT = "client_silent"
+    DRAINED = "drained"
+    DEADLINE = "deadline"
+
+
+class State(StrEnum):
+    """Where the lease stands for this candidate, as told to clients."""
+
+    WAITING = "waiting"
+    FOLLOWING = "following"
+    LEADING = "leading"
+    DRAINING = "draining"
+    DISABLED = "disabled"
+    GUARDED = "guarded"
+    DISCONNECTED = "disconnected"
+
+
+class UnsafeTimings(ValueError):
+    """Timings under which the promises could not be kept; `setting` names the one to change."""
+
+    def __init__(self, setting: str, why: str) -> None:
+        super().__init__(f"{setting}: {why}")
+        self.setting = setting
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The durations of the protocol, in seconds.
+
+    Raises:
+        UnsafeTimings: a leader could miss its deadline while Redis answers, or outlive its lease.
+    """
+
+    ttl: float = 30.0
+    heartbeat: float = 10.0
+    grant_ttl: float = 5.0
+    call_limit: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0.3 <= self.ttl <= 86_400:
+            raise UnsafeTimings("LEASE_TTL", f"{self.ttl:g} s is not between 0.3 and 86400")
+        if not self.heartbeat > 0:
+            raise UnsafeTimings("HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0")
+        if not self.call_limit >= 0.01:
+            raise UnsafeTimings("REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01")
+        if not 0.05 <= self.grant_ttl <= self.ttl / 2:
+            raise UnsafeTimings(
+                "GRANT_TTL", f"{self.grant_ttl:g} s is not between 0.05 and half of LEASE_TTL ({self.ttl:g} s)"
+            )
+        if not self.heartbeat + 2 * self.call_limit <= self.ttl - self.margin:
+            raise UnsafeTimings(
+                "HEARTBEAT_INTERVAL",
+                f"{self.heartbeat:g} s and two calls of REDIS_TIMEOUT ({self.call_limit:g} s) do not fit into five"
+                f" sixths of LEASE_TTL ({self.ttl:g} s)",
+            )
+
+    @property
+    def margin(self) -> float:
+        """What a term is believed less than its key lives: it pays for clock rates, small steps and the last commit."""
+        return self.ttl / 6
+
+    @property
+    def retry(self) -> float:
+        """The pause after a failed call."""
+        return self.ttl / 30
+
+    @property
+    def demand(self) -> float:
+        """For how long a client that asked counts as there."""
+        return 2 * self.grant_ttl
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt in Redis: without effect there after `give_up_at`; `token` names the term of a RENEW or RELEASE."""
+
+    kind: Kind
+    sent_at: float
+    give_up_at: float
+    token: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a script answered. `ttl` and `wait` are seconds; `ttl` is None for a key without one, and without a key."""
+
+    outcome: Outcome
+    holder: str | None = None
+    token: int | None = None
+    ttl: float | None = None
+    wait: float = 0.0
+
+
+@dataclass(slots=True)
+class Term:
+    """A tenure of ours: believed until `lead_until`; `granted` once a client has been told of it."""
+
+    token: int
+    began: float
+    lead_until: float
+    granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A term began or ended, or the lease was found in other hands (`token` None)."""
+
+    leads: bool
+    token: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The lease as its candidate sees it at one instant."""
+
+    state: State
+    holder: str | None
+    token: int | None
+    version: int
