@@ -1,0 +1,32 @@
+"""What can go wrong with Postgres, told in one line that a log may hold and a user may read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import asyncpg
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+class StoreError(Exception):
+    """The database could not be reached, or refused; what was being written is not committed. May pass: try later."""
+
+
+class StaleTerm(Exception):
+    """A newer term has taken this lease up in the database: this one may write no more, now or later."""
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise `StoreError` for what asyncpg and the network raise."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise StoreError(f"database: {error.args[0] if error.args else type(error).__name__}") from error
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise StoreError(f"database connection: {error}") from error
+    except TimeoutError as error:
+        raise StoreError("database: no answer in time") from error
+    except OSError as error:
+        raise StoreError(f"database: cannot connect: {error.strerror or type(error).__name__}") from error

@@ -1,0 +1,44 @@
+"""What the work reports of itself to Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Measures:
+    """The metrics of the tracker and the scheduler in one registry; made once a process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ticks = Counter(
+            "portfolio_tracker_ticks",
+            "Tracker ticks by outcome: written, skipped or failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.tick_seconds = Histogram(
+            "portfolio_tracker_tick_seconds", "How long a tick that was written took.", registry=registry
+        )
+        self.tracked = Gauge("portfolio_tracker_portfolios", "Portfolios in the last tick.", registry=registry)
+        self.carried = Gauge(
+            "portfolio_tracker_carried_prices", "Held symbols whose price was carried forward.", registry=registry
+        )
+        self.unpriced = Gauge(
+            "portfolio_tracker_unpriced_symbols", "Held symbols that have no price at all.", registry=registry
+        )
+        self.prices_failed = Counter(
+            "portfolio_prices_failures", "Questions that the price source did not answer.", registry=registry
+        )
+        self.runs = Counter(
+            "portfolio_job_runs",
+            "Attempts at a run of a job by outcome: done or failed.",
+            ["job", "outcome"],
+            registry=registry,
+        )
+        self.run_seconds = Histogram(
+            "portfolio_job_run_seconds",
+            "How long an attempt that finished a run took.",
+            ["job"],
+            registry=registry,
+            buckets=(0.1, 1, 10, 60, 300, 1800),
+        )
+        self.runs_waiting = Gauge(
+            "portfolio_job_runs_waiting", "Runs that are due and not done, as the leader sees it.", registry=registry
+        )

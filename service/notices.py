@@ -1,0 +1,77 @@
+"""Hearing of new values: LISTEN on a connection of its own, made anew whenever it is lost."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+
+from service.database import StoreError, store_errors
+from service.writes import LIVE_CHANNEL
+
+logger = logging.getLogger(__name__)
+
+PROBE_INTERVAL = 10.0
+"""Seconds without a notice after which the connection is asked whether it is still there."""
+
+RECONNECT_DELAY = 0.5, 5.0
+"""Seconds from one attempt to the next: at first, and at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Live values have changed."""
+
+    missed: bool
+    """The connection is new: anything may have changed unheard, so read again what matters."""
+
+
+async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIterator[Notice]:
+    """Yield a notice for each change of the live values, and one whenever the connection was made or made again.
+
+    Never ends by itself. Changes that come while the caller is busy are told in one notice.
+    """
+    first, most = RECONNECT_DELAY
+    delay = first
+    while True:
+        try:
+            async for notice in _listen_once(dsn, probe_interval):
+                delay = first
+                yield notice
+        except StoreError as error:
+            pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
+            logger.warning("listening for live values failed, again in %.1f s: %s", pause, error)
+            await asyncio.sleep(pause)
+            delay = min(delay * 2, most)
+
+
+async def _listen_once(dsn: str, probe_interval: float) -> AsyncIterator[Notice]:
+    """Yield notices until the connection is lost.
+
+    Raises:
+        StoreError: it is lost, or could not be made.
+    """
+    stirred = asyncio.Event()
+    with store_errors():
+        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+    try:
+        with store_errors():
+            connection.add_termination_listener(lambda _: stirred.set())
+            await connection.add_listener(LIVE_CHANNEL, lambda *_: stirred.set())
+        yield Notice(missed=True)
+        while True:
+            try:
+                async with asyncio.timeout(probe_interval):
+                    await stirred.wait()
+            except TimeoutError:
+                with store_errors():  # a connection that died without a word is found out here
+                    await connection.fetchval("select 1")
+                continue
+            stirred.clear()
+            if connection.is_closed():
+                raise StoreError("database: the connection was closed")
+            yield Notice(missed=False)
+    finally:
+        connection.terminate()  # at once: this may be a cancellation, and there is nothing to say goodbye for

@@ -1,0 +1,141 @@
+"""What the store holds, as plain records: money is Decimal, instants are aware, dates are the exchange's."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+JobName = Literal["eod", "snapshot", "reconstruction"]
+Origin = Literal["captured", "settled", "reconstructed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveValue:
+    """A portfolio's latest value, in dollars."""
+
+    portfolio_id: UUID
+    session_date: date
+    as_of: datetime
+    value: Decimal | None
+    """None: not one of its positions has a price."""
+    day_open: Decimal | None
+    """What today's positions were worth at the session's first prices."""
+    day_high: Decimal | None
+    day_low: Decimal | None
+    priced_fraction: Decimal
+    """Of the positions, those that have a price and so are in `value`; 1 for an empty portfolio."""
+    stale: bool
+    """Whether some price was carried forward, or is old."""
+    oldest_price_at: datetime | None
+    """When the oldest price in `value` was made: `as_of` minus this is its age."""
+    token: int
+
+    @property
+    def day_change(self) -> Decimal | None:
+        """What the prices have done to today's positions since the session's first prices; a deposit is no gain."""
+        return None if self.value is None or self.day_open is None else self.value - self.day_open
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """A portfolio's value at the end of one session, in dollars."""
+
+    portfolio_id: UUID
+    date: date
+    kind: str
+    value: Decimal
+    priced_fraction: Decimal
+    stale: bool
+    origin: Origin
+    revision: int
+    written_at: datetime
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The newest term of a lease that has taken it up in the database."""
+
+    lease: str
+    token: int
+    holder: str
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a run is: every session before `session_date` is done, and in it each portfolio up to `portfolio_id`."""
+
+    session_date: date
+    portfolio_id: UUID | None
+    """None: the session's prices are in, no portfolio is."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """One run: of a job, for a session; never for the time of running."""
+
+    job: JobName
+    session_date: date
+    status: Literal["running", "done"]
+    cursor: Cursor | None
+    rows_written: int
+    attempts: int
+    error: str | None
+    """Why the last attempt failed."""
+    holder: str
+    token: int
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketOverride:
+    """A day that differs from the calendar: other hours, or with None for both no session at all."""
+
+    session_date: date
+    opens_at: datetime | None
+    closes_at: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PositionEntry:
+    """From `valid_from` on, this portfolio of this user holds this quantity of the symbol; 0 closes the position."""
+
+    portfolio_id: UUID
+    user_id: UUID
+    symbol: str
+    quantity: Decimal
+    valid_from: date
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A symbol's latest known price, in dollars, and its first price of the session it was last priced in."""
+
+    symbol: str
+    price: Decimal
+    at: datetime
+    session_date: date
+    open: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A symbol's closing price, in dollars, of the session of that date."""
+
+    symbol: str
+    session_date: date
+    close: Decimal
+    at: datetime
+
+
+def job_run(row: Iterable[tuple[str, Any]]) -> JobRun:
+    """The columns of a row of `job_run` as a record."""
+    fields = dict(row)
+    cursor_date, cursor_portfolio = fields.pop("cursor_date"), fields.pop("cursor_portfolio")
+    return JobRun(cursor=None if cursor_date is None else Cursor(cursor_date, cursor_portfolio), **fields)

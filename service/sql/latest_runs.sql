@@ -1,0 +1,2 @@
+-- The latest session's run of each job.
+select distinct on (job) * from job_run order by job, session_date desc

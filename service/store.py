@@ -1,0 +1,208 @@
+"""The portfolio database. Only this package's `store`, `writes`, `notices` and `migrations` speak SQL.
+
+What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import Self
+from uuid import UUID
+
+import asyncpg
+
+from service.database import Connection, StaleTerm, store_errors
+from service.notices import Notice, listen
+from service.records import (
+    Close,
+    Fence,
+    HistoryRow,
+    JobName,
+    JobRun,
+    LiveValue,
+    MarketOverride,
+    PositionEntry,
+    Quote,
+    job_run,
+)
+from service.sql import statement
+from service.valuation import Holdings
+from service.writes import FencedWrites
+
+
+class Store:
+    """A pool of connections to the database. Every method may raise `StoreError`."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str, *, idle_limit: float, call_limit: float) -> None:
+        self._pool = pool
+        self._dsn = dsn
+        self._idle_limit = idle_limit
+        self._call_limit = call_limit
+
+    @classmethod
+    async def connect(
+        cls, dsn: str, *, connections: int = 5, idle_limit: float = 5.0, call_limit: float = 60.0
+    ) -> Self:
+        """Connect to Postgres, directly or through a session pooler.
+
+        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
+        next leader; no statement takes longer than `call_limit` seconds.
+        """
+        with store_errors():
+            pool = await asyncpg.create_pool(
+                dsn, min_size=1, max_size=connections, timeout=10, command_timeout=call_limit
+            )
+        return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
+
+    async def close(self) -> None:
+        """Close every connection, once its statement has ended."""
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # Who may write.
+
+    async def take_up(self, lease: str, token: int, holder: str) -> None:
+        """Make this term the newest of its lease in the database; done again by the same term, it changes nothing.
+
+        Returns once no older term can commit anything any more.
+
+        Raises:
+            StaleTerm: a newer term was here first.
+        """
+        async with self._connection() as connection:
+            row = await connection.fetchrow(statement("take_up"), lease, token, holder)
+        if row is None:
+            raise StaleTerm(f"lease {lease}: a term newer than {token} has taken it up")
+
+    @asynccontextmanager
+    async def fenced(self, lease: str, token: int, holder: str) -> AsyncIterator[FencedWrites]:
+        """A transaction of the term that has taken the lease up; committed when the block ends without an error.
+
+        Raises:
+            StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
+        """
+        async with self._connection() as connection, connection.transaction():
+            idle, call = (str(int(seconds * 1000)) for seconds in (self._idle_limit, self._call_limit))
+            if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
+                raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+            yield FencedWrites(connection, token=token, holder=holder)
+
+    # What the API reads.
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+        async with self._connection() as connection:
+            await connection.fetchval("select 1")
+
+    async def portfolio_exists(self, portfolio_id: UUID) -> bool:
+        """Whether there is such a portfolio."""
+        async with self._connection() as connection:
+            found = await connection.fetchval("select exists (select from portfolio where id = $1)", portfolio_id)
+        return bool(found)
+
+    async def live(self, portfolio_id: UUID) -> LiveValue | None:
+        """The latest value, or None before the first."""
+        return (await self.live_many([portfolio_id])).get(portfolio_id)
+
+    async def live_many(self, portfolio_ids: Collection[UUID]) -> dict[UUID, LiveValue]:
+        """The latest values of those that have one."""
+        rows = await self._fetch(statement("live"), list(portfolio_ids))
+        return {row["portfolio_id"]: LiveValue(**row) for row in rows}
+
+    async def history(
+        self, portfolio_id: UUID, first: date | None = None, last: date | None = None, limit: int = 1000
+    ) -> list[HistoryRow]:
+        """The newest `limit` rows from `first` to `last`, both included, oldest first."""
+        return [HistoryRow(**row) for row in await self._fetch(statement("history"), portfolio_id, first, last, limit)]
+
+    async def fences(self) -> dict[str, Fence]:
+        """By lease, the newest term that has taken it up here."""
+        rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
+        return {row["lease"]: Fence(**row) for row in rows}
+
+    async def job_runs(self) -> dict[JobName, JobRun]:
+        """By job, the run of the latest session that has one."""
+        return {row["job"]: job_run(row.items()) for row in await self._fetch(statement("latest_runs"))}
+
+    async def market_overrides(self, calendar: str) -> dict[date, MarketOverride]:
+        """The days that differ from that calendar."""
+        rows = await self._fetch(
+            "select session_date, opens_at, closes_at, reason from market_override where calendar = $1", calendar
+        )
+        return {row["session_date"]: MarketOverride(**row) for row in rows}
+
+    def listen(self) -> AsyncIterator[Notice]:
+        """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
+        return listen(self._dsn)
+
+    # What the work reads.
+
+    async def holdings(self, day: date) -> dict[UUID, Holdings]:
+        """Every portfolio, in key order, with what it holds on that date."""
+        return _holdings(await self._fetch(statement("holdings"), day))
+
+    async def holdings_chunk(
+        self, day: date, after: UUID | None, *, kind: str, missing: bool, limit: int
+    ) -> dict[UUID, Holdings]:
+        """The next portfolios after that one, in key order, that had opened a position by that date.
+
+        With `missing`, only those that have no history row of that date and kind.
+        """
+        return _holdings(await self._fetch(statement("holdings_chunk"), day, after, kind, missing, limit))
+
+    async def symbols_to_value(self, day: date, *, kind: str, missing: bool) -> list[str]:
+        """What the portfolios held on that date; with `missing`, those that have no history row of it."""
+        rows = await self._fetch(statement("symbols_to_value"), day, kind, missing)
+        return [row["symbol"] for row in rows]
+
+    async def quotes(self) -> dict[str, Quote]:
+        """The latest prices that any leader has kept."""
+        rows = await self._fetch("select symbol, price, at, session_date, open from price_live")
+        return {row["symbol"]: Quote(**row) for row in rows}
+
+    async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
+        """Each symbol's last close at that date or before it."""
+        return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
+
+    async def finished_runs(self, since: date) -> set[tuple[JobName, date]]:
+        """The (job, session date) of the runs from that session on that are done."""
+        rows = await self._fetch(
+            "select job, session_date from job_run where status = 'done' and session_date >= $1", since
+        )
+        return {(row["job"], row["session_date"]) for row in rows}
+
+    # What the users and their imports write.
+
+    async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
+        """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""
+        entries = list(entries)
+        owners = {entry.portfolio_id: entry.user_id for entry in entries}
+        called = [(names or {}).get(portfolio_id, "Portfolio") for portfolio_id in owners]
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)
+            await connection.execute(
+                statement("put_positions"),
+                [entry.portfolio_id for entry in entries],
+                [entry.symbol for entry in entries],
+                [entry.valid_from for entry in entries],
+                [entry.quantity for entry in entries],
+            )
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        with store_errors():
+            async with self._pool.acquire(timeout=10) as connection:
+                yield connection
+
+    async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
+        async with self._connection() as connection:
+            return await connection.fetch(query, *parameters)
+
+
+def _holdings(rows: Iterable[asyncpg.Record]) -> dict[UUID, Holdings]:
+    return {row["id"]: tuple(zip(row["symbols"], row["quantities"], strict=True)) for row in rows}

@@ -1,0 +1,126 @@
+"""What a leader may write: the statements of one transaction that has passed the fence."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date, datetime
+from uuid import UUID
+
+from service.database import Connection, StaleTerm
+from service.prices import Price
+from service.records import Cursor, JobName, JobRun, Origin, Quote, job_run
+from service.sql import statement
+from service.valuation import Valuation
+
+LIVE_CHANNEL = "portfolio_live"
+
+
+class FencedWrites:
+    """The writes of one transaction; only `Store.fenced` makes one, so there is no writing around the fence.
+
+    Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
+    """
+
+    def __init__(self, connection: Connection, *, token: int, holder: str) -> None:
+        self._connection = connection
+        self._token = token
+        self._holder = holder
+
+    async def live(self, session_date: date, as_of: datetime, values: Mapping[UUID, Valuation]) -> None:
+        """Set the live values, and tell everybody who listens, once this is committed."""
+        await self._connection.execute(
+            statement("write_live"),
+            list(values),
+            session_date,
+            as_of,
+            [v.value for v in values.values()],
+            [v.day_open for v in values.values()],
+            [v.priced_fraction for v in values.values()],
+            [v.stale for v in values.values()],
+            [v.oldest_price_at for v in values.values()],
+            self._token,
+        )
+        await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())
+
+    async def intraday(self, session_date: date, slot: datetime, values: Mapping[UUID, Valuation]) -> None:
+        """Add a point to the day's course of each portfolio; a second write of a slot replaces the first."""
+        await self._connection.execute("select make_intraday_partition($1)", session_date)
+        await self._connection.execute(
+            statement("write_intraday"), list(values), session_date, slot, *_columns(values), self._token
+        )
+
+    async def drop_intraday(self, before: date) -> int:
+        """Drop the days before that date; returns how many."""
+        return int(await self._connection.fetchval("select drop_intraday_partitions($1)", before))
+
+    async def quotes(self, quotes: Collection[Quote]) -> None:
+        """Keep the latest prices, for the next tick or the next leader to carry forward."""
+        await self._connection.execute(
+            statement("write_quotes"),
+            [q.symbol for q in quotes],
+            [q.price for q in quotes],
+            [q.at for q in quotes],
+            [q.session_date for q in quotes],
+            [q.open for q in quotes],
+            self._token,
+        )
+
+    async def closes(self, session_date: date, opened: datetime, closed: datetime, closes: Sequence[Price]) -> None:
+        """Set the closing prices of a session; a symbol without one gets the session's last live price."""
+        await self._connection.execute(
+            statement("write_closes"),
+            session_date,
+            [price.symbol for price in closes],
+            [price.price for price in closes],
+            [price.at for price in closes],
+            self._token,
+        )
+        await self._connection.execute(statement("close_at_last_quote"), session_date, opened, closed, self._token)
+
+    async def history(
+        self, kind: str, day: date, values: Mapping[UUID, Valuation], *, origin: Origin, settle: bool
+    ) -> int:
+        """Add a day's row to each portfolio that has none, marked `origin`; returns how many rows were written.
+
+        With `settle` the rows that are there are set right too: a captured one becomes settled, and whatever changes
+        gets the next revision. A value that is unknown is no row.
+        """
+        known = {portfolio_id: value for portfolio_id, value in values.items() if value.value is not None}
+        await self._connection.execute("select make_history_partition($1)", day)
+        done = await self._connection.execute(
+            statement("write_history"), list(known), day, kind, *_columns(known), origin, settle, self._token
+        )
+        return int(done.rsplit(" ", 1)[-1])
+
+    async def claim(self, job: JobName, session_date: date) -> JobRun | None:
+        """Make this term the run's worker, from wherever it stands; None if it is done."""
+        row = await self._connection.fetchrow(statement("claim_run"), job, session_date, self._holder, self._token)
+        return None if row is None else job_run(row.items())
+
+    async def advance(self, job: JobName, session_date: date, cursor: Cursor, rows: int = 0) -> None:
+        """Move the run's cursor, in the transaction that holds what it has passed."""
+        self._ours(
+            await self._connection.execute(
+                statement("advance_run"),
+                job,
+                session_date,
+                self._token,
+                cursor.session_date,
+                cursor.portfolio_id,
+                rows,
+            )
+        )
+
+    async def end(self, job: JobName, session_date: date, *, error: str | None = None) -> None:
+        """The run is done; or with an error, this attempt is."""
+        self._ours(await self._connection.execute(statement("end_run"), job, session_date, self._token, error))
+
+    def _ours(self, done: str) -> None:
+        if done != "UPDATE 1":
+            raise StaleTerm("another worker has taken up or ended this run")
+
+
+def _columns(values: Mapping[UUID, Valuation]) -> tuple[list[object], list[object], list[object]]:
+    return (
+        [v.value for v in values.values()],
+        [v.priced_fraction for v in values.values()],
+        [v.stale for v in values.values()],
+    )

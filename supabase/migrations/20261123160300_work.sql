@@ -1,0 +1,41 @@
+-- How the work is kept in order: who may write, and which run of which job got how far.
+
+-- The newest term of each lease that has taken it up here. A writing transaction holds its row FOR SHARE.
+create table lease_fence (
+    lease text primary key,
+    token bigint not null,
+    holder text not null,
+    taken_at timestamptz not null default now()
+);
+
+-- One row for each job and session, never for the time of running. The cursor says what is committed: every session
+-- before cursor_date, and in it every portfolio up to cursor_portfolio (null: only its prices).
+create table job_run (
+    job text not null check (job in ('eod', 'snapshot', 'reconstruction')),
+    session_date date not null,
+    status text not null check (status in ('running', 'done')),
+    cursor_date date,
+    cursor_portfolio uuid,
+    rows_written bigint not null default 0,
+    attempts integer not null default 1,
+    error text, -- why the last attempt failed
+    holder text not null,
+    token bigint not null,
+    started_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    finished_at timestamptz,
+    primary key (job, session_date),
+    check ((status = 'done') = (finished_at is not null))
+);
+
+-- Closures and odd hours that no calendar knew of. Both times null: no session on that day.
+create table market_override (
+    calendar text not null,
+    session_date date not null,
+    opens_at timestamptz,
+    closes_at timestamptz,
+    reason text not null,
+    primary key (calendar, session_date),
+    check ((opens_at is null) = (closes_at is null)),
+    check (closes_at > opens_at)
+);
