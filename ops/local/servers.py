@@ -4,6 +4,7 @@ Both listen on loopback only, keep their data under a folder of the caller's, an
 them, even when that one is killed (`PR_SET_PDEATHSIG`; Linux).
 """
 
+import asyncio
 import ctypes
 import os
 import shutil
@@ -14,12 +15,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 NOBODY = 65534
 """The user that Postgres runs as when we are root, which it refuses to be."""
+
+PRIVATE = "postgres-"
+"""How the name of its private folder begins, then."""
 
 
 class ServerError(Exception):
@@ -94,8 +99,37 @@ class Server:
         return None
 
     def start(self, *, wait: float = 30.0) -> Self:
-        """Start the process and return once it answers; ServerError after `wait` seconds or when it exits."""
+        """Start the process and return once it answers.
+
+        Raises:
+            ServerError: it exited, or did not answer within `wait` seconds.
+            OSError: its folder cannot be written.
+        """
+        self.prepare()
+        self._launch()
+        deadline = time.monotonic() + wait
+        while not self._up(deadline):
+            time.sleep(0.02)
+        return self
+
+    async def start_beside(self, *, wait: float = 30.0) -> Self:
+        """`start` for an event loop, which it does not hold up; a cancelled start leaves no process behind."""
+        await asyncio.to_thread(self.prepare)
+        self._launch()  # not in that thread: a child dies with the *thread* that started it
+        try:
+            deadline = time.monotonic() + wait
+            while not self._up(deadline):  # noqa: ASYNC110 - another process tells no event of ours
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        return self
+
+    def prepare(self) -> None:
+        """Make what the server needs before its first start."""
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _launch(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
@@ -107,14 +141,20 @@ class Server:
                 start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - no thread runs when servers are started
             )
-        deadline = time.monotonic() + wait
-        while not self.ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                tail = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-                raise ServerError(f"{type(self).__name__} did not start on port {self.port}: {tail[0]}")
-            time.sleep(0.02)
-        return self
+
+    def _up(self, deadline: float) -> bool:
+        if self.ready():
+            return True
+        if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+            self.kill()
+            tail = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
+            raise ServerError(f"{type(self).__name__} did not start on port {self.port}: {tail[0]}")
+        return False
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended (minus the signal that killed it); None while it runs and before it is started."""
+        return None if self.process is None else self.process.poll()
 
     def stop(self, *, within: float = 10.0) -> None:
         """End the process politely, by force after `within` seconds; a stopped one is left alone."""
@@ -227,12 +267,14 @@ class PostgresServer(Server):
         listen = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
         return [str(self.binaries / "postgres"), "-D", str(self.data), *listen, *settings]
 
-    def start(self, *, wait: float = 60.0) -> Self:
-        """Make the cluster if there is none, and start it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def prepare(self) -> None:
+        """Make the cluster if there is none."""
+        super().prepare()
         if self.user is not None and self._private is None:
-            self._private = Path(tempfile.mkdtemp(prefix="postgres-"))
+            self._remove_private()
+            self._private = Path(tempfile.mkdtemp(prefix=PRIVATE))
             self._private.chmod(0o755)
+            self._note.write_text(str(self._private))
             self.binaries = _copy_install(self.binaries.parent, self._private) / "bin"
         if not (self.data / "PG_VERSION").exists():
             self.data.mkdir(mode=0o700, exist_ok=True)
@@ -250,15 +292,26 @@ class PostgresServer(Server):
             if made.returncode != 0:
                 last = (made.stderr.strip().splitlines() or ["no output"])[-1]
                 raise ServerError(f"initdb failed in {self.data}: {last}")
-        return super().start(wait=wait)
 
     def stop(self, *, within: float = 10.0) -> None:
         """End the server; as root its private folder goes with it."""
         super().stop(within=within)
         if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
+            self._remove_private()
             self._private = None
             self.binaries = postgres_binaries()
+
+    @property
+    def _note(self) -> Path:
+        """Names the private folder, for whoever comes after an owner that was killed."""
+        return self.folder / "private"
+
+    def _remove_private(self) -> None:
+        with suppress(FileNotFoundError):
+            private = Path(self._note.read_text())
+            self._note.unlink()
+            if private.parent == Path(tempfile.gettempdir()) and private.name.startswith(PRIVATE):
+                shutil.rmtree(private, ignore_errors=True)
 
     def ready(self) -> bool:
         """Whether it takes connections: the last line of its pid file says so (a killed server leaves that file)."""

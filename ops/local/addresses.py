@@ -1,0 +1,69 @@
+"""Which ports a task takes on this machine: the definition's, shifted for each task, on loopback only.
+
+In the cloud each task has an address of its own; here the tasks share one, so that every address in a container's
+environment moves: `*_BIND` (host:port to listen on) and `*_URL` on loopback (a neighbour in the same task).
+"""
+
+import errno
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import psutil
+
+from ops.local.definition import ContainerDefinition, DefinitionError
+from ops.local.settings import UsageError
+
+LOOPBACK = "127.0.0.1"
+
+
+def shifted(container: ContainerDefinition, shift: int) -> dict[str, str]:
+    """The container's environment with each port moved by `shift`, listening on loopback."""
+    moved = {}
+    for name, value in container.variables.items():
+        if name.endswith("_BIND"):
+            value = f"{LOOPBACK}:{_port(container, name, value) + shift}"
+        elif name.endswith("_URL") and urlsplit(value).hostname in (LOOPBACK, "localhost"):
+            url = urlsplit(value)
+            value = url._replace(netloc=f"{LOOPBACK}:{(url.port or 80) + shift}").geturl()
+        moved[name] = value
+    return moved
+
+
+def listeners(environment: Mapping[str, str]) -> dict[str, int]:
+    """The ports that a shifted environment makes its container listen on, by variable."""
+    return {name: int(value.rpartition(":")[2]) for name, value in environment.items() if name.endswith("_BIND")}
+
+
+def check_free(port: int, user: str) -> None:
+    """UsageError if `port` cannot be listened on; `user` says what needs it."""
+    if not 0 < port < 65536:
+        raise UsageError(f"RUN_PORT_OFFSET moves {user} to port {port}, which does not exist")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are no obstacle
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"port {port}, which {user} needs, is in use{_owner(port)}; stop it, or set RUN_PORT_OFFSET=1000"
+                ) from error
+            raise UsageError(f"port {port}, which {user} needs, cannot be had: {error.strerror}") from error
+
+
+def _owner(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listening = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
+            if listening and connection.pid is not None:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass  # another user's process: its name is a courtesy
+    return ""
+
+
+def _port(container: ContainerDefinition, name: str, value: str) -> int:
+    port = value.rpartition(":")[2]
+    if not port.isdecimal():
+        raise DefinitionError(f"container {container.name}: environment {name}={value!r} is not host:port")
+    return int(port)

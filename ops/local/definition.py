@@ -1,0 +1,192 @@
+"""An ECS task definition, as far as a run on one machine needs it: read, checked, nothing started.
+
+The file is the very input of ECS's RegisterTaskDefinition. What is relied on here is checked here, ECS's own ranges
+included; a `DefinitionError` is one line that names the field. Times are seconds.
+"""
+
+import json
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+Condition = Literal["START", "COMPLETE", "SUCCESS", "HEALTHY"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
+
+
+class DefinitionError(Exception):
+    """The task definition cannot be used; the text is one line that names the file and the field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, strict=True, extra="ignore")
+
+
+class Dependency(_Part):
+    """One entry of `dependsOn`: what another container must have reached before this one starts."""
+
+    container_name: Name
+    condition: Condition
+
+
+class HealthCheck(_Part):
+    """`healthCheck`: a command that exits 0 while the container is well."""
+
+    command: list[str] = Field(min_length=2)
+    interval: int = Field(default=30, ge=5, le=300)
+    timeout: int = Field(default=5, ge=2, le=60)
+    retries: int = Field(default=3, ge=1, le=10)
+    start_period: int = Field(default=0, ge=0, le=300)
+
+    @field_validator("command")
+    @classmethod
+    def _known_form(cls, command: list[str]) -> list[str]:
+        if command[0] not in ("CMD", "CMD-SHELL"):
+            raise ValueError(f"begins with {command[0]!r}, not with CMD or CMD-SHELL")
+        return command
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line to run."""
+        kind, *words = self.command
+        return words if kind == "CMD" else ["/bin/sh", "-c", *words]
+
+
+class RestartPolicy(_Part):
+    """`restartPolicy`: a container that exits is started again within its task."""
+
+    enabled: bool
+    ignored_exit_codes: list[int] = Field(default_factory=list, max_length=50)
+    restart_attempt_period: int = Field(default=300, ge=60, le=1800)
+
+
+class Variable(_Part):
+    """One entry of `environment`."""
+
+    name: str = Field(min_length=1)
+    value: str
+
+
+class Secret(_Part):
+    """One entry of `secrets`: a variable whose value ECS injects from `valueFrom`."""
+
+    name: str = Field(min_length=1)
+    value_from: str
+
+
+class ContainerDefinition(_Part):
+    """One container of the task."""
+
+    name: Name
+    essential: bool = True
+    entry_point: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)
+    environment: list[Variable] = Field(default_factory=list)
+    secrets: list[Secret] = Field(default_factory=list)
+    depends_on: list[Dependency] = Field(default_factory=list)
+    health_check: HealthCheck | None = None
+    restart_policy: RestartPolicy | None = None
+    start_timeout: int = Field(default=180, ge=2, le=180)
+    stop_timeout: int = Field(default=30, ge=2, le=120)
+
+    @model_validator(mode="after")
+    def _has_a_command(self) -> Self:
+        if not self.argv:
+            raise ValueError("has neither entryPoint nor command; the image's cannot be known here")
+        return self
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line to run."""
+        return [*self.entry_point, *self.command]
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """`environment` by name."""
+        return {variable.name: variable.value for variable in self.environment}
+
+
+class TaskDefinition(_Part):
+    """The containers of a task and the order that `dependsOn` puts them in."""
+
+    family: Name
+    container_definitions: list[ContainerDefinition] = Field(min_length=1, max_length=10)
+
+    @model_validator(mode="after")
+    def _dependencies_can_be_met(self) -> Self:
+        containers = {container.name: container for container in self.container_definitions}
+        if len(containers) != len(self.container_definitions):
+            raise ValueError("two containers have the same name")
+        if not any(container.essential for container in containers.values()):
+            raise ValueError("no container is essential")
+        for container in containers.values():
+            for dependency in container.depends_on:
+                target = containers.get(dependency.container_name)
+                if target is None:
+                    raise ValueError(f"{container.name} dependsOn {dependency.container_name}, which does not exist")
+                if dependency.condition == "HEALTHY" and target.health_check is None:
+                    raise ValueError(f"{container.name} dependsOn {target.name} HEALTHY, which has no healthCheck")
+                if dependency.condition in ("COMPLETE", "SUCCESS") and target.essential:
+                    raise ValueError(f"{container.name} waits for the end of {target.name}, which is essential")
+        edges = {
+            name: [entry.container_name for entry in container.depends_on] for name, container in containers.items()
+        }
+        try:
+            TopologicalSorter(edges).prepare()
+        except CycleError as error:
+            raise ValueError(f"dependsOn goes round in a circle: {' -> '.join(error.args[1])}") from error
+        return self
+
+    def container(self, name: str) -> ContainerDefinition:
+        """The container of that name; KeyError without one."""
+        for container in self.container_definitions:
+            if container.name == name:
+                return container
+        raise KeyError(name)
+
+    def dependents(self, name: str) -> list[str]:
+        """The containers that declare `dependsOn` on this one: they stop before it does."""
+        return [
+            container.name
+            for container in self.container_definitions
+            if any(entry.container_name == name for entry in container.depends_on)
+        ]
+
+
+def parse(document: object, source: str = "task definition") -> TaskDefinition:
+    """Check a decoded task definition; DefinitionError with `source` and the field when it cannot be used."""
+    try:
+        return TaskDefinition.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = _path(document, first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise DefinitionError(f"{source}: {field + ': ' if field else ''}{reason}") from error
+
+
+def read(path: Path) -> TaskDefinition:
+    """Read and check the file; DefinitionError when it cannot be read or used."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DefinitionError(f"{path.name}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DefinitionError(f"{path.name}: not JSON: {error}") from error
+    return parse(document, path.name)
+
+
+def _path(document: object, location: tuple[int | str, ...]) -> str:
+    """`containerDefinitions[api].stopTimeout`: indexes of named entries are shown as their names."""
+    text, here = "", document
+    for part in location:
+        if isinstance(part, int):
+            here = here[part] if isinstance(here, list) and part < len(here) else None
+            name = here.get("name") if isinstance(here, dict) else None
+            text += f"[{name if isinstance(name, str) else part}]"
+        else:
+            here = here.get(part) if isinstance(here, dict) else None
+            text += f".{part}" if text else part
+    return text
