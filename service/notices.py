@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import asyncpg
@@ -37,9 +38,10 @@ async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIt
     delay = first
     while True:
         try:
-            async for notice in _listen_once(dsn, probe_interval):
-                delay = first
-                yield notice
+            async with aclosing(_listen_once(dsn, probe_interval)) as notices:
+                async for notice in notices:
+                    delay = first
+                    yield notice
         except StoreError as error:
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
             logger.warning("listening for live values failed, again in %.1f s: %s", pause, error)
@@ -47,7 +49,7 @@ async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIt
             delay = min(delay * 2, most)
 
 
-async def _listen_once(dsn: str, probe_interval: float) -> AsyncIterator[Notice]:
+async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice, None]:
     """Yield notices until the connection is lost.
 
     Raises:

@@ -1,6 +1,19 @@
-"""What the work asks of the term it runs in."""
+"""The term that the work runs in, as far as the work knows it."""
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+from service.database import StoreError
+from service.store import Store
+
+logger = logging.getLogger(__name__)
+
+Sleep = Callable[[float], Awaitable[None]]
+
+RETRY_DELAY = 1.0
+"""Seconds between two attempts to take a term up while the database is away."""
 
 
 class Term(Protocol):
@@ -20,3 +33,21 @@ class Term(Protocol):
 
     def check(self) -> None:
         """Raise `sidecar.client.TermOver` if this term is over; called between two steps of the work."""
+
+
+async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
+    """Make the term the newest in the database, however long the database is away; nothing is written before.
+
+    Raises:
+        StaleTerm: a newer term was here first.
+    """
+    while True:
+        term.check()
+        try:
+            await store.take_up(term.name, term.token, term.holder)
+        except StoreError as error:
+            logger.warning("cannot take up the term yet: %s", error, extra={"lease": term.name, "token": term.token})
+            await sleep(RETRY_DELAY)
+        else:
+            logger.info("term taken up in the database", extra={"lease": term.name, "token": term.token})
+            return

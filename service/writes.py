@@ -48,7 +48,8 @@ class FencedWrites:
         )
 
     async def drop_intraday(self, before: date) -> int:
-        """Drop the days before that date; returns how many."""
+        """Drop the days before that date, unless a reader is in the way for long; returns how many."""
+        await self._connection.execute("set local lock_timeout = '2s'")
         return int(await self._connection.fetchval("select drop_intraday_partitions($1)", before))
 
     async def quotes(self, quotes: Collection[Quote]) -> None:
@@ -64,7 +65,10 @@ class FencedWrites:
         )
 
     async def closes(self, session_date: date, opened: datetime, closed: datetime, closes: Sequence[Price]) -> None:
-        """Set the closing prices of a session; a symbol without one gets the session's last live price."""
+        """Set the closing prices of a session; a symbol without one gets the session's last live price.
+
+        An imported close is the user's word: no source replaces it.
+        """
         await self._connection.execute(
             statement("write_closes"),
             session_date,
@@ -109,9 +113,13 @@ class FencedWrites:
             )
         )
 
-    async def end(self, job: JobName, session_date: date, *, error: str | None = None) -> None:
-        """The run is done; or with an error, this attempt is."""
-        self._ours(await self._connection.execute(statement("end_run"), job, session_date, self._token, error))
+    async def end(self, job: JobName, session_date: date) -> None:
+        """The run is done."""
+        self._ours(await self._connection.execute(statement("end_run"), job, session_date, self._token))
+
+    async def fail(self, job: JobName, session_date: date, error: str) -> None:
+        """Say on the run, if it was claimed at all, why this attempt ended; the run stands where it is."""
+        await self._connection.execute(statement("fail_run"), job, session_date, self._token, error)
 
     def _ours(self, done: str) -> None:
         if done != "UPDATE 1":

@@ -6,4 +6,5 @@ on conflict (symbol, session_date) do update set
     close = excluded.close,
     at = excluded.at,
     token = excluded.token
-    where (eod.close, eod.at) is distinct from (excluded.close, excluded.at)
+    where eod.token is not null -- imported ones stay
+        and (eod.close, eod.at) is distinct from (excluded.close, excluded.at)

@@ -1,0 +1,122 @@
+"""The daily scheduler: runs each job when it is due, and what was missed, oldest first."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Never
+
+from service.database import StoreError
+from service.jobs import Jobs
+from service.market import Calendar
+from service.measures import Measures
+from service.prices import PriceSource, PricesUnavailable
+from service.records import JobName
+from service.store import Store
+from service.term import Sleep, Term, take_up
+from service.timetable import JOBS, DueRun, due_runs, next_due, oldest, utc_now
+
+logger = logging.getLogger(__name__)
+
+LONGEST_SLEEP = 60.0
+"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
+
+
+class Scheduler:
+    """Runs the daily jobs of the last `look_back` sessions under one lease.
+
+    A run that fails holds up no other one, and is tried again after `retry_after` seconds until it is done or out
+    of the look-back.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        prices: PriceSource,
+        calendar: Calendar,
+        measures: Measures,
+        *,
+        look_back: int = 7,
+        chunk: int = 1000,
+        retry_after: float = 60.0,
+        now: Callable[[], datetime] = utc_now,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._jobs = Jobs(store, prices, calendar, look_back=look_back, chunk=chunk, now=now)
+        self._calendar = calendar
+        self._measures = measures
+        self._look_back = look_back
+        self._retry_after = timedelta(seconds=retry_after)
+        self._now = now
+        self._sleep = sleep
+
+    def next_runs(self) -> dict[JobName, datetime]:
+        """By job, when it is next due, whoever leads; what was run last is in `Store.job_runs`."""
+        now = self._now()
+        return {job: next_due(job, self._calendar, now) for job in JOBS}
+
+    async def run(self, term: Term) -> Never:
+        """Run what is due until the term is over. A price source or a database that fails costs time, not the term.
+
+        Raises:
+            StaleTerm: a newer term has taken the lease up in the database.
+            TermOver: the term said so.
+        """
+        await take_up(self._store, term, self._sleep)
+        while True:
+            began = self._now()
+            everything_done = await self._work_off(term)
+            await self._sleep_until(self._next_look(began, everything_done=everything_done))
+
+    async def _work_off(self, term: Term) -> bool:
+        """Run what is due; returns whether all of it is done."""
+        term.check()
+        due = due_runs(self._calendar, self._now(), self._look_back)
+        try:
+            done = await self._store.finished_runs(oldest(due).date) if due else set()
+        except StoreError as error:
+            logger.warning("cannot see which runs are done: %s", error, extra={"lease": term.name})
+            return False
+        waiting = [run for run in due if (run.job, run.session.date) not in done]
+        failed = 0
+        for place, run in enumerate(waiting):
+            self._measures.runs_waiting.set(failed + len(waiting) - place)
+            failed += not await self._attempt(run, term)
+        self._measures.runs_waiting.set(failed)
+        return failed == 0
+
+    async def _attempt(self, run: DueRun, term: Term) -> bool:
+        """Run one; returns whether it is done."""
+        about = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
+        started = time.perf_counter()
+        try:
+            rows = await self._jobs.run(run.job, run.session, term)
+        except (PricesUnavailable, StoreError) as error:
+            self._measures.runs.labels(run.job, "failed").inc()
+            logger.warning("%s of %s failed, will be tried again: %s", run.job, run.session.date, error, extra=about)
+            await self._record_failure(run, term, str(error))
+            return False
+        if rows is not None:
+            self._measures.runs.labels(run.job, "done").inc()
+            self._measures.run_seconds.labels(run.job).observe(time.perf_counter() - started)
+            logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=about)
+        return True
+
+    async def _record_failure(self, run: DueRun, term: Term, reason: str) -> None:
+        term.check()
+        try:
+            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+                await writes.fail(run.job, run.session.date, reason)
+        except StoreError as error:
+            logger.warning("the failure is in no record: %s", error)
+
+    def _next_look(self, began: datetime, *, everything_done: bool) -> datetime:
+        """The next due time after the look that began then: what fell due while it worked is seen at once."""
+        due = min(next_due(job, self._calendar, began) for job in JOBS)
+        return due if everything_done else min(due, self._now() + self._retry_after)
+
+    async def _sleep_until(self, due: datetime) -> None:
+        while (left := (due - self._now()).total_seconds()) > 0:
+            await self._sleep(min(left, LONGEST_SLEEP))
