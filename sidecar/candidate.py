@@ -1,0 +1,169 @@
+"""The election loop of a task: carries its leases' decisions to Redis and back, and tells who waits of every change."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Outcome, Reply, Timings
+from sidecar.redis_store import Failure, KeyedCall, RedisStore
+from sidecar.telemetry import Telemetry
+
+_TROUBLE = {
+    Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
+    Outcome.BAD_FENCE: "the fence is not a hash with a whole number for its token: somebody must delete it",
+    Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
+}
+
+
+class Candidate:
+    """All the leases of a task over one connection; what is due goes into one round trip.
+
+    Args:
+        leases: the leases by name, their times of `clock`.
+        keys: the Redis key of each, by name.
+        clock: `sidecar.clock.elapsed`.
+    """
+
+    def __init__(
+        self,
+        leases: Mapping[str, Lease],
+        keys: Mapping[str, str],
+        store: RedisStore,
+        timings: Timings,
+        telemetry: Telemetry,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self.leases = leases
+        self.trouble: dict[str, str | None] = dict.fromkeys(leases)
+        """What is wrong with each lease, in a line for people; None where nothing is."""
+        self._keys = keys
+        self._store = store
+        self._timings = timings
+        self._telemetry = telemetry
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._versions = dict.fromkeys(leases, 0)
+        self._progress_at = clock()
+        self._asleep_until = -inf
+
+    async def run(self) -> None:
+        """Campaign until drained, then close the connection."""
+        try:
+            while not all(lease.drained(self._clock()) for lease in self.leases.values()):
+                self._wake.clear()
+                now = self._progress_at = self._clock()
+                calls = {name: call for name, lease in self.leases.items() if (call := lease.next_call(now))}
+                self._publish()
+                if calls:
+                    keyed = [KeyedCall(self._keys[name], call) for name, call in calls.items()]
+                    results = await self._store.execute(keyed)
+                    for (name, call), result in zip(calls.items(), results, strict=True):
+                        self._settle(name, call, result)
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    self._publish()
+                else:
+                    await self._sleep(now)
+        finally:
+            await self._store.close()
+
+    def progresses(self) -> bool:
+        """Whether the loop has come round lately, as it does whatever Redis and the clients do."""
+        return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)
+
+    def version(self, names: Iterable[str]) -> int:
+        """A number that rises with every change of one of these leases."""
+        now = self._clock()
+        return sum(self.leases[name].view(now).version for name in names)
+
+    def asked(self, name: str) -> None:
+        """A client asked about a lease."""
+        now = self._clock()
+        self.leases[name].asked(now)
+        self._telemetry.polled(name, now)
+        self._wake_for(name, now)
+
+    def granted(self, name: str, arrived: float) -> float | None:
+        """`Lease.grant`: the client that asked at `arrived` is told now."""
+        now = self._clock()
+        grant = self.leases[name].grant(arrived, now)
+        self._wake_for(name, now)
+        return grant
+
+    async def hold(self, names: Sequence[str], version: int, wait: float) -> None:
+        """Hold a client's question back until `version` of these leases is no longer theirs, at most `wait` seconds."""
+        tickets = {name: self.leases[name].hold() for name in names}
+        answered = False
+        try:
+            until = self._clock() + wait
+            while self.version(names) == version and (now := self._clock()) < until:
+                ends = [now + self.leases[name].remaining(now) for name in names if self.leases[name].leads(now)]
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min([until, *ends]) - now):
+                        await self._changed.wait()
+            answered = True
+        finally:
+            now = self._clock()
+            for name, ticket in tickets.items():
+                self.leases[name].unhold(ticket, now, answered=answered)
+                self._wake_for(name, now)
+
+    def resigned(self, name: str) -> None:
+        """A client says that its work under a lease has stopped."""
+        self.leases[name].resigned(self._clock())
+        self._publish()
+        self._wake.set()
+
+    def noticed(self, name: str) -> None:
+        """Something may have happened to a lease's key."""
+        self.leases[name].noticed(self._clock())
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Begin to give every lease up; `run` returns when that is done."""
+        for lease in self.leases.values():
+            lease.drain(self._clock())
+        self._publish()
+        self._wake.set()
+
+    def _wake_for(self, name: str, now: float) -> None:
+        if self.leases[name].wake_at(now) < self._asleep_until:
+            self._wake.set()
+
+    def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
+        lease, now = self.leases[name], self._clock()
+        if isinstance(result, Failure):
+            lease.failed(call, now, delivered=result.unresolved)
+            self._telemetry.failed(name, result)
+            self.trouble[name] = f"{result.kind}: {result.text}"
+            return
+        lease.replied(call, result, now)
+        self._telemetry.answered(name, call, now)
+        trouble = _TROUBLE.get(result.outcome)
+        if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
+            trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"
+        if trouble is not None and trouble != self.trouble[name]:
+            self._telemetry.troubled(name, trouble)
+        self.trouble[name] = trouble
+
+    def _publish(self) -> None:
+        now = self._clock()
+        versions = {name: lease.view(now).version for name, lease in self.leases.items()}
+        if versions != self._versions:
+            self._versions = versions
+            self._changed.set()  # wakes whoever waits now; the next one waits for the next change
+            self._changed = asyncio.Event()
+        for name, lease in self.leases.items():
+            for transition in lease.transitions():
+                self._telemetry.transition(name, transition)
+
+    async def _sleep(self, now: float) -> None:
+        wake_at = min(lease.wake_at(now) for lease in self.leases.values())
+        self._asleep_until = max(now, min(wake_at, now + self._timings.heartbeat))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._asleep_until - now):
+                await self._wake.wait()
+        self._asleep_until = -inf

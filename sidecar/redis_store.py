@@ -1,0 +1,249 @@
+"""The leases in Redis: the calls of one round trip out, their replies back. Only this module sends a script.
+
+One connection, no retries of the client library's own, and a limit on each round trip: a hidden retry of an acquire
+that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.server_clock import ServerClock
+from sidecar.settings import RedisAddress, SettingsError
+
+_FOLDER = Path(__file__).parent / "scripts"
+_PRELUDE = (_FOLDER / "prelude.lua").read_text()
+_SCRIPTS = {name: _PRELUDE + (_FOLDER / f"{name}.lua").read_text() for name in ("acquire", "renew", "release")}
+_SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
+
+_CODES = re.compile(
+    r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|WRONGPASS|NOPERM|NOSCRIPT|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|MISCONF"
+    r"|NOREPLICAS|TRYAGAIN)\b"
+)
+"""Error codes of Redis that say what is wrong: at the beginning of an error's text, or inside a failed script's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call without a reply: `kind` is a label, `text` for people. `unresolved`: it may execute until its deadline."""
+
+    kind: str
+    text: str
+    unresolved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedCall:
+    """A call and the key of the lease that it is for."""
+
+    key: str
+    call: Call
+
+
+class RedisStore:
+    """One connection to Redis, made when it is first needed and anew after every failure.
+
+    Args:
+        connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
+        clock: `sidecar.clock.elapsed`.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        instance_id: str,
+        timings: Timings,
+        *,
+        clock: Callable[[], float],
+        failover_guard: bool,
+        min_replicas: int,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._instance_id = instance_id
+        self._timings = timings
+        self._failover_guard = failover_guard
+        self._min_replicas = min_replicas
+        self._connection: Connection | None = None
+        self._server_clock = ServerClock()
+        self.guard: str | None = None
+        """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
+        self.eviction_policy: str | None = None
+        """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
+
+    async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
+        """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
+        results: list[Reply | Failure] = []
+        problem: Failure | None = None
+        sent = False
+        try:
+            async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
+                connection = self._connection or await self._greet()
+                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + self._wait())
+                sent = True
+                await connection.send_packed_command(packed)
+                for _ in calls:
+                    results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
+                confirmed = await self._confirmation(connection)
+        except TimeoutError:
+            problem = Failure("timeout", f"no answer within {self._timings.call_limit:g} s", unresolved=sent)
+        except RedisError as error:
+            problem = _failure(error, unresolved=sent)
+        except OSError as error:
+            problem = Failure("connection", error.strerror or type(error).__name__, unresolved=sent)
+        else:
+            if isinstance(confirmed, Failure) or not confirmed:
+                results = [_unconfirmed(result, confirmed) for result in results]
+        if problem is not None:
+            results = [] if self._min_replicas else results
+            results += [problem] * (len(calls) - len(results))
+        if any(isinstance(result, Failure) for result in results):
+            await self.close()  # after an error the server may no longer be the one to talk to
+        return results
+
+    async def close(self) -> None:
+        """Drop the connection, whatever state it is in."""
+        connection, self._connection = self._connection, None
+        self._server_clock.forget()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _greet(self) -> Connection:
+        """Connect, and learn the server's time and policy."""
+        connection = self._connect()
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
+            seconds, microseconds = await connection.read_response()
+            self._server_clock.observe(int(seconds) * 1_000_000 + int(microseconds), self._clock())
+            try:
+                policy = re.search(r"maxmemory_policy:(\S+)", _text(await connection.read_response()))
+                self.eviction_policy = policy.group(1) if policy else None
+            except ResponseError:
+                self.eviction_policy = None
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        return connection
+
+    def _eval(self, keyed: KeyedCall) -> tuple[str | int, ...]:
+        # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
+        call = keyed.call
+        ttl = self._timings.ttl
+        return (
+            "EVAL",
+            _SCRIPTS[_SCRIPT_OF[call.kind]],
+            2,
+            keyed.key,
+            fence_of(keyed.key),
+            self._instance_id,
+            int(ttl * 1000),
+            self._server_clock.at(call.give_up_at),
+            int(self._failover_guard),
+            "" if call.token is None else call.token,
+            int((ttl - self._timings.heartbeat / 2) * 1000),
+        )
+
+    def _wait(self) -> list[tuple[str | int, ...]]:
+        return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
+
+    async def _result(self, connection: Connection) -> Reply | Failure:
+        try:
+            answer = await connection.read_response()
+        except ResponseError as error:
+            return _failure(error, unresolved=False)
+        reply, server_time, self.guard = _parse(answer)
+        self._server_clock.observe(server_time, self._clock())
+        return reply
+
+    async def _confirmation(self, connection: Connection) -> bool | Failure:
+        """Whether enough replicas have what this round trip wrote."""
+        if not self._min_replicas:
+            return True
+        try:
+            return int(await connection.read_response()) >= self._min_replicas
+        except ResponseError as error:
+            return _failure(error, unresolved=True)
+
+
+def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
+    """What was acquired or renewed does not count where too few replicas have it."""
+    won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
+    if isinstance(result, Failure) or result.outcome not in won:
+        return result
+    return confirmed if isinstance(confirmed, Failure) else replace(result, outcome=Outcome.UNCONFIRMED)
+
+
+def fence_of(key: str) -> str:
+    """The key of a lease's fence: the hash tag keeps it in the lease's slot, the prefix out of a watch on the lease."""
+    return f"fence:{{{key}}}"
+
+
+def connector(address: RedisAddress) -> Callable[[], Connection]:
+    """A maker of connections with the library's own retries, timeouts and greetings turned off.
+
+    Raises:
+        SettingsError: the URL has an option that redis-py cannot use.
+    """
+    given: dict[str, Any] = {"host": address.host, "port": address.port}
+    if address.url is not None:
+        try:
+            given = dict(parse_url(address.url))
+        except ValueError:  # its text may hold the password
+            raise SettingsError("REDIS_URL: an option or the database number cannot be used") from None
+    make = given.pop("connection_class", Connection)
+    if address.username is not None:
+        given["username"] = address.username
+    if address.password is not None:
+        given["password"] = address.password
+    given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
+    given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None, "retry_on_timeout": False}
+    try:
+        make(**given)
+    except (TypeError, ValueError, RedisError):
+        raise SettingsError("REDIS_URL: an option cannot be used") from None
+    return lambda: make(**given)
+
+
+def _parse(answer: object) -> tuple[Reply, int, str]:
+    """A script's answer; shapes are in `scripts/prelude.lua`."""
+    try:
+        outcome, holder, token, ttl, server_time, wait, guard = [_text(part) for part in answer]  # type: ignore[attr-defined]
+        left = int(ttl)
+        reply = Reply(
+            outcome=Outcome(outcome),
+            holder=holder or None,
+            token=int(token) if token.isdigit() else None,
+            ttl=left / 1000 if left >= 0 else None,
+            wait=int(wait) / 1000,
+        )
+        return reply, int(server_time), guard
+    except (TypeError, ValueError) as error:
+        raise RedisError("a script's answer has not the shape it should have") from error
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _failure(error: RedisError, *, unresolved: bool) -> Failure:
+    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if code := _CODES.search(text):
+        kind = code.group().lower()
+    elif isinstance(error, AuthenticationError):
+        kind = "auth"
+    elif isinstance(error, NoPermissionError):
+        kind = "noperm"
+    elif isinstance(error, ResponseError):
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
+    else:
+        kind = "connection"
+    return Failure(kind, text, unresolved=unresolved)

@@ -1,0 +1,89 @@
+"""Wires the sidecar together and runs it until it has drained."""
+
+import asyncio
+import random
+import secrets
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import uvloop
+from aiohttp import web
+
+from sidecar.candidate import Candidate
+from sidecar.clock import elapsed
+from sidecar.control import Control, metrics_app
+from sidecar.identity import instance_id
+from sidecar.lease import Lease
+from sidecar.redis_store import RedisStore, connector
+from sidecar.redis_watch import RedisWatch
+from sidecar.settings import Address, Settings, SettingsError, read
+from sidecar.telemetry import Telemetry, log_to_stdout
+
+
+def run(environment: Mapping[str, str]) -> int:
+    """Run the sidecar until SIGTERM or SIGINT and until its leases are given up; returns the exit status.
+
+    Raises:
+        SettingsError: a setting cannot be used, or a listener's address is in use.
+    """
+    settings = read(environment)
+    log_to_stdout(settings.log_format, settings.log_level)
+    connector(settings.redis)
+    uvloop.run(_run(settings))
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    name = await instance_id(settings.instance_id, settings.metadata_uri)
+    timings, connect = settings.timings, connector(settings.redis)
+    uniform = random.Random().uniform  # noqa: S311 - spreads retries
+    leases = {
+        lease: Lease(name, timings, now=elapsed(), uniform=uniform, require_client=settings.require_client)
+        for lease in settings.keys
+    }
+    store = RedisStore(
+        connect,
+        name,
+        timings,
+        clock=elapsed,
+        failover_guard=settings.failover_guard,
+        min_replicas=settings.min_replicas,
+    )
+    telemetry = Telemetry(name, clock=elapsed)
+    candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed)
+    watch = RedisWatch(
+        connect, settings.keys, candidate.noticed, limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform
+    )
+    telemetry.watch(leases, store, watch)
+
+    def status() -> dict[str, Any]:
+        redis = {"address": settings.redis.place, "guard": store.guard, "eviction_policy": store.eviction_policy}
+        return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
+
+    control = Control(candidate, name, timings, boot=secrets.token_hex(4), clock=elapsed, status=status)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, candidate.drain)
+    listeners = [
+        await _listen("CONTROL_BIND", settings.control, control.app()),
+        await _listen("METRICS_BIND", settings.metrics, metrics_app(telemetry.registry, control.healthz)),
+    ]
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch.run())
+            await candidate.run()
+            watching.cancel()
+    finally:
+        for listener in listeners:
+            await listener.cleanup()
+
+
+async def _listen(setting: str, address: Address, app: web.Application) -> web.AppRunner:
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+    except OSError as error:
+        raise SettingsError(f"{setting}: cannot listen on {address.host}:{address.port}: {error.strerror}") from None
+    return runner

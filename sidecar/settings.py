@@ -1,0 +1,220 @@
+"""The environment, read once and checked before anything starts."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from sidecar.protocol import Timings, UnsafeTimings
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text is one line that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a listener binds."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is and who we are there: a URL, or else a host and a port. `place` is for people, without secrets."""
+
+    place: str
+    url: str | None = field(repr=False)
+    host: str
+    port: int
+    username: str | None
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. `keys` is the key of each lease, by its name."""
+
+    redis: RedisAddress
+    keys: dict[str, str]
+    timings: Timings
+    failover_guard: bool
+    min_replicas: int
+    require_client: bool
+    instance_id: str | None
+    metadata_uri: str | None
+    control: Address
+    metrics: Address
+    log_format: str
+    log_level: str
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """The settings that `environment` asks for; a variable that is empty counts as not set.
+
+    Raises:
+        SettingsError: a value is missing, malformed or unsafe.
+    """
+    env = {name: value.strip() for name, value in environment.items() if value.strip()}
+
+    def take(name: str, parse: Callable[[str], T], default: T) -> T:
+        try:
+            return parse(env[name]) if name in env else default
+        except ValueError as error:
+            raise SettingsError(f"{name}: {error}") from None
+
+    ttl = take("LEASE_TTL", _seconds, 30.0)
+    timings = {
+        "ttl": ttl,
+        "heartbeat": take("HEARTBEAT_INTERVAL", _seconds, 10.0),
+        "grant_ttl": take("GRANT_TTL", _seconds, 5.0),
+        "call_limit": take("REDIS_TIMEOUT", _seconds, ttl / 15),
+    }
+    try:
+        checked = Timings(**timings)
+    except UnsafeTimings as error:
+        raise SettingsError(str(error)) from None
+
+    return Settings(
+        redis=_redis(env, take("REDIS_PORT", _port, 6379)),
+        keys=_keys(env),
+        timings=checked,
+        failover_guard=take("FAILOVER_GUARD", _switch, default=True),
+        min_replicas=take("MIN_REPLICAS", _count, 0),
+        require_client=take("REQUIRE_CLIENT", _switch, default=True),
+        instance_id=take("INSTANCE_ID", _instance_id, None),
+        metadata_uri=env.get("ECS_CONTAINER_METADATA_URI_V4"),
+        control=control_address(env),
+        metrics=take("METRICS_BIND", _address, Address("0.0.0.0", 9102)),  # noqa: S104 - scraped from outside the task
+        log_format=take("LOG_FORMAT", _one_of("json", "text"), "json"),
+        log_level=take("LOG_LEVEL", _level, "INFO"),
+    )
+
+
+def control_address(env: Mapping[str, str]) -> Address:
+    """Where the control listener is: on loopback, or not at all.
+
+    Raises:
+        SettingsError: CONTROL_BIND is malformed, or reachable from outside the task.
+    """
+    try:
+        address = _address(env.get("CONTROL_BIND") or "127.0.0.1:4040")
+    except ValueError as error:
+        raise SettingsError(f"CONTROL_BIND: {error}") from None
+    if not ip_address(address.host).is_loopback:
+        raise SettingsError(
+            f"CONTROL_BIND: {address.host} is not a loopback address; whoever reaches it can resign leases"
+        )
+    return address
+
+
+def _redis(env: Mapping[str, str], port: int) -> RedisAddress:
+    url, host = env.get("REDIS_URL"), env.get("REDIS_HOST", "localhost")
+    place = f"redis://{host}:{port}"
+    if url is not None:
+        for name in ("REDIS_HOST", "REDIS_PORT"):
+            if name in env:
+                raise SettingsError(f"{name}: cannot be set together with REDIS_URL")
+        try:  # the text of an error may hold the password: it is not passed on
+            parts = urlsplit(url)
+            place = f"{parts.scheme}://{parts.hostname or parts.path}" + (f":{parts.port}" if parts.port else "")
+        except ValueError:
+            raise SettingsError("REDIS_URL: not an address") from None
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise SettingsError("REDIS_URL: does not begin with redis://, rediss:// or unix://")
+    username, password = env.get("REDIS_USERNAME"), env.get("REDIS_PASSWORD")
+    if username is not None and password is None:
+        raise SettingsError("REDIS_PASSWORD: missing, though REDIS_USERNAME is set")
+    return RedisAddress(place, url, host, port, username, password)
+
+
+def _keys(env: Mapping[str, str]) -> dict[str, str]:
+    names = [name.strip() for name in env.get("LEASES", "background_services,daily_scheduler").split(",")]
+    pattern = env.get("LEASE_KEY", "portfolio:{name}:leader")
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise SettingsError(f"LEASES: {name!r} is not a name of letters, digits, '_', '.' and '-'")
+    if len(set(names)) < len(names):
+        raise SettingsError("LEASES: a name stands there twice")
+    if len(names) > 1 and "{name}" not in pattern:
+        raise SettingsError("LEASE_KEY: without {name} all leases would share one key")
+    keys = {name: pattern.replace("{name}", name) for name in names}
+    for key in keys.values():
+        if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
+            raise SettingsError(
+                f"LEASE_KEY: {key!r} holds a space or a brace; braces would move the fence to another slot"
+            )
+        if key.startswith("fence:"):
+            raise SettingsError("LEASE_KEY: 'fence:' is the prefix of the fences")
+    for key in keys.values():
+        if any(other != key and other.startswith(key) for other in keys.values()):
+            raise SettingsError(f"LEASE_KEY: {key!r} begins another lease's key; a watch could not tell them apart")
+    return keys
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text):
+        raise ValueError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon:
+        raise ValueError(f"{text!r} is not ADDRESS:PORT")
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address") from None
+    return Address(host, _port(port))
+
+
+def _switch(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in values:
+        raise ValueError(f"{text!r} is not true or false")
+    return values[text.lower()]
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"{text!r} is not one of {', '.join(allowed)}")
+        return text.lower()
+
+    return parse
+
+
+def _level(text: str) -> str:
+    return _one_of("debug", "info", "warning", "error")(text).upper()
+
+
+def _instance_id(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
+        raise ValueError(
+            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
+        )
+    return text

@@ -1,0 +1,173 @@
+"""What the sidecar tells its operators: log lines and metrics. Nothing here decides anything."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pythonjsonlogger.json import JsonFormatter
+
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Kind, State, Transition
+from sidecar.redis_store import Failure, RedisStore
+from sidecar.redis_watch import RedisWatch, WatchMode
+
+log = logging.getLogger("sidecar")
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
+
+
+class Telemetry:
+    """Counts what happens and logs what an operator must see, each once."""
+
+    def __init__(self, instance_id: str, *, clock: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._instance_id = instance_id
+        self._clock = clock
+        self._transitions = Counter(
+            "sidecar_transitions", "Terms that began (to=leader) or ended (to=follower)", ["lease", "to", "reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._renewals = Histogram(
+            "sidecar_renewal_duration_seconds", "From before a renewal was sent until its answer was here",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2), registry=self.registry,
+        )  # fmt: skip
+        self._errors = Counter(
+            "sidecar_redis_errors", "Calls that Redis did not answer", ["kind"], registry=self.registry
+        )
+        self._polled_at: dict[str, float] = {}
+        self._failing: dict[str, str] = {}
+        self._server: tuple[str | None, str | None] = (None, None)
+
+    def transition(self, lease: str, transition: Transition) -> None:
+        """A term began or ended, or the lease was found in other hands."""
+        to = "leader" if transition.leads else "follower"
+        self._transitions.labels(lease, to, transition.reason).inc()
+        is_so = "is the LEADER, starting" if transition.leads else "is NOT the leader, skipping"
+        log.info("Instance %s %s background services", self._instance_id, is_so, extra={
+            "lease": lease, "instance": self._instance_id, "token": transition.token, "reason": transition.reason,
+        })  # fmt: skip
+
+    def polled(self, lease: str, now: float) -> None:
+        """A client asked about a lease."""
+        self._polled_at[lease] = now
+
+    def answered(self, lease: str, call: Call, now: float) -> None:
+        """Redis answered a call."""
+        if call.kind is Kind.RENEW:
+            self._renewals.observe(now - call.sent_at)
+        if self._failing.pop(lease, None) is not None:
+            log.info("Redis answers again", extra={"lease": lease})
+
+    def failed(self, lease: str, failure: Failure) -> None:
+        """Redis did not answer a call."""
+        self._errors.labels(failure.kind).inc()
+        if self._failing.get(lease) != failure.kind:
+            self._failing[lease] = failure.kind
+            log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
+
+    def troubled(self, lease: str, trouble: str) -> None:
+        """A lease cannot be held as it is."""
+        log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
+
+    def server(self, guard: str | None, eviction_policy: str | None) -> None:
+        """What the server is like: said when it is first known and whenever it changes."""
+        was_guard, was_policy = self._server
+        self._server = (guard, eviction_policy)
+        if guard == "unavailable" and guard != was_guard:
+            log.warning(
+                "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two"
+            )
+        if eviction_policy not in (None, was_policy, "noeviction"):
+            log.warning("Redis may evict the leases: its maxmemory policy is %s; set noeviction", eviction_policy)
+
+    def watch(self, leases: Mapping[str, Lease], store: RedisStore, redis_watch: RedisWatch) -> None:
+        """Show these, as they are at the instant of each scrape."""
+        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._clock))
+
+
+class _Gauges(Collector):
+    """Read from the clock and the leases at each scrape: no gauge can outlive what it tells of."""
+
+    def __init__(
+        self,
+        leases: Mapping[str, Lease],
+        store: RedisStore,
+        redis_watch: RedisWatch,
+        polled_at: Mapping[str, float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._leases = leases
+        self._store = store
+        self._watch = redis_watch
+        self._polled_at = polled_at
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._clock()
+        views = {name: lease.view(now) for name, lease in self._leases.items()}
+        leading = GaugeMetricFamily("sidecar_leading", "1 while this task leads the lease", labels=["lease"])
+        remaining = GaugeMetricFamily(
+            "sidecar_lease_remaining_seconds", "Until the term ends unless renewed", labels=["lease"]
+        )
+        token = GaugeMetricFamily("sidecar_token", "The term's fencing token, 0 without a term", labels=["lease"])
+        state = GaugeMetricFamily("sidecar_state", "1 for the state that the lease is in", labels=["lease", "state"])
+        silence = GaugeMetricFamily("sidecar_client_last_poll_seconds", "Since a client asked last", labels=["lease"])
+        for name, view in views.items():
+            leading.add_metric([name], float(self._leases[name].leads(now)))
+            remaining.add_metric([name], self._leases[name].remaining(now))
+            token.add_metric([name], view.token or 0)
+            for each in State:
+                state.add_metric([name, each], float(view.state is each))
+            if name in self._polled_at:
+                silence.add_metric([name], now - self._polled_at[name])
+        watch = GaugeMetricFamily("sidecar_watch_mode", "1 for how changes of a key are heard of", labels=["mode"])
+        for mode in WatchMode:
+            watch.add_metric([mode], float(self._watch.mode is mode))
+        guard = GaugeMetricFamily("sidecar_failover_guard", "1 for the state of the failover guard", labels=["guard"])
+        for setting in ("on", "off", "unavailable"):
+            guard.add_metric([setting], float(self._store.guard == setting))
+        policy = GaugeMetricFamily(
+            "sidecar_redis_eviction_policy", "1 for the server's maxmemory policy", labels=["policy"]
+        )
+        if self._store.eviction_policy:
+            policy.add_metric([self._store.eviction_policy], 1.0)
+        yield from (leading, remaining, token, state, silence, watch, guard, policy)
+
+
+class _TextFormatter(logging.Formatter):
+    """One line for people: time, level, message, then the fields as key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields = {key: value for key, value in vars(record).items() if key not in _PLAIN and value is not None}
+        return " ".join([line, *(f"{key}={value}" for key, value in fields.items())])
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        return _iso(record)
+
+
+class _JsonFormatter(JsonFormatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
+        return _iso(record)
+
+
+def _iso(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_to_stdout(form: str, level: str) -> None:
+    """Set logging up: `form` is `json` or `text`, `level` a name of logging's."""
+    handler = logging.StreamHandler(sys.stdout)
+    if form == "json":
+        rename = {"asctime": "time", "levelname": "level", "name": "logger"}
+        handler.setFormatter(_JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=rename))
+    else:
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
