@@ -81,9 +81,9 @@ class Timings:
             raise UnsafeTimings("HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0")
         if not self.call_limit >= 0.01:
             raise UnsafeTimings("REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01")
-        if not 0.05 <= self.grant_ttl <= self.ttl / 2:
+        if not 0.05 <= self.grant_ttl <= min(self.ttl / 2, 30):
             raise UnsafeTimings(
-                "GRANT_TTL", f"{self.grant_ttl:g} s is not between 0.05 and half of LEASE_TTL ({self.ttl:g} s)"
+                "GRANT_TTL", f"{self.grant_ttl:g} s is not between 0.05 and half of LEASE_TTL ({self.ttl:g} s), or above 30"
             )
         if not self.heartbeat + 2 * self.call_limit <= self.ttl - self.margin:
             raise UnsafeTimings(
