@@ -83,7 +83,8 @@ class Timings:
             raise UnsafeTimings("REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01")
         if not 0.05 <= self.grant_ttl <= min(self.ttl / 2, 30):
             raise UnsafeTimings(
-                "GRANT_TTL", f"{self.grant_ttl:g} s is not between 0.05 and half of LEASE_TTL ({self.ttl:g} s), or above 30"
+                "GRANT_TTL",
+                f"{self.grant_ttl:g} s is not between 0.05 and 30, or above half of LEASE_TTL ({self.ttl:g} s)",
             )
         if not self.heartbeat + 2 * self.call_limit <= self.ttl - self.margin:
             raise UnsafeTimings(
