@@ -1,0 +1,219 @@
+"""A stale leader cannot write, whatever holds it up and wherever."""
+
+import asyncio
+import signal
+import sys
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.database import StaleTerm, StoreError
+from service.sql import statement
+from service.store import Store
+from service.valuation import value_of
+from tests.work.conftest import entry
+
+DAY = date(2026, 3, 2)
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+VALUES = {UUID(int=1): value_of((), {})}
+
+
+@pytest.fixture(autouse=True)
+async def portfolio(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+
+
+async def write(store: Store, token: int, holder: str = "one") -> None:
+    async with store.fenced("lease", token, holder) as writes:
+        await writes.live(DAY, NOON, VALUES)
+
+
+async def token_of_live(store: Store) -> int | None:
+    live = await store.live(UUID(int=1))
+    return None if live is None else live.token
+
+
+async def somebody_waits_for_a_lock(raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    for _ in range(2000):
+        if await raw.fetchval("select exists (select from pg_locks where not granted)"):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("nobody waits")
+
+
+async def test_nobody_writes_before_taking_up(store: Store) -> None:
+    with pytest.raises(StaleTerm):
+        await write(store, 1)
+
+
+async def test_a_term_writes_after_taking_up(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await write(store, 1)
+    assert await token_of_live(store) == 1
+
+
+async def test_an_older_term_is_refused_once_a_newer_one_has_taken_up(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("lease", 2, "two")
+    with pytest.raises(StaleTerm):
+        await write(store, 1)
+    with pytest.raises(StaleTerm):
+        await store.take_up("lease", 1, "one")
+    assert await token_of_live(store) is None
+    assert (await store.fences())["lease"].token == 2
+
+
+async def test_a_term_taken_up_again_is_the_same_term(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    before = await store.fences()
+    await store.take_up("lease", 1, "one")
+    assert await store.fences() == before
+
+
+async def test_the_same_token_in_other_hands_is_refused(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(StaleTerm):
+        await store.take_up("lease", 1, "two")
+    with pytest.raises(StaleTerm):
+        await write(store, 1, "two")
+
+
+async def test_leases_do_not_fence_each_other(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("other", 2, "two")
+    await write(store, 1)
+
+
+async def test_of_many_first_take_ups_at_once_the_newest_stays(store: Store) -> None:
+    await asyncio.gather(*(store.take_up("new", token, "any") for token in range(1, 20)), return_exceptions=True)
+    assert (await store.fences())["new"].token == 19
+
+
+async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(RuntimeError):
+        async with store.fenced("lease", 1, "one") as writes:
+            await writes.live(DAY, NOON, VALUES)
+            raise RuntimeError
+    assert await token_of_live(store) is None
+
+
+async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.live(DAY, NOON, VALUES)
+        newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+        await somebody_waits_for_a_lock(raw)
+        assert not newer.done()
+    await newer
+    await write(store, 2, "two")
+    assert await token_of_live(store) == 2
+
+
+async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]", migrated: str
+) -> None:
+    await store.take_up("lease", 1, "one")
+    newer = await asyncpg.connect(migrated)
+    try:
+        async with newer.transaction():
+            await newer.fetchrow(statement("take_up"), "lease", 2, "two")
+            older = asyncio.create_task(write(store, 1))
+            await somebody_waits_for_a_lock(raw)
+        with pytest.raises(StaleTerm):
+            await older
+    finally:
+        await newer.close()
+    assert await token_of_live(store) is None
+
+
+async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migrated: str, store: Store) -> None:
+    async with await Store.connect(migrated, idle_limit=0.5) as frozen:
+        await frozen.take_up("lease", 1, "one")
+        with pytest.raises(StoreError):
+            async with frozen.fenced("lease", 1, "one") as writes:
+                await writes.live(DAY, NOON, VALUES)
+                await store.take_up("lease", 2, "two")  # waits until the server has ended our transaction
+                await write(store, 2, "two")
+                await writes.live(DAY, NOON, VALUES)
+        assert await token_of_live(store) == 2
+        with pytest.raises(StaleTerm):
+            await write(frozen, 1)
+
+
+async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(
+    migrated: str, store: Store
+) -> None:
+    leader = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.work.frozen_leader",
+        migrated,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert leader.stdin is not None and leader.stdout is not None
+    try:
+        assert await leader.stdout.readline() == b"writing\n"
+        leader.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+        await write(store, 2, "two")
+        leader.send_signal(signal.SIGCONT)
+        leader.stdin.write(b"go on\n")
+        assert await leader.stdout.readline() == b"StoreError\n"  # its transaction was ended by the server
+        assert await leader.stdout.readline() == b"StaleTerm\n"  # and the next one is refused
+        assert await leader.wait() == 0
+    finally:
+        if leader.returncode is None:
+            leader.kill()
+            await leader.wait()
+    live = await store.live(UUID(int=1))
+    assert live is not None
+    assert (live.token, live.session_date) == (2, DAY)
+
+
+async def test_writes_of_different_tokens_never_interleave(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """Notifications arrive in the order of the commits."""
+    await raw.execute("""
+        create function tell() returns trigger language plpgsql as $$
+            begin perform pg_notify('order', new.token::text); return null; end $$;
+        create trigger tell after insert or update on portfolio_live for each row execute function tell();
+    """)
+    order: list[int] = []
+    await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
+
+    async def lead(token: int) -> None:
+        try:
+            await asyncio.sleep(token * 0.03)
+            await store.take_up("lease", token, f"holder {token}")
+            while True:
+                await write(store, token, f"holder {token}")
+        except StaleTerm:
+            return
+
+    async with asyncio.TaskGroup() as leaders:
+        for token in range(1, 11):
+            leaders.create_task(lead(token))
+        leaders.create_task(end(store))
+    await raw.fetchval("select 1")
+    assert order == sorted(order)
+    assert len(set(order)) >= 5
+
+
+async def end(store: Store) -> None:
+    await asyncio.sleep(0.5)
+    await store.take_up("lease", 100, "the last")
+
+
+async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
+    nowhere = "postgresql://postgres:secret@127.0.0.1:1/nowhere"
+    with pytest.raises(StoreError) as told:
+        await Store.connect(nowhere)
+    assert "secret" not in str(told.value)
+    with pytest.raises(StoreError, match="does not exist"):
+        await Store.connect(migrated.rsplit("/", 1)[0] + "/nowhere")

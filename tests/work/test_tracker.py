@@ -1,0 +1,361 @@
+"""The tracker's ticks, on a clock that passes only when somebody sleeps."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from service.database import Connection, StaleTerm
+from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
+from service.measures import Measures
+from service.prices import PricesUnavailable
+from service.records import LiveValue
+from service.store import Store
+from service.tracker import Tracker
+from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+
+MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
+OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+TICK = timedelta(seconds=30)
+
+Script = Mapping[str, str] | type[PricesUnavailable] | Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class Market:
+    """One script for each tick, the last one for all that follow; `follow` runs a tracker through some of them."""
+
+    def __init__(self, store: Store, measures: Measures, start: datetime, *scripts: Script) -> None:
+        self.store = store
+        self.measures = measures
+        self.clock = Clock(start)
+        self.scripts = list(scripts)
+        self.prices = ScriptedPrices(self.answer, now=self.clock.now)
+
+    async def answer(self) -> Mapping[str, str]:
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        if isinstance(script, Mapping):
+            return script
+        if isinstance(script, type):
+            raise script("no answer")
+        return await script()
+
+    def tracker(self, calendar: Calendar | None = None, interval: float = 30.0) -> Tracker:
+        return Tracker(
+            self.store,
+            self.prices,
+            calendar or NyseCalendar(),
+            self.measures,
+            interval=interval,
+            now=self.clock.now,
+            sleep=self.clock.sleep,
+        )
+
+    async def follow(self, ticks: int = 1, *, token: int = 1, interval: float = 30.0) -> Tracker:
+        """Track for so many ticks, under a term of its own."""
+        tracker = self.tracker(interval=interval)
+        until = self.clock.time + ticks * timedelta(seconds=interval)
+        with pytest.raises(Over):
+            await tracker.run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
+        return tracker
+
+
+async def live(store: Store, portfolio: int = 1) -> LiveValue:
+    value = await store.live(UUID(int=portfolio))
+    assert value is not None
+    return value
+
+
+async def slots(raw: Connection, portfolio: int = 1) -> list[datetime]:
+    rows = await raw.fetch(
+        "select slot from portfolio_intraday where portfolio_id = $1 order by slot", UUID(int=portfolio)
+    )
+    return [row["slot"] for row in rows]
+
+
+async def test_every_tick_of_the_grid_values_every_portfolio(store: Store, raw: Connection, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "2"), entry(1, "B", "1"), entry(2, "B", "0.5")])
+    market = Market(store, measures, OPEN, {"A": "10", "B": "3"}, {"A": "11", "B": "4"})
+    await market.follow(3)
+    assert await slots(raw) == [OPEN, OPEN + TICK, OPEN + 2 * TICK]
+    assert ((await live(store, 1)).value, (await live(store, 2)).value) == (Decimal(26), Decimal(2))
+    assert (await live(store)).as_of == OPEN + 2 * TICK
+
+
+async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN + timedelta(seconds=41), {"A": "10"})
+    tracker = market.tracker()
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 3 * TICK))
+    assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
+    assert (await live(store)).as_of == OPEN + 2 * TICK
+    assert market.clock.slept[0] == 19
+
+
+async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, measures: Measures) -> None:
+    async def slowly() -> Mapping[str, str]:
+        await market.clock.sleep(70)
+        return {"A": "10"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, slowly, {"A": "10"})
+    await market.follow(5)
+    assert await slots(raw) == [OPEN, OPEN + 3 * TICK, OPEN + 4 * TICK]
+
+
+async def test_a_missing_price_is_carried_forward_and_marked_stale_with_its_age(
+    store: Store, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10", "B": "5"}, {"A": "11"})
+    await market.follow(3)
+    value = await live(store)
+    assert (value.value, value.stale, value.priced_fraction) == (Decimal(16), True, Decimal(1))
+    assert value.oldest_price_at == OPEN
+    assert (await live(store, 2)).stale is False
+
+
+async def test_a_price_that_comes_back_is_fresh_again(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, {}, {"A": "12"}).follow(3)
+    assert ((await live(store)).value, (await live(store)).stale) == (Decimal(12), False)
+
+
+@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "Infinity"])
+async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, measures: Measures, nonsense: str) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
+    assert ((await live(store)).value, (await live(store)).stale) == (Decimal(10), True)
+
+
+async def test_a_symbol_without_any_price_is_left_out_and_said_so(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}).follow()
+    assert ((await live(store, 1)).value, (await live(store, 1)).priced_fraction) == (Decimal(10), Decimal("0.5"))
+    assert ((await live(store, 2)).value, (await live(store, 2)).priced_fraction) == (None, Decimal(0))
+
+
+async def test_a_price_that_turns_up_is_no_gain_and_no_new_high(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, {"A": "10", "B": "90"}).follow(2)
+    value = await live(store)
+    assert (value.day_change, value.day_high, value.day_low) == (Decimal(0), Decimal(100), Decimal(100))
+
+
+async def test_a_purchase_is_no_gain(store: Store, measures: Measures) -> None:
+    async def buying() -> Mapping[str, str]:
+        await store.put_positions([entry(1, "A", "10", MONDAY)])
+        return {"A": "11"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, buying, {"A": "11"}).follow(3)
+    assert ((await live(store)).value, (await live(store)).day_change) == (Decimal(110), Decimal(10))
+
+
+async def test_open_high_low_and_change_start_anew_with_each_session(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(
+        store, measures, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "20", "21", "20.5"))
+    )
+    tracker = market.tracker()
+    term = FakeTerm(clock=market.clock, until=CLOSE)
+    with pytest.raises(Over):
+        await tracker.run(term)
+    monday = await live(store)
+    assert (monday.session_date, monday.day_open, monday.day_high, monday.day_low) == (
+        MONDAY,
+        Decimal(10),
+        Decimal(14),
+        Decimal(9),
+    )
+    assert monday.day_change == -1
+    term.until = OPEN + timedelta(days=1) + 3 * TICK
+    with pytest.raises(Over):
+        await tracker.run(term)
+    tuesday = await live(store)
+    assert (tuesday.session_date, tuesday.day_open, tuesday.day_high, tuesday.day_low) == (
+        TUESDAY,
+        Decimal(20),
+        Decimal(21),
+        Decimal(20),
+    )
+    assert tuesday.day_change == Decimal("0.5")
+
+
+async def test_the_days_figures_outlive_a_change_of_leader(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, *({"A": price} for price in ("10", "14", "9", "12")))
+    await market.follow(2)
+    await market.follow(2, token=2)
+    value = await live(store)
+    assert (value.day_open, value.day_high, value.day_low) == (Decimal(10), Decimal(14), Decimal(9))
+    assert value.token == 2
+
+
+async def test_a_new_leader_carries_the_last_leaders_prices_forward(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"}, PricesUnavailable)
+    await market.follow(1)
+    await market.follow(1, token=2)
+    value = await live(store)
+    assert (value.token, value.value, value.stale, value.oldest_price_at) == (2, Decimal(10), True, OPEN)
+
+
+async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    async def hang() -> Mapping[str, str]:
+        await asyncio.Event().wait()
+        return {}
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"}, PricesUnavailable, hang, {"A": "11"})
+    await market.follow(4, interval=0.5)
+    assert len(await slots(raw)) == 4
+    assert ((await live(store)).value, (await live(store)).stale) == (Decimal(11), False)
+
+
+async def test_a_database_that_fails_costs_ticks_and_not_the_term(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    async def breaking() -> Mapping[str, str]:
+        await raw.execute("alter table portfolio_live rename to away")
+        return {"A": "11"}
+
+    async def mending() -> Mapping[str, str]:
+        await raw.execute("alter table away rename to portfolio_live")
+        return {"A": "12"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, breaking, mending).follow(3)
+    assert await slots(raw) == [OPEN, OPEN + 2 * TICK]
+    assert (await live(store)).value == 12
+
+
+async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    async def lose() -> Mapping[str, str]:
+        await store.take_up("lease", 2, "two")
+        return {"A": "11"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"}, lose)
+    with pytest.raises(StaleTerm):
+        await market.tracker().run(FakeTerm())
+    assert await slots(raw) == [OPEN]
+    assert ((await live(store)).value, (await store.quotes())["A"].price) == (Decimal(10), Decimal(10))
+
+
+async def test_a_term_that_ends_between_two_steps_writes_nothing_more(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"})
+    for checks in range(5):
+        with pytest.raises(Over):
+            await market.tracker().run(FakeTerm(checks=checks))
+    assert await slots(raw) == []
+
+
+async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    friday_evening = datetime(2026, 2, 27, 21, 0, tzinfo=UTC)
+    market = Market(store, measures, friday_evening, {"A": "10"})
+    tracker = market.tracker()
+    assert tracker.next_run == OPEN
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + TICK))
+    assert await slots(raw) == [OPEN]
+    assert max(market.clock.slept) <= 60, "a clock that is set meanwhile is noticed"
+
+
+async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN + timedelta(hours=2), {"A": "10"})
+    tracker = market.tracker()
+
+    async def set_back(seconds: float) -> None:
+        await market.clock.sleep(seconds)
+        if len(market.clock.slept) == 1:
+            market.clock.time -= timedelta(hours=1)
+
+    tracker._sleep = set_back
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(checks=11))
+    assert sum(market.clock.slept) < 600
+
+
+@pytest.mark.parametrize("interval", [2.0, 7.0, 30.0, 0.25])
+def test_the_next_tick_is_on_the_grid_later_than_now_and_in_a_session(
+    store: Store, measures: Measures, interval: float
+) -> None:
+    calendar = NyseCalendar()
+    for start in (OPEN - timedelta(hours=2), OPEN, CLOSE - timedelta(seconds=1), CLOSE):
+        market = Market(store, measures, start, {})
+        due = market.tracker(calendar, interval).next_run
+        assert due > start
+        assert calendar.current(due) is not None
+        assert due.timestamp() % interval == 0
+
+
+def test_a_market_that_never_closes_has_a_tick_across_midnight(store: Store, measures: Measures) -> None:
+    midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
+    market = Market(store, measures, midnight - timedelta(seconds=1), {})
+    assert market.tracker(AroundTheClockCalendar(), 2).next_run == midnight
+
+
+async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    notices = store.listen()
+    assert (await anext(notices)).missed
+    heard = asyncio.ensure_future(anext(notices))
+    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    assert not (await heard).missed
+    assert (await live(store)).value == 10
+
+
+async def test_a_portfolio_deleted_meanwhile_does_not_fail_the_tick(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    async def deleting() -> Mapping[str, str]:
+        await raw.execute("delete from portfolio where id = $1", UUID(int=2))
+        return {"A": "11"}
+
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    await Market(store, measures, OPEN, {"A": "10"}, deleting).follow(2)
+    assert (await live(store)).value == 11
+    assert await store.live(UUID(int=2)) is None
+    assert await slots(raw, 2) == []
+
+
+async def test_positions_count_from_the_day_they_are_valid(store: Store, measures: Measures) -> None:
+    await store.put_positions(
+        [entry(1, "A", "1"), entry(1, "A", "5", TUESDAY), entry(1, "B", "7"), entry(1, "B", "0", MONDAY)]
+    )
+    market = Market(store, measures, OPEN, {"A": "10", "B": "1"})
+    await market.follow(1)
+    assert (await live(store)).value == 10
+    assert market.prices.asked == [{"A"}]
+
+
+async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN - timedelta(days=35), {"A": "10"})
+    await market.follow(1)
+    market.clock.time = OPEN
+    await market.follow(1)
+    assert await slots(raw) == [OPEN]
+
+
+async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, measures: Measures) -> None:
+    tracker = await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    assert tracker.last_run == OPEN
