@@ -1,21 +1,16 @@
 """One container of a task as a process of this machine: started, probed, stopped, and never left behind."""
 
 import asyncio
-import ctypes
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from ops.local.definition import ContainerDefinition, HealthCheck
-
-LAST_WORDS = 1.0
-"""For how long, in seconds, the output of a process that has exited is still read."""
+from ops.local.processes import Process, running
 
 
 class Journal(Protocol):
@@ -68,8 +63,9 @@ class Container:
         self.over = asyncio.Event()
         self.stop_requested = asyncio.Event()
         self.exit_code: int | None = None
-        self.pid: int | None = None
+        self.started_at: datetime | None = None
         self.uptime = 0.0
+        self._process: Process | None = None
         self._journal = journal
         self._pace = pace
         self._on_unhealthy = on_unhealthy
@@ -84,74 +80,46 @@ class Container:
             OSError: the command cannot be started.
         """
         began = time.monotonic()
-        output, end_of_process = os.pipe()
         try:
-            process = await self._spawn(self.definition.argv, end_of_process)
-        except BaseException:
-            os.close(output)
-            raise
-        finally:
-            os.close(end_of_process)
-        self.pid, self.exit_code = process.pid, None
-        try:
-            async with asyncio.TaskGroup() as group:
-                reading = group.create_task(self._read(output))
+            async with self._running(self.definition.argv, self._heard) as process, asyncio.TaskGroup() as group:
+                self._process, self.exit_code, self.started_at = process, None, datetime.now(UTC)
+                self.started.set()
                 beside = [group.create_task(self._stop_when_asked(process))]
                 if self.definition.health_check is not None:
                     beside.append(group.create_task(self._watch_health(self.definition.health_check)))
-                self.started.set()
-                code = await process.wait()
-                self.exit_code = code if code >= 0 else 128 - code
-                self.uptime = time.monotonic() - began
+                self.exit_code = await process.wait()
                 for task in beside:
                     task.cancel()
-                _kill(process)  # what the process left behind goes with it, as in a container
-                await asyncio.wait([reading], timeout=LAST_WORDS)
-                reading.cancel()
         finally:
-            _kill(process)
+            self.uptime = time.monotonic() - began
             self.healthy.clear()
-            self.pid = None
+            self._process = None
         return self.exit_code
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None while there is none."""
+        return None if self._process is None else self._process.pid
 
     def kill(self) -> None:
         """SIGKILL to the container's processes, now."""
-        if self.pid is not None:
-            _kill_group(self.pid)
+        if self._process is not None:
+            self._process.kill()
 
-    async def _spawn(self, argv: list[str], output: int) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd=self.folder,
-            env=dict(self.environment),
-            start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
-            preexec_fn=_DIE_WITH_RUNNER,
-        )
+    def _running(self, argv: list[str], output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
+        return running(argv, environment=self.environment, folder=self.folder, output=output)
 
-    async def _read(self, output: int) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(output, "rb", 0)
-        )
-        try:
-            while chunk := await reader.read(65536):
-                self._journal.output(self.label, chunk)
-        finally:
-            transport.close()
+    def _heard(self, chunk: bytes) -> None:
+        self._journal.output(self.label, chunk)
 
-    async def _stop_when_asked(self, process: asyncio.subprocess.Process) -> None:
+    async def _stop_when_asked(self, process: Process) -> None:
         await self.stop_requested.wait()
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        process.terminate()
         await asyncio.sleep(self.definition.stop_timeout)
         self._journal.event(
             self.label, f"still runs {self.definition.stop_timeout} s after SIGTERM (stopTimeout): SIGKILL"
         )
-        _kill(process)
+        process.kill()
 
     async def _watch_health(self, check: HealthCheck) -> None:
         """Probe until the container is unhealthy, and say so then."""
@@ -174,27 +142,16 @@ class Container:
 
     async def _probe(self, check: HealthCheck) -> str | None:
         """Run the health check once; None when it passes, else what is wrong."""
-        output, end_of_process = os.pipe()
+        said: list[bytes] = []
         try:
-            probe = await self._spawn(check.argv, end_of_process)
-        except OSError as error:
-            os.close(output)
-            return f"the health check cannot be started: {error.strerror}"
-        finally:
-            os.close(end_of_process)
-        said: list[str] = []
-        try:
-            async with asyncio.timeout(check.timeout):
-                code = await probe.wait()
-            os.set_blocking(output, False)
-            with suppress(BlockingIOError):
-                said = os.read(output, 4096).decode(errors="replace").strip().splitlines()
+            async with asyncio.timeout(check.timeout), self._running(check.argv, said.append) as process:
+                code = await process.wait()
         except TimeoutError:
             return f"the health check took longer than {check.timeout} s"
-        finally:
-            _kill(probe)
-            os.close(output)
-        return None if code == 0 else said[-1] if said else f"the health check exited with {code}"
+        except OSError as error:
+            return f"the health check cannot be started: {error.strerror}"
+        last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
+        return None if code == 0 else last[0] if last else f"the health check exited with {code}"
 
 
 async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
@@ -204,31 +161,3 @@ async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    _kill_group(process.pid)
-
-
-def _kill_group(pid: int) -> None:
-    # A group outlives its leader while a member lives; once empty, its number is not given out again at once.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _die_with_runner() -> Callable[[], None] | None:
-    """What a child runs before its program: it is killed when the runner's main thread, its parent, dies in any way."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    pr_set_pdeathsig, runner = 1, os.getpid()
-
-    def before_exec() -> None:
-        libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != runner:  # it died before the call above
-            os._exit(1)
-
-    return before_exec
-
-
-_DIE_WITH_RUNNER = _die_with_runner()

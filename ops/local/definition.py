@@ -81,6 +81,7 @@ class ContainerDefinition(_Part):
     """One container of the task."""
 
     name: Name
+    image: str
     essential: bool = True
     entry_point: list[str] = Field(default_factory=list)
     command: list[str] = Field(default_factory=list)

@@ -1,0 +1,248 @@
+"""One run: servers, migrations and samples, then the tasks, until it is asked to stop."""
+
+import asyncio
+import re
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+
+import psutil
+
+from ops.local import guide
+from ops.local.addresses import check_free, listeners, shifted
+from ops.local.backends import Backends
+from ops.local.console import Console
+from ops.local.containers import first_of
+from ops.local.definition import TaskDefinition
+from ops.local.environment import container_environment
+from ops.local.leaders import Board, Watch
+from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
+from ops.local.processes import running
+from ops.local.settings import PORT_STEP, RunSettings, UsageError
+from ops.local.slots import Slot
+from ops.local.tasks import Task
+from sidecar.settings import SettingsError
+from sidecar.settings import read as read_sidecar_settings
+
+API, SIDECAR = "api", "sidecar"
+"""The containers of `task-definition.json` that the lines for the user speak of."""
+
+LEAD_WITHIN = 5.0
+"""Seconds that the first election may take before the user is told who leads, or that nobody does."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Runner:
+    """Runs the tasks of a definition on this machine; the journal of their containers.
+
+    Args:
+        definition: what to run.
+        settings: the caller's wishes.
+        caller: the environment of the caller.
+        root: the checkout, in which the containers run.
+        console: the screen.
+    """
+
+    def __init__(
+        self,
+        definition: TaskDefinition,
+        settings: RunSettings,
+        caller: Mapping[str, str],
+        root: Path,
+        console: Console,
+    ) -> None:
+        self._definition = definition
+        self._settings = settings
+        self._caller = caller
+        self._root = root
+        self._console = console
+        self._backends = Backends(settings, caller, console)
+        self._metadata = MetadataServer(definition.family, self._views)
+        self._shifts = {
+            f"task{number + 1}": settings.port_offset + PORT_STEP * number for number in range(settings.tasks)
+        }
+        self._board = Board(self._tell_leader)
+        self._watch = Watch(
+            {label: self._address(label, SIDECAR, "CONTROL_BIND") for label in self._shifts}, self._board
+        )
+        self._slots: list[Slot] = []
+        self._portfolio = ""
+
+    def check_ports(self) -> None:
+        """UsageError if a port that a task needs cannot be listened on."""
+        for label, shift in self._shifts.items():
+            for container in self._definition.container_definitions:
+                for variable, port in listeners(shifted(container, shift)).items():
+                    check_free(port, f"{label}/{container.name} ({variable})")
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Run until `stopping` is set and everything has stopped in order.
+
+        Raises:
+            UsageError: the start failed; nothing is left running.
+        """
+        try:
+            async with self._metadata:
+                if not await _unless(stopping, self._prepare()):
+                    return
+                self._slots = [Slot(label, self._new_task, self._console) for label in self._shifts]
+                async with asyncio.TaskGroup() as group:
+                    beside = [
+                        group.create_task(self._backends.keep(stopping)),
+                        group.create_task(self._watch.run()),
+                        group.create_task(self._greet(stopping)),
+                    ]
+                    await asyncio.wait([group.create_task(slot.keep(stopping)) for slot in self._slots])
+                    for task in beside:
+                        task.cancel()
+        finally:
+            await self._backends.stop()
+            self._leave_nothing()
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for slot in self._slots:
+            slot.task.kill()
+        self._backends.kill()
+
+    def event(self, who: str, text: str) -> None:
+        """A container or a task tells what happens to it."""
+        self._console.event(who, text)
+
+    def output(self, who: str, chunk: bytes) -> None:
+        """A container wrote something. Sidecars write when the lead changes: a look shows it at once."""
+        self._console.output(who, chunk)
+        task, _, container = who.partition("/")
+        if container == SIDECAR:
+            self._watch.nudge(task)
+
+    async def _prepare(self) -> None:
+        try:
+            await self._backends.start()
+        except* UsageError as errors:
+            raise errors.exceptions[0] from None
+        sidecar = self._environment(self._first, SIDECAR)
+        try:
+            self._keys = read_sidecar_settings(sidecar).keys
+        except SettingsError as error:
+            raise UsageError(f"container {SIDECAR}: {error}") from error
+        await self._backends.vouch_for_redis(list(self._keys.values()))
+        await self._command("migrate", "Migrations")
+        self._portfolio = next(iter(_UUID.findall(await self._command("sample", "Samples"))), "PORTFOLIO_ID")
+
+    async def _command(self, name: str, title: str) -> str:
+        """Run a command of the API's image to its end; returns what it wrote."""
+        began = time.monotonic()
+        said: list[bytes] = []
+        argv = [*self._definition.container(API).argv, name]
+        environment = self._environment(self._first, API)
+        async with running(argv, environment=environment, folder=self._root, output=said.append) as process:
+            code = await process.wait()
+        text = b"".join(said).decode(errors="replace")
+        self._console.log(name).write(text.encode())
+        last = (text.strip().splitlines() or ["no output"])[-1]
+        if code != 0:
+            raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
+        self._console.step(title, f"{last}, {time.monotonic() - began:.1f} s")
+        return text
+
+    async def _greet(self, stopping: asyncio.Event) -> None:
+        """Once the tasks are healthy and somebody leads: tell how to go on."""
+        began = time.monotonic()
+        for slot in self._slots:
+            await first_of(slot.steady, stopping)
+        self._console.step("Tasks", f"{len(self._slots)} healthy, {time.monotonic() - began:.1f} s")
+        led_by = began + LEAD_WITHIN
+        while time.monotonic() < led_by and not all(self._leads.values()):
+            await first_of(stopping, timeout=0.05)
+        if stopping.is_set():
+            return
+        tasks = [self._task_view(slot) for slot in self._slots]
+        cli = guide.redis_cli(self._backends.redis_port, url_is_set=self._settings.redis_url is not None)
+        for title, lines in (
+            ("Tasks", guide.addresses(tasks)),
+            ("Leaders", guide.leaders(self._leads)),
+            ("Look", guide.look(tasks, self._portfolio)),
+            ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
+        ):
+            self._console.say()
+            self._console.say(title, tone="title")
+            self._console.say("\n".join(lines))
+        self._console.say()
+
+    @property
+    def _leads(self) -> dict[str, str | None]:
+        return {name: self._board.leaders.get(name) for name in self._keys}
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self._shifts))
+
+    def _environment(self, label: str, container: str) -> dict[str, str]:
+        return container_environment(
+            self._definition.container(container),
+            shift=self._shifts[label],
+            caller=self._caller,
+            backends=self._backends.variables,
+        )
+
+    def _address(self, label: str, container: str, variable: str) -> str:
+        return shifted(self._definition.container(container), self._shifts[label])[variable]
+
+    def _new_task(self, label: str) -> Task:
+        task_id = new_task_id()
+        environments = {
+            container.name: self._environment(label, container.name)
+            | {"ECS_CONTAINER_METADATA_URI_V4": self._metadata.uri(task_id, container.name)}
+            for container in self._definition.container_definitions
+        }
+        return Task(
+            self._definition,
+            label,
+            task_id,
+            environments=environments,
+            folder=self._root,
+            journal=self,
+            exited=lambda task, _: self._board.gone(task, time.monotonic()),
+        )
+
+    def _views(self, task_id: str) -> dict[str, ContainerView] | None:
+        for slot in self._slots:
+            if slot.task.task_id == task_id:
+                return {name: view(container) for name, container in slot.task.containers.items()}
+        return None
+
+    def _task_view(self, slot: Slot) -> guide.TaskView:
+        return guide.TaskView(
+            label=slot.label,
+            api=self._address(slot.label, API, "API_BIND"),
+            control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
+            metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
+            pids={name: container.pid for name, container in slot.task.containers.items()},
+        )
+
+    def _tell_leader(self, lease: str, text: str, new: bool) -> None:
+        self._console.event(lease, text, tone="leader" if new else "warning")
+
+    def _leave_nothing(self) -> None:
+        for child in psutil.Process().children(recursive=True):
+            self._console.event("run", f"pid {child.pid} ({child.name()}) was left over and is killed", tone="error")
+            child.kill()
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[object, object, None]) -> bool:
+    """Do the work; cancel it and return False once `stopping` is set."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if task.cancelled():
+        return False
+    await task
+    return True

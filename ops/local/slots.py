@@ -1,0 +1,57 @@
+"""What ECS's service scheduler does for each task of the desired count: a task that has stopped is replaced."""
+
+import asyncio
+from collections.abc import Callable
+
+from ops.local.console import Console
+from ops.local.containers import first_of
+from ops.local.tasks import Task
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
+"""Seconds between a task's end and its successor's start; doubled while tasks stop before they were healthy."""
+
+
+class Slot:
+    """Keeps one task running.
+
+    Args:
+        label: of each of its tasks, `task1`.
+        new_task: makes the next task.
+        console: is told.
+    """
+
+    def __init__(self, label: str, new_task: Callable[[str], Task], console: Console) -> None:
+        self.label = label
+        self.steady = asyncio.Event()
+        self.task = new_task(label)
+        self._new_task = new_task
+        self._console = console
+
+    async def keep(self, stopping: asyncio.Event) -> None:
+        """Run tasks until `stopping` is set and the last one has stopped in order."""
+        delay = FIRST_DELAY
+        while not stopping.is_set():
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(self._stop(stopping)), group.create_task(self._tell_steady())]
+                await self.task.run()
+                for task in beside:
+                    task.cancel()
+            if stopping.is_set():
+                return
+            delay = FIRST_DELAY if self.task.steady.is_set() else min(delay * 2, LONGEST_DELAY)
+            self._console.event(self.label, f"has stopped; ECS starts a new task, here in {delay:g} s")
+            await first_of(stopping, timeout=delay)
+            if not stopping.is_set():
+                self.task = self._new_task(self.label)
+                self._console.event(self.label, f"starts anew as task {self.task.task_id}")
+
+    async def _stop(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self.task.stop("the run ends")
+
+    async def _tell_steady(self) -> None:
+        await self.task.steady.wait()
+        if self.steady.is_set():
+            pids = ", ".join(f"{name} pid {container.pid}" for name, container in self.task.containers.items())
+            self._console.event(self.label, f"is healthy: {pids}")
+        self.steady.set()
