@@ -66,8 +66,11 @@ class Candidate:
                     self._telemetry.server(self._store.guard, self._store.eviction_policy)
                     self._publish()
                 else:
-                    await self._sleep(now)
+                    await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
+                    self._report()
+                    await self._sleep()
         finally:
+            self._report()
             await self._store.close()
 
     def progresses(self) -> bool:
@@ -156,11 +159,14 @@ class Candidate:
             self._versions = versions
             self._changed.set()  # wakes whoever waits now; the next one waits for the next change
             self._changed = asyncio.Event()
+
+    def _report(self) -> None:
         for name, lease in self.leases.items():
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
 
-    async def _sleep(self, now: float) -> None:
+    async def _sleep(self) -> None:
+        now = self._clock()
         wake_at = min(lease.wake_at(now) for lease in self.leases.values())
         self._asleep_until = max(now, min(wake_at, now + self._timings.heartbeat))
         with suppress(TimeoutError):

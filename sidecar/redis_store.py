@@ -20,7 +20,9 @@ from sidecar.settings import RedisAddress, SettingsError
 
 _FOLDER = Path(__file__).parent / "scripts"
 _PRELUDE = (_FOLDER / "prelude.lua").read_text()
-_SCRIPTS = {name: _PRELUDE + (_FOLDER / f"{name}.lua").read_text() for name in ("acquire", "renew", "release")}
+_SCRIPTS = {
+    name: (_PRELUDE + (_FOLDER / f"{name}.lua").read_text()).encode() for name in ("acquire", "renew", "release")
+}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
 _CODES = re.compile(
@@ -134,7 +136,7 @@ class RedisStore:
         self._connection = connection
         return connection
 
-    def _eval(self, keyed: KeyedCall) -> tuple[str | int, ...]:
+    def _eval(self, keyed: KeyedCall) -> tuple[bytes | str | int, ...]:
         # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
         call = keyed.call
         ttl = self._timings.ttl
@@ -152,7 +154,7 @@ class RedisStore:
             int((ttl - self._timings.heartbeat / 2) * 1000),
         )
 
-    def _wait(self) -> list[tuple[str | int, ...]]:
+    def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
     async def _result(self, connection: Connection) -> Reply | Failure:
@@ -216,7 +218,7 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
 def _parse(answer: object) -> tuple[Reply, int, str]:
     """A script's answer; shapes are in `scripts/prelude.lua`."""
     try:
-        outcome, holder, token, ttl, server_time, wait, guard = [_text(part) for part in answer]  # type: ignore[attr-defined]
+        outcome, token, ttl, server_time, wait, guard, holder = _text(answer).split(" ", 6)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -226,7 +228,7 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
             wait=int(wait) / 1000,
         )
         return reply, int(server_time), guard
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise RedisError("a script's answer has not the shape it should have") from error
 
 
