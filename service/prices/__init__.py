@@ -20,7 +20,7 @@ class Price:
     at: datetime
 
 
-class PricesUnavailable(Exception):  # noqa: N818 - it says what is the case, as `TermOver` does
+class PricesUnavailable(Exception):
     """The source cannot answer now; the text says why, in one line and without secrets. Ask again later."""
 
 

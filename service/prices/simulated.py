@@ -16,7 +16,7 @@ from service.prices import Price
 MILLION = 1_000_000
 
 WAVES = ((2_592_000, 200_000), (86_400, 30_000), (3_600, 10_000), (60, 3_000), (4, 1_000))
-"""What moves a price: a period in seconds and the most it moves it by, in millionths. Together far less than a million."""
+"""What moves a price: a period in seconds and the most it moves it by, in millionths. All together: far less than 1."""
 
 LOWEST, HIGHEST = 500, 50_000
 """Bounds of a symbol's mean price, in cents."""

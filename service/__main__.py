@@ -1,0 +1,82 @@
+"""`python -m service [COMMAND]`. Each command imports only what it needs: the health check has to be quick."""
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+USAGE = """usage: python -m service [COMMAND]
+
+  serve        answer HTTP, and run the background work while this task leads (the default)
+  migrate      bring the database up to date
+  sample       add the sample portfolios
+  healthcheck  ask the service in this container whether it is well"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
+    match arguments:
+        case [] | ["serve"]:
+            from service.serve import serve
+
+            return run(serve)
+        case ["migrate"]:
+            return run(migrate)
+        case ["sample"]:
+            return run(sample)
+        case ["healthcheck"]:
+            from service.healthcheck import check
+
+            well, answer = check()
+            print(answer)
+            return 0 if well else 1
+        case ["-h" | "--help" | "help"]:
+            print(USAGE)
+            return 0
+    print(f"python -m service: no command {' '.join(arguments)!r}; --help names those there are", file=sys.stderr)
+    return 2
+
+
+async def migrate(settings: "Settings") -> None:
+    """Apply the migrations that the database lacks."""
+    from service.migrations import migrate as apply
+
+    if not await apply(settings.database_url.get_secret_value()):  # it tells of each that it applies
+        print("the database is up to date")
+
+
+async def sample(settings: "Settings") -> None:
+    """Add the sample portfolios that are missing."""
+    from service.samples import load_samples
+    from service.store import Store
+
+    async with await Store.connect(settings.database_url.get_secret_value(), connections=1) as store:
+        print("\n".join(map(str, await load_samples(store))))
+
+
+def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
+    """Run the work with the settings; what the user can mend is told in one line."""
+    import uvloop
+
+    from service.database import StoreError
+    from service.migrations import MigrationError
+    from service.settings import SettingsError, read_settings
+    from service.telemetry import set_up_logs
+
+    try:
+        settings = read_settings()
+        set_up_logs(settings.log_format, settings.log_level)
+        uvloop.run(work(settings))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (StoreError, MigrationError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""The life of one API process: what it is made of, and in which order it ends.
+
+On SIGTERM: /healthz turns to 503; the work is stopped and awaited and the leases are resigned, so that another task
+leads within milliseconds; only then are the streams ended and the connections drained.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from aiohttp import web
+
+from service.access import StoreAccess
+from service.app import Api
+from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
+from service.market import CALENDARS
+from service.measures import Measures
+from service.prices import PriceSource
+from service.prices.simulated import SimulatedPrices
+from service.scheduler import Scheduler
+from service.settings import Settings, SettingsError
+from service.status import BackgroundStatus
+from service.store import Store
+from service.streams import Streams
+from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.timetable import utc_now
+from service.tracker import Tracker
+from sidecar.client import LeaseClient
+
+CONNECTIONS_SHARE = 0.75
+"""Of SHUTDOWN_TIMEOUT, how much the open connections may take; the rest is the work's, which needs milliseconds."""
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end in order, within `shutdown_timeout` seconds.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    with _stop_signals() as stop:
+        async with LeaseClient(settings.sidecar_url) as client:
+            await _Service(settings, client).run(stop)
+    logger.info("stopped")
+
+
+class _Service:
+    """The parts of the process, wired."""
+
+    def __init__(self, settings: Settings, client: LeaseClient) -> None:
+        self._settings = settings
+        self._calendar = CALENDARS[settings.market_calendar]()
+        self._prices: PriceSource = SimulatedPrices(settings.price_seed, self._calendar, utc_now)
+        registry = new_registry()
+        metrics = HttpMetrics(registry)
+        self._measures = Measures(registry)
+        self._access = StoreAccess(self._connect, metrics)
+        self._streams = Streams(metrics, utc_now)
+        self._background = Background(client)
+        registry.register(LeadershipFigures(self._background.leaderships))
+        self._tracker: Tracker | None = None
+        status = BackgroundStatus(
+            self._background.leaderships, self._access, self._calendar, self._last_tick, self._next_tick
+        )
+        self._api = Api(self._access, self._streams, status, registry, metrics)
+        self._runner = web.AppRunner(
+            self._api.application(),
+            access_log=None,  # every request is counted in a metric
+            handler_cancellation=True,  # the end of a stream whose client has gone
+            shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Everything, from the listener's start to the last connection's end."""
+        try:
+            await self._listen()
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(), name="reading")
+                working = tasks.create_task(self._work(), name="working")
+                await stop.wait()
+                logger.info("stopping: the work first, then the connections")
+                asyncio.get_running_loop().call_later(self._settings.shutdown_timeout, _give_up)
+                self._api.draining = True
+                await _end(working)
+                logger.info("the work has stopped and its leases are resigned")
+                self._streams.close()
+                await self._runner.cleanup()
+                await _end(reading)
+        finally:
+            await self._runner.cleanup()
+            await self._access.close()
+            await self._prices.aclose()
+
+    async def _connect(self) -> Store:
+        return await Store.connect(self._settings.database_url.get_secret_value())
+
+    async def _listen(self) -> None:
+        address = self._settings.api_bind
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, address.host, address.port).start()
+        except OSError as error:
+            raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
+        logger.info("listening on http://%s", address)
+
+    async def _read(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._access.run())
+            await self._streams.run(await self._access.connected())
+
+    async def _work(self) -> None:
+        store = await self._access.connected()
+        parts = store, self._prices, self._calendar, self._measures
+        self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
+        await self._background.run({TRACKER_LEASE: self._tracker.run, SCHEDULER_LEASE: Scheduler(*parts).run})
+
+    def _last_tick(self) -> datetime | None:
+        return self._streams.last_tick
+
+    def _next_tick(self) -> datetime | None:
+        return self._tracker.next_run if self._tracker is not None else None
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set; a second one changes nothing, not even while the process ends."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel the task and wait for its end; how it ended is its owner's business."""
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def _give_up() -> None:
+    """Leave at once: something does not end, and the platform would kill the process soon without a word."""
+    logger.critical("not everything ended within SHUTDOWN_TIMEOUT; leaving all the same")
+    logging.shutdown()
+    os._exit(1)

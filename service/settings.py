@@ -1,0 +1,109 @@
+"""The environment, read once and checked before anything starts."""
+
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.address import DEFAULT, Address
+from service.market import CALENDARS
+
+TRANSACTION_POOLER = 6543
+"""Supabase's port for connections that have no LISTEN and no prepared statements."""
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text has one line for each and never a value that may be secret."""
+
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text may hold a piece of the password
+        raise ValueError(
+            "not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?"
+        ) from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("not a postgresql:// address")
+    if not host and "host=" not in parts.query:
+        raise ValueError("names no host")
+    if port == TRANSACTION_POOLER and re.search(r"\.supabase\.(co|com)$", host or ""):
+        raise ValueError(f"port {TRANSACTION_POOLER} is the transaction pooler; use the session pooler, port 5432")
+    return secret
+
+
+def _sidecar_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("not of the form http://HOST:PORT")
+    return text.rstrip("/")
+
+
+def _calendar(text: str) -> str:
+    if text not in CALENDARS:
+        raise ValueError(f"{text!r} is not one of {', '.join(CALENDARS)}")
+    return text
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _address(value: object) -> Address:
+    return Address.parse(str(value).strip())
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """What can be set, each by the environment variable of its name; an empty variable counts as not set."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, str_strip_whitespace=True, frozen=True, validate_default=False
+    )
+
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)]
+    sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
+    api_bind: Annotated[Address, NoDecode, PlainValidator(_address)] = Address.parse(DEFAULT)
+    market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
+    tracker_interval: Annotated[Seconds, Field(ge=0.1)] = 30.0
+    price_source: Literal["simulated"] = "simulated"
+    price_seed: int = 1
+    log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"
+    shutdown_timeout: Seconds = 20.0
+
+
+def read_settings() -> Settings:
+    """The settings that the environment asks for.
+
+    Raises:
+        SettingsError: a value is missing or malformed.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # from the environment
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(found) for found in error.errors(include_input=False))) from None
+
+
+def _line(found: ErrorDetails) -> str:
+    name = str(found["loc"][0]).upper()
+    if found["type"] == "missing":
+        return f"{name}: missing"
+    return f"{name}: {found['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,129 @@
+"""Live values to the clients that listen, from any task, whoever leads.
+
+One reader a process hears of new values, reads those that somebody listens to in one query, and hands each listener the
+latest. A listener that is slow skips values; it holds up nobody and costs the memory of one value.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from uuid import UUID
+
+from service.database import StoreError
+from service.records import LiveValue
+from service.store import Store
+from service.telemetry import HttpMetrics
+
+RETRY_DELAY = 1.0
+"""Seconds until values that could not be read are read again."""
+
+logger = logging.getLogger(__name__)
+
+
+class Listener:
+    """One client's place: at most one value that it has not taken yet."""
+
+    def __init__(self) -> None:
+        self._latest: LiveValue | None = None
+        self._taken: LiveValue | None = None
+        self._over = False
+        self._stirred = asyncio.Event()
+
+    def offer(self, value: LiveValue) -> None:
+        """Put a value in the place of the one that waits there."""
+        self._latest = value
+        self._stirred.set()
+
+    def end(self) -> None:
+        """Let the iteration end, even if a value waits."""
+        self._over = True
+        self._stirred.set()
+
+    async def __aiter__(self) -> AsyncIterator[LiveValue]:
+        """Each value that differs from the last one taken, until the end."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            if self._over:
+                return
+            if self._latest is not None and self._latest != self._taken:
+                self._taken = self._latest
+                yield self._latest
+
+
+class Streams:
+    """The listeners of this process, and the reader that serves them."""
+
+    def __init__(self, metrics: HttpMetrics, now: Callable[[], datetime]) -> None:
+        self._metrics = metrics
+        self._now = now
+        self.last_tick: datetime | None = None
+        """When new values were last heard of, whoever wrote them; None until then."""
+        self._listeners: defaultdict[UUID, set[Listener]] = defaultdict(set)
+        self._unread: set[UUID] = set()
+        self._stirred = asyncio.Event()
+        self._closed = False
+
+    @contextmanager
+    def listener(self, portfolio_id: UUID) -> Iterator[Listener]:
+        """A listener to a portfolio: its current value comes at once, if it has one, then each new one."""
+        listener = Listener()
+        if self._closed:
+            listener.end()
+        self._listeners[portfolio_id].add(listener)
+        self._read_soon({portfolio_id})
+        try:
+            yield listener
+        finally:
+            listeners = self._listeners[portfolio_id]
+            listeners.discard(listener)
+            if not listeners:
+                del self._listeners[portfolio_id]
+
+    def close(self) -> None:
+        """End every listener, and each that comes later."""
+        self._closed = True
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.end()
+
+    async def run(self, store: Store) -> None:
+        """Serve the listeners, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hear(store))
+            tasks.create_task(self._read(store))
+
+    def _read_soon(self, portfolio_ids: set[UUID]) -> None:
+        self._unread |= portfolio_ids
+        self._stirred.set()
+
+    async def _hear(self, store: Store) -> None:
+        async for notice in store.listen():
+            if not notice.missed:
+                self.last_tick = self._now()
+                self._metrics.last_tick.set(self.last_tick.timestamp())
+            self._read_soon(set(self._listeners))
+
+    async def _read(self, store: Store) -> None:
+        """One query at a time, for all that was asked for while the last one ran."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            wanted, self._unread = self._unread & self._listeners.keys(), set()
+            if not wanted:
+                continue
+            try:
+                values = await store.live_many(wanted)
+            except StoreError as error:
+                logger.warning(
+                    "live values for %d portfolios not read, again in %g s: %s", len(wanted), RETRY_DELAY, error
+                )
+                self._read_soon(wanted)
+                await asyncio.sleep(RETRY_DELAY)
+                continue
+            for portfolio_id, value in values.items():
+                for listener in self._listeners.get(portfolio_id, ()):
+                    listener.offer(value)

@@ -1,0 +1,108 @@
+"""What the service tells its operators: log lines and metrics. Nothing here decides anything."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pythonjsonlogger.json import JsonFormatter
+
+from sidecar.client import Leadership
+
+PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+"""What every log record has; anything else on it is a field that the caller gave."""
+
+
+def set_up_logs(style: Literal["json", "text"], level: str) -> None:
+    """Write the process's log to standard output, a line each, in the form that the sidecar uses."""
+    handler = logging.StreamHandler(sys.stdout)
+    if style == "json":
+        names = {"asctime": "time", "levelname": "level", "name": "logger"}
+        handler.setFormatter(JsonLines("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names))
+    else:
+        handler.setFormatter(TextLines("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+
+
+class UtcTimes(logging.Formatter):
+    """Times in UTC, as ISO 8601 with milliseconds."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+class JsonLines(UtcTimes, JsonFormatter):
+    """One JSON object a line: time, level, logger, message, and the caller's fields."""
+
+
+class TextLines(UtcTimes):
+    """One line for a person: time, level, message, and the caller's fields as name=value."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line, without the traceback that may follow it."""
+        fields = (f"{name}={value}" for name, value in vars(record).items() if name not in PLAIN and value is not None)
+        return " ".join([super().formatMessage(record), *fields])
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the figures that every process has: memory, processor time, open files."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class HttpMetrics:
+    """What the HTTP side counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "portfolio_http_requests", "Requests by their answer.", ["method", "route", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "portfolio_http_request_seconds", "How long an answer took, streams apart.", ["route"], registry=registry
+        )
+        self.streams = Gauge("portfolio_stream_clients", "Clients that listen to a stream.", registry=registry)
+        self.last_tick = Gauge(
+            "portfolio_tracker_last_tick_timestamp_seconds",
+            "When new values were last heard of, whoever wrote them.",
+            registry=registry,
+        )
+        self.database_up = Gauge("portfolio_database_up", "1 while the database answers.", registry=registry)
+
+
+class LeadershipFigures(Collector):
+    """Computed from the clock at each scrape: no gauge outlives the lead that it tells of."""
+
+    def __init__(self, leaderships: Mapping[str, Leadership]) -> None:
+        self._leaderships = leaderships
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample a lease."""
+        leading = GaugeMetricFamily("portfolio_leading", "1 while this process leads the lease.", labels=["lease"])
+        remaining = GaugeMetricFamily(
+            "portfolio_leading_remaining_seconds", "Until the lead ends unless prolonged.", labels=["lease"]
+        )
+        token = GaugeMetricFamily("portfolio_token", "The term's fencing token, 0 without a term.", labels=["lease"])
+        for name, leadership in self._leaderships.items():
+            leading.add_metric([name], float(leadership.is_leader))
+            remaining.add_metric([name], leadership.remaining())
+            token.add_metric([name], leadership.token or 0)
+        yield from (leading, remaining, token)
