@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -69,9 +70,9 @@ def test_no_quantity_and_price_that_the_database_holds_makes_a_wrong_value(
 ) -> None:
     holdings = tuple((str(n), quantity) for n, (quantity, _) in enumerate(positions))
     value = value_of(holdings, {str(n): mark(str(price)) for n, (_, price) in enumerate(positions)}).value
-    micro = sum(int(q.scaleb(8)) * int(p.scaleb(6)) for q, p in positions)
+    exact = sum(Fraction(quantity) * Fraction(price) for quantity, price in positions)
     assert value is not None
-    assert abs(int(value.scaleb(4)) * 10**10 - micro) <= 10**10 // 2
+    assert abs(Fraction(value) - exact) <= Fraction(1, 20_000)
 
 
 def test_the_open_lasts_for_the_session_and_no_longer() -> None:

@@ -1,0 +1,186 @@
+"""The scheduler through days of a clock that passes only when somebody sleeps."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from service.database import Connection, StaleTerm
+from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
+from service.measures import Measures
+from service.prices import PricesUnavailable
+from service.scheduler import Scheduler
+from service.store import Store
+from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+
+NYSE = NyseCalendar()
+MONDAY = date(2026, 3, 2)
+CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+
+
+class Office:
+    """A scheduler with prices that are there, or not, by date."""
+
+    def __init__(self, store: Store, measures: Measures, start: datetime, *, look_back: int = 3) -> None:
+        self.store = store
+        self.measures = measures
+        self.clock = Clock(start)
+        self.look_back = look_back
+        self.missing: set[date] = set()
+        self.asked: list[tuple[datetime, date]] = []
+
+    async def closes(self, day: date) -> Mapping[str, str]:
+        self.asked.append((self.clock.time, day))
+        if day in self.missing:
+            raise PricesUnavailable("not today")
+        return {"A": "10"}
+
+    def scheduler(self, calendar: Calendar = NYSE) -> Scheduler:
+        return Scheduler(
+            self.store,
+            ScriptedPrices(closes=self.closes),
+            calendar,
+            self.measures,
+            look_back=self.look_back,
+            now=self.clock.now,
+            sleep=self.clock.sleep,
+        )
+
+    async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
+        with pytest.raises(Over):
+            await self.scheduler(calendar).run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
+
+
+async def runs(raw: Connection) -> list[tuple[str, date, str]]:
+    rows = await raw.fetch("select job, session_date, status from job_run order by started_at")
+    return [(row["job"], row["session_date"], row["status"]) for row in rows]
+
+
+@pytest.fixture(autouse=True)
+async def portfolio(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+
+
+async def test_through_a_week_each_session_has_each_run_once(store: Store, raw: Connection, measures: Measures) -> None:
+    thursday = datetime(2026, 11, 25, 17, 0, tzinfo=UTC)  # the day before Thanksgiving; Friday is a half day
+    office = Office(store, measures, thursday, look_back=1)
+    await office.work(thursday + timedelta(days=7))
+    days = [session.date for session in NYSE.sessions(date(2026, 11, 24), date(2026, 12, 2))]
+    assert days == [
+        date(2026, 11, 24),
+        date(2026, 11, 25),
+        date(2026, 11, 27),
+        date(2026, 11, 30),
+        date(2026, 12, 1),
+        date(2026, 12, 2),
+    ]
+    found = await runs(raw)
+    assert {status for _, _, status in found} == {"done"}
+    for job in ("eod", "snapshot", "reconstruction"):
+        assert [day for name, day, _ in found if name == job] == days[:-1]
+    history = await store.history(UUID(int=1))
+    assert [row.origin for row in history] == ["reconstructed", *["settled"] * 4]
+    at_close = next(when for when, day in office.asked if day == date(2026, 11, 27))
+    assert at_close == datetime(2026, 11, 27, 18, 0, tzinfo=UTC)
+
+
+async def test_a_day_without_a_leader_at_the_close_is_not_lost(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    """One process saw the market open and went; another came when it was closed."""
+    await Office(store, measures, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
+    await Office(store, measures, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
+    (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
+    assert (row.origin, row.token) == ("captured", 2)
+
+
+async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    office = Office(store, measures, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
+    await office.work(datetime(2026, 3, 5, 15, 1, tzinfo=UTC))
+    assert await runs(raw) == [
+        (job, date(2026, 3, day), "done") for day in (2, 3, 4) for job in ("eod", "snapshot", "reconstruction")
+    ]
+
+
+async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    office = Office(store, measures, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
+    office.missing = {MONDAY}
+    await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
+    stands = {(job, day): status for job, day, status in await runs(raw)}
+    assert stands["eod", MONDAY] == "running"
+    assert stands["eod", date(2026, 3, 3)] == "done"
+    assert (
+        await raw.fetchval("select error from job_run where job = 'eod' and session_date = $1", MONDAY) == "not today"
+    )
+    office.missing = set()
+    await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
+    assert {status for _, _, status in await runs(raw)} == {"done"}
+    assert await raw.fetchval("select count(*) from job_run where error is not null") == 0
+
+
+async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, measures: Measures) -> None:
+    office = Office(store, measures, CLOSE, look_back=2)
+    await office.work(CLOSE + timedelta(minutes=1))
+    asked = len(office.asked)
+    await office.work(CLOSE + timedelta(minutes=5), token=2)
+    assert len(office.asked) == asked
+
+
+async def test_a_database_that_fails_costs_time_and_not_the_term(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    office = Office(store, measures, CLOSE, look_back=1)
+    scheduler = office.scheduler()
+
+    async def sleep(seconds: float) -> None:
+        await office.clock.sleep(seconds)
+        if office.clock.time >= CLOSE + timedelta(minutes=3):
+            await raw.execute("alter table if exists away rename to job_run")
+
+    scheduler._sleep = sleep
+    await raw.execute("alter table job_run rename to away")
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(clock=office.clock, until=CLOSE + timedelta(minutes=10)))
+    assert (await store.job_runs())["eod"].session_date == MONDAY
+
+
+async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, measures: Measures) -> None:
+    await raw.execute("""
+        create function fail() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+        create trigger fail before insert on job_run for each row execute function fail();
+    """)
+    office = Office(store, measures, CLOSE, look_back=1)
+    await office.work(CLOSE + timedelta(minutes=3))
+    await raw.execute("drop trigger fail on job_run")
+    await office.work(CLOSE + timedelta(minutes=5), token=2)
+    assert {status for _, _, status in await runs(raw)} == {"done"}
+
+
+async def test_a_newer_term_ends_the_work(store: Store, measures: Measures) -> None:
+    office = Office(store, measures, CLOSE, look_back=1)
+    await store.take_up("lease", 5, "newer")
+    with pytest.raises(StaleTerm):
+        await office.scheduler().run(FakeTerm(4))
+
+
+async def test_followers_know_the_next_runs_too(store: Store, measures: Measures) -> None:
+    scheduler = Office(store, measures, CLOSE).scheduler()
+    assert scheduler.next_runs() == {
+        "eod": CLOSE + timedelta(days=1),
+        "snapshot": datetime(2026, 3, 3, 9, 0, tzinfo=UTC),
+        "reconstruction": datetime(2026, 3, 3, 9, 30, tzinfo=UTC),
+    }
+
+
+async def test_a_market_that_never_closes_has_a_session_each_day(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    office = Office(store, measures, CLOSE, look_back=1)
+    await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
+    assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
+    assert {status for _, _, status in await runs(raw)} == {"done"}

@@ -1,0 +1,122 @@
+"""What the API reads, how it hears of changes, and the sample portfolios."""
+
+import asyncio
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from service.database import Connection, StoreError
+from service.notices import listen
+from service.records import Fence, MarketOverride
+from service.samples import SAMPLES, load_samples
+from service.store import Store
+from service.valuation import value_of
+from tests.work.conftest import entry
+
+DAY = date(2026, 3, 2)
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+
+
+async def write(store: Store, *portfolios: int) -> None:
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.live(DAY, NOON, {UUID(int=n): value_of((), {}) for n in portfolios})
+
+
+async def test_a_portfolio_without_a_value_yet_exists_and_has_none(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    assert await store.portfolio_exists(UUID(int=1))
+    assert not await store.portfolio_exists(UUID(int=2))
+    assert await store.live(UUID(int=1)) is None
+
+
+async def test_many_live_values_are_read_at_once(store: Store) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in (1, 2, 3)])
+    await write(store, 1, 2)
+    assert set(await store.live_many([UUID(int=n) for n in (1, 2, 3, 4)])) == {UUID(int=1), UUID(int=2)}
+
+
+async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: Connection) -> None:
+    assert await store.fences() == {}
+    assert await store.job_runs() == {}
+    await store.take_up("lease", 7, "one")
+    (fence,) = (await store.fences()).values()
+    assert fence == Fence("lease", 7, "one", fence.taken_at)
+    await raw.execute("insert into market_override values ('NYSE', $1, null, null, 'mourning')", DAY)
+    assert await store.market_overrides("NYSE") == {DAY: MarketOverride(DAY, None, None, "mourning")}
+    assert await store.market_overrides("24/7") == {}
+
+
+async def test_what_was_imported_twice_is_there_once_and_a_bad_entry_keeps_out_all(store: Store) -> None:
+    for _ in range(2):
+        await store.put_positions([entry(1, "A", "1")])
+    assert list((await store.holdings(DAY)).values()) == [(("A", Decimal(1)),)]
+    with pytest.raises(StoreError):
+        await store.put_positions([entry(1, "B", "1"), entry(1, "C", "NaN")])
+    assert list((await store.holdings(DAY)).values()) == [(("A", Decimal(1)),)]
+
+
+async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    notices = store.listen()
+    assert (await anext(notices)).missed
+    for _ in range(5):
+        await write(store, 1)
+    async with asyncio.timeout(20):
+        assert not (await anext(notices)).missed
+
+
+async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_missed_something(
+    migrated: str, raw: Connection
+) -> None:
+    notices = listen(migrated)
+    assert (await anext(notices)).missed
+    await raw.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
+    async with asyncio.timeout(20):
+        assert (await anext(notices)).missed
+
+
+async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
+    ready = asyncio.Event()
+
+    async def hear() -> None:
+        async for _ in listen(migrated):
+            ready.set()
+
+    hearing = asyncio.create_task(hear())
+    await ready.wait()
+    hearing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hearing
+    for _ in range(1000):
+        if await raw.fetchval("select count(*) from pg_stat_activity where query ilike 'listen%'") == 0:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the connection is still there")
+
+
+async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, raw: Connection) -> None:
+    notices = listen(migrated, probe_interval=0.05)
+    assert (await anext(notices)).missed
+    heard = asyncio.ensure_future(anext(notices))
+    for _ in range(1000):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = 'select 1')"):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("nobody asked")
+    assert not heard.done()
+    await raw.execute("notify portfolio_live")
+    async with asyncio.timeout(20):
+        assert not (await heard).missed
+
+
+async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Store) -> None:
+    assert await load_samples(store) == list(SAMPLES)
+    first = await store.holdings(DAY)
+    await load_samples(store)
+    assert await store.holdings(DAY) == first
+    assert len(first) == len(SAMPLES)
+    assert UUID("11111111-1111-4111-8111-111111111111") in first
