@@ -46,7 +46,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         if not asked_at:
             asked_at.append(time.monotonic())
             stopping.set()
-            console.say(f"\n{number.name}: stopping as ECS does, each API before its sidecar; once more kills.")
+            console.say(f"{number.name}: stopping as ECS does, each API before its sidecar; once more kills.")
         elif time.monotonic() - asked_at[0] > FORCE_AFTER:
             console.say("Killing everything.")
             runner.kill()

@@ -11,6 +11,7 @@ QUIET_FOR = 30.0
 """For how long, in seconds, a log line that has been shown is not shown again for the same container."""
 
 _LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z? ")
 _DIGITS = re.compile(r"[0-9a-f]{8,}|\d+")
 _COLOURS = {"event": "36", "leader": "1;32", "warning": "33", "error": "31", "title": "1", "dim": "2"}
 
@@ -31,7 +32,8 @@ class Notable:
         picked = []
         for raw in lines:
             line = raw.decode(errors="replace").rstrip()
-            found = _LEVEL.search(line, 0, 80)
+            line = _TIME.sub("", line)
+            found = _LEVEL.search(line, 0, 60)
             if found is None or line[:1].isspace():
                 continue
             kind = _DIGITS.sub("#", line)
@@ -80,7 +82,7 @@ class Console:
     def event(self, who: str, text: str, *, tone: str = "event") -> None:
         """Something happened."""
         now = datetime.now().astimezone().strftime("%H:%M:%S")
-        self.say(f"{self._painted(now, 'dim')}  {self._painted(f'{who:<14}', tone)} {text}")
+        self.say(f"{self._painted(now, 'dim')}  {self._painted(f'{who:<19}', tone)} {text}")
 
     def output(self, who: str, chunk: bytes) -> None:
         """A container wrote something: all of it to its file, what is notable to the screen."""

@@ -36,14 +36,17 @@ def leaders(leads: Mapping[str, str | None]) -> list[str]:
 def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
     """Lines that show what goes on."""
     first, last = tasks[0], tasks[-1]
-    return _aligned(
+    return _explained(
         [
             (f"curl -s http://{first.api}/portfolios/{portfolio}/live", "a live value"),
             (f"curl -sN http://{last.api}/portfolios/{portfolio}/stream", "values as they change, from any task"),
-            (f"curl -s http://{first.api}/portfolios/{portfolio}/history", "what the days closed at"),
+            (f"curl -s 'http://{first.api}/portfolios/{portfolio}/history?limit=3'", "what the last days closed at"),
             (f"curl -s http://{first.api}/background/status", "who runs what, and when next"),
-            (f"curl -s http://{first.control}/status", "the sidecar's view; to ask /is-leader is to campaign"),
-            (f"curl -s http://{first.metrics}/metrics", "the sidecar's metrics; the API's: " + f"{first.api}/metrics"),
+            (f"curl -s http://{first.control}/status", "the sidecar's view (to ask /is-leader would be to campaign)"),
+            (
+                f"curl -s http://{first.metrics}/metrics http://{first.api}/metrics",
+                "the sidecar's metrics, and the API's",
+            ),
         ]
     )
 
@@ -55,20 +58,18 @@ def break_it(
     lease, leader = next(((lease, task) for lease, task in leads.items() if task), ("", tasks[0].label))
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label
+    api, sidecar = task.pids.get("api"), task.pids.get("sidecar")
     lines = [
-        (f"kill -9 {task.pids.get('api')}", f"the API of {whose}: another takes over within the grant time"),
-        (
-            f"kill -9 {task.pids.get('sidecar')}",
-            "its sidecar: restarted by its restartPolicy, it takes its term up again",
-        ),
+        (f"kill -9 {sidecar}", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
+        (f"kill -9 {api}", "the API beside it: another task leads within the grant time, and a new task is started"),
     ]
     if redis is not None:
         key = keys.get(lease) or next(iter(keys.values()))
         lines += [
-            (f"{redis} SET {key} DISABLED EX 20", "nobody leads for 20 s"),
-            (f"{redis} DEL {key}", "heals at once"),
+            (f"{redis} SET {key} DISABLED EX 20", "work stops, and nobody leads for 20 s"),
+            (f"{redis} DEL {key}", "the lost lease is taken again at once"),
         ]
-    return _aligned(lines)
+    return _explained(lines)
 
 
 def redis_cli(port: int | None, url_is_set: bool) -> str | None:
@@ -80,6 +81,5 @@ def redis_cli(port: int | None, url_is_set: bool) -> str | None:
     return f"{shlex.quote(found)} -p {port}" if port is not None else f'{shlex.quote(found)} -u "$REDIS_URL"'
 
 
-def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
-    width = max(len(line) for line, _ in lines)
-    return [f"  {line:<{width}}  # {what}" for line, what in lines]
+def _explained(lines: Sequence[tuple[str, str]]) -> list[str]:
+    return [text for line, what in lines for text in (f"  # {what}", f"  {line}")]

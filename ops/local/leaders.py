@@ -18,6 +18,9 @@ QUICK = 0.01
 PATIENCE = 0.4
 """For how long, in seconds, nobody may lead before it is told."""
 
+FIRST_PATIENCE = 5.0
+"""The same before the first leader."""
+
 LOOK_EVERY = 0.5
 """Seconds between two looks at a sidecar that says nothing."""
 
@@ -69,7 +72,8 @@ class Board:
     def tick(self, now: float) -> None:
         """Tell what has gone on for too long."""
         for name, lease in self._leases.items():
-            if lease.vacant_since is None or lease.vacancy_told or now - lease.vacant_since < PATIENCE:
+            patience = PATIENCE if lease.token else FIRST_PATIENCE
+            if lease.vacant_since is None or lease.vacancy_told or now - lease.vacant_since < patience:
                 continue
             lease.vacancy_told = True
             self._tell(name, f"nobody leads{_why(lease.states.values())}", False)
@@ -79,13 +83,14 @@ class Board:
 
     @staticmethod
     def _new_leader(lease: _Lease, task: str, token: int, now: float) -> str:
-        again = "leads again, same term" if token == lease.token else "leads"
-        line = f"{task} {again} (token {token})"
         if lease.token == 0:
-            return line
+            return f"{task} leads (token {token})"
+        gap = now - lease.vacant_since if lease.vacant_since is not None else 0.0
+        if token == lease.token:
+            return f"{task} leads again, in the same term (token {token}), {gap:.2f} s later"
+        line = f"{task} leads (token {token})"
         if lease.leader is not None:
-            return f"{line}, {lease.leader} did until now"
-        gap = now - (lease.vacant_since or now)
+            return f"{line}; {lease.leader} did until now"
         return f"{line}, {'within 10 ms' if gap < QUICK else f'after {gap:.2f} s without a leader'}"
 
 

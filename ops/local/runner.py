@@ -128,12 +128,16 @@ class Runner:
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
         await self._backends.vouch_for_redis(list(self._keys.values()))
-        await self._command("migrate", "Migrations")
-        self._portfolio = next(iter(_UUID.findall(await self._command("sample", "Samples"))), "PORTFOLIO_ID")
-
-    async def _command(self, name: str, title: str) -> str:
-        """Run a command of the API's image to its end; returns what it wrote."""
         began = time.monotonic()
+        applied = set(re.findall(r"\d{14}_\w+\.sql", await self._command("migrate")))
+        self._console.step("Migrations", f"{len(applied) or 'none'} applied, {time.monotonic() - began:.1f} s")
+        began = time.monotonic()
+        samples = _UUID.findall(await self._command("sample"))
+        self._portfolio = samples[0] if samples else "PORTFOLIO_ID"
+        self._console.step("Samples", f"{len(samples)} portfolios, {time.monotonic() - began:.1f} s")
+
+    async def _command(self, name: str) -> str:
+        """Run a command of the API's image to its end; returns what it wrote."""
         said: list[bytes] = []
         argv = [*self._definition.container(API).argv, name]
         environment = self._environment(self._first, API)
@@ -141,10 +145,9 @@ class Runner:
             code = await process.wait()
         text = b"".join(said).decode(errors="replace")
         self._console.log(name).write(text.encode())
-        last = (text.strip().splitlines() or ["no output"])[-1]
         if code != 0:
+            last = (text.strip().splitlines() or ["no output"])[-1]
             raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
-        self._console.step(title, f"{last}, {time.monotonic() - began:.1f} s")
         return text
 
     async def _greet(self, stopping: asyncio.Event) -> None:
@@ -165,11 +168,12 @@ class Runner:
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
+            ("What happens", []),
         ):
             self._console.say()
             self._console.say(title, tone="title")
-            self._console.say("\n".join(lines))
-        self._console.say()
+            for line in lines:
+                self._console.say(line, tone="dim" if line.lstrip().startswith("#") else "")
 
     @property
     def _leads(self) -> dict[str, str | None]:
