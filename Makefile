@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format lock clean
+.PHONY: help setup run test bench lint format lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ run: $(STAMP) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
+
+bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
+	$(BIN)/python -m bench.handover
+	$(BIN)/python -m bench.footprint
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

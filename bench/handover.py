@@ -31,8 +31,8 @@ def turn(kind: str, redis_url: str, rounds: int) -> list[float]:
         for number in (1, 2):
             port = free_port()
             environment = {
-                **os.environ, "REDIS_URL": redis_url, "LEASES": "bench", "FAILOVER_GUARD": "false", "LOG_LEVEL": "error",
-                "CONTROL_BIND": f"127.0.0.1:{port}", "METRICS_BIND": f"127.0.0.1:{free_port()}",
+                **os.environ, "REDIS_URL": redis_url, "LEASES": "bench", "FAILOVER_GUARD": "false",
+                "LOG_LEVEL": "error", "CONTROL_BIND": f"127.0.0.1:{port}", "METRICS_BIND": f"127.0.0.1:{free_port()}",
                 "INSTANCE_ID": f"bench-{number}",
             }  # fmt: skip
             processes.append(subprocess.Popen([sys.executable, "-m", "sidecar"], env=environment, text=True))
