@@ -53,6 +53,9 @@ class Candidate:
     async def run(self) -> None:
         """Campaign until drained, then close the connection."""
         try:
+            if failure := await self._store.open():
+                self.trouble = dict.fromkeys(self.leases, f"{failure.kind}: {failure.text}")
+                self._telemetry.failed(failure)
             while not all(lease.drained(self._clock()) for lease in self.leases.values()):
                 self._wake.clear()
                 now = self._progress_at = self._clock()
@@ -140,11 +143,11 @@ class Candidate:
         lease, now = self.leases[name], self._clock()
         if isinstance(result, Failure):
             lease.failed(call, now, delivered=result.unresolved)
-            self._telemetry.failed(name, result)
+            self._telemetry.failed(result)
             self.trouble[name] = f"{result.kind}: {result.text}"
             return
         lease.replied(call, result, now)
-        self._telemetry.answered(name, call, now)
+        self._telemetry.answered(call, now)
         trouble = _TROUBLE.get(result.outcome)
         if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
             trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"

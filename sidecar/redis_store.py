@@ -80,6 +80,15 @@ class RedisStore:
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
 
+    async def open(self) -> Failure | None:
+        """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
+        try:
+            async with asyncio.timeout(self._timings.call_limit):
+                await self._greet()
+        except (RedisError, OSError) as error:
+            return _failure(error, unresolved=False)
+        return None
+
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
         results: list[Reply | Failure] = []
@@ -94,12 +103,8 @@ class RedisStore:
                 for _ in calls:
                     results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
                 confirmed = await self._confirmation(connection)
-        except TimeoutError:
-            problem = Failure("timeout", f"no answer within {self._timings.call_limit:g} s", unresolved=sent)
-        except RedisError as error:
+        except (RedisError, OSError) as error:  # TimeoutError is an OSError
             problem = _failure(error, unresolved=sent)
-        except OSError as error:
-            problem = Failure("connection", error.strerror or type(error).__name__, unresolved=sent)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
@@ -236,9 +241,11 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _failure(error: RedisError, *, unresolved: bool) -> Failure:
-    text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    if code := _CODES.search(text):
+def _failure(error: RedisError | OSError, *, unresolved: bool) -> Failure:
+    text = str(error).partition("\n")[0][:200]
+    if isinstance(error, TimeoutError):
+        kind, text = "timeout", "no answer in time"
+    elif code := _CODES.search(text):
         kind = code.group().lower()
     elif isinstance(error, AuthenticationError):
         kind = "auth"
@@ -248,4 +255,4 @@ def _failure(error: RedisError, *, unresolved: bool) -> Failure:
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
     else:
         kind = "connection"
-    return Failure(kind, text, unresolved=unresolved)
+    return Failure(kind, text or type(error).__name__, unresolved=unresolved)

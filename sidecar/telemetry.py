@@ -41,7 +41,7 @@ class Telemetry:
             "sidecar_redis_errors", "Calls that Redis did not answer", ["kind"], registry=self.registry
         )
         self._polled_at: dict[str, float] = {}
-        self._failing: dict[str, str] = {}
+        self._failing: str | None = None
         self._server: tuple[str | None, str | None] = (None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
@@ -57,19 +57,20 @@ class Telemetry:
         """A client asked about a lease."""
         self._polled_at[lease] = now
 
-    def answered(self, lease: str, call: Call, now: float) -> None:
+    def answered(self, call: Call, now: float) -> None:
         """Redis answered a call."""
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
-        if self._failing.pop(lease, None) is not None:
-            log.info("Redis answers again", extra={"lease": lease})
+        if self._failing is not None:
+            self._failing = None
+            log.info("Redis answers again")
 
-    def failed(self, lease: str, failure: Failure) -> None:
-        """Redis did not answer a call."""
+    def failed(self, failure: Failure) -> None:
+        """Redis did not answer a call; said when it begins and whenever it is for another reason."""
         self._errors.labels(failure.kind).inc()
-        if self._failing.get(lease) != failure.kind:
-            self._failing[lease] = failure.kind
-            log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
+        if self._failing != failure.kind:
+            self._failing = failure.kind
+            log.error("Redis failed: %s", failure.text, extra={"kind": failure.kind})
 
     def troubled(self, lease: str, trouble: str) -> None:
         """A lease cannot be held as it is."""
