@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -21,8 +22,8 @@ LIMIT = 1.0
 """What a request may take, in seconds, beyond the time for which it is held back."""
 PAUSE = (0.1, 0.5)
 """Between which times, in seconds, lies the pause after a request that got no valid answer."""
-PROMPT, PROMPTS = 0.05, 5
-"""More answers in a row than `PROMPTS`, each within `PROMPT` seconds, call for a pause too: `wait` is ignored there."""
+BURST, RATE = 30, 4.0
+"""So many requests may follow each other without a pause, more with pauses; so many a second are won back."""
 LONGEST_GRANT = 60.0
 """An `expires_in` above this, in seconds, is no sidecar's."""
 LONGEST_ANSWER = 16 * 1024
@@ -187,7 +188,7 @@ class Poll:
         self._sidecar = sidecar
         self._uniform = uniform
         self._version: str | None = None
-        self._prompt = 0
+        self._credit, self._counted_at = float(BURST), -inf
         self.answer: Answer | None = None
         self.trouble: str | None = None
 
@@ -201,14 +202,13 @@ class Poll:
         `left()` is the time, in seconds, within which an answer is of use (infinite while not leading): an answer is
         asked for after a third of it, and given up in time for another try.
         """
-        if self.trouble is not None or self._prompt > PROMPTS:
+        if self.trouble is not None or not self._spend():
             await asyncio.sleep(min(self._uniform(*PAUSE), max(left() / 4, 0.01)))
         if self._version is None:
             hold, limit = {}, min(LIMIT, left())
         else:
             wait = min(WAIT, max(left() / 3, 0.001))
             hold, limit = {"wait": f"{wait:.3f}", "version": self._version}, wait + min(LIMIT, wait)
-        began = asyncio.get_running_loop().time()
         try:
             answer = await self._sidecar.ask(self._name, hold, limit)
         except Unknown as unknown:
@@ -220,5 +220,12 @@ class Poll:
         if self.trouble is not None:
             logger.info("%s: the sidecar answers again", self._name, extra={"lease": self._name})
         self.answer, self.trouble, self._version = answer, None, answer.version
-        self._prompt = self._prompt + 1 if asyncio.get_running_loop().time() - began < PROMPT else 0
         return answer
+
+    def _spend(self) -> bool:
+        """Count one request; False if there were too many of late: each is answered at once, which is not for long."""
+        now = asyncio.get_running_loop().time()
+        self._credit = min(self._credit + (now - self._counted_at) * RATE, BURST)
+        self._counted_at = now
+        self._credit = max(self._credit - 1, 0.0)
+        return self._credit > 0

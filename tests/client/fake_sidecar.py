@@ -124,10 +124,10 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
         await runner.cleanup()
 
 
-async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
     """Return as soon as the condition holds; a test that waits in vain fails."""
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        while not (held if isinstance(held := condition(), bool) else await held):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.002)
 
 
@@ -142,11 +142,12 @@ class Clock:
 
 
 class Work:
-    """Work that runs until it is cancelled, and writes down what happens to it."""
+    """Work that runs until it is cancelled, and writes down what happens to it; `left` is what its terms had left."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events
         self.terms: list[Any] = []
+        self.left: list[float] = []
         self.running = 0
         self.release = asyncio.Event()
         self.release.set()
@@ -164,4 +165,5 @@ class Work:
                 await self.release.wait()
             finally:
                 self.running -= 1
+                self.left.append(term.remaining())
                 self.events.append(f"end {term.token}")

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from ops.local.servers import free_port
-from sidecar.asking import LONGEST_ANSWER, Unknown, parse
+from sidecar.asking import BURST, LONGEST_ANSWER, Unknown, parse
 from sidecar.client import Leadership, LeaseClient
 from tests.client.fake_sidecar import NAME, FakeSidecar, Work, until
 
@@ -215,23 +215,14 @@ async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
     sidecar: FakeSidecar, kind: str
 ) -> None:
     sidecar.grant = 0.5
-    ended: list[float] = []
-
-    class Timed(Work):
-        async def __call__(self, term: Any) -> None:
-            try:
-                await super().__call__(term)
-            finally:
-                ended.append(term.remaining())
-
-    work = Timed(sidecar.events)
+    work = Work(sidecar.events)
     async with campaigning(sidecar.url, work):
         await sidecar.elect(7)
         await until(lambda: work.running == 1)
         asked = len(sidecar.polls)
         sidecar.misbehave = HOSTILE[kind](sidecar)
-        await until(lambda: bool(ended))
-        assert ended[0] > 0
+        await until(lambda: bool(work.left))
+        assert work.left[0] > 0
         assert len(sidecar.polls) - asked <= 20
 
 
@@ -251,7 +242,7 @@ async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar,
     async with campaigning(sidecar.url, work) as lead:
         await until(lambda: lead.state is not None)
         await asyncio.sleep(1.0)
-        assert len(sidecar.polls) <= 6 + 12
+        assert len(sidecar.polls) <= BURST + 12
         assert lead.is_leader == leads
 
 
@@ -267,7 +258,7 @@ async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: F
     async with campaigning(sidecar.url, work):
         await until(lambda: bool(work.terms))
         await asyncio.sleep(1.0)
-        assert len(sidecar.polls) <= 6 + 12
+        assert len(sidecar.polls) <= BURST + 12
 
 
 async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_often(

@@ -231,23 +231,14 @@ async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeS
 
 async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: FakeSidecar) -> None:
     sidecar.grant = 0.8
-    ended: list[float] = []
-
-    class Timed(Work):
-        async def __call__(self, term: Term) -> None:
-            try:
-                await super().__call__(term)
-            finally:
-                ended.append(term.remaining())
-
-    work = Timed(sidecar.events)
+    work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=0.3) as lead:
         await sidecar.elect(1)
         await until(lambda: work.running == 1)
         asked = len(sidecar.polls)
         sidecar.misbehave = sidecar.silence
-        await until(lambda: bool(ended))
-        assert 0 < ended[0] < 0.3
+        await until(lambda: bool(work.left))
+        assert 0 < work.left[0] < 0.3
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await until(lambda: "resign" in sidecar.events)
         await until(lambda: lead.holder is None)

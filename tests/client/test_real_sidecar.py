@@ -1,0 +1,166 @@
+"""The client beside the real sidecar, before a real Redis."""
+
+import asyncio
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops.local.servers import RedisServer
+from sidecar.client import Leadership, LeaseClient, Term
+from tests.client.fake_sidecar import NAME, Work, until
+from tests.client.processes import RealSidecar, ended, shows
+
+
+@pytest.fixture
+async def sidecars(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
+    one, other = (RealSidecar(tmp_path, redis_server, name, GRANT_TTL="2") for name in ("task-a", "task-b"))
+    with ended(one, other):
+        for sidecar in (one, other):
+            sidecar.start()
+
+        async def both_answer() -> bool:
+            return all([await shows(f"{sidecar.url}/healthz") for sidecar in (one, other)])
+
+        await until(both_answer, within=20)
+        yield one, other
+
+
+class Task:
+    """A client with a work beside one sidecar, campaigning until it is stopped."""
+
+    def __init__(self, url: str, events: list[str]) -> None:
+        self.url = url
+        self.work = Work(events)
+        self.began: list[float] = []
+        self.lead: Leadership
+        self._run: asyncio.Task[None]
+
+    async def _work(self, term: Term) -> None:
+        self.began.append(time.perf_counter())
+        await self.work(term)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Task"]:
+        async with LeaseClient(self.url) as client:
+            self.lead = client.leadership(NAME)
+            self.campaign()
+            try:
+                yield self
+            finally:
+                await self.stop()
+
+    def campaign(self) -> None:
+        self._run = asyncio.create_task(self.lead.run(self._work))
+
+    async def stop(self) -> None:
+        self._run.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._run
+
+    def works(self) -> bool:
+        return self.work.running == 1
+
+
+async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one, Task(sidecars[1].url, events).open() as other:
+        await until(lambda: one.works() or other.works())
+        if other.works():
+            one, other = other, one
+        await until(lambda: other.lead.holder == one.lead.instance_id)
+        assert one.lead.is_leader
+        assert not other.lead.is_leader
+        assert other.lead.token is None
+        assert other.lead.state == "following"
+        first = one.lead.token
+        assert first is not None
+        gaps = []
+        for _ in range(10):
+            await one.stop()
+            stopped = time.perf_counter()
+            await until(other.works)
+            gaps.append(other.began[-1] - stopped)
+            one.campaign()
+            one, other = other, one
+            await until(lambda held=one, follows=other: follows.lead.holder == held.lead.instance_id)  # type: ignore[misc] # mypy infers no types for such a lambda
+        assert other.lead.token is None
+        assert one.lead.token is not None
+        assert one.lead.token > first
+        assert statistics.median(gaps) < 0.05, [f"{gap * 1000:.1f} ms" for gap in gaps]
+    tokens = [int(event.split()[1]) for event in events]
+    assert tokens == sorted(tokens), "no work of one term runs within another's"
+
+
+async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one:
+        await until(one.works)
+        began = time.monotonic()
+        lowest = 60.0
+        while time.monotonic() < began + 3.0:
+            lowest = min(lowest, one.lead.remaining())
+            await asyncio.sleep(0.02)
+        assert len(events) == 1
+        assert lowest > 0.5
+
+
+async def test_an_operators_word_stops_the_work_at_once(
+    sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    events: list[str] = []
+    with redis.Redis.from_url(redis_server.url) as operator:
+        async with Task(sidecars[0].url, events).open() as one:
+            await until(one.works)
+            operator.set(f"{tmp_path.name}:{NAME}", "DISABLED", ex=2)
+            await until(lambda: not one.works(), within=1.0)
+            await until(lambda: (one.lead.holder, one.lead.state) == ("DISABLED", "disabled"))
+            await until(one.works)
+            assert len(one.began) == 2
+
+
+async def test_a_sidecar_that_is_killed_and_restarted_goes_on_with_its_term(
+    sidecars: tuple[RealSidecar, RealSidecar],
+) -> None:
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one:
+        await until(one.works)
+        token = one.lead.token
+        sidecars[0].stop(signal.SIGKILL)
+        sidecars[0].start()
+        await until(lambda: len(one.began) == 2 or (one.lead.remaining() > 1.5))
+        assert one.lead.token == token
+
+
+async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one:
+        await until(one.works)
+        sidecars[0].send(signal.SIGSTOP)
+        await until(lambda: not one.works())
+        assert one.work.left[0] > 0, "it was stopped before the deadline"
+        sidecars[0].send(signal.SIGCONT)
+        await until(one.works)
+
+
+async def test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end(
+    sidecars: tuple[RealSidecar, RealSidecar],
+) -> None:
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one, Task(sidecars[1].url, events).open() as other:
+        await until(lambda: one.works() or other.works())
+        leader, heir = (one, other) if one.works() else (other, one)
+        sidecar = sidecars[0] if leader is one else sidecars[1]
+        leader.work.release.clear()
+        sidecar.send(signal.SIGTERM)
+        await until(lambda: events[-1].startswith("cancel"))
+        await asyncio.sleep(0.3)
+        assert not heir.works()
+        leader.work.release.set()
+        await until(heir.works)
+        assert await asyncio.to_thread(sidecar.wait) == 0
