@@ -20,7 +20,7 @@ LOOK_EVERY = 0.1
 
 
 class Backends:
-    """Where Redis and Postgres are. `start` first; `stop` leaves none of ours running."""
+    """Where Redis and Postgres are. `find` and `start` first; `stop` leaves none of ours running."""
 
     def __init__(self, settings: RunSettings, caller: Mapping[str, str], console: Console) -> None:
         self._settings = settings
@@ -29,20 +29,24 @@ class Backends:
         self._redis: RedisServer | None = None
         self._postgres: PostgresServer | None = None
 
-    async def start(self) -> None:
-        """Start what the caller has not given; UsageError when that cannot be done."""
+    def find(self) -> None:
+        """Decide what is ours to start; UsageError when its program is missing."""
         folder = self._settings.folder
-        async with asyncio.TaskGroup() as group:
-            if self._settings.redis_url is None:
-                self._redis = RedisServer(folder / "redis")
-                group.create_task(self._up(self._redis, "Redis"))
-            else:
-                group.create_task(self._ping(self._settings.redis_url))
-            if self._settings.database_url is None:
-                self._postgres = PostgresServer(folder / "postgres")
-                group.create_task(self._up(self._postgres, "Postgres"))
-            else:
-                self._console.step("Postgres", "DATABASE_URL")
+        try:
+            self._redis = None if self._settings.redis_url else RedisServer(folder / "redis")
+            self._postgres = None if self._settings.database_url else PostgresServer(folder / "postgres")
+        except ServerError as error:
+            raise UsageError(str(error)) from error
+
+    async def start(self) -> None:
+        """Start what is ours; UsageError when that fails or the caller's Redis does not answer."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._up(self._redis, "Redis") if self._redis else self._ping())
+                if self._postgres is not None:
+                    group.create_task(self._up(self._postgres, "Postgres"))
+        except* UsageError as errors:
+            raise errors.exceptions[0] from None
 
     @property
     def redis_port(self) -> int | None:
@@ -100,16 +104,16 @@ class Backends:
         except ServerError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
-            raise UsageError(f"{name} cannot be started: {error}") from error
+            raise UsageError(f"{name} cannot be started: {error.filename}: {error.strerror}") from error
         self._console.step(name, f"{LOOPBACK}:{server.port}, {time.monotonic() - began:.1f} s")
 
-    async def _ping(self, url: str) -> None:
+    async def _ping(self) -> None:
+        url = self._settings.redis_url or ""
         try:
             async with asyncio.timeout(5), redis.asyncio.Redis.from_url(url, retry=None) as client:
                 await client.ping()
-        except (RedisError, OSError, ValueError, TimeoutError) as error:
-            reason = type(error).__name__ if isinstance(error, ValueError) else str(error) or "no answer within 5 s"
-            raise UsageError(f"REDIS_URL: {reason}") from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UsageError(f"REDIS_URL: {str(error) or 'no answer within 5 s'}") from error
         self._console.step("Redis", "REDIS_URL")
 
     async def _keep(self, server: Server, name: str, stopping: asyncio.Event) -> None:

@@ -10,6 +10,9 @@ from typing import BinaryIO, TextIO
 QUIET_FOR = 30.0
 """For how long, in seconds, a log line that has been shown is not shown again for the same container."""
 
+WIDEST = 160
+"""How much of a log line is shown; all of it is in the file."""
+
 _LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z? ")
 _DIGITS = re.compile(r"[0-9a-f]{8,}|\d+")
@@ -88,7 +91,11 @@ class Console:
         """A container wrote something: all of it to its file, what is notable to the screen."""
         self.log(who).write(chunk)
         for level, line in self._notable.setdefault(who, Notable()).pick(chunk):
-            self.event(who, f"| {line}", tone="warning" if level == "warning" else "error")
+            self.event(
+                who,
+                f"| {line if len(line) <= WIDEST else line[: WIDEST - 1] + '…'}",
+                tone="warning" if level == "warning" else "error",
+            )
 
     def log(self, who: str) -> BinaryIO:
         """The log file of a container (or of a step of the start), made anew at its first use in this run."""

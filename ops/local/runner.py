@@ -21,6 +21,7 @@ from ops.local.processes import running
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
 from ops.local.tasks import Task
+from sidecar.redis_store import connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 
@@ -42,6 +43,7 @@ class Runner:
         caller: the environment of the caller.
         root: the checkout, in which the containers run.
         console: the screen.
+        stopping: is set to stop the run.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Runner:
         caller: Mapping[str, str],
         root: Path,
         console: Console,
+        stopping: asyncio.Event,
     ) -> None:
         self._definition = definition
         self._settings = settings
         self._caller = caller
         self._root = root
         self._console = console
+        self._stopping = stopping
         self._backends = Backends(settings, caller, console)
         self._metadata = MetadataServer(definition.family, self._views)
         self._shifts = {
@@ -76,24 +80,24 @@ class Runner:
                 for variable, port in listeners(shifted(container, shift)).items():
                     check_free(port, f"{label}/{container.name} ({variable})")
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Run until `stopping` is set and everything has stopped in order.
+    async def run(self) -> None:
+        """Run until it is asked to stop and everything has stopped in order.
 
         Raises:
             UsageError: the start failed; nothing is left running.
         """
         try:
             async with self._metadata:
-                if not await _unless(stopping, self._prepare()):
+                if not await _unless(self._stopping, self._prepare()):
                     return
                 self._slots = [Slot(label, self._new_task, self._console) for label in self._shifts]
                 async with asyncio.TaskGroup() as group:
                     beside = [
-                        group.create_task(self._backends.keep(stopping)),
+                        group.create_task(self._backends.keep(self._stopping)),
                         group.create_task(self._watch.run()),
-                        group.create_task(self._greet(stopping)),
+                        group.create_task(self._greet()),
                     ]
-                    await asyncio.wait([group.create_task(slot.keep(stopping)) for slot in self._slots])
+                    await asyncio.wait([group.create_task(slot.keep(self._stopping)) for slot in self._slots])
                     for task in beside:
                         task.cancel()
         finally:
@@ -118,15 +122,15 @@ class Runner:
             self._watch.nudge(task)
 
     async def _prepare(self) -> None:
-        try:
-            await self._backends.start()
-        except* UsageError as errors:
-            raise errors.exceptions[0] from None
+        self._backends.find()
         sidecar = self._environment(self._first, SIDECAR)
         try:
-            self._keys = read_sidecar_settings(sidecar).keys
+            checked = read_sidecar_settings(sidecar)
+            connector(checked.redis)
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
+        await self._backends.start()
+        self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))
         began = time.monotonic()
         applied = set(re.findall(r"\d{14}_\w+\.sql", await self._command("migrate")))
@@ -150,16 +154,17 @@ class Runner:
             raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
         return text
 
-    async def _greet(self, stopping: asyncio.Event) -> None:
+    async def _greet(self) -> None:
         """Once the tasks are healthy and somebody leads: tell how to go on."""
         began = time.monotonic()
         for slot in self._slots:
-            await first_of(slot.steady, stopping)
-        self._console.step("Tasks", f"{len(self._slots)} healthy, {time.monotonic() - began:.1f} s")
+            await first_of(slot.steady, self._stopping)
+        if not self._stopping.is_set():
+            self._console.step("Tasks", f"{len(self._slots)} healthy, {time.monotonic() - began:.1f} s")
         led_by = began + LEAD_WITHIN
         while time.monotonic() < led_by and not all(self._leads.values()):
-            await first_of(stopping, timeout=0.05)
-        if stopping.is_set():
+            await first_of(self._stopping, timeout=0.05)
+        if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
         cli = guide.redis_cli(self._backends.redis_port, url_is_set=self._settings.redis_url is not None)
@@ -227,7 +232,8 @@ class Runner:
         )
 
     def _tell_leader(self, lease: str, text: str, new: bool) -> None:
-        self._console.event(lease, text, tone="leader" if new else "warning")
+        if new or not self._stopping.is_set():
+            self._console.event(lease, text, tone="leader" if new else "warning")
 
     def _leave_nothing(self) -> None:
         for child in psutil.Process().children(recursive=True):

@@ -114,7 +114,11 @@ class Server:
 
     async def start_beside(self, *, wait: float = 30.0) -> Self:
         """`start` for an event loop, which it does not hold up; a cancelled start leaves no process behind."""
-        await asyncio.to_thread(self.prepare)
+        preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
+        try:
+            await asyncio.shield(preparing)
+        finally:
+            await asyncio.wait([preparing])  # a thread cannot be cancelled: its files are removed once it has ended
         self._launch()  # not in that thread: a child dies with the *thread* that started it
         try:
             deadline = time.monotonic() + wait
@@ -170,9 +174,9 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if (process := self.process) is not None:
+            process.kill()
+            process.wait()
             self.process = None
 
     def pause(self) -> None:

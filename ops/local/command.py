@@ -1,0 +1,86 @@
+"""The command: settings, folder and signals around one run."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.local.console import Console
+from ops.local.definition import DefinitionError, TaskDefinition, read
+from ops.local.runner import Runner
+from ops.local.settings import RunSettings, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in range(3, 10)))
+
+FORCE_AFTER = 0.5
+"""Seconds after the first signal from which on another one forces: `make` and `timeout` may send one twice."""
+
+
+def main() -> int:
+    """Run; returns the exit status: 0 after Ctrl-C, 2 when it cannot start as asked."""
+    try:
+        settings = RunSettings.read(os.environ, ROOT)
+        definition = read(ROOT / "task-definition.json")
+        with _folder(settings.folder) as logs:
+            asyncio.run(_run(definition, settings, logs))
+    except (UsageError, DefinitionError) as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) -> None:
+    stopping = asyncio.Event()
+    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
+    runner = Runner(definition, settings, os.environ, ROOT, console, stopping)
+    asked_at: list[float] = []
+
+    def asked(number: signal.Signals) -> None:
+        if not asked_at:
+            asked_at.append(time.monotonic())
+            stopping.set()
+            console.say(f"{number.name}: stopping as ECS does, each API before its sidecar; once more kills.")
+        elif time.monotonic() - asked_at[0] > FORCE_AFTER:
+            console.say("Killing everything.")
+            runner.kill()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asked, number)
+    runner.check_ports()
+    console.say(
+        f"{WORDS[settings.tasks]} of {definition.family} on this machine, as ECS would run them. Ctrl-C stops them.\n"
+    )
+    try:
+        await runner.run()
+    finally:
+        console.close()
+    console.say(f"Stopped; nothing is left running. Logs: {logs}")
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[Path]:
+    """Make the run's folder and hold it for this run alone; gives the folder of the logs.
+
+    Raises:
+        UsageError: it cannot be written, or another run has it.
+    """
+    logs = folder / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("a")
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(f"another run uses {folder}; stop it, or set RUN_FOLDER and RUN_PORT_OFFSET") from error
+        yield logs
