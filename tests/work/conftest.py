@@ -1,5 +1,6 @@
 """A migrated database with a store on it, and the world around the work made of fakes: clock, prices, terms."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ops.local.servers import PostgresServer
 from service.measures import Measures
 from service.migrations import migrate
 from service.prices import Price
@@ -91,10 +93,49 @@ class ScriptedPrices:
         """Nothing is held open."""
 
 
+CLEAN = """
+    drop function if exists meddle cascade;
+    alter table if exists away rename to job_run;
+    delete from portfolio;
+    delete from price_live;
+    delete from price_eod;
+    delete from job_run;
+    delete from lease_fence;
+    delete from market_override;
+    do $$
+    declare
+        name text;
+    begin
+        for name in select tablename from pg_tables where schemaname = 'partitions' loop
+            execute format('drop table partitions.%I', name);
+        end loop;
+    end $$;
+"""
+"""Back to what the migrations made; a test that meddles does it with a function `meddle`, or renames a table `away`."""
+
+
+@pytest.fixture(scope="session")
+def migrated_once(postgres: PostgresServer) -> str:
+    """The address of a migrated database. One a session: to make one takes ten times as long as most tests."""
+    dsn = postgres.url.rsplit("/", 1)[0] + "/migrated"
+
+    async def make() -> None:
+        admin = await asyncpg.connect(postgres.url)
+        await admin.execute("create database migrated")
+        await admin.close()
+        await migrate(dsn)
+
+    asyncio.run(make())
+    return dsn
+
+
 @pytest.fixture
-async def migrated(database_url: str) -> str:
-    await migrate(database_url)
-    return database_url
+async def migrated(migrated_once: str) -> AsyncIterator[str]:
+    """The address of a migrated database that is clean again after the test."""
+    yield migrated_once
+    cleaner = await asyncpg.connect(migrated_once)
+    await cleaner.execute(CLEAN)
+    await cleaner.close()
 
 
 @pytest.fixture

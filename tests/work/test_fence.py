@@ -180,9 +180,9 @@ async def test_writes_of_different_tokens_never_interleave(
 ) -> None:
     """Notifications arrive in the order of the commits."""
     await raw.execute("""
-        create function tell() returns trigger language plpgsql as $$
+        create function meddle() returns trigger language plpgsql as $$
             begin perform pg_notify('order', new.token::text); return null; end $$;
-        create trigger tell after insert or update on portfolio_live for each row execute function tell();
+        create trigger meddle after insert or update on portfolio_live for each row execute function meddle();
     """)
     order: list[int] = []
     await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))

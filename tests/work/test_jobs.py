@@ -311,9 +311,9 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
 ) -> None:
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 6)])
     await raw.execute("""
-        create function fail() returns trigger language plpgsql as $$
+        create function meddle() returns trigger language plpgsql as $$
             begin if new.rows_written = 4 then raise 'no more'; end if; return new; end $$;
-        create trigger fail before update on job_run for each row execute function fail();
+        create trigger meddle before update on job_run for each row execute function meddle();
     """)
     desk = Desk(store, {MONDAY: {"A": "10"}}, chunk=2)
     with pytest.raises(Exception, match="no more"):

@@ -151,12 +151,12 @@ async def test_a_database_that_fails_costs_time_and_not_the_term(
 
 async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, measures: Measures) -> None:
     await raw.execute("""
-        create function fail() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
-        create trigger fail before insert on job_run for each row execute function fail();
+        create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+        create trigger meddle before insert on job_run for each row execute function meddle();
     """)
     office = Office(store, measures, CLOSE, look_back=1)
     await office.work(CLOSE + timedelta(minutes=3))
-    await raw.execute("drop trigger fail on job_run")
+    await raw.execute("drop trigger meddle on job_run")
     await office.work(CLOSE + timedelta(minutes=5), token=2)
     assert {status for _, _, status in await runs(raw)} == {"done"}
 

@@ -227,11 +227,14 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
     async def breaking() -> Mapping[str, str]:
-        await raw.execute("alter table portfolio_live rename to away")
+        await raw.execute("""
+            create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+            create trigger meddle before insert on portfolio_live for each row execute function meddle();
+        """)
         return {"A": "11"}
 
     async def mending() -> Mapping[str, str]:
-        await raw.execute("alter table away rename to portfolio_live")
+        await raw.execute("drop trigger meddle on portfolio_live")
         return {"A": "12"}
 
     await store.put_positions([entry(1, "A", "1")])
