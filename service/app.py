@@ -68,9 +68,9 @@ class Api:
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._count, self._tell_errors])
-        app.router.add_get("/portfolios/{id}/live", self._live)
-        app.router.add_get("/portfolios/{id}/history", self._history)
-        app.router.add_get(STREAM, self._stream, allow_head=False)
+        app.router.add_get("/portfolios/{id:[^/]+}/live", self._live)
+        app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
+        app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics_handler)

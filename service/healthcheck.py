@@ -19,7 +19,7 @@ def check() -> tuple[bool, str]:
         status = _status_line(address)
     except OSError as error:
         return False, f"no answer on port {address.port}: {error.strerror or 'timed out'}"
-    return status.split()[1:2] == ["200"], status
+    return status.startswith("HTTP/1.1 200 "), status
 
 
 def _status_line(address: Address) -> str:

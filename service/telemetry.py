@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -36,6 +37,14 @@ def set_up_logs(style: Literal["json", "text"], level: str) -> None:
         handler.setFormatter(TextLines("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    # What these say in many lines is said in one elsewhere, or is no error of ours.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
+    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
+
+
+def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
+    """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 class UtcTimes(logging.Formatter):

@@ -1,0 +1,115 @@
+"""A migrated database with the sample portfolios, sidecars on a key of the test's own, and services beside them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp import web
+
+from ops.local.servers import PostgresServer, RedisServer
+from service.migrations import migrate
+from service.samples import load_samples
+from service.store import Store
+from tests.service.processes import Service, Sidecar
+from tests.service.served import Served
+
+
+@pytest.fixture(scope="session")
+def samples_template(postgres: PostgresServer) -> str:
+    """The name of a database that is migrated and has the samples; to be copied, which is quicker than to make one."""
+    name = "service_samples"
+
+    async def make() -> None:
+        admin = await asyncpg.connect(postgres.url)
+        await admin.execute(f"create database {name}")
+        await admin.close()
+        url = postgres.url.rsplit("/", 1)[0] + f"/{name}"
+        await migrate(url)
+        async with await Store.connect(url, connections=1) as store:
+            await load_samples(store)
+
+    asyncio.run(make())
+    return name
+
+
+@asynccontextmanager
+async def copy_of(template: str, postgres: PostgresServer) -> AsyncIterator[str]:
+    """The address of a copy of that database, which is dropped in the end."""
+    name = f"service_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres.url)
+    await admin.execute(f"create database {name} template {template}")
+    yield postgres.url.rsplit("/", 1)[0] + f"/{name}"
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
+
+
+@pytest.fixture
+async def samples_url(postgres: PostgresServer, samples_template: str) -> AsyncIterator[str]:
+    """The address of a database that the service can work on."""
+    async with copy_of(samples_template, postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_url(postgres: PostgresServer, samples_template: str) -> Iterator[str]:
+    """One for all tests of a module."""
+    with asyncio.Runner() as runner:
+        copy = copy_of(samples_template, postgres)
+        yield runner.run(copy.__aenter__())
+        runner.run(copy.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def new_sidecar(redis_server: RedisServer, tmp_path: Path) -> Callable[..., Sidecar]:
+    """Makes sidecars that compete for keys of this test's own."""
+    key = f"{uuid4().hex}:{{name}}"
+
+    def make(name: str, **settings: str) -> Sidecar:
+        return Sidecar(tmp_path / f"sidecar-{name}.log", redis_server.url, name, LEASE_KEY=key, **settings)
+
+    return make
+
+
+@pytest.fixture
+def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path) -> Callable[..., Service]:
+    """Makes services on the samples' database."""
+
+    def make(name: str, sidecar_url: str, **settings: str) -> Service:
+        settings = {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar_url, **settings}
+        return Service(tmp_path / f"service-{name}.log", session, **settings)
+
+    return make
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Whatever is entered here is left at the test's end, last first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterator[Served]:
+    """An API in this process; nobody works, and nothing has been written yet."""
+    admin = await asyncpg.connect(shared_url)
+    await admin.execute("truncate portfolio_live, portfolio_history, lease_fence")
+    await admin.close()
+    async with await Store.connect(shared_url, connections=2) as store:
+        served = Served(store, session)
+        probing = asyncio.create_task(served.access.run())
+        await served.access.connected()
+        async with served.listening(web.TCPSite, host="127.0.0.1", port=0):
+            yield served
+        probing.cancel()
+        await asyncio.wait((probing,))

@@ -1,0 +1,134 @@
+"""Whole processes for the tests: `python -m service` and `python -m sidecar`, started, watched and ended by signals."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from ops.local.servers import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT = 20.0
+"""Seconds after which a condition that a test waits for counts as never coming."""
+
+
+async def eventually(condition: Callable[[], Awaitable[object]], *, within: float = LIMIT) -> Any:
+    """Wait until the condition gives something true, and return that; errors of the network count as not yet."""
+    async with asyncio.timeout(within):
+        while True:
+            try:
+                if found := await condition():
+                    return found
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.02)
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """Ours without whatever the developer has set for the service, plus the settings."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return {**kept, "PYTHONPATH": str(ROOT), **settings}
+
+
+class Process:
+    """One `python -m MODULE`; an async context manager that leaves nothing running. Its log is JSON lines."""
+
+    def __init__(self, module: str, log: Path, *arguments: str, **settings: str) -> None:
+        self.module = module
+        self.log = log
+        self.arguments = arguments
+        self.settings = settings
+        self.child: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        with self.log.open("ab") as log:
+            self.child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self.module,
+                *self.arguments,
+                env=clean_environment(**self.settings),
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self.running.returncode is None:
+            self.running.kill()
+            await self.running.wait()
+
+    @property
+    def running(self) -> asyncio.subprocess.Process:
+        assert self.child is not None
+        return self.child
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.running.send_signal(number)
+
+    async def end(self) -> int:
+        """Wait for the exit, and return the status."""
+        async with asyncio.timeout(LIMIT):
+            return await self.running.wait()
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it logged; every line must be a JSON object."""
+        return [json.loads(line) for line in self.output().splitlines()]
+
+    def messages(self) -> list[str]:
+        return [line["message"] for line in self.lines()]
+
+
+class Service(Process):
+    """The API, on a port of its own."""
+
+    def __init__(self, log: Path, session: aiohttp.ClientSession, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.session = session
+        defaults = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "0.2", "API_BIND": f"127.0.0.1:{self.port}"}
+        super().__init__("service", log, **(defaults | settings))
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await eventually(self.healthy)
+        return self
+
+    async def get(self, path: str) -> Any:
+        """The JSON of an answer that is 200."""
+        async with self.session.get(self.url + path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def healthy(self) -> bool:
+        assert self.running.returncode is None, self.output()
+        async with self.session.get(self.url + "/healthz") as response:
+            return response.status == 200
+
+    async def leads(self, lease: str = "background_services") -> bool:
+        status = await self.get("/background/status")
+        return bool(status["leases"][lease]["is_leader"])
+
+
+class Sidecar(Process):
+    """The real sidecar, on ports of its own."""
+
+    def __init__(self, log: Path, redis_url: str, name: str, **settings: str) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        defaults = {
+            "REDIS_URL": redis_url,
+            "INSTANCE_ID": name,
+            "FAILOVER_GUARD": "false",
+            "CONTROL_BIND": self.url.removeprefix("http://"),
+            "METRICS_BIND": f"127.0.0.1:{free_port()}",
+        }
+        super().__init__("sidecar", log, **(defaults | settings))

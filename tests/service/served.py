@@ -1,0 +1,92 @@
+"""An API in the test's own process, on a real database, whose values the test itself writes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from service.access import StoreAccess
+from service.app import Api
+from service.market import AroundTheClockCalendar
+from service.samples import SAMPLES
+from service.status import BackgroundStatus
+from service.store import Store
+from service.streams import Streams
+from service.telemetry import HttpMetrics
+from service.timetable import utc_now
+from service.valuation import Valuation
+from sidecar.client import LeaseClient
+
+PORTFOLIO = next(iter(SAMPLES))
+NOON = datetime(2026, 2, 13, 17, 0, 0, 250_000, tzinfo=UTC)
+FRIDAY = date(2026, 2, 13)
+
+
+@dataclass
+class Served:
+    """The parts that a test looks at, and ways to ask and to write."""
+
+    store: Store
+    session: aiohttp.ClientSession
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        metrics = HttpMetrics(self.registry)
+        self.access = StoreAccess(self._connect, metrics)
+        self.streams = Streams(metrics, utc_now)
+        leaderships = {"background_services": LeaseClient().leadership("background_services")}
+        calendar = AroundTheClockCalendar()
+        status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
+        self.api = Api(self.access, self.streams, status, self.registry, metrics)
+        self.writes = 0
+
+    async def _connect(self) -> Store:
+        return self.store
+
+    @asynccontextmanager
+    async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
+        """Answer on a site of that type."""
+        app = self.api.application()
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await site(runner, **options).start()
+            host, port = runner.addresses[0][:2]
+            self.url = f"http://{host}:{port}"
+            yield
+        finally:
+            self.streams.close()
+            await runner.cleanup()
+
+    async def get(self, path: str, method: str = "GET") -> tuple[int, Any]:
+        """Status and JSON of an answer."""
+        async with self.session.request(method, self.url + path) as response:
+            assert response.content_type == "application/json", await response.text()
+            return response.status, await response.json()
+
+    async def write_live(self, value: str) -> None:
+        """Commit a value a second later than the last, and the notice of it."""
+        await self.store.take_up("lease", 7, "one")
+        self.writes += 1
+        async with self.store.fenced("lease", 7, "one") as writes:
+            as_of = NOON + timedelta(seconds=self.writes - 1)
+            await writes.live(FRIDAY, as_of, {PORTFOLIO: valuation(value)})
+
+    async def write_history(self, days: list[date]) -> None:
+        """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
+        await self.store.take_up("lease", 7, "one")
+        async with self.store.fenced("lease", 7, "one") as writes:
+            for number, day in enumerate(days, start=1):
+                row = {PORTFOLIO: valuation(f"{number}.1")}
+                await writes.history("daily_eod", day, row, origin="captured", settle=False)
+
+
+def valuation(value: str) -> Valuation:
+    return Valuation(Decimal(value), Decimal(100), Decimal(1), stale=False, oldest_price_at=NOON)

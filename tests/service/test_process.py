@@ -1,0 +1,208 @@
+"""Whole processes: who leads, what a signal does and in which order, and what an outage does not do."""
+
+import asyncio
+import json
+import re
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import pytest
+
+from ops.local.servers import PostgresServer, free_port
+from service.migrations import migrate
+from service.samples import load_samples
+from service.store import Store
+from tests.service.fake_sidecar import FakeSidecar
+from tests.service.processes import Process, Service, Sidecar, eventually
+from tests.service.served import PORTFOLIO
+
+LEASES = {"background_services", "daily_scheduler"}
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+NOBODY = "http://127.0.0.1:9"
+
+
+async def events(response: aiohttp.ClientResponse, count: int, *, after: datetime = LONG_AGO) -> list[datetime]:
+    """When the next so many values of a stream were made, of those that were made after that instant."""
+    found: list[datetime] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            line = (await response.content.readline()).decode()
+            assert line, "the stream has ended"
+            if line.startswith("data: "):
+                made = datetime.fromisoformat(json.loads(line.removeprefix("data: "))["as_of"])
+                found += [made] if made > after else []
+    return found
+
+
+async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
+) -> None:
+    first = await stack.enter_async_context(new_sidecar("one"))
+    leader = await stack.enter_async_context(new_service("one", first.url))
+    await eventually(leader.leads)
+    second = await stack.enter_async_context(new_sidecar("two"))
+    other = await stack.enter_async_context(new_service("two", second.url))
+
+    async def follows() -> bool:
+        status = await other.get("/background/status")
+        return {lease["state"] for lease in status["leases"].values()} == {"following"}
+
+    await eventually(follows)
+    headers = {"Last-Event-ID": "nonsense"}
+    async with other.session.get(f"{other.url}/portfolios/{PORTFOLIO}/stream", headers=headers) as stream:
+        assert stream.content_type == "text/event-stream"
+        assert len(set(await events(stream, 4))) == 4
+    assert not await other.leads()
+
+    status = await other.get("/background/status")
+    assert {lease["holder"] for lease in status["leases"].values()} == {"one"}
+    assert status["jobs"]["tracker"]["last_run"] is not None
+    assert await eventually(lambda: last_run_of(other, "reconstruction"))
+
+    leader.signal()  # and now the hand-over
+    await eventually(other.leads)
+    assert await leader.end() == 0
+    async with other.session.get(f"{other.url}/portfolios/{PORTFOLIO}/stream") as stream:
+        assert len(set(await events(stream, 3))) == 3
+
+
+async def last_run_of(service: Service, job: str) -> object:
+    return (await service.get("/background/status"))["jobs"][job]["last_run"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
+    number: int, new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
+) -> None:
+    seen: dict[str, object] = {}
+    resigned = asyncio.Event()
+    release = asyncio.Event()
+
+    async def on_resign(name: str) -> None:
+        if name != "background_services":
+            return
+        seen["as of"] = await database.fetchval("select max(as_of) from portfolio_live")
+        async with service.session.get(service.url + "/healthz") as response:
+            seen["healthz"] = response.status
+        seen["stream"] = stream.content.at_eof()
+        resigned.set()
+        await release.wait()
+
+    sidecar = await stack.enter_async_context(FakeSidecar(on_resign))
+    service = await stack.enter_async_context(new_service("one", sidecar.url))
+    database = await asyncpg.connect(samples_url)
+    stack.push_async_callback(database.close)
+    stream = await service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
+    stack.callback(stream.close)
+    await events(stream, 3)
+
+    service.signal(number)
+    async with asyncio.timeout(20):
+        await resigned.wait()
+    service.signal(number)  # once more, out of impatience
+    assert seen == {"as of": seen["as of"], "healthz": 503, "stream": False}
+    release.set()
+    assert await stream.content.read() is not None  # to its clean end
+    assert await service.end() == 0
+    assert set(sidecar.resigned) == LEASES
+    assert await database.fetchval("select max(as_of) from portfolio_live") == seen["as of"]
+    assert service.messages()[-1] == "stopped"
+    assert "Traceback" not in service.output()
+
+
+async def test_a_service_without_database_and_sidecar_serves_and_says_what_is_wrong(
+    new_service: Callable[..., Service], stack: AsyncExitStack
+) -> None:
+    dsn = f"postgresql://app:topsecret@127.0.0.1:{free_port()}/none"
+    service = await stack.enter_async_context(new_service("one", NOBODY, DATABASE_URL=dsn))
+    health = await eventually(lambda: with_trouble(service))
+    assert health == {"status": "ok", "database": "cannot connect: Connection refused", "sidecar": "no answer yet"}
+    for path in ("live", "history", "stream"):
+        async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/{path}") as response:
+            assert response.status == 503
+            assert await response.json() == {"error": "the database is not available"}
+    status = await service.get("/background/status")
+    assert status["leases"]["background_services"]["state"] == "unknown"
+    assert status["database"] == "cannot connect: Connection refused"
+    service.signal()
+    assert await service.end() == 0
+    assert "topsecret" not in service.output()
+
+
+async def with_trouble(service: Service) -> object:
+    health = await service.get("/healthz")
+    return health if "connect:" in health["database"] else None
+
+
+async def test_work_and_streams_come_back_with_the_database(
+    new_sidecar: Callable[..., Sidecar],
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    stack: AsyncExitStack,
+) -> None:
+    postgres = PostgresServer(tmp_path / "postgres", settings=("fsync=off",))
+    stack.callback(postgres.stop)
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    service = Service(tmp_path / "service.log", session, DATABASE_URL=postgres.url, SIDECAR_URL=sidecar.url)
+    await stack.enter_async_context(service)
+
+    await asyncio.to_thread(postgres.start)  # later than the service
+    await migrate(postgres.url)
+    async with await Store.connect(postgres.url, connections=1) as store:
+        await load_samples(store)
+    await eventually(lambda: has_value(service))
+
+    async with session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream") as stream:
+        await events(stream, 2)
+        await asyncio.to_thread(postgres.kill)
+        await asyncio.to_thread(postgres.start)
+        await events(stream, 3, after=datetime.now(UTC))
+    service.signal()
+    assert await service.end() == 0
+    assert "Traceback" not in service.output()
+
+
+async def has_value(service: Service) -> bool:
+    async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/live") as response:
+        return response.status == 200
+
+
+async def test_a_port_in_use_is_one_line_and_exit_status_2(
+    new_service: Callable[..., Service], tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    service = await stack.enter_async_context(new_service("one", NOBODY))
+    second = Process("service", tmp_path / "second.log", **service.settings)
+    await stack.enter_async_context(second)
+    assert await second.end() == 2
+    assert second.output() == f"API_BIND: cannot listen on 127.0.0.1:{service.port}: Address already in use\n"
+
+
+async def test_the_log_is_json_lines_with_utc_times_and_without_secrets(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
+) -> None:
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    parts = urlsplit(samples_url)
+    with_password = parts._replace(netloc=parts.netloc.replace("@", ":topsecret@")).geturl()
+    service = await stack.enter_async_context(
+        new_service("one", sidecar.url, DATABASE_URL=with_password, LOG_LEVEL="debug")
+    )
+    await eventually(service.leads)
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.write(b"this is no HTTP\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    service.signal()
+    assert await service.end() == 0
+    assert "exc_info" not in service.output()
+    for line in service.lines():
+        assert {"time", "level", "logger", "message"} <= line.keys()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    began = next(line for line in service.lines() if "the work begins" in line["message"])
+    assert (began["lease"] in LEASES, began["instance"], type(began["token"])) == (True, "one", int)
+    assert "topsecret" not in service.output()

@@ -1,0 +1,141 @@
+"""Server-sent events: prompt, alone, and cleanly ended."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from service import app
+from service.database import StoreError
+from tests.service.processes import eventually
+from tests.service.served import PORTFOLIO, Served
+
+STREAM = f"/portfolios/{PORTFOLIO}/stream"
+
+
+@pytest.fixture
+async def streaming(served: Served) -> AsyncIterator[Served]:
+    """The API with its streams served."""
+    task = asyncio.create_task(served.streams.run(served.store))
+    yield served
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def line(response: aiohttp.ClientResponse, prefix: bytes) -> bytes:
+    """The next line of the stream that begins so; empty at its end."""
+    async with asyncio.timeout(20):
+        async for text in response.content:
+            if text.startswith(prefix):
+                return text
+    return b""
+
+
+async def test_a_stream_begins_with_the_current_value_and_gets_each_new_one(streaming: Served) -> None:
+    await streaming.write_live("1")
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert b'"value":"1.0000"' in await line(response, b"data:")
+        for value in (b"2", b"3"):
+            await streaming.write_live(value.decode())
+            assert b'"value":"%s.0000"' % value in await line(response, b"data:")
+
+
+async def test_a_stream_without_a_value_yet_waits_for_the_first(streaming: Served) -> None:
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert response.status == 200
+        await streaming.write_live("1")
+        assert b'"value":"1.0000"' in await line(response, b"data:")
+
+
+@pytest.mark.parametrize("last", ["nonsense", "7-1", "", "x" * 2000])
+async def test_the_last_event_id_of_a_client_changes_nothing(last: str, streaming: Served) -> None:
+    await streaming.write_live("1")
+    async with streaming.session.get(streaming.url + STREAM, headers={"Last-Event-ID": last}) as response:
+        assert b'"value":"1.0000"' in await line(response, b"data:")
+
+
+async def test_a_silent_stream_has_heartbeats(streaming: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "HEARTBEAT", 0.05)
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert await line(response, b":")
+        assert await line(response, b":")
+
+
+async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "SEND_LIMIT", 0.5)
+    small = socket.socket()  # a listener with small buffers, which fill soon; what it accepts inherits them
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    small.bind(("127.0.0.1", 0))
+    reading = asyncio.create_task(served.streams.run(served.store))
+    async with served.listening(web.SockSite, sock=small):
+        with socket.socket() as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.connect(small.getsockname())
+            stuck.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            async with served.session.get(served.url + STREAM) as response:
+                await eventually(lambda: clients(served, 2))
+                cut_off = asyncio.create_task(eventually(lambda: clients(served, 1)))
+                while not cut_off.done():
+                    value = f"{served.writes + 1}.0000"
+                    await served.write_live(value)
+                    assert f'"value":"{value}"'.encode() in await line(response, b"data:")
+                await cut_off
+    reading.cancel()
+    await asyncio.wait((reading,))
+
+
+async def clients(served: Served, count: int) -> bool:
+    return served.registry.get_sample_value("portfolio_stream_clients") == count
+
+
+async def test_a_slow_listener_gets_the_latest_value_alone(streaming: Served) -> None:
+    with streaming.streams.listener(PORTFOLIO) as listener:
+        values = aiter(listener)
+        for value in ("1", "2", "3"):
+            await streaming.write_live(value)
+        latest = await streaming.store.live(PORTFOLIO)
+
+        async def offered() -> bool:
+            return listener._latest == latest
+
+        await eventually(offered)
+        assert await anext(values) == latest
+
+
+async def test_values_that_could_not_be_read_are_read_again(streaming: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    await streaming.write_live("1")
+    real, failed = streaming.store.live_many, asyncio.Event()
+
+    async def fail_once(*arguments: object) -> object:
+        monkeypatch.setattr(streaming.store, "live_many", real)
+        failed.set()
+        raise StoreError("database: away")
+
+    monkeypatch.setattr("service.streams.RETRY_DELAY", 0.01)
+    monkeypatch.setattr(streaming.store, "live_many", fail_once)
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert b'"value":"1.0000"' in await line(response, b"data:")
+    assert failed.is_set()
+
+
+async def test_a_client_that_leaves_is_forgotten(streaming: Served) -> None:
+    async with streaming.session.get(streaming.url + STREAM):
+        await eventually(lambda: clients(streaming, 1))
+    await eventually(lambda: clients(streaming, 0))
+    assert not streaming.streams._listeners
+
+
+async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(streaming: Served) -> None:
+    await streaming.write_live("1")
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        await line(response, b"data:")
+        streaming.streams.close()
+        async with asyncio.timeout(20):
+            await response.content.read()  # a stream that was cut would raise
+    async with asyncio.timeout(20), streaming.session.get(streaming.url + STREAM) as response:
+        assert await response.content.read() == b""

@@ -1,0 +1,73 @@
+"""Log lines: one each, with the caller's fields, in both forms."""
+
+import json
+import logging
+import sys
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from service.telemetry import JsonLines, LeadershipFigures, TextLines, new_registry, set_up_logs
+from sidecar.client import LeaseClient
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> object:
+    root = logging.getLogger()
+    quiet, filtered = logging.getLogger("asyncpg"), logging.getLogger("aiohttp.server")
+    before = root.handlers[:], root.level, quiet.level, filtered.filters[:]
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], root.level, quiet.level, filtered.filters[:] = before
+
+
+def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("json", "info")
+    logger = logging.getLogger("service.some")
+    logger.info("leads %s", "now", extra={"lease": "background_services", "token": 7, "instance": "one"})
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        logger.exception("failed")
+    logger.debug("not told")
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "level": "INFO",
+        "logger": "service.some",
+        "message": "leads now",
+        "lease": "background_services",
+        "token": 7,
+        "instance": "one",
+    }
+    assert "ValueError: first\nsecond" in second["exc_info"]
+
+
+def test_text_lines_end_with_the_fields_that_are_set() -> None:
+    record = logging.makeLogRecord(
+        {"name": "service.some", "levelname": "INFO", "msg": "leads", "lease": "x", "token": 7, "instance": None}
+    )
+    record.created, record.msecs = 0.123, 123
+    formatter = TextLines("%(asctime)s %(levelname)-7s %(message)s")
+    assert formatter.format(record) == "1970-01-01T00:00:00.123Z INFO    leads lease=x token=7"
+
+
+def test_the_time_is_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    record = logging.makeLogRecord({"msg": "x"})
+    record.created, record.msecs = 0.0, 0
+    assert json.loads(JsonLines("%(asctime)s").format(record))["asctime"] == "1970-01-01T00:00:00.000Z"
+
+
+def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
+    registry = CollectorRegistry()
+    registry.register(LeadershipFigures({"some": LeaseClient().leadership("some")}))
+    assert registry.get_sample_value("portfolio_leading", {"lease": "some"}) == 0
+    assert registry.get_sample_value("portfolio_token", {"lease": "some"}) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="these figures come from /proc")
+def test_every_process_tells_its_memory_and_open_files() -> None:
+    told = generate_latest(new_registry()).decode()
+    assert "process_resident_memory_bytes" in told
+    assert "process_open_fds" in told
