@@ -22,8 +22,8 @@ LIMIT = 1.0
 """What a request may take, in seconds, beyond the time for which it is held back."""
 PAUSE = (0.1, 0.5)
 """Between which times, in seconds, lies the pause after a request that got no valid answer."""
-BURST, RATE = 30, 4.0
-"""So many requests may follow each other without a pause, more with pauses; so many a second are won back."""
+BURST, RATE = 100, 20.0
+"""So many requests, and so many more each second, may follow upon answers; beyond that there are pauses."""
 LONGEST_GRANT = 60.0
 """An `expires_in` above this, in seconds, is no sidecar's."""
 LONGEST_ANSWER = 16 * 1024
@@ -223,7 +223,7 @@ class Poll:
         return answer
 
     def _spend(self) -> bool:
-        """Count one request; False if there were too many of late: each is answered at once, which is not for long."""
+        """Count one request; False if there were too many: only a sidecar that ignores `wait` answers so often."""
         now = asyncio.get_running_loop().time()
         self._credit = min(self._credit + (now - self._counted_at) * RATE, BURST)
         self._counted_at = now
