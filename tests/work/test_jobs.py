@@ -166,6 +166,31 @@ async def test_the_snapshot_writes_the_row_that_is_missing_and_says_so(store: St
     assert ((await one_row(store)).origin, (await one_row(store)).revision) == ("reconstructed", 1)
 
 
+async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(store: Store, term: FakeTerm) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
+    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, NEXT_MORNING)
+    await desk.jobs.run("eod", session(MONDAY), term)
+    desk.closes[MONDAY] = {"A": "10", "B": "4"}
+    assert await desk.jobs.run("snapshot", session(MONDAY), term) == 1
+    assert [(await one_row(store, n)).revision for n in (1, 2)] == [1, 2]
+    assert [(await one_row(store, n)).origin for n in (1, 2)] == ["reconstructed", "reconstructed"]
+
+
+async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(store: Store, term: FakeTerm) -> None:
+    """Even one that came to be after a job looked for what is missing."""
+    await store.put_positions([entry(1, "A", "1")])
+    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    before = await rows(store)
+
+    class LateStore(Store):
+        async def holdings_chunk(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().holdings_chunk(*args, **{**kwargs, "missing": False})
+
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    assert await late.jobs.run("reconstruction", session(MONDAY), term) == 0
+    assert await rows(store) == before
+
+
 async def test_an_eod_run_on_time_says_captured_and_a_late_one_does_not(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {"A": "10"}}, NEXT_MORNING - timedelta(seconds=1))

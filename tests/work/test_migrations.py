@@ -71,3 +71,32 @@ async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, nam
     (tmp_path / name).write_text("select 1;")
     with pytest.raises(MigrationError, match=r"YYYYMMDDHHmmss_name.sql"):
         await migrate(database_url, tmp_path)
+
+
+async def test_a_database_like_supabases_is_migrated_by_a_role_that_is_no_superuser(database_url: str) -> None:
+    """There the roles and auth.uid() belong to others, and new tables are granted to everybody."""
+    admin = await asyncpg.connect(database_url)
+    for role in ("anon", "authenticated", "service_role"):
+        if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):
+            await admin.execute(f"create role {role} nologin noinherit")
+    await admin.execute(f"""
+        create role the_owner login;
+        grant create on database "{database_url.rsplit("/", 1)[1]}" to the_owner;
+        grant create on schema public to the_owner;
+        create schema auth;
+        create function auth.uid() returns uuid language sql as $$ select null::uuid $$;
+        grant usage on schema auth to the_owner, anon, authenticated;
+        alter default privileges for role the_owner in schema public
+            grant all on tables to anon, authenticated, service_role;
+    """)
+    try:
+        assert await migrate(database_url.replace("postgres@", "the_owner@")) == ALL
+        granted = await admin.fetch("""
+            select grantee, privilege_type from information_schema.role_table_grants
+            where table_schema = 'public' and grantee in ('anon', 'authenticated')
+        """)
+        assert {(row["grantee"], row["privilege_type"]) for row in granted} == {("authenticated", "SELECT")}
+    finally:
+        await admin.execute("drop owned by the_owner cascade")
+        await admin.execute("drop role the_owner")
+        await admin.close()
