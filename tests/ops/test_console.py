@@ -1,0 +1,74 @@
+"""The screen is calm and the log files are complete."""
+
+import io
+from pathlib import Path
+
+from ops.local.console import QUIET_FOR, WIDEST, Console, Notable
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_warnings_and_worse_are_picked_without_their_time() -> None:
+    notable = Notable(Clock())
+    chunk = b"2026-11-23T16:43:46.823Z INFO    all is well\n2026-11-23T16:43:46.9Z WARNING not so well lease=x\n"
+    assert notable.pick(chunk) == [("warning", "WARNING not so well lease=x")]
+
+
+def test_a_word_late_in_a_line_is_no_level() -> None:
+    assert Notable(Clock()).pick(b"INFO  " + b"x" * 60 + b" ERROR\n") == []
+
+
+def test_lines_are_put_together_from_pieces() -> None:
+    notable = Notable(Clock())
+    assert notable.pick(b"ERROR one ") == []
+    assert notable.pick(b"line\nERR") == [("error", "ERROR one line")]
+
+
+def test_a_traceback_stays_in_the_file() -> None:
+    chunk = b"ERROR it broke\nTraceback (most recent call last):\n  File x\n    raise ERROR\nValueError: no\n"
+    assert Notable(Clock()).pick(chunk) == [("error", "ERROR it broke")]
+
+
+def test_the_same_line_is_shown_once_in_a_while_and_counted() -> None:
+    clock = Clock()
+    notable = Notable(clock)
+    assert len(notable.pick(b"ERROR attempt 1 failed\nERROR attempt 2 failed\nERROR attempt 3 failed\n")) == 1
+    clock.now = QUIET_FOR + 1
+    assert notable.pick(b"ERROR attempt 4 failed\n") == [("error", "ERROR attempt 4 failed  (and 2 more like it)")]
+
+
+def test_all_output_goes_to_the_file_and_a_long_line_is_cut_on_the_screen(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(screen, tmp_path, colours=False, closed=lambda: None)
+    long = b"ERROR " + b"x" * 500 + b"\n"
+    console.output("task1/api", b"INFO hello\n" + long)
+    console.close()
+    assert (tmp_path / "task1-api.log").read_bytes() == b"INFO hello\n" + long
+    (line,) = screen.getvalue().splitlines()
+    assert "task1/api" in line
+    assert line.endswith("x…")
+    assert len(line) < WIDEST + 40
+
+
+def test_colours_are_for_terminals_alone(tmp_path: Path) -> None:
+    for colours in (True, False):
+        screen = io.StringIO()
+        Console(screen, tmp_path, colours=colours, closed=lambda: None).event("task1", "is here")
+        assert ("\x1b[" in screen.getvalue()) is colours
+
+
+def test_a_screen_that_is_gone_stops_the_run_and_breaks_nothing(tmp_path: Path) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError
+
+    closed: list[bool] = []
+    console = Console(Gone(), tmp_path, colours=False, closed=lambda: closed.append(True))
+    console.say("hello")
+    console.say("again")
+    assert closed == [True]

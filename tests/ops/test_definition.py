@@ -1,0 +1,110 @@
+"""Reading a task definition: what is wrong is told in one line that names the field."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.local.definition import DefinitionError, parse, read
+
+PROBE = {"command": ["CMD", "true"]}
+
+
+def definition(*containers: dict[str, Any]) -> dict[str, Any]:
+    return {"family": "test", "containerDefinitions": list(containers)}
+
+
+def container(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": "test", "command": ["true"]} | fields
+
+
+def after(name: str, condition: str) -> dict[str, Any]:
+    return {"dependsOn": [{"containerName": name, "condition": condition}]}
+
+
+def test_entry_point_and_command_make_the_command_line() -> None:
+    task = parse(definition(container("a", entryPoint=["python", "-m"], command=["service"])))
+    assert task.container("a").argv == ["python", "-m", "service"]
+
+
+def test_defaults_are_those_of_ecs() -> None:
+    checked = parse(definition(container("a", healthCheck=PROBE))).container("a")
+    assert (checked.essential, checked.stop_timeout) == (True, 30)
+    assert checked.health_check is not None
+    probe = checked.health_check
+    assert (probe.interval, probe.timeout, probe.retries, probe.start_period) == (30, 5, 3, 0)
+
+
+def test_a_shell_check_runs_in_a_shell() -> None:
+    checked = parse(definition(container("a", healthCheck={"command": ["CMD-SHELL", "exit 0"]}))).container("a")
+    assert checked.health_check is not None
+    assert checked.health_check.argv == ["/bin/sh", "-c", "exit 0"]
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ([], "Input should be a valid dictionary"),
+        ({"family": "test"}, "containerDefinitions: Field required"),
+        (definition(), "containerDefinitions: List should have at least 1 item"),
+        (definition(container("a", stopTimeout=900)), "containerDefinitions[a].stopTimeout: Input should be less than"),
+        (definition(container("a", stopTimeout=1)), "containerDefinitions[a].stopTimeout: Input should be greater"),
+        (
+            definition(container("a", stopTimeout="30")),
+            "containerDefinitions[a].stopTimeout: Input should be a valid int",
+        ),
+        (
+            definition(container("a", healthCheck=PROBE | {"interval": 1})),
+            "containerDefinitions[a].healthCheck.interval: Input should be greater than or equal to 5",
+        ),
+        (
+            definition(container("a", healthCheck={"command": ["true", "now"]})),
+            "containerDefinitions[a].healthCheck.command: begins with 'true', not with CMD or CMD-SHELL",
+        ),
+        (
+            definition(container("a", restartPolicy={"enabled": True, "restartAttemptPeriod": 5})),
+            "containerDefinitions[a].restartPolicy.restartAttemptPeriod: Input should be greater",
+        ),
+        (
+            definition(container("a", environment=[{"name": "X"}])),
+            "containerDefinitions[a].environment[X].value: Field required",
+        ),
+        (definition(container("a", command=[])), "containerDefinitions[a]: has neither entryPoint nor command"),
+        (definition(container("a"), container("a")), "two containers have the same name"),
+        (definition(container("a", essential=False)), "no container is essential"),
+        (definition(container("a", **after("b", "START"))), "a dependsOn b, which does not exist"),
+        (
+            definition(container("a", **after("b", "SOON")), container("b")),
+            "containerDefinitions[a].dependsOn[0].condition: Input should be 'START', 'COMPLETE', 'SUCCESS'",
+        ),
+        (
+            definition(container("a", **after("b", "HEALTHY")), container("b")),
+            "a dependsOn b HEALTHY, which has no healthCheck",
+        ),
+        (
+            definition(container("a", **after("b", "SUCCESS")), container("b")),
+            "a waits for the end of b, which is essential",
+        ),
+        (
+            definition(container("a", **after("b", "START")), container("b", **after("a", "START"))),
+            "dependsOn goes round in a circle: a -> b -> a",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_field(document: object, complaint: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse(document, "x.json")
+    assert str(caught.value).startswith("x.json: ")
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_json_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"^t\.json: cannot be read: No such file"):
+        read(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text("{")
+    with pytest.raises(DefinitionError, match=r"^t\.json: not JSON: "):
+        read(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(json.dumps(definition(container("a"))))
+    assert read(tmp_path / "t.json").family == "test"

@@ -1,0 +1,93 @@
+"""The board of leaders: what it tells, and when."""
+
+from typing import Any
+
+import pytest
+
+from ops.local.leaders import FIRST_PATIENCE, PATIENCE, Board
+
+Told = list[str]
+
+
+@pytest.fixture
+def told() -> Told:
+    return []
+
+
+@pytest.fixture
+def board(told: Told) -> Board:
+    return Board(lambda lease, text, new: told.append(f"{lease}: {text}"))
+
+
+def leads(token: int) -> dict[str, Any]:
+    return {"is_leader": True, "token": token, "state": "leading"}
+
+
+def follows(state: str = "following") -> dict[str, Any]:
+    return {"is_leader": False, "token": None, "state": state}
+
+
+def test_the_first_leader_is_told_once(board: Board, told: Told) -> None:
+    for now in (0.0, 0.5, 1.0):
+        board.seen("task1", "a", leads(7), now)
+    assert told == ["a: task1 leads (token 7)"]
+    assert board.leaders == {"a": "task1"}
+
+
+def test_a_new_leader_is_told_with_the_time_without_one(board: Board, told: Told) -> None:
+    board.seen("task1", "a", leads(7), 0.0)
+    board.seen("task1", "a", follows(), 10.0)
+    board.seen("task2", "a", leads(8), 13.25)
+    board.seen("task2", "a", follows(), 20.0)
+    board.seen("task1", "a", leads(9), 20.004)
+    assert told[1:] == [
+        "a: task2 leads (token 8), after 3.25 s without a leader",
+        "a: task1 leads (token 9), within 10 ms",
+    ]
+
+
+def test_a_leader_whose_container_has_exited_leads_no_more(board: Board, told: Told) -> None:
+    board.seen("task1", "a", leads(7), 0.0)
+    board.gone("task1", 5.0)
+    assert board.leaders == {"a": None}
+    board.seen("task2", "a", leads(8), 9.0)
+    assert told[-1] == "a: task2 leads (token 8), after 4.00 s without a leader"
+
+
+def test_an_old_leader_s_late_word_changes_nothing(board: Board, told: Told) -> None:
+    board.seen("task1", "a", leads(7), 0.0)
+    board.seen("task2", "a", leads(8), 1.0)
+    board.seen("task1", "a", leads(7), 1.1)
+    board.seen("task1", "a", follows(), 1.2)
+    assert board.leaders == {"a": "task2"}
+    assert told[1:] == ["a: task2 leads (token 8); task1 did until now"]
+
+
+def test_a_term_taken_up_again_is_told_as_the_same(board: Board, told: Told) -> None:
+    board.seen("task1", "a", leads(7), 0.0)
+    board.gone("task1", 1.0)
+    board.seen("task1", "a", leads(7), 3.5)
+    assert told[-1] == "a: task1 leads again, in the same term (token 7), 2.50 s later"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("disabled", "an operator"), ("guarded", "guard"), ("disconnected", "Redis")]
+)
+def test_that_nobody_leads_is_told_once_with_the_reason(board: Board, told: Told, state: str, reason: str) -> None:
+    board.seen("task1", "a", leads(7), 0.0)
+    board.seen("task1", "a", follows(state), 1.0)
+    board.tick(1.0 + PATIENCE / 2)
+    assert len(told) == 1
+    board.tick(1.0 + PATIENCE)
+    board.tick(9.0)
+    assert len(told) == 2
+    assert told[1].startswith("a: nobody leads: ")
+    assert reason in told[1]
+
+
+def test_the_first_election_is_waited_for(board: Board, told: Told) -> None:
+    board.seen("task1", "a", follows("waiting"), 0.0)
+    board.tick(FIRST_PATIENCE - 0.1)
+    assert told == []
+    board.tick(FIRST_PATIENCE)
+    assert told == ["a: nobody leads: no API asks for it"]

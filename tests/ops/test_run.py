@@ -1,0 +1,312 @@
+"""`python -m ops.local` as a user meets it: real Redis, real Postgres, two tasks, real signals."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+
+from ops.local.addresses import check_free
+from ops.local.settings import UsageError
+
+ROOT = Path(__file__).parents[2]
+LEASES = {"background_services", "daily_scheduler"}
+PATIENCE = 60.0
+"""Seconds; the machine may be busy."""
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Run:
+    """A run in a folder and at ports of its own."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.offset = free_offset()
+        self.folder = folder
+        self.output = folder / "screen"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
+        with self.output.open("wb") as screen:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ops.local"],
+                cwd=ROOT,
+                env=inherited | {"RUN_FOLDER": str(folder), "RUN_PORT_OFFSET": str(self.offset)} | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                start_new_session=True,
+            )
+        self.seen: dict[int, psutil.Process] = {}
+
+    @property
+    def screen(self) -> str:
+        return self.output.read_text()
+
+    def until(self, condition: Callable[[], T | None]) -> T:
+        """What `condition` returns, once that is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := condition()):
+            assert self.process.poll() is None, self.screen
+            assert time.monotonic() < deadline, self.screen
+            self.note_children()
+            time.sleep(0.02)
+        return found
+
+    def until_shown(self, text: str, times: int = 1) -> None:
+        self.until(lambda: self.screen.count(text) >= times)
+
+    def note_children(self) -> list[psutil.Process]:
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        self.seen |= {child.pid: child for child in children}
+        return children
+
+    def get(self, port: int, path: str) -> Any:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port + self.offset}{path}", timeout=5) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return None
+
+    def status(self, task: int) -> dict[str, Any]:
+        """`GET /status` of a task's sidecar; empty while it does not answer."""
+        return self.get(4040 + 100 * (task - 1), "/status") or {}
+
+    def leaders(self) -> dict[str, list[tuple[int, int]]]:
+        """The (task, token) that lead each lease now."""
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in LEASES}
+        for task in (1, 2):
+            for name, view in self.status(task).get("leases", {}).items():
+                if view["is_leader"]:
+                    found[name].append((task, view["token"]))
+        return found
+
+    def until_led(self) -> dict[str, list[tuple[int, int]]]:
+        def led() -> dict[str, list[tuple[int, int]]] | None:
+            leaders = self.leaders()
+            return leaders if all(leaders.values()) else None
+
+        return self.until(led)
+
+    def pid(self, task: int, container: str) -> int:
+        """The process of a container, as the screen last told."""
+        line = re.compile(rf"^.*task{task} .*\b{container}(?: pid)? (\d+)", re.MULTILINE)
+        return int(line.findall(self.screen)[-1])
+
+    def end(self, number: signal.Signals) -> int:
+        """Send the signal; returns the exit status once the run has ended and all that it started is gone."""
+        self.note_children()
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE)
+        gone, alive = psutil.wait_procs(self.seen.values(), timeout=10)
+        alive = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+        assert not alive, f"left running: {alive} of {gone}"
+        return status
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def starter(**variables: str) -> Run:
+        runs.append(Run(tmp_path, **variables))
+        return runs[-1]
+
+    yield starter
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """One run for the tests that find it in order and leave it so; shorter times than the definition's, for patience."""
+    times = {"LEASE_TTL": "10", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "2"}
+    run = Run(tmp_path_factory.mktemp("run"), **times)
+    run.until_shown("What happens")
+    yield run
+    status = run.end(signal.SIGINT)
+    assert status == 0, run.screen
+    assert "nothing is left running" in run.screen
+    stopped = re.findall(r"task1/(\w+) +stopped$", run.screen, re.MULTILINE)
+    assert stopped[-2:] == ["api", "sidecar"], "ECS's order"
+
+
+def free_offset() -> int:
+    while True:
+        offset = random.randrange(1000, 40000, 1000)
+        try:
+            for port in (8080, 4040, 9102):
+                for task in (0, 100):
+                    check_free(port + offset + task, "a test")
+        except UsageError:
+            continue
+        return offset
+
+
+def test_one_task_leads_each_lease_and_is_named_by_its_task_id(run: Run) -> None:
+    leaders = run.until_led()
+    assert all(len(found) == 1 for found in leaders.values())
+    ids = {task: run.status(task)["instance_id"] for task in (1, 2)}
+    assert all(re.fullmatch(r"[0-9a-f]{32}", task_id) for task_id in ids.values())
+    for name, ((task, _),) in leaders.items():
+        holder = {run.status(other)["leases"][name]["holder"] for other in (1, 2)}
+        assert holder == {ids[task]}
+        assert re.search(rf"{name} +task{task} leads", run.screen)
+
+
+def test_the_failover_guard_is_on_though_somebody_leads_at_once(run: Run) -> None:
+    assert run.status(1)["redis"]["guard"] == "on"
+
+
+def test_live_values_change_and_are_the_same_from_every_task(run: Run) -> None:
+    portfolio = re.findall(r"/portfolios/([0-9a-f-]{36})/live", run.screen)[0]
+    first = run.until(lambda: run.get(8080, f"/portfolios/{portfolio}/live"))
+    run.until(lambda: (run.get(8180, f"/portfolios/{portfolio}/live") or first)["value"] != first["value"])
+
+
+def test_each_curl_line_works_when_pasted(run: Run) -> None:
+    lines = re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        found = subprocess.run(
+            ["/bin/sh", "-c", f"{line} --fail --max-time 3"], capture_output=True, text=True, check=False
+        )
+        endless = 28 if " -sN " in line else 0
+        assert (found.returncode, bool(found.stdout)) == (endless, True), line
+
+
+def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
+    ((task, token),) = run.until_led()["background_services"]
+    run.until(lambda: time.time() - psutil.Process(run.pid(task, "sidecar")).create_time() > 6)
+    os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
+    run.until_shown("started again in this task")
+    run.until(lambda: run.leaders()["background_services"] == [(task, token)])
+    run.until_shown(f"task{task} leads again, in the same term (token {token})")
+
+
+def test_a_lease_that_an_operator_disables_is_led_by_nobody_until_it_expires(run: Run) -> None:
+    (line,) = re.findall(r"^  (\S*redis-cli .* SET .* DISABLED EX )20$", run.screen, re.MULTILINE)
+    name = re.findall(r"SET portfolio:(\w+):leader", line)[0]
+    assert subprocess.run(["/bin/sh", "-c", f"{line} 3"], capture_output=True, check=True).stdout == b"OK\n"
+    run.until(lambda: not run.leaders()[name])
+    run.until_shown("nobody leads: an operator has disabled it")
+    run.until_led()
+
+
+def test_a_leader_s_killed_api_has_its_task_replaced_while_another_leads(run: Run) -> None:
+    ((task, token),) = run.until_led()["daily_scheduler"]
+    old = run.status(task)["instance_id"]
+    os.kill(run.pid(task, "api"), signal.SIGKILL)
+    run.until_shown(f"it is essential: task{task} stops")
+    leaders = run.until_led()["daily_scheduler"]
+    assert leaders[0][1] > token
+    run.until_shown(f"task{task}               is healthy")
+    assert run.status(task)["instance_id"] not in ("", old)
+
+
+def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) -> None:
+    before = run.until_led()["daily_scheduler"]
+    (redis,) = [child for child in run.note_children() if "redis-server" in child.name()]
+    redis.kill()
+    run.until_shown("is back")
+    run.until_shown("the failover guard waits")
+    assert run.until_led()["daily_scheduler"][0][1] > before[0][1]
+
+
+def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> None:
+    run = start(RUN_TASKS="1")
+    run.until_shown("What happens")
+    os.kill(run.pid(1, "api"), signal.SIGSTOP)
+    run.process.send_signal(signal.SIGINT)
+    run.until_shown("once more kills")
+    time.sleep(0.6)  # from which on it counts as another one
+    assert run.end(signal.SIGINT) == 0
+    assert "task1/api           stopped with 137 (SIGKILL)" in run.screen
+
+
+def test_a_killed_runner_leaves_nothing(start: Callable[..., Run]) -> None:
+    run = start(RUN_TASKS="1")
+    run.until_shown("task1 leads")
+    assert run.end(signal.SIGKILL) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("shown", ["as ECS would run them", "Redis ", "Postgres "])
+def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown: str) -> None:
+    run = start()
+    run.until_shown(shown)
+    assert run.end(signal.SIGTERM) == 0
+    assert "Traceback" not in run.screen
+
+
+def test_a_second_run_in_the_same_folder_is_refused(start: Callable[..., Run]) -> None:
+    first = start()
+    first.until_shown("as ECS would run them")
+    second = refused({"RUN_FOLDER": str(first.folder), "RUN_PORT_OFFSET": str(free_offset())})
+    assert second == f"run: another run uses {first.folder}; stop it, or set RUN_FOLDER and RUN_PORT_OFFSET\n"
+    assert first.end(signal.SIGINT) == 0
+
+
+def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+    offset = free_offset()
+    with socket.create_server(("127.0.0.1", 8180 + offset)):
+        said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
+    assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
+
+
+def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "RUN_TASKS='none'" in refused({"RUN_TASKS": "none"})
+    assert f"{tmp_path}/file" in refused({"RUN_FOLDER": f"{tmp_path}/file"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REDIS_URL", "redis://:hidden@127.0.0.1:1/0"),
+        ("REDIS_URL", "http://:hidden@127.0.0.1:1/0"),
+        ("DATABASE_URL", "postgresql://me:hidden@127.0.0.1:1/db"),
+    ],
+)
+def test_a_server_of_the_caller_s_that_cannot_be_used_is_one_line_without_its_password(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    offset = str(free_offset())
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": offset, variable: value})
+    assert variable in said or "database" in said
+    assert "hidden" not in said
+
+
+def refused(variables: dict[str, str]) -> str:
+    """Start a run that cannot start; returns its one line."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "ops.local"],
+        cwd=ROOT,
+        env=dict(os.environ) | variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 2, ended
+    assert ended.stderr.count("\n") == 1
+    return ended.stderr

@@ -1,0 +1,212 @@
+"""The task definition, the Dockerfiles, the Copilot manifest: what ECS would refuse, and what it would not notice."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import botocore.loaders
+import botocore.model
+import botocore.validate
+import pytest
+import yaml
+
+from ops.local.definition import ContainerDefinition, read
+from ops.local.environment import container_environment
+from service.settings import Settings as ServiceSettings
+from sidecar import settings as sidecar_settings
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "task-definition.json"
+DOCUMENT: dict[str, Any] = json.loads(FILE.read_text())
+CONTAINERS: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in DOCUMENT["containerDefinitions"]}
+DOCKERFILES = {"api": ROOT / "Dockerfile.api", "sidecar": ROOT / "Dockerfile.sidecar"}
+MEMORY_BY_CPU = {
+    256: {512, 1024, 2048},
+    512: set(range(1024, 4097, 1024)),
+    1024: set(range(2048, 8193, 1024)),
+    2048: set(range(4096, 16385, 1024)),
+    4096: set(range(8192, 30721, 1024)),
+}
+
+each_container = pytest.mark.parametrize("name", CONTAINERS)
+
+
+def test_botocore_accepts_it_as_the_input_of_register_task_definition() -> None:
+    model = botocore.model.ServiceModel(botocore.loaders.Loader().load_service_model("ecs", "service-2"))
+    shape = model.operation_model("RegisterTaskDefinition").input_shape
+    assert shape is not None
+    validator = botocore.validate.ParamValidator()
+    assert validator.validate(DOCUMENT, shape).generate_report() == ""
+    assert validator.validate(DOCUMENT | {"stopTimeout": 3}, shape).has_errors(), "it no longer sees unknown fields"
+
+
+def test_the_runner_s_own_checks_pass_too() -> None:
+    """Ranges of the health checks and timeouts, known and acyclic dependsOn, a healthCheck where HEALTHY is awaited."""
+    assert read(FILE).dependents("sidecar") == ["api"]
+
+
+def test_the_api_starts_only_beside_a_healthy_sidecar_and_stops_before_it() -> None:
+    assert CONTAINERS["api"]["dependsOn"] == [{"containerName": "sidecar", "condition": "HEALTHY"}]
+    assert "dependsOn" not in CONTAINERS["sidecar"]
+
+
+@each_container
+def test_each_container_is_essential_unprivileged_and_read_only(name: str) -> None:
+    container = CONTAINERS[name]
+    assert container["essential"] is True
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", container["user"])
+    assert container["readonlyRootFilesystem"] is True
+    assert container["linuxParameters"]["initProcessEnabled"] is True
+    assert "privileged" not in container
+
+
+def test_an_ordered_stop_fits_into_the_two_minutes_of_a_spot_interruption() -> None:
+    assert sum(container["stopTimeout"] for container in CONTAINERS.values()) < 120
+
+
+def test_no_container_is_killed_before_it_can_have_stopped_by_itself() -> None:
+    service = container_environment(_defined("api"), shift=0, caller={}, backends={})
+    assert CONTAINERS["api"]["stopTimeout"] > float(service["SHUTDOWN_TIMEOUT"]) + 5
+    timings = _sidecar().timings
+    assert CONTAINERS["sidecar"]["stopTimeout"] > timings.grant_ttl + 2 * timings.call_limit
+
+
+def test_cpu_and_memory_are_a_pair_that_fargate_has_and_the_containers_fit_in() -> None:
+    cpu, memory = int(DOCUMENT["cpu"]), int(DOCUMENT["memory"])
+    assert memory in MEMORY_BY_CPU[cpu]
+    assert sum(container["cpu"] for container in CONTAINERS.values()) <= cpu
+    assert sum(container["memory"] for container in CONTAINERS.values()) <= memory
+    assert DOCUMENT["networkMode"] == "awsvpc"
+    assert DOCUMENT["requiresCompatibilities"] == ["FARGATE"]
+
+
+def test_the_control_port_stays_on_the_task_s_loopback() -> None:
+    control = _sidecar().control
+    mapped = {mapping["containerPort"] for container in CONTAINERS.values() for mapping in container["portMappings"]}
+    assert control.host == "127.0.0.1"
+    assert control.port not in mapped
+    assert mapped == {8080, 9102}
+
+
+@each_container
+def test_prometheus_finds_each_container_s_metrics_at_a_mapped_port(name: str) -> None:
+    container = CONTAINERS[name]
+    labels = container["dockerLabels"]
+    assert int(labels["ECS_PROMETHEUS_EXPORTER_PORT"]) in [
+        entry["containerPort"] for entry in container["portMappings"]
+    ]
+    assert labels["ECS_PROMETHEUS_METRICS_PATH"] == "/metrics"
+    assert labels["ECS_PROMETHEUS_JOB_NAME"]
+
+
+def test_the_api_asks_the_sidecar_where_it_listens() -> None:
+    control = _sidecar().control
+    assert _defined("api").variables["SIDECAR_URL"] == f"http://{control.host}:{control.port}"
+
+
+def test_each_variable_is_one_that_its_program_reads() -> None:
+    known_to_service = {name.upper() for name in ServiceSettings.model_fields}
+    assert {*_defined("api").variables, "DATABASE_URL"} <= known_to_service
+    source = Path(sidecar_settings.__file__).read_text()
+    for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
+        assert f'"{name}"' in source, name
+
+
+def test_secrets_are_no_part_of_the_environment() -> None:
+    secrets = {name: [entry["name"] for entry in container["secrets"]] for name, container in CONTAINERS.items()}
+    assert secrets == {"api": ["DATABASE_URL"], "sidecar": ["REDIS_PASSWORD"]}
+    for container in CONTAINERS.values():
+        for entry in container["secrets"]:
+            assert re.fullmatch(r"arn:aws:secretsmanager:us-west-1:0{12}:secret:[\w/-]+:\w+::", entry["valueFrom"])
+
+
+def test_placeholders_are_obvious_and_the_same_everywhere() -> None:
+    text = FILE.read_text() + (ROOT / "ops/copilot/manifest.yml").read_text()
+    assert set(re.findall(r"\b\d{12}\b", text)) == {"000000000000"}
+    assert set(re.findall(r"\b[a-z]{2}-[a-z]+-\d\b", text)) == {"us-west-1"}
+
+
+@each_container
+def test_logs_never_hold_a_container_up(name: str) -> None:
+    options = CONTAINERS[name]["logConfiguration"]["options"]
+    assert options["mode"] == "non-blocking"
+    assert options["awslogs-group"] == "/ecs/portfolio-api"
+
+
+def test_a_sidecar_that_dies_is_restarted_but_not_for_settings_that_it_refuses() -> None:
+    policy = CONTAINERS["sidecar"]["restartPolicy"]
+    assert policy == {"enabled": True, "ignoredExitCodes": [2], "restartAttemptPeriod": 60}
+
+
+def test_the_copilot_manifest_says_what_the_task_definition_says() -> None:
+    manifest = yaml.safe_load((ROOT / "ops/copilot/manifest.yml").read_text())
+    sidecar = manifest["sidecars"]["sidecar"]
+    assert manifest["variables"] == _defined("api").variables
+    assert sidecar["variables"] == _defined("sidecar").variables
+    assert manifest["image"]["depends_on"] == {"sidecar": "healthy"}
+    assert sidecar["image"] == CONTAINERS["sidecar"]["image"]
+    for said, defined in (
+        (manifest["image"]["healthcheck"], CONTAINERS["api"]["healthCheck"]),
+        (sidecar["healthcheck"], CONTAINERS["sidecar"]["healthCheck"]),
+    ):
+        assert said["command"] == defined["command"]
+        assert (said["interval"], said["timeout"]) == (f"{defined['interval']}s", f"{defined['timeout']}s")
+        assert (said["retries"], said["start_period"]) == (defined["retries"], f"{defined['startPeriod']}s")
+    patches = yaml.safe_load((ROOT / "ops/copilot/overrides/cfn.patches.yml").read_text())
+    for patch in patches:
+        index, field = patch["path"].split("/")[-2:]
+        value, defined = patch["value"], [*CONTAINERS.values()][int(index)][field[0].lower() + field[1:]]
+        if isinstance(value, dict):
+            value = {key[0].lower() + key[1:]: inner for key, inner in value.items()}
+        assert value == defined, patch["path"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_accepts_the_dockerfile(name: str) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    found = subprocess.run([hadolint, DOCKERFILES[name]], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_runs_what_the_task_definition_runs_as_the_same_user(name: str) -> None:
+    text = DOCKERFILES[name].read_text()
+    assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[-1]) == CONTAINERS[name]["entryPoint"]
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == CONTAINERS[name]["user"]
+    ports = re.findall(r"^EXPOSE (\d+)$", text, re.MULTILINE)
+    assert [int(port) for port in ports] == [entry["containerPort"] for entry in CONTAINERS[name]["portMappings"]]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_is_built_in_two_stages_from_locked_and_hashed_wheels(name: str) -> None:
+    text = DOCKERFILES[name].read_text()
+    assert len(re.findall(r"^FROM ", text, re.MULTILINE)) == 2
+    assert re.search(r"ARG PYTHON_IMAGE=python:3\.\d+-slim", text)
+    for option in ("--require-hashes", "--only-binary :all:", "--no-cache-dir", "compileall"):
+        assert option in text
+    locked = ROOT / re.findall(r"^COPY (requirements/\S+) ", text, re.MULTILINE)[0]
+    assert "--hash=sha256:" in locked.read_text()
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_an_image_copies_exists_and_is_let_through_by_the_ignore_file(name: str) -> None:
+    let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES[name].read_text(), re.MULTILINE):
+        assert (ROOT / source).exists()
+        assert any(entry == source or entry.startswith(f"{source}/") for entry in let_through), source
+
+
+def test_the_sidecar_s_image_holds_the_sidecar_alone() -> None:
+    copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES["sidecar"].read_text(), re.MULTILINE)
+    assert copied == ["requirements/sidecar.txt", "sidecar"]
+
+
+def _defined(name: str) -> ContainerDefinition:
+    return read(FILE).container(name)
+
+
+def _sidecar() -> sidecar_settings.Settings:
+    return sidecar_settings.read(_defined("sidecar").variables)

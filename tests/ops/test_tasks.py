@@ -1,0 +1,290 @@
+"""The life of a task, with small shell scripts for containers: start order, stop order, health, restarts."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ops.local.containers import Pace, first_of
+from ops.local.definition import TaskDefinition, parse
+from ops.local.tasks import Task
+
+SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
+"""Runs until SIGTERM."""
+STUBBORN = 'trap "" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
+"""Does not heed it."""
+
+QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
+
+
+class Heard:
+    """A journal that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.written = b""
+
+    def event(self, who: str, text: str) -> None:
+        self.events.append(f"{who} {text}")
+
+    def output(self, who: str, chunk: bytes) -> None:
+        self.written += chunk
+
+
+def container(name: str, script: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": "test", "entryPoint": ["/bin/sh", "-c"], "command": [script]} | fields
+
+
+def after(name: str, condition: str) -> dict[str, Any]:
+    return {"dependsOn": [{"containerName": name, "condition": condition}]}
+
+
+def probe(script: str) -> dict[str, Any]:
+    return {"healthCheck": {"command": ["CMD-SHELL", script]}}
+
+
+def define(*containers: dict[str, Any], stop_timeout: float = 20, interval: float = 0.05) -> TaskDefinition:
+    """A definition whose times are shorter than ECS allows."""
+    checked = parse({"family": "test", "containerDefinitions": list(containers)})
+    quick = [
+        entry.model_copy(
+            update={
+                "stop_timeout": stop_timeout,
+                "health_check": entry.health_check and entry.health_check.model_copy(update={"interval": interval}),
+            }
+        )
+        for entry in checked.container_definitions
+    ]
+    return checked.model_copy(update={"container_definitions": quick})
+
+
+def new_task(folder: Path, definition: TaskDefinition, **options: Any) -> tuple[Task, Heard]:
+    heard = Heard()
+    environments = {
+        entry.name: {"PATH": os.environ["PATH"], "NAME": entry.name} for entry in definition.container_definitions
+    }
+    task = Task(
+        definition, "task1", "0" * 32, environments=environments, folder=folder, journal=heard, pace=QUICK, **options
+    )
+    return task, heard
+
+
+@asynccontextmanager
+async def running(task: Task) -> AsyncIterator["asyncio.Task[str]"]:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        run = group.create_task(task.run())
+        yield run
+        task.stop("the test ends")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - of other processes, which set no event
+            await asyncio.sleep(0.01)
+
+
+def order(folder: Path) -> list[str]:
+    file = folder / "order"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+async def test_a_container_starts_once_its_dependency_is_healthy(tmp_path: Path) -> None:
+    definition = define(
+        container("api", SERVE, **after("sidecar", "HEALTHY")), container("sidecar", SERVE, **probe("test -e well"))
+    )
+    task, _ = new_task(tmp_path, definition)
+    async with running(task):
+        await until(lambda: order(tmp_path) == ["sidecar begins"])
+        await asyncio.sleep(0.1)
+        assert not task.containers["api"].started.is_set()
+        (tmp_path / "well").touch()
+        await asyncio.wait_for(task.steady.wait(), 20)
+        await until(lambda: order(tmp_path) == ["sidecar begins", "api begins"])
+
+
+async def test_containers_stop_in_the_reverse_of_their_order(tmp_path: Path) -> None:
+    definition = define(
+        container("first", SERVE),
+        container("second", SERVE, **after("first", "START")),
+        container("third", SERVE, **after("second", "START")),
+    )
+    task, _ = new_task(tmp_path, definition)
+    async with running(task) as run:
+        await until(lambda: len(order(tmp_path)) == 3)
+        task.stop("enough")
+    assert run.result() == "enough"
+    assert order(tmp_path)[3:] == ["third ends", "second ends", "first ends"]
+
+
+async def test_a_container_that_does_not_heed_sigterm_is_killed_after_its_stop_timeout(tmp_path: Path) -> None:
+    definition = define(
+        container("api", STUBBORN, **after("sidecar", "START")), container("sidecar", SERVE), stop_timeout=0.3
+    )
+    task, heard = new_task(tmp_path, definition)
+    async with running(task):
+        await until(lambda: len(order(tmp_path)) == 2)
+        began = time.monotonic()
+        task.stop("enough")
+    assert time.monotonic() - began >= 0.3
+    assert "task1/api still runs 0.3 s after SIGTERM (stopTimeout): SIGKILL" in heard.events
+    assert "task1/api stopped with 137 (SIGKILL)" in heard.events
+    assert order(tmp_path)[2:] == ["sidecar ends"]
+
+
+async def test_the_exit_of_an_essential_container_stops_its_task(tmp_path: Path) -> None:
+    exits: list[tuple[str, str]] = []
+    definition = define(container("api", "exit 3", **after("sidecar", "START")), container("sidecar", SERVE))
+    task, heard = new_task(tmp_path, definition, exited=lambda label, name: exits.append((label, name)))
+    async with running(task) as run:
+        await run
+    assert run.result() == "essential container api exited with 3"
+    assert exits == [("task1", "api"), ("task1", "sidecar")]
+    assert heard.events[0] == "task1/api exited with 3; it is essential: task1 stops"
+
+
+async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
+    definition = define(container("api", SERVE), container("helper", "exit 0", essential=False))
+    task, _ = new_task(tmp_path, definition)
+    async with running(task) as run:
+        await asyncio.wait_for(task.containers["helper"].over.wait(), 20)
+        assert not task.stopping.is_set()
+        assert not run.done()
+
+
+async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -> None:
+    setup = container("setup", "test -e ready && echo setup >>order", essential=False)
+    definition = define(container("api", SERVE, **after("setup", "SUCCESS")), setup)
+    failing, heard = new_task(tmp_path, definition)
+    async with running(failing) as run:
+        await run
+    assert run.result() == "setup did not become SUCCESS"
+    assert order(tmp_path) == []
+    assert "task1/api does not start: setup did not become SUCCESS" in heard.events
+
+    (tmp_path / "ready").touch()
+    task, _ = new_task(tmp_path, definition)
+    async with running(task):
+        await until(lambda: order(tmp_path) == ["setup", "api begins"])
+
+
+async def test_complete_is_the_end_however_it_ended(tmp_path: Path) -> None:
+    definition = define(
+        container("api", SERVE, **after("setup", "COMPLETE")), container("setup", "exit 1", essential=False)
+    )
+    task, _ = new_task(tmp_path, definition)
+    async with running(task):
+        await until(lambda: order(tmp_path) == ["api begins"])
+
+
+async def test_a_dependency_that_is_not_healthy_in_time_stops_the_task(tmp_path: Path) -> None:
+    sidecar = container("sidecar", SERVE, **probe("exit 1"), startTimeout=2)
+    definition = define(container("api", SERVE, **after("sidecar", "HEALTHY")), sidecar, interval=5)
+    task, _ = new_task(tmp_path, definition)
+    async with running(task) as run:
+        await run
+    assert run.result() == "sidecar did not become HEALTHY within 2 s (startTimeout)"
+    assert order(tmp_path) == ["sidecar begins", "sidecar ends"]
+
+
+async def test_an_essential_container_that_becomes_unhealthy_has_its_task_stopped(tmp_path: Path) -> None:
+    definition = define(container("api", SERVE, **probe("test ! -e ill || { echo feverish; exit 1; }")))
+    task, heard = new_task(tmp_path, definition)
+    async with running(task) as run:
+        await asyncio.wait_for(task.steady.wait(), 20)
+        (tmp_path / "ill").touch()
+        await run
+    assert run.result() == "essential container api is unhealthy"
+    assert "task1/api is UNHEALTHY: feverish" in heard.events
+    assert order(tmp_path) == ["api begins", "api ends"]
+
+
+async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_path: Path) -> None:
+    definition = define(
+        container("api", SERVE),
+        container("sidecar", SERVE, restartPolicy={"enabled": True, "restartAttemptPeriod": 60}),
+    )
+    task, heard = new_task(tmp_path, definition)
+    async with running(task):
+        await until(lambda: len(order(tmp_path)) == 2)
+        await asyncio.sleep(QUICK.restart_attempt_period + 0.05)
+        first = task.containers["sidecar"].pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: order(tmp_path).count("sidecar begins") == 2)
+        assert task.containers["sidecar"].pid != first
+        assert not task.stopping.is_set()
+    assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
+
+
+async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) -> None:
+    policy = {"enabled": True, "restartAttemptPeriod": 60}
+    task, heard = new_task(tmp_path, define(container("sidecar", "exit 1", restartPolicy=policy)))
+    async with running(task) as run:
+        await run
+    assert "restartPolicy wants 0.2 s (on ECS 60 s)" in run.result()
+    assert len(heard.events) == 1
+
+
+async def test_an_ignored_exit_code_is_not_restarted(tmp_path: Path) -> None:
+    policy = {"enabled": True, "ignoredExitCodes": [2], "restartAttemptPeriod": 60}
+    task, _ = new_task(tmp_path, define(container("sidecar", "sleep 0.3; exit 2", restartPolicy=policy)))
+    async with running(task) as run:
+        await run
+    assert run.result() == "essential container sidecar exited with 2, which restartPolicy ignores"
+
+
+async def test_a_command_that_does_not_exist_stops_the_task_with_its_name(tmp_path: Path) -> None:
+    definition = define({"name": "api", "image": "test", "command": ["/no/such/program"]}, container("sidecar", SERVE))
+    task, _ = new_task(tmp_path, definition)
+    async with running(task) as run:
+        await run
+    assert run.result() == "essential container api cannot be started: /no/such/program: No such file or directory"
+
+
+async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
+    task, _ = new_task(tmp_path, define(container("api", "sleep 60 & echo $! >child; exit 0")))
+    async with running(task) as run:
+        await run
+    child = int((tmp_path / "child").read_text())
+    await until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_all_that_a_container_wrote_is_heard(tmp_path: Path) -> None:
+    task, heard = new_task(tmp_path, define(container("api", "seq 1 5000; echo last >&2")))
+    async with running(task) as run:
+        await run
+    assert heard.written.split() == [*(str(number).encode() for number in range(1, 5001)), b"last"]
+
+
+async def test_a_kill_ends_an_orderly_stop_at_once(tmp_path: Path) -> None:
+    task, _ = new_task(tmp_path, define(container("api", STUBBORN), stop_timeout=60))
+    async with running(task):
+        await until(lambda: order(tmp_path) == ["api begins"])
+        task.stop("enough")
+        await asyncio.sleep(0.05)
+        task.kill()
+
+
+async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
+    task, _ = new_task(tmp_path, define(container("api", STUBBORN), stop_timeout=60))
+    run = asyncio.create_task(task.run())
+    await until(lambda: order(tmp_path) == ["api begins"])
+    pid = task.containers["api"].pid
+    assert pid is not None
+    run.cancel()
+    await asyncio.wait([run])
+    assert run.cancelled()
+    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_first_of_returns_at_an_event_or_at_its_timeout() -> None:
+    one, other = asyncio.Event(), asyncio.Event()
+    await first_of(one, other, timeout=0.01)
+    other.set()
+    await asyncio.wait_for(first_of(one, other), 5)
