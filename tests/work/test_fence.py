@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from datetime import UTC, date, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -141,6 +142,23 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         assert await token_of_live(store) == 2
         with pytest.raises(StaleTerm):
             await write(frozen, 1)
+
+
+async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """A large batch takes many packets; the server has read the first of them and waits for the rest."""
+    await store.take_up("lease", 1, "one")
+    frozen = await asyncpg.connect(migrated)
+    try:
+        await frozen.execute("begin")
+        assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "500", "60000")
+        insides: Any = frozen
+        insides._transport.write(b"B" + (1_000_000).to_bytes(4) + b"the beginning of a Bind message")
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+    finally:
+        frozen.terminate()
 
 
 async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(
