@@ -79,8 +79,14 @@ class Jobs:
         return rows
 
     def _days(self, job: JobName, session: Session) -> list[Session]:
-        """The sessions that the run of this session looks after, oldest first; the same whenever it is run."""
-        return last_sessions(self._calendar, session, self._look_back) if job == "reconstruction" else [session]
+        """The sessions that the run looks after, oldest first: its own, and earlier ones still in the look-back.
+
+        The look-back ends now, not at that session: catching up does not reach further back than it says.
+        """
+        if job != "reconstruction":
+            return [session]
+        in_look_back = last_sessions(self._calendar, self._calendar.last_closed(self._now()), self._look_back)
+        return [day for day in in_look_back if day.date < session.date] + [session]
 
     def _origin(self, job: JobName, session: Session) -> Origin:
         """What a new row is marked as: only one made before its snapshot is due was captured at the close."""

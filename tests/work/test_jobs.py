@@ -208,11 +208,22 @@ async def test_reconstruction_fills_the_gaps_of_the_look_back_and_changes_nothin
     await desk.jobs.run("eod", session(FRIDAY), term)
     friday = await rows(store)
     desk.closes[FRIDAY] = {"A": "99"}
+    desk.clock.time = session(TUESDAY).close
     await desk.jobs.run("reconstruction", session(TUESDAY), term)
     assert [row.date for row in await rows(store)] == [FRIDAY, MONDAY, TUESDAY]
     assert (await rows(store))[:1] == friday
     assert [row.origin for row in await rows(store)] == ["captured", "reconstructed", "reconstructed"]
     assert [(row.date, row.value) for row in await rows(store, 2)] == [(MONDAY, Decimal(30)), (TUESDAY, Decimal(32))]
+
+
+async def test_reconstruction_that_is_caught_up_reaches_no_further_back_than_the_look_back(
+    store: Store, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    closes: dict[date, Mapping[str, str]] = {day: {"A": "1"} for day in (FRIDAY, MONDAY, TUESDAY)}
+    desk = Desk(store, closes, session(TUESDAY).close, look_back=2)
+    await desk.jobs.run("reconstruction", session(MONDAY), term)
+    assert [row.date for row in await rows(store)] == [MONDAY]
 
 
 async def test_reconstruction_asks_only_for_closes_that_are_missing(
