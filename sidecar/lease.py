@@ -17,6 +17,8 @@ from sidecar.protocol import Call, Kind, Outcome, Reason, Reply, State, Term, Ti
 
 YIELD = 1.0
 """For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
+ECHO = 0.005
+"""How long, in seconds, a leader puts off looking at a change of its key: most are its own, its client comes first."""
 
 
 class Lease:
@@ -26,7 +28,7 @@ class Lease:
         instance_id: this candidate's name, the value of the key while it holds the lease.
         timings: see `Timings`.
         now: the time of the process's start: a predecessor of the same id may have a call under way until
-            `now + call_limit`.
+            `now + call_limit`, and its client may act on its word until `now + grant_ttl`.
         uniform: `random.uniform`; spreads retries and the rush at an expiry.
         require_client: campaign only while a client asks.
     """
@@ -47,7 +49,7 @@ class Lease:
 
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
-        self._granted_until = -inf  # the client may act on our word until then
+        self._granted_until = now + timings.grant_ttl  # a client may act on our word until then, or a predecessor's
         self._asked_until = -inf
         self._holds = 0
         self._resigns = 0
@@ -133,11 +135,14 @@ class Lease:
         """Something happened to the key: look at it at once."""
         if self._in_flight is not None:
             self._noticed = True
-        elif self._term is not None or not self._unproven():
+        elif self._term is not None:
+            self._hurry(now + ECHO)
+        elif not self._unproven():
             self._hurry(now)
 
     def replied(self, call: Call, reply: Reply, now: float) -> None:
         """`call` was answered."""
+        self.tick(now)  # an answer that is late does not revive what has run out
         self._in_flight = None
         self._connected = True
         again = (
@@ -181,6 +186,8 @@ class Lease:
         if self._in_flight is not None or now < self._due:
             return None
         if self._leaving is not None:
+            if now < self._granted_until:
+                return None
             call = self._call(Kind.RELEASE, now, self._leaving)
         elif self._term is not None:
             if self._drain_until is not None:
@@ -217,7 +224,9 @@ class Lease:
         if self._drain_until is not None:
             times.append(self._drain_until)
         if self._in_flight is None:
-            if self._leaving is not None or self._campaigns(now) or (self._term and self._drain_until is None):
+            if self._leaving is not None:
+                times.append(max(self._due, self._granted_until))
+            elif self._campaigns(now) or (self._term and self._drain_until is None):
                 times.append(self._due)
             elif self._late_acquire_until is not None:
                 times.append(max(self._due, self._late_acquire_until))
@@ -296,7 +305,7 @@ class Lease:
         if reply.outcome is Outcome.ADOPTED and call.sent_at < self._late_release_until:
             self._late_acquire_until = now
             self._due = self._late_release_until  # a release of this very term may still execute: ask again after it
-        elif self._campaigns(now) and now >= self._yield_until:
+        elif self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat
             self._tell(leads=True, token=term.token, reason=reply.outcome)
@@ -345,8 +354,8 @@ class Lease:
     def _pause(self) -> float:
         return self.timings.retry * self._uniform(0.75, 1.25)
 
-    def _hurry(self, now: float) -> None:
-        self._due = min(self._due, now)
+    def _hurry(self, due: float) -> None:
+        self._due = min(self._due, due)
 
     def _call(self, kind: Kind, now: float, term: Term | None = None) -> Call:
         give_up_at = now + self.timings.call_limit

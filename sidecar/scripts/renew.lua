@@ -11,6 +11,6 @@ if not ours() or last ~= token then
 end
 
 local left = redis.call('PTTL', key)
-if left < tonumber(ARGV[6]) then redis.call('PEXPIRE', key, ttl) end -- -1: somebody removed the TTL
+if left < tonumber(ARGV[6]) or left > ttl then redis.call('PEXPIRE', key, ttl) end -- somebody removed or raised the TTL
 vouch()
 return answer('renewed')

@@ -1,0 +1,401 @@
+"""The laws of one lease, each by its shortest story. `test_lease_laws.py` tells all the others."""
+
+from math import inf
+
+import pytest
+
+from sidecar.lease import ECHO, YIELD, Lease
+from sidecar.protocol import Call, Kind, Outcome, Reply, State, Timings
+from tests.sidecar.redis_model import RedisModel
+
+T = Timings()
+BELIEVED = T.ttl - T.margin
+
+
+def fresh_lease(now: float = 0.0, *, require_client: bool = True) -> Lease:
+    return Lease("a", T, now=now, uniform=lambda low, high: (low + high) / 2, require_client=require_client)
+
+
+def due(lease: Lease, now: float, kind: Kind) -> Call:
+    call = lease.next_call(now)
+    assert call is not None
+    assert call.kind is kind
+    return call
+
+
+def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str | None = "a", token: int = 1) -> None:
+    lease.replied(call, Reply(outcome, holder, token, ttl=T.ttl if holder else None), now)
+
+
+def leading(now: float, *, waits: bool = True) -> Lease:
+    """A lease that was acquired at `now`, and whose client was told so; it has asked again and waits, or is silent."""
+    lease = fresh_lease()
+    lease.asked(now)
+    if waits:
+        lease.hold()
+    answer(lease, due(lease, now, Kind.ACQUIRE), now, Outcome.ACQUIRED)
+    assert lease.grant(now, now) == T.grant_ttl
+    return lease
+
+
+def test_a_term_is_counted_from_before_the_call_was_sent() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 101.5, Outcome.ACQUIRED)
+    assert lease.leads(100 + BELIEVED - 0.001)
+    assert not lease.leads(100 + BELIEVED)
+
+
+def test_each_attempt_has_its_own_anchor() -> None:
+    lease = leading(100)
+    lost = due(lease, 110, Kind.RENEW)
+    lease.failed(lost, 112, delivered=True)
+    assert lease.wake_at(112) == pytest.approx(112 + T.retry)
+    retry_at = lease.wake_at(112)
+    retry = due(lease, retry_at, Kind.RENEW)
+    answer(lease, retry, retry_at + 1, Outcome.RENEWED)
+    assert lease.remaining(retry_at) == pytest.approx(BELIEVED)
+
+
+def test_failures_never_prolong_a_term_and_are_retried_until_its_end() -> None:
+    lease = leading(100)
+    now, calls = 110.0, 0
+    while lease.leads(now):
+        if call := lease.next_call(now):
+            calls += 1
+            assert call.give_up_at <= 100 + BELIEVED
+            lease.failed(call, now := min(now + T.call_limit, call.give_up_at), delivered=True)
+        now = min(lease.wake_at(now), 100 + BELIEVED) if lease.leads(now) else now
+    assert now == pytest.approx(100 + BELIEVED)
+    assert calls >= 4
+
+
+def test_a_renewal_that_is_answered_after_the_deadline_does_not_revive_the_term() -> None:
+    lease = leading(100)
+    call = due(lease, 110, Kind.RENEW)
+    end = 100 + BELIEVED
+    assert not lease.leads(end)
+    answer(lease, call, end, Outcome.RENEWED)
+    assert not lease.leads(end)
+    assert [transition.reason for transition in lease.transitions()] == ["acquired", "deadline"]
+
+
+def test_an_acquire_that_is_answered_after_its_own_deadline_begins_no_term() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.asked(130)
+    answer(lease, call, 130, Outcome.ACQUIRED)
+    assert not lease.leads(130)
+    assert lease.transitions() == []
+
+
+def test_an_answer_for_a_term_that_ended_meanwhile_changes_nothing() -> None:
+    lease = leading(100)
+    call = due(lease, 110, Kind.RENEW)
+    lease.resigned(110.1)
+    answer(lease, call, 110.2, Outcome.RENEWED)
+    assert not lease.leads(110.2)
+    due(lease, 110.2, Kind.RELEASE)
+
+
+def test_a_held_answers_grant_counts_from_the_requests_arrival() -> None:
+    lease = leading(100)
+    assert lease.grant(101, 103) == pytest.approx(T.grant_ttl)
+    assert lease.grant(101, 101 + T.grant_ttl) is None, "an answer was born expired"
+
+
+def test_a_grant_to_a_request_older_than_the_term_counts_from_the_terms_beginning() -> None:
+    lease = leading(100)
+    assert lease.grant(90, 100) == pytest.approx(10 + T.grant_ttl)
+
+
+def test_a_grant_never_reaches_past_the_term() -> None:
+    lease = leading(100)
+    late = 100 + BELIEVED - 1
+    assert lease.grant(late, late) == pytest.approx(1)
+
+
+def test_a_silent_clients_lease_is_released_when_its_last_grant_has_run_out() -> None:
+    lease = leading(100, waits=False)
+    assert lease.wake_at(100) == 100 + T.grant_ttl
+    assert lease.next_call(100 + T.grant_ttl - 0.001) is None
+    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+    assert [transition.reason for transition in lease.transitions()] == ["acquired", "client_silent"]
+
+
+def test_a_resign_releases_at_once_and_yields_for_a_second() -> None:
+    lease = leading(100)
+    lease.resigned(101)
+    answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
+    lease.asked(101.02)
+    answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.VACANT, holder=None)
+    assert lease.wake_at(101.03) == 101 + YIELD
+    answer(lease, due(lease, 101 + YIELD, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
+    assert lease.leads(102.1)
+
+
+def test_a_candidate_that_resigned_campaigns_again_once_another_has_held_the_lease() -> None:
+    lease = leading(100)
+    lease.resigned(101)
+    answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
+    lease.asked(101.02)
+    answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.HELD, holder="b")
+    lease.noticed(101.2)  # its release
+    due(lease, 101.2, Kind.ACQUIRE)
+
+
+def test_an_acquire_that_succeeds_after_the_demand_is_gone_is_released_at_once() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.resigned(100.1)
+    answer(lease, call, 100.2, Outcome.ACQUIRED)
+    assert not lease.leads(100.2)
+    assert due(lease, 100.2, Kind.RELEASE).token == 1
+
+
+def test_a_term_that_nobody_was_told_of_is_released_when_the_demand_ends() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.wake_at(100) == 100 + T.demand
+    due(lease, 100 + T.demand, Kind.RELEASE)
+
+
+def test_nothing_is_called_without_demand() -> None:
+    lease = fresh_lease()
+    assert (lease.next_call(50), lease.wake_at(50)) == (None, inf)
+    assert lease.view(50).state is State.WAITING
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
+    assert (lease.next_call(100 + T.demand), lease.wake_at(100 + T.demand)) == (None, inf)
+
+
+def test_without_require_client_it_campaigns_for_nobody_and_keeps_what_it_has() -> None:
+    lease = fresh_lease(require_client=False)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    answer(lease, due(lease, 110, Kind.RENEW), 110, Outcome.RENEWED)
+    assert lease.leads(134)
+
+
+def test_a_held_request_is_demand_until_its_client_resigns() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    ticket = lease.hold()
+    assert lease.view(100 + 3 * T.demand).state is not State.WAITING
+    lease.resigned(150)
+    assert lease.view(150).state is State.WAITING
+    lease.unhold(ticket, 151, answered=True)
+    assert lease.view(151).state is State.WAITING
+
+
+def test_a_held_request_whose_client_went_away_leaves_no_demand_behind() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    ticket = lease.hold()
+    lease.unhold(ticket, 150, answered=False)
+    assert lease.view(150).state is State.WAITING
+
+
+def test_a_notice_while_a_call_is_in_flight_is_not_lost() -> None:
+    lease = leading(100)
+    call = due(lease, 110, Kind.RENEW)
+    lease.noticed(110.01)
+    answer(lease, call, 110.02, Outcome.RENEWED)
+    assert lease.wake_at(110.02) == pytest.approx(110.02 + ECHO)
+    due(lease, 110.02 + ECHO, Kind.RENEW)
+
+
+def test_a_follower_looks_at_once_after_a_notice_that_came_while_it_looked() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.noticed(100.01)
+    answer(lease, call, 100.02, Outcome.HELD, holder="b")
+    due(lease, 100.02, Kind.ACQUIRE)
+
+
+def test_a_follower_wakes_at_the_holders_expiry_jittered_by_milliseconds() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.HELD, "b", 1, ttl=4.0), 100)
+    assert 104 < lease.wake_at(100) < 104.005
+
+
+def test_a_follower_looks_once_a_heartbeat_at_a_key_that_lives_longer_or_for_ever() -> None:
+    for ttl in (3600.0, None):
+        lease = fresh_lease()
+        lease.asked(100)
+        lease.hold()
+        lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.DISABLED, "DISABLED", 1, ttl), 100)
+        assert lease.view(100).state is State.DISABLED
+        assert T.heartbeat * 0.9 <= lease.wake_at(110 - T.heartbeat) - 100 <= T.heartbeat
+
+
+def test_the_failover_guards_end_is_when_a_guarded_candidate_calls_again() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.replied(due(lease, 100, Kind.ACQUIRE), Reply(Outcome.GUARDED, None, 1, None, wait=7.0), 100)
+    assert lease.view(100).state is State.GUARDED
+    assert 107 < lease.wake_at(100) < 107.005
+
+
+def test_a_lost_answer_to_an_acquire_leads_to_the_same_term() -> None:
+    redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
+    lease.asked(100)
+    lost = due(lease, 100, Kind.ACQUIRE)
+    redis.execute(lost, "a", 100.1)
+    lease.failed(lost, 102, delivered=True)
+    again = lease.wake_at(102)
+    call = due(lease, again, Kind.ACQUIRE)
+    lease.replied(call, redis.execute(call, "a", again), again)
+    assert (lease.view(again).token, redis.token) == (1, 1)
+
+
+def test_an_acquire_that_may_have_executed_unseen_is_looked_after_when_the_demand_has_gone() -> None:
+    redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
+    lease.asked(100)
+    lost = due(lease, 100, Kind.ACQUIRE)
+    lease.failed(lost, 101, delivered=True)
+    lease.resigned(101)
+    redis.execute(lost, "a", 101.9)
+    look = due(lease, lease.wake_at(101), Kind.LOOK)
+    assert look.sent_at >= lost.give_up_at
+    lease.replied(look, redis.execute(look, "a", look.sent_at), look.sent_at)
+    release = due(lease, look.sent_at, Kind.RELEASE)
+    assert redis.execute(release, "a", look.sent_at).outcome is Outcome.RELEASED
+
+
+def test_a_release_that_may_still_execute_delays_belief_in_the_term_it_would_delete() -> None:
+    lease = leading(100)
+    lease.resigned(124)
+    lost = due(lease, 124, Kind.RELEASE)
+    lease.failed(lost, 126, delivered=True)
+    lost = due(lease, 129, Kind.RELEASE)
+    lease.failed(lost, 129.1, delivered=True)
+    lease.asked(130)  # the key has expired, as far as we know; but a renewal of ours may have been executed unseen
+    answer(lease, due(lease, 130, Kind.ACQUIRE), 130.1, Outcome.ADOPTED)
+    assert not lease.leads(130.1)
+    assert lease.wake_at(130.1) == lost.give_up_at
+    answer(lease, due(lease, lost.give_up_at, Kind.ACQUIRE), 131.1, Outcome.ADOPTED)
+    assert lease.leads(131.1)
+
+
+def test_a_restarted_sidecar_does_not_believe_a_term_that_its_predecessors_release_may_delete() -> None:
+    lease = fresh_lease(now=200)
+    lease.asked(200)
+    answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ADOPTED)
+    assert not lease.leads(200.1)
+    lease.noticed(200.2)  # our own write
+    assert lease.wake_at(200.2) == 200 + T.call_limit
+    answer(lease, due(lease, 200 + T.call_limit, Kind.ACQUIRE), 202.1, Outcome.ADOPTED)
+    assert lease.leads(202.1)
+
+
+def test_a_restarted_sidecar_keeps_the_key_while_its_predecessors_client_may_believe() -> None:
+    lease = fresh_lease(now=200)
+    lease.asked(200)
+    answer(lease, due(lease, 200, Kind.ACQUIRE), 200, Outcome.ADOPTED)
+    lease.drain(200.1)
+    answer(lease, due(lease, 200 + T.call_limit, Kind.LOOK), 202, Outcome.SUPERSEDED)
+    assert lease.next_call(204.9) is None
+    assert lease.wake_at(204.9) == 200 + T.grant_ttl
+    due(lease, 200 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_a_late_answer_is_repeated_at_once_and_then_with_pauses() -> None:
+    lease = leading(100)
+    answer(lease, due(lease, 110, Kind.RENEW), 110.1, Outcome.LATE, holder=None)
+    assert lease.leads(110.1)
+    answer(lease, due(lease, 110.1, Kind.RENEW), 110.2, Outcome.LATE, holder=None)
+    assert lease.next_call(110.2) is None
+    assert lease.wake_at(110.2) == pytest.approx(110.2 + T.retry)
+
+
+def test_what_too_few_replicas_have_is_not_believed_and_is_given_up_when_the_demand_ends() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 101, Outcome.UNCONFIRMED)
+    assert not lease.leads(101)
+    lease.resigned(101)
+    answer(lease, due(lease, lease.wake_at(101), Kind.LOOK), 102.1, Outcome.SUPERSEDED)
+    due(lease, lease.wake_at(102.1), Kind.RELEASE)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "holder"),
+    [
+        (Outcome.HELD, "b"),
+        (Outcome.DISABLED, "DISABLED"),
+        (Outcome.VACANT, None),
+        (Outcome.SUPERSEDED, "a"),
+        (Outcome.WRONG_TYPE, None),
+        (Outcome.BAD_FENCE, None),
+    ],
+)
+def test_a_renewal_that_does_not_find_our_term_ends_it(outcome: Outcome, holder: str | None) -> None:
+    lease = leading(100)
+    before = lease.view(110).version
+    answer(lease, due(lease, 110, Kind.RENEW), 110, outcome, holder=holder)
+    assert not lease.leads(110)
+    assert lease.grant(110, 110) is None
+    assert lease.view(110).version != before
+    assert lease.transitions()[-1].reason == outcome
+
+
+def test_drain_waits_for_the_last_grant_then_releases_and_is_done() -> None:
+    redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.replied(call, redis.execute(call, "a", 100), 100)
+    lease.grant(103, 103)
+    lease.drain(104)
+    assert (lease.view(104).state, lease.leads(104), lease.grant(104, 104)) == (State.DRAINING, False, None)
+    assert (lease.next_call(104), lease.drained(104)) == (None, False)
+    assert lease.wake_at(104) == 103 + T.grant_ttl
+    call = due(lease, 103 + T.grant_ttl, Kind.RELEASE)
+    lease.replied(call, redis.execute(call, "a", 108), 108)
+    assert lease.drained(108)
+    assert redis.holder is None
+
+
+def test_drain_ends_at_a_resign_without_waiting_for_the_grant() -> None:
+    lease = leading(100)
+    lease.drain(101)
+    lease.resigned(101.1)
+    answer(lease, due(lease, 101.1, Kind.RELEASE), 101.2, Outcome.RELEASED, holder=None)
+    assert lease.drained(101.2)
+
+
+def test_drain_ends_within_its_bound_though_redis_is_silent() -> None:
+    lease = leading(100)
+    lease.drain(101)
+    now = 101.0
+    while not lease.drained(now):
+        if call := lease.next_call(now):
+            lease.failed(call, now := now + T.call_limit, delivered=True)
+        else:
+            now = lease.wake_at(now)
+    assert now <= 101 + T.grant_ttl + 4 * T.call_limit
+
+
+def test_versions_differ_after_every_change_and_after_every_resign() -> None:
+    lease = fresh_lease()
+    versions = [lease.view(99).version]
+    lease.asked(100)
+    versions.append(lease.view(100).version)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
+    versions.append(lease.view(100).version)
+    lease.noticed(101)
+    answer(lease, due(lease, 101, Kind.ACQUIRE), 101, Outcome.HELD, holder="c")
+    versions.append(lease.view(101).version)
+    lease.noticed(102)
+    lease.failed(due(lease, 102, Kind.ACQUIRE), 102, delivered=False)
+    versions.append(lease.view(102).version)
+    lease.resigned(103)
+    versions.append(lease.view(103).version)
+    lease.resigned(104)
+    versions.append(lease.view(104).version)
+    assert len(set(versions)) == len(versions)
+    assert lease.view(104).version == versions[-1]
