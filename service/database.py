@@ -22,6 +22,8 @@ def store_errors() -> Iterator[None]:
     """Raise `StoreError` for what asyncpg and the network raise."""
     try:
         yield
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
+        raise StoreError(f"database: {error.args[0]}; bring it up to date with python -m service migrate") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {error.args[0] if error.args else type(error).__name__}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

@@ -120,3 +120,9 @@ async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Sto
     assert await store.holdings(DAY) == first
     assert len(first) == len(SAMPLES)
     assert UUID("11111111-1111-4111-8111-111111111111") in first
+
+
+async def test_a_database_without_the_tables_says_what_to_do(database_url: str) -> None:
+    async with await Store.connect(database_url) as store:
+        with pytest.raises(StoreError, match=r'"portfolio" does not exist; .*python -m service migrate'):
+            await load_samples(store)
