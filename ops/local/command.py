@@ -18,12 +18,19 @@ from ops.local.settings import RunSettings, UsageError
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in range(3, 10)))
 
+USAGE = """usage: python -m ops.local
+In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run, REDIS_URL and DATABASE_URL for servers of your own,
+and any variable that task-definition.json gives a container, TRACKER_INTERVAL=5 for one."""
+
 FORCE_AFTER = 0.5
 """Seconds after the first signal from which on another one forces: `make` and `timeout` may send one twice."""
 
 
 def main() -> int:
     """Run; returns the exit status: 0 after Ctrl-C, 2 when it cannot start as asked."""
+    if sys.argv[1:]:
+        print(USAGE, file=sys.stderr)
+        return 2
     try:
         settings = RunSettings.read(os.environ, ROOT)
         definition = read(ROOT / "task-definition.json")

@@ -58,10 +58,11 @@ def break_it(
     lease, leader = next(((lease, task) for lease, task in leads.items() if task), ("", tasks[0].label))
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label
+    others = "another task leads within the grant time, and " if len(tasks) > 1 else ""
     api, sidecar = task.pids.get("api"), task.pids.get("sidecar")
     lines = [
         (f"kill -9 {sidecar}", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
-        (f"kill -9 {api}", "the API beside it: another task leads within the grant time, and a new task is started"),
+        (f"kill -9 {api}", f"the API beside it: {others}a new task is started"),
     ]
     if redis is not None:
         key = keys.get(lease) or next(iter(keys.values()))

@@ -69,7 +69,7 @@ async def running(
             cwd=folder,
             env=dict(environment),
             start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
-            preexec_fn=_DIE_WITH_RUNNER,
+            preexec_fn=die_with_us(signal.SIGKILL),
         )
     except BaseException:
         os.close(read_end)
@@ -98,19 +98,19 @@ async def _read(read_end: int, output: Callable[[bytes], None]) -> None:
         transport.close()
 
 
-def _die_with_runner() -> Callable[[], None] | None:
-    """What a child runs before its program: it is killed when the thread that started it, the main one, dies."""
+def die_with_us(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child runs before its program, so that it gets this signal when the thread that started it dies.
+
+    A thread other than the main one is therefore the wrong one to start a child from.
+    """
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)
-    pr_set_pdeathsig, runner = 1, os.getpid()
+    pr_set_pdeathsig, parent = 1, os.getpid()
 
     def before_exec() -> None:
-        libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != runner:  # it died before the call above
+        libc.prctl(pr_set_pdeathsig, number)
+        if os.getppid() != parent:  # it died before the call above
             os._exit(1)
 
     return before_exec
-
-
-_DIE_WITH_RUNNER = _die_with_runner()

@@ -38,8 +38,14 @@ class Slot:
                     task.cancel()
             if stopping.is_set():
                 return
-            delay = FIRST_DELAY if self.task.steady.is_set() else min(delay * 2, LONGEST_DELAY)
-            self._console.event(self.label, f"has stopped; ECS starts a new task, here in {delay:g} s")
+            if self.task.steady.is_set():
+                delay, logs = FIRST_DELAY, ""
+            else:
+                delay, logs = (
+                    min(delay * 2, LONGEST_DELAY),
+                    f" (it was never healthy: {self._console.log_path(f'{self.label}/*')})",
+                )
+            self._console.event(self.label, f"has stopped; ECS starts a new task, here in {delay:g} s{logs}")
             await first_of(stopping, timeout=delay)
             if not stopping.is_set():
                 self.task = self._new_task(self.label)

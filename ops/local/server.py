@@ -1,0 +1,148 @@
+"""A server as a child process: started, paused, killed, and never left behind."""
+
+import asyncio
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+from ops.local.processes import die_with_us
+
+
+class ServerError(Exception):
+    """A server could not be found or started; the text is one line for the user."""
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A server process with its folder, log and port; `start` again after `kill` brings it up on the same port."""
+
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.log = folder / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._logged_before = 0
+
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """Whether the server answers."""
+        raise NotImplementedError
+
+    @property
+    def user(self) -> int | None:
+        """The numeric user to run as, or None for ours."""
+        return None
+
+    def start(self, *, wait: float = 30.0) -> Self:
+        """Start the process and return once it answers.
+
+        Raises:
+            ServerError: it exited, or did not answer within `wait` seconds.
+            OSError: its folder cannot be written.
+        """
+        self.prepare()
+        self._launch()
+        deadline = time.monotonic() + wait
+        while not self._up(deadline):
+            time.sleep(0.02)
+        return self
+
+    async def start_beside(self, *, wait: float = 30.0) -> Self:
+        """`start` for an event loop, which it does not hold up; a cancelled start leaves no process behind."""
+        preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
+        try:
+            await asyncio.shield(preparing)
+        finally:
+            await asyncio.wait([preparing])  # a thread cannot be cancelled: its files are removed once it has ended
+        self._launch()  # not in that thread: a child dies with the *thread* that started it
+        try:
+            deadline = time.monotonic() + wait
+            while not self._up(deadline):  # noqa: ASYNC110 - another process tells no event of ours
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        return self
+
+    def prepare(self) -> None:
+        """Make what the server needs before its first start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _launch(self) -> None:
+        with self.log.open("ab") as log:
+            self._logged_before = log.tell()
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                user=self.user,
+                start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
+                preexec_fn=die_with_us(signal.SIGINT),  # noqa: PLW1509 - it makes one system call, and takes no lock
+            )
+
+    def _up(self, deadline: float) -> bool:
+        if self.ready():
+            return True
+        if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+            self.kill()
+            said = self.log.read_bytes()[self._logged_before :].decode(errors="replace").strip().splitlines() or [
+                "no output"
+            ]
+            reason = next((line for line in reversed(said) if "FATAL" in line), said[-1])
+            raise ServerError(f"{type(self).__name__} did not start on port {self.port}: {reason}")
+        return False
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended (minus the signal that killed it); None while it runs and before it is started."""
+        return None if self.process is None else self.process.poll()
+
+    def stop(self, *, within: float = 10.0) -> None:
+        """End the process politely, by force after `within` seconds; a stopped one is left alone."""
+        if self.process is None:
+            return
+        self.resume()
+        self.process.send_signal(signal.SIGINT)  # Postgres: fast shutdown; Redis: shutdown
+        try:
+            self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.process = None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if (process := self.process) is not None:
+            process.kill()
+            process.wait()
+            self.process = None
+
+    def pause(self) -> None:
+        """SIGSTOP: the port stays open, nothing is answered."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()

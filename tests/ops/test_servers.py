@@ -1,0 +1,93 @@
+"""The servers that `make run` and the tests start."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ops.local import postgres_server
+from ops.local.servers import PostgresServer, RedisServer, ServerError
+
+ROOT = Path(__file__).parents[2]
+
+
+async def test_redis_starts_beside_a_loop_and_starts_again_on_its_port_after_a_kill(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    try:
+        await server.start_beside()
+        assert server.ready()
+        assert server.process is not None
+        server.process.kill()
+        server.process.wait()
+        assert server.exit_code == -signal.SIGKILL
+        port = server.port
+        await server.start_beside()
+        assert (server.port, server.ready()) == (port, True)
+    finally:
+        server.stop()
+
+
+def test_a_server_that_cannot_start_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = RedisServer(tmp_path / "redis", port=listener.getsockname()[1])
+        with pytest.raises(ServerError, match=r"^RedisServer did not start on port \d+: .*$"):
+            server.start(wait=5)
+
+
+def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom ops.local.servers import RedisServer\n"
+        "print(RedisServer(Path(sys.argv[1])).start().process.pid, flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], cwd=ROOT, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        server = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+    deadline = time.monotonic() + 20
+    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Postgres to another user")
+def test_root_s_postgres_runs_as_nobody_from_binaries_that_nobody_else_can_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = postgres_server.postgres_binaries().parent
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    install = postgres_server._copy_install(original, mine)
+    for entry in [mine, *mine.rglob("*")]:
+        if not entry.is_symlink():
+            os.chown(entry, 0, 0)
+            entry.chmod(entry.stat().st_mode & 0o700)
+    monkeypatch.setattr(postgres_server, "postgres_binaries", lambda: install / "bin")
+    server = PostgresServer(tmp_path / "postgres")
+    try:
+        server.start()
+        assert server.process is not None
+        assert psutil.Process(server.process.pid).uids().effective == postgres_server.NOBODY
+        private = server.data.parent
+        assert private.exists()
+    finally:
+        server.stop()
+        shutil.rmtree(mine)
+    assert not private.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has a private folder elsewhere")
+def test_what_a_killed_owner_left_behind_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    killed = PostgresServer(tmp_path / "postgres")
+    killed.start()
+    left = killed.data.parent
+    killed.kill()
+    with PostgresServer(tmp_path / "postgres") as server:
+        assert server.data.parent != left
+        assert not left.exists()
