@@ -53,7 +53,10 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         if not asked_at:
             asked_at.append(time.monotonic())
             stopping.set()
-            console.say(f"{number.name}: stopping as ECS does, each API before its sidecar; once more kills.")
+            after_echo = "\n" if sys.stdin is not None and sys.stdin.isatty() else ""  # the terminal has shown ^C
+            console.say(
+                f"{after_echo}{number.name}: stopping as ECS does, each API before its sidecar; once more kills."
+            )
         elif time.monotonic() - asked_at[0] > FORCE_AFTER:
             console.say("Killing everything.")
             runner.kill()
