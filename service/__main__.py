@@ -79,4 +79,7 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before there was anything to stop
+        sys.exit(130)

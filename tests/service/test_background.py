@@ -55,10 +55,11 @@ async def test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_g
 
     one, other = [await stack.enter_async_context(new_sidecar(name)) for name in ("one", "other")]
     works = {TRACKER_LEASE: fail, SCHEDULER_LEASE: go_on}
-    async with working(one.url, works, pause=FOREVER):
+    async with working(one.url, works, pause=FOREVER) as failing:
         await until(failed)
         async with working(other.url, {TRACKER_LEASE: take}, pause=FOREVER) as background:
             await until(taken)
+            assert failing.leaderships[TRACKER_LEASE].state is None  # it does not even ask
             assert background.leaderships[TRACKER_LEASE].is_leader
             await until(going_on)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
+import psutil
 import pytest
 
 from ops.local.servers import PostgresServer, free_port
@@ -90,7 +92,7 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
         seen["as of"] = await database.fetchval("select max(as_of) from portfolio_live")
         async with service.session.get(service.url + "/healthz") as response:
             seen["healthz"] = response.status
-        seen["stream"] = stream.content.at_eof()
+        seen["stream has ended"] = stream.content.is_eof()
         resigned.set()
         await release.wait()
 
@@ -106,10 +108,13 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
     async with asyncio.timeout(20):
         await resigned.wait()
     service.signal(number)  # once more, out of impatience
-    assert seen == {"as of": seen["as of"], "healthz": 503, "stream": False}
+    assert seen == {"as of": seen["as of"], "healthz": 503, "stream has ended": False}
     release.set()
-    assert await stream.content.read() is not None  # to its clean end
-    assert await service.end() == 0
+    await stream.content.read()  # a stream that was cut would raise
+    while service.running.returncode is None:  # and again, up to the last moment
+        service.signal(number)
+        await asyncio.sleep(0.001)
+    assert service.running.returncode == 0
     assert set(sidecar.resigned) == LEASES
     assert await database.fetchval("select max(as_of) from portfolio_live") == seen["as of"]
     assert service.messages()[-1] == "stopped"
@@ -166,6 +171,42 @@ async def test_work_and_streams_come_back_with_the_database(
     service.signal()
     assert await service.end() == 0
     assert "Traceback" not in service.output()
+
+
+async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
+    session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    async def on_resign(name: str) -> None:
+        pass
+
+    postgres = stack.enter_context(PostgresServer(tmp_path / "postgres", settings=("fsync=off",)))
+    await migrate(postgres.url)
+    sidecar = await stack.enter_async_context(FakeSidecar(on_resign))
+    settings = {"DATABASE_URL": postgres.url, "SHUTDOWN_TIMEOUT": "3", "TRACKER_INTERVAL": "0.1"}
+    leader = Service(tmp_path / "leader.log", session, SIDECAR_URL=sidecar.url, **settings)
+    other = Service(tmp_path / "other.log", session, SIDECAR_URL=NOBODY, **settings)
+    for service in (leader, other):
+        await stack.enter_async_context(service)
+    await eventually(leader.leads)
+
+    assert postgres.process is not None
+    server = psutil.Process(postgres.process.pid)
+    frozen = [server, *server.children()]
+    for process in frozen:
+        process.suspend()
+    try:
+        reading = asyncio.create_task(session.get(f"{other.url}/portfolios/{PORTFOLIO}/live"))
+        began = time.monotonic()
+        for service in (leader, other):
+            service.signal()
+        assert await other.end() == 0
+        assert await leader.end() == ("the work did not end" in leader.output())
+        assert time.monotonic() - began < 10
+        await asyncio.wait((reading,))
+        reading.exception()
+    finally:
+        for process in frozen:
+            process.resume()
 
 
 async def has_value(service: Service) -> bool:
