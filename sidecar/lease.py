@@ -27,8 +27,9 @@ class Lease:
     Args:
         instance_id: this candidate's name, the value of the key while it holds the lease.
         timings: see `Timings`.
-        now: the time of the process's start: a predecessor of the same id may have a call under way until
-            `now + call_limit`, and its client may act on its word until `now + grant_ttl`.
+        boot: another word at every start of the process, without spaces: a predecessor of the same id may have calls
+            under way.
+        now: the time of the process's start: a predecessor's client may act on its word until `now + grant_ttl`.
         uniform: `random.uniform`; spreads retries and the rush at an expiry.
         require_client: campaign only while a client asks.
     """
@@ -38,17 +39,20 @@ class Lease:
         instance_id: str,
         timings: Timings,
         *,
+        boot: str,
         now: float,
         uniform: Callable[[float, float], float],
         require_client: bool = True,
     ) -> None:
         self.instance_id = instance_id
         self.timings = timings
+        self._boot = boot
         self._uniform = uniform
         self._require_client = require_client
 
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
+        self._tenures = 0  # given up so far
         self._granted_until = now + timings.grant_ttl  # a client may act on our word until then, or a predecessor's
         self._asked_until = -inf
         self._holds = 0
@@ -59,7 +63,6 @@ class Lease:
         self._in_flight: Call | None = None
         self._due = now  # when the next call is to be made, if one is wanted
         self._noticed = False  # something changed while a call was in flight
-        self._late_release_until = now + timings.call_limit  # until then a release of ours may still execute
         self._late_acquire_until: float | None = None  # after it: an acquire of ours may have executed unseen
 
         self._outcome: Outcome | None = None
@@ -137,7 +140,7 @@ class Lease:
             self._noticed = True
         elif self._term is not None:
             self._hurry(now + ECHO)
-        elif not self._unproven():
+        elif self._outcome is not Outcome.UNCONFIRMED:  # else we heard our own write, and wait for the replicas
             self._hurry(now)
 
     def replied(self, call: Call, reply: Reply, now: float) -> None:
@@ -145,16 +148,15 @@ class Lease:
         self.tick(now)  # an answer that is late does not revive what has run out
         self._in_flight = None
         self._connected = True
-        again = (
-            reply.outcome is Outcome.LATE and self._outcome is not Outcome.LATE
-        )  # our idea of its clock is mended now
+        late_again = self._outcome is Outcome.LATE
         self._outcome = reply.outcome
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
         if reply.holder not in (None, self.instance_id):
             self._yield_until = -inf  # another one has had it: no need to wait
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
-            self._due = now if again else now + self._pause()
+            mended = reply.outcome is Outcome.LATE and not late_again  # the server's clock is known better now
+            self._due = now if mended else now + self._pause()
             if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
                 self._late_acquire_until = now
         elif call.kind is Kind.ACQUIRE:
@@ -175,8 +177,6 @@ class Lease:
         self._due = now + self._pause()
         if delivered and call.kind is Kind.ACQUIRE:
             self._late_acquire_until = max(self._late_acquire_until or -inf, call.give_up_at)
-        if delivered and call.kind is Kind.RELEASE:
-            self._late_release_until = max(self._late_release_until, call.give_up_at)
 
     # What to do.
 
@@ -289,10 +289,6 @@ class Lease:
             return inf
         return self._granted_until if term.granted else max(self._granted_until, self._asked_until)
 
-    def _unproven(self) -> bool:
-        """Whether the key is ours but may not be believed yet; looking again before its time proves nothing."""
-        return self._outcome in (Outcome.ADOPTED, Outcome.UNCONFIRMED)
-
     def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
         if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
             self._due = now + self._follow(reply)
@@ -301,17 +297,13 @@ class Lease:
             return
         self._settle(call)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        term = Term(reply.token, began=now, lead_until=self._believed_until(call, reply))
-        if reply.outcome is Outcome.ADOPTED and call.sent_at < self._late_release_until:
-            self._late_acquire_until = now
-            self._due = self._late_release_until  # a release of this very term may still execute: ask again after it
-        elif self._campaigns(now) and self._yield_until <= now < term.lead_until:
+        term = Term(reply.token, call.tenure, began=now, lead_until=self._believed_until(call, reply))
+        if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat
             self._tell(leads=True, token=term.token, reason=reply.outcome)
         else:
-            self._leaving = term
-            self._due = now
+            self._give_up(term, now)
 
     def _renew_replied(self, call: Call, reply: Reply, now: float) -> None:
         term = self._term
@@ -332,9 +324,9 @@ class Lease:
             return
         self._leaving = None
         self._settle(call)
-        if call.kind is Kind.LOOK and reply.outcome is Outcome.SUPERSEDED and reply.token is not None:
-            self._leaving = Term(reply.token, began=now, lead_until=self._believed_until(call, reply))
         self._due = max(now, self._yield_until)
+        if call.kind is Kind.LOOK and reply.outcome is Outcome.SUPERSEDED and reply.token is not None:
+            self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
 
     def _settle(self, call: Call) -> None:
         """An answer to a call that was sent after every late acquire tells whether the key is ours."""
@@ -361,13 +353,22 @@ class Lease:
         give_up_at = now + self.timings.call_limit
         if kind is Kind.RENEW and term is not None:
             give_up_at = min(give_up_at, term.lead_until)
-        return Call(kind, now, give_up_at, term.token if term else None)
+        if term is None:
+            return Call(kind, now, give_up_at, tenure=f"{self._boot}-{self._tenures}")
+        return Call(kind, now, give_up_at, term.token, term.tenure)
 
     def _leave(self, reason: Reason, now: float) -> None:
-        self._leaving = self._term
+        term = self._term
         self._end(reason, now)
         if reason is Reason.CLIENT_SILENT:
             self._asked_until = -inf
+        if term is not None:
+            self._give_up(term, now)
+
+    def _give_up(self, term: Term, now: float) -> None:
+        """Delete the key from now on, until an answer comes; whatever is acquired after it is another tenure."""
+        self._leaving = term
+        self._tenures += 1
         self._due = now
 
     def _end(self, reason: str, now: float) -> None:

@@ -111,12 +111,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One attempt in Redis: without effect there after `give_up_at`; `token` names the term of a RENEW or RELEASE."""
+    """One attempt in Redis, without effect there after `give_up_at`.
+
+    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE brings the tenure that its term is to have.
+    """
 
     kind: Kind
     sent_at: float
     give_up_at: float
     token: int | None = None
+    tenure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +132,19 @@ class Reply:
     token: int | None = None
     ttl: float | None = None
     wait: float = 0.0
+    tenure: str = ""
 
 
 @dataclass(slots=True)
 class Term:
-    """A tenure of ours: believed until `lead_until`; `granted` once a client has been told of it."""
+    """A term of ours: believed until `lead_until`; `granted` once a client has been told of it.
+
+    The `tenure` tells two stretches of one term apart (before and after a restart of the sidecar, or a release that
+    was never answered): a call of the earlier one that executes late must not touch the later one.
+    """
 
     token: int
+    tenure: str
     began: float
     lead_until: float
     granted: bool = False

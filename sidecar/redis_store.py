@@ -156,6 +156,7 @@ class RedisStore:
             self._server_clock.at(call.give_up_at),
             int(self._failover_guard),
             "" if call.token is None else call.token,
+            call.tenure,
             int((ttl - self._timings.heartbeat / 2) * 1000),
         )
 
@@ -223,7 +224,7 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
 def _parse(answer: object) -> tuple[Reply, int, str]:
     """A script's answer; shapes are in `scripts/prelude.lua`."""
     try:
-        outcome, token, ttl, server_time, wait, guard, holder = _text(answer).split(" ", 6)
+        outcome, token, tenure, ttl, server_time, wait, guard, holder = _text(answer).split(" ", 7)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -231,6 +232,7 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
             token=int(token) if token.isdigit() else None,
             ttl=left / 1000 if left >= 0 else None,
             wait=int(wait) / 1000,
+            tenure=tenure,
         )
         return reply, int(server_time), guard
     except ValueError as error:

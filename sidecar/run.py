@@ -38,8 +38,9 @@ async def _run(settings: Settings) -> None:
     name = await instance_id(settings.instance_id, settings.metadata_uri)
     timings, connect = settings.timings, connector(settings.redis)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
+    boot = secrets.token_hex(4)
     leases = {
-        lease: Lease(name, timings, now=elapsed(), uniform=uniform, require_client=settings.require_client)
+        lease: Lease(name, timings, boot=boot, now=elapsed(), uniform=uniform, require_client=settings.require_client)
         for lease in settings.keys
     }
     store = RedisStore(
@@ -61,7 +62,7 @@ async def _run(settings: Settings) -> None:
         redis = {"address": settings.redis.place, "guard": store.guard, "eviction_policy": store.eviction_policy}
         return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
 
-    control = Control(candidate, name, timings, boot=secrets.token_hex(4), clock=elapsed, status=status)
+    control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, candidate.drain)

@@ -8,13 +8,16 @@ if holder and holder ~= id then return answer(held_otherwise()) end
 if wait > 0 then return answer('guarded', wait) end
 
 if ours() then
+  if last_tenure ~= tenure then redis.call('HSET', fence, 'tenure', tenure) end
+  last_tenure = tenure
   redis.call('PEXPIRE', key, ttl)
   vouch()
   return answer('adopted')
 end
 
 last = integer(math.max((tonumber(last or '') or 0) + 1, now)) -- INCR alone goes backwards when the server loses data
-redis.call('HSET', fence, 'token', last, 'holder', id) -- before the key: no term without its token
+redis.call('HSET', fence, 'token', last, 'holder', id, 'tenure', tenure) -- before the key: no term without its token
+last_tenure = tenure
 vouch()
 redis.call('SET', key, id, 'PX', ttl)
 holder = id

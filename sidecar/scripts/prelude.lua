@@ -1,29 +1,33 @@
 -- What the three scripts begin with: prelude and script are sent as one text.
 --
 -- KEYS[1]  the lease's key: its holder's id, a plain string with a TTL
--- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), run_id (of the server that last
---          acted on the lease), changed_run_id and changed_at (µs: when another server was first seen)
+-- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), tenure (which stretch of that
+--          term), run_id and replid (of the server that last acted on the lease), changed (the server that was seen
+--          instead) and changed_at (µs: when it was first seen)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
 -- ARGV[3]  deadline in the server's time, µs: after it nothing is done
 -- ARGV[4]  '1' with the failover guard
 -- ARGV[5]  our term's token; '' without a term
+-- ARGV[6]  our term's tenure, or the one that it is to have
 --
 -- Answers one line (a client reads it several times faster than a table), words with a space between them: outcome,
--- token or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard, holder (may be empty).
+-- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard, holder (may be
+-- empty).
 local key, fence = KEYS[1], KEYS[2]
-local id, ttl, deadline, guarding, token = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
+local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+local token, tenure = ARGV[5], ARGV[6]
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) -- below 2^53, exact
 local function integer(number) return string.format('%.0f', number) end -- tostring would give 1.79e+15
 
-local holder, last, last_holder = false, false, false
+local holder, last, last_holder, last_tenure = false, false, false, false
 local guard = guarding and 'on' or 'off'
 
 local function answer(outcome, wait)
   local left = holder and redis.call('PTTL', key) or -2
-  return table.concat({outcome, last or '-', integer(left), integer(now), integer(wait or 0), guard,
+  return table.concat({outcome, last or '-', last_tenure or '-', integer(left), integer(now), integer(wait or 0), guard,
                        holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 
@@ -35,7 +39,7 @@ local function read()
   kind = redis.call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
   holder = redis.call('GET', key)
-  last, last_holder = unpack(redis.call('HMGET', fence, 'token', 'holder'))
+  last, last_holder, last_tenure = unpack(redis.call('HMGET', fence, 'token', 'holder', 'tenure'))
   if last and not (string.match(last, '^%d+$') and tonumber(last) < 2 ^ 53 - 1) then return 'bad_fence' end
 end
 
@@ -45,39 +49,48 @@ local function held_otherwise()
   return string.upper(holder) == 'DISABLED' and 'disabled' or 'held'
 end
 
-local function ours() return holder == id and last_holder == id and last end
+local function ours() return holder == id and last_holder == id and last end -- a term of this id
 
--- This server's run id and its uptime in seconds; nothing without the guard and where a script may not ask.
-local run_id, uptime
+local function our_term() return ours() and last == token and last_tenure == tenure end -- the one that the caller means
+
+-- Which server this is, and for how long: its run id names the process, its replid the stint as a primary (a promotion
+-- makes a new one, so what was can never come back). Nothing without the guard, and where a script may not ask.
+local run_id, replid, uptime, promoted
 local function identify()
-  local info = guarding and redis.pcall('INFO', 'server')
-  if type(info) == 'string' then
-    run_id, uptime = string.match(info, 'run_id:(%w+)'), tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
+  if run_id then return true end
+  local server = guarding and redis.pcall('INFO', 'server')
+  local replication = guarding and redis.pcall('INFO', 'replication')
+  if type(server) == 'string' and type(replication) == 'string' then
+    uptime = tonumber(string.match(server, 'uptime_in_seconds:(%d+)'))
+    run_id = uptime and string.match(server, 'run_id:(%w+)')
+    replid = string.match(replication, 'master_replid:(%w+)') or ''
+    promoted = string.match(string.match(replication, 'master_replid2:(%w+)') or '', '[^0]')
   end
-  if guarding and not (run_id and uptime) then guard = 'unavailable' end
-  return guard == 'on'
+  if guarding and not run_id then guard = 'unavailable' end
+  return run_id
 end
 
 -- The failover guard: for how many ms no new term may start, since a write may have been lost with another server.
 local function guard_wait()
   if not identify() then return 0 end
-  local known, changed, at = unpack(redis.call('HMGET', fence, 'run_id', 'changed_run_id', 'changed_at'))
-  if known == run_id then return 0 end
-  if not known then
+  local run, repl, changed, at = unpack(redis.call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at'))
+  if run == run_id and (repl or replid) == replid then return 0 end
+  if not run and not changed and not promoted then
     return math.max(0, ttl - (uptime - 1) * 1000) -- uptime is the difference of two rounded clocks: up to 1 s too long
   end
-  at = changed == run_id and tonumber(at or '')
+  at = changed == run_id .. replid and tonumber(at or '')
   if not at or at > now then
-    redis.call('HSET', fence, 'changed_run_id', run_id, 'changed_at', integer(now))
+    redis.call('HSET', fence, 'changed', run_id .. replid, 'changed_at', integer(now))
     return ttl
   end
   return math.max(0, math.ceil((at - now) / 1000) + ttl)
 end
 
--- Let this server count as the one that last acted on the lease.
+-- Let this server count as the one that last acted on the lease. Refused when memory is full: then the guard stays shut,
+-- which is safe.
 local function vouch()
-  if (run_id or identify()) and redis.call('HGET', fence, 'run_id') ~= run_id then
-    redis.pcall('HSET', fence, 'run_id', run_id) -- refused when memory is full: the guard then stays shut, which is safe
-    redis.call('HDEL', fence, 'changed_run_id', 'changed_at')
-  end
+  if not identify() then return end
+  local run, repl, changed = unpack(redis.call('HMGET', fence, 'run_id', 'replid', 'changed'))
+  if run ~= run_id or repl ~= replid then redis.pcall('HSET', fence, 'run_id', run_id, 'replid', replid) end
+  if changed then redis.call('HDEL', fence, 'changed', 'changed_at') end
 end

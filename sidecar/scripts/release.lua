@@ -3,7 +3,7 @@
 local problem = read()
 if problem then return answer(problem) end
 
-if not ours() or last ~= token then
+if not our_term() then
   guard_wait() -- so that a change of server is noted
   return answer(held_otherwise())
 end

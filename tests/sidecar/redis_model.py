@@ -16,6 +16,7 @@ class RedisModel:
     expires_at: float = inf
     token: int = 0
     token_holder: str | None = None
+    tenure: str = ""
 
     def now_is(self, now: float) -> None:
         """Expire what has run out."""
@@ -28,16 +29,18 @@ class RedisModel:
         if now > call.give_up_at:
             return Reply(Outcome.LATE)
         ours = self.holder == caller and self.token_holder == caller
+        this_term = ours and (call.token, call.tenure) == (self.token, self.tenure)
         if call.kind is Kind.ACQUIRE and (self.holder is None or self.holder == caller):
             if not ours:
                 self.token, self.token_holder, self.holder = self.token + 1, caller, caller
+            self.tenure = call.tenure
             self.expires_at = now + self.ttl
             return self._reply(Outcome.ADOPTED if ours else Outcome.ACQUIRED, now)
-        if call.kind is Kind.RENEW and ours and call.token == self.token:
+        if call.kind is Kind.RENEW and this_term:
             if not self.ttl - self.heartbeat / 2 <= self.expires_at - now <= self.ttl:
                 self.expires_at = now + self.ttl
             return self._reply(Outcome.RENEWED, now)
-        if call.kind is Kind.RELEASE and ours and call.token == self.token:
+        if call.kind is Kind.RELEASE and this_term:
             self.holder, self.expires_at = None, inf
             return self._reply(Outcome.RELEASED, now)
         if self.holder is None:
@@ -48,4 +51,4 @@ class RedisModel:
 
     def _reply(self, outcome: Outcome, now: float) -> Reply:
         ttl = None if self.expires_at == inf else self.expires_at - now
-        return Reply(outcome, self.holder, self.token or None, ttl)
+        return Reply(outcome, self.holder, self.token or None, ttl, tenure=self.tenure)

@@ -51,7 +51,7 @@ class Candidates(RuleBasedStateMachine):
         def uniform(low: float, high: float) -> float:
             return low + (high - low) * self.spread
 
-        return Lease(name, TIMINGS, now=self.now, uniform=uniform)
+        return Lease(name, TIMINGS, boot=f"{self.now}", now=self.now, uniform=uniform)
 
     # What happens.
 
