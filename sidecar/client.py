@@ -171,19 +171,18 @@ class Leadership:
 
     async def _begin(self) -> tuple[Term, Grant]:
         """Campaign until there is a grant that leaves time to work in."""
+        self._poll.afresh()
         while True:
-            self._poll.afresh()
             answer = await self._poll.next(lambda: inf)
-            while answer is not None and answer.token is None:
-                answer = await self._poll.next(lambda: inf)
             if answer is None or answer.token is None or answer.deadline is None:
                 continue
             grant = self._new_grant()
             grant.extend(answer.deadline)
-            if grant.working_time() > 0:  # else it came too late
+            if grant.working_time() > 0:
                 self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining)
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant
+            self._poll.afresh()  # that one came too late to be of use
 
     async def _prolong(self, term: Term, grant: Grant) -> None:
         """Let each answer prolong the grant; return when the term is over."""

@@ -98,6 +98,10 @@ class FakeSidecar:
         await asyncio.Event().wait()
         raise AssertionError
 
+    async def honest(self, request: web.Request) -> web.StreamResponse:
+        """Where a redirect leads: whoever follows it is told the truth by somebody else."""
+        return web.json_response(self.answer())
+
     def says(self, **changes: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """A behaviour: the true answer, at once, with `changes`."""
 
@@ -112,6 +116,7 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
     sidecar = FakeSidecar()
     app = web.Application()
     app.router.add_get(f"/is-leader/{NAME}", sidecar.asked)
+    app.router.add_get("/an/honest/answer", sidecar.honest)
     app.router.add_post(f"/resign/{NAME}", sidecar.resigned)
     app.router.add_get(f"/leader/{NAME}", sidecar.knocked)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)

@@ -169,7 +169,7 @@ HOSTILE: dict[str, Behaviour] = {
     "HTTP 201": _responds(status=201),
     "HTTP 404": _responds(status=404),
     "HTTP 500": _responds(status=500),
-    "a redirect": _responds(status=307, headers={"Location": "/elsewhere"}),
+    "a redirect": _responds(status=307, headers={"Location": "/an/honest/answer"}),
     "dying in the middle": _dies,
 }
 
@@ -262,6 +262,20 @@ async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: F
         began, asked = time.monotonic(), len(sidecar.polls)
         await asyncio.sleep(1.0)
         assert len(sidecar.polls) - asked <= BURST + RATE * (time.monotonic() - began) + 1
+
+
+async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidecar) -> None:
+    work = Work([])
+    async with campaigning(sidecar.url, work) as lead:
+        await until(lambda: len(sidecar.polls) == 2)
+        sidecar.misbehave = HOSTILE["HTTP 500"](sidecar)
+        await sidecar.follow("task-c")  # ends the request that is held back
+        await until(lambda: len(sidecar.polls) >= 4)
+        sidecar.misbehave = None
+        await until(lambda: lead.holder == "task-c")
+    queries = [query for _, query in sidecar.polls]
+    assert "wait" in queries[2]
+    assert queries[3] == {}
 
 
 async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_often(

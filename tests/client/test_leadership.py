@@ -260,6 +260,8 @@ async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar)
         await until(lambda: len(sidecar.polls) >= asked + 4)
         assert lead.is_leader
         assert sidecar.events == ["begin 1"]
+        assert "wait" in sidecar.polls[asked][1]
+        assert sidecar.polls[asked + 1][1] == {}, "an answer at once is asked for"
 
 
 async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sidecar: FakeSidecar) -> None:
@@ -330,6 +332,7 @@ async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSideca
         await until(lambda: len(sidecar.polls) > 2)
         assert not client.leadership(NAME).is_leader
         assert client.leadership(NAME).state is None
+        assert sidecar.events == [], "there was no term to resign from"
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
