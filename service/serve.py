@@ -20,7 +20,7 @@ from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.market import CALENDARS
 from service.measures import Measures
 from service.prices import PriceSource
-from service.prices.simulated import SimulatedPrices
+from service.prices.sources import price_source
 from service.scheduler import Scheduler
 from service.settings import Settings, SettingsError
 from service.status import BackgroundStatus
@@ -54,7 +54,7 @@ class _Service:
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
         self._calendar = CALENDARS[settings.market_calendar]()
-        self._prices: PriceSource = SimulatedPrices(settings.price_seed, self._calendar, utc_now)
+        self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
         registry = new_registry()
         metrics = HttpMetrics(registry)
         self._measures = Measures(registry)

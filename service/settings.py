@@ -1,7 +1,7 @@
 """The environment, read once and checked before anything starts."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     PlainValidator,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -54,6 +55,25 @@ def _sidecar_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _public_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("not of the form https://HOST")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("not https://, which only this machine's own addresses may do without")
+    return text.rstrip("/")
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
+        raise ValueError("has characters that no key has")
+    return secret
+
+
 def _calendar(text: str) -> str:
     if text not in CALENDARS:
         raise ValueError(f"{text!r} is not one of {', '.join(CALENDARS)}")
@@ -68,6 +88,7 @@ def _address(value: object) -> Address:
     return Address.parse(str(value).strip())
 
 
+Key = Annotated[SecretStr, AfterValidator(_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -83,11 +104,23 @@ class Settings(BaseSettings):
     api_bind: Annotated[Address, NoDecode, PlainValidator(_address)] = Address.parse(DEFAULT)
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
     tracker_interval: Annotated[Seconds, Field(ge=0.1)] = 30.0
-    price_source: Literal["simulated"] = "simulated"
+    price_source: Literal["simulated", "alpaca"] = "simulated"
     price_seed: int = 1
+    apca_api_key_id: Key | None = None
+    apca_api_secret_key: Key | None = None
+    alpaca_feed: Literal["iex", "sip", "delayed_sip"] = "iex"
+    alpaca_data_url: Annotated[str, AfterValidator(_public_url)] = "https://data.alpaca.markets"
     log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"
     shutdown_timeout: Seconds = 20.0
+
+    @model_validator(mode="after")
+    def _has_what_its_price_source_needs(self) -> Self:
+        if self.price_source == "alpaca":
+            for name in ("apca_api_key_id", "apca_api_secret_key"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name.upper()}: missing; PRICE_SOURCE=alpaca needs it")
+        return self
 
 
 def read_settings() -> Settings:
@@ -103,6 +136,8 @@ def read_settings() -> Settings:
 
 
 def _line(found: ErrorDetails) -> str:
+    if not found["loc"]:  # about several of them: the text names the one to mend
+        return found["msg"].removeprefix("Value error, ")
     name = str(found["loc"][0]).upper()
     if found["type"] == "missing":
         return f"{name}: missing"

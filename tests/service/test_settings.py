@@ -9,7 +9,7 @@ from service.settings import read_settings
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
     "DATABASE_URL SIDECAR_URL API_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED LOG_FORMAT LOG_LEVEL"
-    " SHUTDOWN_TIMEOUT"
+    " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL"
 )
 
 
@@ -46,6 +46,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TRACKER_INTERVAL", "inf"),
         ("PRICE_SOURCE", "crystal ball"),
         ("PRICE_SEED", "1.5"),
+        ("APCA_API_KEY_ID", "two topsecret words"),
+        ("APCA_API_SECRET_KEY", "topsecret\nline"),
+        ("ALPACA_FEED", "cnn"),
+        ("ALPACA_DATA_URL", "data.alpaca.markets"),
+        ("ALPACA_DATA_URL", "http://data.alpaca.markets"),
+        ("ALPACA_DATA_URL", "https://me:topsecret@data.alpaca.markets"),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "LOUD"),
         ("SHUTDOWN_TIMEOUT", "0"),
@@ -74,6 +80,17 @@ def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, caps
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["DATABASE_URL", "LOG_FORMAT"]
 
 
+@pytest.mark.parametrize("missing", ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"])
+def test_alpaca_s_prices_need_both_keys(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRICE_SOURCE", "alpaca")
+    for name in {"APCA_API_KEY_ID", "APCA_API_SECRET_KEY"} - {missing}:
+        monkeypatch.setenv(name, "topsecret")
+    assert main([]) == 2
+    assert capsys.readouterr().err == f"{missing}: missing; PRICE_SOURCE=alpaca needs it\n"
+
+
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dance"]) == 2
     assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
@@ -89,7 +106,9 @@ def test_an_empty_variable_counts_as_not_set_and_spaces_around_a_value_do_not_co
     assert (settings.tracker_interval, settings.log_level, settings.api_bind) == (30.0, "debug", Address("::1", 80))
 
 
-def test_the_password_is_not_in_the_settings_text() -> None:
+def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"):
+        monkeypatch.setenv(name, "topsecret")
     assert "topsecret" not in repr(read_settings())
 
 

@@ -1,0 +1,242 @@
+"""Questions to Alpaca's market data over HTTP: retries, the rate limit, and what each refusal means.
+
+Nothing here knows what is asked. Numbers are read as `Decimal`; one that is none is read as None. The keys are in no
+log line and no error.
+"""
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+from pydantic import SecretStr
+
+from service.prices import PricesUnavailable
+
+CONNECTIONS = 4
+REQUEST_LIMIT = 5.0
+"""Seconds that one answer may take."""
+BACKOFF = 0.25, 2.0
+"""Seconds of the first pause after a failure, and of the longest; the real one is random and not longer."""
+LONGEST_WAIT = 60.0
+"""Seconds that the rate limit may make us wait: it is counted by the minute."""
+LARGEST_ANSWER = 32 * 1024 * 1024
+"""Bytes."""
+
+
+class AccessRefused(PricesUnavailable):
+    """Our keys, or our plan, may not ask this: no other question of this kind will be answered either."""
+
+
+class QuestionRefused(Exception):
+    """Alpaca will not answer this question as it is, ever; fewer or other symbols may help. `status` is 400 or 414."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Failed(Exception):
+    """This attempt failed and another may not."""
+
+
+class Budget:
+    """The time that all attempts of one question may take together."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until = clock() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, 0.0 at least."""
+        return max(0.0, self._until - self._clock())
+
+
+class RateLimit:
+    """What Alpaca said last of how many requests are left to us."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._free_at = clock()
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the next request may be sent."""
+        return max(0.0, self._free_at - self._clock())
+
+    def heed(self, headers: Mapping[str, str], *, refused: bool) -> None:
+        """Take in an answer's `X-RateLimit-Remaining` and `X-RateLimit-Reset`; `refused`: its status was 429."""
+        if not refused and headers.get("X-RateLimit-Remaining", "").strip() != "0":
+            return
+        seconds = _until_reset(headers)
+        if seconds is None and not refused:
+            return
+        self._free_at = self._clock() + min(max(seconds or 1.0, 0.0), LONGEST_WAIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Alpaca's two keys."""
+
+    key_id: SecretStr
+    secret_key: SecretStr
+
+    def headers(self) -> dict[str, str]:
+        """What each request carries."""
+        return {
+            "APCA-API-KEY-ID": self.key_id.get_secret_value(),
+            "APCA-API-SECRET-KEY": self.secret_key.get_secret_value(),
+        }
+
+    def hide(self, text: str) -> str:
+        """The text without them, should it hold one."""
+        for secret in (self.key_id, self.secret_key):
+            text = text.replace(secret.get_secret_value(), "***")
+        return text
+
+
+class AlpacaClient:
+    """Asks for JSON; tries again what may pass, within a budget."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._clock = clock
+        self._sleep = sleep
+        self._uniform = uniform
+        self._limit = RateLimit(clock)
+        self._session: aiohttp.ClientSession | None = None
+
+    def budget(self, seconds: float) -> Budget:
+        """A budget that begins now."""
+        return Budget(seconds, self._clock)
+
+    async def get(self, path: str, query: Mapping[str, str], budget: Budget) -> Mapping[str, Any]:
+        """The JSON object that Alpaca answers.
+
+        Raises:
+            QuestionRefused: it will not answer this one.
+            AccessRefused: it will not answer us.
+            PricesUnavailable: it did not answer within the budget, or with something else.
+        """
+        attempt = 0
+        reason = "no time left"
+        while budget.remaining() > 0:
+            if (wait := self._limit.wait) > 0:
+                if wait >= budget.remaining():
+                    raise PricesUnavailable(f"Alpaca: the rate limit is reached, for another {wait:.0f} s")
+                await self._sleep(wait + self._uniform(0, BACKOFF[0]))
+                continue
+            try:
+                return await self._ask(path, query, min(REQUEST_LIMIT, budget.remaining()))
+            except _Failed as failed:
+                reason = str(failed)
+            pause = self._uniform(0, min(BACKOFF[0] * 2**attempt, BACKOFF[1]))
+            attempt += 1
+            await self._sleep(min(pause, budget.remaining()))
+        raise PricesUnavailable(f"Alpaca: {reason}")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, path: str, query: Mapping[str, str], seconds: float) -> Mapping[str, Any]:
+        try:
+            async with self._open_session().get(
+                self._url + path,
+                params=query,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,  # the keys go nowhere else
+            ) as response:
+                body = await _read(response.content)
+        except TimeoutError:
+            raise _Failed(f"no answer in {seconds:.1f} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Failed(f"no connection, or a broken one ({type(error).__name__})") from None
+        status = response.status
+        self._limit.heed(response.headers, refused=status == 429)
+        if status == 200:
+            return _object(body)
+        message = self._message(status, body)
+        if status in (400, 414):
+            raise QuestionRefused(status, message)
+        if status in (401, 403):
+            raise AccessRefused(f"Alpaca: {message}")
+        if status == 429 or status >= 500:
+            raise _Failed(message)
+        raise PricesUnavailable(f"Alpaca: {message}")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers={**self._credentials.headers(), "Accept": "application/json"},
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def _message(self, status: int, body: bytes) -> str:
+        """The status, and Alpaca's own words where it has any."""
+        try:
+            said = _object(body).get("message")
+        except PricesUnavailable:
+            said = None
+        words = "".join(c for c in said[:200] if c.isprintable()) if isinstance(said, str) else ""
+        return self._credentials.hide(f"{status} {words}".strip())
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The body, unpacked."""
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            raise PricesUnavailable("Alpaca: the answer is too large")
+    return bytes(body)
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body, parse_float=_decimal, parse_int=_decimal, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        raise PricesUnavailable("Alpaca: the answer is not JSON") from None
+    if not isinstance(found, dict):
+        raise PricesUnavailable("Alpaca: the answer is not a JSON object")
+    return MappingProxyType(found)
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all bounds
+        return None
+
+
+def _until_reset(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the limit is counted anew; None if the server does not say. Its clock is not held against ours."""
+    reset, date = headers.get("X-RateLimit-Reset", "").strip(), headers.get("Date", "")
+    if re.fullmatch(r"[0-9]{1,12}", reset):
+        try:
+            # Date is cut to whole seconds: one more, so that we are not early.
+            return int(reset) - parsedate_to_datetime(date).timestamp() + 1.0
+        except ValueError:
+            pass  # no readable Date
+    after = headers.get("Retry-After", "").strip()
+    return float(after) if re.fullmatch(r"[0-9]{1,6}", after) else None

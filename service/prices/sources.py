@@ -1,0 +1,32 @@
+"""Which source of prices the settings ask for."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from service.market import Calendar
+from service.prices import PriceSource
+from service.prices.alpaca import AlpacaPrices
+from service.prices.alpaca_client import AlpacaClient, Credentials
+from service.prices.simulated import SimulatedPrices
+from service.settings import Settings
+
+TICK_SHARE = 0.8
+"""How much of a tick the latest prices may take: less than the tracker gives them, so that a part comes in."""
+LONGEST = 10.0
+"""Seconds that the tracker gives them at most, however far its ticks are apart."""
+
+
+def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datetime]) -> PriceSource:
+    """The source that `PRICE_SOURCE` names."""
+    if settings.price_source == "simulated":
+        return SimulatedPrices(settings.price_seed, calendar, now)
+    key_id, secret_key = settings.apca_api_key_id, settings.apca_api_secret_key
+    if key_id is None or secret_key is None:
+        raise ValueError("settings that have not been checked")
+    return AlpacaPrices(
+        AlpacaClient(settings.alpaca_data_url, Credentials(key_id, secret_key)),
+        calendar,
+        feed=settings.alpaca_feed,
+        budget=min(settings.tracker_interval, LONGEST) * TICK_SHARE,
+        now=now,
+    )

@@ -1,0 +1,173 @@
+"""Alpaca's market data as its documentation describes it, on loopback: shapes, limits, refusals."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from typing import Any
+
+from aiohttp import web
+
+KEY_ID, SECRET_KEY = "PKTESTKEYID", "topsecretkey"
+BASIC_PLAN = 200
+
+Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def trade(price: str, at: str = "2026-02-13T15:30:00.123456789Z") -> str:
+    """A snapshot with a latest trade, as text: the price stands in it as written."""
+    day = '{"t":"2026-02-13T05:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1,"n":1,"vw":1}'
+    return (
+        f'{{"latestTrade":{{"t":"{at}","x":"V","p":{price},"s":100,"c":["@"],"i":71675,"z":"C"}},'
+        f'"latestQuote":{{"t":"{at}","ax":"V","ap":1,"as":1,"bx":"V","bp":1,"bs":1,"c":["R"],"z":"C"}},'
+        f'"minuteBar":{day},"dailyBar":{day},"prevDailyBar":{day}}}'
+    )
+
+
+def bar(close: str, at: str = "2026-02-13T05:00:00Z") -> str:
+    """A daily bar, as text."""
+    return f'{{"t":"{at}","o":1.5,"h":2,"l":1,"c":{close},"v":1000,"n":10,"vw":1.7}}'
+
+
+@dataclass
+class Alpaca:
+    """What the server knows, what it refuses, and what it was asked."""
+
+    snapshots: dict[str, str] = field(default_factory=dict)
+    bars: dict[str, list[str]] = field(default_factory=dict)
+    invalid: set[str] = field(default_factory=set)
+    names_invalid: bool = True
+    most_symbols: int = 100_000
+    """Above which a URL is too long."""
+    page: int = 10_000
+    recent_sip: bool = False
+    now: datetime = datetime(2026, 2, 13, 15, 30, 1, tzinfo=UTC)
+    left: int = BASIC_PLAN
+    reset_in: int = 30
+    clock_ahead: float = 0.0
+    """Seconds by which this server's clock is ahead of the world's."""
+    next: list[Behaviour] = field(default_factory=list)
+    """What it does, instead of answering, with the next requests."""
+    asked: list[dict[str, str]] = field(default_factory=list)
+    most_at_once: int = 0
+    url: str = ""
+    _at_once: int = 0
+
+    @property
+    def symbols_asked(self) -> list[list[str]]:
+        return [query["symbols"].split(",") for query in self.asked]
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Alpaca"]:
+        app = web.Application()
+        app.router.add_get("/v2/stocks/snapshots", self._refusing(self._snapshots))
+        app.router.add_get("/v2/stocks/bars", self._refusing(self._bars))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, max_line_size=100_000)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield self
+        finally:
+            await runner.cleanup()
+
+    def _refusing(self, answer: Callable[[dict[str, str]], str]) -> Behaviour:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+            try:
+                return await self._handle(request, answer)
+            finally:
+                self._at_once -= 1
+
+        return handle
+
+    async def _handle(self, request: web.Request, answer: Callable[[dict[str, str]], str]) -> web.StreamResponse:
+        query = dict(request.query)
+        self.asked.append(query)
+        await asyncio.sleep(0)
+        if self.next:
+            return await self.next.pop(0)(request)
+        keys = request.headers.get("APCA-API-KEY-ID"), request.headers.get("APCA-API-SECRET-KEY")
+        if keys != (KEY_ID, SECRET_KEY):
+            return error(403, "forbidden.")
+        if self.left == 0:
+            return error(429, "too many requests.", self._limits())
+        self.left -= 1
+        symbols = query["symbols"].split(",")
+        if len(symbols) > self.most_symbols:
+            return web.Response(status=414, text="<html>Request-URI Too Large</html>", content_type="text/html")
+        if wrong := [symbol for symbol in symbols if symbol in self.invalid]:
+            words = f"invalid symbol: {wrong[0]}" if self.names_invalid else "invalid request"
+            return error(400, words, self._limits())
+        if query["feed"] == "sip" and not self.recent_sip and self._is_recent(query):
+            return error(403, "subscription does not permit querying recent SIP data", self._limits())
+        return web.Response(text=answer(query), content_type="application/json", headers=self._limits())
+
+    def _is_recent(self, query: dict[str, str]) -> bool:
+        end = datetime.fromisoformat(query["end"]) if "end" in query else self.now
+        return end > self.now - timedelta(minutes=15)
+
+    def _limits(self) -> dict[str, str]:
+        now = time.time() + self.clock_ahead
+        return {
+            "Date": formatdate(now, usegmt=True),
+            "X-RateLimit-Limit": str(BASIC_PLAN),
+            "X-RateLimit-Remaining": str(self.left),
+            "X-RateLimit-Reset": str(int(now) + self.reset_in),
+        }
+
+    def _snapshots(self, query: dict[str, str]) -> str:
+        known = (symbol for symbol in query["symbols"].split(",") if symbol in self.snapshots)
+        return "{" + ",".join(f"{json.dumps(symbol)}:{self.snapshots[symbol]}" for symbol in known) + "}"
+
+    def _bars(self, query: dict[str, str]) -> str:
+        """Pages of `limit` bars over all symbols, in the order of the symbols."""
+        first, last = (datetime.fromisoformat(query[name]) for name in ("start", "end"))
+        every = [
+            (symbol, text)
+            for symbol in query["symbols"].split(",")
+            for text in self.bars.get(symbol, ())
+            if first <= datetime.fromisoformat(json.loads(text)["t"]) <= last
+        ]
+        start = int(query.get("page_token", "0"))
+        size = min(self.page, int(query["limit"]))
+        bars: dict[str, list[str]] = {}
+        for symbol, text in every[start : start + size]:
+            bars.setdefault(symbol, []).append(text)
+        inside = ",".join(f"{json.dumps(symbol)}:[{','.join(texts)}]" for symbol, texts in bars.items())
+        token = json.dumps(str(start + size)) if start + size < len(every) else "null"
+        return f'{{"bars":{{{inside}}},"next_page_token":{token}}}'
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"message": message}, status=status, headers=headers)
+
+
+def answering(status: int, text: str = "", **more: Any) -> Behaviour:
+    """Answers with just this."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=text, **more)
+
+    return answer
+
+
+async def hang(_: web.Request) -> web.StreamResponse:
+    """Never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def break_off(request: web.Request) -> web.StreamResponse:
+    """Closes the connection in the middle of the answer."""
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"AAPL":')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
