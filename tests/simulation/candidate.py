@@ -1,0 +1,515 @@
+"""A sidecar in the world: drives the production `Lease` as `sidecar.candidate` and `sidecar.redis_store` do.
+
+The loop is blocked while a call is under way, a call ends at its own limit, and a failed one costs the connection.
+A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
+"""
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Kind, Outcome, Reply
+from sidecar.server_clock import ServerClock
+from tests.simulation.redis_model import Answer
+from tests.simulation.server import Server
+
+if TYPE_CHECKING:
+    from tests.simulation.client import Client
+    from tests.simulation.world import World
+
+WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
+HANDLING = 2e-4
+"""What a message over loopback takes, in seconds."""
+TIMER = 1e-6
+"""By how much a timer is late, in seconds: it is never early."""
+
+Request = tuple[int, Call, Server, str, int]
+"""On its way: the attempt's number, the call, the server and its run id, the deadline in server time (µs)."""
+
+
+class Sidecar:
+    """The sidecar of one task. Local times are of the task's clock, `rate` seconds of it a true second."""
+
+    __slots__ = (
+        "_attempt",
+        "_broken",
+        "_call",
+        "_connection",
+        "_floor",
+        "_inbox",
+        "_offset",
+        "_sent",
+        "_timer",
+        "_ttl_ms",
+        "_version",
+        "alive",
+        "asleep_until",
+        "boot",
+        "client",
+        "clock",
+        "cut",
+        "deaf",
+        "draining",
+        "frozen",
+        "instance",
+        "last_step",
+        "lease",
+        "rate",
+        "server",
+        "started",
+        "task",
+        "trouble",
+        "watched",
+        "world",
+    )
+
+    def __init__(self, world: "World", task: int, rate: float, shift: float) -> None:
+        self.world = world
+        self.task = task
+        self.rate = rate
+        self.clock = shift
+        """What the task's clock shows at true time 0."""
+        self.client: Client
+        self.instance = ""
+        self.boot = 0
+        self.alive = self.frozen = self.draining = False
+        self.cut = False
+        """No packet passes between it and Redis."""
+        self.deaf = False
+        """No notice reaches its watch."""
+        self.started = 0.0
+        """Since when it runs without a break."""
+        self.trouble: float | None = None
+        """How bad the network to Redis is: the share of messages that are lost, delayed or doubled; None if it is good."""
+        self.server: Server | None = None  # of the connection
+        self.watched: Server | None = None
+        timings = world.scenario.timings
+        self._ttl_ms = int(timings.ttl * 1000)
+        self._floor = int((timings.ttl - timings.heartbeat / 2) * 1000)
+        self._timer = self._attempt = 0
+        self._version = -1
+        self._inbox: list[tuple[Callable[[Any], None], Any]] = []
+        self.last_step = 0.0
+        self.asleep_until = 0.0
+        self._call: Call | None = None
+        self._sent = self._broken = False
+        self._offset = 0
+        self._connection = ServerClock()
+        self.lease: Lease
+
+    def now(self) -> float:
+        """The task's clock."""
+        return self.world.now * self.rate + self.clock
+
+    def true(self, local: float) -> float:
+        """The true time at which the task's clock shows `local`."""
+        return (local - self.clock) / self.rate
+
+    # Its life.
+
+    def start(self, instance: str) -> None:
+        """The process starts, knowing nothing of an earlier one."""
+        scenario = self.world.scenario
+        self.instance = instance
+        self.boot += 1
+        self.started = self.world.now
+        self.alive, self.frozen, self.draining = True, False, False
+        self.lease = Lease(
+            instance,
+            scenario.timings,
+            boot=str(self.boot),
+            now=self.now(),
+            uniform=self.world.random.uniform,
+            require_client=scenario.require_client,
+        )
+        self._call, self._inbox, self._version = None, [], -1
+        self._disconnect()
+        self.world.at(self.world.now, self.watch, self.boot)
+        self.wake()
+
+    def kill(self) -> None:
+        """The process ends at once; what it sent is under way still."""
+        if self.alive:
+            self.client.sync()
+            self.alive = self.frozen = False
+            self._attempt += 1
+            self._timer += 1
+            self._call, self._inbox = None, []
+            self.unwatch()
+            self.client.lost_sidecar()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.client.sync()
+        self.frozen = True
+        self.client.unsettled()
+
+    def thaw(self) -> None:
+        """SIGCONT: what came meanwhile is handled, in the order in which it came."""
+        if not (self.alive and self.frozen):
+            return
+        self.frozen = False
+        self.started = self.world.now
+        inbox, self._inbox = self._inbox, []
+        if self.world.random.random() < 0.5:  # an answer and its time limit: either may be seen first
+            inbox.sort(key=lambda item: item[0] != self._time_out)
+        self.client.sidecar_thawed()
+        for action, argument in inbox:
+            action(argument)
+        if self.alive:
+            self.wake()
+
+    def drain(self) -> None:
+        """SIGTERM."""
+        if self.alive and not self.draining:
+            if self.frozen:
+                self._inbox.append((lambda _: self.drain(), None))
+                return
+            self.draining = True
+            self.client.sync()
+            self.lease.drain(self.now())
+            self.publish(self.now())
+            self.wake()
+
+    # The election loop.
+
+    def wake(self) -> None:
+        """Go round now, unless a call is under way."""
+        if self._call is None and not self.frozen:
+            self._timer += 1
+            self.world.at(self.world.now, self._timed, self._timer)
+
+    def _wake_for(self, now: float) -> None:
+        if self.lease.wake_at(now) < self.asleep_until:
+            self.wake()
+
+    def _timed(self, timer: int) -> None:
+        if timer == self._timer:
+            if self.frozen:
+                return  # `thaw` steps
+            self.step()
+
+    def step(self) -> None:
+        """One round of `Candidate.run`."""
+        world, lease = self.world, self.lease
+        world.rounds += 1
+        now = world.now * self.rate + self.clock
+        self.last_step = world.now
+        self.asleep_until = -inf
+        if self.draining and lease.drained(now):
+            self.kill()
+            world.drained(self)
+            return
+        client = self.client
+        if client.grant is not None and lease.remaining(now) < world.near_deadline:
+            client.sync()
+        call = lease.next_call(now)
+        self.publish(now)
+        self._timer += 1
+        if call is not None:
+            self._execute(call)
+            return
+        # While a question is held back it does not matter when it was asked.
+        self.asleep_until = min(lease.wake_at(inf if client.held else now), now + world.heartbeat)
+        world.at(max(self.true(self.asleep_until), world.now) + TIMER, self._timed, self._timer)
+
+    def publish(self, now: float) -> None:
+        """Answer the held question if there is news."""
+        version = self.lease.view(now).version
+        if version != self._version:
+            self._version = version
+            for transition in self.lease.transitions():
+                self.world.transition(self, transition)
+            if self.client.held:
+                self.client.sync()
+                self.client.release(answered=True)
+
+    def noticed(self, server: Server) -> None:
+        """The watch tells of a change."""
+        if self.alive and self.watched is server:
+            if self.frozen:
+                self._inbox.append((self.noticed, server))
+                return
+            self.lease.noticed(self.now())
+            self.wake()
+
+    # What clients ask.
+
+    def asked(self, version: tuple[int, int] | None) -> bool:
+        """A question arrives: true if it is held back, since nothing differs from `version`."""
+        now = self.now()
+        self.lease.asked(now)
+        self._wake_for(now)
+        return self.alive and version == (self.boot, self.lease.view(now).version)
+
+    def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
+        """The answer to the question that arrived then: token, expires_in, version."""
+        now = self.now()
+        grant = self.lease.grant(arrived, now)
+        self._wake_for(now)
+        view = self.lease.view(now)
+        return (view.token if grant is not None else None), grant, (self.boot, view.version)
+
+    def resigned(self, ticket: int | None) -> None:
+        """`POST /resign`; `ticket` is of a held question whose end is only seen afterwards."""
+        if self.frozen:
+            self._inbox.append((self.resigned, ticket))
+            return
+        if self.alive:
+            now = self.now()
+            self.world.oracle.resigns(self)
+            self.lease.resigned(now)
+            self.publish(now)
+            self.wake()
+            if ticket is not None and self.alive:
+                self.lease.unhold(ticket, self.now(), answered=False)
+
+    def later(self, action: Callable[[Any], None], argument: object) -> None:
+        """Something reached the frozen process."""
+        self._inbox.append((action, argument))
+
+    # Its calls to Redis.
+
+    def _execute(self, call: Call) -> None:
+        self._call = call
+        self._attempt += 1
+        self._sent = False
+        world, server = self.world, self.server
+        if server is not None:
+            self._send(call, server)
+            return
+        server = world.resolve(self.task)
+        if self._unreachable(server) or server.thaw_at > world.now or self._loses():
+            self._limit(call)
+        elif not server.up:
+            world.at(world.now + world.delay(), self._refused, self._attempt)
+        else:
+            if self.trouble is not None:
+                self._limit(call)
+            delay = 2 * world.delay() + self._lag()
+            world.at(world.now + delay, self._greeted, (self._attempt, call, server, server.model.run_id, 0))
+
+    def _greeted(self, request: Request) -> None:
+        """Connected, and the server's TIME is here."""
+        attempt, call, server, run_id, _ = request
+        if attempt != self._attempt:
+            return
+        if self.frozen:
+            self._inbox.append((self._greeted, request))
+            return
+        if not server.up or server.model.run_id != run_id:
+            self._refused(attempt)
+            return
+        self.server, self._offset = server, 0
+        self._connection.observe(server.tell_time(self.world.now), self.now())
+        self._send(call, server)
+
+    def _send(self, call: Call, server: Server) -> None:
+        world = self.world
+        self._sent = True
+        if self._broken:  # seen only now
+            world.at(world.now + world.delay(), self._reset, self._attempt)
+            return
+        deadline = self._connection.at(call.give_up_at)
+        request = (self._attempt, call, server, server.model.run_id, deadline)
+        if self.trouble is None and not self.cut:
+            world.soon(world.now + world.delay(), self._arrive, request)
+            return
+        self._limit(call)
+        if self._unreachable(server) or self._loses():
+            world.count("request lost")
+            return
+        delay = self._lag()
+        world.at(world.now + world.delay() + delay, self._arrive, request)
+        if self._loses():
+            world.count("request doubled")
+            world.at(world.now + world.delay() + self._lag() + delay, self._arrive, request)
+
+    def _arrive(self, request: Request) -> None:
+        """The request is at the server: it is carried out whether the sender waits or not."""
+        attempt, call, server, run_id, deadline = request
+        world = self.world
+        current = attempt == self._attempt
+        if server.thaw_at > world.now:
+            if current:
+                self._limit(call)
+            world.at(server.thaw_at + world.delay(), self._arrive, request)
+            return
+        if not server.up or server.model.run_id != run_id:
+            if current:
+                world.at(world.now + world.delay(), self._reset, attempt)
+            return
+        if self._unreachable(server):
+            if current:
+                self._limit(call)
+            return
+        if server.error is not None:
+            if current:
+                world.at(world.now + world.delay(), self._erred, attempt)
+            return
+        if not current:
+            world.count("late request")
+        answer = self._evaluate(server, call, deadline)
+        if not current:
+            return
+        scenario = world.scenario
+        delay = world.delay()
+        confirmed = True
+        if scenario.min_replicas:
+            confirmed = server.confirms(scenario.min_replicas, self._offset)
+            delay += 0.0 if confirmed else scenario.timings.call_limit / 2
+        reply = (attempt, call, answer, confirmed)
+        if self.trouble is None:
+            if delay > scenario.timings.call_limit / 3:
+                self._limit(call)
+            world.soon(world.now + delay, self._replied, reply)
+            return
+        self._limit(call)  # the network may have become bad since the request was sent
+        if self._loses():
+            world.count("reply lost")
+        else:
+            world.at(world.now + delay + self._lag(), self._replied, reply)
+
+    def _evaluate(self, server: Server, call: Call, deadline: int) -> Answer:
+        world, model, instance = self.world, server.model, self.instance
+        server.tell_time(world.now)
+        touched, published, offset = model.touched, model.published, model.offset
+        guarding, kind = world.scenario.guard, call.kind
+        if kind is Kind.ACQUIRE:
+            expired = model.expires
+            answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure)
+            if answer.outcome is Outcome.ACQUIRED:
+                world.oracle.won(self, server, answer.token, expired)
+        elif kind is Kind.RENEW:
+            answer = model.renew(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure, self._floor)
+        else:
+            answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
+            if answer.outcome is Outcome.RELEASED:
+                world.oracle.released(self, call.token)
+        if world.trace is not None:
+            world.tell(f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms")
+        if model.offset != offset:
+            self._offset = model.offset
+        if model.touched != touched:
+            world.changed(server, released=model.published != published)
+        return answer
+
+    def _replied(self, arg: tuple[int, Call, Answer, bool]) -> None:
+        attempt, call, answer, confirmed = arg
+        if attempt != self._attempt:
+            return
+        if self.frozen:
+            self._inbox.append((self._replied, arg))
+            return
+        now = self.world.now * self.rate + self.clock
+        self._connection.observe(answer.time, now)
+        self._attempt += 1
+        self._call = None
+        outcome = answer.outcome if confirmed or answer.outcome not in WON else Outcome.UNCONFIRMED
+        left, token = answer.left, answer.token
+        reply = Reply(
+            outcome,
+            answer.holder,
+            token if isinstance(token, int) else None,
+            left / 1000 if left >= 0 else None,
+            answer.wait / 1000,
+            answer.tenure or "-",
+        )
+        lease, client = self.lease, self.client
+        if client.grant is not None and (
+            outcome is not Outcome.RENEWED or lease.remaining(now) < self.world.near_deadline
+        ):
+            client.sync()
+        lease.replied(call, reply, now)
+        self.step()  # which publishes
+
+    def _limit(self, call: Call) -> None:
+        """The call will end at its own limit if nothing comes before."""
+        self.world.at(max(self.true(call.give_up_at), self.world.now) + TIMER, self._time_out, self._attempt)
+
+    def _time_out(self, attempt: int) -> None:
+        if attempt == self._attempt and self._call is not None:
+            self._failed(self._time_out, attempt, delivered=self._sent)
+
+    def _refused(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            self._failed(self._refused, attempt, delivered=False)
+
+    def _reset(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            self._failed(self._reset, attempt, delivered=True)
+
+    def _erred(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            self._failed(self._erred, attempt, delivered=False)
+
+    def _failed(self, again: Callable[[int], None], attempt: int, *, delivered: bool) -> None:
+        if self.frozen:
+            self._inbox.append((again, attempt))
+            return
+        call, self._call = self._call, None
+        self._attempt += 1
+        self._disconnect()
+        if call is None:
+            return
+        self.client.sync()
+        now = self.now()
+        if self.world.trace is not None:
+            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if delivered else 'not '}delivered")
+        self.lease.failed(call, now, delivered=delivered)
+        self.publish(now)
+        self.client.unsettled()
+        self.step()
+
+    def _disconnect(self) -> None:
+        self.server, self._broken = None, False
+        self._connection.forget()
+
+    def reset(self) -> None:
+        """The connections break, on both ends."""
+        self.unwatch()
+        if self._call is not None and self._sent:
+            self.world.at(self.world.now, self._reset, self._attempt)
+        elif self._call is None:
+            self.server = None
+
+    def _unreachable(self, server: Server) -> bool:
+        return self.cut or (server.island is not None and self.task not in server.island)
+
+    def _loses(self) -> bool:
+        return self.trouble is not None and self.world.random.random() < self.trouble
+
+    def _lag(self) -> float:
+        """How much later than usual a message comes: mostly little, now and then more than a call may take."""
+        if self.trouble is None or self.world.random.random() > 3 * self.trouble:
+            return 0.0
+        return self.world.scenario.timings.call_limit * self.world.random.random() ** 2 * 4
+
+    # Its watch.
+
+    def watch(self, boot: int) -> None:
+        """Connect the watch, or try again later."""
+        world = self.world
+        if not self.alive or boot != self.boot or self.watched is not None or world.scenario.watch == "off":
+            return
+        server = world.resolve(self.task)
+        if self._unreachable(server) or not server.up or server.thaw_at > world.now or self._loses():
+            world.at(world.now + world.scenario.timings.call_limit / 2 * world.random.uniform(0.75, 1.25), self.watch, boot)
+            return
+        self.watched = server
+        server.watchers.append(self)
+        world.at(world.now + 3 * world.delay(), self.noticed, server)
+
+    def unwatch(self) -> None:
+        """The watch's connection breaks; a new one is made some time later."""
+        if self.watched is not None:
+            self.watched.watchers.remove(self)
+            self.watched = None
+            if self.alive:
+                world = self.world
+                world.at(world.now + world.scenario.timings.call_limit / 2, self.watch, self.boot)
+
+    def hears(self) -> bool:
+        """Whether a notice gets through."""
+        return not (self.cut or self.deaf or self._loses())

@@ -1,0 +1,425 @@
+"""A client in the world: asks as `sidecar.client` does, and believes what the production `Grant` lets it believe.
+
+A question that is held back is no event: as long as nothing happens it is answered and asked again, over and over, and
+only the last time matters, since each answer replaces the one before. `sync` makes up for what has passed.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sidecar.asking import LIMIT, PAUSE, WAIT
+from sidecar.tenure import Grant
+from tests.simulation.candidate import HANDLING, TIMER, Sidecar
+from tests.simulation.store import Tenure
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+STOP_BEFORE = 0.5
+
+Version = tuple[int, int]
+Told = tuple[int, float, float, int | None, float | None, Version, str]
+"""An answer: the question's number, when it was sent, when it arrived, token, expires_in, version, instance id."""
+
+
+class Client:
+    """The client of one task; it shares the sidecar's clock.
+
+    `running` while it campaigns or works, `held` while its question is held back at the sidecar.
+    """
+
+    __slots__ = (
+        "_ask",
+        "_asked_at",
+        "_clock",
+        "_explicit",
+        "_inbox",
+        "_limit_at",
+        "_stopping",
+        "_ticket",
+        "_version",
+        "believes",
+        "deadline",
+        "frozen",
+        "grant",
+        "held",
+        "interrupted",
+        "leaves",
+        "life",
+        "ready_since",
+        "running",
+        "sidecar",
+        "tenure",
+        "working",
+        "world",
+    )
+
+    def __init__(self, world: "World", sidecar: Sidecar) -> None:
+        self.world = world
+        self.sidecar = sidecar
+        self.running = self.frozen = self.held = False
+        self.working = False
+        """Work goes on, if only to come to its end."""
+        self.believes = False
+        """It has a grant, run out or not; `until` tells."""
+        self.grant: Grant | None = None
+        self.tenure: Tenure | None = None
+        self.deadline = 0.0
+        """Of the last grant, in local time."""
+        self.leaves = False
+        self.interrupted: list[Any] | None = None
+        """A transaction in which it was frozen."""
+        self.life = 0
+        self.ready_since: float | None = None
+        self._ask = 0
+        self._asked_at = 0.0
+        self._limit_at = 0.0
+        self._ticket = 0
+        self._explicit = False
+        """The end of the held question is an event, since what is left of the grant is short."""
+        self._version: Version | None = None
+        self._clock = 0.0
+        self._stopping = False
+        self._inbox: list[tuple[Callable[[Any], None], Any]] = []
+
+    # Its life.
+
+    def start(self) -> None:
+        """The process starts and campaigns."""
+        if self.running:
+            return
+        self.life += 1
+        self.running, self.frozen, self.leaves = True, False, False
+        self.ready_since = self.world.now
+        self._inbox = []
+        self._version = None
+        self.ask(self._ask)
+
+    def kill(self) -> None:
+        """The process ends at once."""
+        if self.running:
+            self.sync()
+            self._drop_question()
+            if self.believes:
+                self.world.oracle.ended(self)
+            self.running = self.frozen = self.believes = self.working = self._stopping = False
+            self.grant = self.tenure = None
+            self.ready_since = None
+            self._ask += 1
+            self.life += 1
+            self._inbox = []
+
+    def leave(self) -> None:
+        """It stops its work, resigns, and campaigns no more."""
+        if self.running and not self.frozen:
+            self.leaves = True
+            self.ready_since = None
+            if self._stopping:
+                return
+            if self.grant is not None:
+                self.stop()
+            else:
+                self._finished(self.life)
+
+    def freeze(self) -> None:
+        """SIGSTOP. A transaction may be under way: begun, or just about to."""
+        self.sync()
+        self.frozen = True
+        self.ready_since = None
+        if self.until() > self.world.now:
+            self.world.interrupt_write(self)
+        if self.held:
+            self.world.at(max(self.sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, self._ask)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if not (self.running and self.frozen):
+            return
+        self.frozen = False
+        self.ready_since = self.world.now
+        inbox, self._inbox = self._inbox, []
+        for action, argument in inbox:
+            action(argument)
+        self.unsettled()
+
+    # What it believes.
+
+    def until(self) -> float:
+        """The true time until which it believes that it leads; 0 if it does not."""
+        if not self.believes or self.grant is None:
+            return 0.0
+        self._clock = self.sidecar.now()
+        left = self.grant.remaining()
+        return self.world.now + left / self.sidecar.rate if left > 0 else 0.0
+
+    def _extend(self, grant: Grant, deadline: float, now: float) -> bool:
+        self._clock = now
+        if not grant.extend(deadline):
+            return False
+        self.deadline = deadline
+        return True
+
+    def _begin(self, told: Told) -> bool:
+        _, sent_at, _, token, expires_in, _, instance = told
+        if token is None or expires_in is None:
+            return False
+        grant = Grant(lambda: self._clock, STOP_BEFORE)
+        now = self.sidecar.now()
+        self._extend(grant, sent_at + expires_in, now)
+        if grant.working_time() <= 0:
+            return False
+        self.grant = grant
+        self.believes = self.working = True
+        self.tenure = self.world.oracle.began(self, instance, token)
+        self.world.work(self)
+        return True
+
+    def stop(self) -> None:
+        """The work is told to stop; it ends a little later."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.sync()
+        random = self.world.random
+        takes = 0.0 if random.random() < 0.5 else random.random() ** 3 * 2
+        if takes or random.random() < 0.5:
+            self._drop_question()
+        self._ask += 1
+        self.world.at(self.world.now + takes, self._ended, self.life)
+
+    def _ended(self, life: int) -> None:
+        """The work has ended."""
+        if life != self.life or not self._stopping:
+            return
+        if self.frozen:
+            self._inbox.append((self._ended, life))
+            return
+        if self.believes:
+            self.world.oracle.ended(self)
+        self.believes = self.working = self._stopping = False
+        self.grant = self.tenure = None
+        self._finished(life)
+
+    def _finished(self, life: int) -> None:
+        """Resign, then campaign again or leave."""
+        ticket = None
+        if self.held and self.world.random.random() < 0.5:
+            self.sync()
+            self.held = False
+            ticket = self._ticket  # that the question is gone is seen after the resign
+        self._drop_question()
+        self._ask += 1
+        if self.sidecar.alive:
+            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, ticket)
+        self._version = None
+        if self.leaves:
+            self.running = self.leaves = False
+            self.life += 1
+            return
+        self.ready_since = self.world.now
+        self.world.at(self.world.now + (2 * HANDLING if not self.sidecar.frozen else LIMIT), self.ask, self._ask)
+
+    # How it asks.
+
+    def ask(self, number: int) -> None:
+        """Ask, and see what comes of it."""
+        if number != self._ask or not self.running or self._stopping:
+            return
+        if self.frozen:
+            self._inbox.append((self.ask, number))
+            return
+        self._ask = number = number + 1
+        sidecar = self.sidecar
+        self._asked_at = sidecar.now()
+        if not sidecar.alive:
+            self._retry()
+        elif sidecar.frozen:
+            self.world.at(self.world.now + min(LIMIT, self._left()) + TIMER, self._gave_up, number)
+            sidecar.later(self._arrive, number)
+        else:
+            self._arrive(number)
+
+    def _arrive(self, number: int) -> None:
+        """The question is at the sidecar."""
+        sidecar = self.sidecar
+        if number != self._ask or not sidecar.alive:
+            return
+        arrived = sidecar.now()
+        if sidecar.asked(self._version):
+            self._ticket = sidecar.lease.hold()
+            self.held = True
+            self._explicit = False
+            self._limit_at = self._asked_at + self._wait()
+            if self.grant is not None and self._left() < 2.4 * self.world.poll:  # a short grant: ask again sooner
+                self._explicit = True
+                self._limit_at = self._asked_at + max(self._left() / 3, 0.001)
+                self.world.at(max(sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, number)
+        elif sidecar.alive:
+            self._answer(arrived)
+
+    def _wait(self) -> float:
+        return min(WAIT, self.world.poll) if self.grant is not None else WAIT
+
+    def _answer(self, arrived: float) -> None:
+        token, expires_in, version = self.sidecar.grant(arrived)
+        told = (self._ask, self._asked_at, arrived, token, expires_in, version, self.sidecar.instance)
+        self.world.at(self.world.now + HANDLING, self._hear, told)
+
+    def release(self, *, answered: bool) -> None:
+        """The sidecar answers the held question."""
+        if self.held:
+            self.held = False
+            sidecar = self.sidecar
+            sidecar.lease.unhold(self._ticket, sidecar.now(), answered=answered)
+            self._answer(self._asked_at)
+
+    def _hold_ends(self, number: int) -> None:
+        """The held question is answered, though nothing has changed. A client that is frozen does not read it."""
+        if number == self._ask and self.held and (self.frozen or self._explicit):
+            if self.sidecar.frozen:
+                self.sidecar.later(self._hold_ends, number)
+                return
+            self.release(answered=True)
+            if self.sidecar.lease.wake_at(self.sidecar.now()) < self.sidecar.asleep_until:
+                self.sidecar.wake()
+
+    def _hear(self, told: Told) -> None:
+        """An answer arrives."""
+        if told[0] != self._ask or not self.running:
+            return
+        if self.frozen:
+            self._inbox.append((self._hear, told))
+            return
+        _, sent_at, _, token, expires_in, version, instance = told
+        self._version = version
+        grant = self.grant
+        if grant is not None and self.tenure is not None:
+            if token is None or expires_in is None or (token, instance) != (self.tenure.token, self.tenure.holder):
+                grant.end()
+                self.believes = False
+                self.world.oracle.ended(self)
+                self.stop()
+                return
+            if not self._extend(grant, sent_at + expires_in, self.sidecar.now()):
+                self.stop()
+                return
+        elif token is not None and not self._begin(told):
+            self._version = None
+        self.ask(self._ask)
+
+    def _retry(self) -> None:
+        self._version = None
+        pause = min(self.world.random.uniform(*PAUSE), max(self._left() / 4, 0.01))
+        self.world.at(self.world.now + pause, self.ask, self._ask)
+        self.unsettled()
+
+    def _gave_up(self, number: int) -> None:
+        """No answer in time."""
+        if number == self._ask and self.running and not self._stopping:
+            if self.frozen:
+                self._inbox.append((self._gave_up, number))
+                return
+            if self.held and not self.sidecar.frozen:
+                return
+            self._drop_question()
+            self._retry()
+
+    def _drop_question(self) -> None:
+        """Close the connection; the sidecar sees it."""
+        if self.held:
+            self.held = False
+            sidecar = self.sidecar
+            if sidecar.alive:
+                if sidecar.frozen:
+                    sidecar.later(self._seen_dropped, (self._ticket, sidecar.boot))
+                else:
+                    self.world.at(self.world.now + HANDLING, self._seen_dropped, (self._ticket, sidecar.boot))
+
+    def _seen_dropped(self, arg: tuple[int, int]) -> None:
+        ticket, boot = arg
+        sidecar = self.sidecar
+        if sidecar.alive and boot == sidecar.boot:
+            if sidecar.frozen:
+                sidecar.later(self._seen_dropped, arg)
+                return
+            now = sidecar.now()
+            sidecar.lease.unhold(ticket, now, answered=False)
+            if sidecar.lease.wake_at(now) < sidecar.asleep_until:
+                sidecar.wake()
+
+    def _left(self) -> float:
+        """Seconds of work that the grant allows; without one there is no hurry."""
+        if self.grant is None:
+            return 1e9
+        self._clock = self.sidecar.now()
+        return self.grant.working_time()
+
+    # What the world tells it.
+
+    def sync(self) -> None:
+        """Catch up with the questions that were answered and asked again since this was last called."""
+        if not self.held or self.frozen or self._explicit or self.sidecar.frozen:
+            return
+        sidecar = self.sidecar
+        now = sidecar.now()
+        wait = self._wait()
+        times = int((now - self._asked_at) / wait)
+        if times < 1:
+            return
+        answered = self._asked_at + times * wait
+        arrived = answered - wait
+        lease = sidecar.lease
+        lease.asked(answered)
+        first = self._asked_at + wait
+        self._asked_at, self._limit_at = answered, answered + wait
+        if self.grant is not None:
+            expires_in = lease.grant(arrived, answered)
+            if expires_in is not None and self._extend(self.grant, arrived + expires_in, first):
+                self._extend(self.grant, arrived + expires_in, answered)
+            else:
+                self.world.at(self.world.now, self._check, (self.life, self.grant))
+
+    def unsettled(self) -> None:
+        """The grant may not be prolonged: see when the work has to stop."""
+        if self.grant is not None and not self._stopping and not self.frozen:
+            left = self._left()
+            if left <= 0:
+                self.stop()
+            else:
+                self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, (self.life, self.grant))
+        if self.held and self.sidecar.frozen:
+            limit = self._limit_at + min(LIMIT, self._wait())
+            self.world.at(max(self.sidecar.true(limit), self.world.now) + TIMER, self._gave_up, self._ask)
+
+    def _check(self, arg: tuple[int, Grant]) -> None:
+        """The time at which the work had to stop, as it was known."""
+        life, grant = arg
+        if life != self.life or grant is not self.grant or self._stopping or self.frozen:
+            return
+        self.sync()
+        left = self._left()
+        if left <= 0:
+            self.stop()
+        elif not self.held or self.sidecar.frozen or self.sidecar.lease.remaining(self.sidecar.now()) < self.world.near_deadline:
+            self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, arg)
+
+    def lost_sidecar(self) -> None:
+        """The sidecar is gone: the connection is reset."""
+        if self.running and not self.frozen:
+            self.held = False
+            if not self._stopping:
+                self._ask += 1
+                self._retry()
+        elif self.running:
+            self.held = False
+            self._ask += 1
+            self._inbox.append((self._lost, self._ask))
+
+    def _lost(self, number: int) -> None:
+        if number == self._ask and self.running and not self._stopping:
+            self._retry()
+
+    def sidecar_thawed(self) -> None:
+        """The sidecar goes on, and the held question with it unless the client has given it up."""
+        if self.held and not self.frozen and self.sidecar.now() >= self._limit_at:
+            self.release(answered=True)

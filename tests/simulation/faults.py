@@ -1,0 +1,491 @@
+"""What goes wrong in a world: one fault after the other at random times, some at once, each ending some time later."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.redis_model import Fence, RedisModel
+from tests.simulation.server import Server
+
+if TYPE_CHECKING:
+    from tests.simulation.candidate import Sidecar
+    from tests.simulation.world import World
+
+CALM_END = 6
+"""For so many ttls at a world's end nothing goes wrong any more."""
+
+
+class Faults:
+    """The faults of one world. What disturbs the other tasks too counts in `world.disturbances` while it lasts."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.random = world.random
+        self.ttl = world.scenario.timings.ttl
+        self._kinds = list(world.scenario.faults)
+        self._weights = list(world.scenario.faults.values())
+        self._server_busy = False
+        self._stepped_at = -10 * self.ttl
+        self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is the replica now
+        self._deploying: list[Sidecar] = []
+        self._actions: dict[str, Callable[[], None]] = {
+            "client pause": self._pause_client,
+            "client crash": self._crash_client,
+            "client leaves": self._client_leaves,
+            "sidecar pause": self._pause_sidecar,
+            "sidecar crash": self._crash_sidecar,
+            "sidecar drain": self._drain_sidecar,
+            "task pause": self._pause_task,
+            "task kill": self._kill_task,
+            "deploy": self._deploy,
+            "bad network": self._bad_network,
+            "cut off": self._cut_off,
+            "connections reset": self._reset_connections,
+            "deaf watch": self._deafen,
+            "redis pause": self._pause_redis,
+            "redis error": self._redis_errs,
+            "redis restart": self._restart_redis,
+            "redis restart empty": self._empty_redis,
+            "failover": self._fail_over,
+            "failover to a stale replica": self._fail_over_stale,
+            "isolated old primary": self._isolate,
+            "server clock step": self._step_clock,
+            "server clock jump": self._jump_clock,
+            "DISABLED": self._disable,
+            "short DISABLED": self._disable_briefly,
+            "PERSIST": self._persist,
+            "DEL": self._delete,
+            "wrong type": self._spoil_key,
+            "bad fence": self._spoil_fence,
+        }
+
+    def begin(self) -> None:
+        """Let the first one come."""
+        self.world.at(self.random.expovariate(1 / self.world.scenario.pace), self._strike)
+
+    def _strike(self, _: None) -> None:
+        world = self.world
+        if world.now > world.scenario.length - CALM_END * self.ttl:
+            return
+        world.oracle.inspect()
+        world.oracle.forget()
+        kind = self.random.choices(self._kinds, self._weights)[0]
+        world.count(kind)
+        world.tell(f"-- {kind}")
+        self._actions[kind]()
+        again = self.random.expovariate(1 / world.scenario.pace)
+        if self.random.random() < 0.15:
+            again *= 0.05  # misfortunes do not come singly
+        world.at(world.now + again, self._strike)
+
+    def _duration(self) -> float:
+        """How long a fault lasts: around each of the times that the protocol knows."""
+        low, high = self.random.choice(((0.0, 0.2), (0.0, 0.2), (0.1, 1.0), (0.7, 1.5), (1.0, 2.5)))
+        return self.ttl * self.random.uniform(low, high)
+
+    def _disturb(self, seconds: float, end: Callable[[Any], None], argument: object = None) -> None:
+        """Everybody may suffer until `end(argument)`, so long from now."""
+        self.world.disturbances += 1
+        self.world.at(self.world.now + seconds, self._recover, (end, argument))
+
+    def _recover(self, arg: tuple[Callable[[Any], None], object]) -> None:
+        end, argument = arg
+        end(argument)
+        self.world.disturbances -= 1
+        self._disturbed()
+
+    def _disturbed(self) -> None:
+        self.world.oracle.calm_since = self.world.now
+
+    def _task(self) -> int:
+        """A task, rather the one that leads."""
+        if self.random.random() < 0.6:
+            for task, client in enumerate(self.world.clients):
+                if client.believes:
+                    return task
+        return self.random.randrange(self.world.scenario.tasks)
+
+    # Processes.
+
+    def _pause_client(self) -> None:
+        client = self.world.clients[self._task()]
+        if client.running and not client.frozen:
+            client.freeze()
+            self._disturb(self._duration(), lambda life: self._thaw_client(client, life), client.life)
+
+    def _thaw_client(self, client: Any, life: int) -> None:
+        if client.running and client.life == life:
+            client.thaw()
+            self.world.resume_write(client, alive=True)
+
+    def _crash_client(self) -> None:
+        client = self.world.clients[self._task()]
+        if client.running:
+            self.world.oracle.silent(client)
+            client.kill()
+            self.world.resume_write(client, alive=False)
+            self.world.at(self.world.now + 0.1 + self._duration(), self._starts, client)
+
+    def _client_leaves(self) -> None:
+        client = self.world.clients[self._task()]
+        if client.running and not client.frozen:
+            client.leave()
+            self.world.at(self.world.now + 2.5 + self._duration(), self._starts, client)
+
+    def _starts(self, client: Any) -> None:
+        if not any(client.sidecar is each for each in self._deploying):
+            client.start()
+
+    def _pause_sidecar(self) -> None:
+        sidecar = self.world.sidecars[self._task()]
+        if sidecar.alive and not sidecar.frozen:
+            sidecar.freeze()
+            self._disturb(self._duration(), lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
+
+    def _thaw_sidecar(self, sidecar: "Sidecar", boot: int) -> None:
+        if sidecar.alive and sidecar.boot == boot:
+            sidecar.thaw()
+
+    def _pause_task(self) -> None:
+        task = self._task()
+        sidecar, client = self.world.sidecars[task], self.world.clients[task]
+        if sidecar.alive and not sidecar.frozen and client.running and not client.frozen:
+            client.freeze()
+            sidecar.freeze()
+            last = self._duration()
+            self._disturb(last, lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
+            self._disturb(last, lambda life: self._thaw_client(client, life), client.life)
+
+    def _crash_sidecar(self) -> None:
+        sidecar = self.world.sidecars[self._task()]
+        if sidecar.alive:
+            sidecar.kill()
+            self._later_drain(sidecar)
+            self.world.at(self.world.now + self._restart_time(), self._restarts, (sidecar, sidecar.boot))
+
+    def _later_drain(self, sidecar: "Sidecar") -> None:
+        """Now and then the platform gives up on a task whose sidecar has crashed, just when that is up again."""
+        if self.random.random() < 0.2:
+            self.world.at(self.world.now + self._restart_time(), lambda _: sidecar.drain())
+
+    def _restart_time(self) -> float:
+        return 0.05 + (self.random.random() * 5 if self.random.random() < 0.6 else self._duration())
+
+    def _restarts(self, arg: tuple["Sidecar", int]) -> None:
+        sidecar, boot = arg
+        if not sidecar.alive and sidecar.boot == boot:
+            sidecar.start(sidecar.instance)
+
+    def _drain_sidecar(self) -> None:
+        self.world.sidecars[self._task()].drain()
+
+    def _kill_task(self) -> None:
+        task = self._task()
+        sidecar, client = self.world.sidecars[task], self.world.clients[task]
+        if sidecar.alive and client.running:
+            self.world.oracle.lost(sidecar)
+            client.kill()
+            self.world.resume_write(client, alive=False)
+            sidecar.kill()
+            self.world.at(self.world.now + 1 + self._duration(), self._task_starts, (sidecar, sidecar.boot))
+
+    def _task_starts(self, arg: tuple["Sidecar", int]) -> None:
+        sidecar, boot = arg
+        if not sidecar.alive and sidecar.boot == boot:
+            sidecar.start(self.world.instance())
+            sidecar.client.start()
+
+    def _deploy(self) -> None:
+        """Task after task: its client stops, then its sidecar, then a new task takes its place."""
+        if not self._deploying:
+            self._deploying = list(self.world.sidecars)
+            self._deploy_next(None)
+
+    def _deploy_next(self, _: None) -> None:
+        if self._deploying:
+            sidecar = self._deploying[0]
+            client = sidecar.client
+            self.world.oracle.forget()
+            if client.running and client.frozen:
+                self.world.at(self.world.now + self.ttl / 3, self._deploy_next)
+                return
+            client.leave()
+            together = self.random.random() < 0.3  # some platforms stop both containers at once
+            self.world.at(self.world.now + (0.0 if together else 2.2), self._deploy_sidecar, sidecar)
+
+    def _deploy_sidecar(self, sidecar: "Sidecar") -> None:
+        if sidecar.alive:
+            sidecar.drain()
+        else:
+            self.replace(sidecar)
+
+    def replace(self, sidecar: "Sidecar") -> None:
+        """A sidecar has exited: its task is replaced in a deploy, else it is started anew."""
+        world = self.world
+        world.oracle.forget()
+        if self._deploying and self._deploying[0] is sidecar:
+            sidecar.client.kill()
+            self._deploying.pop(0)
+            world.at(world.now + 0.5, self._task_starts, (sidecar, sidecar.boot))
+            world.at(world.now + self.random.choice((0.6, 0.6, self.ttl)), self._deploy_next)
+        else:
+            world.at(world.now + self._restart_time(), self._restarts, (sidecar, sidecar.boot))
+
+    # The network.
+
+    def _bad_network(self) -> None:
+        share = self.random.choice((0.02, 0.1, 0.3, 0.5))
+        all_of_them = self.random.random() < 0.5
+        sidecars = self.world.sidecars if all_of_them else [self.world.sidecars[self._task()]]
+        for sidecar in sidecars:
+            sidecar.trouble = share
+        self._disturb(self._duration(), self._network_mends, sidecars)
+
+    def _network_mends(self, sidecars: "list[Sidecar]") -> None:
+        for sidecar in sidecars:
+            sidecar.trouble = None
+
+    def _cut_off(self) -> None:
+        sidecar = self.world.sidecars[self._task()]
+        if not sidecar.cut:
+            sidecar.cut = True
+            self._disturb(self._duration(), self._joined, sidecar)
+
+    def _joined(self, sidecar: "Sidecar") -> None:
+        sidecar.cut = False
+
+    def _reset_connections(self) -> None:
+        for sidecar in self.world.sidecars:
+            sidecar.reset()
+        self._disturbed()
+
+    def _deafen(self) -> None:
+        sidecar = self.world.sidecars[self._task()]
+        sidecar.deaf = True
+        self._disturb(self._duration(), self._hears, sidecar)
+
+    def _hears(self, sidecar: "Sidecar") -> None:
+        sidecar.deaf = False
+        sidecar.unwatch()
+
+    # Redis.
+
+    def _pause_redis(self) -> None:
+        server, last = self.world.primary, self._duration()
+        server.thaw_at = max(server.thaw_at, self.world.now + last)
+        steps = self.random.random() < 0.3  # as a machine's clock does that was suspended
+        self._disturb(last, (lambda _: self._step_clock()) if steps else self._nothing)
+
+    def _nothing(self, _: None) -> None:
+        pass
+
+    def _redis_errs(self) -> None:
+        server = self.world.primary
+        if server.error is None:
+            server.error = "LOADING"
+            self._disturb(self._duration(), self._errs_no_more, server)
+
+    def _errs_no_more(self, server: Server) -> None:
+        server.error = None
+
+    def _restart_redis(self) -> None:
+        self._stop_redis(empty=False)
+
+    def _empty_redis(self) -> None:
+        self._stop_redis(empty=True)
+
+    def _stop_redis(self, *, empty: bool) -> None:
+        if not self._server_busy:
+            self._server_busy = True
+            server = self.world.primary
+            self._die(server)
+            self._disturb(0.05 + self._duration() / 2, self._starts_again, (server, empty))
+
+    def _die(self, server: Server) -> None:
+        server.up = False
+        for sidecar in list(server.watchers):
+            sidecar.unwatch()
+
+    def _starts_again(self, arg: tuple[Server, bool]) -> None:
+        server, empty = arg
+        fresh = self.world.server(born=self.world.now)
+        model = fresh.model
+        model.started = int(self.world.now * server.rate + server.offset)
+        if not empty:
+            model.copy_data(server.model)
+        server.model = model
+        server.up, server.thaw_at, server.error = True, 0.0, None
+        server.mend_link()
+        self._server_busy = False
+
+    def _fail_over(self) -> None:
+        if not self._server_busy:
+            self._server_busy = True
+            self.world.disturbances += 1
+            self._primary_dies(self.world.primary)
+
+    def _fail_over_stale(self) -> None:
+        """Replication stops; some time later, or right after one of the next writes, the primary dies."""
+        if self._server_busy:
+            return
+        self._server_busy = True
+        world, server = self.world, self.world.primary
+        world.disturbances += 1
+        server.break_link()
+        if self.random.random() < 0.5:
+            server.replicas = 0
+        latest = self.ttl * self.random.uniform(0.0, 1.2)
+        if self.random.random() < 0.6:
+            server.trap = self.random.choice((1, 1, 2, 3))
+            latest = 1.5 * self.ttl
+        if self.random.random() < 0.4:
+            for client in world.clients:
+                if client.believes and not client.frozen:
+                    client.leave()
+                    world.at(world.now + 2.5 + self._duration(), self._starts, client)
+        world.at(world.now + latest, self._primary_dies, server)
+
+    def sprung(self, server: Server) -> None:
+        """The write came for which a dying primary waited."""
+        self.world.at(self.world.now + self.random.choice((0.0, 0.001, 0.1, 1.0)), self._primary_dies, server)
+
+    def _primary_dies(self, server: Server) -> None:
+        if server.up and server is self.world.primary:
+            self._die(server)
+            server.trap = 0
+            self.world.at(self.world.now + self._promotion_time(), self._promoted, (server, None))
+
+    def _promotion_time(self) -> float:
+        return self.random.choice((0.05, 0.5, 2.0, self.ttl / 3))
+
+    def _promoted(self, arg: tuple[Server, float | None]) -> None:
+        """The replica serves, under the primary's name; an isolated old one does so still, for `arg[1]` seconds."""
+        old, isolated_for = arg
+        world = self.world
+        born = world.now - self.random.choice((0.5, self.ttl, 100 * self.ttl))
+        new = world.server(born=born)
+        new.offset = old.offset + self._shift()
+        new.model.started = int(born * new.rate + new.offset)
+        if self._spare is not None and self.random.random() < 0.6:  # back to the process that was the primary before
+            new.model.run_id, new.model.started = self._spare
+        new.model.promoted = True
+        self._spare = (old.model.run_id, old.model.started) if self.random.random() < 0.7 else None
+        new.model.copy_data(old.replica if old.replica is not None else old.model)
+        new.replicas = 0
+        world.primary = new
+        world.tell(f"   promoted with {new.model.value}, token {new.model.fence.token}")
+        if isolated_for is not None:
+            world.old = old
+            world.at(world.now + isolated_for, self._old_ends, old)
+        world.at(world.now + self.random.uniform(0.1, self.ttl / 2), self._replica_joins, (new, isolated_for is None))
+
+    def _replica_joins(self, arg: tuple[Server, bool]) -> None:
+        server, over = arg
+        server.replicas = 1
+        if over:
+            self._over()
+
+    def _over(self) -> None:
+        self._server_busy = False
+        self.world.disturbances -= 1
+        self._disturbed()
+
+    def _isolate(self) -> None:
+        """The primary and some tasks are cut off from the others, where the replica is promoted."""
+        if self._server_busy:
+            return
+        self._server_busy = True
+        world, old = self.world, self.world.primary
+        world.disturbances += 1
+        old.break_link()
+        tasks = list(range(world.scenario.tasks))
+        self.random.shuffle(tasks)
+        old.island = sorted(tasks[: self.random.randint(1, len(tasks))])
+        world.old = old
+        for sidecar in list(old.watchers):
+            if sidecar.task not in old.island:
+                sidecar.unwatch()
+        if self.random.random() < 0.5:
+            old.replicas = 0
+        else:  # the replica's connection is half open
+            world.at(world.now + 60, self._sees_no_replica, old)
+        promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
+        if not world.scenario.min_replicas:
+            world.oracle.exempt(promotion + last + 1.3 * self.ttl)
+        world.at(world.now + promotion, self._promoted, (old, last))
+
+    def _sees_no_replica(self, server: Server) -> None:
+        if not server.linked:
+            server.replicas = 0
+
+    def _old_ends(self, old: Server) -> None:
+        self._die(old)
+        old.island = None
+        self.world.old = None
+        self._over()
+
+    def _shift(self) -> float:
+        """By how much a server's clock may step: within the safety margin, one step a ttl."""
+        if self.world.now - self._stepped_at < 1.3 * self.ttl:
+            return 0.0
+        self._stepped_at = self.world.now
+        return self.ttl * self.random.choice((0.0, 0.02, 0.08)) * self.random.choice((-1, 1))
+
+    def _step_clock(self) -> None:
+        self.world.primary.offset += self._shift()
+        self._disturbed()
+
+    def _jump_clock(self) -> None:
+        jump = self.ttl * self.random.uniform(-1.5, 1.5)
+        self.world.primary.offset += jump
+        self.world.oracle.exempt(2 * abs(jump) + 1.3 * self.ttl)
+        self._disturbed()
+
+    # The operator.
+
+    def _type(self, action: Callable[[RedisModel], None]) -> None:
+        server = self.world.primary
+        if server.up:
+            server.tell_time(self.world.now)
+            action(server.model)
+            self.world.changed(server, released=False)
+        self._disturbed()
+
+    def _disable(self) -> None:
+        last = self.ttl * self.random.uniform(1.05, 3)
+        self._type(lambda model: model.set("DISABLED", int(last * 1000)))
+        self._disturb(1.05 * last, self._nothing)
+
+    def _disable_briefly(self) -> None:
+        last = self.ttl * self.random.uniform(0.05, 1)
+        self.world.oracle.exempt(1.3 * self.ttl)
+        self._type(lambda model: model.set("disabled", int(last * 1000)))
+        self._disturb(1.05 * last, self._nothing)
+
+    def _persist(self) -> None:
+        self._type(RedisModel.persist)
+        self._disturb(2 * self.ttl, self._look_after)
+
+    def _look_after(self, _: None) -> None:
+        """The operator deletes a key that nobody gives a TTL again."""
+        if self.world.primary.model.value is not None and self.world.primary.model.expires is None:
+            self._delete()
+
+    def _delete(self) -> None:
+        self.world.oracle.exempt(1.3 * self.ttl)
+        self._type(RedisModel.delete)
+
+    def _spoil_key(self) -> None:
+        last = self._duration()
+        self.world.oracle.exempt(last + 1.3 * self.ttl)
+        self._type(RedisModel.spoil_key)
+        self._disturb(last, lambda _: self._delete())
+
+    def _spoil_fence(self) -> None:
+        last = self._duration()
+        self.world.oracle.exempt(last + 1.3 * self.ttl)
+        self._type(lambda model: model.spoil_fence("abc"))
+        self._disturb(last, self._delete_fence)
+
+    def _delete_fence(self, _: None) -> None:
+        self.world.primary.model.fence = Fence()
+        self.world.oracle.exempt(1.3 * self.ttl)

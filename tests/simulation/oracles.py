@@ -1,0 +1,249 @@
+"""What must be so in every world, and what is measured on the way. The first violation ends the world.
+
+The exceptions are the contract's: where an operator deletes or overwrites the key by hand, where the server's clock
+steps further than the margin, and where an old primary goes on serving while cut off without MIN_REPLICAS, only the
+first promise is kept: no write of an older term after a newer one's.
+"""
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.store import Store, Tenure
+
+if TYPE_CHECKING:
+    from tests.simulation.candidate import Sidecar
+    from tests.simulation.client import Client
+    from tests.simulation.server import Server
+    from tests.simulation.world import World
+
+
+class Violation(Exception):
+    """A promise was broken; `law` is its short name."""
+
+    def __init__(self, law: str, text: str) -> None:
+        super().__init__(text)
+        self.law = law
+
+
+class Oracle:
+    """Watches one world. All times are true seconds."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        timings = world.scenario.timings
+        self.store = Store()
+        self.exempt_until = 0.0
+        self.calm_since = 0.0
+        self.ghost_until = 0.0
+        """A sidecar whose client was killed may lead for nobody until then: it counts as asking for that long."""
+        self._tenures: dict[tuple[str, int], Tenure] = {}
+        self._won = 0
+        self._newest: Tenure | None = None
+        self._last_accepted: Tenure | None = None
+        self._last_believed = 0.0
+        self._pending: tuple[str, float, float, int, int] | None = None
+        self._pendings = 0
+        drift = 0.045 * timings.heartbeat  # a follower counts what is left of the key's life by its own clock
+        self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
+        self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5
+        self.quiet = 3 * timings.ttl
+        self.hand_over: list[float] = []
+        self.takeover: list[float] = []
+        self.silence: list[float] = []
+        self.terms = 0
+        self.writes = 0
+        self.refused = 0
+
+    def exempt(self, seconds: float) -> None:
+        """An exception of the contract: no more is promised, until so long from now, than that stale writes fail."""
+        self.exempt_until = max(self.exempt_until, self.world.now + seconds)
+
+    @property
+    def exempted(self) -> bool:
+        """Whether an exception holds now."""
+        return self.world.now < self.exempt_until
+
+    # Beliefs.
+
+    def won(self, sidecar: "Sidecar", server: "Server", token: object, expired: int | None) -> None:
+        """A term began in Redis."""
+        if isinstance(token, int):
+            self._tenure(sidecar.instance, token)
+
+    def _tenure(self, holder: str, token: int) -> Tenure:
+        tenure = self._tenures.get((holder, token))
+        if tenure is None:
+            self._won += 1
+            tenure = self._tenures[holder, token] = Tenure(holder, token, self._won, self.exempted)
+        return tenure
+
+    def began(self, client: "Client", holder: str, token: int) -> Tenure:
+        """A client begins to believe."""
+        world, now = self.world, self.world.now
+        tenure = self._tenure(holder, token)
+        self.terms += 1
+        if world.trace is not None:
+            world.tell(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
+        for other in world.clients:
+            if other is not client and other.believes:
+                other.sync()
+                until = other.until()
+                if until > now:
+                    world.count("overlap in an exception" if self.exempted else "overlap")
+                    if not self.exempted:
+                        raise Violation(
+                            "two believers",
+                            f"{holder}'s client begins to believe (token {token}) while that of"
+                            f" {other.tenure.holder if other.tenure else '?'} does for {until - now:.3f} s more",
+                        )
+        if self._newest is None or tenure.ordinal > self._newest.ordinal:
+            self._newest = tenure
+        self._vacancy_ends(client)
+        return tenure
+
+    def ended(self, client: "Client") -> None:
+        """A client believes no longer."""
+        until = client.sidecar.true(client.deadline)
+        self._last_believed = max(self._last_believed, min(until, self.world.now))
+        if self.world.trace is not None and client.tenure is not None:
+            self.world.tell(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
+
+    def released(self, sidecar: "Sidecar", token: int | None) -> None:
+        """A release deleted the key."""
+        client = sidecar.client
+        if client.working and client.tenure is not None and client.tenure.token == token and not self.exempted:
+            client.sync()
+            left = sidecar.true(client.deadline) - self.world.now
+            if left > 0:
+                raise Violation(
+                    "released too early",
+                    f"{sidecar.instance} released token {token} while its client works, {left:.3f} s before its grant ends",
+                )
+
+    # Writes.
+
+    def wrote(self, client: "Client", tenure: Tenure, accepted: bool | None) -> None:
+        """A transaction committed, or was refused."""
+        if accepted is None:
+            return
+        if self.world.trace is not None:
+            self.world.tell(f"write of {tenure.holder}, token {tenure.token}: {'accepted' if accepted else 'refused'}")
+        if accepted:
+            self.writes += 1
+            last = self._last_accepted
+            if last is not None and tenure is not last:
+                doubtful = tenure.doubtful or last.doubtful or self.exempted
+                if tenure.token < last.token or (tenure.ordinal < last.ordinal and not doubtful):
+                    raise Violation(
+                        "stale write",
+                        f"a write of {tenure.holder} (token {tenure.token}) was accepted after one of"
+                        f" {last.holder} (token {last.token}), whose term is newer",
+                    )
+            self._last_accepted = tenure
+            return
+        self.refused += 1
+        doubtful = tenure.doubtful or self.exempted
+        if tenure is self._newest and client.tenure is tenure and not doubtful and client.until() > self.world.now:
+            raise Violation(
+                "leader refused",
+                f"a write of {tenure.holder}, the newest leader (token {tenure.token}), was refused:"
+                f" the fence is at {self.store.token}",
+            )
+
+    # That somebody leads, and soon.
+
+    def resigns(self, sidecar: "Sidecar") -> None:
+        """A client resigns a term that is led."""
+        if sidecar.lease.leads(sidecar.now()):
+            self._vacate("hand-over", self.world.now, self.world.now, sidecar)
+
+    def silent(self, client: "Client") -> None:
+        """A leader's client is killed; its sidecar lives on."""
+        sidecar = client.sidecar
+        if client.believes and sidecar.alive and not sidecar.frozen and client.until() > self.world.now:
+            grant = self.world.scenario.timings.grant_ttl / sidecar.rate
+            self._vacate("silence", self.world.now, self.world.now + grant, sidecar)
+        else:
+            self.ghost_until = self.world.now + 2.1 * self.world.scenario.timings.grant_ttl + 0.2
+
+    def lost(self, sidecar: "Sidecar") -> None:
+        """A leading task is gone for good: its lease is free when the key expires."""
+        model = self.world.primary.model
+        if model.value == sidecar.instance and model.expires is not None:
+            expiry = self.world.primary.true_time(model.expires)
+            if expiry > self.world.now:
+                self._vacate("takeover", expiry, expiry, sidecar)
+
+    def _vacate(self, kind: str, since: float, due: float, sidecar: "Sidecar") -> None:
+        if self._disturbed(self.world.now) or not self.world.scenario.require_client:
+            return
+        self._pendings += 1
+        self._pending = (kind, since, due, sidecar.task, self._pendings)
+        self.world.at(due + self.bound, self._expect, self._pendings)
+
+    def forget(self) -> None:
+        """Something happens that a vacancy that is measured may not survive."""
+        self._pending = None
+
+    def _disturbed(self, since: float) -> bool:
+        return self.world.disturbances > 0 or max(self.calm_since, self.ghost_until) > since - self.quiet or self.exempted
+
+    def _vacancy_ends(self, client: "Client") -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or client.sidecar.task == pending[3] or self._disturbed(self.world.now):
+            return
+        kind, since, due, _, _ = pending
+        if any(self._ready(other, since) for other in self.world.clients if other.sidecar.task != pending[3]):
+            {"hand-over": self.hand_over, "takeover": self.takeover, "silence": self.silence}[kind].append(
+                max(0.0, self.world.now - since)
+            )
+            self._judge(kind, self.world.now - due)
+
+    def _expect(self, number: int) -> None:
+        pending = self._pending
+        if pending is None or pending[4] != number:
+            return
+        self._pending = None
+        if self._disturbed(self.world.now):
+            return
+        kind, since, due, task, _ = pending
+        if any(self._ready(client, since) for client in self.world.clients if client.sidecar.task != task):
+            self._judge(kind, self.world.now - due + 1e-3)
+
+    def _judge(self, kind: str, late: float) -> None:
+        if late > self.bound:
+            raise Violation(f"slow {kind}", f"the {kind} is {late:.3f} s late, the bound is {self.bound:.3f} s")
+
+    def _ready(self, client: "Client", since: float) -> bool:
+        """Whether a client has campaigned, undisturbed, since long before."""
+        ready, sidecar = client.ready_since, client.sidecar
+        spare = 2 * self.world.heartbeat + 2
+        return ready is not None and ready < since - spare and sidecar.alive and sidecar.started < since - spare
+
+    def inspect(self) -> None:
+        """Look at everything, as it stands just before a fault."""
+        world, now = self.world, self.world.now
+        if world.disturbances or self.exempted or not world.scenario.require_client or now - self.calm_since < self.patience:
+            return
+        for client in world.clients:
+            if client.believes:
+                client.sync()
+                self._last_believed = max(self._last_believed, min(now, client.sidecar.true(client.deadline)))
+        since = max(self.calm_since, self._last_believed)
+        ready = [
+            client.ready_since
+            for client in world.clients
+            if client.ready_since is not None and client.sidecar.alive and client.sidecar.started < now - self.patience
+        ]
+        led = False
+        for client in world.clients:
+            if client.believes:
+                client.sync()
+                led = led or client.until() > now
+        if not led and ready and max(since, min(ready)) < now - self.patience:
+            raise Violation("nobody leads", f"all has been well for {now - max(since, min(ready)):.1f} s, and nobody leads")
+        for client in world.clients:
+            sidecar = client.sidecar
+            if sidecar.alive and client.ready_since is not None and client.ready_since < now - self.patience:
+                idle = now - sidecar.last_step
+                if idle > 1.2 * world.heartbeat + 2 * world.scenario.timings.call_limit:
+                    raise Violation("stuck", f"the election loop of {sidecar.instance} has not gone round for {idle:.1f} s")

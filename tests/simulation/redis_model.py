@@ -1,0 +1,260 @@
+"""A Redis server as far as one lease sees it: its key, its fence, its clock, and the three scripts.
+
+Each script is the Lua of `sidecar/scripts` line by line, its commands replaced by what they do. The differential test
+compares every reply with a real server's. Times are Redis's own: wall clock in µs, TTLs in ms.
+"""
+
+from dataclasses import dataclass, replace
+
+from sidecar.protocol import Outcome
+
+LARGEST = 2**53 - 1
+"""Tokens stay below it: Lua's numbers are doubles."""
+
+
+@dataclass(slots=True)
+class Fence:
+    """The hash beside the key; a token that is a string is garbage that somebody wrote."""
+
+    token: int | str | None = None
+    holder: str | None = None
+    tenure: str | None = None
+    run_id: str | None = None
+    replid: str | None = None
+    changed: str | None = None
+    changed_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a script answers: `left` in ms (-1 no TTL, -2 no key), `time` in µs, `wait` in ms."""
+
+    outcome: Outcome
+    holder: str | None
+    token: int | str | None
+    tenure: str | None
+    left: int
+    time: int
+    wait: int
+    guard: str
+
+
+class RedisModel:
+    """One database with one lease in it.
+
+    `now` is the server's wall clock in µs, set by whoever runs the model before each call, as `TIME` would tell it.
+    `touched` and `published` count what a watch hears of: writes to the key, messages on its channel. `offset` counts
+    writes of any kind, as replication does.
+    """
+
+    __slots__ = (
+        "_guard",
+        "expires",
+        "fence",
+        "fence_is_hash",
+        "info_allowed",
+        "key_is_string",
+        "now",
+        "offset",
+        "promoted",
+        "published",
+        "replid",
+        "run_id",
+        "started",
+        "touched",
+        "value",
+    )
+
+    def __init__(
+        self, run_id: str, *, started: int, replid: str = "", promoted: bool = False, info_allowed: bool = True
+    ) -> None:
+        self.run_id = run_id
+        self.replid = replid
+        self.promoted = promoted  # it was a replica once
+        self.started = started  # s of the server's wall clock
+        self.info_allowed = info_allowed
+        self.now = started * 1_000_000
+        self.value: str | None = None
+        self.expires: int | None = None  # ms of the server's wall clock
+        self.key_is_string = True
+        self.fence = Fence()
+        self.fence_is_hash = True
+        self._guard = "off"
+        self.touched = 0
+        self.published = 0
+        self.offset = 0
+
+    def copy_data(self, other: "RedisModel") -> None:
+        """Hold what `other` holds, as a replica does that is in step."""
+        self.value, self.expires, self.key_is_string = other.value, other.expires, other.key_is_string
+        self.fence, self.fence_is_hash = replace(other.fence), other.fence_is_hash
+
+    # What an operator types.
+
+    def set(self, value: str, milliseconds: int | None) -> None:
+        """`SET KEY value [PX milliseconds]`."""
+        self.value, self.key_is_string = value, True
+        self.expires = None if milliseconds is None else self.now // 1000 + milliseconds
+        self._write_key()
+
+    def delete(self) -> None:
+        """`DEL KEY`."""
+        self.value, self.expires, self.key_is_string = None, None, True
+        self._write_key()
+
+    def persist(self) -> None:
+        """`PERSIST KEY`."""
+        self.expire()
+        if self.value is not None:
+            self.expires = None
+            self._write_key()
+
+    def spoil_key(self) -> None:
+        """`DEL KEY`, then `LPUSH KEY x`."""
+        self.value, self.expires, self.key_is_string = "a list", None, False
+        self._write_key()
+
+    def spoil_fence(self, token: str) -> None:
+        """`HSET fence:{KEY} token ...`."""
+        self.fence.token = token
+        self.offset += 1
+
+    def expire(self) -> None:
+        """Let the key go if its time has passed."""
+        if self.expires is not None and self.now // 1000 > self.expires:
+            self.value, self.expires, self.key_is_string = None, None, True
+
+    # The scripts.
+
+    def acquire(self, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+        """`acquire.lua`."""
+        problem = self._read(deadline, guarding)
+        if problem is not None:
+            return self._answer(problem)
+        wait = self._guard_wait(ttl, guarding)
+        if self.value is not None and self.value != instance:
+            return self._answer(self._held_otherwise(instance))
+        if wait > 0:
+            return self._answer(Outcome.GUARDED, wait)
+        if self._ours(instance):
+            self.fence.tenure = tenure
+            self._expire_in(ttl)
+            self._vouch(guarding)
+            return self._answer(Outcome.ADOPTED)
+        self.fence.token = self._next_token()
+        self.fence.holder = instance
+        self.fence.tenure = tenure
+        self._vouch(guarding)
+        self.value = instance
+        self._expire_in(ttl)
+        return self._answer(Outcome.ACQUIRED)
+
+    def renew(
+        self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str, floor: int
+    ) -> Answer:
+        """`renew.lua`."""
+        problem = self._read(deadline, guarding)
+        if problem is not None:
+            return self._answer(problem)
+        if not self._our_term(instance, token, tenure):
+            self._guard_wait(ttl, guarding)
+            return self._answer(self._held_otherwise(instance))
+        if not floor <= self._left() <= ttl:
+            self._expire_in(ttl)
+        self._vouch(guarding)
+        return self._answer(Outcome.RENEWED)
+
+    def release(
+        self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str
+    ) -> Answer:
+        """`release.lua`; without a token it only looks."""
+        problem = self._read(deadline, guarding)
+        if problem is not None:
+            return self._answer(problem)
+        if not self._our_term(instance, token, tenure):
+            self._guard_wait(ttl, guarding)
+            return self._answer(self._held_otherwise(instance))
+        self.delete()
+        self.published += 1
+        return self._answer(Outcome.RELEASED)
+
+    # What they are made of.
+
+    def _read(self, deadline: int, guarding: bool) -> Outcome | None:
+        self._guard = "on" if guarding else "off"
+        if self.now > deadline:
+            return Outcome.LATE
+        self.expire()
+        if not self.key_is_string:
+            return Outcome.WRONG_TYPE
+        token = self.fence.token
+        if not self.fence_is_hash or isinstance(token, str) or (token is not None and not token < LARGEST):
+            return Outcome.BAD_FENCE
+        return None
+
+    def _answer(self, outcome: Outcome, wait: int = 0) -> Answer:
+        if outcome is Outcome.LATE or outcome is Outcome.WRONG_TYPE:  # nothing was read
+            return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
+        if outcome is Outcome.BAD_FENCE and not self.fence_is_hash:
+            return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
+        return Answer(outcome, self.value, self.fence.token, self.fence.tenure, self._left(), self.now, wait, self._guard)
+
+    def _next_token(self) -> int:
+        last = self.fence.token
+        return max((last if isinstance(last, int) else 0) + 1, self.now)
+
+    def _ours(self, instance: str) -> bool:
+        return self.value == instance and self.fence.holder == instance and self.fence.token is not None
+
+    def _our_term(self, instance: str, token: int | None, tenure: str) -> bool:
+        return self._ours(instance) and self.fence.token == token and self.fence.tenure == tenure
+
+    def _held_otherwise(self, instance: str) -> Outcome:
+        if self.value is None:
+            return Outcome.VACANT
+        if self.value == instance:
+            return Outcome.SUPERSEDED
+        return Outcome.DISABLED if self.value.upper() == "DISABLED" else Outcome.HELD
+
+    def _left(self) -> int:
+        if self.value is None:
+            return -2
+        return -1 if self.expires is None else max(0, self.expires - self.now // 1000)
+
+    def _expire_in(self, ttl: int) -> None:
+        self.expires = self.now // 1000 + ttl
+        self._write_key()
+
+    def _write_key(self) -> None:
+        self.touched += 1
+        self.offset += 1
+
+    def _identify(self, guarding: bool) -> bool:
+        if guarding and not self.info_allowed:
+            self._guard = "unavailable"
+        return guarding and self.info_allowed
+
+    def _guard_wait(self, ttl: int, guarding: bool) -> int:
+        if not self._identify(guarding):
+            return 0
+        fence = self.fence
+        if fence.run_id == self.run_id and fence.replid in (None, self.replid):
+            return 0
+        if fence.run_id is None and fence.changed is None and not self.promoted:
+            uptime = self.now // 1_000_000 - self.started
+            return max(0, ttl - (uptime - 1) * 1000)
+        identity = self.run_id + self.replid
+        at = fence.changed_at if fence.changed == identity else None
+        if at is None or at > self.now:
+            fence.changed, fence.changed_at = identity, self.now
+            self.offset += 1
+            return ttl
+        return max(0, -((self.now - at) // 1000) + ttl)
+
+    def _vouch(self, guarding: bool) -> None:
+        fence = self.fence
+        if self._identify(guarding) and (
+            fence.run_id != self.run_id or fence.replid != self.replid or fence.changed is not None
+        ):
+            fence.run_id, fence.replid, fence.changed, fence.changed_at = self.run_id, self.replid, None, None
+            self.offset += 1

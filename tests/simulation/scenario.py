@@ -1,0 +1,107 @@
+"""What one simulated world is like: its timings, clocks, tasks and faults, all drawn from one seed."""
+
+from dataclasses import dataclass
+from random import Random
+
+from sidecar.protocol import Timings
+
+LIFETIMES = 240
+"""How long a world lasts, in ttls: each has as much to do as any other, whatever its timings."""
+
+Mix = dict[str, float]
+
+PROCESSES: Mix = {
+    "client pause": 3,
+    "client crash": 2,
+    "sidecar pause": 3,
+    "sidecar crash": 3,
+    "task pause": 1.5,
+    "task kill": 1.5,
+    "client leaves": 2,
+    "sidecar drain": 0.7,
+    "deploy": 1,
+}
+NETWORK: Mix = {"bad network": 4, "cut off": 2, "connections reset": 1, "deaf watch": 1}
+REDIS: Mix = {
+    "redis pause": 2,
+    "redis error": 1,
+    "redis restart": 1,
+    "redis restart empty": 1,
+    "failover": 1,
+    "failover to a stale replica": 3,
+    "server clock step": 2,
+}
+OPERATOR: Mix = {"DISABLED": 2, "PERSIST": 1, "DEL": 1, "short DISABLED": 1, "wrong type": 0.5, "bad fence": 0.5, "server clock jump": 0.5}
+ISOLATION: Mix = {"isolated old primary": 6}
+
+MIXES: dict[str, tuple[float, Mix]] = {
+    "everything": (4, PROCESSES | NETWORK | REDIS),
+    "processes": (2, PROCESSES),
+    "network": (2, NETWORK | {"client leaves": 2, "sidecar crash": 1, "client crash": 1}),
+    "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1}),
+    "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
+    "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
+    "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
+    "quiet": (2, {"client leaves": 4, "client crash": 1, "task kill": 1, "deploy": 1}),
+}
+"""Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
+
+TTLS = {3.0: 1.0, 30.0: 6.0, 120.0: 1.5, 300.0: 1.0, 900.0: 1.0}
+"""Leases' ttls in seconds and how often each is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One world's nature. Rates are seconds of a clock per true second; times are seconds."""
+
+    mix: str
+    faults: Mix
+    pace: float
+    """The mean time between two faults."""
+    timings: Timings
+    tasks: int
+    server_rate: float
+    task_rates: tuple[float, ...]
+    watch: str
+    """How a candidate hears of changes: `tracking`, `notices` (releases only) or `off`."""
+    guard: bool
+    min_replicas: int
+    require_client: bool
+
+    @property
+    def length(self) -> float:
+        """How long the world lasts."""
+        return LIFETIMES * self.timings.ttl
+
+
+def draw(random: Random, *, mix: str | None = None, ttl: float | None = None) -> Scenario:
+    """A scenario; `mix` and `ttl` fix what else is drawn too."""
+    names = list(MIXES)
+    name = random.choices(names, [MIXES[each][0] for each in names])[0]
+    seconds = random.choices(list(TTLS), list(TTLS.values()))[0]
+    timings = _timings(random, ttl or seconds)
+    tasks = random.choice((2, 2, 3, 3, 4))
+    error = random.choice((0.0, 0.0005, 0.01, 0.02))
+    name = mix or name
+    return Scenario(
+        mix=name,
+        faults=MIXES[name][1],
+        pace=timings.ttl * random.choice((1.5, 4.0, 4.0, 10.0)),
+        timings=timings,
+        tasks=tasks,
+        server_rate=1 + random.uniform(-error, error),
+        task_rates=tuple(1 + random.uniform(-error, error) for _ in range(tasks)),
+        watch=random.choice(("tracking", "notices", "notices", "off")),
+        guard=True,
+        min_replicas=int(name == "replicas"),
+        require_client=random.random() < 0.9,
+    )
+
+
+def _timings(random: Random, ttl: float) -> Timings:
+    kind = random.choices(("default", "patient", "hasty"), (6, 2, 1))[0]
+    if kind == "default":
+        return Timings(ttl, ttl / 3, min(ttl / 6, 30.0), ttl / 15)
+    if kind == "patient":
+        return Timings(ttl, ttl * 0.6, min(ttl / 2, 30.0), ttl / 10)
+    return Timings(ttl, ttl / 6, min(ttl / 12, 10.0), ttl / 30)

@@ -1,0 +1,78 @@
+"""A Redis server in the world: the model with a clock, a life, a replica and those who watch it."""
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.redis_model import RedisModel
+
+if TYPE_CHECKING:
+    from tests.simulation.candidate import Sidecar
+
+EPOCH = 1_790_000_000.0
+"""The wall clock at the world's beginning, in seconds."""
+
+
+class Server:
+    """One process. `thaw_at` is the true time until which it is stopped; `error` is what it answers to every script."""
+
+    __slots__ = (
+        "acked",
+        "error",
+        "island",
+        "linked",
+        "model",
+        "offset",
+        "rate",
+        "replica",
+        "replicas",
+        "thaw_at",
+        "trap",
+        "up",
+        "watchers",
+    )
+
+    def __init__(self, run_id: str, *, rate: float, offset: float, born: float) -> None:
+        self.rate = rate
+        self.offset = offset
+        self.model = RedisModel(run_id, started=int(born * rate + offset), replid=f"stint of {run_id}")
+        self.up = True
+        self.thaw_at = 0.0
+        self.error: str | None = None
+        self.island: list[int] | None = None
+        """The tasks that reach it, where it is cut off from all others."""
+        self.linked = True
+        self.replicas = 1
+        """Replicas that it believes to be there."""
+        self.acked = 0
+        """The offset that they have confirmed, once the link is broken."""
+        self.replica: RedisModel | None = None
+        """What the replica holds, once the link is broken."""
+        self.trap = 0
+        """After so many writes to the key it dies; 0 for never."""
+        self.watchers: list[Sidecar] = []
+
+    def tell_time(self, now: float) -> int:
+        """Set the model's clock to the true time `now`; returns it, in µs."""
+        self.model.now = wall = int((now * self.rate + self.offset) * 1e6)
+        return wall
+
+    def break_link(self) -> None:
+        """Replicate no further."""
+        if self.linked:
+            self.linked = False
+            self.acked = self.model.offset
+            self.replica = RedisModel(self.model.run_id, started=self.model.started)
+            self.replica.copy_data(self.model)
+
+    def mend_link(self) -> None:
+        """The replica is in step again."""
+        self.linked, self.replica, self.replicas = True, None, 1
+
+    def confirms(self, wanted: int, offset: int) -> bool:
+        """`WAIT wanted` of a connection whose last write was at `offset`."""
+        if self.linked:
+            return wanted <= self.replicas
+        return wanted <= self.replicas and self.acked >= offset
+
+    def true_time(self, wall_ms: int) -> float:
+        """The true time at which its clock shows `wall_ms`."""
+        return (wall_ms / 1000 - self.offset) / self.rate

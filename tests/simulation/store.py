@@ -1,0 +1,57 @@
+"""The database's fence: which term may write. A transaction holds the fence's row shared from its check to its commit."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False, slots=True)
+class Tenure:
+    """A term as the world sees it: `ordinal` counts the terms of all candidates in the order in which they were won.
+
+    `doubtful`: it was won in an exception of the contract.
+    """
+
+    holder: str
+    token: int
+    ordinal: int
+    doubtful: bool
+
+
+@dataclass(slots=True)
+class Store:
+    """The fence's row, and who keeps it from being raised."""
+
+    token: int = 0
+    holder: str = ""
+    shared: int = 0
+    """Transactions that hold the row FOR SHARE."""
+    waiting: list[Tenure] = field(default_factory=list)
+    """Terms that would raise it and have to wait for those."""
+
+    def take_up(self, tenure: Tenure) -> bool | None:
+        """Raise the fence to a term; False if a higher one is there, None if it has to wait."""
+        if (self.token, self.holder) == (tenure.token, tenure.holder):
+            return True
+        if tenure.token <= self.token:
+            return False
+        if self.shared:
+            if tenure not in self.waiting:
+                self.waiting.append(tenure)
+            return None
+        self.token, self.holder = tenure.token, tenure.holder
+        return True
+
+    def admits(self, tenure: Tenure) -> bool:
+        """Whether a transaction of this term may begin to write."""
+        return (self.token, self.holder) == (tenure.token, tenure.holder)
+
+    def share(self) -> None:
+        """A transaction has read the row FOR SHARE."""
+        self.shared += 1
+
+    def unshare(self) -> None:
+        """It has ended; whoever waited for it goes on."""
+        self.shared -= 1
+        if not self.shared:
+            waiting, self.waiting = self.waiting, []
+            for tenure in waiting:
+                self.take_up(tenure)

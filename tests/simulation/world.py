@@ -1,0 +1,212 @@
+"""One simulated world: the queue of events, true time, the servers, the network and the tasks."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+from typing import Any
+
+from sidecar.protocol import Transition
+from tests.simulation.candidate import Sidecar
+from tests.simulation.client import Client
+from tests.simulation.faults import Faults
+from tests.simulation.oracles import Oracle, Violation
+from tests.simulation.scenario import Scenario
+from tests.simulation.server import EPOCH, Server
+from tests.simulation.store import Tenure
+
+STORY = 60
+"""How many of the last events a violation tells."""
+IDLE_LIMIT = 10.0
+"""After so many seconds Postgres ends a transaction whose client does nothing."""
+
+Action = Callable[[Any], None]
+
+
+class World:
+    """Everything that there is, at the true time `now` in seconds.
+
+    Args:
+        trace: tell every event; slow.
+    """
+
+    def __init__(self, scenario: Scenario, random: Random, *, trace: bool = False) -> None:
+        self.scenario = scenario
+        self.random = random
+        self.now = 0.0
+        self.trace: deque[str] | None = deque() if trace else None
+        self._queue: list[tuple[float, int, Action, Any]] = []
+        self._events = 0
+        self._run_ids = 0
+        self._instances = 0
+        self.rounds = 0
+        self.counts: Counter[str] = Counter()
+        self.disturbances = 0
+        timings = scenario.timings
+        self.heartbeat = timings.heartbeat
+        self.poll = _poll(timings.grant_ttl)
+        self.near_deadline = 2 * timings.grant_ttl + timings.call_limit
+        self.primary = self.server(born=-1000.0)
+        self.old: Server | None = None
+        self.oracle = Oracle(self)
+        self.sidecars = [
+            Sidecar(self, task, rate, random.uniform(1e3, 1e6)) for task, rate in enumerate(scenario.task_rates)
+        ]
+        self.clients = [Client(self, sidecar) for sidecar in self.sidecars]
+        for sidecar, client in zip(self.sidecars, self.clients, strict=True):
+            sidecar.client = client
+        self.faults = Faults(self)
+
+    # Events.
+
+    def at(self, when: float, action: Action, argument: Any = None) -> None:
+        """Let `action(argument)` happen at `when`."""
+        self._events = number = self._events + 1
+        heappush(self._queue, (when, number, action, argument))
+
+    def soon(self, when: float, action: Action, argument: Any) -> None:
+        """The same, at once if nothing comes before. Only as the last thing that an action does."""
+        queue = self._queue
+        if queue and queue[0][0] <= when:
+            self._events = number = self._events + 1
+            heappush(queue, (when, number, action, argument))
+        else:
+            self.now = when
+            action(argument)
+
+    def run(self) -> Violation | None:
+        """Live to the end, or to the first violation."""
+        for task, (sidecar, client) in enumerate(zip(self.sidecars, self.clients, strict=True)):
+            self.at(task * 0.5, self._appears, (sidecar, client))
+        self.faults.begin()
+        end, queue = self.scenario.length, self._queue
+        try:
+            while queue:
+                when, _, action, argument = heappop(queue)
+                if when > end:
+                    break
+                self.now = when
+                action(argument)
+            self.oracle.inspect()
+        except Violation as violation:
+            self.tell(f"VIOLATION ({violation.law}): {violation}")
+            return violation
+        return None
+
+    def _appears(self, task: tuple[Sidecar, Client]) -> None:
+        sidecar, client = task
+        sidecar.start(self.instance())
+        client.start()
+
+    # Its parts.
+
+    def instance(self) -> str:
+        """A new task's id."""
+        self._instances += 1
+        return f"task-{self._instances}"
+
+    def server(self, *, born: float) -> Server:
+        """A new server process, started at the true time `born`."""
+        self._run_ids += 1
+        rate = self.scenario.server_rate
+        return Server(f"run{self._run_ids}", rate=rate, offset=EPOCH, born=born)
+
+    def resolve(self, task: int) -> Server:
+        """What the name of Redis stands for, as this task sees it."""
+        old = self.old
+        return old if old is not None and old.island is not None and task in old.island else self.primary
+
+    def delay(self) -> float:
+        """What a message takes on a good network, in seconds."""
+        return 2e-4 + 6e-4 * self.random.random()
+
+    def changed(self, server: Server, *, released: bool) -> None:
+        """Something was written to the key: tell those who watch."""
+        if server.trap:
+            server.trap -= 1
+            if not server.trap:
+                self.faults.sprung(server)
+        if not server.watchers or not (released or self.scenario.watch == "tracking"):
+            return
+        for sidecar in server.watchers:
+            if sidecar.hears():
+                self.at(self.now + self.delay(), sidecar.noticed, server)
+
+    def drained(self, sidecar: Sidecar) -> None:
+        """A sidecar has given its lease up and exited: the platform starts it, or its task, anew."""
+        self.faults.replace(sidecar)
+
+    # Work.
+
+    def work(self, client: Client) -> None:
+        """A term's work begins: the fence is taken up, then writes come at random."""
+        self.at(self.now + 1e-3, self._write, (client, client.tenure))
+
+    def _write(self, arg: tuple[Client, Tenure]) -> None:
+        client, tenure = arg
+        if client.tenure is not tenure or client.frozen:
+            return
+        client.sync()
+        if client.until() > self.now:
+            self.oracle.wrote(client, tenure, self.oracle.store.take_up(tenure))
+            self.at(self.now + self.random.expovariate(1 / self.scenario.timings.ttl), self._write, arg)
+
+    def interrupt_write(self, client: Client) -> None:
+        """A client freezes in the middle of a transaction, before or after it has read the fence."""
+        tenure, store = client.tenure, self.oracle.store
+        if tenure is None or self.random.random() < 0.3:
+            return
+        begun = self.random.random() < 0.5 and store.admits(tenure)
+        if begun:
+            store.share()
+            self.at(self.now + IDLE_LIMIT, self._idles, state := [client, tenure, True])
+            client.interrupted = state
+        else:
+            client.interrupted = [client, tenure, False]
+
+    def _idles(self, state: list[Any]) -> None:
+        """A transaction that has been idle for too long is ended by the server."""
+        if state[2]:
+            state[2] = None
+            self.oracle.store.unshare()
+
+    def resume_write(self, client: Client, *, alive: bool) -> None:
+        """The client goes on with its transaction, or is killed in it."""
+        state, client.interrupted = client.interrupted, None
+        if state is None:
+            return
+        _, tenure, begun = state
+        store = self.oracle.store
+        if begun:
+            state[2] = None
+            if alive:
+                self.oracle.wrote(client, tenure, accepted=True)
+            store.unshare()
+        elif begun is False and alive:
+            self.oracle.wrote(client, tenure, store.take_up(tenure))
+
+    # What is told of it.
+
+    def count(self, what: str) -> None:
+        """One more of these."""
+        self.counts[what] += 1
+
+    def transition(self, sidecar: Sidecar, transition: Transition) -> None:
+        """A lease's candidate tells that a term began or ended."""
+        if self.trace is not None:
+            word = "LEADS" if transition.leads else "does not lead"
+            self.tell(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
+
+    def tell(self, text: str) -> None:
+        """One more line of the story."""
+        if self.trace is not None:
+            self.trace.append(f"{self.now:12.4f}  {text}")
+
+
+def _poll(grant: float) -> float:
+    """How often a leader's client asks, in seconds: after a third of the work time that the last answer left."""
+    poll = grant / 4
+    for _ in range(50):
+        left = grant - poll
+        poll = (left - min(0.5, left / 4)) / 3
+    return min(poll, grant / 2)
