@@ -104,6 +104,7 @@ class Sidecar:
         self._url = url.rstrip("/")
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
+        self._resigns: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
         """Make ready to ask; nothing is sent."""
@@ -118,6 +119,9 @@ class Sidecar:
 
     async def close(self) -> None:
         """Close the connections."""
+        for resign in self._resigns.values():
+            resign.cancel()
+        await asyncio.gather(*self._resigns.values(), return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -125,9 +129,15 @@ class Sidecar:
     async def ask(self, name: str, hold: Mapping[str, str], limit: float) -> Answer:
         """`GET /is-leader/NAME` with `hold` (wait and version, or nothing) as its query, for `limit` seconds at most.
 
+        A resign under way still comes first: a sidecar that thaws could take it for the resign of what it grants now.
+
         Raises:
             Unknown: whatever else than a valid answer came of it.
         """
+        if (resign := self._resigns.get(name)) is not None and not resign.done():
+            await asyncio.wait((resign,), timeout=limit)
+            if not resign.done():
+                raise Unknown("the resign is not answered yet")
         sent_at = self._clock()
         try:
             async with asyncio.timeout(limit), self._request("GET", "is-leader", name, params=hold) as response:
@@ -153,20 +163,32 @@ class Sidecar:
             logger.debug("%s: no spare connection (%s)", name, type(error).__name__)
 
     async def resign(self, name: str) -> None:
-        """`POST /resign/NAME`; a sidecar that is gone or silent is no error: the lease goes when its grant runs out."""
-        try:
-            async with asyncio.timeout(LIMIT):
-                for last in (False, True):
-                    try:
-                        async with self._request("POST", "resign", name, headers={"X-Lease-Client": "1"}) as response:
-                            if response.status != 200:
-                                logger.warning("%s: resign was answered with HTTP %d", name, response.status)
-                            return
-                    except aiohttp.ClientConnectionError:  # a connection kept open may turn out to be dead
-                        if last:
-                            raise
-        except (aiohttp.ClientError, OSError) as error:
-            logger.info("%s: resign was not heard (%s)", name, type(error).__name__)
+        """`POST /resign/NAME`; a sidecar that is gone or silent is no error: the lease goes when its grant runs out.
+
+        It is waited for at most `LIMIT` seconds, but goes on until it is answered or the connection breaks.
+        """
+        resign = self._resigns.get(name)
+        if resign is None or resign.done():
+            resign = self._resigns[name] = asyncio.create_task(self._resign(name), name=f"resign {name}")
+        await asyncio.wait((resign,), timeout=LIMIT)
+        if resign.done():
+            resign.result()
+        else:
+            logger.info("%s: resign is not answered yet", name)
+
+    async def _resign(self, name: str) -> None:
+        for last in (False, True):
+            try:
+                async with self._request("POST", "resign", name, headers={"X-Lease-Client": "1"}) as response:
+                    if response.status != 200:
+                        logger.warning("%s: resign was answered with HTTP %d", name, response.status)
+                    return
+            except aiohttp.ClientConnectionError as error:  # a connection kept open may turn out to be dead
+                if last:
+                    logger.info("%s: resign was not heard (%s)", name, type(error).__name__)
+            except (aiohttp.ClientError, OSError) as error:
+                logger.info("%s: resign was not heard (%s)", name, type(error).__name__)
+                return
 
     def _request(
         self, method: str, path: str, name: str, **options: Any

@@ -78,6 +78,9 @@ async def _run(settings: Settings) -> None:
     finally:
         for listener in listeners:
             await listener.cleanup()
+        for number in (signal.SIGTERM, signal.SIGINT):  # one that comes while the process ends changes nothing
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _listen(setting: str, address: Address, app: web.Application) -> web.AppRunner:

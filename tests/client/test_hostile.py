@@ -379,3 +379,36 @@ async def test_a_resign_over_a_connection_that_died_is_sent_anew(sidecar: FakeSi
         await lead.run(work)
     assert tried == 1
     assert sidecar.events == ["resign", "resign"]
+
+
+async def test_nothing_is_asked_while_a_resign_may_still_be_heard(sidecar: FakeSidecar) -> None:
+    """A sidecar that thaws could take it for the resign of what it grants then (found by reading, issue 3)."""
+    thawed, arrived = asyncio.Event(), asyncio.Event()
+
+    async def frozen(_: web.Request) -> web.StreamResponse:
+        arrived.set()
+        await thawed.wait()
+        sidecar.events.append("resign")
+        return web.json_response({})
+
+    async with LeaseClient(sidecar.url) as client:
+        await sidecar.elect(1)
+        sidecar.once_resigned = frozen
+        lead = client.leadership(NAME)
+
+        async def done(_: object) -> None:
+            return
+
+        async with asyncio.timeout(10):
+            await lead.run(done)
+            assert arrived.is_set()
+            asked = len(sidecar.polls)
+            again = asyncio.create_task(lead.run(Work([])))
+            await until(lambda: lead._poll.trouble == "the resign is not answered yet")
+            assert len(sidecar.polls) == asked
+            thawed.set()
+            await until(lambda: len(sidecar.polls) > asked)
+            assert sidecar.events[-1] == "resign"
+            again.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await again
