@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,7 +71,9 @@ class Process:
         return self.child
 
     def signal(self, number: int = signal.SIGTERM) -> None:
-        self.running.send_signal(number)
+        # Not send_signal, which polls: it may reap the child before the event loop does, and the status is lost.
+        with suppress(ProcessLookupError):
+            os.kill(self.running.pid, number)
 
     async def end(self) -> int:
         """Wait for the exit, and return the status."""

@@ -31,6 +31,7 @@ NOBODY = "http://127.0.0.1:9"
 
 async def events(response: aiohttp.ClientResponse, count: int, *, after: datetime = LONG_AGO) -> list[datetime]:
     """When the next so many values of a stream were made, of those that were made after that instant."""
+    assert response.status == 200
     found: list[datetime] = []
     async with asyncio.timeout(20):
         while len(found) < count:
@@ -100,6 +101,7 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
     service = await stack.enter_async_context(new_service("one", sidecar.url))
     database = await asyncpg.connect(samples_url)
     stack.push_async_callback(database.close)
+    await eventually(lambda: has_value(service))  # until then, the database may not be connected
     stream = await service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
     stack.callback(stream.close)
     await events(stream, 3)
