@@ -42,3 +42,13 @@ class Measures:
         self.runs_waiting = Gauge(
             "portfolio_job_runs_waiting", "Runs that are due and not done, as the leader sees it.", registry=registry
         )
+        self.protected = Gauge(
+            "portfolio_task_protected",
+            "1 while ECS may have been told to spare this task, for a job.",
+            registry=registry,
+        )
+        self.protection_refused = Counter(
+            "portfolio_task_protection_refusals",
+            "Attempts to protect this task, or to end that, that failed.",
+            registry=registry,
+        )

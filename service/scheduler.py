@@ -12,6 +12,7 @@ from service.jobs import Jobs
 from service.market import Calendar
 from service.measures import Measures
 from service.prices import PriceSource, PricesUnavailable
+from service.protection import NoProtection, Protection
 from service.records import JobName
 from service.store import Store
 from service.term import Sleep, Term, take_up
@@ -27,7 +28,7 @@ class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A run that fails holds up no other one, and is tried again after `retry_after` seconds until it is done or out
-    of the look-back.
+    of the look-back. While there is something to run, the task is protected from a scale-in.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Scheduler:
         look_back: int = 7,
         chunk: int = 1000,
         retry_after: float = 60.0,
+        protection: Protection | None = None,
         now: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -49,6 +51,7 @@ class Scheduler:
         self._measures = measures
         self._look_back = look_back
         self._retry_after = timedelta(seconds=retry_after)
+        self._protection = protection or NoProtection()
         self._now = now
         self._sleep = sleep
 
@@ -81,9 +84,10 @@ class Scheduler:
             return False
         waiting = [run for run in due if (run.job, run.session.date) not in done]
         failed = 0
-        for place, run in enumerate(waiting):
-            self._measures.runs_waiting.set(failed + len(waiting) - place)
-            failed += not await self._attempt(run, term)
+        with self._protection.held():
+            for place, run in enumerate(waiting):
+                self._measures.runs_waiting.set(failed + len(waiting) - place)
+                failed += not await self._attempt(run, term)
         self._measures.runs_waiting.set(failed)
         return failed == 0
 

@@ -21,6 +21,7 @@ from service.market import CALENDARS
 from service.measures import Measures
 from service.prices import PriceSource
 from service.prices.sources import price_source
+from service.protection import protection_by
 from service.scheduler import Scheduler
 from service.settings import Settings, SettingsError
 from service.status import BackgroundStatus
@@ -58,6 +59,7 @@ class _Service:
         registry = new_registry()
         metrics = HttpMetrics(registry)
         self._measures = Measures(registry)
+        self._protection = protection_by(settings.ecs_agent_uri, self._measures)
         self._access = StoreAccess(self._connect, metrics)
         self._streams = Streams(metrics, utc_now)
         self._background = Background(client)
@@ -80,6 +82,7 @@ class _Service:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(), name="reading")
+                protecting = tasks.create_task(self._protection.run(), name="protecting")
                 working = tasks.create_task(self._work(), name="working")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
@@ -90,6 +93,7 @@ class _Service:
                 self._streams.close()
                 await self._runner.cleanup()
                 await _end(reading)
+                await _end(protecting)
         finally:
             await self._runner.cleanup()
             await self._access.close()
@@ -116,7 +120,8 @@ class _Service:
         store = await self._access.connected()
         parts = store, self._prices, self._calendar, self._measures
         self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
-        await self._background.run({TRACKER_LEASE: self._tracker.run, SCHEDULER_LEASE: Scheduler(*parts).run})
+        scheduler = Scheduler(*parts, protection=self._protection)
+        await self._background.run({TRACKER_LEASE: self._tracker.run, SCHEDULER_LEASE: scheduler.run})
 
     def _last_tick(self) -> datetime | None:
         return self._streams.last_tick

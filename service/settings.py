@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     apca_api_secret_key: Key | None = None
     alpaca_feed: Literal["iex", "sip", "delayed_sip"] = "iex"
     alpaca_data_url: Annotated[str, AfterValidator(_public_url)] = "https://data.alpaca.markets"
+    ecs_agent_uri: str | None = None
     log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"
     shutdown_timeout: Seconds = 20.0
