@@ -1,0 +1,46 @@
+"""Redis for the sidecar's tests: the wheel's 6.2, and the installed one too where there is one."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer, redis_binary
+
+BINARIES = {"wheel": redis_binary()}
+if (installed := shutil.which("redis-server")) is not None and Path(installed) != BINARIES["wheel"]:
+    BINARIES["installed"] = Path(installed)
+
+
+@pytest.fixture(scope="session", params=sorted(BINARIES), name="any_server")
+def _any_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), binary=BINARIES[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def any_redis(any_server: RedisServer) -> Iterator[Redis]:
+    """A client of an empty Redis, of each version that there is; it is shared: what a test configures it restores."""
+    with client_of(any_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(params=sorted(BINARIES))
+def any_redis_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A fresh server, of each version that there is, that the test may misuse."""
+    with RedisServer(tmp_path / "redis", binary=BINARIES[request.param]) as server:
+        yield server
+
+
+def client_of(server: RedisServer) -> Redis:
+    """What an operator's redis-cli is to people."""
+    return Redis(port=server.port, decode_responses=True, protocol=2)
+
+
+def command(redis: Redis, *words: str) -> Any:
+    """A command for which redis-py has no method, or none with types."""
+    return redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py's own gap

@@ -1,0 +1,138 @@
+"""The three scripts where something is wrong with the lease or the server: told apart, and nothing half-done."""
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of, command
+from tests.sidecar.script_caller import FENCE, KEY, Answer, Caller
+
+
+def every_call(redis: Redis, token: str) -> list[str]:
+    caller = Caller(redis, guarding=True)
+    return [answer.outcome for answer in (caller.acquire(), caller.renew(token), caller.release(token), caller.look())]
+
+
+def dumped(redis: Redis) -> list[object]:
+    return [redis.dbsize(), redis.dump(KEY), redis.dump(FENCE)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda redis: redis.lpush(KEY, "a"),
+        lambda redis: redis.hset(KEY, "a", "b"),
+        lambda redis: redis.sadd(KEY, "a"),
+    ],
+    ids=["list", "hash", "set"],
+)
+def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+    make(any_redis)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["wrong_type"] * 4
+    assert dumped(any_redis) == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda redis: redis.lpush(FENCE, "7"),
+        lambda redis: redis.set(FENCE, "7"),
+        lambda redis: redis.hset(FENCE, "token", "seven"),
+        lambda redis: redis.hset(FENCE, "token", "-7"),
+        lambda redis: redis.hset(FENCE, "token", "1e15"),
+        lambda redis: redis.hset(FENCE, "token", "0x10"),
+        lambda redis: redis.hset(FENCE, "token", ""),
+        lambda redis: redis.hset(FENCE, "token", str(2**53)),
+        lambda redis: redis.hset(FENCE, "token", "9" * 400),
+    ],
+    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "too-large", "infinite"],
+)
+def test_a_fence_that_is_garbage_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+    make(any_redis)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["bad_fence"] * 4
+    assert dumped(any_redis) == before
+
+
+def test_garbage_in_the_fence_ends_a_term_that_is_held(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.hset(FENCE, "token", "seven")
+    assert Caller(any_redis).renew(token).outcome == "bad_fence"
+
+
+def test_garbage_beside_the_token_harms_nothing(any_redis: Redis) -> None:
+    any_redis.hset(FENCE, mapping={"somebody": "else's", "run_id": "no such", "changed": "x", "changed_at": "never"})
+    assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
+    any_redis.hset(FENCE, "changed_at", "never")
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000
+    assert Caller(any_redis).acquire().outcome == "acquired"
+
+
+def test_a_holder_of_any_length_and_with_any_character_is_no_more_than_a_holder(any_redis: Redis) -> None:
+    for value in ("", "two words\nand two lines", "x" * 5000):
+        any_redis.set(KEY, value)
+        answer = Caller(any_redis).acquire()
+        assert (answer.outcome, answer.holder, answer.left) == ("held", value[:256], -1)
+        assert any_redis.get(KEY) == value
+
+
+def test_without_memory_nothing_is_acquired_and_nothing_is_half_done(any_redis: Redis) -> None:
+    any_redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ResponseError, match="not allowed when used memory"):
+            Caller(any_redis).acquire()
+        assert any_redis.dbsize() == 0
+    finally:
+        any_redis.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize("guarding", [False, True])
+def test_without_memory_a_term_is_still_renewed_and_released(any_redis: Redis, guarding: bool) -> None:
+    caller = Caller(any_redis, guarding=guarding, ttl=30_000)
+    token = Caller(any_redis).acquire().token
+    any_redis.config_set("maxmemory", "1")
+    try:
+        any_redis.pexpire(KEY, 5000)
+        assert caller.renew(token).outcome == "renewed"
+        assert any_redis.pttl(KEY) > 5000
+        assert caller.renew(token).outcome == "renewed", "though not even the server's name can be noted"
+        assert caller.release(token).outcome == "released"
+        assert any_redis.exists(KEY) == 0
+    finally:
+        any_redis.config_set("maxmemory", "0")
+
+
+def test_without_memory_a_change_of_server_that_cannot_be_noted_starts_no_term(any_redis: Redis) -> None:
+    any_redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40, "token": "1", "holder": "b"})
+    any_redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ResponseError, match="not allowed when used memory"):
+            Caller(any_redis, guarding=True).acquire()
+    finally:
+        any_redis.config_set("maxmemory", "0")
+    assert any_redis.exists(KEY) == 0
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "it counts from when it could be noted"
+
+
+def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_its_own: RedisServer) -> None:
+    with client_of(any_redis_of_its_own) as redis:
+        token = Caller(redis).acquire().token
+        redis.pexpire(KEY, 20_000)
+        command(redis, "REPLICAOF", "127.0.0.1", "1")
+        before = dumped(redis)
+        calls: list[Callable[[], Answer]] = [
+            Caller(redis).acquire,
+            lambda: Caller(redis).renew(token),
+            lambda: Caller(redis).release(token),
+        ]
+        for call in calls:
+            with pytest.raises((ReadOnlyError, ResponseError), match="read only replica"):
+                call()
+        assert Caller(redis).look().outcome == "superseded"
+        assert dumped(redis) == before
+        command(redis, "REPLICAOF", "NO", "ONE")
+        assert Caller(redis).renew(token).outcome == "renewed"
