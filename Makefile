@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lint format lock clean
+.PHONY: help setup run test model bench lint format lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(STAMP) ## Run every test
 bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 	$(BIN)/python -m bench.handover
 	$(BIN)/python -m bench.footprint
+
+model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 14 GB, an hour)
+	@$(BIN)/python -m tests.model long
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

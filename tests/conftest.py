@@ -1,5 +1,6 @@
 """Real servers for the tests: one Redis and one Postgres a session, a clean Redis and a database of its own a test."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,6 +9,14 @@ import asyncpg
 import pytest
 
 from ops.local.servers import PostgresServer, RedisServer
+from tests.model.spin import missing
+
+NO_SPIN = missing()
+collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []  # in CI they fail, and say why
+
+
+def pytest_report_header() -> str:
+    return f"model: left out, not on the path: {', '.join(NO_SPIN)}" if NO_SPIN else "model: checked with Spin"
 
 
 @pytest.fixture(scope="session")

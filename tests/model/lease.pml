@@ -1,0 +1,674 @@
+/* The lease protocol: two candidates or more, each with its client, and one Redis that forgets.
+ *
+ * The words are those of the protocol, and a tag such as [Time 4] names the section of lease-protocol.md and the rule in
+ * it. README.md beside this file says what is modelled, what is not, and what came of it.
+ *
+ * Each action is one indivisible step, and any process may take the next one or wait as long as it likes: that is how
+ * sidecars and clients freeze and messages are late. Time is counted in ticks. All durations are countdowns, so that the
+ * states are finite; a countdown at 0 has run out.
+ *
+ * A macro breaks one rule (see `variants.py`). Without one, this is the right protocol.
+ */
+
+#ifndef N
+#define N 2        /* candidates, numbered from 1 */
+#endif
+#ifndef TTL
+#define TTL 3      /* of the key in Redis */
+#endif
+#ifndef MARGIN
+#define MARGIN 1   /* a term is believed so much less than its key lives */
+#endif
+#ifndef GRANT
+#define GRANT 1    /* grant_ttl */
+#endif
+#ifndef CALL
+#define CALL 1     /* the limit of a call to Redis */
+#endif
+#ifndef TERMS
+#define TERMS 3    /* a run has at most so many terms, */
+#endif
+#ifndef FAULTS
+#define FAULTS 2   /* and so many faults; delay, loss and pause are free */
+#endif
+
+/* Which faults there are: 1 or 0 */
+#ifndef CRASHES
+#define CRASHES 1
+#endif
+#ifndef DEATHS
+#define DEATHS 1
+#endif
+#ifndef RESTARTS
+#define RESTARTS 1
+#endif
+#ifndef FAILOVERS
+#define FAILOVERS 1
+#endif
+#ifndef STEPS
+#define STEPS 1
+#endif
+
+#define may_fail(kind) (kind && faults < FAULTS)
+
+#ifdef NO_MARGIN
+#define LEAD TTL
+#else
+#define LEAD (TTL - MARGIN)  /* [Time 2] for how long a term is believed, from before the call was sent */
+#endif
+
+#ifdef ONLY_PROMISE_2
+#define assert_4(what) skip
+#else
+#define assert_4(what) assert(what)  /* [Promise 4] */
+#endif
+
+#define NOBODY 0
+#define NONE   0
+#define min(a, b) ((a) < (b) -> (a) : (b))
+#define max(a, b) ((a) > (b) -> (a) : (b))
+
+mtype = { acquire, renew, release, look };                           /* the calls */
+mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their outcomes; refused: by whatever reason */
+
+/* ---- Redis ---------------------------------------------------------------------------------------------------- */
+
+typedef Data {       /* what a server stores about the lease, and what replication copies */
+  byte holder;       /* KEY's value */
+  byte left;         /* KEY's TTL */
+  byte token;        /* the fence: the last token, */
+  byte token_holder; /* whose it was, */
+  byte server;         /* the server that last acted on the lease, */
+  byte changed_server;  /* another server that was seen, */
+  byte wait          /* and for how long the guard then stays shut */
+};
+
+Data redis;          /* the primary */
+Data replica;        /* while `lagging`: what the other server had when its replication fell behind */
+bit  lagging;
+Data spare;
+byte server = 1;     /* names the primary, and its time as primary: another one after each promotion and restart */
+#ifdef RUN_IDS_RETURN
+byte other = 2;      /* names the replica */
+#endif
+byte servers = 2;    /* names that have been given out */
+bit  promoted;       /* the primary was a replica once */
+byte young;          /* until the primary's uptime is one ttl */
+
+byte newest;         /* the last token ever given out: stands for the server's TIME, which outlives all data */
+byte faults;
+byte calm;           /* once set nothing goes wrong any more; counts down to 1 until somebody must lead */
+bit  stepped;        /* the server's clock has stepped by the whole margin */
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------- */
+
+typedef Task {
+  /* the sidecar: what `Lease` remembers */
+  byte lead;         /* leads so long; [Time 3] asked of the clock, not remembered */
+  byte token;        /* of its term */
+  byte leaving;      /* the token of a term given up whose key is still to be deleted */
+  byte granted;      /* the client may act on our word so long */
+  byte doubt;        /* a release of our own may still execute so long */
+  mtype call;        /* under way: one at a time */
+  byte  call_token;
+  byte  age;         /* of the call, up to LEAD: deadlines count from before it was sent */
+  bit   in_doubt;    /* it was sent while in doubt */
+  mtype reply;       /* of Redis, on its way back */
+  byte  reply_token;
+  /* the network */
+  byte  deadline;    /* the request is on its way, and is carried out within this time by the server's clock */
+  mtype late;        /* a request that its sender has given up, or died over */
+  byte  late_token;
+  byte  late_deadline;
+  /* the client */
+  byte answer;       /* a grant on its way to it */
+  byte belief;       /* it acts so long */
+#ifdef FENCE
+  byte work;         /* the token under which it works, or froze over while working */
+#endif
+  byte gone          /* the sidecar is dead for good: counts down to 1 until its key must be free */
+};
+
+Task task[N + 1];
+
+#ifdef FENCE
+byte stored;         /* the token that Postgres keeps */
+byte written;        /* the newest term that has written */
+#endif
+
+inline copy(from, to) {
+  to.holder = from.holder; to.left = from.left; to.token = from.token; to.token_holder = from.token_holder;
+  to.server = from.server; to.changed_server = from.changed_server; to.wait = from.wait
+}
+
+inline erase(data) {
+  data.holder = NOBODY; data.left = 0; data.token = 0; data.token_holder = NOBODY;
+  data.server = 0; data.changed_server = 0; data.wait = 0
+}
+
+inline move(from, to) { copy(from, to); erase(from) }
+
+/* ---- the scripts: acquire.lua, renew.lua, release.lua ---------------------------------------------------------- */
+
+#define ours(i) (redis.holder == i && redis.token_holder == i)
+
+#ifdef RELEASE_WITHOUT_TOKEN
+#define same_term(term) (true)
+#else
+#define same_term(term) (redis.token == term)   /* [Redis 3.3] [Promise 6] */
+#endif
+
+#ifdef FIRST_WRITE_UNGUARDED
+#define changed (redis.server != server && redis.server != 0)
+#else
+#define changed (redis.server != server && (redis.server != 0 || promoted))
+#endif
+
+#ifdef GUARD_STARTS_ANEW
+#define seen_first true
+#else
+#define seen_first (redis.changed_server != server)
+#endif
+
+/* [Redis 4] Sets `wait`: for how long no new term may start. It counts from when the change was first seen. */
+inline guard_wait() {
+  if
+#ifdef NO_GUARD
+  :: true -> wait = 0
+#else
+  :: redis.server == server -> wait = 0
+#ifdef FIRST_WRITE_UNGUARDED
+  :: redis.server == 0 -> wait = young
+#else
+  :: redis.server == 0 && !promoted -> wait = young
+#endif
+#ifndef GUARD_STARTS_ANEW
+  :: changed && redis.changed_server == server -> wait = redis.wait
+#endif
+  :: changed && seen_first -> redis.changed_server = server; redis.wait = TTL; wait = TTL
+#endif
+  fi
+}
+
+inline vouch() {                     /* this server now counts as the one that last acted on the lease */
+  redis.server = server; redis.changed_server = 0; redis.wait = 0
+}
+
+#ifdef GUARD_ADOPTS
+#define passes(i) (wait == 0 || redis.holder == i)
+#else
+#define passes(i) (wait == 0)        /* [Redis 4] not even for the id found in the key: its release may be what was lost */
+#endif
+
+/* Carry a call out for candidate i. Sets `outcome` and, where the asker needs it, `told`: the token of the answer. */
+inline execute(i, what, its_token) {
+  outcome = refused;
+  if
+  :: what == acquire ->              /* [Redis 3] */
+       guard_wait();
+       if
+       :: redis.holder != NOBODY && redis.holder != i
+       :: (redis.holder == NOBODY || redis.holder == i) && !passes(i)
+       :: passes(i) && ours(i) ->    /* [Redis 3.1] */
+            redis.left = TTL; vouch(); outcome = adopted; told = redis.token
+       :: passes(i) && (redis.holder == NOBODY || redis.holder == i) && !ours(i) ->
+#ifdef COUNTED_TOKENS
+            redis.token++;
+#else
+            redis.token = newest + 1; /* [Redis 3.2] max(last + 1, TIME) */
+#endif
+            assert(redis.token > newest); /* the words: a token is larger in every later term */
+            newest = redis.token; told = redis.token;
+            redis.holder = i; redis.left = TTL; redis.token_holder = i; vouch(); outcome = acquired
+       fi
+  :: what == renew && ours(i) && redis.token == its_token -> /* [Redis 4] the renewal of a term still led passes */
+       redis.left = TTL; vouch(); outcome = renewed
+  :: what == release && ours(i) && same_term(its_token) ->
+       redis.holder = NOBODY; redis.left = 0; outcome = released
+  :: else ->                         /* not ours: nothing is touched; a change of server is noted */
+       guard_wait();
+       if
+       :: what == look && redis.holder == i -> outcome = superseded; told = redis.token
+       :: else
+       fi
+  fi;
+  wait = 0
+}
+
+/* ---- the network ------------------------------------------------------------------------------------------------ */
+
+byte wait, told;
+mtype outcome;
+
+/* The first term is candidate 1's: by symmetry nothing is lost. A run ends with its last term. */
+#define may_execute(i, call) (call != acquire || redis.holder != NOBODY || (newest < TERMS && (newest > 0 || i == 1)))
+
+inline on_its_way(i) {
+  execute(i, task[i].call, task[i].call_token);
+  printf("%d: Redis carries out %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
+  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
+  task[i].age = (outcome == refused -> 0 : task[i].age);
+  outcome = 0; told = 0
+}
+
+inline late_on_its_way(i) {
+  execute(i, task[i].late, task[i].late_token);
+  printf("%d: Redis carries out the LATE %e (term %d): %e (term %d)\n", i, task[i].late, task[i].late_token, outcome, told);
+  task[i].late = NONE; task[i].late_token = 0; task[i].late_deadline = 0;
+  outcome = 0; told = 0
+}
+
+inline stop_replication() {
+  lagging = 1; copy(redis, replica);
+  printf("replication STOPS: from here on the replica hears nothing\n")
+}
+
+#define in_step (replica.holder == redis.holder && replica.left == redis.left && \
+                 replica.token == redis.token && replica.server == redis.server)
+
+/* A stop of replication matters from the first write on that it loses. */
+inline unless_nothing_was_written() {
+  if
+  :: in_step -> lagging = 0; erase(replica)
+  :: else
+  fi
+}
+
+#define arrives(i)       (task[i].deadline > 0 && may_execute(i, task[i].call))
+#define arrives_late(i)  (task[i].late != NONE && may_execute(i, task[i].late))
+#define may_stop_replication (may_fail(FAILOVERS) && !lagging)
+
+proctype network(byte i) provided (!calm) {
+  do
+  :: d_step { arrives(i) -> on_its_way(i) }
+  :: d_step { arrives_late(i) -> late_on_its_way(i) }
+  :: d_step { may_stop_replication && arrives(i) ->
+       stop_replication(); on_its_way(i); unless_nothing_was_written() }
+  :: d_step { may_stop_replication && arrives_late(i) ->
+       stop_replication(); late_on_its_way(i); unless_nothing_was_written() }
+  od
+}
+
+/* The request that is under way may come through yet though nobody waits for it. Of two such requests one is kept. */
+inline becomes_late(i) {
+  task[i].late = task[i].call; task[i].late_token = task[i].call_token; task[i].late_deadline = task[i].deadline
+}
+
+/* ---- the sidecar: lease.py -------------------------------------------------------------------------------------- */
+
+inline forget_call(i) {
+  task[i].call = NONE; task[i].call_token = 0; task[i].age = 0; task[i].in_doubt = 0;
+  task[i].reply = NONE; task[i].reply_token = 0; task[i].deadline = 0
+}
+
+/* [Time 2] each attempt has an anchor of its own; [Time 4] and a deadline in the server's time */
+inline send(i, kind, its_token) {
+  task[i].call = kind; task[i].call_token = its_token; task[i].deadline = CALL; task[i].age = 0;
+  printf("%d: the sidecar sends %e (term %d)\n", i, kind, its_token)
+}
+
+#define until_limit(i) (task[i].age < CALL -> CALL - task[i].age : 0)
+
+inline give_up(i) {
+  if
+  :: task[i].call == release -> task[i].doubt = max(task[i].doubt, until_limit(i))
+  :: else
+  fi;
+  printf("%d: the sidecar gives its %e up\n", i, task[i].call);
+  forget_call(i)
+}
+
+inline leave(i) {
+  task[i].leaving = task[i].token; task[i].lead = 0; task[i].token = 0
+}
+
+#ifdef LEAD_FROM_REPLY
+#define believed(i) (LEAD)
+#else
+#define believed(i) (LEAD - task[i].age)   /* [Time 2] */
+#endif
+
+#ifdef ADOPT_AT_ONCE
+#define doubtful(i) (false)
+#else
+#define doubtful(i) (task[i].reply == adopted && task[i].in_doubt) /* it may be this very term's release that is late */
+#endif
+
+#define won(i) (task[i].reply == acquired || task[i].reply == adopted)
+#define can_lead(i) (won(i) && !doubtful(i) && believed(i) > 0)
+
+#ifdef RELEASE_BEFORE_STOP
+#define may_leave(i) (true)
+#else
+#define may_leave(i) (task[i].granted == 0) /* [Promise 4] its client has resigned, or its grant has run out */
+#endif
+
+#if N == 2
+#define nobody_else_believes(i) (task[3 - i].belief == 0)
+#else
+#define nobody_else_believes(i) \
+  ((i == 1 || task[1].belief == 0) && (i == 2 || task[2].belief == 0) && (i == 3 || task[3].belief == 0))
+#endif
+
+#ifdef NO_FENCE
+#define accepts(token) (true)
+#else
+#define accepts(token) (token >= stored)
+#endif
+
+#define idle(i)  (task[i].gone == 0 && task[i].call == NONE)
+#define leads(i) (task[i].gone == 0 && task[i].lead > 0)
+
+proctype sidecar(byte i) provided (!calm) {
+  do
+  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE ->
+       send(i, acquire, 0); task[i].in_doubt = (task[i].doubt > 0) }
+  :: d_step { idle(i) && task[i].lead > 0 -> send(i, renew, task[i].token);
+       task[i].deadline = min(CALL, task[i].lead) }
+  :: d_step { idle(i) && task[i].leaving != NONE && may_leave(i) ->
+       assert_4(task[i].belief == 0 && task[i].answer == 0);
+       send(i, release, task[i].leaving) }
+  /* is the key ours yet? one that would find nothing is left out */
+  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && (redis.holder == i || task[i].late == acquire) ->
+       send(i, look, 0) }
+
+  /* what comes of a call */
+  :: d_step { task[i].gone == 0 && can_lead(i) ->
+       task[i].lead = believed(i); task[i].token = task[i].reply_token;
+       printf("%d: the sidecar hears %e and leads term %d for %d\n", i, task[i].reply, task[i].token, task[i].lead);
+       forget_call(i) }
+  :: d_step { task[i].gone == 0 && won(i) && !doubtful(i) -> /* nobody asks any more, or it is too late to lead */
+       task[i].leaving = task[i].reply_token;
+       printf("%d: the sidecar hears %e, and gives term %d back\n", i, task[i].reply, task[i].leaving);
+       forget_call(i) }
+  :: d_step { task[i].gone == 0 && won(i) && doubtful(i) ->
+       printf("%d: the sidecar hears %e, which it may not believe\n", i, task[i].reply);
+       forget_call(i) }
+  :: d_step { task[i].gone == 0 && task[i].reply == renewed ->
+       if
+       :: task[i].token == task[i].call_token -> task[i].lead = max(task[i].lead, believed(i))
+       :: else                       /* given up, or run out, in the meantime */
+       fi;
+       printf("%d: the sidecar hears %e and leads for %d\n", i, task[i].reply, task[i].lead);
+       forget_call(i) }
+  :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed ->
+       if
+       :: task[i].call == renew && task[i].token == task[i].call_token -> task[i].lead = 0; task[i].token = 0
+       :: task[i].call == release -> task[i].leaving = NONE
+       :: task[i].call == look && task[i].reply == superseded -> task[i].leaving = task[i].reply_token
+       :: else
+       fi;
+       printf("%d: the sidecar hears %e\n", i, task[i].reply);
+       forget_call(i) }
+  /* its limit has passed, or the connection broke: the reply is lost, or the request, or the request will be late */
+  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused && (task[i].deadline == 0 || task[i].late != NONE) ->
+       give_up(i) }
+  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].deadline > 0 ->
+       becomes_late(i); give_up(i) }
+
+  /* the client is silent, or SIGTERM */
+  :: d_step { leads(i) && may_leave(i) ->
+       printf("%d: the sidecar gives term %d up\n", i, task[i].token);
+       leave(i) }
+  od
+}
+
+/* ---- the client ------------------------------------------------------------------------------------------------- */
+
+proctype client(byte i) provided (!calm) {
+  do
+  :: d_step { leads(i) && task[i].answer == 0 ->      /* [Time 5] */
+       task[i].answer = min(task[i].lead, GRANT);
+       task[i].granted = max(task[i].granted, task[i].answer);
+#ifdef FENCE
+       task[i].work = task[i].token;
+#endif
+       printf("%d: the client asks; granted for %d\n", i, task[i].answer) }
+  :: d_step { task[i].answer > 0 ->
+       task[i].belief = task[i].answer; task[i].answer = 0;
+       printf("%d: the CLIENT BELIEVES for %d\n", i, task[i].belief);
+       assert(nobody_else_believes(i)) }
+  :: d_step { task[i].gone == 0 && task[i].granted > 0 && (task[i].belief > 0 || task[i].answer > 0) ->
+       task[i].belief = 0; task[i].answer = 0; task[i].granted = 0;
+       if
+       :: task[i].lead > 0 -> leave(i)
+       :: else
+       fi;
+       printf("%d: the client has stopped its work, and resigns\n", i) }
+#ifdef FENCE
+  :: d_step { task[i].work > 0 && accepts(task[i].work) -> /* [Promise 1] believing, or thawed long after */
+       printf("%d: the client WRITES under term %d\n", i, task[i].work);
+       assert(task[i].work >= written);
+       stored = task[i].work; written = max(written, task[i].work) }
+#endif
+  od
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------------- */
+
+#define less(timer) timer = ((timer) > 0 -> (timer) - 1 : 0)
+
+inline server_time_passes(data) {
+  if
+  :: data.left == 1 -> data.holder = NOBODY; data.left = 0
+  :: data.left > 1 -> data.left--
+  :: else
+  fi;
+  less(data.wait)
+}
+
+/* [Time 4] Past its deadline a request does nothing: it is as good as lost. */
+#ifndef NO_DEADLINE
+#define has_deadline(call) (true)
+#else
+#define has_deadline(call) (call != NO_DEADLINE)
+#endif
+
+/* How old a call may get before its age makes no difference any more. */
+#define age_limit(i) (task[i].call == release -> CALL : (task[i].call == acquire || task[i].call == renew -> LEAD : 0))
+
+inline requests_age(i) {
+  if
+  :: has_deadline(task[i].call) -> less(task[i].deadline)
+  :: else
+  fi;
+  if
+  :: !has_deadline(task[i].late)
+  :: has_deadline(task[i].late) && task[i].late_deadline > 1 -> task[i].late_deadline--
+  :: has_deadline(task[i].late) && task[i].late_deadline <= 1 ->
+       task[i].late = NONE; task[i].late_token = 0; task[i].late_deadline = 0
+  fi
+}
+
+byte k;
+
+#ifdef LIVENESS
+#ifndef CALM
+#define CALM (TTL + 2)
+#endif
+
+inline told_by(i, what) {
+  execute(i, what, task[i].token);
+  printf("%d: Redis carries out %e: %e\n", i, what, outcome)
+}
+
+/* What a sidecar gets done within a tick when nothing goes wrong. */
+inline turn(i) {
+  if
+  :: task[i].call != NONE -> give_up(i)
+  :: else
+  fi;
+  if
+  :: task[i].gone > 0
+  :: task[i].gone == 0 && task[i].leaving != NONE && may_leave(i) ->
+       task[i].token = task[i].leaving; told_by(i, release); task[i].token = 0; task[i].leaving = NONE
+  :: task[i].gone == 0 && task[i].leaving != NONE && !may_leave(i)
+  :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead > 0 ->
+       told_by(i, renew); task[i].lead = (outcome == renewed -> LEAD : 0)
+  :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead == 0 ->
+       told_by(i, acquire);
+       task[i].lead = (outcome == acquired || (outcome == adopted && task[i].doubt == 0) -> LEAD : 0);
+       task[i].token = (task[i].lead > 0 -> told : 0)
+  fi;
+  outcome = 0; told = 0
+}
+#endif
+
+inline tick() {
+  printf("tick\n");
+  server_time_passes(redis);
+  if
+  :: lagging -> server_time_passes(replica)
+  :: else
+  fi;
+  less(young);
+  for (k : 1 .. N) {
+    requests_age(k);
+    task[k].age = (task[k].age < age_limit(k) -> task[k].age + 1 : task[k].age);
+#ifndef STORED_FLAG
+    less(task[k].lead);
+#endif
+    task[k].token = (task[k].lead > 0 -> task[k].token : 0); /* [Promise 5] no late answer revives it */
+    less(task[k].granted);
+    less(task[k].doubt);
+#ifndef GRANT_FROM_ANSWER
+    less(task[k].answer);       /* [Time 5] the client counts from when it asked */
+#endif
+    less(task[k].belief);
+    if
+    :: task[k].gone > 1 -> task[k].gone--
+    :: else
+    fi;
+    assert(task[k].gone != 1 || redis.holder != k) /* [Promise 3] a lost task's lease is free again */
+  };
+  k = 0
+}
+
+proctype time() {
+  do
+  :: d_step { !calm -> tick() }
+#ifdef LIVENESS
+  :: d_step { !calm && newest > 0 && (task[1].gone == 0 || task[2].gone == 0) ->
+       calm = CALM;
+       printf("from here on nothing goes wrong any more\n") }
+  :: d_step { calm > 1 ->
+       tick();
+       for (k : 1 .. N) { turn(k) };
+       k = 0;
+       calm--;
+       if
+       :: task[1].lead > 0 || task[2].lead > 0 -> calm = 1
+       :: else
+       fi;
+       assert(calm != 1 || task[1].lead > 0 || task[2].lead > 0) /* [Promise 3] */ }
+#endif
+  od
+}
+
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
+
+inline sidecar_ends(i) {
+  if
+  :: task[i].deadline > 0 -> becomes_late(i)
+  :: else
+  fi;
+  task[i].lead = 0; task[i].token = 0; task[i].leaving = NONE; task[i].granted = 0; task[i].doubt = 0;
+  forget_call(i);
+  faults++
+}
+
+/* A sidecar dies; its client lives on with what it was granted. */
+proctype accident(byte i) provided (!calm) {
+  do
+  :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* under the same id, and at once: later is safer */
+       sidecar_ends(i);
+       task[i].doubt = CALL;
+#ifndef PREDECESSORS_GRANT_FORGOTTEN
+       task[i].granted = GRANT;      /* [Promise 4] a grant of the sidecar before may still run */
+#endif
+       printf("%d: the sidecar is KILLED, and started anew\n", i) }
+  :: d_step { may_fail(DEATHS) && newest > 0 && task[i].gone == 0 ->
+       sidecar_ends(i);
+       task[i].gone = TTL + CALL + 1;
+       printf("%d: the sidecar is KILLED for good\n", i) }
+  od
+}
+
+/* A request belongs to a connection to one server, and is lost with it. A reply that is under way still arrives. */
+inline requests_are_lost() {
+#ifdef REQUESTS_FOLLOW
+  skip                               /* a proxy sends them to the new one */
+#else
+  for (k : 1 .. N) {
+    task[k].deadline = 0; task[k].late = NONE; task[k].late_token = 0; task[k].late_deadline = 0
+  };
+  k = 0
+#endif
+}
+
+proctype accident_of_redis() provided (!calm) {
+  do
+  :: d_step { may_fail(RESTARTS) && newest > 0 ->
+       faults++;
+       erase(redis); servers++; server = servers; promoted = 0; young = TTL;
+       requests_are_lost();
+       printf("Redis RESTARTS EMPTY\n") }
+
+  :: d_step { may_fail(FAILOVERS) -> /* whatever was written since replication stopped is lost */
+       faults++;
+       if
+       :: lagging && faults < FAULTS -> move(redis, spare); move(replica, redis); move(spare, replica) /* now that one lags */
+       :: lagging && faults == FAULTS -> move(replica, redis); lagging = 0
+       :: else
+       fi;
+#ifdef RUN_IDS_RETURN
+       k = server; server = other; other = k; k = 0;
+#else
+       servers++; server = servers;
+#endif
+       promoted = 1; young = 0;
+       requests_are_lost();
+       printf("FAILOVER to the replica\n") }
+  :: d_step { lagging && faults > 0 ->
+       erase(replica); lagging = 0;
+       printf("the replica catches up\n") }
+
+  :: d_step { may_fail(STEPS) && !stepped -> /* [Promise 2] server clock steps within the safety margin */
+       faults++; stepped = 1;
+       for (k : 1 .. MARGIN) {
+         server_time_passes(redis);
+         less(young)
+       };
+       for (k : 1 .. N) { requests_age(k) };
+       k = 0;
+       printf("the server's clock steps FORWARD\n") }
+#ifdef STEP_BACK
+  :: d_step { may_fail(STEPS) && !stepped ->
+       faults++; stepped = 1;
+       redis.left = (redis.left > 0 -> redis.left + MARGIN : 0);
+       redis.wait = (redis.wait > 0 -> redis.wait + MARGIN : 0);
+       young = (young > 0 -> young + MARGIN : 0);
+       for (k : 1 .. N) {
+         task[k].deadline = (task[k].deadline > 0 -> task[k].deadline + MARGIN : 0);
+         task[k].late_deadline = (task[k].late_deadline > 0 -> task[k].late_deadline + MARGIN : 0)
+       };
+       k = 0;
+       printf("the server's clock steps BACK\n") }
+#endif
+  od
+}
+
+init {
+  byte i;
+  if
+  :: redis.server = server           /* the lease has been led before */
+  :: true                            /* its first term ever: there is no fence */
+  fi;
+  atomic {
+    for (i : 1 .. N) {
+      run network(i); run sidecar(i); run client(i); run accident(i)
+    };
+    i = 0;
+    run accident_of_redis(); run time()
+  }
+}

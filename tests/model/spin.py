@@ -1,0 +1,113 @@
+"""Runs Spin: a check's verifier is generated, compiled and run; a violation comes back as a story."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.model.variants import Check
+
+MODEL = Path(__file__).with_name("lease.pml")
+
+_COMPILER = ("-w", "-DSAFETY", "-DNOREDUCE")  # every step is seen by everybody: there is no order to reduce
+_SHORTEST = ("-O1", "-DBFS", "-DMEMLIM=2000")  # breadth first: a violation's story is as short as can be
+_LONG = ("-O3", "-DCOLLAPSE", "-DMEMLIM=14000")
+_RUN = ("-E",)  # a calm that has ended well is no deadlock
+_RUN_LONG = ("-m1000000", "-w27")
+
+
+class SpinError(Exception):
+    """Spin could not run, or gave no verdict: the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a check: `story` tells of the violation, line by line, and is empty where none was found."""
+
+    states: int
+    depth: int
+    megabytes: float
+    seconds: float
+    story: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the whole of the state space was searched and no assertion was violated."""
+        return not self.story
+
+
+def missing() -> list[str]:
+    """The programs that are needed and not on the path."""
+    return [name for name in ("spin", "cc") if shutil.which(name) is None]
+
+
+def run(check: Check) -> Verdict:
+    """Run a check to its end.
+
+    Raises:
+        SpinError: a program is missing, the model is wrong, or memory ran out before the end.
+    """
+    if absent := missing():
+        raise SpinError(f"not on the path: {', '.join(absent)} (Debian: apt-get install spin gcc)")
+    macros = [f"-D{macro}" for macro in check.macros]
+    with tempfile.TemporaryDirectory(prefix="lease-model-") as name:
+        folder = Path(name)
+        shutil.copy(MODEL, folder)
+        _call(folder, "spin", "-a", *macros, MODEL.name)
+        _call(folder, "cc", *_COMPILER, *(_LONG if check.long else _SHORTEST), "-o", "pan", "pan.c")
+        began = time.monotonic()
+        report = _call(folder, "./pan", *_RUN, *(_RUN_LONG if check.long else ()))
+        seconds = time.monotonic() - began
+        story: tuple[str, ...] = ()
+        if (folder / f"{MODEL.name}.trail").exists():
+            story = tuple(_story(_call(folder, "spin", "-t", "-T", *macros, MODEL.name)))
+        elif "errors: 0" not in report or "Search not completed" in report:
+            raise SpinError(f"{check.name}: no verdict:\n{report}")
+    return Verdict(
+        states=int(float(_number(r"([\d.e+]+) states, stored", report))),
+        depth=int(_number(r"depth reached (\d+)", report)),
+        megabytes=float(_number(r"([\d.]+)\s+total actual memory usage", report)),
+        seconds=seconds,
+        story=story,
+    )
+
+
+def _call(folder: Path, *command: str) -> str:
+    nice = ("nice", "-n", "10") if shutil.which("nice") else ()
+    done = subprocess.run(
+        [*nice, *command], cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
+    )
+    if command[0] != "./pan" and done.returncode != 0 and "-t" not in command:
+        raise SpinError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def _number(pattern: str, report: str) -> str:
+    found = re.search(pattern, report)
+    if found is None:
+        raise SpinError(f"the verifier's report is not understood:\n{report}")
+    return found.group(1)
+
+
+def _story(trail: str) -> list[str]:
+    """The replayed violation: a line an event, with the time in ticks and the task; the broken assertion at its end."""
+    lines, now, broken = [], 0, "?"
+    for line in trail.splitlines():
+        text = line.strip().replace(" (term 0)", "")  # not every call and answer names a term
+        if text.startswith("#processes"):
+            break
+        if failed := re.match(rf"spin: {MODEL.name}:(\d+), Error: assertion violated", text):
+            broken = MODEL.read_text().splitlines()[int(failed.group(1)) - 1].strip()
+        elif text.startswith("spin:"):
+            continue
+        elif text == "tick":
+            now += 1
+        elif event := re.fullmatch(r"(\d): (.*)", text):
+            lines.append(f"{now:3}  task {event.group(1)}   {event.group(2)}")
+        elif text:
+            lines.append(f"{now:3}           {text}")
+    return [*lines, f"{now:3}           VIOLATED: {broken}"]

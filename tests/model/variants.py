@@ -1,0 +1,139 @@
+"""What is checked: the right protocol within given bounds, and variants of it that break one rule each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One run of Spin. `macros` are those of lease.pml, with or without a value.
+
+    Attributes:
+        name: what the user calls it by.
+        about: what is checked, or which rule is broken, in a line.
+        holds: whether no assertion may be violated, or one has to be.
+        long: one of the runs of `make model`; the others are in `make test`.
+    """
+
+    name: str
+    about: str
+    macros: tuple[str, ...]
+    holds: bool = False
+    long: bool = False
+
+
+ONE_FAULT = ("FAULTS=1", "TERMS=3")
+NO_FAILOVER = ("FAILOVERS=0",)
+FAILOVERS_ONLY = ("CRASHES=0", "DEATHS=0", "RESTARTS=0", "STEPS=0")
+BELIEFS_ONLY = ("ONLY_PROMISE_2",)
+
+RIGHT = (
+    Check("right", "promises 2 to 6: one fault of any kind, two terms", ("FAULTS=1", "TERMS=2"), holds=True),
+    Check(
+        "fence",
+        "promise 1: clients that froze while writing thaw at any time",
+        ("FENCE", "FAULTS=1", "TERMS=2", "CRASHES=0", "DEATHS=0", "STEPS=0", *NO_FAILOVER),
+        holds=True,
+    ),
+    Check(
+        "liveness",
+        "promise 3: after any one fault somebody leads within a ttl and a tick of calm",
+        ("LIVENESS", "FAULTS=1", "TERMS=1"),
+        holds=True,
+    ),
+    Check("two-faults", "any two faults, three terms", ("FAULTS=2", "TERMS=3"), holds=True, long=True),
+    Check(
+        "fence-failover",
+        "promise 1 with every kind of fault",
+        ("FENCE", "FAULTS=1", "TERMS=3"),
+        holds=True,
+        long=True,
+    ),
+    Check(
+        "longer-times",
+        "finer time: ttl 5, grant 2, call limit 2; any one fault",
+        ("TTL=5", "GRANT=2", "CALL=2", "FAULTS=1", "TERMS=2"),
+        holds=True,
+        long=True,
+    ),
+)
+
+BROKEN = (
+    Check("lead_from_reply", "the deadline is counted from the reply", ("LEAD_FROM_REPLY", *ONE_FAULT, *NO_FAILOVER)),
+    Check("no_margin", "a term is believed as long as its key lives", ("NO_MARGIN", *ONE_FAULT, *NO_FAILOVER)),
+    Check("stored_flag", "leading is remembered, not asked of the clock", ("STORED_FLAG", *ONE_FAULT, *NO_FAILOVER)),
+    Check(
+        "grant_from_answer",
+        "the client counts its grant from the answer",
+        ("GRANT_FROM_ANSWER", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "late_release",
+        "a release has no deadline in the server's time",
+        ("NO_DEADLINE=release", *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "late_acquire",
+        "an acquire has no deadline in the server's time: it takes the lease for a dead task",
+        ("NO_DEADLINE=acquire", *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "late_renew",
+        "a renewal has no deadline in the server's time: it keeps the lease for a dead task",
+        ("NO_DEADLINE=renew", *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "release_without_token",
+        "a release compares the id only",
+        ("RELEASE_WITHOUT_TOKEN", *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "release_before_stop",
+        "the lease is released while its client still acts",
+        ("RELEASE_BEFORE_STOP", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "predecessors_grant",
+        "a restarted sidecar forgets what the one before granted",
+        ("PREDECESSORS_GRANT_FORGOTTEN", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "adopt_at_once",
+        "a term is adopted while a release of it may still be under way",
+        ("ADOPT_AT_ONCE", *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
+    Check("guard_adopts", "the guard lets the id in the key acquire", ("GUARD_ADOPTS", *ONE_FAULT, *FAILOVERS_ONLY)),
+    Check(
+        "first_write",
+        "a promoted replica without a fence counts as unchanged",
+        ("FIRST_WRITE_UNGUARDED", *ONE_FAULT, *FAILOVERS_ONLY),
+    ),
+    Check(
+        "names_return",
+        "the guard knows a server by its run_id alone: after two failovers it is the same one again",
+        ("RUN_IDS_RETURN", "FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
+    ),
+    Check(
+        "guard_starts_anew",
+        "the guard's time counts from each look: nobody ever leads again",
+        ("GUARD_STARTS_ANEW", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
+    ),
+    Check("counted_tokens", "tokens are counted in Redis alone", ("COUNTED_TOKENS", *ONE_FAULT, *NO_FAILOVER)),
+    Check("no_fence", "a write does not compare its token", ("FENCE", "NO_FENCE", *ONE_FAULT, *NO_FAILOVER)),
+)
+
+BEYOND = (
+    Check(
+        "step_back",
+        "the server's clock steps back by the margin while a release is late (not promised; see README.md)",
+        ("STEP_BACK", "FAULTS=2", "TERMS=2", "FAILOVERS=0", "RESTARTS=0", "DEATHS=0"),
+    ),
+    Check(
+        "requests_follow",
+        "a proxy sends a late request on to the server that was promoted meanwhile",
+        ("REQUESTS_FOLLOW", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
+    ),
+)
+"""What the protocol does not withstand: outside of its assumptions, and here so that one can look at it."""
+
+CHECKS = {check.name: check for check in (*RIGHT, *BROKEN, *BEYOND)}
