@@ -13,7 +13,8 @@ def contents(redis: Redis) -> tuple[object, ...]:
 
 def test_a_vacant_lease_is_acquired_as_a_plain_string_with_a_ttl(any_redis: Redis) -> None:
     answer = Caller(any_redis).acquire()
-    assert (answer.outcome, answer.holder, answer.left) == ("acquired", "a", 30_000)
+    assert (answer.outcome, answer.holder) == ("acquired", "a")
+    assert 29_000 < answer.left <= 30_000
     assert any_redis.get(KEY) == "a"
     assert 29 <= any_redis.ttl(KEY) <= 30
     assert any_redis.ttl(FENCE) == -1
@@ -54,7 +55,8 @@ def test_acquire_by_the_holder_takes_the_same_term_up_again(any_redis: Redis) ->
     first = Caller(any_redis).acquire()
     any_redis.pexpire(KEY, 5000)
     again = Caller(any_redis, tenure="boot-1").acquire()
-    assert (again.outcome, again.token, again.left) == ("adopted", first.token, 30_000)
+    assert (again.outcome, again.token) == ("adopted", first.token)
+    assert 29_000 < again.left <= 30_000
 
 
 def test_a_tenure_that_was_taken_over_can_neither_renew_nor_release(any_redis: Redis) -> None:
@@ -101,13 +103,14 @@ def test_a_renewal_restores_the_ttl_whatever_somebody_made_of_it(any_redis: Redi
     else:
         any_redis.pexpire(KEY, left)
     answer = Caller(any_redis).renew(token)
-    assert (answer.outcome, answer.left) == ("renewed", 30_000)
+    assert answer.outcome == "renewed"
+    assert 29_000 < answer.left <= 30_000
 
 
 def test_a_renewal_of_a_fresh_key_only_verifies_it(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
-    any_redis.pexpire(KEY, 29_000)
-    assert 28_000 < Caller(any_redis).renew(token).left <= 29_000
+    any_redis.pexpire(KEY, 28_000)
+    assert 26_000 < Caller(any_redis).renew(token).left <= 28_000
 
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
