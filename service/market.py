@@ -122,13 +122,18 @@ class AroundTheClockCalendar(Calendar):
 
     def session(self, day: date) -> Session:
         """From midnight to midnight in New York: 23 or 25 hours when the clocks change."""
-        return Session(day, _instant(day, time.min), _instant(day + DAY, time.min))
+        return Session(day, midnight(day), midnight(day + DAY))
 
 
 CALENDARS: Mapping[str, Callable[[], Calendar]] = {
     calendar.name: calendar for calendar in (NyseCalendar, AroundTheClockCalendar)
 }
 """The calendars by the name that `MARKET_CALENDAR` gives them."""
+
+
+def midnight(day: date) -> datetime:
+    """When that date begins in New York."""
+    return _instant(day, time.min)
 
 
 def _date_of(instant: datetime) -> date:

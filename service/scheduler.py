@@ -71,7 +71,7 @@ class Scheduler:
         while True:
             began = self._now()
             everything_done = await self._work_off(term)
-            await self._sleep_until(self._next_look(began, everything_done=everything_done))
+            await self._sleep_until_next_look(began, everything_done=everything_done)
 
     async def _work_off(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""
@@ -116,11 +116,15 @@ class Scheduler:
         except StoreError as error:
             logger.warning("the failure is in no record: %s", error)
 
-    def _next_look(self, began: datetime, *, everything_done: bool) -> datetime:
-        """The next due time after the look that began then: what fell due while it worked is seen at once."""
-        due = min(next_due(job, self._calendar, began) for job in JOBS)
-        return due if everything_done else min(due, self._now() + self._retry_after)
+    async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
+        """Until the next due time after the look that began then: what fell due while it worked is seen at once.
 
-    async def _sleep_until(self, due: datetime) -> None:
-        while (left := (due - self._now()).total_seconds()) > 0:
+        The timetable is read again at each waking: the calendar may have been overridden.
+        """
+        retry_at = None if everything_done else self._now() + self._retry_after
+        while True:
+            due = min(next_due(job, self._calendar, began) for job in JOBS)
+            left = ((due if retry_at is None else min(due, retry_at)) - self._now()).total_seconds()
+            if left <= 0:
+                return
             await self._sleep(min(left, LONGEST_SLEEP))

@@ -19,6 +19,7 @@ from service.app import Api
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.market import CALENDARS
 from service.measures import Measures
+from service.overrides import OverriddenCalendar, OverrideReader
 from service.prices import PriceSource
 from service.prices.sources import price_source
 from service.protection import protection_by
@@ -54,7 +55,8 @@ class _Service:
 
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
-        self._calendar = CALENDARS[settings.market_calendar]()
+        self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
+        self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
         registry = new_registry()
         metrics = HttpMetrics(registry)
@@ -114,10 +116,13 @@ class _Service:
     async def _read(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._access.run())
-            await self._streams.run(await self._access.connected())
+            store = await self._access.connected()
+            tasks.create_task(self._overrides.run(store))
+            await self._streams.run(store)
 
     async def _work(self) -> None:
         store = await self._access.connected()
+        await self._overrides.known.wait()
         parts = store, self._prices, self._calendar, self._measures
         self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
         scheduler = Scheduler(*parts, protection=self._protection)
