@@ -5,7 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test model bench lint format lock clean
+HOURS ?= 100000
+SEED ?= 1
+
+.PHONY: help setup run test model bench lint format lock clean simulate mutants
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +34,12 @@ bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 
 model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 14 GB, an hour)
 	@$(BIN)/python -m tests.model long
+
+simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
+	@$(BIN)/python -m tests.simulation --hours $(HOURS) --seed $(SEED)
+
+mutants: $(STAMP) ## Break the protocol on purpose; the simulation must find each bug
+	@$(BIN)/python -m tests.simulation --mutants --seed $(SEED)
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ class Sidecar:
         "_ttl_ms",
         "_version",
         "alive",
+        "ambush",
         "asleep_until",
         "boot",
         "client",
@@ -78,10 +79,12 @@ class Sidecar:
         """No packet passes between it and Redis."""
         self.deaf = False
         """No notice reaches its watch."""
+        self.ambush: Callable[[Sidecar], None] | None = None
+        """What befalls it right after its next request is sent."""
         self.started = 0.0
         """Since when it runs without a break."""
         self.trouble: float | None = None
-        """How bad the network to Redis is: the share of messages that are lost, delayed or doubled; None if it is good."""
+        """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
         self.server: Server | None = None  # of the connection
         self.watched: Server | None = None
         timings = world.scenario.timings
@@ -113,7 +116,7 @@ class Sidecar:
         scenario = self.world.scenario
         self.instance = instance
         self.boot += 1
-        self.started = self.world.now
+        self.started, self.ambush = self.world.now, None
         self.alive, self.frozen, self.draining = True, False, False
         self.lease = Lease(
             instance,
@@ -154,6 +157,8 @@ class Sidecar:
         inbox, self._inbox = self._inbox, []
         if self.world.random.random() < 0.5:  # an answer and its time limit: either may be seen first
             inbox.sort(key=lambda item: item[0] != self._time_out)
+        if self.world.random.random() < 0.3:  # nobody promises an order of two connections
+            inbox.sort(key=lambda item: item[0] == self.resigned)
         self.client.sidecar_thawed()
         for action, argument in inbox:
             action(argument)
@@ -194,6 +199,8 @@ class Sidecar:
         """One round of `Candidate.run`."""
         world, lease = self.world, self.lease
         world.rounds += 1
+        if world.rounds > world.most_rounds:
+            world.oracle.busy(self)
         now = world.now * self.rate + self.clock
         self.last_step = world.now
         self.asleep_until = -inf
@@ -256,6 +263,7 @@ class Sidecar:
         if self.frozen:
             self._inbox.append((self.resigned, ticket))
             return
+        self.client.resign_answered()
         if self.alive:
             now = self.now()
             self.world.oracle.resigns(self)
@@ -285,8 +293,7 @@ class Sidecar:
         elif not server.up:
             world.at(world.now + world.delay(), self._refused, self._attempt)
         else:
-            if self.trouble is not None:
-                self._limit(call)
+            self._limit(call)
             delay = 2 * world.delay() + self._lag()
             world.at(world.now + delay, self._greeted, (self._attempt, call, server, server.model.run_id, 0))
 
@@ -311,6 +318,9 @@ class Sidecar:
         if self._broken:  # seen only now
             world.at(world.now + world.delay(), self._reset, self._attempt)
             return
+        if self.ambush is not None:
+            world.at(world.now, self.ambush, self)
+            self.ambush = None
         deadline = self._connection.at(call.give_up_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.trouble is None and not self.cut:
@@ -388,7 +398,9 @@ class Sidecar:
             if answer.outcome is Outcome.RELEASED:
                 world.oracle.released(self, call.token)
         if world.trace is not None:
-            world.tell(f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms")
+            world.tell(
+                f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms"
+            )
         if model.offset != offset:
             self._offset = model.offset
         if model.touched != touched:
@@ -484,7 +496,7 @@ class Sidecar:
         """How much later than usual a message comes: mostly little, now and then more than a call may take."""
         if self.trouble is None or self.world.random.random() > 3 * self.trouble:
             return 0.0
-        return self.world.scenario.timings.call_limit * self.world.random.random() ** 2 * 4
+        return self.world.scenario.timings.call_limit * self.world.random.random() ** 3 * 12
 
     # Its watch.
 
@@ -495,7 +507,9 @@ class Sidecar:
             return
         server = world.resolve(self.task)
         if self._unreachable(server) or not server.up or server.thaw_at > world.now or self._loses():
-            world.at(world.now + world.scenario.timings.call_limit / 2 * world.random.uniform(0.75, 1.25), self.watch, boot)
+            world.at(
+                world.now + world.scenario.timings.call_limit / 2 * world.random.uniform(0.75, 1.25), self.watch, boot
+            )
             return
         self.watched = server
         server.watchers.append(self)

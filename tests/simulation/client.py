@@ -35,6 +35,7 @@ class Client:
         "_explicit",
         "_inbox",
         "_limit_at",
+        "_resigning",
         "_stopping",
         "_ticket",
         "_version",
@@ -80,6 +81,8 @@ class Client:
         self._version: Version | None = None
         self._clock = 0.0
         self._stopping = False
+        self._resigning = False
+        """Its resign is not answered yet."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
 
     # Its life.
@@ -93,6 +96,7 @@ class Client:
         self.ready_since = self.world.now
         self._inbox = []
         self._version = None
+        self._resigning = False
         self.ask(self._ask)
 
     def kill(self) -> None:
@@ -141,6 +145,8 @@ class Client:
         for action, argument in inbox:
             action(argument)
         self.unsettled()
+        if self.believes:
+            self.world.oracle.resumed(self)
 
     # What it believes.
 
@@ -210,6 +216,7 @@ class Client:
         self._drop_question()
         self._ask += 1
         if self.sidecar.alive:
+            self._resigning = True
             self.world.at(self.world.now + HANDLING, self.sidecar.resigned, ticket)
         self._version = None
         if self.leaves:
@@ -218,6 +225,10 @@ class Client:
             return
         self.ready_since = self.world.now
         self.world.at(self.world.now + (2 * HANDLING if not self.sidecar.frozen else LIMIT), self.ask, self._ask)
+
+    def resign_answered(self) -> None:
+        """It may ask again."""
+        self._resigning = False
 
     # How it asks.
 
@@ -235,7 +246,8 @@ class Client:
             self._retry()
         elif sidecar.frozen:
             self.world.at(self.world.now + min(LIMIT, self._left()) + TIMER, self._gave_up, number)
-            sidecar.later(self._arrive, number)
+            if not self._resigning:
+                sidecar.later(self._arrive, number)
         else:
             self._arrive(number)
 
@@ -400,11 +412,16 @@ class Client:
         left = self._left()
         if left <= 0:
             self.stop()
-        elif not self.held or self.sidecar.frozen or self.sidecar.lease.remaining(self.sidecar.now()) < self.world.near_deadline:
+        elif (
+            not self.held
+            or self.sidecar.frozen
+            or self.sidecar.lease.remaining(self.sidecar.now()) < self.world.near_deadline
+        ):
             self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, arg)
 
     def lost_sidecar(self) -> None:
         """The sidecar is gone: the connection is reset."""
+        self._resigning = False
         if self.running and not self.frozen:
             self.held = False
             if not self._stopping:

@@ -136,8 +136,18 @@ class Faults:
             client.start()
 
     def _pause_sidecar(self) -> None:
-        sidecar = self.world.sidecars[self._task()]
+        self._befall(self.world.sidecars[self._task()], self._freeze_sidecar)
+
+    def _befall(self, sidecar: "Sidecar", action: "Callable[[Sidecar], None]") -> None:
+        """Now, or just when a call of its is under way."""
+        if self.random.random() < 0.4:
+            sidecar.ambush = action
+        else:
+            action(sidecar)
+
+    def _freeze_sidecar(self, sidecar: "Sidecar") -> None:
         if sidecar.alive and not sidecar.frozen:
+            self.world.oracle.forget()
             sidecar.freeze()
             self._disturb(self._duration(), lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
 
@@ -152,12 +162,19 @@ class Faults:
             client.freeze()
             sidecar.freeze()
             last = self._duration()
+            self._disturb(last, lambda seconds: self._slept(sidecar, seconds), last)
             self._disturb(last, lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
             self._disturb(last, lambda life: self._thaw_client(client, life), client.life)
 
+    def _slept(self, sidecar: "Sidecar", seconds: float) -> None:
+        """A machine that was suspended wakes. Its CLOCK_BOOTTIME has gone on."""
+
     def _crash_sidecar(self) -> None:
-        sidecar = self.world.sidecars[self._task()]
+        self._befall(self.world.sidecars[self._task()], self._kill_sidecar)
+
+    def _kill_sidecar(self, sidecar: "Sidecar") -> None:
         if sidecar.alive:
+            self.world.oracle.forget()
             sidecar.kill()
             self._later_drain(sidecar)
             self.world.at(self.world.now + self._restart_time(), self._restarts, (sidecar, sidecar.boot))

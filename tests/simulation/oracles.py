@@ -79,26 +79,31 @@ class Oracle:
     def began(self, client: "Client", holder: str, token: int) -> Tenure:
         """A client begins to believe."""
         world, now = self.world, self.world.now
-        tenure = self._tenure(holder, token)
+        client.tenure = tenure = self._tenure(holder, token)
         self.terms += 1
         if world.trace is not None:
             world.tell(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
-        for other in world.clients:
-            if other is not client and other.believes:
-                other.sync()
-                until = other.until()
-                if until > now:
-                    world.count("overlap in an exception" if self.exempted else "overlap")
-                    if not self.exempted:
-                        raise Violation(
-                            "two believers",
-                            f"{holder}'s client begins to believe (token {token}) while that of"
-                            f" {other.tenure.holder if other.tenure else '?'} does for {until - now:.3f} s more",
-                        )
+        self.resumed(client)
         if self._newest is None or tenure.ordinal > self._newest.ordinal:
             self._newest = tenure
         self._vacancy_ends(client)
         return tenure
+
+    def resumed(self, client: "Client") -> None:
+        """A client believes that was not looked at before: nobody else may."""
+        now = self.world.now
+        if not client.until() > now:
+            return
+        for other in self.world.clients:
+            if other is not client and other.believes:
+                other.sync()
+                until = other.until()
+                if until > now:
+                    self.world.count("overlap in an exception" if self.exempted else "overlap")
+                    if not self.exempted:
+                        names = [each.tenure.holder if each.tenure else "?" for each in (client, other)]
+                        text = f"the client of {names[0]} believes, that of {names[1]} for {until - now:.3f} s more"
+                        raise Violation("two believers", text)
 
     def ended(self, client: "Client") -> None:
         """A client believes no longer."""
@@ -116,7 +121,7 @@ class Oracle:
             if left > 0:
                 raise Violation(
                     "released too early",
-                    f"{sidecar.instance} released token {token} while its client works, {left:.3f} s before its grant ends",
+                    f"{sidecar.instance} released token {token} while its client works, {left:.3f} s too early",
                 )
 
     # Writes.
@@ -185,7 +190,9 @@ class Oracle:
         self._pending = None
 
     def _disturbed(self, since: float) -> bool:
-        return self.world.disturbances > 0 or max(self.calm_since, self.ghost_until) > since - self.quiet or self.exempted
+        return (
+            self.world.disturbances > 0 or max(self.calm_since, self.ghost_until) > since - self.quiet or self.exempted
+        )
 
     def _vacancy_ends(self, client: "Client") -> None:
         pending, self._pending = self._pending, None
@@ -194,7 +201,7 @@ class Oracle:
         kind, since, due, _, _ = pending
         if any(self._ready(other, since) for other in self.world.clients if other.sidecar.task != pending[3]):
             {"hand-over": self.hand_over, "takeover": self.takeover, "silence": self.silence}[kind].append(
-                max(0.0, self.world.now - since)
+                max(0.0, self.world.now - due)
             )
             self._judge(kind, self.world.now - due)
 
@@ -219,10 +226,19 @@ class Oracle:
         spare = 2 * self.world.heartbeat + 2
         return ready is not None and ready < since - spare and sidecar.alive and sidecar.started < since - spare
 
+    def busy(self, sidecar: "Sidecar") -> None:
+        """The election loops go round and round."""
+        raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, now of {sidecar.instance}")
+
     def inspect(self) -> None:
         """Look at everything, as it stands just before a fault."""
         world, now = self.world, self.world.now
-        if world.disturbances or self.exempted or not world.scenario.require_client or now - self.calm_since < self.patience:
+        if (
+            world.disturbances
+            or self.exempted
+            or not world.scenario.require_client
+            or now - self.calm_since < self.patience
+        ):
             return
         for client in world.clients:
             if client.believes:
@@ -240,10 +256,14 @@ class Oracle:
                 client.sync()
                 led = led or client.until() > now
         if not led and ready and max(since, min(ready)) < now - self.patience:
-            raise Violation("nobody leads", f"all has been well for {now - max(since, min(ready)):.1f} s, and nobody leads")
+            raise Violation(
+                "nobody leads", f"all has been well for {now - max(since, min(ready)):.1f} s, and nobody leads"
+            )
         for client in world.clients:
             sidecar = client.sidecar
             if sidecar.alive and client.ready_since is not None and client.ready_since < now - self.patience:
                 idle = now - sidecar.last_step
                 if idle > 1.2 * world.heartbeat + 2 * world.scenario.timings.call_limit:
-                    raise Violation("stuck", f"the election loop of {sidecar.instance} has not gone round for {idle:.1f} s")
+                    raise Violation(
+                        "stuck", f"the election loop of {sidecar.instance} has not gone round for {idle:.1f} s"
+                    )

@@ -164,9 +164,7 @@ class RedisModel:
         self._vouch(guarding)
         return self._answer(Outcome.RENEWED)
 
-    def release(
-        self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str
-    ) -> Answer:
+    def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
         """`release.lua`; without a token it only looks."""
         problem = self._read(deadline, guarding)
         if problem is not None:
@@ -197,7 +195,9 @@ class RedisModel:
             return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
         if outcome is Outcome.BAD_FENCE and not self.fence_is_hash:
             return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
-        return Answer(outcome, self.value, self.fence.token, self.fence.tenure, self._left(), self.now, wait, self._guard)
+        return Answer(
+            outcome, self.value, self.fence.token, self.fence.tenure, self._left(), self.now, wait, self._guard
+        )
 
     def _next_token(self) -> int:
         last = self.fence.token

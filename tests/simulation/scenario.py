@@ -31,7 +31,23 @@ REDIS: Mix = {
     "failover to a stale replica": 3,
     "server clock step": 2,
 }
-OPERATOR: Mix = {"DISABLED": 2, "PERSIST": 1, "DEL": 1, "short DISABLED": 1, "wrong type": 0.5, "bad fence": 0.5, "server clock jump": 0.5}
+OPERATOR: Mix = {
+    "DISABLED": 2,
+    "PERSIST": 1,
+    "DEL": 1,
+    "short DISABLED": 1,
+    "wrong type": 0.5,
+    "bad fence": 0.5,
+    "server clock jump": 0.5,
+}
+LATE: Mix = {
+    "bad network": 4,
+    "sidecar crash": 3,
+    "sidecar drain": 3,
+    "client leaves": 4,
+    "redis pause": 4,
+    "server clock step": 1,
+}
 ISOLATION: Mix = {"isolated old primary": 6}
 
 MIXES: dict[str, tuple[float, Mix]] = {
@@ -42,6 +58,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
     "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
     "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
+    "late calls": (1, LATE),
     "quiet": (2, {"client leaves": 4, "client crash": 1, "task kill": 1, "deploy": 1}),
 }
 """Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
@@ -74,8 +91,8 @@ class Scenario:
         return LIFETIMES * self.timings.ttl
 
 
-def draw(random: Random, *, mix: str | None = None, ttl: float | None = None) -> Scenario:
-    """A scenario; `mix` and `ttl` fix what else is drawn too."""
+def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pace: float | None = None) -> Scenario:
+    """A scenario; `mix`, `ttl` and `pace` (in ttls) fix what else is drawn too."""
     names = list(MIXES)
     name = random.choices(names, [MIXES[each][0] for each in names])[0]
     seconds = random.choices(list(TTLS), list(TTLS.values()))[0]
@@ -86,7 +103,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None) ->
     return Scenario(
         mix=name,
         faults=MIXES[name][1],
-        pace=timings.ttl * random.choice((1.5, 4.0, 4.0, 10.0)),
+        pace=timings.ttl * (pace or random.choice((1.5, 4.0, 4.0, 10.0))),
         timings=timings,
         tasks=tasks,
         server_rate=1 + random.uniform(-error, error),

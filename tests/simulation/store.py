@@ -1,4 +1,4 @@
-"""The database's fence: which term may write. A transaction holds the fence's row shared from its check to its commit."""
+"""The database's fence: which term may write. A transaction holds its row shared from the check to the commit."""
 
 from dataclasses import dataclass, field
 

@@ -11,12 +11,16 @@ from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client
 from tests.simulation.faults import Faults
 from tests.simulation.oracles import Oracle, Violation
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import LIFETIMES, Scenario
 from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
 """How many of the last events a violation tells."""
+NESTED = 50
+"""So many events may follow each other without the queue."""
+BUSY = 500
+"""More rounds of election loops in a ttl than this are a loop that does not sleep."""
 IDLE_LIMIT = 10.0
 """After so many seconds Postgres ends a transaction whose client does nothing."""
 
@@ -37,9 +41,11 @@ class World:
         self.trace: deque[str] | None = deque() if trace else None
         self._queue: list[tuple[float, int, Action, Any]] = []
         self._events = 0
+        self._nested = 0
         self._run_ids = 0
         self._instances = 0
         self.rounds = 0
+        self.most_rounds = BUSY * LIFETIMES
         self.counts: Counter[str] = Counter()
         self.disturbances = 0
         timings = scenario.timings
@@ -67,11 +73,12 @@ class World:
     def soon(self, when: float, action: Action, argument: Any) -> None:
         """The same, at once if nothing comes before. Only as the last thing that an action does."""
         queue = self._queue
-        if queue and queue[0][0] <= when:
+        if self._nested > NESTED or (queue and queue[0][0] <= when):
             self._events = number = self._events + 1
             heappush(queue, (when, number, action, argument))
         else:
             self.now = when
+            self._nested += 1
             action(argument)
 
     def run(self) -> Violation | None:
@@ -86,6 +93,7 @@ class World:
                 if when > end:
                     break
                 self.now = when
+                self._nested = 0
                 action(argument)
             self.oracle.inspect()
         except Violation as violation:

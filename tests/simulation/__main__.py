@@ -1,0 +1,59 @@
+"""`python -m tests.simulation`: simulate so many hours, and say what came of them."""
+
+import argparse
+import sys
+import time
+
+from tests.simulation import mutants
+from tests.simulation.report import table
+from tests.simulation.run import Choice, Progress, run, story
+from tests.simulation.scenario import MIXES
+
+STORIES = 3
+"""So many violations are told."""
+
+
+def main() -> int:
+    """Exit status 1 if a promise was broken, or a seeded bug not found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--hours", type=float, default=100_000, help="simulated hours (default: 100000)")
+    parser.add_argument("--seed", default="1", help="any word; the same one gives the same run (default: 1)")
+    parser.add_argument("--mix", choices=sorted(MIXES), help="only worlds with these faults")
+    parser.add_argument("--ttl", type=float, help="only worlds with this ttl, in seconds")
+    parser.add_argument("--processes", type=int, help="processes to run on (default: one a core)")
+    parser.add_argument("--world", type=int, help="tell the end of this one world of the seed")
+    parser.add_argument("--mutants", action="store_true", help="break the protocol on purpose; each bug must be found")
+    options = parser.parse_args()
+    if options.mutants:
+        return _find_mutants(options.seed, options.processes)
+    choice = Choice(options.seed, options.mix, options.ttl)
+    if options.world is not None:
+        violation, lines = story(choice, options.world)
+        print("\n".join(lines))
+        return int(violation is not None)
+    began = time.monotonic()
+    total = run(choice, options.hours, processes=options.processes, progress=Progress())
+    took = time.monotonic() - began
+    print(table(total))
+    print(f"{'took':34}{took:>12,.0f} s\n{'simulated hours per second':34}{total.hours / took:>14,.0f}")
+    for result in total.violations[:STORIES]:
+        only = "".join(f" --{name} {value}" for name, value in (("mix", choice.mix), ("ttl", choice.ttl)) if value)
+        print(f"\nWorld {result.index} of seed {choice.seed} ({result.mix}): {result.law}. Again with:")
+        print(f"  python -m tests.simulation --seed {choice.seed}{only} --world {result.index}\n")
+        print("\n".join(story(choice, result.index)[1]))
+    return int(bool(total.violations))
+
+
+def _find_mutants(seed: str, processes: int | None) -> int:
+    print(f"{'seeded bug':64}{'found by':18}{'faults':12}{'hours':>8}{'worlds':>8}{'s':>7}")
+    survived = 0
+    for found in mutants.find_all(seed, processes):
+        survived += found.law is None
+        what = f"{found.law or 'SURVIVED':18}{found.mix:12}"
+        print(f"{found.name:64}{what}{found.hours:8,.1f}{found.worlds:8,}{found.seconds:7.1f}", flush=True)
+    print(f"\n{len(mutants.MUTANTS)} bugs, {survived} survived")
+    return int(survived > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+"""Seeded bugs: each rule of the protocol broken on purpose, one at a time. The simulation has to find every one.
+
+A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
+survives fails the run: then an oracle or a fault is missing, or the rule is not needed.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import inf
+from multiprocessing import get_context
+from typing import Any
+from unittest.mock import patch
+
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
+from sidecar.server_clock import ServerClock
+from sidecar.tenure import Grant
+from tests.simulation.candidate import Sidecar
+from tests.simulation.client import Client, Told
+from tests.simulation.faults import Faults
+from tests.simulation.redis_model import Answer, RedisModel
+from tests.simulation.run import Choice, run_world
+from tests.simulation.server import Server
+from tests.simulation.store import Store
+
+TTL, PACE = 30.0, 1.5
+"""Bugs are looked for with the default ttl, in s, and a fault every so many ttls."""
+MOST_HOURS = 3_000.0
+"""A bug that is not found within so many simulated hours survives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug: what is replaced by what. `mix` is where it is looked for first."""
+
+    name: str
+    replaced: tuple[tuple[type, str, Any], ...]
+    mix: str | None = None
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The bug is there until the end."""
+        with ExitStack() as stack:
+            for owner, attribute, substitute in self.replaced:
+                stack.enter_context(patch.object(owner, attribute, substitute))
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What found a bug after how many hours; `law` is None if nothing did."""
+
+    name: str
+    law: str | None
+    mix: str
+    hours: float
+    worlds: int
+    seconds: float
+
+
+MUTANTS: list[Mutant] = []
+
+_LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
+_LEASE_RESIGNED, _LEASE_LEAVE_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._leave_at, Lease._acquire_replied
+_GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
+_CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
+_REPLIED = Sidecar._replied
+
+
+def mutant(name: str, owner: type, attribute: str, *, mix: str | None = None) -> Callable[[Any], Any]:
+    """Register the function that it decorates as a bug in the place of `owner.attribute`."""
+
+    def register(substitute: Any) -> Any:
+        MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix))
+        return substitute
+
+    return register
+
+
+# Time.
+
+
+@mutant("deadline counted from the reply", Lease, "replied")
+def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    _LEASE_REPLIED(lease, replace(call, sent_at=now), reply, now)
+
+
+def _no_margin(timings: Timings) -> float:
+    return 0.0
+
+
+mutant("believed for the whole ttl", Timings, "margin")(property(_no_margin))
+
+
+@mutant("an answer is taken for the newest attempt's", Sidecar, "_replied", mix="network")
+def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool]) -> None:
+    _, call, answer, confirmed = arg
+    if sidecar._call is not None and sidecar._call.kind is call.kind:
+        _REPLIED(sidecar, (sidecar._attempt, sidecar._call, answer, confirmed))
+
+
+@mutant("all retries share the first one's deadline", Lease, "_call", mix="network")
+def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
+    call = _LEASE_CALL(lease, kind, now, term)
+    if lease._connected:
+        lease.__dict__["first_give_up_at"] = call.give_up_at
+    return replace(call, give_up_at=lease.__dict__.get("first_give_up_at", call.give_up_at))
+
+
+@mutant("scripts have no deadline", ServerClock, "at")
+def _(clock: ServerClock, moment: float) -> int:
+    return 2**62
+
+
+@mutant("a clock that stands still while the machine sleeps", Faults, "_slept", mix="processes")
+def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
+    sidecar.clock -= seconds * sidecar.rate
+
+
+# What the sidecar tells.
+
+
+def _flag(lease: Lease, now: float) -> bool:
+    return lease._term is not None and lease._drain_until is None
+
+
+def _unclipped(lease: Lease, arrived: float, now: float) -> float | None:
+    if lease._term is None or not lease.leads(now):
+        return None
+    lease._term.granted = True
+    until = max(arrived, lease._term.began) + lease.timings.grant_ttl
+    lease._granted_until = max(lease._granted_until, until)
+    return until - arrived
+
+
+MUTANTS.append(
+    Mutant("leading is a stored flag", ((Lease, "leads", _flag), (Lease, "grant", _unclipped)), mix="processes")
+)
+mutant("a grant may outlive the lease", Lease, "grant", mix="processes")(_unclipped)
+
+
+@mutant("an error is taken for success", Lease, "failed", mix="network")
+def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
+    if call.kind is Kind.RENEW:
+        reply = Reply(Outcome.RENEWED, lease.instance_id, call.token, lease.timings.ttl, 0.0, call.tenure)
+        _LEASE_REPLIED(lease, call, reply, now)
+    else:
+        _LEASE_FAILED(lease, call, now, delivered=delivered)
+
+
+# Demand and hand-over.
+
+
+@mutant("demand is ignored", Lease, "_wanted")
+def _(lease: Lease, now: float) -> bool:
+    return True
+
+
+@mutant("a change that is told while a call is under way is forgotten", Lease, "noticed", mix="quiet")
+def _(lease: Lease, now: float) -> None:
+    if lease._in_flight is None:
+        lease._hurry(now)
+
+
+def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    with patch.object(Lease, "_campaigns", lambda lease, now: True):
+        _LEASE_ACQUIRED(lease, call, reply, now)
+
+
+def _never_left(lease: Lease, term: Term) -> float:
+    return _LEASE_LEAVE_AT(lease, term) if term.granted or lease._drain_until is not None else inf
+
+
+MUTANTS.append(
+    Mutant(
+        "an acquire that ends after the demand leads for nobody",
+        ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_leave_at", _never_left)),
+        mix="network",
+    )
+)
+
+
+@mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
+def _(lease: Lease, now: float) -> None:
+    holds = lease._holds
+    _LEASE_RESIGNED(lease, now)
+    lease._holds = holds
+
+
+@mutant("a silent client's lease is kept", Lease, "_leave_at", mix="processes")
+def _(lease: Lease, term: Term) -> float:
+    return inf if lease._drain_until is None else _LEASE_LEAVE_AT(lease, term)
+
+
+@mutant("a draining sidecar does not wait for its client", Lease, "_leave_at", mix="processes")
+def _(lease: Lease, term: Term) -> float:
+    return -inf if lease._drain_until is not None else _LEASE_LEAVE_AT(lease, term)
+
+
+@mutant("a restarted sidecar forgets what its predecessor granted", Lease, "__init__", mix="processes")
+def _(lease: Lease, *args: Any, **options: Any) -> None:
+    _LEASE_INIT(lease, *args, **options)
+    lease._granted_until = -inf
+
+
+@mutant("a follower waits for its heartbeat, not for the expiry", Lease, "_follow", mix="quiet")
+def _(lease: Lease, reply: Reply) -> float:
+    return lease.timings.heartbeat
+
+
+# The client.
+
+
+@mutant("the client counts from the answer", Client, "_hear", mix="processes")
+def _(client: Client, told: Told) -> None:
+    _CLIENT_HEAR(client, (told[0], client.sidecar.now(), *told[2:]))
+
+
+@mutant("is_leader does not look at the clock", Grant, "remaining", mix="processes")
+def _(grant: Grant) -> float:
+    return 0.0 if grant._ended else 1.0
+
+
+@mutant("the client resigns before its work has ended", Client, "stop", mix="quiet")
+def _(client: Client) -> None:
+    if not client._stopping:
+        client.sidecar.resigned(None)
+    _CLIENT_STOP(client)
+
+
+@mutant("the client asks before its resign is answered", Client, "_finished", mix="processes")
+def _(client: Client, life: int) -> None:
+    _CLIENT_FINISHED(client, life)
+    client._resigning = False
+
+
+# The scripts.
+
+
+@mutant("blind renew", RedisModel, "renew")
+def _(
+    model: RedisModel,
+    instance: str,
+    ttl: int,
+    deadline: int,
+    guarding: bool,
+    token: int | None,
+    tenure: str,
+    floor: int,
+) -> Answer:
+    problem = model._read(deadline, guarding)
+    if problem is not None or model.value is None:
+        return _MODEL_RENEW(model, instance, ttl, deadline, guarding, token, tenure, floor)
+    model._expire_in(ttl)
+    return model._answer(Outcome.RENEWED)
+
+
+def _by_id(model: RedisModel, instance: str, token: int | None, tenure: str) -> bool:
+    return model._ours(instance)
+
+
+mutant("renew and release do not compare the term", RedisModel, "_our_term", mix="network")(_by_id)
+
+
+@mutant("renew and release do not compare the tenure", RedisModel, "_our_term", mix="late calls")
+def _(model: RedisModel, instance: str, token: int | None, tenure: str) -> bool:
+    return model._ours(instance) and model.fence.token == token
+
+
+@mutant("acquire takes what another holds", RedisModel, "acquire")
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+    if model.value is not None and model.value != instance and model._left() < ttl / 2:
+        model.value = None
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+
+
+@mutant("DISABLED is nobody", RedisModel, "acquire", mix="operator")
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+    if model.value == "DISABLED":
+        model.value = None
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+
+
+@mutant("a term is not adopted by its own id", RedisModel, "acquire", mix="processes")
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+    problem = model._read(deadline, guarding)
+    if problem is None and model.value == instance:
+        return model._answer(Outcome.HELD)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+
+
+@mutant("tokens by INCR", RedisModel, "_next_token", mix="redis")
+def _(model: RedisModel) -> int:
+    last = model.fence.token
+    return last + 1 if isinstance(last, int) else 1
+
+
+# The failover guard and MIN_REPLICAS.
+
+
+@mutant("no guard", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    return 0
+
+
+@mutant("the guard lets the id through that it finds in the key", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    wait = _GUARD_WAIT(model, ttl, guarding)
+    return 0 if model.value is not None and model.fence.holder == model.value else wait
+
+
+@mutant("the guard knows a server by its run id alone", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    return 0 if model.fence.run_id == model.run_id else _GUARD_WAIT(model, ttl, guarding)
+
+
+@mutant("a promoted server without a fence is not guarded", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    fence = model.fence
+    if fence.run_id is None and fence.changed is None:
+        return max(0, ttl - (model.now // 1_000_000 - model.started - 1) * 1000)
+    return _GUARD_WAIT(model, ttl, guarding)
+
+
+@mutant("the guard waits for half a ttl", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    return max(0, _GUARD_WAIT(model, ttl, guarding) - ttl // 2)
+
+
+@mutant("MIN_REPLICAS confirms everything", Server, "confirms", mix="replicas")
+def _(server: Server, wanted: int, offset: int) -> bool:
+    return True
+
+
+# The fence in the database.
+
+
+def _nothing(store: Store) -> None:
+    pass
+
+
+MUTANTS.append(
+    Mutant(
+        "the fence is read by a plain SELECT",
+        ((Store, "share", _nothing), (Store, "unshare", _nothing)),
+        mix="processes",
+    )
+)
+
+
+@mutant("the fence is checked by the client alone", Store, "take_up", mix="processes")
+def _(store: Store, tenure: Any) -> bool:
+    store.token, store.holder = tenure.token, tenure.holder
+    return True
+
+
+def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
+    """Run worlds with one bug, its own mix and all mixes by turns, until one world breaks a promise."""
+    bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
+    choices = [Choice(seed, mix, TTL, PACE) for mix in dict.fromkeys((bug.mix, None))]
+    with bug.applied():
+        while hours < most:
+            result = run_world(choices[worlds % len(choices)], worlds // len(choices))
+            hours += result.hours
+            worlds += 1
+            if result.law is not None:
+                return Finding(bug.name, result.law, result.mix, hours, worlds, time.monotonic() - began)
+    return Finding(bug.name, None, "", hours, worlds, time.monotonic() - began)
+
+
+def _find(arg: tuple[int, str]) -> Finding:
+    return find(*arg)
+
+
+def find_all(seed: str, processes: int | None) -> Iterator[Finding]:
+    """Look for all of them, on so many processes (else one a core)."""
+    with get_context("spawn").Pool(processes or len(os.sched_getaffinity(0))) as pool:
+        yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])

@@ -1,0 +1,217 @@
+"""Runs worlds on all cores: the same seed gives the same worlds, whatever the number of cores."""
+
+import gc
+import hashlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from random import Random
+
+from tests.simulation.oracles import Violation
+from tests.simulation.scenario import Scenario, draw
+from tests.simulation.world import STORY, World
+
+DEFAULT_TTL = 30.0
+"""Delays are told of worlds with at most this ttl, in s: with longer ones they grow, since clocks drift apart."""
+CHUNK = 4
+"""How many worlds a process takes at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which worlds: those of `seed`, or, with a mix of faults, a ttl or a pace fixed, others."""
+
+    seed: str
+    mix: str | None = None
+    ttl: float | None = None
+    pace: float | None = None
+
+    def scenario(self, index: int) -> tuple[Scenario, Random]:
+        """A world's scenario, and its random numbers from there on."""
+        random = Random(f"{self.seed}/{index}")
+        return draw(random, mix=self.mix, ttl=self.ttl, pace=self.pace), random
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one world. Times in seconds."""
+
+    index: int
+    hours: float
+    ttl: float
+    mix: str
+    watched: bool
+    rounds: int
+    terms: int
+    writes: int
+    refused: int
+    faults: Counter[str]
+    hand_over: list[float]
+    takeover: list[float]
+    silence: list[float]
+    law: str | None
+    text: str
+
+    def fingerprint(self) -> bytes:
+        """A few bytes that differ if anything did."""
+        shown = f"{self.index} {self.hours!r} {self.rounds} {self.terms} {self.writes} {self.refused} {self.law}"
+        shown += f" {sorted(self.faults.items())} {self.hand_over} {self.takeover} {self.silence}"
+        return hashlib.blake2b(shown.encode(), digest_size=8).digest()
+
+
+@dataclass(slots=True)
+class Total:
+    """What came of all of them."""
+
+    hours: float = 0.0
+    lifetimes: float = 0.0
+    worlds: int = 0
+    rounds: int = 0
+    terms: int = 0
+    writes: int = 0
+    refused: int = 0
+    hours_of: dict[float, float] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    hand_over: list[float] = field(default_factory=list)
+    unwatched: list[float] = field(default_factory=list)
+    takeover: list[float] = field(default_factory=list)
+    silence: list[float] = field(default_factory=list)
+    violations: list[Result] = field(default_factory=list)
+    digest: str = ""
+
+    def add(self, result: Result) -> None:
+        """One world more."""
+        self.hours += result.hours
+        self.lifetimes += result.hours * 3600 / result.ttl
+        self.worlds += 1
+        self.rounds += result.rounds
+        self.terms += result.terms
+        self.writes += result.writes
+        self.refused += result.refused
+        self.hours_of[result.ttl] = self.hours_of.get(result.ttl, 0.0) + result.hours
+        self.faults.update(result.faults)
+        if result.ttl <= DEFAULT_TTL:
+            (self.hand_over if result.watched else self.unwatched).extend(result.hand_over)
+            if result.watched:
+                self.takeover.extend(result.takeover)
+                self.silence.extend(result.silence)
+        if result.law is not None:
+            self.violations.append(result)
+        self.digest = hashlib.blake2b(self.digest.encode() + result.fingerprint(), digest_size=8).hexdigest()
+
+
+def run_world(choice: Choice, index: int) -> Result:
+    """One world, to its end or to its first violation."""
+    scenario, random = choice.scenario(index)
+    world = World(scenario, random)
+    violation = world.run()
+    oracle = world.oracle
+    return Result(
+        index,
+        min(world.now, scenario.length) / 3600,
+        scenario.timings.ttl,
+        scenario.mix,
+        scenario.watch != "off",
+        world.rounds,
+        oracle.terms,
+        oracle.writes,
+        oracle.refused,
+        world.counts,
+        oracle.hand_over,
+        oracle.takeover,
+        oracle.silence,
+        violation.law if violation else None,
+        str(violation or ""),
+    )
+
+
+def story(choice: Choice, index: int) -> tuple[Violation | None, list[str]]:
+    """The same world again, with its last events told."""
+    scenario, random = choice.scenario(index)
+    world = World(scenario, random, trace=True)
+    violation = world.run()
+    return violation, list(world.trace or ())[-STORY:]
+
+
+def whole_story(choice: Choice, index: int) -> str:
+    """Every event of a world, a line each."""
+    scenario, random = choice.scenario(index)
+    world = World(scenario, random, trace=True)
+    world.run()
+    return "\n".join(world.trace or ())
+
+
+def plan(choice: Choice, hours: float) -> int:
+    """How many worlds make up so many hours."""
+    worlds, planned = 0, 0.0
+    while planned < hours:
+        planned += choice.scenario(worlds)[0].length / 3600
+        worlds += 1
+    return worlds
+
+
+def run(
+    choice: Choice, hours: float, *, processes: int | None = None, progress: Callable[[Total, int], None] | None = None
+) -> Total:
+    """So many simulated hours, on so many processes (else one a core)."""
+    total, worlds = Total(), plan(choice, hours)
+    for result in _results(choice, worlds, processes or len(os.sched_getaffinity(0))):
+        total.add(result)
+        if progress is not None:
+            progress(total, worlds)
+    return total
+
+
+def _results(choice: Choice, worlds: int, processes: int) -> Iterator[Result]:
+    if processes == 1:
+        yield from (run_world(choice, index) for index in range(worlds))
+        return
+    with get_context("spawn").Pool(processes, _prepare, (choice,)) as pool:
+        yield from pool.imap(_run_prepared, range(worlds), chunksize=CHUNK)
+
+
+_choice = Choice("0")
+
+
+def _prepare(choice: Choice) -> None:
+    global _choice
+    _choice = choice
+    gc.freeze()
+    gc.disable()  # worlds are thrown away whole
+
+
+def _run_prepared(index: int) -> Result:
+    result = run_world(_choice, index)
+    if index % CHUNK == 0:
+        gc.collect()
+    return result
+
+
+class Progress:
+    """One line that says how far it is, on a terminal rewritten, else told ten times."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self._told = self.began
+        self._tenths = 0
+
+    def __call__(self, total: Total, worlds: int) -> None:
+        """So much of so many worlds is done."""
+        now, share = time.monotonic(), total.worlds / worlds
+        line = (
+            f"{share:4.0%}  {total.hours:,.0f} h, {total.hours / (now - self.began):,.0f} h/s, {total.terms:,} terms,"
+            f" {len(total.violations)} violations"
+        )
+        if sys.stderr.isatty():
+            if now - self._told > 0.5 or total.worlds == worlds:
+                self._told = now
+                end = "\n" if total.worlds == worlds else ""
+                sys.stderr.write(f"\r{line}\x1b[K{end}")
+                sys.stderr.flush()
+        elif int(share * 10) > self._tenths:
+            self._tenths = int(share * 10)
+            sys.stderr.write(line + "\n")
