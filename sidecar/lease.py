@@ -52,7 +52,7 @@ class Lease:
 
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
-        self._tenures = 0  # given up so far
+        self._attempts = 0  # to acquire; each brings a tenure of its own
         self._granted_until = now + timings.grant_ttl  # a client may act on our word until then, or a predecessor's
         self._asked_until = -inf
         self._holds = 0
@@ -325,8 +325,12 @@ class Lease:
         self._leaving = None
         self._settle(call)
         self._due = max(now, self._yield_until)
-        if call.kind is Kind.LOOK and reply.outcome is Outcome.SUPERSEDED and reply.token is not None:
+        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply.tenure):
             self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
+
+    def _brought(self, tenure: str) -> bool:
+        """Whether an attempt of this process, and not of another one of the same id, brought the tenure."""
+        return tenure.startswith(f"{self._boot}-")
 
     def _settle(self, call: Call) -> None:
         """An answer to a call that was sent after every late acquire tells whether the key is ours."""
@@ -353,8 +357,11 @@ class Lease:
         give_up_at = now + self.timings.call_limit
         if kind is Kind.RENEW and term is not None:
             give_up_at = min(give_up_at, term.lead_until)
+        if kind is Kind.ACQUIRE:
+            self._attempts += 1
+            return Call(kind, now, give_up_at, tenure=f"{self._boot}-{self._attempts}")
         if term is None:
-            return Call(kind, now, give_up_at, tenure=f"{self._boot}-{self._tenures}")
+            return Call(kind, now, give_up_at)
         return Call(kind, now, give_up_at, term.token, term.tenure)
 
     def _leave(self, reason: Reason, now: float) -> None:
@@ -366,9 +373,8 @@ class Lease:
             self._give_up(term, now)
 
     def _give_up(self, term: Term, now: float) -> None:
-        """Delete the key from now on, until an answer comes; whatever is acquired after it is another tenure."""
+        """Delete the key from now on, until an answer comes."""
         self._leaving = term
-        self._tenures += 1
         self._due = now
 
     def _end(self, reason: str, now: float) -> None:

@@ -139,8 +139,8 @@ class Reply:
 class Term:
     """A term of ours: believed until `lead_until`; `granted` once a client has been told of it.
 
-    The `tenure` tells two stretches of one term apart (before and after a restart of the sidecar, or a release that
-    was never answered): a call of the earlier one that executes late must not touch the later one.
+    The `tenure` names the attempt that won it, or that took it up again: calls of an earlier stretch of the same term
+    (before a restart of the sidecar, or a release that was never answered) that execute late do not touch a later one.
     """
 
     token: int

@@ -26,7 +26,7 @@ def due(lease: Lease, now: float, kind: Kind) -> Call:
 
 
 def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str | None = "a", token: int = 1) -> None:
-    lease.replied(call, Reply(outcome, holder, token, ttl=T.ttl if holder else None), now)
+    lease.replied(call, Reply(outcome, holder, token, ttl=T.ttl if holder else None, tenure="boot-1"), now)
 
 
 def leading(now: float, *, waits: bool = True) -> Lease:
@@ -284,6 +284,22 @@ def test_a_release_that_executes_late_does_not_touch_what_was_acquired_since() -
     lease.replied(acquire, redis.execute(acquire, "a", 102.5), 102.5)
     assert lease.leads(102.6)
     assert redis.execute(lost, "a", 102.7).outcome is Outcome.SUPERSEDED
+
+
+def test_an_acquire_that_executes_late_brings_no_earlier_tenure_back_and_leaves_no_key_behind() -> None:
+    redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
+    lease.asked(100)
+    late = due(lease, 100, Kind.ACQUIRE)
+    lease.failed(late, 100.1, delivered=True)
+    acquire = due(lease, lease.wake_at(100.1), Kind.ACQUIRE)
+    lease.replied(acquire, redis.execute(acquire, "a", 101.5), 101.5)
+    assert redis.execute(late, "a", 101.6).outcome is Outcome.ADOPTED
+    assert redis.tenure == late.tenure != acquire.tenure
+    lease.resigned(101.7)
+    release = due(lease, 101.7, Kind.RELEASE)
+    lease.replied(release, redis.execute(release, "a", 101.7), 101.7)
+    release = due(lease, 101.7, Kind.RELEASE)
+    assert redis.execute(release, "a", 101.7).outcome is Outcome.RELEASED
 
 
 def test_a_restarted_sidecar_leads_its_term_at_once_and_its_predecessors_release_does_not_touch_it() -> None:
