@@ -8,6 +8,7 @@ from tests.simulation.server import Server
 
 if TYPE_CHECKING:
     from tests.simulation.candidate import Sidecar
+    from tests.simulation.client import Client
     from tests.simulation.world import World
 
 CALM_END = 6
@@ -112,7 +113,7 @@ class Faults:
             client.freeze()
             self._disturb(self._duration(), lambda life: self._thaw_client(client, life), client.life)
 
-    def _thaw_client(self, client: Any, life: int) -> None:
+    def _thaw_client(self, client: "Client", life: int) -> None:
         if client.running and client.life == life:
             client.thaw()
             self.world.resume_write(client, alive=True)
@@ -126,12 +127,18 @@ class Faults:
             self.world.at(self.world.now + 0.1 + self._duration(), self._starts, client)
 
     def _client_leaves(self) -> None:
-        client = self.world.clients[self._task()]
+        """One leaves; now and then another one just when it is about to take over."""
+        self._leave(self.world.clients[self._task()])
+        if self.random.random() < 0.15:
+            other = self.random.choice(self.world.clients)
+            self.world.at(self.world.now + 0.004 * self.random.random(), self._leave, other)
+
+    def _leave(self, client: "Client") -> None:
         if client.running and not client.frozen:
             client.leave()
             self.world.at(self.world.now + 2.5 + self._duration(), self._starts, client)
 
-    def _starts(self, client: Any) -> None:
+    def _starts(self, client: "Client") -> None:
         if not any(client.sidecar is each for each in self._deploying):
             client.start()
 
