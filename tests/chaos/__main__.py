@@ -1,0 +1,80 @@
+"""`python -m tests.chaos`: a chaos run, its verdict and its picture; `--help` names the options."""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.chaos.report import verdict
+from tests.chaos.run import chaos
+from tests.chaos.schedule import plan
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
+    options = _options(arguments)
+    rounds = plan(options.seed, options.minutes, options.tasks, options.ttl)
+    if options.plan:
+        for each in rounds:
+            print(f"round {each.number}: a storm of {each.seconds:.0f} s, then {each.calm}")
+            for fault in each.faults:
+                print(f"  {fault.at:6.2f}  {fault}")
+        return 0
+    services = (options.tasks + 1) // 2 if options.services is None else options.services
+    folder = Path(options.folder or f".run/chaos/{options.seed}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    print(
+        f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
+        f" that only writes), lease of {options.ttl:g} s, {len(rounds)} rounds, SEED={options.seed}; logs in {folder}",
+        flush=True,
+    )
+    record = asyncio.run(
+        chaos(
+            folder,
+            rounds,
+            seed=options.seed,
+            tasks=options.tasks,
+            ttl=options.ttl,
+            services=services,
+            tell=lambda text: print(text, flush=True),
+        )
+    )
+    print(verdict(record))
+    if options.picture:
+        from tests.chaos.picture import draw
+
+        draw(record, options.picture)
+        print(f"Picture: {options.picture}")
+    return 1 if record.violations else 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--minutes", type=_positive, default=10.0, help="how long it runs, about (10)")
+    parser.add_argument("--tasks", type=int, choices=range(2, 10), default=4, help="how many tasks (4)")
+    parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
+    parser.add_argument("--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the rest follows from it (6)")
+    parser.add_argument("--services", type=int, help="how many tasks run the product's API (half of them)")
+    parser.add_argument("--picture", type=Path, help="where to draw it: a .svg, .png or .pdf file")
+    parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
+    parser.add_argument("--plan", action="store_true", help="only print the schedule")
+    options = parser.parse_args(arguments)
+    if options.services is not None and not 0 <= options.services <= options.tasks:
+        parser.error(f"argument --services: {options.services} is not between 0 and --tasks ({options.tasks})")
+    if options.picture and not os.access(options.picture.absolute().parent, os.W_OK):
+        parser.error(f"argument --picture: {options.picture.parent} cannot be written")
+    return options
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 100_000:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""What the database accepted, in the order of the commits, kept by triggers: no client can forget to tell."""
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from service.writes import FencedWrites
+
+ACCEPTED = """
+create table chaos_write (
+    id bigserial primary key,
+    place bigint,
+    lease text not null,
+    token bigint not null,
+    via text not null,
+    at timestamptz
+);
+create sequence chaos_place;
+
+-- Runs as the last thing of each transaction. The lock lasts until it has committed: places are in commit order.
+create function chaos_number() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(867411);
+    update chaos_write set place = nextval('chaos_place'), at = clock_timestamp() where id = new.id;
+    return null;
+end $$;
+create constraint trigger number_it after insert on chaos_write deferrable initially deferred
+    for each row execute function chaos_number();
+
+create function chaos_note() returns trigger language plpgsql as $$
+begin
+    insert into chaos_write (lease, token, via) select distinct tg_argv[0], token, tg_table_name from written;
+    return null;
+end $$;
+"""
+
+NOTE = """
+create trigger chaos_{what} after {what} on {table} referencing new table as written
+    for each statement execute function chaos_note('{lease}')
+"""
+
+WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_scheduler"}
+"""The tables that are watched, each with the lease that its writes need."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A committed write; `at` is seconds since the epoch, `via` the table that it went to."""
+
+    place: int
+    lease: str
+    token: int
+    via: str
+    at: float
+
+
+async def watch(url: str) -> None:
+    """Add the table and its triggers to a migrated database."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(ACCEPTED)
+        for table, lease in WRITTEN_UNDER.items():
+            for what in ("insert", "update"):
+                await connection.execute(NOTE.format(what=what, table=table, lease=lease))
+    finally:
+        await connection.close()
+
+
+async def add_entry(writes: FencedWrites, lease: str, token: int) -> None:
+    """A write of the chaos run's own, in a transaction that has passed the fence."""
+    await writes._connection.execute(
+        "insert into chaos_write (lease, token, via) values ($1, $2, 'writer')", lease, token
+    )
+
+
+async def accepted(url: str) -> list[Accepted]:
+    """Every write that was committed, in commit order."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "select place, lease, token, via, extract(epoch from at)::float8 as at from chaos_write order by place"
+        )
+    finally:
+        await connection.close()
+    return [Accepted(**row) for row in rows]

@@ -1,0 +1,111 @@
+"""What a client writes down, from within its own process: when it believed that it led, and which writes were refused.
+
+The belief is observed where the production client keeps it: each extension of a `Grant` with its deadline, and its
+end. One JSON line each, in one `write` to a file opened for appending: nothing is lost when the process is killed.
+Times are seconds of CLOCK_BOOTTIME, one clock for all processes of a machine.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import service.store
+import sidecar.client
+from service.database import StaleTerm
+from service.writes import FencedWrites
+from sidecar.clock import elapsed
+from sidecar.tenure import Grant, Term
+
+VARIABLE = "CHAOS_DIARY"
+"""The environment variable that names the file."""
+
+
+class Diary:
+    """The file that this process writes to."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._process = f"{os.getpid()}@{elapsed():.6f}"  # a pid comes again
+        self._grants = 0
+
+    def new_grant(self) -> str:
+        """A name for a grant, another one for each."""
+        self._grants += 1
+        return f"{self._process}.{self._grants}"
+
+    def write(self, what: str, **fields: object) -> None:
+        """One line."""
+        os.write(self._file, json.dumps({"what": what, **fields}).encode() + b"\n")
+
+
+def observe(diary: Diary) -> None:
+    """From now on, write down what this process's clients believe and which of its writes the database refuses."""
+
+    class ObservedGrant(Grant):
+        """Tells of each instant until which it is believed; each grant is one term's."""
+
+        def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
+            super().__init__(clock, stop_before)
+            self.name = diary.new_grant()
+            self.term: Term | None = None
+
+        def begins(self, term: Term, at: float) -> None:
+            self.term = term
+            fields = {"lease": term.name, "token": term.token, "holder": term.holder}
+            diary.write("believes", grant=self.name, at=at, until=self._deadline, **fields)
+
+        def extend(self, deadline: float) -> bool:
+            extended = super().extend(deadline)
+            if extended and self.term is not None:
+                diary.write("extended", grant=self.name, at=elapsed(), until=deadline)
+            return extended
+
+        def end(self) -> None:
+            super().end()
+            diary.write("ended", grant=self.name, at=elapsed())
+
+    def observed_term(name: str, token: int, holder: str, remaining: Callable[[], float]) -> Term:
+        at = elapsed()
+        term = Term(name, token, holder, remaining)
+        grant = getattr(remaining, "__self__", None)
+        assert isinstance(grant, ObservedGrant), "the client's grants are made elsewhere now"
+        grant.begins(term, at)
+        return term
+
+    patch.object(sidecar.client, "Grant", ObservedGrant).start()
+    patch.object(sidecar.client, "Term", observed_term).start()
+    _observe_store(diary)
+
+
+def _observe_store(diary: Diary) -> None:
+    store = service.store.Store
+    take_up, fenced = store.take_up, store.fenced
+
+    def refused(lease: str, token: int, began: float) -> None:
+        diary.write("refused", lease=lease, token=token, began=began, at=elapsed())
+
+    async def observed_take_up(self: service.store.Store, lease: str, token: int, holder: str) -> None:
+        began = elapsed()
+        try:
+            await take_up(self, lease, token, holder)
+        except StaleTerm:
+            refused(lease, token, began)
+            raise
+
+    @asynccontextmanager
+    async def observed_fenced(
+        self: service.store.Store, lease: str, token: int, holder: str
+    ) -> AsyncIterator[FencedWrites]:
+        began = elapsed()
+        try:
+            async with fenced(self, lease, token, holder) as writes:
+                yield writes
+        except StaleTerm:
+            refused(lease, token, began)
+            raise
+
+    patch.object(store, "take_up", observed_take_up).start()
+    patch.object(store, "fenced", observed_fenced).start()

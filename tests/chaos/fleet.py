@@ -1,0 +1,231 @@
+"""The fleet: servers, and tasks from `task-definition.json` that ECS's service scheduler keeps running.
+
+Only two things differ from the cloud's: the api container runs `tests.chaos.api`, which is the product's API or a
+client that only writes, both observed; and each sidecar reaches Redis through a proxy.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from ops.local.addresses import LOOPBACK, check_free, listeners, shifted
+from ops.local.console import Console
+from ops.local.definition import TaskDefinition, read
+from ops.local.environment import container_environment
+from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
+from ops.local.servers import PostgresServer
+from ops.local.settings import PORT_STEP, UsageError
+from ops.local.slots import Slot
+from ops.local.tasks import Task
+from service.migrations import migrate
+from service.samples import load_samples
+from service.store import Store
+from sidecar.clock import elapsed
+from tests.chaos import database
+from tests.chaos.diary import VARIABLE
+from tests.chaos.observers import Observations
+from tests.chaos.redis_pair import RedisPair
+from tests.chaos.schedule import LEASES
+
+ROOT = Path(__file__).resolve().parents[2]
+LOOK_EVERY = 0.05
+
+
+class EcsLog(Console):
+    """The story as `make run` tells it, kept in a file; remembers which containers were found unhealthy."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._story = (folder / "ecs.log").open("w")
+        self.unhealthy: list[tuple[float, str, str]] = []
+        super().__init__(self._story, folder, colours=False, closed=lambda: None)
+
+    def event(self, who: str, text: str, *, tone: str = "event") -> None:
+        """Something happened."""
+        if "UNHEALTHY" in text:
+            self.unhealthy.append((elapsed(), who, text))
+        super().event(who, text, tone=tone)
+
+    def close(self) -> None:
+        """Close the files."""
+        super().close()
+        self._story.close()
+
+
+class Fleet:
+    """The tasks and what they need. `running` makes one.
+
+    Args:
+        folder: for data, logs and diaries.
+        tasks: how many.
+        ttl: of the leases, in seconds; the other timings follow from it.
+        services: how many of the tasks run the product's API; the others run the writer.
+    """
+
+    def __init__(self, folder: Path, tasks: int, ttl: float, services: int) -> None:
+        self.labels = [f"task{number + 1}" for number in range(tasks)]
+        self.ttl = ttl
+        self.call_limit = ttl / 15
+        self.grant_ttl = min(5.0, ttl / 4)
+        self.heartbeat = ttl / 3
+        self.log = EcsLog(folder / "logs")
+        self.seen = Observations(folder)
+        self.redis = RedisPair(folder, self.labels)
+        self.postgres = PostgresServer(folder / "postgres", settings=("fsync=off", "max_connections=200"))
+        self.slots: dict[str, Slot] = {}
+        self.stopping = asyncio.Event()
+        self._definition = read(ROOT / "task-definition.json")
+        self._services = services
+        self._offset = _free_offset(self._definition, tasks)
+        self._metadata = MetadataServer(self._definition.family, self._views)
+        self._caller = dict(os.environ) | {
+            "LEASE_TTL": f"{ttl:g}",
+            "HEARTBEAT_INTERVAL": f"{self.heartbeat:g}",
+            "GRANT_TTL": f"{self.grant_ttl:g}",
+            "TRACKER_INTERVAL": "0.5",
+            "SHUTDOWN_TIMEOUT": "10",
+        }
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything runs within the block; afterwards all tasks have stopped, in ECS's order, and the servers too."""
+        try:
+            async with self.redis, self._postgres_running(), self._metadata:
+                await self._prepare()
+                self.slots = {label: Slot(label, self._new_task, self.log) for label in self.labels}
+                async with asyncio.TaskGroup() as group:
+                    keeping = [group.create_task(slot.keep(self.stopping)) for slot in self.slots.values()]
+                    looking = group.create_task(self._look())
+                    try:
+                        yield
+                    finally:
+                        self.stopping.set()
+                        await asyncio.wait(keeping)
+                        looking.cancel()
+        finally:
+            self.log.close()
+
+    async def writes(self) -> list[database.Accepted]:
+        """What the database has accepted so far."""
+        return await database.accepted(self.postgres.url)
+
+    def steady(self) -> bool:
+        """Whether every container of every task runs and is healthy."""
+        return all(
+            slot.task.steady.is_set()
+            and not slot.task.stopping.is_set()
+            and all(container.healthy.is_set() for container in slot.task.containers.values())
+            for slot in self.slots.values()
+        )
+
+    async def campaigning(self) -> bool:
+        """Whether each task leads or follows each lease: no client is silent, no candidate cut off."""
+        states: list[str] = []
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
+            for label in self.labels:
+                try:
+                    async with session.get(
+                        f"http://{self._address(label, 'sidecar', 'CONTROL_BIND')}/status"
+                    ) as answer:
+                        status = await answer.json()
+                except (aiohttp.ClientError, TimeoutError):
+                    return False
+                states += [status["leases"][name]["state"] for name in LEASES]
+        return all(state in ("leading", "following") for state in states)
+
+    def keys(self) -> dict[str, str]:
+        """The Redis key of each lease."""
+        pattern = self._definition.container("sidecar").variables["LEASE_KEY"]
+        return {name: pattern.replace("{name}", name) for name in LEASES}
+
+    @contextlib.asynccontextmanager
+    async def _postgres_running(self) -> AsyncIterator[None]:
+        try:
+            await self.postgres.start_beside()
+            yield
+        finally:
+            self.postgres.stop()
+
+    async def _prepare(self) -> None:
+        url = self.postgres.url
+        await migrate(url)
+        async with await Store.connect(url, connections=1) as store:
+            await load_samples(store)
+        await database.watch(url)
+
+    async def _look(self) -> None:
+        while True:
+            now = elapsed()
+            self.seen.read()
+            for label, slot in self.slots.items():
+                for name, container in slot.task.containers.items():
+                    self.seen.lived(label, name, container.pid, now)
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _derived(self, label: str) -> TaskDefinition:
+        program = "service" if self.labels.index(label) < self._services else "writer"
+        containers = [
+            container.model_copy(update={"entry_point": ["python", "-m", "tests.chaos.api", program], "command": []})
+            if container.name == "api"
+            else container
+            for container in self._definition.container_definitions
+        ]
+        return self._definition.model_copy(update={"container_definitions": containers})
+
+    def _new_task(self, label: str) -> Task:
+        task_id = new_task_id()
+        backends = {
+            "REDIS_HOST": LOOPBACK,
+            "REDIS_PORT": str(self.redis.ways[label].port),
+            "DATABASE_URL": self.postgres.url,
+        }
+        definition = self._derived(label)
+        environments = {
+            container.name: container_environment(
+                container, shift=self._shift(label), caller=self._caller, backends=backends
+            )
+            | {
+                "ECS_CONTAINER_METADATA_URI_V4": self._metadata.uri(task_id, container.name),
+                VARIABLE: str(self.seen.diary(label)),
+            }
+            for container in definition.container_definitions
+        }
+        return Task(definition, label, task_id, environments=environments, folder=ROOT, journal=self.log)
+
+    def _shift(self, label: str) -> int:
+        return self._offset + PORT_STEP * self.labels.index(label)
+
+    def _address(self, label: str, container: str, variable: str) -> str:
+        return shifted(self._definition.container(container), self._shift(label))[variable]
+
+    def _views(self, task_id: str) -> dict[str, ContainerView] | None:
+        for slot in self.slots.values():
+            if slot.task.task_id == task_id:
+                return {name: view(container) for name, container in slot.task.containers.items()}
+        return None
+
+
+def left_over() -> list[str]:
+    """The processes that this one has started and that still run."""
+    return [f"{child.name()} (pid {child.pid})" for child in psutil.Process().children(recursive=True)]
+
+
+def _free_offset(definition: TaskDefinition, tasks: int) -> int:
+    """How far to move the tasks' ports so that all are free, and below those that connections are given."""
+    while True:
+        offset = random.randrange(1000, 22_000, PORT_STEP)
+        try:
+            for container in definition.container_definitions:
+                for number in range(tasks):
+                    for port in listeners(shifted(container, offset + PORT_STEP * number)).values():
+                        check_free(port, "a chaos run")
+        except UsageError:
+            continue
+        return offset

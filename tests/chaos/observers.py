@@ -1,0 +1,110 @@
+"""What was seen: the diaries of the clients, read while they grow, and which process lived when."""
+
+import json
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Belief:
+    """A client's belief that it led, from `began` to `end`, in seconds of CLOCK_BOOTTIME.
+
+    A process that was killed counts as believing until its deadline: nobody else may rely on its death.
+    """
+
+    task: str
+    lease: str
+    token: int
+    holder: str
+    began: float
+    until: float
+    ended: float = inf
+    extended: list[float] = field(default_factory=list)
+    """When its grant was prolonged."""
+
+    @property
+    def end(self) -> float:
+        """When it was over: by its deadline, or sooner by the client's own word."""
+        return min(self.until, self.ended)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The database refused a write of this term, asked for at `began`, in seconds of CLOCK_BOOTTIME."""
+
+    task: str
+    lease: str
+    token: int
+    began: float
+    at: float
+
+
+@dataclass
+class Life:
+    """A container's process, from `began` to `ended`."""
+
+    task: str
+    container: str
+    pid: int
+    began: float
+    ended: float = inf
+
+
+@dataclass
+class Observations:
+    """Everything that was seen; `read` takes in what the diaries have gained."""
+
+    folder: Path
+    beliefs: list[Belief] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    _grants: dict[str, Belief] = field(default_factory=dict)
+    _read_to: dict[Path, int] = field(default_factory=dict)
+
+    def diary(self, task: str) -> Path:
+        """Where the clients of that task write."""
+        return self.folder / f"{task}.diary"
+
+    def read(self) -> list[Belief]:
+        """Take in the new lines; returns the beliefs that have begun."""
+        begun: list[Belief] = []
+        for path in sorted(self.folder.glob("*.diary")):
+            with path.open("rb") as file:
+                file.seek(self._read_to.get(path, 0))
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._read_to[path] = self._read_to.get(path, 0) + len(line)
+                    begun += self._entry(path.stem, json.loads(line))
+        self.beliefs += begun
+        return begun
+
+    def leader(self, lease: str, now: float) -> Belief | None:
+        """Who believes now; the newest term's where two do."""
+        current = [belief for belief in self.beliefs if belief.lease == lease and belief.began <= now < belief.end]
+        return max(current, key=lambda belief: belief.token, default=None)
+
+    def lived(self, task: str, container: str, pid: int | None, now: float) -> None:
+        """A container has that process now, or none."""
+        last = next((life for life in reversed(self.lives) if (life.task, life.container) == (task, container)), None)
+        if last is not None and last.ended == inf and last.pid != pid:
+            last.ended = now
+        if pid is not None and (last is None or last.pid != pid or last.ended != inf):
+            self.lives.append(Life(task, container, pid, now))
+
+    def _entry(self, task: str, entry: dict[str, Any]) -> list[Belief]:
+        match entry:
+            case {"what": "believes", "grant": grant}:
+                belief = Belief(task, entry["lease"], entry["token"], entry["holder"], entry["at"], entry["until"])
+                self._grants[grant] = belief
+                return [belief]
+            case {"what": "extended", "grant": grant}:
+                self._grants[grant].until = entry["until"]
+                self._grants[grant].extended.append(entry["at"])
+            case {"what": "ended", "grant": grant} if grant in self._grants:
+                self._grants[grant].ended = min(self._grants[grant].ended, entry["at"])
+            case {"what": "refused"}:
+                self.refusals.append(Refusal(task, entry["lease"], entry["token"], entry["began"], entry["at"]))
+        return []

@@ -1,0 +1,133 @@
+"""What must be so, whatever was done to the fleet. Each oracle is a pure function of what was seen.
+
+Beliefs of two clients may overlap only where an operator deleted the key within the older term: there the contract
+promises no more than that stale writes are refused, which is checked everywhere.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tests.chaos.database import Accepted
+from tests.chaos.observers import Belief, Refusal
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A promise was broken: which, at what time of CLOCK_BOOTTIME if that is known, and the story in a line."""
+
+    law: str
+    text: str
+    at: float | None = None
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """An operator's DEL of a lease's key, executed at some time between `since` and `until`."""
+
+    lease: str
+    since: float
+    until: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Two clients believed at once, for `seconds`."""
+
+    older: Belief
+    newer: Belief
+    seconds: float
+
+
+def overlaps(beliefs: Iterable[Belief]) -> list[Overlap]:
+    """Where two beliefs in one lease overlap."""
+    found = []
+    by_lease: defaultdict[str, list[Belief]] = defaultdict(list)
+    for belief in sorted(beliefs, key=lambda belief: belief.began):
+        for other in by_lease[belief.lease]:
+            if belief.began < other.end and belief.end > other.began:
+                older, newer = sorted((other, belief), key=lambda one: (one.token, one.began))
+                found.append(Overlap(older, newer, min(belief.end, other.end) - belief.began))
+        still = [other for other in by_lease[belief.lease] if other.end > belief.began]
+        by_lease[belief.lease] = [*still, belief]
+    return found
+
+
+def excused(overlap: Overlap, deletions: Iterable[Deletion], boot: float) -> bool:
+    """Whether an operator had deleted the older term's key; `boot` is the epoch time at which CLOCK_BOOTTIME was 0."""
+    older, newer = overlap.older, overlap.newer
+    won = min(older.began, older.token / 1e6 - boot)  # in Redis it is led from the moment that the token tells
+    return any(
+        deletion.lease == older.lease and deletion.since <= newer.began and deletion.until >= won
+        for deletion in deletions
+    )
+
+
+def two_believers(beliefs: Iterable[Belief], deletions: Sequence[Deletion], boot: float) -> list[Violation]:
+    """No two clients believe at the same instant that they lead one lease."""
+    return [
+        Violation(
+            "two believers",
+            f"{overlap.older.lease}: {overlap.newer.task} (token {overlap.newer.token}) and {overlap.older.task} (token"
+            f" {overlap.older.token}) both believed for {overlap.seconds:.3f} s",
+            max(overlap.older.began, overlap.newer.began),
+        )
+        for overlap in overlaps(beliefs)
+        if not excused(overlap, deletions, boot)
+    ]
+
+
+def stale_writes(writes: Iterable[Accepted], boot: float) -> list[Violation]:
+    """The writes that the database accepted never go back in token order. `writes` are in commit order."""
+    newest: dict[str, int] = {}
+    found = []
+    for write in writes:
+        if write.token < newest.get(write.lease, 0):
+            found.append(
+                Violation(
+                    "stale write",
+                    f"{write.lease}: a write of token {write.token} ({write.via}) was accepted after one of token"
+                    f" {newest[write.lease]}",
+                    write.at - boot,
+                )
+            )
+        newest[write.lease] = max(newest.get(write.lease, 0), write.token)
+    return found
+
+
+def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list[Violation]:
+    """Every accepted write carries the token of a term that some client believed in."""
+    known = {(belief.lease, belief.token) for belief in beliefs}
+    return [
+        Violation("unknown token", f"{write.lease}: a write of token {write.token}, which no client ever had")
+        for write in writes
+        if (write.lease, write.token) not in known
+    ]
+
+
+def leaders_refused(refusals: Iterable[Refusal], beliefs: Sequence[Belief]) -> list[Violation]:
+    """The database refuses a write only if a newer term's client was there before."""
+    return [
+        Violation(
+            "leader refused",
+            f"{refusal.lease}: a write of {refusal.task}, token {refusal.token}, was refused; no newer term had begun",
+            refusal.at,
+        )
+        for refusal in refusals
+        if not any(
+            belief.lease == refusal.lease and belief.token > refusal.token and belief.began < refusal.at
+            for belief in beliefs
+        )
+    ]
+
+
+def tokens_shared(beliefs: Iterable[Belief]) -> list[Violation]:
+    """A token is one holder's."""
+    holders: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+    for belief in beliefs:
+        holders[belief.lease, belief.token].add(belief.holder)
+    return [
+        Violation("token given twice", f"{lease}: token {token} was given to {' and '.join(sorted(names))}")
+        for (lease, token), names in holders.items()
+        if len(names) > 1
+    ]

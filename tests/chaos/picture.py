@@ -1,0 +1,227 @@
+"""The picture of a run: who led when, on which grants, what was done to whom, and how the lead moved.
+
+A strip a round. In it a row for Redis, for the operator and for the database, and one for each task, with the bars of
+its beliefs. Time is seconds since the run began.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from tests.chaos.faults import NETWORK, Happening
+from tests.chaos.observers import Belief
+from tests.chaos.run import Record, Stretch
+from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, Kind
+
+COLOURS = dict(zip(LEASES, ("#0072b2", "#d55e00"), strict=True))
+FROZEN, NET, DOWN, BAD = "#56b4e9", "#e6a817", "#444444", "#cc0033"
+ROWS = "redis", "operator", "database"
+LANE = dict(zip(LEASES, (0.22, -0.22), strict=True))
+"""Where a lease's bar lies in its task's row, which is one unit high."""
+BAR = 0.3
+SHORT = 1.0
+"""A hand-over of less than this, in seconds, is given in ms."""
+
+Span = tuple[float, float]
+
+
+def draw(record: Record, path: Path) -> None:
+    """Draw the run to a file of the kind that its name ends in."""
+    strips = list(_strips(record))
+    rows = len(ROWS) + len(record.tasks)
+    longest = max(end - began for _, began, end in strips)
+    width = min(26.0, max(12.0, 0.27 * longest + 2))
+    height = 1.5 + len(strips) * (0.36 * rows + 0.75)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(len(strips), squeeze=False)[:, 0]
+    for axis, (title, began, end) in zip(axes, strips, strict=True):
+        _strip(axis, record, began, end, longest)
+        axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    axes[-1].set_xlabel("seconds since the run began")
+    found = len(record.violations)
+    told = f"{found} VIOLATIONS" if found else "every promise was kept"
+    figure.suptitle(
+        f"Chaos run, seed {record.seed}: {len(record.tasks)} tasks, lease of {record.ttl:g} s,"
+        f" {len(record.happenings)} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
+        fontsize=12,
+        color=BAD if found else "black",
+    )
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
+    """The title, beginning and end of each strip: the start, each round, and the end with the last of them."""
+    numbers = sorted({stretch.round for stretch in record.stretches if stretch.round}) or [0]
+    for number in numbers:
+        mine = [one for one in record.stretches if one.round == number or (number == numbers[0] and not one.round)]
+        end = record.ended if number == numbers[-1] else max(one.ended for one in mine)
+        measured = [m for m in record.measures if m.round == number]
+        calm = "".join(
+            f"; in the calm {m.lease} led again {m.seconds * 1000:.0f} ms after a {m.kind}" for m in measured
+        )
+        yield (f"Round {number}{calm}" if number else "It never got going"), min(one.began for one in mine), end
+
+
+def _strip(axis: Axes, record: Record, began: float, end: float, longest: float) -> None:
+    zero = record.began
+    places = {name: -row for row, name in enumerate((*ROWS, *record.tasks))}
+    axis.set_xlim(began - zero, began - zero + longest * 1.01)
+    axis.set_ylim(-len(places) + 0.4, 0.6)
+    axis.set_yticks(list(places.values()), list(places), fontsize=8)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
+    for task in record.tasks:
+        axis.axhline(places[task] + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
+    for stretch in _within(record.stretches, began, end):
+        _stretch(axis, stretch, zero)
+    _lives(axis, record, places, began, end)
+    for happening in record.happenings:
+        if happening.began < end and happening.ended > began:
+            _happening(axis, happening, places, zero)
+    _beliefs(axis, record, places, began, end)
+    _writes(axis, record, places["database"], began, end)
+    for violation in record.violations:
+        if violation.at is not None and began <= violation.at <= end:
+            axis.axvline(violation.at - zero, color=BAD, linewidth=1.5, zorder=9)
+            axis.text(violation.at - zero, 0.62, violation.law, color=BAD, fontsize=8, ha="center", va="bottom")
+
+
+def _within(stretches: Iterable[Stretch], began: float, end: float) -> Iterator[Stretch]:
+    return (one for one in stretches if began <= one.began < end)
+
+
+def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
+    colour = {"storm": "#fdf3e7", "calm": "#eef7ee", "start": "#f4f4f4"}[stretch.name]
+    axis.axvspan(stretch.began - zero, stretch.ended - zero, color=colour, linewidth=0, zorder=-2)
+    axis.text(
+        stretch.began - zero + 0.1, 0.56, stretch.name, fontsize=7, va="top", color="#777777", style="italic", zorder=1
+    )
+
+
+def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float) -> None:
+    """A thin line below each task's bars while its sidecar runs, and one above them while its API does."""
+    for life in record.lives:
+        since, until = max(life.began, began), min(life.ended, end)
+        if since < until:
+            level = places[life.task] + (0.43 if life.container == "api" else -0.43)
+            axis.plot([since - record.began, until - record.began], [level, level], color="#999999", linewidth=1.1)
+
+
+def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, end: float) -> None:
+    zero = record.began
+    for lease in LEASES:
+        mine = sorted((one for one in record.beliefs if one.lease == lease), key=lambda one: one.began)
+        ordinals = {token: n for n, token in enumerate(sorted({one.token for one in mine}), 1)}
+        for belief in mine:
+            if belief.began < end and belief.end > began:
+                _belief(axis, belief, places[belief.task] + LANE[lease], zero, ordinals[belief.token])
+        for before, after in pairwise(mine):
+            if began <= after.began <= end and before.end >= began:
+                levels = [places[one.task] + LANE[lease] for one in (before, after)]
+                times = [before.end - zero, after.began - zero]
+                axis.plot(times, levels, color=COLOURS[lease], linewidth=0.8, linestyle=(0, (2, 1.5)), zorder=3)
+                gap = after.began - before.end
+                if 0 <= gap < SHORT and before.token != after.token:
+                    axis.annotate(
+                        f"{gap * 1000:.0f} ms",
+                        (times[1], sum(levels) / 2),
+                        (2, 0),
+                        textcoords="offset points",
+                        fontsize=6.5,
+                        color=COLOURS[lease],
+                        va="center",
+                        zorder=7,
+                    )
+
+
+def _belief(axis: Axes, belief: Belief, level: float, zero: float, ordinal: int) -> None:
+    """The bar of a belief, a notch for each grant; the term's number if there is room."""
+    left, right = belief.began - zero, belief.end - zero
+    axis.add_patch(Rectangle((left, level - BAR / 2), right - left, BAR, color=COLOURS[belief.lease], lw=0, zorder=4))
+    grants = [at - zero for at in belief.extended if at < belief.end]
+    axis.vlines(grants, level - BAR / 2, level - BAR / 6, color="white", linewidth=0.4, zorder=5)
+    if right - left > SHORT:
+        axis.text(
+            left + 0.12, level, str(ordinal), fontsize=6.5, color="white", va="center", fontweight="bold", zorder=6,
+            clip_on=True,
+        )  # fmt: skip
+
+
+def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: float) -> None:
+    kind, at = happening.kind, happening.began - zero
+    lasts = (happening.ended if happening.ended < inf else happening.began) - happening.began
+    if happening.note.startswith("left out"):
+        return
+    if kind in OPERATOR:
+        row, lane = places["operator"], LANE[happening.where]
+        if kind is Kind.DISABLE:
+            _span(axis, at, lasts, row + lane, 0.32, COLOURS[happening.where], alpha=0.25)
+        axis.text(at, row + lane, kind, fontsize=6.5, color=COLOURS[happening.where], va="center", zorder=6)
+        axis.plot([at], [row + lane], marker="|", color=COLOURS[happening.where], markersize=7)
+    elif kind in REDIS or kind in POSTGRES:
+        row = places["redis" if kind in REDIS else "database"]
+        frozen = kind in (Kind.FREEZE_REDIS, Kind.FREEZE_POSTGRES)
+        _span(axis, at, lasts, row, 0.7, FROZEN if frozen else DOWN, alpha=0.55 if frozen else 0.3)
+        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty"}.get(kind, kind.split()[0])
+        axis.text(at + 0.08, row, text, fontsize=6.5, va="center", zorder=6)
+    else:
+        _task_fault(axis, happening, places[happening.where], at, lasts)
+
+
+def _task_fault(axis: Axes, happening: Happening, row: float, at: float, lasts: float) -> None:
+    kind = happening.kind
+    level, high = row, 0.94
+    if kind in (Kind.FREEZE_API, Kind.KILL_API):
+        level, high = row + 0.43, 0.2
+    elif kind in (Kind.FREEZE_SIDECAR, Kind.KILL_SIDECAR):
+        level, high = row - 0.43, 0.2
+    if kind in (Kind.FREEZE_API, Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK):
+        _span(axis, at, lasts, level, high, FROZEN, alpha=0.5)
+    elif kind in NETWORK:
+        _span(axis, at, max(lasts, 0.1), row - 0.02, 0.13, NET, alpha=0.9)
+        axis.text(at + max(lasts, 0.1) / 2, row - 0.02, kind, fontsize=5.5, ha="center", va="center", zorder=8)
+    elif kind is Kind.DEPLOY:
+        axis.plot([at], [level], marker="v", color="#008844", markersize=8, markeredgecolor="white", zorder=8)
+    elif kind is Kind.KILL_TASK:
+        axis.plot([at, at], [row + 0.43, row - 0.43], marker="X", color=BAD, markersize=7, linewidth=1, zorder=8)
+    else:
+        axis.plot([at], [level], marker="X", color=BAD, markersize=7, markeredgecolor="white", zorder=8)
+
+
+def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour: str, *, alpha: float) -> None:
+    axis.add_patch(Rectangle((at, level - high / 2), lasts, high, color=colour, alpha=alpha, lw=0, zorder=3.5))
+
+
+def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
+    """A tick for each accepted write, and a cross for each that was refused."""
+    for lease in LEASES:
+        times = [write.at - record.boot for write in record.writes if write.lease == lease]
+        shown = [at - record.began for at in times if began <= at <= end]
+        axis.vlines(shown, row + LANE[lease] - 0.16, row + LANE[lease] + 0.16, color=COLOURS[lease], linewidth=0.4)
+        crosses = [refusal.at for refusal in record.refusals if refusal.lease == lease and began <= refusal.at <= end]
+        level = row + LANE[lease]
+        axis.plot([at - record.began for at in crosses], [level] * len(crosses), "x", color=BAD, markersize=6, zorder=8)
+
+
+def _legend() -> list[Patch | Line2D]:
+    mark = {"linestyle": "", "markersize": 7}
+    return [
+        *(Patch(color=colour, label=f"{lease}: a client believes") for lease, colour in COLOURS.items()),
+        Line2D([], [], color="#888888", linestyle=(0, (2, 1.5)), label="the lead moves (time without a leader)"),
+        Patch(color=FROZEN, alpha=0.5, label="frozen (API above, sidecar below)"),
+        Patch(color=NET, label="network between sidecar and Redis"),
+        Patch(color=DOWN, alpha=0.3, label="Redis or Postgres is away"),
+        Line2D([], [], marker="X", color=BAD, label="SIGKILL", **mark),
+        Line2D([], [], marker="v", color="#008844", label="deploy (SIGTERM, replaced)", **mark),
+        Line2D([], [], marker="x", color=BAD, label="stale write refused", **mark),
+        Line2D([], [], color="#999999", label="process runs (API above, sidecar below)"),
+    ]

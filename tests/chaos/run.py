@@ -1,0 +1,223 @@
+"""One chaos run: rounds of storm and calm on a fleet, and the judgement of what was seen."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sidecar.clock import elapsed
+from tests.chaos import oracles
+from tests.chaos.database import Accepted
+from tests.chaos.faults import Happening, Injector
+from tests.chaos.fleet import Fleet, left_over
+from tests.chaos.observers import Belief, Life, Observations, Refusal
+from tests.chaos.oracles import Deletion, Violation
+from tests.chaos.schedule import LEASES, Fault, Kind, Round
+
+SLACK = 1.5
+"""What a busy machine may add to a hand-over or a takeover, in seconds."""
+
+HEALTHY_WITHIN = 60.0
+"""How long, in seconds, all tasks may take to be healthy again."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Stretch:
+    """A part of the run, in seconds of CLOCK_BOOTTIME: a round's storm or calm, the start or the end."""
+
+    name: str
+    round: int
+    began: float
+    ended: float
+
+
+@dataclass
+class Measure:
+    """For how many seconds nobody led a lease after a fault in a calm; `bound` is what the contract allows."""
+
+    round: int
+    kind: Kind
+    lease: str
+    seconds: float
+    bound: float
+
+
+@dataclass
+class Record:
+    """All that a run has left to look at. Times are seconds of CLOCK_BOOTTIME; `boot` is the epoch time of its zero."""
+
+    seed: int
+    tasks: list[str]
+    ttl: float
+    boot: float
+    began: float
+    ended: float = 0.0
+    stretches: list[Stretch] = field(default_factory=list)
+    happenings: list[Happening] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
+    beliefs: list[Belief] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    writes: list[Accepted] = field(default_factory=list)
+    measures: list[Measure] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+
+
+async def chaos(
+    folder: Path, rounds: tuple[Round, ...], *, seed: int, tasks: int, ttl: float, services: int, tell: Tell
+) -> Record:
+    """Run the rounds on a fleet of its own under `folder`; returns what was seen, judged."""
+    fleet = Fleet(folder, tasks, ttl, services)
+    record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
+    conductor = _Conductor(fleet, record, tell)
+    async with fleet.running():
+        await conductor.play(rounds)
+        tell("stopping every task, as ECS does")
+        await _stop(fleet)
+        record.writes = await fleet.writes()
+    fleet.seen.read()
+    record.ended = elapsed()
+    record.violations += [Violation("left running", process) for process in left_over()]
+    _judge(record, fleet.seen, conductor.injector)
+    return record
+
+
+async def _stop(fleet: Fleet) -> None:
+    """Stop the tasks while the servers still run: what they write at the end counts too."""
+    fleet.stopping.set()
+    for slot in fleet.slots.values():
+        for container in slot.task.containers.values():
+            await container.over.wait()
+
+
+def _judge(record: Record, seen: Observations, injector: Injector) -> None:
+    record.happenings, record.deletions = injector.happenings, injector.deletions
+    record.beliefs, record.refusals, record.lives = seen.beliefs, seen.refusals, seen.lives
+    record.violations += oracles.two_believers(record.beliefs, record.deletions, record.boot)
+    record.violations += oracles.stale_writes(record.writes, record.boot)
+    record.violations += oracles.forged_writes(record.writes, record.beliefs)
+    record.violations += oracles.leaders_refused(record.refusals, record.beliefs)
+    record.violations += oracles.tokens_shared(record.beliefs)
+
+
+class _Conductor:
+    def __init__(self, fleet: Fleet, record: Record, tell: Tell) -> None:
+        self.injector = Injector(fleet, lambda happening: self._say(str(happening)))
+        self._fleet = fleet
+        self._record = record
+        self._tell = tell
+        self._told = 0
+
+    async def play(self, rounds: tuple[Round, ...]) -> None:
+        """All rounds, with the news as it comes."""
+        async with asyncio.TaskGroup() as group:
+            news = group.create_task(self._news())
+            async with self._stretch("start", 0):
+                began = await self._led("at the start")
+            for each in rounds if began else ():
+                await self._round(each, len(rounds))
+            news.cancel()
+
+    async def _round(self, each: Round, of: int) -> None:
+        self._say(f"round {each.number} of {of}: {len(each.faults)} faults in {each.seconds:.0f} s")
+        async with self._stretch("storm", each.number), asyncio.TaskGroup() as group:
+            began = elapsed()
+            for fault in each.faults:
+                group.create_task(self._at(began + fault.at, fault))
+        async with self._stretch("calm", each.number):
+            await self.injector.heal()
+            if await self._led(f"after the storm of round {each.number}"):
+                await self._measure(each)
+        seen = self._fleet.seen
+        found = oracles.two_believers(seen.beliefs, self.injector.deletions, self._record.boot)
+        found += oracles.stale_writes(await self._fleet.writes(), self._record.boot)
+        count = len(self._record.violations) + len(found)
+        self._say(f"round {each.number} is over: {len(seen.beliefs)} terms so far, {count} violations")
+
+    async def _at(self, at: float, fault: Fault) -> None:
+        await asyncio.sleep(max(0.0, at - elapsed()))
+        await self.injector.inflict(fault)
+
+    async def _led(self, when: str) -> bool:
+        """With nothing wrong any more, each lease is led within its bound, and every task takes part."""
+        fleet, ttl = self._fleet, self._fleet.ttl
+        await self._until(self._all_well, HEALTHY_WITHIN, "task not healthy", f"{when}: a task has not become healthy")
+        disabled = max((one.ended for one in self.injector.happenings if one.kind is Kind.DISABLE), default=0.0)
+        await asyncio.sleep(max(0.0, disabled - elapsed()))
+        bound = 2.5 * ttl + 15 * fleet.call_limit + 5
+        led = await self._until(self._all_led, bound, "nobody leads", f"{when}: a lease has no leader")
+        return led and await self._until(
+            fleet.campaigning, bound + 35, "candidate stuck", f"{when}: a task does not take part in an election"
+        )
+
+    async def _measure(self, each: Round) -> None:
+        """Take the leader away, in one way, and see how soon another one leads."""
+        fleet, fault, lease = self._fleet, each.calm, each.calm.target
+        before = fleet.seen.leader(lease, elapsed())
+        if before is None:
+            return
+        done = await self.injector.inflict(fault)
+        allowed = {Kind.DEPLOY: 0.0, Kind.KILL_API: fleet.grant_ttl, Kind.KILL_TASK: fleet.ttl}[fault.kind] + SLACK
+
+        async def followed() -> bool:
+            after = fleet.seen.leader(lease, elapsed())
+            return after is not None and after.token > before.token
+
+        slow = f"after {fault.kind} of {before.task} nobody leads {lease}"
+        if await self._until(followed, allowed + 2 * fleet.ttl, "slow takeover", slow):
+            after = fleet.seen.leader(lease, elapsed())
+            since = before.end if fault.kind is Kind.DEPLOY else done.began
+            seconds = after.began - since if after else 0.0
+            self._record.measures.append(Measure(each.number, fault.kind, lease, seconds, allowed))
+            self._say(f"{lease}: led again {seconds * 1000:.0f} ms after the {fault.kind}")
+            if seconds > allowed:
+                self._record.violations.append(Violation("slow takeover", f"{slow} for {seconds:.2f} s", elapsed()))
+
+    async def _all_well(self) -> bool:
+        return self._fleet.steady() and await self._fleet.redis.answers()
+
+    async def _all_led(self) -> bool:
+        return all(self._fleet.seen.leader(lease, elapsed()) for lease in LEASES)
+
+    async def _until(self, condition: Callable[[], Awaitable[bool]], bound: float, law: str, text: str) -> bool:
+        """Wait for it; a violation if it does not come within `bound` seconds."""
+        deadline = elapsed() + bound
+        while not await condition():
+            if elapsed() > deadline:
+                self._record.violations.append(Violation(law, f"{text} within {bound:.1f} s", elapsed()))
+                self._say(f"VIOLATION: {law}: {text} within {bound:.1f} s")
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    def _stretch(self, name: str, number: int) -> "_Timed":
+        return _Timed(self._record.stretches, name, number)
+
+    async def _news(self) -> None:
+        """Tell of each new leader."""
+        while True:
+            for belief in self._fleet.seen.beliefs[self._told :]:
+                self._say(f"{belief.lease}: {belief.task} leads (token {belief.token})")
+                self._told += 1
+            await asyncio.sleep(0.05)
+
+    def _say(self, text: str) -> None:
+        self._tell(f"{elapsed() - self._record.began:7.2f}  {text}")
+
+
+class _Timed:
+    """Notes a stretch of the run."""
+
+    def __init__(self, stretches: list[Stretch], name: str, number: int) -> None:
+        self._stretch = Stretch(name, number, 0.0, 0.0)
+        self._stretches = stretches
+
+    async def __aenter__(self) -> None:
+        self._stretch.began = elapsed()
+        self._stretches.append(self._stretch)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._stretch.ended = elapsed()
