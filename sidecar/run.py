@@ -1,6 +1,7 @@
 """Wires the sidecar together and runs it until it has drained."""
 
 import asyncio
+import os
 import random
 import secrets
 import signal
@@ -89,5 +90,6 @@ async def _listen(setting: str, address: Address, app: web.Application) -> web.A
     try:
         await web.TCPSite(runner, address.host, address.port).start()
     except OSError as error:
-        raise SettingsError(f"{setting}: cannot listen on {address.host}:{address.port}: {error.strerror}") from None
+        why = os.strerror(error.errno or 0)
+        raise SettingsError(f"{setting}: cannot listen on {address.host}:{address.port}: {why}") from None
     return runner

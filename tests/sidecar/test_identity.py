@@ -1,0 +1,98 @@
+"""Who a sidecar is, from the metadata that ECS gives it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from sidecar import identity
+from sidecar.identity import instance_id
+
+TASK = {
+    "Cluster": "default",
+    "TaskARN": "arn:aws:ecs:us-west-2:111122223333:task/default/158d1c8083dd49d6b527399fd6414f5c",
+    "Family": "portfolio-api",
+    "Revision": "5",
+    "Containers": [],
+    "SomethingNew": {},
+}
+
+
+class Metadata:
+    """A metadata endpoint; `answer` is what it does."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.asked = 0
+        self.answer: Callable[[], Awaitable[web.Response]] = self.task
+
+    async def task(self) -> web.Response:
+        return web.json_response(TASK)
+
+    async def handle(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        return await self.answer()
+
+
+@pytest.fixture
+async def metadata() -> AsyncIterator[Metadata]:
+    it = Metadata()
+    app = web.Application()
+    app.router.add_get("/v4/container/task", it.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    it.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v4/container"
+    yield it
+    await runner.cleanup()
+
+
+async def test_it_is_the_ecs_task_s_id_read_once(metadata: Metadata) -> None:
+    assert await instance_id(None, metadata.url) == "158d1c8083dd49d6b527399fd6414f5c"
+    assert metadata.asked == 1
+
+
+async def test_a_given_id_wins_and_nothing_is_read(metadata: Metadata) -> None:
+    assert await instance_id("me", metadata.url) == "me"
+    assert metadata.asked == 0
+
+
+async def test_outside_ecs_it_is_made_up_and_never_twice_the_same() -> None:
+    assert await instance_id(None, None) != await instance_id(None, None)
+
+
+async def never() -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def throttled() -> web.Response:
+    return web.Response(status=429, text="slow down")
+
+
+async def page() -> web.Response:
+    return web.Response(text="<html>", content_type="text/html")
+
+
+async def without_arn() -> web.Response:
+    return web.json_response({"Cluster": "default"})
+
+
+async def a_list() -> web.Response:
+    return web.json_response([1])
+
+
+@pytest.mark.parametrize("answer", [never, throttled, page, without_arn, a_list])
+async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
+    metadata: Metadata,
+    answer: Callable[[], Awaitable[web.Response]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(identity, "_LIMIT", 0.3)
+    metadata.answer = answer
+    made_up = await instance_id(None, metadata.url)
+    assert made_up
+    assert metadata.asked == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

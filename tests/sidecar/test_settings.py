@@ -1,0 +1,162 @@
+"""The environment: what is taken, and that what cannot be used is one line that names it."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from sidecar.protocol import Timings
+from sidecar.redis_store import connector
+from sidecar.settings import Address, SettingsError, control_address, read
+
+SECRET = "hunter2"
+
+
+def run(environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The sidecar as a process, which is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_defaults_are_the_contract_s() -> None:
+    settings = read({})
+    assert settings.timings == Timings(ttl=30, heartbeat=10, grant_ttl=5, call_limit=2)
+    assert settings.keys == {
+        "background_services": "portfolio:background_services:leader",
+        "daily_scheduler": "portfolio:daily_scheduler:leader",
+    }
+    assert (settings.failover_guard, settings.min_replicas, settings.require_client) == (True, 0, True)
+    assert (settings.control, settings.metrics) == (Address("127.0.0.1", 4040), Address("0.0.0.0", 9102))
+    assert (settings.redis.place, settings.log_format, settings.log_level) == ("redis://localhost:6379", "json", "INFO")
+    assert settings.instance_id is None
+
+
+def test_what_is_set_is_taken_and_an_empty_variable_is_not_set() -> None:
+    settings = read(
+        {
+            "LEASE_TTL": "1.5", "HEARTBEAT_INTERVAL": "0.5", "GRANT_TTL": ".25", "REDIS_TIMEOUT": "", "LEASES": "a , b",
+            "LEASE_KEY": "x:{name}", "FAILOVER_GUARD": "False", "MIN_REPLICAS": "2", "REQUIRE_CLIENT": "0",
+            "INSTANCE_ID": "me", "CONTROL_BIND": "[::1]:1", "METRICS_BIND": "127.0.0.2:65535", "LOG_FORMAT": "TEXT",
+            "LOG_LEVEL": "debug", "REDIS_HOST": "redis.internal", "REDIS_PORT": "7000",
+        }
+    )  # fmt: skip
+    assert settings.timings == Timings(ttl=1.5, heartbeat=0.5, grant_ttl=0.25, call_limit=0.1)
+    assert settings.keys == {"a": "x:a", "b": "x:b"}
+    assert (settings.failover_guard, settings.min_replicas, settings.require_client) == (False, 2, False)
+    assert (settings.control, settings.metrics) == (Address("::1", 1), Address("127.0.0.2", 65535))
+    assert (settings.redis.place, settings.instance_id) == ("redis://redis.internal:7000", "me")
+    assert (settings.log_format, settings.log_level) == ("text", "DEBUG")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        (f"redis://:{SECRET}@h:1/2", "redis://h:1"),
+        (f"rediss://user:{SECRET}@h", "rediss://h"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+    ],
+)
+def test_an_address_for_people_holds_no_secret(url: str, place: str) -> None:
+    redis = read({"REDIS_URL": url}).redis
+    assert redis.place == place
+    assert SECRET not in repr(redis)
+    connector(redis)
+
+
+BAD = [
+    ("LEASE_TTL", "soon"),
+    ("LEASE_TTL", "nan"),
+    ("LEASE_TTL", "inf"),
+    ("LEASE_TTL", "0"),
+    ("LEASE_TTL", "0.1"),
+    ("HEARTBEAT_INTERVAL", "-1"),
+    ("HEARTBEAT_INTERVAL", "21.1"),
+    ("GRANT_TTL", "15.1"),
+    ("REDIS_TIMEOUT", "0.001"),
+    ("LEASES", "a,,b"),
+    ("LEASES", "a,a"),
+    ("LEASES", "a b"),
+    ("LEASE_KEY", "one-for-all"),
+    ("LEASE_KEY", "{{name}}"),
+    ("LEASE_KEY", "fence:{name}"),
+    ("FAILOVER_GUARD", "maybe"),
+    ("MIN_REPLICAS", "-1"),
+    ("MIN_REPLICAS", "1.5"),
+    ("REQUIRE_CLIENT", "2"),
+    ("INSTANCE_ID", "disabled"),
+    ("INSTANCE_ID", "two words"),
+    ("CONTROL_BIND", "0.0.0.0:4040"),
+    ("CONTROL_BIND", "localhost"),
+    ("CONTROL_BIND", "127.0.0.1:0"),
+    ("METRICS_BIND", "here:9102"),
+    ("METRICS_BIND", "127.0.0.1:70000"),
+    ("LOG_FORMAT", "xml"),
+    ("LOG_LEVEL", "loud"),
+    ("REDIS_PORT", "port"),
+    ("REDIS_URL", f"http://:{SECRET}@h"),
+    ("REDIS_URL", f"redis://:{SECRET}@h:port"),
+    ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        connector(read({name: value}).redis)
+    text = str(refused.value)
+    assert text.startswith(f"{name}: ")
+    assert "\n" not in text
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"REDIS_URL": "redis://h", "REDIS_HOST": "h"}, "REDIS_HOST"),
+        ({"REDIS_USERNAME": "u"}, "REDIS_PASSWORD"),
+        ({"LEASES": "a,ab", "LEASE_KEY": "x:{name}"}, "LEASE_KEY"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{named}: "):
+        read(environment)
+
+
+def test_a_bad_setting_ends_the_process_with_status_2_and_one_line() -> None:
+    for name, value in (("GRANT_TTL", "20"), ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1")):
+        ended = run({name: value})
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.startswith(f"sidecar: {name}: ")
+        assert SECRET not in ended.stderr + ended.stdout
+
+
+def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
+    for name in ("CONTROL_BIND", "METRICS_BIND"):
+        with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            free = f"127.0.0.1:{other.getsockname()[1]}"
+            other.close()
+            ended = run({"CONTROL_BIND": free, "METRICS_BIND": free, name: address, "INSTANCE_ID": "me"})
+        assert ended.returncode == 2
+        assert ended.stderr == f"sidecar: {name}: cannot listen on {address}: Address already in use\n"
+
+
+def test_an_unknown_command_ends_with_the_usage_and_status_2() -> None:
+    ended = run({}, "heathcheck")
+    assert (ended.returncode, ended.stderr) == (2, "usage: python -m sidecar [healthcheck]\n")
+
+
+def test_the_health_check_reads_the_same_variable() -> None:
+    assert control_address({"CONTROL_BIND": "127.0.0.1:5"}) == Address("127.0.0.1", 5)
+    ended = run({"CONTROL_BIND": "127.0.0.1:1"}, "healthcheck")
+    assert (ended.returncode, ended.stderr, ended.stdout) == (1, "", "")
