@@ -12,7 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.server_clock import ServerClock
@@ -25,11 +39,22 @@ _SCRIPTS = {
 }
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
-_CODES = re.compile(
-    r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|WRONGPASS|NOPERM|NOSCRIPT|CLUSTERDOWN|CROSSSLOT|MOVED|ASK|MISCONF"
-    r"|NOREPLICAS|TRYAGAIN)\b"
-)
-"""Error codes of Redis that say what is wrong: at the beginning of an error's text, or inside a failed script's."""
+_CODES = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS)\b")
+"""Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
+_KINDS: dict[type[Exception], str] = {
+    AskError: "ask",
+    AuthenticationError: "auth",
+    BusyLoadingError: "loading",
+    ClusterCrossSlotError: "crossslot",
+    ClusterDownError: "clusterdown",
+    MasterDownError: "masterdown",
+    MovedError: "moved",
+    NoPermissionError: "noperm",
+    OutOfMemoryError: "oom",
+    ReadOnlyError: "readonly",
+    TryAgainError: "tryagain",
+}
+"""Where redis-py makes a class of an error code and takes it from the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +153,7 @@ class RedisStore:
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
-            seconds, microseconds = await connection.read_response()
-            self._server_clock.observe(int(seconds) * 1_000_000 + int(microseconds), self._clock())
+            self._server_clock.observe(_time(await connection.read_response()), self._clock())
             try:
                 policy = re.search(r"maxmemory_policy:(\S+)", _text(await connection.read_response()))
                 self.eviction_policy = policy.group(1) if policy else None
@@ -177,7 +201,7 @@ class RedisStore:
         if not self._min_replicas:
             return True
         try:
-            return int(await connection.read_response()) >= self._min_replicas
+            return _number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
             return _failure(error, unresolved=True)
 
@@ -221,6 +245,21 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
     return lambda: make(**given)
 
 
+def _number(answer: object) -> int:
+    if not isinstance(answer, int):
+        raise RedisError("an answer is not the number that it should be")
+    return answer
+
+
+def _time(answer: Any) -> int:
+    """The server's time in µs, from the answer to TIME."""
+    try:
+        seconds, microseconds = answer
+        return int(seconds) * 1_000_000 + int(microseconds)
+    except (TypeError, ValueError) as error:
+        raise RedisError("the answer to TIME is no time") from error
+
+
 def _parse(answer: object) -> tuple[Reply, int, str]:
     """A script's answer; shapes are in `scripts/prelude.lua`."""
     try:
@@ -247,14 +286,12 @@ def _failure(error: RedisError | OSError, *, unresolved: bool) -> Failure:
     text = str(error).partition("\n")[0][:200]
     if isinstance(error, TimeoutError):
         kind, text = "timeout", "no answer in time"
+    elif (known := _KINDS.get(type(error))) is not None:
+        kind = known
     elif code := _CODES.search(text):
         kind = code.group().lower()
-    elif isinstance(error, AuthenticationError):
-        kind = "auth"
-    elif isinstance(error, NoPermissionError):
+    elif "user executing the script" in text:
         kind = "noperm"
-    elif isinstance(error, ResponseError):
-        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
     else:
-        kind = "connection"
+        kind = "response" if isinstance(error, ResponseError) else "connection"
     return Failure(kind, text or type(error).__name__, unresolved=unresolved)

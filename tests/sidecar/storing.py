@@ -1,0 +1,54 @@
+"""A `RedisStore` in a test's hands: small timings, one call at a time."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sidecar.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.redis_store import Failure, KeyedCall, RedisStore, connector
+from sidecar.settings import RedisAddress
+
+KEY = "portfolio:background_services:leader"
+TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
+
+
+def at_port(port: int, *, username: str | None = None, password: str | None = None) -> RedisAddress:
+    return RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password)
+
+
+class Storing:
+    """Makes calls for the candidate `a`, each within the call limit."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.token: int | None = None
+
+    async def call(self, kind: Kind, *, limit: float = TIMINGS.call_limit, key: str = KEY) -> Reply | Failure:
+        now = elapsed()
+        token = self.token if kind in (Kind.RENEW, Kind.RELEASE) else None
+        [result] = await self.store.execute([KeyedCall(key, Call(kind, now, now + limit, token, "boot-0"))])
+        if isinstance(result, Reply) and result.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
+            self.token = result.token
+        return result
+
+    async def outcome(self, kind: Kind) -> Outcome:
+        """The outcome of a call that is answered."""
+        result = await self.call(kind, limit=5.0)
+        assert isinstance(result, Reply), result
+        return result.outcome
+
+    async def failure(self, kind: Kind) -> Failure:
+        """Why a call is not answered."""
+        result = await self.call(kind)
+        assert isinstance(result, Failure), result
+        return result
+
+
+@asynccontextmanager
+async def storing(address: RedisAddress, *, min_replicas: int = 0, guard: bool = False) -> AsyncIterator[Storing]:
+    """A store for `address`, closed at the end."""
+    store = RedisStore(connector(address), "a", TIMINGS, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
+    try:
+        yield Storing(store)
+    finally:
+        await store.close()

@@ -1,0 +1,200 @@
+"""The store over a network that delays, loses, cuts and leads elsewhere."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply
+from sidecar.redis_store import Failure, KeyedCall, fence_of
+from tests.proxy import Proxy
+from tests.sidecar.conftest import client_of
+from tests.sidecar.storing import KEY, TIMINGS, Storing, at_port, storing
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def proxy(any_redis: Redis, any_server: RedisServer) -> AsyncIterator[Proxy]:
+    async with Proxy(any_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def store(proxy: Proxy) -> AsyncIterator[Storing]:
+    async with storing(at_port(proxy.port)) as store:
+        yield store
+
+
+async def test_the_calls_of_a_round_trip_are_answered_in_order(store: Storing, any_redis: Redis) -> None:
+    any_redis.set("held", "b", ex=30)
+    any_redis.lpush("broken", "x")
+    now = elapsed()
+    calls = [KeyedCall(key, Call(Kind.ACQUIRE, now, now + 5)) for key in ("held", "free", "broken")]
+    results = await store.store.execute(calls)
+    assert [result.outcome for result in results if isinstance(result, Reply)] == ["held", "acquired", "wrong_type"]
+
+
+async def test_a_call_is_given_up_at_its_own_limit_where_nothing_answers(store: Storing, proxy: Proxy) -> None:
+    proxy.black_hole()
+    began = elapsed()
+    failure = await store.failure(Kind.ACQUIRE)
+    assert TIMINGS.call_limit * 0.9 <= elapsed() - began < TIMINGS.call_limit + 0.4
+    assert (failure.kind, failure.unresolved) == ("timeout", False), "it was not even sent"
+
+
+async def test_a_round_trip_is_given_up_at_the_earliest_of_its_limits(store: Storing, proxy: Proxy) -> None:
+    assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+    proxy.replies.hold()
+    began = elapsed()
+    calls = [KeyedCall(KEY, Call(Kind.ACQUIRE, began, began + limit)) for limit in (5.0, 0.2)]
+    results = await store.store.execute(calls)
+    assert elapsed() - began < 1.0
+    assert all(isinstance(result, Failure) and result.unresolved for result in results)
+
+
+async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
+    store: Storing, proxy: Proxy, any_redis: Redis
+) -> None:
+    assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+    proxy.replies.lose()
+    failure = await store.failure(Kind.ACQUIRE)
+    assert (failure.kind, failure.unresolved) == ("timeout", True)
+    token = any_redis.hget(fence_of(KEY), "token")
+    assert any_redis.get(KEY) == "a"
+    proxy.flow()
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ADOPTED
+    assert str(store.token) == token
+
+
+@pytest.mark.parametrize("kind", [Kind.ACQUIRE, Kind.RENEW, Kind.RELEASE])
+async def test_what_was_given_up_and_arrives_late_has_no_effect(
+    store: Storing, proxy: Proxy, any_redis: Redis, kind: Kind
+) -> None:
+    assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+    if kind is not Kind.ACQUIRE:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        any_redis.pexpire(KEY, 4000)
+    before = any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))
+    evals = _scripts_run(any_redis)
+    proxy.requests.hold()
+    assert (await store.failure(kind)).kind == "timeout"
+    proxy.flow()
+    await eventually(lambda: _scripts_run(any_redis) > evals)
+    assert (any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))) == before
+    assert any_redis.pttl(KEY) <= 4000
+
+
+async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any_redis_of_its_own: RedisServer) -> None:
+    with client_of(any_redis_of_its_own) as redis:
+        async with storing(at_port(any_redis_of_its_own.port)) as store:
+            assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+            evals = _scripts_run(redis)
+            any_redis_of_its_own.pause()
+            assert (await store.failure(Kind.ACQUIRE)).kind == "timeout"
+            any_redis_of_its_own.resume()
+            await eventually(lambda: _scripts_run(redis) > evals)
+            assert redis.dbsize() == 0
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good(store: Storing, proxy: Proxy) -> None:
+    """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    proxy.replies.delay = TIMINGS.call_limit * 0.8
+    assert isinstance(await store.call(Kind.RENEW), Reply)
+    proxy.flow()
+    proxy.requests.delay = TIMINGS.call_limit * 0.5
+    late = await store.call(Kind.RENEW)
+    assert isinstance(late, Reply)
+    assert late.outcome is Outcome.LATE
+    assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+
+
+async def test_a_half_open_connection_is_given_up_and_another_one_made(store: Storing, proxy: Proxy) -> None:
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    proxy.requests.lose()
+    assert (await store.failure(Kind.RENEW)).kind == "timeout"
+    proxy.flow()
+    assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+    assert proxy.accepted == 2
+
+
+async def test_a_connection_that_is_cut_is_made_anew(store: Storing, proxy: Proxy) -> None:
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    await proxy.cut()
+    assert (await store.failure(Kind.RENEW)).kind == "connection"
+    assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+
+
+async def test_a_connection_that_is_refused_leaves_nothing_unresolved(store: Storing, proxy: Proxy) -> None:
+    await proxy.refuse()
+    failure = await store.failure(Kind.ACQUIRE)
+    assert (failure.kind, failure.unresolved) == ("connection", False)
+    await proxy.accept()
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_where_the_name_leads_elsewhere_after_a_failover_the_new_server_is_asked(
+    store: Storing, proxy: Proxy, redis_of_its_own: RedisServer
+) -> None:
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    proxy.target = redis_of_its_own.port
+    await proxy.cut()
+    await store.failure(Kind.RENEW)
+    assert await store.outcome(Kind.RENEW) is Outcome.VACANT
+
+
+@asynccontextmanager
+async def impostor(says: bytes) -> AsyncIterator[int]:
+    """A port where something that is not Redis gives the same answer to everything."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            serving.add(task)
+        while await reader.read(65536):
+            writer.write(says)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.gather(*serving)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"+OK\r\n", b"*2\r\n:1\r\n:1\r\n$4\r\nnone\r\n"],
+    ids=["http", "ok", "another-shape"],
+)
+async def test_another_program_on_the_port_is_a_failure_like_any_other(says: bytes) -> None:
+    async with impostor(says) as port, storing(at_port(port)) as store:
+        assert (await store.failure(Kind.ACQUIRE)).kind in ("connection", "timeout")
+
+
+async def test_a_server_that_may_evict_the_lease_is_known_by_its_policy(any_redis: Redis, store: Storing) -> None:
+    await store.outcome(Kind.LOOK)
+    assert store.store.eviction_policy == "noeviction"
+    any_redis.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        await store.store.close()
+        await store.outcome(Kind.LOOK)
+        assert store.store.eviction_policy == "volatile-lru"
+    finally:
+        any_redis.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_a_port_that_nobody_listens_on_fails_at_once() -> None:
+    async with storing(at_port(free_port())) as store:
+        began = elapsed()
+        assert (await store.failure(Kind.ACQUIRE)).kind == "connection"
+        assert elapsed() - began < TIMINGS.call_limit
+
+
+def _scripts_run(redis: Redis) -> int:
+    stats = redis.info("commandstats").get("cmdstat_eval", {})
+    return int(stats.get("calls", 0))
