@@ -1,0 +1,347 @@
+"""Whole sidecars with real signals and a Redis that fails in every way; a client that only asks over HTTP."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.clock import elapsed
+from tests.client.processes import Process, RealSidecar, ended
+from tests.sidecar.conftest import client_of, command
+
+LEASE = "background_services"
+SMALL = {"LEASE_TTL": "3", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "0.6", "REDIS_TIMEOUT": "0.3", "LOG_FORMAT": "json"}
+
+
+class Asker:
+    """A client that polls without a library, and remembers until when it may believe that it leads."""
+
+    def __init__(self, sidecar: RealSidecar, session: aiohttp.ClientSession) -> None:
+        self.sidecar = sidecar
+        self.believes: list[tuple[float, float, int]] = []
+        """From when, until when, under which token: of the clock that all processes share."""
+        self.last: dict[str, Any] = {}
+        self._session = session
+
+    async def ask(self, **query: str) -> dict[str, Any]:
+        sent_at = elapsed()
+        async with self._session.get(f"{self.sidecar.url}/is-leader/{LEASE}", params=query) as response:
+            self.last = dict(await response.json())
+        if self.last["is_leader"]:
+            self.believes.append((elapsed(), sent_at + self.last["expires_in"], self.last["token"]))
+        return self.last
+
+    async def campaign(self) -> None:
+        """Ask for ever; a sidecar that is gone is asked again."""
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await self.ask()
+            await asyncio.sleep(0.05)
+
+    async def status(self) -> dict[str, Any]:
+        async with self._session.get(f"{self.sidecar.url}/status") as response:
+            status: dict[str, Any] = await response.json()
+        return status | status["leases"][LEASE]
+
+    async def health(self) -> int:
+        async with self._session.get(f"{self.sidecar.url}/healthz") as response:
+            return response.status
+
+    async def resign(self) -> None:
+        headers = {"X-Lease-Client": "test"}
+        async with self._session.post(f"{self.sidecar.url}/resign/{LEASE}", headers=headers) as response:
+            assert response.status == 200
+
+    async def metric(self, line: str) -> bool:
+        port = self.sidecar._environment["METRICS_BIND"].rpartition(":")[2]
+        async with self._session.get(f"http://127.0.0.1:{port}/metrics") as response:
+            return line in await response.text()
+
+
+async def until(condition: Callable[[], Any], within: float = 20.0) -> None:
+    """Return as soon as the condition holds; a connection refused is not yet."""
+    async with asyncio.timeout(within):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                held = condition()
+                if await held if asyncio.iscoroutine(held) else held:
+                    return
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def server(redis_of_its_own: RedisServer) -> RedisServer:
+    return redis_of_its_own
+
+
+@pytest.fixture
+def redis(server: RedisServer) -> Iterator[Redis]:
+    with client_of(server) as client:
+        yield client
+
+
+@pytest.fixture
+async def one(server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Asker]:
+    """A sidecar that answers."""
+    sidecar = RealSidecar(tmp_path, server, "task-a", **SMALL)
+    with ended(sidecar):
+        sidecar.start()
+        asker = Asker(sidecar, session)
+        await until(asker.status)
+        yield asker
+
+
+@pytest.fixture
+async def leader(one: Asker) -> AsyncIterator[Asker]:
+    """A sidecar that leads, with a client that goes on asking."""
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(one.campaign())
+        await until(lambda: one.last.get("is_leader"))
+        yield one
+        asking.cancel()
+
+
+async def lead(asker: Asker) -> None:
+    """Ask until the answer is yes."""
+    async with asyncio.timeout(20):
+        while not (await asker.ask())["is_leader"]:
+            pass
+
+
+def key(asker: Asker) -> str:
+    return asker.sidecar._environment["LEASE_KEY"].replace("{name}", LEASE)
+
+
+def logged(process: Process, message: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    return [line for line in lines if message in line["message"]]
+
+
+async def test_sigterm_waits_for_the_last_grant_then_deletes_the_key_and_exits_0(one: Asker, redis: Redis) -> None:
+    await lead(one)
+    held = asyncio.create_task(one.ask(wait="5", version=one.last["version"]))
+    await asyncio.sleep(0)
+    one.sidecar.send(signal.SIGTERM)
+    answer = await held
+    _, believed_until, _ = one.believes[-1]
+    if not answer["is_leader"]:
+        assert answer["state"] == "draining"
+    await until(lambda: not redis.exists(key(one)))
+    assert elapsed() >= believed_until - 0.01
+    assert one.sidecar.wait() == 0
+
+
+async def test_sigterm_after_a_resign_does_not_wait(leader: Asker, redis: Redis) -> None:
+    async with leader._session.get(f"{leader.sidecar.url}/status"):
+        leader.sidecar.send(signal.SIGTERM)
+    await until(lambda: leader.last.get("state") == "draining")
+    await leader.resign()
+    assert leader.sidecar.wait() == 0
+    assert not redis.exists(key(leader))
+
+
+async def test_sigterm_with_redis_frozen_ends_within_its_bound(leader: Asker, server: RedisServer) -> None:
+    server.pause()
+    began = time.monotonic()
+    assert leader.sidecar.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 0.6 + 3 * 0.3 + 3  # grant, three calls, and the machine's own slowness
+
+
+async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader: Asker) -> None:
+    token = leader.last["token"]
+    leader.sidecar.stop(signal.SIGKILL)
+    leader.believes.clear()
+    leader.sidecar.start()
+    await until(lambda: leader.believes)
+    assert leader.believes[0][2] == token
+
+
+async def test_the_first_answer_of_a_sidecar_frozen_past_its_deadline_is_no(one: Asker) -> None:
+    await lead(one)
+    one.sidecar.send(signal.SIGSTOP)
+    lead_until = elapsed() + 3
+    asking = asyncio.create_task(one.ask())
+    await until(lambda: elapsed() > lead_until)  # its own deadline, at most
+    one.sidecar.send(signal.SIGCONT)
+    assert (await asking)["is_leader"] is False
+
+
+async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebody_does(
+    leader: Asker, redis: Redis
+) -> None:
+    began = elapsed()
+    redis.set(key(leader), "DISABLED", px=1500)
+    await until(lambda: leader.last.get("state") == "disabled")
+    assert elapsed() - began < 1.0, "not heard before the next heartbeat"
+    assert (leader.last["is_leader"], leader.last["holder"]) == (False, "DISABLED")
+    leader.believes.clear()
+    await until(lambda: leader.believes)
+    assert leader.believes[0][0] - began >= 1.5
+
+
+async def test_a_deleted_key_heals_under_a_newer_token(leader: Asker, redis: Redis) -> None:
+    token = leader.last["token"]
+    redis.delete(key(leader))
+    await until(lambda: (leader.last.get("token") or 0) > token)
+    assert redis.get(key(leader)) == "task-a"
+
+
+async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:
+    token = leader.last["token"]
+    redis.set(key(leader), "someone-else", px=700)
+    await until(lambda: (leader.last.get("token") or 0) > token)
+    await until(lambda: len(logged(leader.sidecar, "is the LEADER")) == 2)
+    began, again = logged(leader.sidecar, "Instance task-a is the LEADER, starting background services")
+    [lost] = logged(leader.sidecar, "Instance task-a is NOT the leader, skipping background services")
+    assert (began["lease"], began["instance"], began["token"], began["reason"]) == (LEASE, "task-a", token, "acquired")
+    assert (lost["lease"], lost["token"], lost["reason"]) == (LEASE, token, "held")
+    assert again["token"] > token
+    assert began["time"].endswith("Z")
+
+
+async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
+    def check() -> subprocess.CompletedProcess[bytes]:
+        words = [sys.executable, "-m", "sidecar", "healthcheck"]
+        return subprocess.run(words, env=one.sidecar._environment, capture_output=True, check=False, timeout=20)
+
+    well = await asyncio.to_thread(check)
+    assert (well.returncode, well.stdout, well.stderr) == (0, b"", b"")
+    one.sidecar.stop(signal.SIGKILL)
+    gone = await asyncio.to_thread(check)
+    assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"")
+
+
+async def test_without_a_client_to_require_it_leads_unasked(
+    server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    sidecar = RealSidecar(tmp_path, server, "task-a", REQUIRE_CLIENT="false", **SMALL)
+    with ended(sidecar):
+        sidecar.start()
+        asker = Asker(sidecar, session)
+
+        async def leads() -> bool:
+            return bool((await asker.status())["state"] == "leading")
+
+        await until(leads)
+
+
+def _full(server: RedisServer, redis: Redis, _: Asker) -> None:
+    redis.config_set("maxmemory", "1")
+
+
+def _not_full(server: RedisServer, redis: Redis, _: Asker) -> None:
+    redis.config_set("maxmemory", "0")
+
+
+def _replica(server: RedisServer, redis: Redis, _: Asker) -> None:
+    command(redis, "REPLICAOF", "127.0.0.1", str(free_port()))
+
+
+def _primary(server: RedisServer, redis: Redis, _: Asker) -> None:
+    command(redis, "REPLICAOF", "NO", "ONE")
+
+
+def _list(server: RedisServer, redis: Redis, asker: Asker) -> None:
+    redis.delete(key(asker))
+    redis.lpush(key(asker), "x")
+
+
+def _no_list(server: RedisServer, redis: Redis, asker: Asker) -> None:
+    redis.delete(key(asker))
+
+
+def _locked(server: RedisServer, redis: Redis, _: Asker) -> None:
+    redis.config_set("requirepass", "hunter2")
+    redis.auth("hunter2")
+    redis.client_kill_filter(_type="normal", skipme=True)
+
+
+def _unlocked(server: RedisServer, redis: Redis, _: Asker) -> None:
+    redis.config_set("requirepass", "")
+
+
+Act = Callable[[RedisServer, Redis, Asker], None]
+
+
+@pytest.mark.parametrize(
+    ("harm", "heal", "word"),
+    [
+        pytest.param(lambda s, r, a: s.pause(), lambda s, r, a: s.resume(), "timeout", id="frozen"),
+        pytest.param(lambda s, r, a: s.kill(), lambda s, r, a: s.start(), "connection", id="stopped, restarted empty"),
+        pytest.param(_full, _not_full, "oom", id="out of memory"),
+        pytest.param(_replica, _primary, "readonly", id="read-only"),
+        pytest.param(_locked, _unlocked, "auth", id="wrong password"),
+        pytest.param(_list, _no_list, "not a string", id="wrong type"),
+    ],
+)
+async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovered_from(
+    leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
+) -> None:
+    if word == "oom":  # a renewal needs no memory: only a new term is refused
+        harm(server, redis, leader)
+        redis.delete(key(leader))
+    else:
+        harm(server, redis, leader)
+
+    async def told() -> bool:
+        return word in str((await leader.status())["trouble"])
+
+    await until(told)
+    await until(lambda: not leader.last["is_leader"])
+    assert await leader.health() == 200
+    assert any(word in line["message"] + line.get("kind", "") for line in logged(leader.sidecar, ""))
+    if word != "not a string":
+        assert await leader.metric(f'sidecar_redis_errors_total{{kind="{word}"}}')
+    heal(server, redis, leader)
+    await until(lambda: leader.last["is_leader"])
+
+    async def well() -> bool:
+        return (await leader.status())["trouble"] is None
+
+    await until(well)
+    assert await leader.health() == 200
+
+
+async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restarted(
+    server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    askers = [Asker(RealSidecar(tmp_path, server, name, **SMALL), session) for name in ("task-a", "task-b")]
+    with ended(*(asker.sidecar for asker in askers)):
+        async with asyncio.TaskGroup() as tasks:
+            asking = []
+            for asker in askers:
+                asker.sidecar.start()
+                asking.append(tasks.create_task(asker.campaign()))
+            for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+                await until(lambda: any(asker.last.get("is_leader") for asker in askers))
+                leads, follows = sorted(askers, key=lambda asker: not asker.last.get("is_leader"))
+                leads.sidecar.stop(number)
+                leads.last = {}
+                follows.last = {}
+                await until(lambda: any(asker.last.get("is_leader") for asker in askers))
+                leads.sidecar.start()
+            for task in asking:
+                task.cancel()
+    one, other = (asker.believes for asker in askers)
+    overlaps = [(a, b) for a in one for b in other if a[0] < b[1] and b[0] < a[1]]
+    assert overlaps == []
+    order = sorted(one + other)
+    assert [token for _, _, token in order] == sorted(token for _, _, token in order)
