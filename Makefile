@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test model bench lint format lock clean simulate mutants
+.PHONY: help setup run test chaos model bench lint format lock clean simulate mutants
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ run: $(STAMP) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --tasks $(or $(TASKS),4) --seed $(or $(SEED),1)
 
 bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 	$(BIN)/python -m bench.handover

@@ -4,12 +4,21 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.chaos.report import verdict
-from tests.chaos.run import chaos
+from ops.local.server import ServerError
 from tests.chaos.schedule import plan
+
+if TYPE_CHECKING:
+    from tests.chaos.run import Record
+
+MARK = "chaos-run"
+"""The file that says that a folder is a run's."""
+PICTURES = ".svg", ".png", ".pdf"
 
 
 def main(arguments: list[str]) -> int:
@@ -22,33 +31,60 @@ def main(arguments: list[str]) -> int:
             for fault in each.faults:
                 print(f"  {fault.at:6.2f}  {fault}")
         return 0
+
+    from tests.chaos.picture import draw
+    from tests.chaos.report import verdict
+    from tests.chaos.run import chaos
+
     services = (options.tasks + 1) // 2 if options.services is None else options.services
-    folder = Path(options.folder or f".run/chaos/{options.seed}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = Path(options.folder or f".run/chaos/{options.seed}").absolute()
+    if not _made_anew(folder):
+        print(f"chaos: {folder}: is not empty, and not an earlier run's", file=sys.stderr)
+        return 2
     print(
         f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
         f" that only writes), lease of {options.ttl:g} s, {len(rounds)} rounds, SEED={options.seed}; logs in {folder}",
         flush=True,
     )
-    record = asyncio.run(
-        chaos(
-            folder,
-            rounds,
-            seed=options.seed,
-            tasks=options.tasks,
-            ttl=options.ttl,
-            services=services,
-            tell=lambda text: print(text, flush=True),
-        )
+    run = chaos(
+        folder,
+        rounds,
+        seed=options.seed,
+        tasks=options.tasks,
+        ttl=options.ttl,
+        services=services,
+        tell=lambda text: print(text, flush=True),
     )
+    try:
+        record = asyncio.run(_until_signalled(run))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("\nchaos: interrupted; nothing is left running", file=sys.stderr)
+        return 130
+    except ServerError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
     print(verdict(record))
-    if options.picture:
-        from tests.chaos.picture import draw
-
-        draw(record, options.picture)
-        print(f"Picture: {options.picture}")
+    picture = options.picture or folder / "run.svg"
+    draw(record, picture)
+    print(f"Picture: {picture}")
     return 1 if record.violations else 0
+
+
+async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
+    """The run; SIGTERM ends it as Ctrl-C does, in order."""
+    task = asyncio.ensure_future(run)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+def _made_anew(folder: Path) -> bool:
+    """Make the folder, without what an earlier run left there; False if it holds anything else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+    return True
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -58,12 +94,14 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
     parser.add_argument("--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the rest follows from it (6)")
     parser.add_argument("--services", type=int, help="how many tasks run the product's API (half of them)")
-    parser.add_argument("--picture", type=Path, help="where to draw it: a .svg, .png or .pdf file")
+    parser.add_argument("--picture", type=Path, help="where to draw it, .svg, .png or .pdf (FOLDER/run.svg)")
     parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")
     options = parser.parse_args(arguments)
     if options.services is not None and not 0 <= options.services <= options.tasks:
         parser.error(f"argument --services: {options.services} is not between 0 and --tasks ({options.tasks})")
+    if options.picture and options.picture.suffix not in PICTURES:
+        parser.error(f"argument --picture: {options.picture} does not end in one of {', '.join(PICTURES)}")
     if options.picture and not os.access(options.picture.absolute().parent, os.W_OK):
         parser.error(f"argument --picture: {options.picture.parent} cannot be written")
     return options

@@ -7,20 +7,19 @@ client that only writes, both observed; and each sidecar reaches Redis through a
 import asyncio
 import contextlib
 import os
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import psutil
 
-from ops.local.addresses import LOOPBACK, check_free, listeners, shifted
+from ops.local.addresses import LOOPBACK, shifted
 from ops.local.console import Console
 from ops.local.definition import TaskDefinition, read
 from ops.local.environment import container_environment
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
 from ops.local.servers import PostgresServer
-from ops.local.settings import PORT_STEP, UsageError
+from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
 from ops.local.tasks import Task
 from service.migrations import migrate
@@ -30,6 +29,7 @@ from sidecar.clock import elapsed
 from tests.chaos import database
 from tests.chaos.diary import VARIABLE
 from tests.chaos.observers import Observations
+from tests.chaos.ports import free_offset, quiet_port
 from tests.chaos.redis_pair import RedisPair
 from tests.chaos.schedule import LEASES
 
@@ -78,12 +78,14 @@ class Fleet:
         self.log = EcsLog(folder / "logs")
         self.seen = Observations(folder)
         self.redis = RedisPair(folder, self.labels)
-        self.postgres = PostgresServer(folder / "postgres", settings=("fsync=off", "max_connections=200"))
+        self.postgres = PostgresServer(
+            folder / "postgres", port=quiet_port(), settings=("fsync=off", "max_connections=200")
+        )
         self.slots: dict[str, Slot] = {}
         self.stopping = asyncio.Event()
         self._definition = read(ROOT / "task-definition.json")
         self._services = services
-        self._offset = _free_offset(self._definition, tasks)
+        self._offset = free_offset(self._definition, tasks)
         self._metadata = MetadataServer(self._definition.family, self._views)
         self._caller = dict(os.environ) | {
             "LEASE_TTL": f"{ttl:g}",
@@ -215,17 +217,3 @@ class Fleet:
 def left_over() -> list[str]:
     """The processes that this one has started and that still run."""
     return [f"{child.name()} (pid {child.pid})" for child in psutil.Process().children(recursive=True)]
-
-
-def _free_offset(definition: TaskDefinition, tasks: int) -> int:
-    """How far to move the tasks' ports so that all are free, and below those that connections are given."""
-    while True:
-        offset = random.randrange(1000, 22_000, PORT_STEP)
-        try:
-            for container in definition.container_definitions:
-                for number in range(tasks):
-                    for port in listeners(shifted(container, offset + PORT_STEP * number)).values():
-                        check_free(port, "a chaos run")
-        except UsageError:
-            continue
-        return offset

@@ -131,3 +131,22 @@ def tokens_shared(beliefs: Iterable[Belief]) -> list[Violation]:
         for (lease, token), names in holders.items()
         if len(names) > 1
     ]
+
+
+def sidecars_unhealthy(
+    unhealthy: Iterable[tuple[float, str, str]], frozen: Iterable[tuple[str, float, float]], patience: float
+) -> list[Violation]:
+    """No sidecar is unhealthy for what happens to Redis: the platform would restart the whole fleet for it.
+
+    Args:
+        unhealthy: when, which container (`task1/sidecar`), and what was said.
+        frozen: the task, and from when to when its sidecar was frozen: then it may be.
+        patience: how long, in seconds, after a freeze the platform may still act on it.
+    """
+    spans = list(frozen)
+    return [
+        Violation("sidecar unhealthy", f"{who} {text}", at)
+        for at, who, text in unhealthy
+        if who.endswith("/sidecar")
+        and not any(who == f"{task}/sidecar" and began <= at <= ended + patience for task, began, ended in spans)
+    ]

@@ -52,7 +52,7 @@ def draw(record: Record, path: Path) -> None:
         fontsize=12,
         color=BAD if found else "black",
     )
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 
@@ -123,13 +123,14 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
         ordinals = {token: n for n, token in enumerate(sorted({one.token for one in mine}), 1)}
         for belief in mine:
             if belief.began < end and belief.end > began:
-                _belief(axis, belief, places[belief.task] + LANE[lease], zero, ordinals[belief.token])
+                _belief(axis, belief, places[belief.task] + LANE[lease], record, end, ordinals[belief.token])
         for before, after in pairwise(mine):
             if began <= after.began <= end and before.end >= began:
                 levels = [places[one.task] + LANE[lease] for one in (before, after)]
                 times = [before.end - zero, after.began - zero]
-                axis.plot(times, levels, color=COLOURS[lease], linewidth=0.8, linestyle=(0, (2, 1.5)), zorder=3)
                 gap = after.began - before.end
+                faint = 1.0 if gap < SHORT else 0.4
+                axis.plot(times, levels, color=COLOURS[lease], lw=0.9, ls=(0, (2, 1.5)), alpha=faint, zorder=3)
                 if 0 <= gap < SHORT and before.token != after.token:
                     axis.annotate(
                         f"{gap * 1000:.0f} ms",
@@ -143,11 +144,12 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
                     )
 
 
-def _belief(axis: Axes, belief: Belief, level: float, zero: float, ordinal: int) -> None:
+def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float, ordinal: int) -> None:
     """The bar of a belief, a notch for each grant; the term's number if there is room."""
-    left, right = belief.began - zero, belief.end - zero
+    zero = record.began
+    left, right = belief.began - zero, min(belief.end, end) - zero
     axis.add_patch(Rectangle((left, level - BAR / 2), right - left, BAR, color=COLOURS[belief.lease], lw=0, zorder=4))
-    grants = [at - zero for at in belief.extended if at < belief.end]
+    grants = [at - zero for at in belief.extended if at < min(belief.end, end)]
     axis.vlines(grants, level - BAR / 2, level - BAR / 6, color="white", linewidth=0.4, zorder=5)
     if right - left > SHORT:
         axis.text(
@@ -213,15 +215,14 @@ def _writes(axis: Axes, record: Record, row: float, began: float, end: float) ->
 
 
 def _legend() -> list[Patch | Line2D]:
-    mark = {"linestyle": "", "markersize": 7}
     return [
         *(Patch(color=colour, label=f"{lease}: a client believes") for lease, colour in COLOURS.items()),
         Line2D([], [], color="#888888", linestyle=(0, (2, 1.5)), label="the lead moves (time without a leader)"),
         Patch(color=FROZEN, alpha=0.5, label="frozen (API above, sidecar below)"),
         Patch(color=NET, label="network between sidecar and Redis"),
         Patch(color=DOWN, alpha=0.3, label="Redis or Postgres is away"),
-        Line2D([], [], marker="X", color=BAD, label="SIGKILL", **mark),
-        Line2D([], [], marker="v", color="#008844", label="deploy (SIGTERM, replaced)", **mark),
-        Line2D([], [], marker="x", color=BAD, label="stale write refused", **mark),
+        Line2D([], [], ls="", marker="X", color=BAD, label="SIGKILL"),
+        Line2D([], [], ls="", marker="v", color="#008844", label="deploy (SIGTERM, replaced)"),
+        Line2D([], [], ls="", marker="x", color=BAD, label="stale write refused"),
         Line2D([], [], color="#999999", label="process runs (API above, sidecar below)"),
     ]

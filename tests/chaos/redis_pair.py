@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ops.local.servers import RedisServer
+from tests.chaos.ports import quiet_port
 from tests.proxy import Proxy
 
 ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
@@ -22,10 +23,12 @@ class RedisPair:
     """Two servers and the proxies; an async context manager. `ways` are the proxies by task."""
 
     def __init__(self, folder: Path, tasks: list[str]) -> None:
-        self.primary = RedisServer(folder / "redis-a", arguments=ARGUMENTS)
-        self.replica = RedisServer(folder / "redis-b", arguments=ARGUMENTS)
+        self.primary = RedisServer(folder / "redis-a", port=quiet_port(), arguments=ARGUMENTS)
+        self.replica = RedisServer(folder / "redis-b", port=quiet_port(), arguments=ARGUMENTS)
         self.ways = {task: Proxy(self.primary.port) for task in tasks}
         self._link = Proxy(self.primary.port)
+        for proxy in (*self.ways.values(), self._link):
+            proxy.port = quiet_port()
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,7 @@ from tests.chaos import oracles
 from tests.chaos.database import Accepted
 from tests.chaos.faults import Happening, Injector
 from tests.chaos.fleet import Fleet, left_over
-from tests.chaos.observers import Belief, Life, Observations, Refusal
+from tests.chaos.observers import Belief, Life, Refusal
 from tests.chaos.oracles import Deletion, Violation
 from tests.chaos.schedule import LEASES, Fault, Kind, Round
 
@@ -20,6 +20,9 @@ SLACK = 1.5
 
 HEALTHY_WITHIN = 60.0
 """How long, in seconds, all tasks may take to be healthy again."""
+
+PROBED_WITHIN = 10.0
+"""A health check that began in a freeze may still fail so many seconds after it."""
 
 Tell = Callable[[str], None]
 
@@ -81,7 +84,7 @@ async def chaos(
     fleet.seen.read()
     record.ended = elapsed()
     record.violations += [Violation("left running", process) for process in left_over()]
-    _judge(record, fleet.seen, conductor.injector)
+    _judge(record, fleet, conductor.injector)
     return record
 
 
@@ -93,7 +96,13 @@ async def _stop(fleet: Fleet) -> None:
             await container.over.wait()
 
 
-def _judge(record: Record, seen: Observations, injector: Injector) -> None:
+def _judge(record: Record, fleet: Fleet, injector: Injector) -> None:
+    seen = fleet.seen
+    frozen = [
+        (one.where, one.began, one.ended)
+        for one in injector.happenings
+        if one.kind in (Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK)
+    ]
     record.happenings, record.deletions = injector.happenings, injector.deletions
     record.beliefs, record.refusals, record.lives = seen.beliefs, seen.refusals, seen.lives
     record.violations += oracles.two_believers(record.beliefs, record.deletions, record.boot)
@@ -101,6 +110,7 @@ def _judge(record: Record, seen: Observations, injector: Injector) -> None:
     record.violations += oracles.forged_writes(record.writes, record.beliefs)
     record.violations += oracles.leaders_refused(record.refusals, record.beliefs)
     record.violations += oracles.tokens_shared(record.beliefs)
+    record.violations += oracles.sidecars_unhealthy(fleet.log.unhealthy, frozen, PROBED_WITHIN)
 
 
 class _Conductor:

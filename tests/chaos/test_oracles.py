@@ -1,0 +1,114 @@
+"""The chaos run's oracles find what they are for, and nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tests.chaos.database import Accepted
+from tests.chaos.observers import Belief, Observations, Refusal
+from tests.chaos.oracles import (
+    Deletion,
+    forged_writes,
+    leaders_refused,
+    sidecars_unhealthy,
+    stale_writes,
+    tokens_shared,
+    two_believers,
+)
+
+BOOT = 1_000_000.0
+"""The epoch time at which these tests' CLOCK_BOOTTIME was 0."""
+
+
+def token(at: float) -> int:
+    """The token that a term won at that time has."""
+    return int((BOOT + at) * 1e6)
+
+
+OLD = Belief("task1", "tracker", token(10.0), "one", began=10.01, until=20.0)
+NEW = Belief("task2", "tracker", token(20.1), "two", began=20.11, until=30.0)
+
+
+def write(place: int, number: int) -> Accepted:
+    return Accepted(place, "tracker", number, "portfolio_live", BOOT + place)
+
+
+def test_beliefs_that_follow_each_other_are_well() -> None:
+    assert two_believers([NEW, OLD], [], BOOT) == []
+
+
+def test_two_beliefs_at_once_are_found() -> None:
+    (violation,) = two_believers([OLD, replace(NEW, began=19.5)], [], BOOT)
+    assert violation.law == "two believers"
+    assert "0.500 s" in violation.text
+    assert violation.at == 19.5
+
+
+def test_a_belief_within_another_is_found_though_a_third_lies_between() -> None:
+    short = Belief("task2", "tracker", token(11.0), "two", began=11.0, until=12.0)
+    late = Belief("task3", "tracker", token(13.0), "three", began=13.0, until=14.0)
+    assert len(two_believers([OLD, short, late], [], BOOT)) == 2
+
+
+def test_a_belief_that_its_client_ended_is_over_before_its_deadline() -> None:
+    assert two_believers([replace(OLD, ended=19.0), replace(NEW, began=19.5)], [], BOOT) == []
+
+
+def test_beliefs_in_two_leases_may_overlap() -> None:
+    assert two_believers([OLD, replace(NEW, began=15.0, lease="scheduler")], [], BOOT) == []
+
+
+def test_an_operators_deletion_within_the_older_term_excuses_an_overlap_and_no_other_does() -> None:
+    beliefs = [OLD, replace(NEW, began=19.5, token=token(19.4))]
+    assert two_believers(beliefs, [Deletion("tracker", 19.3, 19.35)], BOOT) == []
+    before, after = Deletion("tracker", 5.0, 9.9), Deletion("tracker", 19.6, 19.7)
+    elsewhere = Deletion("scheduler", 19.3, 19.35)
+    assert len(two_believers(beliefs, [before, after, elsewhere], BOOT)) == 1
+
+
+def test_a_write_of_an_older_term_after_a_newer_ones_is_found() -> None:
+    assert stale_writes([write(1, 5), write(2, 7), write(3, 7)], BOOT) == []
+    (violation,) = stale_writes([write(1, 5), write(2, 7), write(3, 5), write(4, 7)], BOOT)
+    assert violation.law == "stale write"
+
+
+def test_a_write_with_a_token_that_nobody_was_granted_is_found() -> None:
+    assert forged_writes([write(1, OLD.token)], [OLD]) == []
+    assert len(forged_writes([write(1, OLD.token + 1)], [OLD])) == 1
+
+
+def test_a_refusal_is_well_only_after_a_newer_term_has_begun() -> None:
+    refusal = Refusal("task1", "tracker", OLD.token, began=19.9, at=20.2)
+    assert leaders_refused([refusal], [OLD, NEW]) == []
+    assert len(leaders_refused([replace(refusal, at=20.0)], [OLD, NEW])) == 1
+    assert len(leaders_refused([replace(refusal, token=NEW.token)], [OLD, NEW])) == 1
+
+
+def test_a_token_of_two_holders_is_found() -> None:
+    again = replace(OLD, began=15.0)
+    assert tokens_shared([OLD, again, NEW]) == []
+    assert len(tokens_shared([OLD, replace(NEW, token=OLD.token)])) == 1
+
+
+def test_a_sidecar_may_be_unhealthy_only_while_it_is_frozen() -> None:
+    told = [(20.0, "task1/sidecar", "is UNHEALTHY"), (20.0, "task1/api", "is UNHEALTHY")]
+    assert sidecars_unhealthy(told, [("task1", 10.0, 19.0)], 5.0) == []
+    assert len(sidecars_unhealthy(told, [("task2", 10.0, 19.0), ("task1", 1.0, 2.0)], 5.0)) == 1
+
+
+def test_a_diary_is_read_while_it_grows(tmp_path: Path) -> None:
+    seen = Observations(tmp_path)
+    with seen.diary("task1").open("w", buffering=1) as diary:
+        diary.write('{"what": "believes", "grant": "1", "lease": "tracker", "token": 7, "holder": "one", ')
+        diary.flush()
+        assert seen.read() == []
+        diary.write('"at": 1.0, "until": 2.0}\n')
+        (belief,) = seen.read()
+        assert (belief.task, belief.token, belief.end) == ("task1", 7, 2.0)
+        diary.write('{"what": "extended", "grant": "1", "at": 1.5, "until": 2.5}\n')
+        assert seen.read() == []
+        assert belief.end == 2.5
+        assert seen.leader("tracker", 2.4) is belief
+        diary.write('{"what": "ended", "grant": "1", "at": 1.9}\n')
+        seen.read()
+        assert belief.end == 1.9
+        assert seen.leader("tracker", 2.4) is None

@@ -1,0 +1,45 @@
+"""A seed names a schedule."""
+
+import pytest
+
+from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, Kind, plan
+
+
+def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None:
+    assert plan(1, 10, 4, 6.0) == plan(1, 10, 4, 6.0)
+    assert plan(1, 10, 4, 6.0) != plan(2, 10, 4, 6.0)
+
+
+def test_ten_minutes_hold_every_kind_of_fault() -> None:
+    done = {fault.kind for each in plan(1, 10, 4, 6.0) for fault in each.faults}
+    assert done == set(Kind)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_fault_has_a_target_and_faults_of_one_server_do_not_overlap(seed: int) -> None:
+    tasks = {f"task{number}" for number in range(1, 5)}
+    for each in plan(seed, 10, 4, 6.0):
+        for group in (REDIS, POSTGRES):
+            ends = 0.0
+            for fault in each.faults:
+                if fault.kind in group:
+                    assert fault.at >= ends
+                    ends = fault.at + fault.seconds
+        for fault in each.faults:
+            assert 0 <= fault.at <= each.seconds
+            if fault.kind in REDIS or fault.kind in POSTGRES:
+                assert fault.target == ""
+            else:
+                assert fault.target in (set(LEASES) if fault.kind in OPERATOR else tasks | set(LEASES))
+
+
+def test_nobody_is_disabled_for_less_than_a_lease() -> None:
+    for each in plan(1, 60, 4, 6.0):
+        assert all(fault.seconds >= 6.0 for fault in each.faults if fault.kind is Kind.DISABLE)
+
+
+@pytest.mark.parametrize("minutes", [0.1, 0.5, 1, 3, 10])
+def test_a_run_takes_about_the_time_that_was_asked_for(minutes: float) -> None:
+    rounds = plan(1, minutes, 3, 3.0)
+    assert rounds
+    assert sum(each.seconds for each in rounds) <= max(60 * minutes, 3.0)
