@@ -25,6 +25,9 @@
 #ifndef CALL
 #define CALL 1     /* the limit of a call to Redis */
 #endif
+#ifndef LATE
+#define LATE 1     /* so many late requests of a task are under way at once */
+#endif
 #ifndef TERMS
 #define TERMS 3    /* a run has at most so many terms, */
 #endif
@@ -76,8 +79,8 @@ mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their 
 typedef Data {       /* what a server stores about the lease, and what replication copies */
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
-  byte token;        /* the fence: the last token, */
-  byte token_holder; /* whose it was, */
+  byte token;        /* the fence: the last token (its holder is KEY's as long as KEY is there), */
+  byte tenure;       /* which stretch of its term this is, */
   byte server;         /* the server that last acted on the lease, */
   byte changed_server;  /* another server that was seen, */
   byte wait          /* and for how long the guard then stays shut */
@@ -102,24 +105,34 @@ bit  stepped;        /* the server's clock has stepped by the whole margin */
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------- */
 
+typedef Request {    /* one that its sender has given up, or died over, and that may come through yet */
+  mtype kind;
+  byte token;
+  byte tenure;
+  byte deadline
+};
+
 typedef Task {
   /* the sidecar: what `Lease` remembers */
   byte lead;         /* leads so long; [Time 3] asked of the clock, not remembered */
-  byte token;        /* of its term */
-  byte leaving;      /* the token of a term given up whose key is still to be deleted */
+  byte token;        /* of its term, */
+  byte tenure;       /* and which stretch of it: named after the acquire that won it */
+  byte leaving;      /* the token of a term given up whose key is still to be deleted, */
+  byte leaving_tenure;
   byte granted;      /* the client may act on our word so long */
-  byte doubt;        /* a release of our own may still execute so long */
+#ifdef TENURE_PER_GIVE_UP
+  byte next;         /* the tenure of the next acquire */
+#endif
   mtype call;        /* under way: one at a time */
   byte  call_token;
+  byte  call_tenure;
   byte  age;         /* of the call, up to LEAD: deadlines count from before it was sent */
-  bit   in_doubt;    /* it was sent while in doubt */
   mtype reply;       /* of Redis, on its way back */
   byte  reply_token;
+  byte  reply_tenure;
   /* the network */
   byte  deadline;    /* the request is on its way, and is carried out within this time by the server's clock */
-  mtype late;        /* a request that its sender has given up, or died over */
-  byte  late_token;
-  byte  late_deadline;
+  Request late[LATE];
   /* the client */
   byte answer;       /* a grant on its way to it */
   byte belief;       /* it acts so long */
@@ -137,12 +150,12 @@ byte written;        /* the newest term that has written */
 #endif
 
 inline copy(from, to) {
-  to.holder = from.holder; to.left = from.left; to.token = from.token; to.token_holder = from.token_holder;
+  to.holder = from.holder; to.left = from.left; to.token = from.token; to.tenure = from.tenure;
   to.server = from.server; to.changed_server = from.changed_server; to.wait = from.wait
 }
 
 inline erase(data) {
-  data.holder = NOBODY; data.left = 0; data.token = 0; data.token_holder = NOBODY;
+  data.holder = NOBODY; data.left = 0; data.token = 0; data.tenure = 0;
   data.server = 0; data.changed_server = 0; data.wait = 0
 }
 
@@ -150,12 +163,17 @@ inline move(from, to) { copy(from, to); erase(from) }
 
 /* ---- the scripts: acquire.lua, renew.lua, release.lua ---------------------------------------------------------- */
 
-#define ours(i) (redis.holder == i && redis.token_holder == i)
+#define ours(i) (redis.holder == i)
 
 #ifdef RELEASE_WITHOUT_TOKEN
 #define same_term(term) (true)
 #else
-#define same_term(term) (redis.token == term)   /* [Redis 3.3] [Promise 6] */
+#define same_term(term) (redis.token == term)     /* [Redis 3.3] [Promise 6] */
+#endif
+#ifdef RELEASE_WITHOUT_TENURE
+#define same_tenure(stretch) (true)
+#else
+#define same_tenure(stretch) (redis.tenure == stretch) /* the same stretch of it: a term may be taken up again */
 #endif
 
 #ifdef FIRST_WRITE_UNGUARDED
@@ -201,7 +219,7 @@ inline vouch() {                     /* this server now counts as the one that l
 #endif
 
 /* Carry a call out for candidate i. Sets `outcome` and, where the asker needs it, `told`: the token of the answer. */
-inline execute(i, what, its_token) {
+inline execute(i, what, its_token, its_tenure) {
   outcome = refused;
   if
   :: what == acquire ->              /* [Redis 3] */
@@ -210,7 +228,7 @@ inline execute(i, what, its_token) {
        :: redis.holder != NOBODY && redis.holder != i
        :: (redis.holder == NOBODY || redis.holder == i) && !passes(i)
        :: passes(i) && ours(i) ->    /* [Redis 3.1] */
-            redis.left = TTL; vouch(); outcome = adopted; told = redis.token
+            redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = adopted; told = redis.token
        :: passes(i) && (redis.holder == NOBODY || redis.holder == i) && !ours(i) ->
 #ifdef COUNTED_TOKENS
             redis.token++;
@@ -219,16 +237,16 @@ inline execute(i, what, its_token) {
 #endif
             assert(redis.token > newest); /* the words: a token is larger in every later term */
             newest = redis.token; told = redis.token;
-            redis.holder = i; redis.left = TTL; redis.token_holder = i; vouch(); outcome = acquired
+            redis.holder = i; redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = acquired
        fi
-  :: what == renew && ours(i) && redis.token == its_token -> /* [Redis 4] the renewal of a term still led passes */
+  :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure -> /* [Redis 4] the renewal of a term still led passes */
        redis.left = TTL; vouch(); outcome = renewed
-  :: what == release && ours(i) && same_term(its_token) ->
-       redis.holder = NOBODY; redis.left = 0; outcome = released
+  :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
+       redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released
   :: else ->                         /* not ours: nothing is touched; a change of server is noted */
        guard_wait();
        if
-       :: what == look && redis.holder == i -> outcome = superseded; told = redis.token
+       :: (what == look || what == release) && redis.holder == i -> outcome = superseded; told = redis.token
        :: else
        fi
   fi;
@@ -237,25 +255,87 @@ inline execute(i, what, its_token) {
 
 /* ---- the network ------------------------------------------------------------------------------------------------ */
 
-byte wait, told;
+byte names[9], names_given;
+byte wait, told, k, n;               /* of one step: 0 between two */
 mtype outcome;
 
 /* The first term is candidate 1's: by symmetry nothing is lost. A run ends with its last term. */
 #define may_execute(i, call) (call != acquire || redis.holder != NOBODY || (newest < TERMS && (newest > 0 || i == 1)))
 
-inline on_its_way(i) {
-  execute(i, task[i].call, task[i].call_token);
-  printf("%d: Redis carries out %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
-  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
-  task[i].age = (outcome == refused -> 0 : task[i].age);
-  outcome = 0; told = 0
+/* A tenure that nothing names which is still about. Boot and counter in lease.py; here the names are few and return. */
+#if LATE == 2
+#define late_named(i, n) (task[i].late[0].tenure == n || task[i].late[1].tenure == n)
+#else
+#define late_named(i, n) (task[i].late[0].tenure == n)
+#endif
+#define stored_named(i, n) ((redis.holder == i && redis.tenure == n) || (replica.holder == i && replica.tenure == n))
+#define named(i, n) (stored_named(i, n) || late_named(i, n) || task[i].tenure == n || task[i].leaving_tenure == n)
+
+inline name_tenure(i, it) {
+  n = 1;
+  do
+  :: named(i, n) -> n++
+  :: else -> break
+  od;
+  it = n; n = 0
 }
 
-inline late_on_its_way(i) {
-  execute(i, task[i].late, task[i].late_token);
-  printf("%d: Redis carries out the LATE %e (term %d): %e (term %d)\n", i, task[i].late, task[i].late_token, outcome, told);
-  task[i].late = NONE; task[i].late_token = 0; task[i].late_deadline = 0;
-  outcome = 0; told = 0
+/* Only which tenures are the same makes a difference: give them their names anew, in a fixed order. */
+inline rename(tenure_of) {
+  if
+  :: tenure_of == 0
+  :: tenure_of != 0 && names[tenure_of] != 0 -> tenure_of = names[tenure_of]
+  :: tenure_of != 0 && names[tenure_of] == 0 -> names_given++; names[tenure_of] = names_given; tenure_of = names_given
+  fi
+}
+
+inline tidy(i) {
+  if
+  :: redis.holder == i -> rename(redis.tenure)
+  :: else
+  fi;
+  if
+  :: replica.holder == i -> rename(replica.tenure)
+  :: else
+  fi;
+  rename(task[i].tenure); rename(task[i].leaving_tenure); rename(task[i].call_tenure); rename(task[i].reply_tenure);
+  rename(task[i].late[0].tenure);
+#if LATE == 2
+  rename(task[i].late[1].tenure);
+#endif
+#ifdef TENURE_PER_GIVE_UP
+  rename(task[i].next);
+#endif
+  for (n : 1 .. 8) { names[n] = 0 };
+  n = 0; names_given = 0
+}
+
+#ifdef TENURE_PER_GIVE_UP
+#define next_tenure(i) name_tenure(i, task[i].next)
+#else
+#define next_tenure(i) skip
+#endif
+
+inline on_its_way(i) {
+  execute(i, task[i].call, task[i].call_token, task[i].call_tenure);
+  printf("%d: Redis carries out %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
+  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
+  task[i].reply_tenure = (outcome == superseded -> redis.tenure : 0);
+  task[i].age = (outcome == refused -> 0 : task[i].age);
+  outcome = 0; told = 0;
+  tidy(i)
+}
+
+inline late_on_its_way(i, j) {
+  execute(i, task[i].late[j].kind, task[i].late[j].token, task[i].late[j].tenure);
+  printf("%d: Redis carries out the LATE %e (term %d): %e (term %d)\n", i, task[i].late[j].kind, task[i].late[j].token, outcome, told);
+  forget_late(i, j);
+  outcome = 0; told = 0;
+  tidy(i)
+}
+
+inline forget_late(i, j) {
+  task[i].late[j].kind = NONE; task[i].late[j].token = 0; task[i].late[j].tenure = 0; task[i].late[j].deadline = 0
 }
 
 inline stop_replication() {
@@ -264,7 +344,7 @@ inline stop_replication() {
 }
 
 #define in_step (replica.holder == redis.holder && replica.left == redis.left && \
-                 replica.token == redis.token && replica.server == redis.server)
+                 replica.token == redis.token && replica.tenure == redis.tenure && replica.server == redis.server)
 
 /* A stop of replication matters from the first write on that it loses. */
 inline unless_nothing_was_written() {
@@ -275,51 +355,69 @@ inline unless_nothing_was_written() {
 }
 
 #define arrives(i)       (task[i].deadline > 0 && may_execute(i, task[i].call))
-#define arrives_late(i)  (task[i].late != NONE && may_execute(i, task[i].late))
+#define arrives_late(i, j) (task[i].late[j].kind != NONE && may_execute(i, task[i].late[j].kind))
 #define may_stop_replication (may_fail(FAILOVERS) && !lagging)
 
 proctype network(byte i) provided (!calm) {
   do
   :: d_step { arrives(i) -> on_its_way(i) }
-  :: d_step { arrives_late(i) -> late_on_its_way(i) }
+  :: d_step { arrives_late(i, 0) -> late_on_its_way(i, 0) }
   :: d_step { may_stop_replication && arrives(i) ->
        stop_replication(); on_its_way(i); unless_nothing_was_written() }
-  :: d_step { may_stop_replication && arrives_late(i) ->
-       stop_replication(); late_on_its_way(i); unless_nothing_was_written() }
+  :: d_step { may_stop_replication && arrives_late(i, 0) ->
+       stop_replication(); late_on_its_way(i, 0); unless_nothing_was_written() }
+#if LATE == 2
+  :: d_step { arrives_late(i, 1) -> late_on_its_way(i, 1) }
+  :: d_step { may_stop_replication && arrives_late(i, 1) ->
+       stop_replication(); late_on_its_way(i, 1); unless_nothing_was_written() }
+#endif
   od
 }
 
-/* The request that is under way may come through yet though nobody waits for it. Of two such requests one is kept. */
+/* The request that is under way may come through yet though nobody waits for it. Of more than LATE one is forgotten. */
+#if LATE == 2
+#define slot(i)  (task[i].late[0].kind == NONE -> 0 : 1)
+#define crowded(i) (task[i].late[0].kind != NONE && task[i].late[1].kind != NONE)
+#define late_acquire(i) (task[i].late[0].kind == acquire || task[i].late[1].kind == acquire)
+#else
+#define slot(i) 0
+#define crowded(i) (task[i].late[0].kind != NONE)
+#define late_acquire(i) (task[i].late[0].kind == acquire)
+#endif
+
 inline becomes_late(i) {
-  task[i].late = task[i].call; task[i].late_token = task[i].call_token; task[i].late_deadline = task[i].deadline
+  n = slot(i);
+  task[i].late[n].kind = task[i].call; task[i].late[n].token = task[i].call_token;
+  task[i].late[n].tenure = task[i].call_tenure; task[i].late[n].deadline = task[i].deadline;
+  n = 0
 }
 
 /* ---- the sidecar: lease.py -------------------------------------------------------------------------------------- */
 
 inline forget_call(i) {
-  task[i].call = NONE; task[i].call_token = 0; task[i].age = 0; task[i].in_doubt = 0;
-  task[i].reply = NONE; task[i].reply_token = 0; task[i].deadline = 0
+  task[i].call = NONE; task[i].call_token = 0; task[i].call_tenure = 0; task[i].age = 0;
+  task[i].reply = NONE; task[i].reply_token = 0; task[i].reply_tenure = 0; task[i].deadline = 0;
+  tidy(i)
 }
+
 
 /* [Time 2] each attempt has an anchor of its own; [Time 4] and a deadline in the server's time */
-inline send(i, kind, its_token) {
-  task[i].call = kind; task[i].call_token = its_token; task[i].deadline = CALL; task[i].age = 0;
-  printf("%d: the sidecar sends %e (term %d)\n", i, kind, its_token)
+inline send(i, what, its_token, its_tenure) {
+  task[i].call = what; task[i].call_token = its_token; task[i].call_tenure = its_tenure; task[i].deadline = CALL;
+  printf("%d: the sidecar sends %e (term %d)\n", i, what, its_token);
+  tidy(i)
 }
 
-#define until_limit(i) (task[i].age < CALL -> CALL - task[i].age : 0)
-
 inline give_up(i) {
-  if
-  :: task[i].call == release -> task[i].doubt = max(task[i].doubt, until_limit(i))
-  :: else
-  fi;
   printf("%d: the sidecar gives its %e up\n", i, task[i].call);
   forget_call(i)
 }
 
 inline leave(i) {
-  task[i].leaving = task[i].token; task[i].lead = 0; task[i].token = 0
+  task[i].leaving = task[i].token; task[i].leaving_tenure = task[i].tenure;
+  task[i].lead = 0; task[i].token = 0; task[i].tenure = 0;
+  next_tenure(i);
+  tidy(i)
 }
 
 #ifdef LEAD_FROM_REPLY
@@ -328,14 +426,7 @@ inline leave(i) {
 #define believed(i) (LEAD - task[i].age)   /* [Time 2] */
 #endif
 
-#ifdef ADOPT_AT_ONCE
-#define doubtful(i) (false)
-#else
-#define doubtful(i) (task[i].reply == adopted && task[i].in_doubt) /* it may be this very term's release that is late */
-#endif
-
 #define won(i) (task[i].reply == acquired || task[i].reply == adopted)
-#define can_lead(i) (won(i) && !doubtful(i) && believed(i) > 0)
 
 #ifdef RELEASE_BEFORE_STOP
 #define may_leave(i) (true)
@@ -362,27 +453,28 @@ inline leave(i) {
 proctype sidecar(byte i) provided (!calm) {
   do
   :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE ->
-       send(i, acquire, 0); task[i].in_doubt = (task[i].doubt > 0) }
-  :: d_step { idle(i) && task[i].lead > 0 -> send(i, renew, task[i].token);
+#ifdef TENURE_PER_GIVE_UP
+       send(i, acquire, 0, task[i].next) }
+#else
+       name_tenure(i, task[i].call_tenure); send(i, acquire, 0, task[i].call_tenure) }
+#endif
+  :: d_step { idle(i) && task[i].lead > 0 -> send(i, renew, task[i].token, task[i].tenure);
        task[i].deadline = min(CALL, task[i].lead) }
   :: d_step { idle(i) && task[i].leaving != NONE && may_leave(i) ->
        assert_4(task[i].belief == 0 && task[i].answer == 0);
-       send(i, release, task[i].leaving) }
+       send(i, release, task[i].leaving, task[i].leaving_tenure) }
   /* is the key ours yet? one that would find nothing is left out */
-  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && (redis.holder == i || task[i].late == acquire) ->
-       send(i, look, 0) }
+  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && (redis.holder == i || late_acquire(i)) ->
+       send(i, look, 0, 0) }
 
   /* what comes of a call */
-  :: d_step { task[i].gone == 0 && can_lead(i) ->
-       task[i].lead = believed(i); task[i].token = task[i].reply_token;
+  :: d_step { task[i].gone == 0 && won(i) && believed(i) > 0 ->
+       task[i].lead = believed(i); task[i].token = task[i].reply_token; task[i].tenure = task[i].call_tenure;
        printf("%d: the sidecar hears %e and leads term %d for %d\n", i, task[i].reply, task[i].token, task[i].lead);
        forget_call(i) }
-  :: d_step { task[i].gone == 0 && won(i) && !doubtful(i) -> /* nobody asks any more, or it is too late to lead */
-       task[i].leaving = task[i].reply_token;
+  :: d_step { task[i].gone == 0 && won(i) -> /* nobody asks any more, or it is too late to lead */
+       task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].call_tenure; next_tenure(i);
        printf("%d: the sidecar hears %e, and gives term %d back\n", i, task[i].reply, task[i].leaving);
-       forget_call(i) }
-  :: d_step { task[i].gone == 0 && won(i) && doubtful(i) ->
-       printf("%d: the sidecar hears %e, which it may not believe\n", i, task[i].reply);
        forget_call(i) }
   :: d_step { task[i].gone == 0 && task[i].reply == renewed ->
        if
@@ -393,15 +485,16 @@ proctype sidecar(byte i) provided (!calm) {
        forget_call(i) }
   :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed ->
        if
-       :: task[i].call == renew && task[i].token == task[i].call_token -> task[i].lead = 0; task[i].token = 0
-       :: task[i].call == release -> task[i].leaving = NONE
-       :: task[i].call == look && task[i].reply == superseded -> task[i].leaving = task[i].reply_token
+       :: task[i].call == renew && task[i].token == task[i].call_token -> task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
+       :: task[i].reply == superseded -> /* to a look or a release: another acquire of ours has been carried out */
+            task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].reply_tenure; next_tenure(i)
+       :: task[i].call == release && task[i].reply != superseded -> task[i].leaving = NONE; task[i].leaving_tenure = 0
        :: else
        fi;
        printf("%d: the sidecar hears %e\n", i, task[i].reply);
        forget_call(i) }
   /* its limit has passed, or the connection broke: the reply is lost, or the request, or the request will be late */
-  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused && (task[i].deadline == 0 || task[i].late != NONE) ->
+  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused && (task[i].deadline == 0 || crowded(i)) ->
        give_up(i) }
   :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].deadline > 0 ->
        becomes_late(i); give_up(i) }
@@ -450,7 +543,7 @@ proctype client(byte i) provided (!calm) {
 
 inline server_time_passes(data) {
   if
-  :: data.left == 1 -> data.holder = NOBODY; data.left = 0
+  :: data.left == 1 -> data.holder = NOBODY; data.tenure = 0; data.left = 0
   :: data.left > 1 -> data.left--
   :: else
   fi;
@@ -472,23 +565,24 @@ inline requests_age(i) {
   :: has_deadline(task[i].call) -> less(task[i].deadline)
   :: else
   fi;
-  if
-  :: !has_deadline(task[i].late)
-  :: has_deadline(task[i].late) && task[i].late_deadline > 1 -> task[i].late_deadline--
-  :: has_deadline(task[i].late) && task[i].late_deadline <= 1 ->
-       task[i].late = NONE; task[i].late_token = 0; task[i].late_deadline = 0
-  fi
+  for (n : 0 .. LATE - 1) {
+    if
+    :: !has_deadline(task[i].late[n].kind)
+    :: has_deadline(task[i].late[n].kind) && task[i].late[n].deadline > 1 -> task[i].late[n].deadline--
+    :: has_deadline(task[i].late[n].kind) && task[i].late[n].deadline <= 1 -> forget_late(i, n)
+    fi
+  };
+  n = 0;
+  tidy(i)
 }
-
-byte k;
 
 #ifdef LIVENESS
 #ifndef CALM
-#define CALM (TTL + 2)
+#define CALM (TTL + MARGIN + 2)
 #endif
 
-inline told_by(i, what) {
-  execute(i, what, task[i].token);
+inline told_by(i, what, its_token, its_tenure) {
+  execute(i, what, its_token, its_tenure);
   printf("%d: Redis carries out %e: %e\n", i, what, outcome)
 }
 
@@ -501,13 +595,14 @@ inline turn(i) {
   if
   :: task[i].gone > 0
   :: task[i].gone == 0 && task[i].leaving != NONE && may_leave(i) ->
-       task[i].token = task[i].leaving; told_by(i, release); task[i].token = 0; task[i].leaving = NONE
+       told_by(i, release, task[i].leaving, task[i].leaving_tenure); task[i].leaving = NONE; task[i].leaving_tenure = 0
   :: task[i].gone == 0 && task[i].leaving != NONE && !may_leave(i)
   :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead > 0 ->
-       told_by(i, renew); task[i].lead = (outcome == renewed -> LEAD : 0)
+       told_by(i, renew, task[i].token, task[i].tenure); task[i].lead = (outcome == renewed -> LEAD : 0)
   :: task[i].gone == 0 && task[i].leaving == NONE && task[i].lead == 0 ->
-       told_by(i, acquire);
-       task[i].lead = (outcome == acquired || (outcome == adopted && task[i].doubt == 0) -> LEAD : 0);
+       name_tenure(i, task[i].tenure);
+       told_by(i, acquire, 0, task[i].tenure);
+       task[i].lead = (outcome == acquired || outcome == adopted -> LEAD : 0);
        task[i].token = (task[i].lead > 0 -> told : 0)
   fi;
   outcome = 0; told = 0
@@ -528,9 +623,9 @@ inline tick() {
 #ifndef STORED_FLAG
     less(task[k].lead);
 #endif
-    task[k].token = (task[k].lead > 0 -> task[k].token : 0); /* [Promise 5] no late answer revives it */
+    task[k].token = (task[k].lead > 0 -> task[k].token : 0);
+    task[k].tenure = (task[k].lead > 0 -> task[k].tenure : 0); /* [Promise 5] no late answer revives it */
     less(task[k].granted);
-    less(task[k].doubt);
 #ifndef GRANT_FROM_ANSWER
     less(task[k].answer);       /* [Time 5] the client counts from when it asked */
 #endif
@@ -572,8 +667,9 @@ inline sidecar_ends(i) {
   :: task[i].deadline > 0 -> becomes_late(i)
   :: else
   fi;
-  task[i].lead = 0; task[i].token = 0; task[i].leaving = NONE; task[i].granted = 0; task[i].doubt = 0;
-  forget_call(i);
+  task[i].lead = 0; task[i].token = 0; task[i].tenure = 0; task[i].leaving = NONE; task[i].leaving_tenure = 0;
+  task[i].granted = 0;
+  forget_call(i); next_tenure(i);
   faults++
 }
 
@@ -582,14 +678,13 @@ proctype accident(byte i) provided (!calm) {
   do
   :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* under the same id, and at once: later is safer */
        sidecar_ends(i);
-       task[i].doubt = CALL;
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
        task[i].granted = GRANT;      /* [Promise 4] a grant of the sidecar before may still run */
 #endif
        printf("%d: the sidecar is KILLED, and started anew\n", i) }
   :: d_step { may_fail(DEATHS) && newest > 0 && task[i].gone == 0 ->
        sidecar_ends(i);
-       task[i].gone = TTL + CALL + 1;
+       task[i].gone = TTL + CALL + 1 + (stepped -> MARGIN : 0);
        printf("%d: the sidecar is KILLED for good\n", i) }
   od
 }
@@ -600,9 +695,11 @@ inline requests_are_lost() {
   skip                               /* a proxy sends them to the new one */
 #else
   for (k : 1 .. N) {
-    task[k].deadline = 0; task[k].late = NONE; task[k].late_token = 0; task[k].late_deadline = 0
+    task[k].deadline = 0;
+    for (n : 0 .. LATE - 1) { forget_late(k, n) };
+    tidy(k)
   };
-  k = 0
+  k = 0; n = 0
 #endif
 }
 
@@ -642,7 +739,6 @@ proctype accident_of_redis() provided (!calm) {
        for (k : 1 .. N) { requests_age(k) };
        k = 0;
        printf("the server's clock steps FORWARD\n") }
-#ifdef STEP_BACK
   :: d_step { may_fail(STEPS) && !stepped ->
        faults++; stepped = 1;
        redis.left = (redis.left > 0 -> redis.left + MARGIN : 0);
@@ -650,11 +746,13 @@ proctype accident_of_redis() provided (!calm) {
        young = (young > 0 -> young + MARGIN : 0);
        for (k : 1 .. N) {
          task[k].deadline = (task[k].deadline > 0 -> task[k].deadline + MARGIN : 0);
-         task[k].late_deadline = (task[k].late_deadline > 0 -> task[k].late_deadline + MARGIN : 0)
+         task[k].gone = (task[k].gone > 1 -> task[k].gone + MARGIN : task[k].gone);
+         for (n : 0 .. LATE - 1) {
+           task[k].late[n].deadline = (task[k].late[n].deadline > 0 -> task[k].late[n].deadline + MARGIN : 0)
+         }
        };
-       k = 0;
+       k = 0; n = 0;
        printf("the server's clock steps BACK\n") }
-#endif
   od
 }
 
