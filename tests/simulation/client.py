@@ -90,6 +90,7 @@ class Client:
     def start(self) -> None:
         """The process starts and campaigns."""
         if self.running:
+            self.leaves = False
             return
         self.life += 1
         self.running, self.frozen, self.leaves = True, False, False

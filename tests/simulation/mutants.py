@@ -65,6 +65,7 @@ MUTANTS: list[Mutant] = []
 
 _LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
 _LEASE_RESIGNED, _LEASE_LEAVE_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._leave_at, Lease._acquire_replied
+_LEASE_DRAIN = Lease.drain
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
@@ -199,9 +200,10 @@ def _(lease: Lease, term: Term) -> float:
     return inf if lease._drain_until is None else _LEASE_LEAVE_AT(lease, term)
 
 
-@mutant("a draining sidecar does not wait for its client", Lease, "_leave_at", mix="processes")
-def _(lease: Lease, term: Term) -> float:
-    return -inf if lease._drain_until is not None else _LEASE_LEAVE_AT(lease, term)
+@mutant("a draining sidecar does not wait for its client", Lease, "drain", mix="processes")
+def _(lease: Lease, now: float) -> None:
+    _LEASE_DRAIN(lease, now)
+    lease._granted_until = -inf
 
 
 @mutant("a restarted sidecar forgets what its predecessor granted", Lease, "__init__", mix="processes")

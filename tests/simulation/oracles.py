@@ -164,7 +164,8 @@ class Oracle:
     def silent(self, client: "Client") -> None:
         """A leader's client is killed; its sidecar lives on."""
         sidecar = client.sidecar
-        if client.believes and sidecar.alive and not sidecar.frozen and client.until() > self.world.now:
+        leads = sidecar.alive and not sidecar.frozen and sidecar.lease.leads(sidecar.now())
+        if client.believes and leads and client.until() > self.world.now:
             grant = self.world.scenario.timings.grant_ttl / sidecar.rate
             self._vacate("silence", self.world.now, self.world.now + grant, sidecar)
         else:
