@@ -6,25 +6,28 @@ its first chunk, so that a run that is taken over goes on with the same prices.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from datetime import date, datetime
 from uuid import UUID
 
 from service.market import Calendar, Session
+from service.position_reader import Progress
+from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.records import Cursor, JobName, Origin
 from service.store import Store
 from service.term import Term
 from service.timetable import due_at, last_sessions, utc_now
-from service.valuation import Mark, usable, value_of
-
-logger = logging.getLogger(__name__)
+from service.valuation import Mark, Marks, report_too_wide, usable, value_block
 
 KIND = "daily_eod"
 
 PRICE_LIMIT = 60.0
 """Seconds that the price source may take for a session's closes."""
+
+
+def _quietly(_done: int, _total: int) -> None:
+    """Progress that nobody asked about."""
 
 
 class Jobs:
@@ -42,7 +45,7 @@ class Jobs:
         calendar: Calendar,
         *,
         look_back: int = 7,
-        chunk: int = 1000,
+        chunk: int = 20_000,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._store = store
@@ -52,8 +55,10 @@ class Jobs:
         self._chunk = chunk
         self._now = now
 
-    async def run(self, job: JobName, session: Session, term: Term) -> int | None:
+    async def run(self, job: JobName, session: Session, term: Term, progress: Progress = _quietly) -> int | None:
         """Run a job for a session, from where the run stands; returns the rows written, or None if it was done.
+
+        `progress` is told of the portfolios done of one session, after each chunk.
 
         Raises:
             PricesUnavailable: the source has no closes to give now; the run stands where it was.
@@ -65,14 +70,15 @@ class Jobs:
             run = await writes.claim(job, session.date)
         if run is None:
             return None
-        work = _Work(self._store, term, job, session.date, self._origin(job, session), self._chunk)
+        work = _Work(self._store, term, job, session.date, self._origin(job, session), progress)
         rows = 0
         for day in self._days(job, session):
             if run.cursor is None or run.cursor.session_date < day.date:
-                await self._gather_closes(work, day)
-                rows += await work.fill(day.date, after=None)
+                book = await self._book(work, day, after=None)
+                await self._gather_closes(work, day, book.held())
+                rows += await work.fill(day.date, book)
             elif run.cursor.session_date == day.date:
-                rows += await work.fill(day.date, after=run.cursor.portfolio_id)
+                rows += await work.fill(day.date, await self._book(work, day, after=run.cursor.portfolio_id))
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
             await writes.end(job, session.date)
@@ -93,9 +99,19 @@ class Jobs:
         captured = job == "eod" and self._now() < due_at("snapshot", session)
         return "captured" if captured else "reconstructed"
 
-    async def _gather_closes(self, work: "_Work", day: Session) -> None:
+    async def _book(self, work: "_Work", day: Session, after: UUID | None) -> Book:
+        """What there is to value for a session, one block for each chunk."""
+        work.term.check()
+        return await self._store.opened_positions(
+            day.date,
+            after,
+            without_row=None if work.settle else KIND,
+            portfolios_a_block=self._chunk,
+            progress=work.reading,
+        )
+
+    async def _gather_closes(self, work: "_Work", day: Session, symbols: list[str]) -> None:
         """Commit the closes that the day's rows are made from. The snapshot asks anew for those that are there."""
-        symbols = await self._store.symbols_to_value(day.date, kind=KIND, missing=not work.settle)
         if not work.settle:
             known = await self._store.closes(day.date, symbols)
             symbols = [symbol for symbol in symbols if symbol not in known or known[symbol].session_date != day.date]
@@ -116,42 +132,48 @@ class Jobs:
 class _Work:
     """The steps of one run under one term."""
 
-    def __init__(self, store: Store, term: Term, job: JobName, session_date: date, origin: Origin, chunk: int) -> None:
+    def __init__(
+        self, store: Store, term: Term, job: JobName, session_date: date, origin: Origin, progress: Progress
+    ) -> None:
         self._store = store
-        self._term = term
+        self.term = term
         self._job = job
         self._session_date = session_date
         self._origin = origin
-        self._chunk = chunk
+        self._progress = progress
         self.settle = job == "snapshot"
+
+    def reading(self, _done: int, _total: int) -> None:
+        """Between two blocks of positions."""
+        self.term.check()
 
     async def keep_closes(self, day: Session, closes: list[Price]) -> None:
         """Commit a session's closes, and that its portfolios come next."""
-        self._term.check()
-        async with self._store.fenced(self._term.name, self._term.token, self._term.holder) as writes:
+        self.term.check()
+        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
             await writes.closes(day.date, day.open, day.close, closes)
             await writes.advance(self._job, self._session_date, Cursor(day.date, None))
 
-    async def fill(self, day: date, after: UUID | None) -> int:
-        """Write the rows of that date for the portfolios after that one, chunk by chunk; returns how many."""
-        rows = 0
-        while True:
-            self._term.check()
-            holdings = await self._store.holdings_chunk(
-                day, after, kind=KIND, missing=not self.settle, limit=self._chunk
-            )
-            if not holdings:
-                return rows
-            symbols = {symbol for held in holdings.values() for symbol, _ in held}
-            closes = await self._store.closes(day, symbols)
-            marks = {
-                symbol: Mark(close.close, close.at, stale=close.session_date != day, open=close.close)
-                for symbol, close in closes.items()
-            }
-            values = {portfolio_id: value_of(held, marks) for portfolio_id, held in holdings.items()}
-            after = list(holdings)[-1]
-            self._term.check()
-            async with self._store.fenced(self._term.name, self._term.token, self._term.holder) as writes:
-                written = await writes.history(KIND, day, values, origin=self._origin, settle=self.settle)
-                await writes.advance(self._job, self._session_date, Cursor(day, after), written)
+    async def fill(self, day: date, book: Book) -> int:
+        """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many."""
+        self.term.check()
+        closes = await self._store.closes(day, list(book.symbols))
+        marks = {
+            symbol: Mark(close.close, close.at, stale=close.session_date != day, open=close.close)
+            for symbol, close in closes.items()
+        }
+        by_number = Marks.of(book.symbols, marks)
+        rows, done, total = 0, 0, len(book)
+        for block in book.blocks:
+            values = await asyncio.to_thread(value_block, block, by_number)
+            report_too_wide(values)
+            self.term.check()
+            async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+                await writes.stage(values)
+                written = await writes.history(KIND, day, origin=self._origin, settle=self.settle)
+                cursor = Cursor(day, uuids(block.ids[-1:])[0])
+                await writes.advance(self._job, self._session_date, cursor, written)
             rows += written
+            done += len(block)
+            self._progress(done, total)
+        return rows

@@ -39,7 +39,7 @@ class Scheduler:
         measures: Measures,
         *,
         look_back: int = 7,
-        chunk: int = 1000,
+        chunk: int = 20_000,
         retry_after: float = 60.0,
         protection: Protection | None = None,
         now: Callable[[], datetime] = utc_now,

@@ -13,6 +13,8 @@ import asyncpg
 
 from service.database import Connection, StaleTerm, store_errors
 from service.notices import Notice, listen
+from service.position_reader import PositionReader, Progress
+from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.records import (
     Close,
     Fence,
@@ -26,8 +28,11 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
-from service.valuation import Holdings
 from service.writes import FencedWrites
+
+
+def _quietly(_done: int, _total: int) -> None:
+    """Progress that nobody asked about."""
 
 
 class Store:
@@ -41,12 +46,12 @@ class Store:
 
     @classmethod
     async def connect(
-        cls, dsn: str, *, connections: int = 5, idle_limit: float = 5.0, call_limit: float = 60.0
+        cls, dsn: str, *, connections: int = 5, idle_limit: float = 5.0, call_limit: float = 30.0
     ) -> Self:
         """Connect to Postgres, directly or through a session pooler.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds.
+        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
         """
         with store_errors():
             pool = await asyncpg.create_pool(
@@ -142,23 +147,33 @@ class Store:
 
     # What the work reads.
 
-    async def holdings(self, day: date) -> dict[UUID, Holdings]:
-        """Every portfolio, in key order, with what it holds on that date."""
-        return _holdings(await self._fetch(statement("holdings"), day))
+    async def load_positions(self, day: date, progress: Progress = _quietly) -> Book:
+        """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
+        async with self._positions() as reader:
+            return await reader.load(day, progress)
 
-    async def holdings_chunk(
-        self, day: date, after: UUID | None, *, kind: str, missing: bool, limit: int
-    ) -> dict[UUID, Holdings]:
-        """The next portfolios after that one, in key order, that had opened a position by that date.
+    async def update_positions(self, book: Book, day: date, progress: Progress = _quietly) -> Book:
+        """The book of that date, with all that was committed until now: changed where it must be, or loaded anew."""
+        async with self._positions() as reader:
+            return await reader.update(book, day, progress)
 
-        With `missing`, only those that have no history row of that date and kind.
+    async def opened_positions(
+        self,
+        day: date,
+        after: UUID | None = None,
+        *,
+        without_row: str | None = None,
+        portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
+        progress: Progress = _quietly,
+    ) -> Book:
+        """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
+
+        With `without_row`, only those that have no history row of that date and kind.
         """
-        return _holdings(await self._fetch(statement("holdings_chunk"), day, after, kind, missing, limit))
-
-    async def symbols_to_value(self, day: date, *, kind: str, missing: bool) -> list[str]:
-        """What the portfolios held on that date; with `missing`, those that have no history row of it."""
-        rows = await self._fetch(statement("symbols_to_value"), day, kind, missing)
-        return [row["symbol"] for row in rows]
+        async with self._positions() as reader:
+            return await reader.load_opened(
+                day, after, without_row=without_row, portfolios_a_block=portfolios_a_block, progress=progress
+            )
 
     async def quotes(self) -> dict[str, Quote]:
         """The latest prices that any leader has kept."""
@@ -199,10 +214,15 @@ class Store:
             async with self._pool.acquire(timeout=10) as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def _positions(self) -> AsyncIterator[PositionReader]:
+        async with (
+            self._connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield PositionReader(connection)
+
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             return await connection.fetch(query, *parameters)
 
-
-def _holdings(rows: Iterable[asyncpg.Record]) -> dict[UUID, Holdings]:
-    return {row["id"]: tuple(zip(row["symbols"], row["quantities"], strict=True)) for row in rows}

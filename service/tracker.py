@@ -4,19 +4,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Never
 from uuid import UUID
 
 from service.database import StoreError
 from service.market import Calendar, Session
 from service.measures import Measures
+from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.records import Quote
 from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
-from service.valuation import Holdings, Mark, quoted, usable, value_of
+from service.valuation import Mark, Marks, Values, quoted, report_too_wide, usable, value_all
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +30,26 @@ LONGEST_SLEEP = 60.0
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
 
+SAY_EVERY = 5.0
+"""Seconds between two lines of log on how far the loading has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How many portfolios' positions are loaded, and of how many."""
+
+    done: int
+    total: int
+
 
 class Tracker:
     """Values every portfolio each `interval` seconds of a session, in one fenced transaction a tick.
 
     Ticks fall on multiples of the interval since the epoch, so that two leaders in a row keep one grid; the first tick
     of a term comes at once. A tick that is late because the one before took long is left out.
+
+    Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
+    The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn.
 
     A price that the source does not give is carried forward and marked stale; so is one older than `stale_after`.
     """
@@ -48,6 +64,7 @@ class Tracker:
         interval: float = 30.0,
         stale_after: timedelta = timedelta(minutes=15),
         keep_days: int = 30,
+        points_a_tick: int = 100_000,
         now: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -59,10 +76,13 @@ class Tracker:
         self._price_limit = min(interval, PRICE_LIMIT)
         self._stale_after = stale_after
         self._keep_days = timedelta(days=keep_days)
+        self._points_a_tick = points_a_tick
         self._now = now
         self._sleep = sleep
         self.last_run: datetime | None = None
         """When the last tick of this process was committed."""
+        self.loading: Loading | None = None
+        """While positions are being loaded, how far that has come."""
 
     @property
     def next_run(self) -> datetime:
@@ -77,32 +97,57 @@ class Tracker:
             TermOver: the term said so.
         """
         await take_up(self._store, term, self._sleep)
+        book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
         tidied: Session | None = None
         while True:
             term.check()
             now = self._now()
             session = self._calendar.current(now)
-            if session is not None:
-                try:
+            try:
+                if book is None or session is not None:
+                    day = (session or self._calendar.next_open(now)).date
+                    book = await self._positions(term, book, day)
+                if session is not None:
                     if quotes is None:
                         quotes = await self._store.quotes()
-                    quotes = await self._tick(term, session, self._slot(now), quotes)
+                    quotes = await self._tick(term, session, self._slot(now), book, quotes)
                     if tidied != session:
                         tidied = session
                         await self._drop_old_days(term, session)
-                except StoreError as error:
-                    self._measures.ticks.labels("failed").inc()
-                    logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
+            except StoreError as error:
+                self._measures.ticks.labels("failed").inc()
+                logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
             await self._sleep_until_next_tick()
 
+    async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
+        """The positions of that date as they are now. All are read at the start of a term, then what has changed."""
+        started = said = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said
+            term.check()
+            self.loading = Loading(done, total)
+            if time.perf_counter() - said > SAY_EVERY:
+                said = time.perf_counter()
+                logger.info("loading positions: %d of %d portfolios", done, total, extra={"lease": term.name})
+
+        try:
+            if book is not None:
+                return await self._store.update_positions(book, day, progress)
+            book = await self._store.load_positions(day, progress)
+        finally:
+            self.loading = None
+        seconds = time.perf_counter() - started
+        logger.info("positions of %d portfolios loaded in %.1f s", len(book), seconds, extra={"lease": term.name})
+        return book
+
     async def _tick(
-        self, term: Term, session: Session, slot: datetime, before: Mapping[str, Quote]
+        self, term: Term, session: Session, slot: datetime, book: Book, before: Mapping[str, Quote]
     ) -> Mapping[str, Quote]:
         """Value every portfolio; returns the quotes for the next tick to carry forward."""
         started = time.perf_counter()
-        holdings = await self._store.holdings(session.date)
-        symbols = {symbol for held in holdings.values() for symbol, _ in held}
+        symbols = book.held()
         term.check()
         fresh = await self._latest(symbols)
         term.check()
@@ -118,15 +163,30 @@ class Tracker:
             )
             for symbol, quote in quotes.items()
         }
-        values = {portfolio_id: value_of(held, marks) for portfolio_id, held in holdings.items()}
+        values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
+        report_too_wide(values)
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            await writes.stage(values)
             await writes.quotes(changed.values())
-            await writes.intraday(session.date, slot, values)
-            await writes.live(session.date, as_of, values)
+            if len(values):
+                await writes.intraday(session.date, slot, *self._turn(slot, values))
+            await writes.live(session.date, as_of)
+            await writes.forget_changes(book.seen)
         self.last_run = as_of
-        self._report(holdings, symbols, quotes.keys(), changed.keys(), time.perf_counter() - started)
+        self._report(len(book), symbols, quotes.keys(), changed.keys(), time.perf_counter() - started)
         return quotes
+
+    def _turn(self, slot: datetime, values: Values) -> tuple[UUID, UUID]:
+        """The first and last of the portfolios whose course gets a point at that slot: all, unless they are many.
+
+        They take turns, neighbours together: a million points every 30 seconds is more than any database keeps.
+        """
+        turns = -(-len(values) // self._points_a_tick)
+        turn = (slot - EPOCH) // self._interval % turns
+        first, behind = (len(values) * place // turns for place in (turn, turn + 1))
+        first_id, last_id = uuids(values.ids[[first, behind - 1]])
+        return first_id, last_id
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:
         """The prices that the source gives now; none if it fails."""
@@ -173,7 +233,7 @@ class Tracker:
 
     def _report(
         self,
-        holdings: Mapping[UUID, Holdings],
+        tracked: int,
         held: Collection[str],
         known: Collection[str],
         fresh: Collection[str],
@@ -182,7 +242,7 @@ class Tracker:
         priced = sum(symbol in known for symbol in held)
         self._measures.ticks.labels("written").inc()
         self._measures.tick_seconds.observe(seconds)
-        self._measures.tracked.set(len(holdings))
+        self._measures.tracked.set(tracked)
         self._measures.carried.set(priced - len(fresh))
         self._measures.unpriced.set(len(held) - priced)
-        logger.debug("tick: %d portfolios, %d prices, %.3f s", len(holdings), len(fresh), seconds)
+        logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)

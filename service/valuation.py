@@ -1,25 +1,48 @@
-"""Values from positions and prices. Decimal throughout; nothing here does I/O or looks at a clock."""
+"""Values from positions and prices: exact, over arrays. No clock is looked at, nothing is read.
 
-from collections.abc import Iterable, Mapping
+Quantities are integers of 1e-8 shares and prices of 1e-6 dollars, so a portfolio's value is an integer of 1e-14 dollars
+that can need over a hundred bits. It is computed twice: in 64-bit integers, which is right but for a multiple of 2^64,
+and in floating point, which says which multiple. Together they are exact; see `_sums`.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Self
 
+import numpy as np
+
+from service.positions import Block, Flags, Ids, Numbers, uuids
 from service.prices import Price
 from service.records import Quote
 
-Holdings = tuple[tuple[str, Decimal], ...]
-"""What a portfolio holds: (symbol, quantity), each symbol once."""
+logger = logging.getLogger(__name__)
 
-EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-"""Wide enough for any quantity times any price that the database can hold."""
-
-CENT_FRACTION = Decimal("0.0001")
-"""Values and fractions are given to this many places."""
+QUANTITY_PLACES = 8
+MOST_QUANTITY = Decimal(10) ** 10
+"""The first quantity, in shares, that is refused: 64 bits hold no more of 1e-8."""
 
 PRICE_PLACES = Decimal("0.000001")
-HIGHEST_PRICE = Decimal(10) ** 14
-"""The first price that does not fit `price_live` and `price_eod`."""
+HIGHEST_PRICE = Decimal(10) ** 9
+"""The first price, in dollars, that is taken for none."""
+
+VALUE_UNITS = 10_000
+"""Values and fractions are given in ten-thousandths."""
+
+ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN)
+UNIT = 10**10
+"""Of 1e-14 dollars, how many make a ten-thousandth of one."""
+WIDEST = 2.0**96
+"""Of 1e-14 dollars, the most that a portfolio's positions may come to, regardless of sign: 792 trillion dollars."""
+MOST_POSITIONS = 2**19
+"""Of one portfolio, so that what floating point rounds away stays below 2^62."""
+
+NEVER = np.iinfo(np.int64).max
+"""For an instant: Postgres's infinity."""
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +56,116 @@ class Mark:
     """The symbol's first price of the session."""
 
 
-@dataclass(frozen=True, slots=True)
-class Valuation:
-    """What a portfolio is worth, in dollars, as far as its positions have a price."""
+@dataclass(frozen=True)
+class Marks:
+    """The marks of all symbols, by number; a symbol without one has the price 0."""
 
-    value: Decimal | None
-    """None: not one of its positions has a price. An empty portfolio is worth 0."""
-    day_open: Decimal | None
-    """The same positions at the session's first prices."""
-    priced_fraction: Decimal
-    """Of the positions, those in `value`, from 0 to 1; 1 for an empty portfolio."""
-    stale: bool
-    oldest_price_at: datetime | None
+    prices: Numbers
+    """In millionths of a dollar."""
+    opens: Numbers
+    at: Numbers
+    """In microseconds since 2000, as Postgres counts."""
+    stale: Flags
+
+    @classmethod
+    def of(cls, symbols: Iterable[str], marks: Mapping[str, Mark]) -> Self:
+        """The marks of those symbols, in that order."""
+        found = [marks.get(symbol) for symbol in symbols]
+        return cls(
+            np.array([0 if mark is None else _millionths(mark.price) for mark in found], np.int64),
+            np.array([0 if mark is None else _millionths(mark.open) for mark in found], np.int64),
+            np.array([NEVER if mark is None else (mark.at - EPOCH) // MICROSECOND for mark in found], np.int64),
+            np.array([mark is not None and mark.stale for mark in found], np.bool_),
+        )
 
 
-def value_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Valuation:
-    """Value one portfolio. A position without a mark lowers `priced_fraction`; it is not worth nothing."""
-    if not holdings:
-        return Valuation(Decimal(0), Decimal(0), Decimal(1), stale=False, oldest_price_at=None)
-    priced = [(quantity, marks[symbol]) for symbol, quantity in holdings if symbol in marks]
-    if not priced:
-        return Valuation(None, None, Decimal(0), stale=False, oldest_price_at=None)
-    value = day_open = Decimal(0)
-    for quantity, mark in priced:
-        value = EXACT.fma(quantity, mark.price, value)
-        day_open = EXACT.fma(quantity, mark.open, day_open)
-    return Valuation(
-        value.quantize(CENT_FRACTION, context=EXACT),
-        day_open.quantize(CENT_FRACTION, context=EXACT),
-        _fraction(len(priced), len(holdings)),
-        stale=any(mark.stale for _, mark in priced),
-        oldest_price_at=min(mark.at for _, mark in priced),
-    )
+@dataclass(frozen=True)
+class Values:
+    """What portfolios are worth, one element each, as far as their positions have a price."""
+
+    ids: Ids
+    value: Numbers
+    """In ten-thousandths of a dollar. An empty portfolio is worth 0."""
+    day_open: Numbers
+    """The same positions at the session's first prices, in ten-thousandths of a dollar."""
+    known: Flags
+    """Whether `value` and `day_open` are: not when not one position has a price, nor when they are `too_wide`."""
+    fraction: Numbers
+    """Of the positions, those in `value`, in ten-thousandths; an empty portfolio's is 1. Rounded, but 1 only if all
+    are, and 0 only if none is."""
+    stale: Flags
+    oldest: Numbers
+    """When the oldest price in `value` was made, in microseconds since 2000; `NEVER` if there is none."""
+    too_wide: Flags
+    """Whether the positions come to more than can be computed exactly."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Values"]) -> Self:
+        """All of them, at least one, in the order given."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+def value_all(blocks: Iterable[Block], marks: Marks) -> Values:
+    """Value every portfolio of the blocks; see `value_block`."""
+    return Values.joined([value_block(block, marks) for block in blocks] or [value_block(Block.empty(), marks)])
+
+
+def value_block(block: Block, marks: Marks) -> Values:
+    """Value each portfolio. A position without a mark lowers its `fraction`; it is not worth nothing."""
+    held = block.counts > 0
+    value, day_open, priced = (np.zeros(len(block), np.int64) for _ in range(3))
+    oldest = np.full(len(block), NEVER)
+    stale, too_wide = np.zeros(len(block), np.bool_), np.zeros(len(block), np.bool_)
+    if held.any():  # reduceat gives an empty portfolio its neighbour's position
+        starts, symbols = block.starts[:-1][held], block.symbols
+        has_price = marks.prices > 0
+        value[held], wide = _sums(block.quantities, marks.prices[symbols], starts)
+        day_open[held], wide_open = _sums(block.quantities, marks.opens[symbols], starts)
+        too_wide[held] = wide | wide_open | (block.counts[held] > MOST_POSITIONS)
+        oldest[held] = np.minimum.reduceat(marks.at[symbols], starts)
+        if marks.stale.any():
+            stale[held] = np.logical_or.reduceat((marks.stale & has_price)[symbols], starts)
+        priced[held] = block.counts[held]
+        if not has_price[block.held].all():
+            priced[held] = np.add.reduceat(has_price[symbols].astype(np.int64), starts)
+    known = ((priced > 0) | ~held) & ~too_wide
+    return Values(block.ids, value, day_open, known, _fractions(priced, block.counts), stale, oldest, too_wide)
+
+
+def _sums(quantities: Numbers, prices: Numbers, starts: Numbers) -> tuple[Numbers, Flags]:
+    """Each portfolio's sum of quantity times price in ten-thousandths of a dollar, half to even, and if it is too wide.
+
+    With `quotient` the floating-point value in ten-thousandths, rounded, the exact sum differs from `quotient * UNIT`
+    by less than 2^63: so that difference is known from its lowest 64 bits, which wrapping integers give exactly.
+    """
+    lowest = np.add.reduceat(quantities.view(np.uint64) * prices.view(np.uint64), starts)
+    products = quantities * prices.astype(np.float64)
+    about = np.add.reduceat(products, starts)
+    wide = np.add.reduceat(np.abs(products, out=products), starts) >= WIDEST
+    quotient = np.rint(np.where(wide, 0.0, about) / UNIT).astype(np.int64)
+    difference = (lowest - quotient.view(np.uint64) * np.uint64(UNIT)).view(np.int64)
+    more, rest = np.divmod(difference, UNIT)
+    whole = quotient + more
+    return whole + ((rest > UNIT // 2) | ((rest == UNIT // 2) & (whole % 2 == 1))), wide
+
+
+def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
+    """Parts of wholes in ten-thousandths, half to even; `VALUE_UNITS` where the whole is 0."""
+    divisors = np.maximum(wholes, 1)
+    fractions, rest = np.divmod(parts * VALUE_UNITS, divisors)
+    fractions += (rest * 2 > divisors) | ((rest * 2 == divisors) & (fractions % 2 == 1))
+    fractions = np.where(parts < wholes, np.minimum(fractions, VALUE_UNITS - 1), fractions)
+    fractions = np.where(parts > 0, np.maximum(fractions, 1), fractions)
+    return np.where(wholes == 0, VALUE_UNITS, fractions)
+
+
+def report_too_wide(values: Values) -> None:
+    """Say in the log which portfolios have no value because they come to more than can be computed exactly."""
+    for portfolio_id in uuids(values.ids[values.too_wide]):
+        logger.error("portfolio %s has no value: its positions come to over 792 trillion dollars", portfolio_id)
 
 
 def usable(prices: Iterable[Price]) -> dict[str, Price]:
@@ -72,8 +173,8 @@ def usable(prices: Iterable[Price]) -> dict[str, Price]:
     found: dict[str, Price] = {}
     for price in prices:
         if price.price.is_finite() and 0 < price.price < HIGHEST_PRICE:
-            rounded = price.price.quantize(PRICE_PLACES, context=EXACT)
-            if rounded > 0:
+            rounded = price.price.quantize(PRICE_PLACES, context=ROUNDING)
+            if 0 < rounded < HIGHEST_PRICE:
                 found[price.symbol] = Price(price.symbol, rounded, price.at)
     return found
 
@@ -85,9 +186,5 @@ def quoted(price: Price, session_date: date, before: Quote | None) -> Quote:
     return Quote(price.symbol, price.price, price.at, session_date, opened)
 
 
-def _fraction(part: int, whole: int) -> Decimal:
-    """Rounded, but below 1 unless it is 1, and above 0 unless it is 0: it is compared with both."""
-    exact = EXACT.divide(Decimal(part), Decimal(whole)).quantize(CENT_FRACTION, context=EXACT)
-    if part < whole:
-        exact = min(exact, 1 - CENT_FRACTION)
-    return max(exact, CENT_FRACTION) if part > 0 else exact
+def _millionths(dollars: Decimal) -> int:
+    return int(dollars.scaleb(6, context=ROUNDING))

@@ -1,14 +1,15 @@
 """What a leader may write: the statements of one transaction that has passed the fence."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+from service.copy_format import copy_of
 from service.database import Connection, StaleTerm
 from service.prices import Price
 from service.records import Cursor, JobName, JobRun, Origin, Quote, job_run
 from service.sql import statement
-from service.valuation import Valuation
+from service.valuation import Values
 
 LIVE_CHANNEL = "portfolio_live"
 
@@ -23,29 +24,36 @@ class FencedWrites:
         self._connection = connection
         self._token = token
         self._holder = holder
+        self._staged = 0
 
-    async def live(self, session_date: date, as_of: datetime, values: Mapping[UUID, Valuation]) -> None:
-        """Set the live values, and tell everybody who listens, once this is committed."""
-        await self._connection.execute(
-            statement("write_live"),
-            list(values),
-            session_date,
-            as_of,
-            [v.value for v in values.values()],
-            [v.day_open for v in values.values()],
-            [v.priced_fraction for v in values.values()],
-            [v.stale for v in values.values()],
-            [v.oldest_price_at for v in values.values()],
-            self._token,
+    async def stage(self, values: Values) -> None:
+        """Bring values, in key order, to the server for the statements that follow, in place of those staged before."""
+        await self._connection.execute(statement("stage_table"))
+        await self._connection.execute("truncate pg_temp.staged_value")
+        await self._connection.execute("set local work_mem = '128MB'")  # a join of a million rows in memory
+        await self._connection.copy_to_table(
+            "staged_value", schema_name="pg_temp", source=_parts(values), format="binary"
         )
+        self._staged = len(values)
+
+    async def live(self, session_date: date, as_of: datetime) -> None:
+        """Set the live values to those staged, and tell everybody who listens, once this is committed."""
+        known = session_date, as_of, self._token
+        if _count(await self._connection.execute(statement("update_live"), *known)) < self._staged:
+            await self._connection.execute(statement("insert_live"), *known)
         await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())
 
-    async def intraday(self, session_date: date, slot: datetime, values: Mapping[UUID, Valuation]) -> None:
-        """Add a point to the day's course of each portfolio; a second write of a slot replaces the first."""
+    async def intraday(self, session_date: date, slot: datetime, first: UUID, last: UUID) -> None:
+        """Add a point to the day's course of each portfolio staged, of those from `first` to `last`.
+
+        A second write of a slot replaces the first.
+        """
         await self._connection.execute("select make_intraday_partition($1)", session_date)
-        await self._connection.execute(
-            statement("write_intraday"), list(values), session_date, slot, *_columns(values), self._token
-        )
+        await self._connection.execute(statement("write_intraday"), session_date, slot, first, last, self._token)
+
+    async def forget_changes(self, seen: str) -> None:
+        """Drop the changes of positions that this snapshot saw."""
+        await self._connection.execute(statement("forget_changes"), seen)
 
     async def drop_intraday(self, before: date) -> int:
         """Drop the days before that date, unless a reader is in the way for long; returns how many."""
@@ -79,20 +87,16 @@ class FencedWrites:
         )
         await self._connection.execute(statement("close_at_last_quote"), session_date, opened, closed, self._token)
 
-    async def history(
-        self, kind: str, day: date, values: Mapping[UUID, Valuation], *, origin: Origin, settle: bool
-    ) -> int:
-        """Add a day's row to each portfolio that has none, marked `origin`; returns how many rows were written.
+    async def history(self, kind: str, day: date, *, origin: Origin, settle: bool) -> int:
+        """Add a day's row to each portfolio staged that has none, marked `origin`; returns how many rows were written.
 
         With `settle` the rows that are there are set right too: a captured one becomes settled, and whatever changes
         gets the next revision. A value that is unknown is no row.
         """
-        known = {portfolio_id: value for portfolio_id, value in values.items() if value.value is not None}
         await self._connection.execute("select make_history_partition($1)", day)
-        done = await self._connection.execute(
-            statement("write_history"), list(known), day, kind, *_columns(known), origin, settle, self._token
+        return _count(
+            await self._connection.execute(statement("write_history"), day, kind, origin, settle, self._token)
         )
-        return int(done.rsplit(" ", 1)[-1])
 
     async def claim(self, job: JobName, session_date: date) -> JobRun | None:
         """Make this term the run's worker, from wherever it stands; None if it is done."""
@@ -126,9 +130,11 @@ class FencedWrites:
             raise StaleTerm("another worker has taken up or ended this run")
 
 
-def _columns(values: Mapping[UUID, Valuation]) -> tuple[list[object], list[object], list[object]]:
-    return (
-        [v.value for v in values.values()],
-        [v.priced_fraction for v in values.values()],
-        [v.stale for v in values.values()],
-    )
+async def _parts(values: Values) -> AsyncIterator[bytes]:
+    for part in copy_of(values):
+        yield part
+
+
+def _count(done: str) -> int:
+    """Of the rows of a command, by its tag."""
+    return int(done.rsplit(" ", 1)[-1])

@@ -1,5 +1,10 @@
--- $1 date, $2 symbols. Each symbol's last close at that date or before it.
-select distinct on (symbol) symbol, session_date, close, at
-from price_eod
-where symbol = any($2) and session_date <= $1
-order by symbol, session_date desc
+-- $1 date, $2 symbols. Each symbol's last close at that date or before it: one step into the index a symbol.
+select eod.symbol, eod.session_date, eod.close, eod.at
+from unnest($2::text[]) as wanted (symbol)
+cross join lateral (
+    select symbol, session_date, close, at
+    from price_eod
+    where symbol = wanted.symbol and session_date <= $1
+    order by session_date desc
+    limit 1
+) as eod

@@ -1,8 +1,9 @@
--- $1 portfolios, $2 session date, $3 slot, $4 values, $5 priced fractions, $6 stale, $7 token.
+-- $1 session date, $2 slot, $3 and $4 the first and last portfolio, $5 token. Of the staged values, those between.
 insert into portfolio_intraday (portfolio_id, session_date, slot, value, priced_fraction, stale, token)
-select row.portfolio_id, $2, $3, row.value, row.priced_fraction, row.stale, $7
-from unnest($1::uuid[], $4::numeric[], $5::numeric[], $6::boolean[]) as row (portfolio_id, value, priced_fraction, stale)
-where exists (select from portfolio where id = row.portfolio_id)
+select portfolio_id, $1, $2, case when known then value end, priced_fraction, stale, $5
+from staged_value
+where portfolio_id between $3 and $4 and exists (select from portfolio where id = portfolio_id)
+order by portfolio_id
 on conflict (portfolio_id, session_date, slot) do update set
     value = excluded.value,
     priced_fraction = excluded.priced_fraction,

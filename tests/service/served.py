@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -20,8 +19,8 @@ from service.store import Store
 from service.streams import Streams
 from service.telemetry import HttpMetrics
 from service.timetable import utc_now
-from service.valuation import Valuation
 from sidecar.client import LeaseClient
+from tests.work.reference import worth
 
 PORTFOLIO = next(iter(SAMPLES))
 NOON = datetime(2026, 2, 13, 17, 0, 0, 250_000, tzinfo=UTC)
@@ -77,16 +76,13 @@ class Served:
         self.writes += 1
         async with self.store.fenced("lease", 7, "one") as writes:
             as_of = NOON + timedelta(seconds=self.writes - 1)
-            await writes.live(FRIDAY, as_of, {PORTFOLIO: valuation(value)})
+            await writes.stage(worth(PORTFOLIO, value, "100", NOON))
+            await writes.live(FRIDAY, as_of)
 
     async def write_history(self, days: list[date]) -> None:
         """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
         await self.store.take_up("lease", 7, "one")
         async with self.store.fenced("lease", 7, "one") as writes:
             for number, day in enumerate(days, start=1):
-                row = {PORTFOLIO: valuation(f"{number}.1")}
-                await writes.history("daily_eod", day, row, origin="captured", settle=False)
-
-
-def valuation(value: str) -> Valuation:
-    return Valuation(Decimal(value), Decimal(100), Decimal(1), stale=False, oldest_price_at=NOON)
+                await writes.stage(worth(PORTFOLIO, f"{number}.1", "100", NOON))
+                await writes.history("daily_eod", day, origin="captured", settle=False)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from ops.local.servers import PostgresServer
 from service.measures import Measures
 from service.migrations import migrate
+from service.positions import Book, uuids
 from service.prices import Price
 from service.records import PositionEntry
 from service.store import Store
@@ -97,6 +98,7 @@ CLEAN = """
     drop function if exists meddle cascade;
     alter table if exists away rename to job_run;
     delete from portfolio;
+    delete from position_change;
     delete from price_live;
     delete from price_eod;
     delete from job_run;
@@ -159,3 +161,19 @@ def measures() -> Measures:
 
 def entry(portfolio: int, symbol: str, quantity: str, valid_from: date = LONG_AGO, user: UUID = USER) -> PositionEntry:
     return PositionEntry(UUID(int=portfolio), user, symbol, Decimal(quantity), valid_from)
+
+
+def holdings(book: Book) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
+    """What a book says that each portfolio holds, symbols in alphabetical order."""
+    found = {}
+    for block in book.blocks:
+        for portfolio_id, first, behind in zip(uuids(block.ids), block.starts, block.starts[1:], strict=False):
+            positions = zip(block.symbols[first:behind], block.quantities[first:behind], strict=True)
+            held = ((book.symbols[int(number)], Decimal(int(quantity)).scaleb(-8)) for number, quantity in positions)
+            found[portfolio_id] = tuple(sorted(held))
+    return found
+
+
+async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
+    """What each portfolio holds on that date."""
+    return holdings(await store.load_positions(day))

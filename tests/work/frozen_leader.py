@@ -10,7 +10,7 @@ from uuid import UUID
 
 from service.database import StaleTerm, StoreError
 from service.store import Store
-from service.valuation import value_of
+from tests.work.reference import nothing_held
 
 
 def say(what: str) -> None:
@@ -19,16 +19,17 @@ def say(what: str) -> None:
 
 
 async def main(dsn: str) -> None:
-    values = {UUID(int=1): value_of((), {})}
+    values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=1.0) as store:
         await store.take_up("lease", 1, "one")
         for _ in range(2):
             try:
                 async with store.fenced("lease", 1, "one") as writes:
-                    await writes.live(date(2026, 3, 2), datetime.now(UTC), values)
+                    await writes.stage(values)
+                    await writes.live(date(2026, 3, 2), datetime.now(UTC))
                     say("writing")
                     await asyncio.to_thread(sys.stdin.readline)
-                    await writes.live(date(2026, 3, 3), datetime.now(UTC), values)
+                    await writes.live(date(2026, 3, 3), datetime.now(UTC))
             except (StaleTerm, StoreError) as error:
                 say(type(error).__name__)
             else:

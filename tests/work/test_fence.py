@@ -13,12 +13,13 @@ import pytest
 from service.database import StaleTerm, StoreError
 from service.sql import statement
 from service.store import Store
-from service.valuation import value_of
+from service.writes import FencedWrites
 from tests.work.conftest import entry
+from tests.work.reference import nothing_held
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
-VALUES = {UUID(int=1): value_of((), {})}
+VALUES = nothing_held([UUID(int=1)])
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,12 @@ async def portfolio(store: Store) -> None:
 
 async def write(store: Store, token: int, holder: str = "one") -> None:
     async with store.fenced("lease", token, holder) as writes:
-        await writes.live(DAY, NOON, VALUES)
+        await write_live(writes)
+
+
+async def write_live(writes: FencedWrites) -> None:
+    await writes.stage(VALUES)
+    await writes.live(DAY, NOON)
 
 
 async def token_of_live(store: Store) -> int | None:
@@ -96,7 +102,7 @@ async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) ->
     await store.take_up("lease", 1, "one")
     with pytest.raises(RuntimeError):
         async with store.fenced("lease", 1, "one") as writes:
-            await writes.live(DAY, NOON, VALUES)
+            await write_live(writes)
             raise RuntimeError
     assert await token_of_live(store) is None
 
@@ -104,7 +110,7 @@ async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) ->
 async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
     await store.take_up("lease", 1, "one")
     async with store.fenced("lease", 1, "one") as writes:
-        await writes.live(DAY, NOON, VALUES)
+        await write_live(writes)
         newer = asyncio.create_task(store.take_up("lease", 2, "two"))
         await somebody_waits_for_a_lock(raw)
         assert not newer.done()
@@ -135,10 +141,10 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         await frozen.take_up("lease", 1, "one")
         with pytest.raises(StoreError):
             async with frozen.fenced("lease", 1, "one") as writes:
-                await writes.live(DAY, NOON, VALUES)
+                await write_live(writes)
                 await store.take_up("lease", 2, "two")  # waits until the server has ended our transaction
                 await write(store, 2, "two")
-                await writes.live(DAY, NOON, VALUES)
+                await write_live(writes)
         assert await token_of_live(store) == 2
         with pytest.raises(StaleTerm):
             await write(frozen, 1)

@@ -1,6 +1,7 @@
 """What the daily jobs write, and that a run taken over writes the same."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from service.prices import PricesUnavailable
 from service.records import HistoryRow, JobName, Quote
 from service.store import Store
 from service.timetable import JOBS
+from service.writes import FencedWrites
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 CALENDAR = NyseCalendar()
@@ -183,8 +185,8 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(store: Store
     before = await rows(store)
 
     class LateStore(Store):
-        async def holdings_chunk(self, *args: Any, **kwargs: Any) -> Any:
-            return await super().holdings_chunk(*args, **{**kwargs, "missing": False})
+        async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
     assert await late.jobs.run("reconstruction", session(MONDAY), term) == 0
@@ -278,6 +280,8 @@ class Disturbed:
         self.raw = raw
         self.job = job
         self.token = 0
+        self.base = 0
+        """No token since the start is as low."""
 
     async def start_over(self) -> None:
         await self.store.put_positions(
@@ -287,7 +291,8 @@ class Disturbed:
         if self.job == "snapshot":
             term = await self.newer_term()
             await Desk(self.store, {MONDAY: {"A": "9", "B": "2"}}).jobs.run("eod", session(MONDAY), term)
-        self.token += 100
+        self.token += 1000 - self.token % 1000
+        self.base = self.token
 
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
@@ -296,7 +301,7 @@ class Disturbed:
 
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
-        priced = await self.raw.fetch("select session_date from price_eod where token > $1", self.token // 100 * 100)
+        priced = await self.raw.fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
         try:
@@ -334,8 +339,10 @@ async def test_terms_that_follow_each_other_in_one_run_never_write_in_turns(
     assert await work.attempt()
     expected = await written(raw)
     await work.start_over()
-    while not await work.attempt(checks=3):  # enough for one chunk
-        pass
+    checks, rows = 3, 0
+    while not await work.attempt(checks):
+        before, rows = rows, await raw.fetchval("select count(*) from portfolio_history where token > $1", work.base)
+        checks = checks + 1 if rows == before else 3  # so that a term ends soon after it has written a chunk
     assert await written(raw) == expected
     tokens = [row[0] for row in await raw.fetch("select token from portfolio_history order by date, portfolio_id")]
     assert tokens == sorted(tokens)
@@ -365,10 +372,17 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
     await store.take_up("lease", 1, "one")
 
     class LosingStore(Store):
-        async def holdings_chunk(self, *args: Any, **kwargs: Any) -> Any:
-            if args[1] is not None:
-                await self.take_up("lease", 2, "two")
-            return await super().holdings_chunk(*args, **kwargs)
+        writes = 0
+
+        def fenced(self, *args: Any) -> Any:
+            self.writes += 1
+            return self.late(*args) if self.writes == 4 else super().fenced(*args)
+
+        @asynccontextmanager
+        async def late(self, *args: Any) -> AsyncIterator[FencedWrites]:
+            await self.take_up("lease", 2, "two")
+            async with super().fenced(*args) as writes:
+                yield writes
 
     losing = LosingStore(store._pool, store._dsn, idle_limit=5, call_limit=5)
     with pytest.raises(StaleTerm):

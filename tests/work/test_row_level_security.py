@@ -12,8 +12,8 @@ import pytest
 from service.database import Connection
 from service.records import Quote
 from service.store import Store
-from service.valuation import value_of
 from tests.work.conftest import entry
+from tests.work.reference import nothing_held
 
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
 DAY = date(2026, 3, 2)
@@ -22,6 +22,7 @@ OWNED = ("portfolio", "position", "portfolio_live", "portfolio_intraday", "portf
 INTERNAL = (
     "price_live",
     "price_eod",
+    "position_change",
     "job_run",
     "lease_fence",
     "market_override",
@@ -34,12 +35,13 @@ async def rows(store: Store) -> None:
     """One row of each table for Alice and for Bob."""
     await store.put_positions([entry(1, "A", "1", user=ALICE), entry(2, "A", "1", user=BOB)])
     await store.take_up("lease", 1, "one")
-    values = {UUID(int=n): value_of((), {}) for n in (1, 2)}
+    one, two = UUID(int=1), UUID(int=2)
     async with store.fenced("lease", 1, "one") as writes:
         await writes.quotes([Quote("A", Decimal(1), NOON, DAY, Decimal(1))])
-        await writes.live(DAY, NOON, values)
-        await writes.intraday(DAY, NOON, values)
-        await writes.history("daily_eod", DAY, values, origin="captured", settle=False)
+        await writes.stage(nothing_held([one, two]))
+        await writes.live(DAY, NOON)
+        await writes.intraday(DAY, NOON, one, two)
+        await writes.history("daily_eod", DAY, origin="captured", settle=False)
 
 
 @asynccontextmanager

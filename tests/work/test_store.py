@@ -12,8 +12,8 @@ from service.notices import listen
 from service.records import Fence, MarketOverride
 from service.samples import SAMPLES, load_samples
 from service.store import Store
-from service.valuation import value_of
-from tests.work.conftest import entry
+from tests.work.conftest import USER, entry, held
+from tests.work.reference import nothing_held
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
@@ -22,13 +22,14 @@ NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 async def write(store: Store, *portfolios: int) -> None:
     await store.take_up("lease", 1, "one")
     async with store.fenced("lease", 1, "one") as writes:
-        await writes.live(DAY, NOON, {UUID(int=n): value_of((), {}) for n in portfolios})
+        await writes.stage(nothing_held(UUID(int=n) for n in portfolios))
+        await writes.live(DAY, NOON)
 
 
 async def test_a_portfolio_without_a_value_yet_exists_and_has_none(store: Store) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    assert await store.portfolio_exists(UUID(int=1))
-    assert not await store.portfolio_exists(UUID(int=2))
+    assert await store.owner(UUID(int=1)) == USER
+    assert await store.owner(UUID(int=2)) is None
     assert await store.live(UUID(int=1)) is None
 
 
@@ -52,10 +53,10 @@ async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: C
 async def test_what_was_imported_twice_is_there_once_and_a_bad_entry_keeps_out_all(store: Store) -> None:
     for _ in range(2):
         await store.put_positions([entry(1, "A", "1")])
-    assert list((await store.holdings(DAY)).values()) == [(("A", Decimal(1)),)]
+    assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
     with pytest.raises(StoreError):
         await store.put_positions([entry(1, "B", "1"), entry(1, "C", "NaN")])
-    assert list((await store.holdings(DAY)).values()) == [(("A", Decimal(1)),)]
+    assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
 
 
 async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Store) -> None:
@@ -115,9 +116,9 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
 
 async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Store) -> None:
     assert await load_samples(store) == list(SAMPLES)
-    first = await store.holdings(DAY)
+    first = await held(store, DAY)
     await load_samples(store)
-    assert await store.holdings(DAY) == first
+    assert await held(store, DAY) == first
     assert len(first) == len(SAMPLES)
     assert UUID("11111111-1111-4111-8111-111111111111") in first
 

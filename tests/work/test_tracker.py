@@ -229,7 +229,7 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     async def breaking() -> Mapping[str, str]:
         await raw.execute("""
             create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
-            create trigger meddle before insert on portfolio_live for each row execute function meddle();
+            create trigger meddle before insert or update on portfolio_live for each row execute function meddle();
         """)
         return {"A": "11"}
 

@@ -1,0 +1,87 @@
+"""Postgres's binary COPY format, as arrays of records: a row is one record of fixed length, so no row is looked at."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.positions import Flags, Ids, Numbers
+from service.valuation import VALUE_UNITS, Values
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER = b"\xff\xff"
+ROWS_A_PART = 10_000
+
+VALUE_DIGITS, FRACTION_DIGITS = 5, 2
+"""Of a numeric, whose digits are worth ten thousand each: the last one holds the four decimal places."""
+POSITIVE, NEGATIVE = 0x0000, 0x4000
+
+ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
+POSITION_ROW = np.dtype(
+    [*ID_ROW.descr, ("symbol_size", ">i4"), ("symbol", ">i8"), ("size", ">i4"), ("quantity", ">i8")]
+)
+
+
+def _numeric(digits: int) -> np.dtype[np.void]:
+    names = "size", "digits", "weight", "sign", "places"
+    kinds = ">i4", ">i2", ">i2", ">u2", ">i2"
+    return np.dtype([*zip(names, kinds, strict=True), ("digit", ">i2", (digits,))])
+
+
+VALUE_ROW = np.dtype(
+    [
+        *ID_ROW.descr,
+        ("value", _numeric(VALUE_DIGITS)),
+        ("day_open", _numeric(VALUE_DIGITS)),
+        ("fraction", _numeric(FRACTION_DIGITS)),
+        *(("known_size", ">i4"), ("known", "?")),
+        *(("stale_size", ">i4"), ("stale", "?")),
+        *(("oldest_size", ">i4"), ("oldest", ">i8")),
+    ]
+)
+"""A row of `staged_value`: see `stage_values.sql`."""
+
+
+def records(copied: bytes | bytearray, kind: np.dtype[np.void]) -> NDArray[np.void]:
+    """The rows of a whole COPY TO whose columns are those of that record, none of them null."""
+    body = memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
+    if not copied.startswith(HEADER) or not copied.endswith(TRAILER) or len(body) % kind.itemsize:
+        raise ValueError("not what COPY sends for these columns")
+    return np.frombuffer(body, kind)
+
+
+def copy_of(values: Values) -> Iterator[bytes]:
+    """The values as a COPY FROM into `staged_value`, in parts."""
+    yield HEADER
+    for first in range(0, len(values), ROWS_A_PART):
+        yield _part(values, slice(first, first + ROWS_A_PART))
+    yield TRAILER
+
+
+def _part(values: Values, rows: slice) -> bytes:
+    ids: Ids = values.ids[rows]
+    part = np.zeros(len(ids), VALUE_ROW)
+    part["fields"] = 7
+    part["id_size"], part["id"] = 16, ids
+    _fill_numeric(part["value"], values.value[rows])
+    _fill_numeric(part["day_open"], values.day_open[rows])
+    _fill_numeric(part["fraction"], values.fraction[rows])
+    _fill_flags(part, "known", values.known[rows])
+    _fill_flags(part, "stale", values.stale[rows])
+    part["oldest_size"], part["oldest"] = 8, values.oldest[rows]
+    return part.tobytes()
+
+
+def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
+    """Ten-thousandths as numerics; Postgres drops the zeros in front."""
+    count = field["digit"].shape[1]
+    field["size"] = 8 + 2 * count
+    field["digits"], field["weight"], field["places"] = count, count - 2, 4
+    field["sign"] = np.where(units < 0, NEGATIVE, POSITIVE)
+    rest = np.abs(units)
+    for place in range(count - 1, -1, -1):
+        rest, field["digit"][:, place] = np.divmod(rest, VALUE_UNITS)
+
+
+def _fill_flags(part: NDArray[np.void], name: str, flags: Flags) -> None:
+    part[f"{name}_size"], part[name] = 1, flags

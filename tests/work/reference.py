@@ -1,0 +1,110 @@
+"""What a portfolio is worth, computed one position at a time in `decimal`: what the arrays are held against."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from uuid import UUID
+
+import numpy as np
+
+from service.positions import Block, id_array
+from service.valuation import EPOCH, MICROSECOND, NEVER, Mark, Marks, Values, value_block
+
+EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+PLACES = Decimal("0.0001")
+
+Holdings = Sequence[tuple[str, Decimal]]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One portfolio's value; see `Values`."""
+
+    value: Decimal | None
+    day_open: Decimal | None
+    priced_fraction: Decimal
+    stale: bool
+    oldest_price_at: datetime | None
+
+
+def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
+    if not holdings:
+        return Worth(Decimal(0), Decimal(0), Decimal(1), stale=False, oldest_price_at=None)
+    priced = [(quantity, marks[symbol]) for symbol, quantity in holdings if symbol in marks]
+    if not priced:
+        return Worth(None, None, Decimal(0), stale=False, oldest_price_at=None)
+    value = day_open = Decimal(0)
+    for quantity, mark in priced:
+        value = EXACT.fma(quantity, mark.price, value)
+        day_open = EXACT.fma(quantity, mark.open, day_open)
+    fraction = EXACT.divide(Decimal(len(priced)), Decimal(len(holdings))).quantize(PLACES, context=EXACT)
+    if len(priced) < len(holdings):
+        fraction = min(max(fraction, PLACES), 1 - PLACES)
+    return Worth(
+        value.quantize(PLACES, context=EXACT),
+        day_open.quantize(PLACES, context=EXACT),
+        fraction,
+        stale=any(mark.stale for _, mark in priced),
+        oldest_price_at=min(mark.at for _, mark in priced),
+    )
+
+
+def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block:
+    """The portfolios as a block, in key order."""
+    ids = sorted(holdings, key=lambda portfolio_id: portfolio_id.bytes)
+    held = [position for portfolio_id in ids for position in holdings[portfolio_id]]
+    counts = [len(holdings[portfolio_id]) for portfolio_id in ids]
+    return Block(
+        id_array(ids),
+        np.array([sum(counts[:place]) for place in range(len(counts) + 1)], np.int64),
+        np.array([symbols.index(symbol) for symbol, _ in held], np.int32),
+        np.array([int(quantity.scaleb(8)) for _, quantity in held], np.int64),
+    )
+
+
+def worths(values: Values) -> list[Worth]:
+    """Values as the records that the reference gives."""
+    return [
+        Worth(
+            _money(value) if known else None,
+            _money(day_open) if known else None,
+            _money(fraction),
+            bool(stale),
+            None if oldest == NEVER else EPOCH + int(oldest) * MICROSECOND,
+        )
+        for value, day_open, fraction, known, stale, oldest in zip(
+            values.value, values.day_open, values.fraction, values.known, values.stale, values.oldest, strict=True
+        )
+    ]
+
+
+def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
+    """One portfolio, through the arrays."""
+    symbols = sorted({symbol for symbol, _ in holdings} | marks.keys())
+    return worths(value_block(block_of({UUID(int=1): holdings}, symbols), Marks.of(symbols, marks)))[0]
+
+
+def nothing_held(portfolio_ids: Iterable[UUID]) -> Values:
+    """The values of empty portfolios."""
+    return value_block(block_of(dict.fromkeys(portfolio_ids, ()), []), Marks.of([], {}))
+
+
+def _money(units: np.int64) -> Decimal:
+    return EXACT.scaleb(Decimal(int(units)), -4)
+
+
+def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Values:
+    """The values of one portfolio, as said."""
+    one = np.ones(1, np.int64)
+    units, opened = (np.array([int(Decimal(dollars).scaleb(4))], np.int64) for dollars in (value, day_open))
+    return Values(
+        id_array([portfolio_id]),
+        units,
+        opened,
+        known=one > 0,
+        fraction=one * 10_000,
+        stale=one < 0,
+        oldest=one * ((oldest - EPOCH) // MICROSECOND),
+        too_wide=one < 0,
+    )
