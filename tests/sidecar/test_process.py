@@ -53,7 +53,7 @@ class Asker:
     async def status(self) -> dict[str, Any]:
         async with self._session.get(f"{self.sidecar.url}/status") as response:
             status: dict[str, Any] = await response.json()
-        return status | status["leases"][LEASE]
+        return {**status, **status["leases"][LEASE]}
 
     async def health(self) -> int:
         async with self._session.get(f"{self.sidecar.url}/healthz") as response:
