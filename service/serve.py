@@ -30,7 +30,7 @@ from service.store import Store
 from service.streams import Streams
 from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
 from service.timetable import utc_now
-from service.tracker import Tracker
+from service.tracker import Loading, Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
@@ -68,7 +68,12 @@ class _Service:
         registry.register(LeadershipFigures(self._background.leaderships))
         self._tracker: Tracker | None = None
         status = BackgroundStatus(
-            self._background.leaderships, self._access, self._calendar, self._last_tick, self._next_tick
+            self._background.leaderships,
+            self._access,
+            self._calendar,
+            self._last_tick,
+            self._next_tick,
+            loading=self._loading,
         )
         self._api = Api(self._access, self._streams, status, registry, metrics)
         self._runner = web.AppRunner(
@@ -130,6 +135,9 @@ class _Service:
 
     def _last_tick(self) -> datetime | None:
         return self._streams.last_tick
+
+    def _loading(self) -> Loading | None:
+        return self._tracker.loading if self._tracker is not None else None
 
     def _next_tick(self) -> datetime | None:
         return self._tracker.next_run if self._tracker is not None else None

@@ -11,6 +11,7 @@ from service.background import SCHEDULER_LEASE, TRACKER_LEASE
 from service.database import StoreError
 from service.market import Calendar
 from service.timetable import JOBS, next_due, utc_now
+from service.tracker import Loading
 from sidecar.client import Leadership
 
 
@@ -24,6 +25,7 @@ class BackgroundStatus:
     last_tick: Callable[[], datetime | None]
     next_tick: Callable[[], datetime | None]
     now: Callable[[], datetime] = utc_now
+    loading: Callable[[], Loading | None] = lambda: None
 
     @property
     def sidecar(self) -> str:
@@ -51,7 +53,12 @@ class BackgroundStatus:
                 "last_writer": fence and {"holder": fence.holder, "token": fence.token, "since": fence.taken_at},
             }
         jobs: dict[str, Any] = {
-            "tracker": {"lease": TRACKER_LEASE, "last_run": self.last_tick(), "next_run": self.next_tick()},
+            "tracker": {
+                "lease": TRACKER_LEASE,
+                "last_run": self.last_tick(),
+                "next_run": self.next_tick(),
+                "loading": _progress(self.loading()),
+            },
         }
         for job in JOBS:
             run = runs.get(job)
@@ -64,3 +71,8 @@ class BackgroundStatus:
             "jobs": jobs,
             "database": database or "ok",
         }
+
+
+def _progress(loading: Loading | None) -> dict[str, int] | None:
+    """How many portfolios' positions the leader has loaded, of how many, while it loads; any other task's is null."""
+    return loading and {"portfolios_done": loading.done, "portfolios": loading.total}
