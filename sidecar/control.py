@@ -171,11 +171,11 @@ def _wait(request: web.Request) -> float:
 
 def _is_loopback(host: str) -> bool:
     """Whether a Host header names the loopback: a page whose name was rebound to it does not."""
-    name = urlsplit(f"//{host}").hostname or ""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return name == "localhost"
+        return False
 
 
 def _json(content: dict[str, Any], *, status: int = 200) -> web.Response:

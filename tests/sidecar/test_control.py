@@ -1,0 +1,243 @@
+"""The HTTP contract of the sidecar, request by request."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.protocol import Outcome
+from tests.sidecar.conftest import client_of
+from tests.sidecar.served import KEYS, TIMINGS, Served, served
+from tests.waiting import eventually
+
+CLIENT = {"X-Lease-Client": "test"}
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    with client_of(redis_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Served]:
+    async with served(redis_server) as sidecar:
+        yield sidecar
+
+
+async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Served) -> None:
+    first = await sidecar.get("/is-leader/tracker")
+    assert (first["token"], first["expires_in"], first["is_leader"]) == (None, None, False)
+    answer = await sidecar.lead()
+    assert set(answer) == set(first) == {
+        "lease", "is_leader", "instance_id", "holder", "token", "expires_in", "state", "version",
+    }  # fmt: skip
+    assert (answer["lease"], answer["instance_id"], answer["holder"], answer["state"]) == (
+        "tracker",
+        "a",
+        "a",
+        "leading",
+    )
+    assert isinstance(answer["token"], int)
+    assert isinstance(answer["version"], str)
+    assert answer["expires_in"] > 0
+
+
+async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None:
+    answer = await sidecar.lead()
+    assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
+    held = await sidecar.get("/is-leader/tracker", wait=0.1, version=answer["version"])
+    assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "though it was given 0.1 s later"
+
+
+async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
+    redis.set(KEYS["scheduler"], "b", ex=30)
+    await sidecar.get("/is-leader/scheduler")
+    await eventually(lambda: sidecar.candidate.leases["scheduler"].outcome() is Outcome.HELD)
+    await sidecar.lead("tracker")
+    answer = await sidecar.get("/is-leader")
+    assert (answer["instance_id"], answer["is_leader"]) == ("a", False)
+    assert {name: lease["is_leader"] for name, lease in answer["leases"].items()} == {
+        "tracker": True,
+        "scheduler": False,
+    }
+    assert answer["leases"]["scheduler"]["holder"] == "b"
+    redis.delete(KEYS["scheduler"])
+    await sidecar.lead("scheduler")
+    assert (await sidecar.get("/is-leader"))["is_leader"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/is-leader/none"), ("GET", "/leader/none"), ("POST", "/resign/none")]
+)
+async def test_an_unknown_lease_is_404_with_the_known_names(sidecar: Served, method: str, path: str) -> None:
+    status, answer = await sidecar.refusal(method, path, headers=CLIENT)
+    assert status == 404
+    assert answer["leases"] == ["tracker", "scheduler"]
+    assert "none" in answer["error"]
+
+
+@pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
+@pytest.mark.parametrize(
+    "query",
+    ["wait=0", "wait=-1", "wait=30.01", "wait=nan", "wait=inf", "wait=", "wait=x", "wait=1&version=", "version=1",
+     "version=abc-", "version=%20", "version=" + "9" * 500, "version=<script>"],
+)  # fmt: skip
+async def test_a_bad_wait_or_version_is_400_and_no_demand(sidecar: Served, path: str, query: str) -> None:
+    status, answer = await sidecar.refusal("GET", f"{path}?{query}")
+    assert status == 400
+    assert answer["error"].startswith(("wait: ", "version: "))
+    assert len(answer["error"]) < 200
+    assert await sidecar.state() == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("GET", "/is-leader/a/b", 404), ("POST", "/is-leader/tracker", 405),
+     ("GET", "/resign/tracker", 405), ("DELETE", "/leader/tracker", 405), ("PUT", "/status", 405)],
+)  # fmt: skip
+async def test_every_other_request_is_refused_in_json(sidecar: Served, method: str, path: str, status: int) -> None:
+    answered, answer = await sidecar.refusal(method, path, headers=CLIENT)
+    assert (answered, list(answer)) == (status, ["error"])
+
+
+async def test_leader_answers_probes_by_its_status(sidecar: Served) -> None:
+    for method in ("GET", "HEAD"):
+        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
+            assert response.status == 503
+    await sidecar.lead()
+    for method in ("GET", "HEAD"):
+        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
+            assert response.status == 200
+
+
+async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
+    for _ in range(3):
+        for path in ("/status", "/healthz"):
+            await sidecar.get(path)
+        for method in ("GET", "HEAD"):
+            async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker"):
+                pass
+        async with sidecar.session.head(f"{sidecar.url}/is-leader/tracker") as response:
+            assert response.status == 405
+        async with sidecar.session.get(f"{sidecar.metrics_url}/metrics"):
+            pass
+    assert await sidecar.state() == "waiting"
+    assert redis.dbsize() == 0
+
+
+async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
+    await sidecar.lead()
+    status, answer = await sidecar.refusal("POST", "/resign/tracker")
+    assert (status, "X-Lease-Client" in answer["error"]) == (403, True)
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.7:4040", "[2001:db8::1]",
+             "2130706433", "[::1", "", "localhost@example.com"],
+)  # fmt: skip
+async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
+    """A page whose name was bound to the loopback, or a server that was talked into a request, names itself."""
+    await sidecar.lead()
+    status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
+    assert (status, list(answer)) == (403, ["error"])
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4040", "127.0.0.1", "127.1.2.3:80", "[::1]:4040"])
+async def test_every_name_of_the_loopback_is_good_enough(sidecar: Served, redis: Redis, host: str) -> None:
+    await sidecar.lead()
+    async with sidecar.session.post(f"{sidecar.url}/resign/tracker", headers={**CLIENT, "Host": host}) as response:
+        assert response.status == 200
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+
+
+async def test_status_tells_what_is_wrong(sidecar: Served, redis: Redis) -> None:
+    redis.lpush(KEYS["tracker"], "x")
+    await sidecar.get("/is-leader/tracker")
+
+    async def troubled() -> bool:
+        return "not a string" in str((await sidecar.get("/status"))["leases"]["tracker"]["trouble"])
+
+    await eventually(troubled)
+    status = await sidecar.get("/status")
+    assert (status["instance_id"], status["more"]) == ("a", "told")
+    assert status["leases"]["tracker"]["is_leader"] is False
+    assert status["leases"]["scheduler"]["trouble"] is None
+
+
+async def test_the_sidecar_is_healthy_while_its_loop_goes_round_and_only_then(
+    sidecar: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sidecar.get("/healthz")
+    stuck = asyncio.Event()
+
+    async def hang(calls: object) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sidecar.candidate._store, "execute", hang)
+    await sidecar.get("/is-leader")
+    await stuck.wait()
+    await sidecar.get("/healthz")
+    sidecar.candidate._progress_at = elapsed() - 10 * TIMINGS.ttl
+    assert (await sidecar.refusal("GET", "/healthz"))[0] == 503
+    async with sidecar.session.get(f"{sidecar.metrics_url}/healthz") as response:
+        assert response.status == 503
+
+
+async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, redis: Redis) -> None:
+    await sidecar.lead()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
+    before, began = _scripts_run(redis), elapsed()
+    for _ in range(200):
+        writer.write(b"GET /is-leader/tracker HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
+        for _ in range(50):
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            assert b'"is_leader": true' in await reader.readuntil(b"}")
+    beats = (elapsed() - began) / TIMINGS.heartbeat + 1
+    assert _scripts_run(redis) - before <= 2 * beats, "the renewals, and a look after each"
+    writer.close()
+    await writer.wait_closed()
+
+
+def _scripts_run(redis: Redis) -> int:
+    """How often Redis was asked anything about a lease: nothing else is ever sent for one."""
+    return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
+
+
+async def test_the_metrics_listener_shows_and_changes_nothing(sidecar: Served, redis: Redis) -> None:
+    answer = await sidecar.lead()
+    async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
+        metrics = await response.text()
+        assert response.content_type == "text/plain"
+    assert 'sidecar_leading{lease="tracker"} 1.0' in metrics
+    assert 'sidecar_leading{lease="scheduler"} 0.0' in metrics
+    assert 'sidecar_state{lease="tracker",state="leading"} 1.0' in metrics
+    assert 'sidecar_transitions_total{lease="tracker",reason="acquired",to="leader"} 1.0' in metrics
+    [token] = re.findall(r'^sidecar_token\{lease="tracker"\} (.+)$', metrics, re.MULTILINE)
+    assert float(token) == answer["token"]
+    assert 'sidecar_watch_mode{mode="tracking"} 1.0' in metrics
+    for method, path in (("POST", "/resign/tracker"), ("GET", "/is-leader/tracker"), ("GET", "/status")):
+        async with sidecar.session.request(method, f"{sidecar.metrics_url}{path}", headers=CLIENT) as response:
+            assert response.status == 404
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+async def test_a_client_that_talks_nonsense_harms_nobody(sidecar: Served) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
+    writer.write(b"\x16\x03\x01 no http at all\r\n\r\n")
+    await writer.drain()
+    with pytest.raises(aiohttp.ClientResponseError):
+        async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker?" + "x" * 20_000, raise_for_status=True):
+            pass
+    await sidecar.get("/healthz")
+    writer.close()
+    await writer.wait_closed()

@@ -1,0 +1,181 @@
+"""Requests that are held back: what ends them, how long they may take, and that they count as asking."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.lease import YIELD
+from sidecar.redis_watch import WatchMode
+from tests.sidecar.conftest import client_of
+from tests.sidecar.served import KEYS, TIMINGS, Served, served
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    with client_of(redis_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Served]:
+    async with served(redis_server) as sidecar:
+        await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
+        yield sidecar
+
+
+async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
+    """Follow a holder that stays; returns the version."""
+    redis.set(KEYS[name], "b", ex=60)
+    answer = await sidecar.get(f"/is-leader/{name}")
+    while answer["holder"] != "b":
+        answer = await sidecar.get(f"/is-leader/{name}", wait=1, version=answer["version"])
+    return str(answer["version"])
+
+
+async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis: Redis) -> None:
+    version = await follow(sidecar, redis)
+    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    changed_at = elapsed()
+    redis.set(KEYS["tracker"], "DISABLED", ex=60)
+    answer = await held
+    assert elapsed() - changed_at < 1.0
+    assert (answer["state"], answer["holder"]) == ("disabled", "DISABLED")
+    assert answer["version"] != version
+
+
+async def test_the_first_answer_of_a_new_term_is_a_held_one(sidecar: Served, redis: Redis) -> None:
+    version = await follow(sidecar, redis)
+    sent_at = elapsed()
+    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    redis.delete(KEYS["tracker"])
+    answer = await held
+    assert answer["is_leader"] is True
+    assert answer["expires_in"] >= TIMINGS.grant_ttl, "counted from its arrival, it reaches a grant past the beginning"
+    assert sent_at + answer["expires_in"] <= elapsed() + TIMINGS.grant_ttl
+
+
+async def test_a_request_with_another_version_is_answered_at_once(sidecar: Served, redis: Redis) -> None:
+    await follow(sidecar, redis)
+    async with asyncio.timeout(5):
+        for version in ("0-0", "ffffffff-1"):
+            await sidecar.get("/is-leader/tracker", wait=30, version=version)
+        await sidecar.get("/is-leader/tracker", wait=30)
+        await sidecar.get("/is-leader/tracker")
+
+
+async def test_without_a_change_a_request_is_held_as_long_as_it_wishes(sidecar: Served, redis: Redis) -> None:
+    version = await follow(sidecar, redis)
+    began = elapsed()
+    answer = await sidecar.get("/is-leader/tracker", wait=0.3, version=version)
+    assert 0.3 <= elapsed() - began < 1.5
+    assert answer["version"] == version
+
+
+async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar: Served) -> None:
+    version = (await sidecar.lead())["version"]
+    began = elapsed()
+    answer = await sidecar.get("/is-leader/tracker", wait=30, version=version)
+    assert TIMINGS.grant_ttl / 2 <= elapsed() - began < TIMINGS.grant_ttl
+    assert answer["is_leader"] is True
+    began = elapsed()
+    await sidecar.get("/is-leader", wait=30, version=(await sidecar.get("/is-leader"))["version"])
+    assert elapsed() - began < TIMINGS.ttl
+
+
+async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
+    answer = await sidecar.lead()
+    token, until = answer["token"], elapsed() + TIMINGS.ttl
+    while elapsed() < until:
+        answer = await sidecar.get("/is-leader/tracker", wait=30, version=answer["version"])
+        assert (answer["is_leader"], answer["token"]) == (True, token)
+
+
+async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redis: Redis) -> None:
+    for name in KEYS:
+        await follow(sidecar, redis, name)
+    version = (await sidecar.get("/is-leader"))["version"]
+    held = asyncio.create_task(sidecar.get("/is-leader", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["scheduler"]._holds == 1)
+    redis.set(KEYS["scheduler"], "c", ex=60)
+    answer = await held
+    assert answer["leases"]["scheduler"]["holder"] == "c"
+    assert answer["leases"]["tracker"]["holder"] == "b"
+    assert answer["version"] != version
+
+
+async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
+    version = (await sidecar.lead())["version"]
+    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    resigned_at = elapsed()
+    await sidecar.resign()
+    assert (await held)["is_leader"] is False
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+    assert elapsed() - resigned_at < TIMINGS.grant_ttl
+    assert await sidecar.state() == "waiting", "the held request was no demand any more"
+
+
+async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: Served) -> None:
+    await sidecar.lead()
+    resigned_at = elapsed()
+    await sidecar.resign()
+    await sidecar.lead()
+    assert elapsed() - resigned_at >= YIELD
+
+
+async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
+    version = await follow(sidecar, redis)
+    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    await eventually(lambda: elapsed() > sidecar.candidate.leases["tracker"]._asked_until)
+    assert await sidecar.state() == "following", "a request that is held is demand"
+    held.cancel()
+    with suppress(asyncio.CancelledError):
+        await held
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 0)
+    assert await sidecar.state() == "waiting"
+
+
+async def test_a_silent_clients_lease_is_given_up_when_its_grant_has_run_out(sidecar: Served, redis: Redis) -> None:
+    await sidecar.lead()
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=TIMINGS.grant_ttl + 5)
+    assert await sidecar.state() == "waiting"
+
+
+async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
+    version = (await sidecar.lead())["version"]
+    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    sidecar.candidate.drain()
+    answer = await held
+    assert (answer["is_leader"], answer["state"]) == (False, "draining")
+
+
+async def test_versions_never_come_back_after_a_restart(redis_server: RedisServer, redis: Redis) -> None:
+    seen: set[str] = set()
+    for _ in range(3):
+        async with served(redis_server) as sidecar:
+            now = {(await sidecar.get("/is-leader/tracker"))["version"], (await sidecar.lead())["version"]}
+            now |= {lease["version"] for lease in (await sidecar.get("/is-leader"))["leases"].values()}
+            assert not now & seen
+            seen |= now
+
+
+async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) -> None:
+    version = await follow(sidecar, redis)
+    held = [asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version)) for _ in range(50)]
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 50)
+    redis.delete(KEYS["tracker"])
+    answers = await asyncio.gather(*held)
+    assert all(answer["is_leader"] for answer in answers)
+    assert len({answer["token"] for answer in answers}) == 1
+    assert sidecar.candidate.leases["tracker"]._holds == 0
