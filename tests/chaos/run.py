@@ -141,6 +141,7 @@ class _Conductor:
             await self.injector.heal()
             if await self._led(f"after the storm of round {each.number}"):
                 await self._measure(each)
+                await asyncio.sleep(self._fleet.ttl / 3)  # to be seen in the picture
         seen = self._fleet.seen
         found = oracles.two_believers(seen.beliefs, self.injector.deletions, self._record.boot)
         found += oracles.stale_writes(await self._fleet.writes(), self._record.boot)

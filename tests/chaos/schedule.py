@@ -88,7 +88,7 @@ STORM = 8.0
 """How long a storm lasts, in ttls."""
 PACE = 0.4
 """The mean time from one fault to the next, in ttls."""
-CALM_TAKES = 4.0
+CALM_TAKES = 2.0
 """How long a calm takes about, in ttls: it ends when what it waits for has come."""
 
 

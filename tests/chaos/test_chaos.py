@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(240)
 def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     picture = tmp_path / "run.png"
-    arguments = ["--minutes", "0.55", "--tasks", "3", "--ttl", "3", "--seed", "11"]
+    arguments = ["--minutes", "0.45", "--tasks", "3", "--ttl", "3", "--seed", "11"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos", *arguments, "--folder", str(tmp_path / "run"), "--picture", str(picture)],
