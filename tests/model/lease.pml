@@ -7,7 +7,8 @@
  * sidecars and clients freeze and messages are late. Time is counted in ticks. All durations are countdowns, so that the
  * states are finite; a countdown at 0 has run out.
  *
- * A macro breaks one rule (see `variants.py`). Without one, this is the right protocol.
+ * A macro breaks one rule (see `variants.py`). Without one, this is the right protocol. What is over is set to 0, so that
+ * states which differ only in what is over are one.
  */
 
 #ifndef N
@@ -81,16 +82,16 @@ typedef Data {       /* what a server stores about the lease, and what replicati
   byte left;         /* KEY's TTL */
   byte token;        /* the fence: the last token (its holder is KEY's as long as KEY is there), */
   byte tenure;       /* which stretch of its term this is, */
-  byte server;         /* the server that last acted on the lease, */
-  byte changed_server;  /* another server that was seen, */
+  byte server;       /* the server that last acted on the lease, */
+  byte changed_server; /* another one that was seen since, */
   byte wait          /* and for how long the guard then stays shut */
 };
 
 Data redis;          /* the primary */
 Data replica;        /* while `lagging`: what the other server had when its replication fell behind */
-bit  lagging;
-Data spare;
-byte server = 1;     /* names the primary, and its time as primary: another one after each promotion and restart */
+bit  lagging;        /* from the first write on that is lost if there is a failover */
+Data spare;          /* of one step */
+byte server = 1;     /* names the primary's stint: run_id and replid, another one after each promotion and restart */
 #ifdef RUN_IDS_RETURN
 byte other = 2;      /* names the replica */
 #endif
@@ -101,7 +102,7 @@ byte young;          /* until the primary's uptime is one ttl */
 byte newest;         /* the last token ever given out: stands for the server's TIME, which outlives all data */
 byte faults;
 byte calm;           /* once set nothing goes wrong any more; counts down to 1 until somebody must lead */
-bit  stepped;        /* the server's clock has stepped by the whole margin */
+bit  stepped;        /* the server's clock has stepped, by a tick: the whole margin */
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------- */
 
@@ -239,7 +240,8 @@ inline execute(i, what, its_token, its_tenure) {
             newest = redis.token; told = redis.token;
             redis.holder = i; redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = acquired
        fi
-  :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure -> /* [Redis 4] the renewal of a term still led passes */
+  :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure ->
+       /* [Redis 4] no guard: the renewal of a term that is still led passes at once */
        redis.left = TTL; vouch(); outcome = renewed
   :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
        redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released
@@ -328,7 +330,8 @@ inline on_its_way(i) {
 
 inline late_on_its_way(i, j) {
   execute(i, task[i].late[j].kind, task[i].late[j].token, task[i].late[j].tenure);
-  printf("%d: Redis carries out the LATE %e (term %d): %e (term %d)\n", i, task[i].late[j].kind, task[i].late[j].token, outcome, told);
+  printf("%d: Redis carries out the LATE %e (term %d): ", i, task[i].late[j].kind, task[i].late[j].token);
+  printf("%e (term %d)\n", outcome, told);
   forget_late(i, j);
   outcome = 0; told = 0;
   tidy(i)
@@ -385,6 +388,8 @@ proctype network(byte i) provided (!calm) {
 #define late_acquire(i) (task[i].late[0].kind == acquire)
 #endif
 
+#define may_come_late(i) (task[i].deadline > 0 && task[i].call != look) /* a look changes nothing */
+
 inline becomes_late(i) {
   n = slot(i);
   task[i].late[n].kind = task[i].call; task[i].late[n].token = task[i].call_token;
@@ -399,7 +404,6 @@ inline forget_call(i) {
   task[i].reply = NONE; task[i].reply_token = 0; task[i].reply_tenure = 0; task[i].deadline = 0;
   tidy(i)
 }
-
 
 /* [Time 2] each attempt has an anchor of its own; [Time 4] and a deadline in the server's time */
 inline send(i, what, its_token, its_tenure) {
@@ -447,6 +451,7 @@ inline leave(i) {
 #define accepts(token) (token >= stored)
 #endif
 
+#define waits(i) (task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused)
 #define idle(i)  (task[i].gone == 0 && task[i].call == NONE)
 #define leads(i) (task[i].gone == 0 && task[i].lead > 0)
 
@@ -485,7 +490,8 @@ proctype sidecar(byte i) provided (!calm) {
        forget_call(i) }
   :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed ->
        if
-       :: task[i].call == renew && task[i].token == task[i].call_token -> task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
+       :: task[i].call == renew && task[i].token == task[i].call_token ->
+            task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
        :: task[i].reply == superseded -> /* to a look or a release: another acquire of ours has been carried out */
             task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].reply_tenure; next_tenure(i)
        :: task[i].call == release && task[i].reply != superseded -> task[i].leaving = NONE; task[i].leaving_tenure = 0
@@ -494,10 +500,8 @@ proctype sidecar(byte i) provided (!calm) {
        printf("%d: the sidecar hears %e\n", i, task[i].reply);
        forget_call(i) }
   /* its limit has passed, or the connection broke: the reply is lost, or the request, or the request will be late */
-  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused && (task[i].deadline == 0 || crowded(i)) ->
-       give_up(i) }
-  :: d_step { task[i].gone == 0 && task[i].call != NONE && task[i].deadline > 0 ->
-       becomes_late(i); give_up(i) }
+  :: d_step { waits(i) && (!may_come_late(i) || crowded(i)) -> give_up(i) }
+  :: d_step { waits(i) && may_come_late(i) -> becomes_late(i); give_up(i) }
 
   /* the client is silent, or SIGTERM */
   :: d_step { leads(i) && may_leave(i) ->
@@ -578,7 +582,7 @@ inline requests_age(i) {
 
 #ifdef LIVENESS
 #ifndef CALM
-#define CALM (TTL + MARGIN + 2)
+#define CALM (TTL + 2 + STEPS * MARGIN)
 #endif
 
 inline told_by(i, what, its_token, its_tenure) {
@@ -664,7 +668,7 @@ proctype time() {
 
 inline sidecar_ends(i) {
   if
-  :: task[i].deadline > 0 -> becomes_late(i)
+  :: may_come_late(i) -> becomes_late(i)
   :: else
   fi;
   task[i].lead = 0; task[i].token = 0; task[i].tenure = 0; task[i].leaving = NONE; task[i].leaving_tenure = 0;
@@ -714,7 +718,8 @@ proctype accident_of_redis() provided (!calm) {
   :: d_step { may_fail(FAILOVERS) -> /* whatever was written since replication stopped is lost */
        faults++;
        if
-       :: lagging && faults < FAULTS -> move(redis, spare); move(replica, redis); move(spare, replica) /* now that one lags */
+       :: lagging && faults < FAULTS -> /* now the old primary is the one that lags */
+            move(redis, spare); move(replica, redis); move(spare, replica)
        :: lagging && faults == FAULTS -> move(replica, redis); lagging = 0
        :: else
        fi;
@@ -732,27 +737,25 @@ proctype accident_of_redis() provided (!calm) {
 
   :: d_step { may_fail(STEPS) && !stepped -> /* [Promise 2] server clock steps within the safety margin */
        faults++; stepped = 1;
-       for (k : 1 .. MARGIN) {
-         server_time_passes(redis);
-         less(young)
-       };
+       server_time_passes(redis);
+       less(young);
        for (k : 1 .. N) { requests_age(k) };
        k = 0;
-       printf("the server's clock steps FORWARD\n") }
+       printf("the server's clock steps FORWARD by a tick\n") }
   :: d_step { may_fail(STEPS) && !stepped ->
        faults++; stepped = 1;
-       redis.left = (redis.left > 0 -> redis.left + MARGIN : 0);
-       redis.wait = (redis.wait > 0 -> redis.wait + MARGIN : 0);
-       young = (young > 0 -> young + MARGIN : 0);
+       redis.left = (redis.left > 0 -> redis.left + 1 : 0);
+       redis.wait = (redis.wait > 0 -> redis.wait + 1 : 0);
+       young = (young > 0 -> young + 1 : 0);
        for (k : 1 .. N) {
-         task[k].deadline = (task[k].deadline > 0 -> task[k].deadline + MARGIN : 0);
-         task[k].gone = (task[k].gone > 1 -> task[k].gone + MARGIN : task[k].gone);
+         task[k].deadline = (task[k].deadline > 0 -> task[k].deadline + 1 : 0);
+         task[k].gone = (task[k].gone > 1 -> task[k].gone + 1 : task[k].gone);
          for (n : 0 .. LATE - 1) {
-           task[k].late[n].deadline = (task[k].late[n].deadline > 0 -> task[k].late[n].deadline + MARGIN : 0)
+           task[k].late[n].deadline = (task[k].late[n].deadline > 0 -> task[k].late[n].deadline + 1 : 0)
          }
        };
        k = 0; n = 0;
-       printf("the server's clock steps BACK\n") }
+       printf("the server's clock steps BACK by a tick\n") }
   od
 }
 
