@@ -12,6 +12,7 @@ USAGE = """usage: python -m service [COMMAND]
   serve        answer HTTP, and run the background work while this task leads (the default)
   migrate      bring the database up to date
   sample       add the sample portfolios
+  token        print a development access token; see token --help
   healthcheck  ask the service in this container whether it is well"""
 
 
@@ -26,6 +27,10 @@ def main(arguments: list[str]) -> int:
             return run(migrate)
         case ["sample"]:
             return run(sample)
+        case ["token", *options]:
+            from service.development_token import command
+
+            return command(options)
         case ["healthcheck"]:
             from service.healthcheck import check
 

@@ -1,13 +1,16 @@
 """The HTTP side: what the API answers.
 
 Every answer, errors included, is JSON: `{"error": "...", "field": "..."}`, `field` where one is at fault. An outage of
-the database is 503 for what needs it. Of what runs in the background it only reports.
+the database is 503 for what needs it. Of what runs in the background it only reports. Somebody else's portfolio is 404,
+as if it were not there.
 """
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -19,9 +22,13 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 
 from service import answers
 from service.access import StoreAccess
+from service.auth import Caller, Guard, Unauthorized
 from service.database import StoreError
+from service.entries import InvalidEntries, read_entries
+from service.jwks import KeysUnavailable
+from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
 from service.status import BackgroundStatus
-from service.store import Store
+from service.store import TooManyPositions
 from service.streams import Streams
 from service.telemetry import HttpMetrics
 
@@ -29,6 +36,7 @@ HEARTBEAT = 15.0
 """Seconds between the comments that keep a silent stream open: under the 60 after which a load balancer closes it."""
 SEND_LIMIT = 30.0
 """Seconds that a stream's client may leave what was sent untaken."""
+DAY = 86_400.0
 MOST_ROWS = 1000
 """Of history in one answer."""
 
@@ -57,6 +65,7 @@ class Api:
         background: BackgroundStatus,
         registry: CollectorRegistry,
         metrics: HttpMetrics,
+        guard: Guard,
     ) -> None:
         self.draining = False
         self._access = access
@@ -64,40 +73,49 @@ class Api:
         self._background = background
         self._metrics_handler = make_aiohttp_handler(registry)
         self._metrics = metrics
+        self._guard = guard
+        self._quota = StreamQuota()
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = web.Application(middlewares=[self._count, self._tell_errors])
+        app = web.Application(middlewares=[self._count, self._tell_errors, self._in_time], client_max_size=LARGEST_BODY)
         app.router.add_get("/portfolios/{id:[^/]+}/live", self._live)
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
+        app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics_handler)
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
-        store = self._access.store
-        portfolio_id = await _portfolio(request, store)
-        value = await store.live(portfolio_id)
+        portfolio_id, _, _ = await self._portfolio(request)
+        value = await self._access.store.live(portfolio_id)
         if value is None:
             return _json({"error": f"portfolio {portfolio_id} has no live value yet"}, status=404)
         return _json(answers.live_value(value))
 
     async def _history(self, request: web.Request) -> web.Response:
+        portfolio_id, _, _ = await self._portfolio(request)
         first, last = _date(request, "from"), _date(request, "to")
         if first is not None and last is not None and first > last:
             raise BadRequest("from", f"{first} is later than 'to', {last}")
         limit = _limit(request)
-        store = self._access.store
-        portfolio_id = await _portfolio(request, store)
-        rows = await store.history(portfolio_id, first, last, limit)
+        rows = await self._access.store.history(portfolio_id, first, last, limit)
         return _json({"portfolio_id": portfolio_id, "history": [answers.history_row(row) for row in rows]})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: the current value at once, then each new one; Last-Event-ID changes nothing."""
-        portfolio_id = await _portfolio(request, self._access.store)
-        with self._metrics.streams.track_inprogress(), self._streams.listener(portfolio_id) as listener:
+        """Server-sent events: the current value at once, then each new one; Last-Event-ID changes nothing.
+
+        The stream ends when the caller's token has expired.
+        """
+        portfolio_id, _, caller = await self._portfolio(request)
+        with (
+            self._quota.one(caller.user_id),
+            self._metrics.streams.track_inprogress(),
+            self._streams.listener(portfolio_id) as listener,
+            _at(caller.expires_at, listener.end),
+        ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
                 async for value in listener:
                     event = answers.to_json(answers.live_value(value))
@@ -106,6 +124,34 @@ class Api:
                     except TimeoutError:
                         break  # it takes nothing any more, and has been cut off
         return response
+
+    async def _put_positions(self, request: web.Request) -> web.Response:
+        """Add or change some of the portfolio's positions; the others stay."""
+        portfolio_id, owner, _ = await self._portfolio(request)
+        if request.content_type != "application/json":
+            raise web.HTTPUnsupportedMediaType(text="not application/json")
+        try:
+            async with asyncio.timeout(BODY_LIMIT):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"the body did not come in {BODY_LIMIT:g} s") from None
+        entries = read_entries(body, portfolio_id, owner)
+        count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
+        if count is None:
+            raise _no_portfolio(portfolio_id)
+        return _json({"portfolio_id": portfolio_id, "written": len(entries), "positions": count})
+
+    async def _portfolio(self, request: web.Request) -> tuple[UUID, UUID, Caller]:
+        """The portfolio that the path names, its owner, and the caller, whose own it is."""
+        caller = await self._guard.caller(request.headers.get("Authorization"))
+        text = request.match_info["id"]
+        if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+            raise BadRequest("id", "not a UUID")
+        portfolio_id = UUID(text)
+        owner = await self._access.store.owner(portfolio_id)
+        if owner is None or not caller.may_see(owner):
+            raise _no_portfolio(portfolio_id)
+        return portfolio_id, owner, caller
 
     async def _status(self, _: web.Request) -> web.Response:
         return _json(await self._background.report())
@@ -122,19 +168,46 @@ class Api:
             return await handler(request)
         except BadRequest as error:
             return _json({"error": str(error), "field": error.field}, status=400)
+        except InvalidEntries as invalid:
+            first, *_ = found = [{"error": error.problem, "field": error.field} for error in invalid.errors]
+            return _json({**first, "errors": found}, status=400)
+        except Unauthorized as error:
+            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
+            return _json({"error": str(error)}, status=401, headers={"WWW-Authenticate": challenge})
+        except KeysUnavailable:
+            error_text = "access tokens cannot be checked now"
+            return _json({"error": error_text}, status=503, headers={"Retry-After": "5"})
+        except TooManyStreams as error:
+            return _json({"error": str(error)}, status=429)
+        except TooManyPositions as error:
+            return _json({"error": str(error)}, status=409)
         except StoreError as error:
             # An outage has been logged once; an error of a database that answers has not.
             level = logging.DEBUG if self._access.trouble else logging.WARNING
             logger.log(level, "%s %s: %s", request.method, request.path, error)
             return _json({"error": "the database is not available"}, status=503, headers={"Retry-After": "5"})
         except web.HTTPError as error:
-            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
             return _json({"error": _explain(error, request)}, status=error.status, headers=headers)
         except ConnectionError:
             raise  # the client has gone: there is nobody to answer
         except Exception:  # a bug: its traceback is for the log, its 500 is JSON like every answer
             logger.exception("%s %s failed", request.method, request.path)
             return _json({"error": "internal error"}, status=500)
+
+    @web.middleware
+    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is not None and resource.canonical == STREAM:
+            return await handler(request)
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT) as limit:
+                return await handler(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"no answer in {ANSWER_LIMIT:g} s"
+            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "5"}) from None
 
     @web.middleware
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -146,22 +219,28 @@ class Api:
             response = await handler(request)
             status = str(response.status)
         finally:
-            method = request.method if request.method in ("GET", "HEAD") else "other"
+            method = request.method if request.method in ("GET", "HEAD", "PUT") else "other"
             self._metrics.requests.labels(method, route, status).inc()
             if route != STREAM:
                 self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
         return response
 
 
-async def _portfolio(request: web.Request, store: Store) -> UUID:
-    """The portfolio that the path names, which exists."""
-    text = request.match_info["id"]
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise BadRequest("id", "not a UUID")
-    portfolio_id = UUID(text)
-    if not await store.portfolio_exists(portfolio_id):
-        raise web.HTTPNotFound(text=f"no portfolio {portfolio_id}")
-    return portfolio_id
+def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
+    return web.HTTPNotFound(text=f"no portfolio {portfolio_id}")
+
+
+@contextmanager
+def _at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
+    """Do something at that time, in seconds since the epoch, or in a day, unless the block has ended before."""
+    if moment is None:
+        yield
+        return
+    handle = asyncio.get_running_loop().call_later(min(max(0.0, moment - time.time()), DAY), do)
+    try:
+        yield
+    finally:
+        handle.cancel()
 
 
 def _date(request: web.Request, name: str) -> date | None:

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from service.access import StoreAccess
 from service.app import Api
+from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.market import CALENDARS
 from service.measures import Measures
@@ -75,7 +76,8 @@ class _Service:
             self._next_tick,
             loading=self._loading,
         )
-        self._api = Api(self._access, self._streams, status, registry, metrics)
+        self._guard = guard_by(settings)
+        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard)
         self._runner = web.AppRunner(
             self._api.application(),
             access_log=None,  # every request is counted in a metric
@@ -105,6 +107,7 @@ class _Service:
             await self._runner.cleanup()
             await self._access.close()
             await self._prices.aclose()
+            await self._guard.aclose()
 
     async def _connect(self) -> Store:
         return await Store.connect(self._settings.database_url.get_secret_value())
@@ -117,6 +120,10 @@ class _Service:
         except OSError as error:
             raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
         logger.info("listening on http://%s", address)
+        if self._settings.auth == "off":
+            logger.warning("AUTH=off: whoever reaches this API may read and change every portfolio")
+        if self._settings.price_source == "simulated":
+            logger.warning("PRICE_SOURCE=simulated: every price is made up")
 
     async def _read(self) -> None:
         async with asyncio.TaskGroup() as tasks:

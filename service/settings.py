@@ -1,7 +1,7 @@
 """The environment, read once and checked before anything starts."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -21,6 +21,9 @@ from service.market import CALENDARS
 
 TRANSACTION_POOLER = 6543
 """Supabase's port for connections that have no LISTEN and no prepared statements."""
+
+SHORTEST_SECRET = 32
+"""Bytes of a secret that tokens are signed with by HS256."""
 
 
 class SettingsError(Exception):
@@ -74,6 +77,12 @@ def _key(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _shared_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
+        raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, which can be guessed")
+    return secret
+
+
 def _calendar(text: str) -> str:
     if text not in CALENDARS:
         raise ValueError(f"{text!r} is not one of {', '.join(CALENDARS)}")
@@ -88,16 +97,25 @@ def _address(value: object) -> Address:
     return Address.parse(str(value).strip())
 
 
+Kind = TypeVar("Kind", bound=BaseSettings)
 Key = Annotated[SecretStr, AfterValidator(_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
-    """What can be set, each by the environment variable of its name; an empty variable counts as not set."""
+class AuthSettings(BaseSettings):
+    """Who may come in, each by the environment variable of its name; an empty variable counts as not set."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, str_strip_whitespace=True, frozen=True, validate_default=False
     )
+
+    auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
+    supabase_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    supabase_jwt_secret: Annotated[SecretStr, AfterValidator(_shared_secret)] | None = None
+
+
+class Settings(AuthSettings):
+    """Everything that can be set."""
 
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
@@ -130,8 +148,21 @@ def read_settings() -> Settings:
     Raises:
         SettingsError: a value is missing or malformed.
     """
+    return _read(Settings)
+
+
+def read_auth_settings() -> AuthSettings:
+    """Of them, those of who may come in.
+
+    Raises:
+        SettingsError: a value is missing or malformed.
+    """
+    return _read(AuthSettings)
+
+
+def _read(kind: type[Kind]) -> Kind:
     try:
-        return Settings()  # type: ignore[call-arg]  # from the environment
+        return kind()  # from the environment
     except ValidationError as error:
         raise SettingsError("\n".join(_line(found) for found in error.errors(include_input=False))) from None
 

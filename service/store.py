@@ -30,6 +30,13 @@ from service.records import (
 from service.sql import statement
 from service.writes import FencedWrites
 
+MOST_POSITIONS = 5000
+"""That a user may write into one portfolio: everybody's ticks take longer for each new symbol."""
+
+
+class TooManyPositions(Exception):
+    """A portfolio would have more positions than it may; the text says how many that is."""
+
 
 def _quietly(_done: int, _total: int) -> None:
     """Progress that nobody asked about."""
@@ -104,11 +111,10 @@ class Store:
         async with self._connection() as connection:
             await connection.fetchval("select 1")
 
-    async def portfolio_exists(self, portfolio_id: UUID) -> bool:
-        """Whether there is such a portfolio."""
-        async with self._connection() as connection:
-            found = await connection.fetchval("select exists (select from portfolio where id = $1)", portfolio_id)
-        return bool(found)
+    async def owner(self, portfolio_id: UUID) -> UUID | None:
+        """The user whose portfolio it is; None if there is no such portfolio."""
+        rows = await self._fetch("select user_id from portfolio where id = $1", portfolio_id)
+        return rows[0]["user_id"] if rows else None
 
     async def live(self, portfolio_id: UUID) -> LiveValue | None:
         """The latest value, or None before the first."""
@@ -191,7 +197,33 @@ class Store:
         )
         return {(row["job"], row["session_date"]) for row in rows}
 
-    # What the users and their imports write.
+    # What the users and their imports write: portfolios and positions, which no leader writes. So there is no fence.
+
+    async def put_own_positions(
+        self, portfolio_id: UUID, user_id: UUID, entries: Iterable[PositionEntry]
+    ) -> int | None:
+        """Add or change entries of a portfolio of that user's; returns how many entries it then has.
+
+        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's.
+
+        Raises:
+            TooManyPositions: it would have more than `MOST_POSITIONS`; nothing is written.
+        """
+        entries = list(entries)
+        async with self._connection() as connection, connection.transaction():
+            if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
+                return None
+            await connection.execute(
+                statement("put_positions"),
+                [portfolio_id] * len(entries),
+                [entry.symbol for entry in entries],
+                [entry.valid_from for entry in entries],
+                [entry.quantity for entry in entries],
+            )
+            count = await connection.fetchval("select count(*) from position where portfolio_id = $1", portfolio_id)
+            if count > MOST_POSITIONS:
+                raise TooManyPositions(f"more than {MOST_POSITIONS} positions, past ones included")
+        return int(count)
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
         """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""
@@ -225,4 +257,3 @@ class Store:
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             return await connection.fetch(query, *parameters)
-

@@ -8,8 +8,18 @@ from pathlib import Path
 from ops.local.addresses import shifted
 from ops.local.definition import ContainerDefinition
 
-LIVELY = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2"}
+LIVELY = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "PRICE_SOURCE": "simulated"}
 """So that something is to be seen: the market never closes and values move every two seconds."""
+
+OPEN = {"AUTH": "off"}
+"""So that the lines to paste need no access token; whoever sets AUTH=supabase sets SUPABASE_URL too."""
+
+PASSED_ON = {
+    "SUPABASE_JWT_SECRET": "SUPABASE_URL",
+    "APCA_API_KEY_ID": "PRICE_SOURCE",
+    "APCA_API_SECRET_KEY": "PRICE_SOURCE",
+}
+"""The caller's own secrets: each for a container that has the other variable."""
 
 FIXED = {"LOG_FORMAT": "text"}
 """The screen reads the logs."""
@@ -35,18 +45,19 @@ def container_environment(
     defined = container.variables
     secret = {entry.name for entry in container.secrets}
     moved = shifted(container, shift)
-    lively = {name: value for name, value in LIVELY.items() if name in defined}
+    lively = {name: value for name, value in (LIVELY | OPEN).items() if name in defined}
     chosen = {
         name: caller[name]
         for name, value in defined.items()
         if caller.get(name) and name not in _ADDRESSES and moved[name] == value
     }
+    passed = {name: caller[name] for name, beside in PASSED_ON.items() if caller.get(name) and beside in defined}
     fixed = {name: value for name, value in FIXED.items() if name in defined}
     found = {name: value for name, value in backends.items() if name in secret or name in _ADDRESSES & set(defined)}
     kept = {name: value for name, value in moved.items() if name not in _ADDRESSES}
     if "REDIS_HOST" in defined and "REDIS_URL" in backends:
         found["REDIS_URL"] = backends["REDIS_URL"]
-    return machine(caller) | kept | lively | chosen | fixed | found
+    return machine(caller) | kept | lively | chosen | passed | fixed | found
 
 
 def machine(caller: Mapping[str, str]) -> dict[str, str]:

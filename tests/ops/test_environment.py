@@ -64,6 +64,22 @@ def test_the_run_is_lively_unless_the_caller_wants_it_otherwise() -> None:
     assert (chosen["TRACKER_INTERVAL"], chosen["LOG_FORMAT"]) == ("7", "text")
 
 
+def test_a_run_needs_no_access_token_and_no_keys_unless_the_caller_brings_them() -> None:
+    defined = container({"AUTH": "supabase", "SUPABASE_URL": "https://x.example", "PRICE_SOURCE": "alpaca"})
+    open_run = container_environment(defined, shift=0, caller={}, backends={})
+    assert (open_run["AUTH"], open_run["PRICE_SOURCE"]) == ("off", "simulated")
+    brought = {
+        "AUTH": "supabase",
+        "SUPABASE_URL": "http://127.0.0.1:54321",
+        "SUPABASE_JWT_SECRET": "s",
+        "PRICE_SOURCE": "alpaca",
+        "APCA_API_KEY_ID": "k",
+        "APCA_API_SECRET_KEY": "t",
+    }
+    assert brought.items() <= container_environment(defined, shift=0, caller=brought, backends={}).items()
+    assert not {*brought} & container_environment(container({}), shift=0, caller=brought, backends={}).keys()
+
+
 def test_the_caller_cannot_move_a_port_of_one_task() -> None:
     defined = container({"API_BIND": "0.0.0.0:8080"})
     given = container_environment(defined, shift=100, caller={"API_BIND": "0.0.0.0:1"}, backends={})

@@ -109,7 +109,7 @@ def test_the_api_asks_the_sidecar_where_it_listens() -> None:
 
 def test_each_variable_is_one_that_its_program_reads() -> None:
     known_to_service = {name.upper() for name in ServiceSettings.model_fields}
-    assert {*_defined("api").variables, "DATABASE_URL"} <= known_to_service
+    assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
     source = Path(sidecar_settings.__file__).read_text()
     for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
         assert f'"{name}"' in source, name
@@ -117,7 +117,10 @@ def test_each_variable_is_one_that_its_program_reads() -> None:
 
 def test_secrets_are_no_part_of_the_environment() -> None:
     secrets = {name: [entry["name"] for entry in container["secrets"]] for name, container in CONTAINERS.items()}
-    assert secrets == {"api": ["DATABASE_URL"], "sidecar": ["REDIS_PASSWORD"]}
+    assert secrets == {
+        "api": ["DATABASE_URL", "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"],
+        "sidecar": ["REDIS_PASSWORD"],
+    }
     for container in CONTAINERS.values():
         for entry in container["secrets"]:
             assert re.fullmatch(r"arn:aws:secretsmanager:us-west-1:0{12}:secret:[\w/-]+:\w+::", entry["valueFrom"])

@@ -98,7 +98,12 @@ class Service(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.session = session
-        defaults = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "0.2", "API_BIND": f"127.0.0.1:{self.port}"}
+        defaults = {
+            "MARKET_CALENDAR": "24/7",
+            "TRACKER_INTERVAL": "0.2",
+            "API_BIND": f"127.0.0.1:{self.port}",
+            "AUTH": "off",
+        }
         super().__init__("service", log, **(defaults | settings))
 
     async def __aenter__(self) -> Self:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from service.access import StoreAccess
 from service.app import Api
+from service.auth import Guard, OpenGuard
 from service.market import AroundTheClockCalendar
 from service.samples import SAMPLES
 from service.status import BackgroundStatus
@@ -34,6 +35,7 @@ class Served:
     store: Store
     session: aiohttp.ClientSession
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    guard: Guard = field(default_factory=OpenGuard)
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -43,7 +45,7 @@ class Served:
         leaderships = {"background_services": LeaseClient().leadership("background_services")}
         calendar = AroundTheClockCalendar()
         status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
-        self.api = Api(self.access, self.streams, status, self.registry, metrics)
+        self.api = Api(self.access, self.streams, status, self.registry, metrics, self.guard)
         self.writes = 0
 
     async def _connect(self) -> Store:
@@ -64,9 +66,9 @@ class Served:
             self.streams.close()
             await runner.cleanup()
 
-    async def get(self, path: str, method: str = "GET") -> tuple[int, Any]:
+    async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
         """Status and JSON of an answer."""
-        async with self.session.request(method, self.url + path) as response:
+        async with self.session.request(method, self.url + path, **more) as response:
             assert response.content_type == "application/json", await response.text()
             return response.status, await response.json()
 

@@ -61,7 +61,7 @@ async def test_a_database_that_fails_is_503_without_details(
     async def fail(*_: object) -> None:
         raise StoreError("database: secret table is on fire")
 
-    monkeypatch.setattr(served.store, "portfolio_exists", fail)
+    monkeypatch.setattr(served.store, "owner", fail)
     assert await served.get(path) == (503, {"error": "the database is not available"})
 
 
@@ -71,7 +71,7 @@ async def test_a_bug_is_500_in_json_and_its_traceback_is_in_the_log(
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr(served.store, "portfolio_exists", fail)
+    monkeypatch.setattr(served.store, "owner", fail)
     assert await served.get(f"/portfolios/{PORTFOLIO}/live") == (500, {"error": "internal error"})
     assert "ZeroDivisionError: inside" in caplog.text
 

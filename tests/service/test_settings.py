@@ -9,7 +9,8 @@ from service.settings import read_settings
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
     "DATABASE_URL SIDECAR_URL API_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED LOG_FORMAT LOG_LEVEL"
-    " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL"
+    " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL AUTH SUPABASE_URL"
+    " SUPABASE_JWT_SECRET"
 )
 
 
@@ -52,6 +53,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ALPACA_DATA_URL", "data.alpaca.markets"),
         ("ALPACA_DATA_URL", "http://data.alpaca.markets"),
         ("ALPACA_DATA_URL", "https://me:topsecret@data.alpaca.markets"),
+        ("AUTH", "on"),
+        ("SUPABASE_URL", "project.supabase.co"),
+        ("SUPABASE_URL", "http://project.supabase.co"),
+        ("SUPABASE_URL", "https://project.supabase.co?apikey=topsecret"),
+        ("SUPABASE_JWT_SECRET", "topsecret"),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "LOUD"),
         ("SHUTDOWN_TIMEOUT", "0"),
@@ -91,6 +97,23 @@ def test_alpaca_s_prices_need_both_keys(
     assert capsys.readouterr().err == f"{missing}: missing; PRICE_SOURCE=alpaca needs it\n"
 
 
+@pytest.mark.parametrize(
+    ("auth", "told"),
+    [
+        (None, "SUPABASE_URL: missing; or set AUTH=off, which lets everybody read and change everything\n"),
+        ("supabase", "SUPABASE_URL: missing; AUTH=supabase needs it\n"),
+    ],
+)
+def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
+    auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    if auth is not None:
+        monkeypatch.setenv("AUTH", auth)
+    assert main([]) == 2
+    assert capsys.readouterr().err == told
+
+
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dance"]) == 2
     assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
@@ -107,8 +130,8 @@ def test_an_empty_variable_counts_as_not_set_and_spaces_around_a_value_do_not_co
 
 
 def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"):
-        monkeypatch.setenv(name, "topsecret")
+    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "SUPABASE_JWT_SECRET"):
+        monkeypatch.setenv(name, "topsecret" * 5)
     assert "topsecret" not in repr(read_settings())
 
 

@@ -1,0 +1,142 @@
+"""Who asks: Supabase's access tokens.
+
+A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
+(HS256). Which algorithm counts is for the key to say, not the token: a public key is never taken for a shared secret.
+Issuer, audience, expiry and user are checked; all four must be there.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+import jwt
+from pydantic import SecretStr
+
+from service.jwks import KeySet, UnknownKey
+from service.settings import AuthSettings, SettingsError
+
+AUDIENCE = "authenticated"
+LEEWAY = 10.0
+"""Seconds by which the issuer's clock and ours may differ."""
+REQUIRED = ["iss", "aud", "exp", "sub"]
+
+BEARER = re.compile(r"bearer +([A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+) *", re.IGNORECASE)
+
+
+class Unauthorized(Exception):
+    """Nobody that we know asks; the text may be told to whoever it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, and until when we may take that for granted."""
+
+    user_id: UUID | None
+    """None: anybody, who may do everything."""
+    expires_at: float | None = None
+    """Seconds since the epoch; None: never."""
+
+    def may_see(self, owner: UUID) -> bool:
+        """Whether that user's portfolios are the caller's own."""
+        return self.user_id is None or self.user_id == owner
+
+
+class Guard(Protocol):
+    """Tells who asks."""
+
+    async def caller(self, authorization: str | None) -> Caller:
+        """Who sends that `Authorization` header.
+
+        Raises:
+            Unauthorized: nobody that we know.
+            service.jwks.KeysUnavailable: it cannot be told now.
+        """
+
+    async def aclose(self) -> None:
+        """Give up what is held open."""
+
+
+class OpenGuard:
+    """Lets everybody in; for trying things out."""
+
+    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the protocol's
+        """Anybody."""
+        return Caller(None)
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
+
+
+class TokenGuard:
+    """Lets in whoever has a valid access token of the project."""
+
+    def __init__(self, project_url: str, keys: KeySet, shared_secret: SecretStr | None = None) -> None:
+        self._issuer = issuer_of(project_url)
+        self._keys = keys
+        self._shared_secret = shared_secret
+
+    async def caller(self, authorization: str | None) -> Caller:
+        """The user whose token it is."""
+        if authorization is None:
+            raise Unauthorized("an access token is needed")
+        found = BEARER.fullmatch(authorization)
+        if found is None:
+            raise Unauthorized("not of the form 'Bearer TOKEN'")
+        token = found[1]
+        algorithm, key = await self._key(token)
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=AUDIENCE,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": REQUIRED},
+            )
+            return Caller(UUID(claims["sub"]), float(claims["exp"]) + LEEWAY)
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("the access token has expired") from None
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
+            raise Unauthorized("the access token is not valid") from None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._keys.aclose()
+
+    async def _key(self, token: str) -> tuple[str, Any]:
+        """The only algorithm that this token may be signed by, and the key for it."""
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthorized("the access token is not valid") from None
+        match header:
+            case {"alg": "HS256"} if self._shared_secret is not None:
+                return "HS256", self._shared_secret.get_secret_value()
+            case {"alg": "ES256" | "RS256" as algorithm, "kid": str(kid)}:
+                try:
+                    return algorithm, await self._keys.key(kid, algorithm)
+                except UnknownKey:
+                    raise Unauthorized("the access token is not valid") from None
+        raise Unauthorized("the access token is not valid")
+
+
+def guard_by(settings: AuthSettings) -> Guard:
+    """The guard that the settings ask for.
+
+    Raises:
+        SettingsError: they do not say who may come in.
+    """
+    if settings.auth == "off":
+        return OpenGuard()
+    if settings.supabase_url is None:
+        if settings.auth == "supabase":
+            raise SettingsError("SUPABASE_URL: missing; AUTH=supabase needs it")
+        raise SettingsError("SUPABASE_URL: missing; or set AUTH=off, which lets everybody read and change everything")
+    return TokenGuard(settings.supabase_url, KeySet(settings.supabase_url), settings.supabase_jwt_secret)
+
+
+def issuer_of(project_url: str) -> str:
+    """What a project's tokens name as their issuer."""
+    return f"{project_url}/auth/v1"

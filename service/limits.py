@@ -1,0 +1,47 @@
+"""What one client may take of the service."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+LARGEST_BODY = 256 * 1024
+"""Bytes of a request's body."""
+BODY_LIMIT = 10.0
+"""Seconds that a request's body may take to come."""
+ANSWER_LIMIT = 30.0
+"""Seconds that an answer may take; streams have no end."""
+MOST_STREAMS = 20
+"""That one user may have open on one task."""
+
+
+class TooManyStreams(Exception):
+    """The user has as many streams open as there may be."""
+
+
+class StreamQuota:
+    """Counts each user's open streams."""
+
+    def __init__(self, most: int = MOST_STREAMS) -> None:
+        self._most = most
+        self._open: Counter[UUID] = Counter()
+
+    @contextmanager
+    def one(self, user_id: UUID | None) -> Iterator[None]:
+        """A stream for the length of the block; without a user there is no limit.
+
+        Raises:
+            TooManyStreams: not this one any more.
+        """
+        if user_id is None:
+            yield
+            return
+        if self._open[user_id] >= self._most:
+            raise TooManyStreams(f"{self._most} streams are open already")
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]

@@ -1,0 +1,418 @@
+"""Who is let in: access tokens against published keys and shared secrets, the attacks on them included."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from service.__main__ import main
+from service.auth import OpenGuard, TokenGuard, Unauthorized
+from service.jwks import CACHED, LARGEST_ANSWER, PAUSE, PUBLISHED_AT, KeySet, KeysUnavailable
+
+USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
+SECRET = "a shared secret of more than thirty-two bytes"
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+weak = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+"""Of a test that itself signs with a key that is too short."""
+
+
+@cache
+def ec_key(name: str) -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+@cache
+def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+def published(kid: str, key: Key, **more: Any) -> dict[str, Any]:
+    """A key as Supabase publishes it."""
+    public = key.public_key()
+    if isinstance(public, rsa.RSAPublicKey):
+        entry = jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True)
+        alg = "RS256"
+    else:
+        entry = jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True)
+        alg = "ES256"
+    return {**entry, "kid": kid, "alg": alg, "use": "sig", "key_ops": ["verify"], "ext": True, **more}
+
+
+@dataclass
+class Project:
+    """A Supabase project, as far as it publishes keys; its clock is the test's."""
+
+    keys: list[Any] = field(default_factory=list)
+    instead: web.Response | None = None
+    asked: int = 0
+    url: str = ""
+    now: float = 0.0
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Project"]:
+        async def answer(_: web.Request) -> web.Response:
+            self.asked += 1
+            await asyncio.sleep(0)
+            return self.instead or web.json_response({"keys": self.keys})
+
+        app = web.Application()
+        app.router.add_get(PUBLISHED_AT, answer)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await self.runner.cleanup()
+
+    def claims(self, **changed: Any) -> dict[str, Any]:
+        """Those of a session's token; a claim that is changed to None is left out."""
+        now = int(time.time())
+        usual = {
+            "iss": f"{self.url}/auth/v1",
+            "aud": "authenticated",
+            "role": "authenticated",
+            "sub": str(USER),
+            "iat": now,
+            "exp": now + 3600,
+            "email": "someone@example.com",
+            "session_id": "s",
+            "is_anonymous": False,
+        }
+        return {name: value for name, value in {**usual, **changed}.items() if value is not None}
+
+    def token(self, key: Key | str, kid: str | None = None, alg: str | None = None, **changed: Any) -> str:
+        if alg is None:
+            alg = "HS256" if isinstance(key, str) else "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+        return jwt.encode(self.claims(**changed), key, alg, headers={} if kid is None else {"kid": kid})
+
+
+@pytest.fixture
+async def project() -> AsyncIterator[Project]:
+    async with Project(keys=[published("one", ec_key("one")), published("two", rsa_key())]).serving() as project:
+        yield project
+
+
+@pytest.fixture
+async def guard(project: Project) -> AsyncIterator[TokenGuard]:
+    """Keys and a shared secret."""
+    guard = TokenGuard(project.url, KeySet(project.url, clock=lambda: project.now), SecretStr(SECRET))
+    yield guard
+    await guard.aclose()
+
+
+async def who(guard: TokenGuard, token: str) -> UUID | None:
+    return (await guard.caller(f"Bearer {token}")).user_id
+
+
+async def refused(guard: TokenGuard, token: str) -> str:
+    with pytest.raises(Unauthorized) as caught:
+        await guard.caller(f"Bearer {token}")
+    return str(caught.value)
+
+
+async def test_a_token_signed_with_a_published_key_or_the_shared_secret_is_its_user_s(
+    project: Project, guard: TokenGuard
+) -> None:
+    for token in (
+        project.token(ec_key("one"), "one"),
+        project.token(rsa_key(), "two"),
+        project.token(SECRET),
+        project.token(SECRET, "a kid of the legacy secret"),
+        project.token(SECRET, aud=["other", "authenticated"]),
+    ):
+        caller = await guard.caller(f"bearer {token}")
+        assert caller.user_id == USER
+        assert caller.expires_at == pytest.approx(time.time() + 3610, abs=60)
+        assert caller.may_see(USER)
+        assert not caller.may_see(UUID(int=1))
+    assert project.asked == 1
+
+
+WRONG_CLAIMS: dict[str, dict[str, Any]] = {
+    "another issuer": {"iss": "https://other.supabase.co/auth/v1"},
+    "the issuer of anon keys": {"iss": "supabase"},
+    "no issuer": {"iss": None},
+    "another audience": {"aud": "anon"},
+    "no audience": {"aud": None},
+    "no expiry": {"exp": None},
+    "an expiry that is none": {"exp": "tomorrow"},
+    "no user": {"sub": None},
+    "a user that is no uuid": {"sub": "1"},
+    "not yet": {"nbf": int(time.time()) + 600},
+    "issued in the future": {"iat": int(time.time()) + 600},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CLAIMS)
+async def test_every_claim_is_checked(name: str, project: Project, guard: TokenGuard) -> None:
+    for token in (
+        project.token(SECRET, **WRONG_CLAIMS[name]),
+        project.token(ec_key("one"), "one", **WRONG_CLAIMS[name]),
+    ):
+        assert await refused(guard, token) == "the access token is not valid"
+
+
+async def test_an_expired_token_is_told_so_after_a_little_leeway(project: Project, guard: TokenGuard) -> None:
+    assert await who(guard, project.token(SECRET, exp=int(time.time()) - 2)) == USER
+    assert await refused(guard, project.token(SECRET, exp=int(time.time()) - 60)) == "the access token has expired"
+
+
+def hand_made(header: dict[str, Any], claims: dict[str, Any], signature: bytes = b"x" * 64) -> str:
+    parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+@weak
+async def test_the_token_does_not_choose_what_its_key_is_used_for(project: Project, guard: TokenGuard) -> None:
+    claims = project.claims()
+    pem = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    for kid, key in (("one", ec_key("one")), ("two", rsa_key())):
+        public = key.public_key().public_bytes(*pem)
+        for secret in (public, json.dumps(published(kid, key)).encode()):  # known to everybody
+            signer = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+            unsigned = hand_made({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, b"")[:-1]
+            signature = base64.urlsafe_b64encode(signer.sign(unsigned.encode(), secret)).rstrip(b"=").decode()
+            assert await refused(guard, f"{unsigned}.{signature}") == "the access token is not valid"
+    for alg, kid in (("none", "one"), ("None", "one"), ("RS256", "one"), ("ES256", "two"), ("HS512", "one")):
+        await refused(guard, hand_made({"alg": alg, "kid": kid}, claims))
+    await refused(guard, hand_made({"alg": "none", "kid": "one"}, claims, b""))
+    await refused(guard, project.token(SECRET, alg="HS512"))
+    await refused(guard, project.token(rsa_key(), "two", alg="RS512"))
+    await refused(guard, project.token(rsa_key(), "two", alg="PS256"))
+
+
+async def test_a_signature_of_another_s_key_is_refused(project: Project, guard: TokenGuard) -> None:
+    await refused(guard, project.token(ec_key("other"), "one"))
+    await refused(guard, project.token("another secret of more than thirty-two bytes"))
+    await refused(guard, project.token(ec_key("one")))  # without saying which key
+    good = project.token(ec_key("one"), "one")
+    head, body, signature = good.split(".")
+    await refused(guard, f"{head}.{body[:-2]}xx.{signature}")
+    await refused(guard, f"{head}.{body}.{'A' * len(signature)}")
+
+
+async def test_without_a_shared_secret_no_token_of_one_is_taken(project: Project) -> None:
+    guard = TokenGuard(project.url, KeySet(project.url))
+    await refused(guard, project.token(SECRET))
+    await guard.aclose()
+    assert project.asked == 0
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b.c.d", "Bearer a.b", "Bearer a.b.c.d", "Bearer ä.b.c"]
+)
+async def test_a_header_that_bears_no_token_is_refused(header: str, guard: TokenGuard) -> None:
+    with pytest.raises(Unauthorized, match=r"^not of the form 'Bearer TOKEN'$"):
+        await guard.caller(header)
+
+
+async def test_no_header_is_told_that_a_token_is_needed(guard: TokenGuard) -> None:
+    with pytest.raises(Unauthorized, match=r"^an access token is needed$"):
+        await guard.caller(None)
+
+
+async def test_an_open_guard_lets_everybody_see_everything() -> None:
+    caller = await OpenGuard().caller(None)
+    assert (caller.user_id, caller.expires_at, caller.may_see(USER)) == (None, None, True)
+
+
+ALGORITHMS = ["HS256", "ES256", "RS256", "none"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("a1.ä", max_size=9), st.lists, max_leaves=5
+)
+
+
+@given(
+    header=st.dictionaries(
+        st.sampled_from(["alg", "kid", "typ", "crit", "b64"]), JSON | st.sampled_from(["HS256", "ES256"])
+    ),
+    claims=st.dictionaries(st.sampled_from(["iss", "aud", "exp", "sub", "iat", "nbf"]), JSON),
+    signature=st.binary(max_size=70),
+    sign=st.booleans(),
+)
+def test_whatever_a_token_says_it_is_refused_and_nothing_else(
+    header: dict[str, Any], claims: dict[str, Any], signature: bytes, sign: bool
+) -> None:
+    class NoKeys(KeySet):
+        async def _fetch(self) -> dict[Any, Any]:
+            return {}
+
+    async def ask() -> None:
+        guard = TokenGuard("http://127.0.0.1", NoKeys("http://127.0.0.1"), SecretStr(SECRET))
+        token = hand_made(header, claims, signature)
+        if sign:  # even by who has the secret
+            head, body, _ = hand_made({"alg": "HS256"}, claims).split(".")
+            signer = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+            made = signer.sign(f"{head}.{body}".encode(), SECRET.encode())
+            token = f"{head}.{body}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"
+        await refused(guard, token)
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("inside", ["[" * 3000, '{"alg":' * 1000, "\x00", "7", "null"])
+async def test_a_header_that_is_no_object_is_refused(inside: str, guard: TokenGuard) -> None:
+    part = base64.urlsafe_b64encode(inside.encode()).rstrip(b"=").decode()
+    assert await refused(guard, f"{part}.{part}.{part}") == "the access token is not valid"
+
+
+async def test_a_new_key_is_found_when_a_token_names_it_and_an_old_one_is_forgotten_in_time(
+    project: Project, guard: TokenGuard
+) -> None:
+    assert await who(guard, project.token(ec_key("one"), "one")) == USER
+    project.keys = [published("three", ec_key("three"))]
+    project.now += PAUSE
+    assert await who(guard, project.token(ec_key("three"), "three")) == USER
+    assert project.asked == 2
+    await refused(guard, project.token(ec_key("one"), "one"))
+    project.keys = [published("four", ec_key("four"))]
+    project.now += CACHED - 1
+    assert await who(guard, project.token(ec_key("three"), "three")) == USER
+    project.now += 1
+    await refused(guard, project.token(ec_key("three"), "three"))
+    assert await who(guard, project.token(ec_key("four"), "four")) == USER
+    assert project.asked == 3
+
+
+async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project, guard: TokenGuard) -> None:
+    for number in range(20):
+        await refused(guard, project.token(ec_key("other"), f"made up {number}"))
+    assert project.asked == 1
+    project.now += PAUSE
+    for number in range(20):
+        await refused(guard, project.token(ec_key("other"), f"made up {number}"))
+    assert project.asked == 2
+
+
+async def test_many_tokens_at_once_are_one_look(project: Project, guard: TokenGuard) -> None:
+    token = project.token(ec_key("one"), "one")
+    assert await asyncio.gather(*(who(guard, token) for _ in range(50))) == [USER] * 50
+    assert project.asked == 1
+
+
+async def test_a_look_that_is_given_up_is_another_s_to_finish(project: Project, guard: TokenGuard) -> None:
+    token = project.token(ec_key("one"), "one")
+    first, second = (asyncio.create_task(who(guard, token)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == USER
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        lambda: web.Response(status=500),
+        lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+        lambda: web.Response(text="<html>"),
+        lambda: web.Response(text="[" * 100_000),
+        lambda: web.Response(text='{"keys": 7}'),
+        lambda: web.Response(text=" " * (LARGEST_ANSWER + 1)),
+    ],
+    ids=["500", "elsewhere", "html", "deep", "no keys", "huge"],
+)
+async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
+    instead: Callable[[], web.Response], project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
+    assert await who(guard, known) == USER
+    project.instead = instead()
+    project.now += CACHED
+    assert await who(guard, known) == USER
+    with pytest.raises(KeysUnavailable):  # it may well be a new one
+        await guard.caller(f"Bearer {unknown}")
+    assert len(caplog.records) == 1
+    project.instead = None
+    project.keys.append(published("three", ec_key("three")))
+    project.now += PAUSE
+    assert await who(guard, unknown) == USER
+
+
+async def test_without_a_network_at_the_start_nobody_can_be_told_and_hs256_still_works(project: Project) -> None:
+    guard = TokenGuard("http://127.0.0.1:1", KeySet("http://127.0.0.1:1"), SecretStr(SECRET))
+    with pytest.raises(KeysUnavailable):
+        await guard.caller(f"Bearer {project.token(ec_key('one'), 'one')}")
+    token = jwt.encode(project.claims(iss="http://127.0.0.1:1/auth/v1"), SECRET, "HS256")
+    assert await who(guard, token) == USER
+    await guard.aclose()
+
+
+@weak
+async def test_a_published_key_that_is_not_for_our_tokens_is_passed_over(project: Project, guard: TokenGuard) -> None:
+    p384 = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP384R1()).public_key(), as_dict=True)
+    secret = base64.urlsafe_b64encode(SECRET.encode()).decode()
+    other = ec_key("other")
+    project.keys = [
+        None,
+        "key",
+        {},
+        {"kid": "x", "kty": "EC", "crv": "P-256", "x": "?", "y": 7},
+        {"kid": "x", "kty": "RSA", "n": "AQAB", "e": "AQAB"},
+        {"kid": "x", "kty": "oct", "k": secret, "alg": "HS256"},
+        {**p384, "kid": "x"},
+        published("x", other, use="enc"),
+        published("x", other, alg="ES384"),
+        {**published("x", other), "kid": None},
+        published("x", rsa_key(1024)),
+        published("one", ec_key("one")),
+    ]
+    assert await who(guard, project.token(ec_key("one"), "one")) == USER
+    await refused(guard, project.token(other, "x"))
+    await refused(guard, project.token(rsa_key(1024), "x"))
+
+
+def token_of(monkeypatch: pytest.MonkeyPatch, *arguments: str, **settings: str) -> int:
+    for name in ("AUTH", "SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return main(["token", *arguments])
+
+
+async def test_a_development_token_is_let_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://127.0.0.1:54321"
+    assert token_of(monkeypatch, "--user", str(USER), SUPABASE_URL=url + "/", SUPABASE_JWT_SECRET=SECRET) == 0
+    guard = TokenGuard(url, KeySet(url), SecretStr(SECRET))
+    assert await who(guard, capsys.readouterr().out.strip()) == USER
+    await guard.aclose()
+
+
+@pytest.mark.parametrize("missing", ["SUPABASE_URL", "SUPABASE_JWT_SECRET"])
+def test_a_development_token_needs_its_settings(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_JWT_SECRET": SECRET}
+    del settings[missing]
+    assert token_of(monkeypatch, "--user", str(USER), **settings) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.split(";")[0], told.err.count("\n")) == ("", f"{missing}: missing", 1)
+    assert SECRET not in told.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--user", "me"], ["--user", str(USER), "--hours", "0"]])
+def test_wrong_arguments_of_the_token_command_are_exit_status_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        token_of(monkeypatch, *arguments)
+    assert caught.value.code == 2
