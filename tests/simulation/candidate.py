@@ -158,7 +158,7 @@ class Sidecar:
         if self.world.random.random() < 0.5:  # an answer and its time limit: either may be seen first
             inbox.sort(key=lambda item: item[0] != self._time_out)
         if self.world.random.random() < 0.3:  # nobody promises an order of two connections
-            inbox.sort(key=lambda item: item[0] == self.resigned)
+            inbox.sort(key=lambda item: item[0] == self.resigned and item[1][1] == self.client.life)
         self.client.sidecar_thawed()
         for action, argument in inbox:
             action(argument)
@@ -258,11 +258,12 @@ class Sidecar:
         view = self.lease.view(now)
         return (view.token if grant is not None else None), grant, (self.boot, view.version)
 
-    def resigned(self, ticket: int | None) -> None:
-        """`POST /resign`; `ticket` is of a held question whose end is only seen afterwards."""
+    def resigned(self, arg: tuple[int | None, int]) -> None:
+        """`POST /resign` of a client's life; the ticket is of a held question whose end is only seen afterwards."""
         if self.frozen:
-            self._inbox.append((self.resigned, ticket))
+            self._inbox.append((self.resigned, arg))
             return
+        ticket, _ = arg
         self.client.resign_answered()
         if self.alive:
             now = self.now()
@@ -396,7 +397,7 @@ class Sidecar:
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
             if answer.outcome is Outcome.RELEASED:
-                world.oracle.released(self, call.token)
+                world.oracle.released(self, answer.token)
         if world.trace is not None:
             world.tell(
                 f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms"

@@ -218,7 +218,7 @@ class Client:
         self._ask += 1
         if self.sidecar.alive:
             self._resigning = True
-            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, ticket)
+            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, life))
         self._version = None
         if self.leaves:
             self.running = self.leaves = False

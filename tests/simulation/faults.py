@@ -32,6 +32,7 @@ class Faults:
             "client pause": self._pause_client,
             "client crash": self._crash_client,
             "client leaves": self._client_leaves,
+            "client starts over": self._client_starts_over,
             "sidecar pause": self._pause_sidecar,
             "sidecar crash": self._crash_sidecar,
             "sidecar drain": self._drain_sidecar,
@@ -133,6 +134,14 @@ class Faults:
             other = self.random.choice(self.world.clients)
             self.world.at(self.world.now + 0.004 * self.random.random(), self._leave, other)
 
+    def _client_starts_over(self) -> None:
+        self._starts_over(self.world.clients[self._task()])
+
+    def _starts_over(self, client: "Client") -> None:
+        """The work returns: the client resigns, and asks again."""
+        if client.running and not client.frozen and client.believes:
+            client.stop()
+
     def _leave(self, client: "Client") -> None:
         if client.running and not client.frozen:
             client.leave()
@@ -149,6 +158,8 @@ class Faults:
         """Now, or just when a call of its is under way."""
         if self.random.random() < 0.4:
             sidecar.ambush = action
+            if self.random.random() < 0.3:  # the next call will be a release
+                self._starts_over(sidecar.client)
         else:
             action(sidecar)
 
@@ -183,13 +194,7 @@ class Faults:
         if sidecar.alive:
             self.world.oracle.forget()
             sidecar.kill()
-            self._later_drain(sidecar)
             self.world.at(self.world.now + self._restart_time(), self._restarts, (sidecar, sidecar.boot))
-
-    def _later_drain(self, sidecar: "Sidecar") -> None:
-        """Now and then the platform gives up on a task whose sidecar has crashed, just when that is up again."""
-        if self.random.random() < 0.2:
-            self.world.at(self.world.now + self._restart_time(), lambda _: sidecar.drain())
 
     def _restart_time(self) -> float:
         return 0.05 + (self.random.random() * 5 if self.random.random() < 0.6 else self._duration())
@@ -198,6 +203,10 @@ class Faults:
         sidecar, boot = arg
         if not sidecar.alive and sidecar.boot == boot:
             sidecar.start(sidecar.instance)
+            self.world.oracle.restarted(sidecar)
+            if self.random.random() < 0.1:  # the platform gives the task up just when its sidecar is back
+                self.world.oracle.forget()
+                self.world.at(self.world.now + 0.6 * self.random.random(), lambda _: sidecar.drain())
 
     def _drain_sidecar(self) -> None:
         self.world.sidecars[self._task()].drain()

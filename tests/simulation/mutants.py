@@ -111,7 +111,7 @@ def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
     return replace(call, give_up_at=lease.__dict__.get("first_give_up_at", call.give_up_at))
 
 
-@mutant("scripts have no deadline", ServerClock, "at")
+@mutant("scripts have no deadline", ServerClock, "at", mix="late calls")
 def _(clock: ServerClock, moment: float) -> int:
     return 2**62
 
@@ -233,7 +233,7 @@ def _(grant: Grant) -> float:
 @mutant("the client resigns before its work has ended", Client, "stop", mix="quiet")
 def _(client: Client) -> None:
     if not client._stopping:
-        client.sidecar.resigned(None)
+        client.sidecar.resigned((None, client.life))
     _CLIENT_STOP(client)
 
 
@@ -268,7 +268,7 @@ def _by_id(model: RedisModel, instance: str, token: int | None, tenure: str) -> 
     return model._ours(instance)
 
 
-mutant("renew and release do not compare the term", RedisModel, "_our_term", mix="network")(_by_id)
+mutant("renew and release do not compare the term", RedisModel, "_our_term", mix="late calls")(_by_id)
 
 
 @mutant("renew and release do not compare the tenure", RedisModel, "_our_term", mix="late calls")

@@ -112,7 +112,7 @@ class Oracle:
         if self.world.trace is not None and client.tenure is not None:
             self.world.tell(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
 
-    def released(self, sidecar: "Sidecar", token: int | None) -> None:
+    def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
         client = sidecar.client
         if client.working and client.tenure is not None and client.tenure.token == token and not self.exempted:
@@ -189,6 +189,25 @@ class Oracle:
     def forget(self) -> None:
         """Something happens that a vacancy that is measured may not survive."""
         self._pending = None
+        self._pendings += 1
+
+    def restarted(self, sidecar: "Sidecar") -> None:
+        """A sidecar was restarted: if its lease lives still, it takes its term up again."""
+        world, model, client = self.world, self.world.primary.model, sidecar.client
+        if model.value != sidecar.instance or model.expires is None or self._disturbed(world.now):
+            return
+        takes = 2.0 + world.scenario.timings.call_limit
+        if client.ready_since is not None and world.primary.true_time(model.expires) > world.now + 2 * takes:
+            self._pendings += 1
+            world.at(world.now + takes, self._expect_return, (self._pendings, client))
+
+    def _expect_return(self, arg: "tuple[int, Client]") -> None:
+        number, client = arg
+        if number == self._pendings and client.ready_since is not None and not self._disturbed(self.world.now):
+            client.sync()
+            held = self.world.primary.model.value == client.sidecar.instance
+            if held and not client.until() > self.world.now:
+                raise Violation("term not taken up", f"{client.sidecar.instance} was restarted within its lease")
 
     def _disturbed(self, since: float) -> bool:
         return (

@@ -18,6 +18,7 @@ PROCESSES: Mix = {
     "task pause": 1.5,
     "task kill": 1.5,
     "client leaves": 2,
+    "client starts over": 1,
     "sidecar drain": 0.7,
     "deploy": 1,
 }
@@ -44,7 +45,8 @@ LATE: Mix = {
     "bad network": 4,
     "sidecar crash": 3,
     "sidecar drain": 3,
-    "client leaves": 4,
+    "client starts over": 6,
+    "client leaves": 1,
     "redis pause": 4,
     "server clock step": 1,
 }
@@ -59,7 +61,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
     "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
     "late calls": (1, LATE),
-    "quiet": (2, {"client leaves": 4, "client crash": 1, "task kill": 1, "deploy": 1}),
+    "quiet": (2, {"client leaves": 4, "client starts over": 1, "client crash": 1, "task kill": 1, "deploy": 1}),
 }
 """Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
 
@@ -97,9 +99,9 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
     name = random.choices(names, [MIXES[each][0] for each in names])[0]
     seconds = random.choices(list(TTLS), list(TTLS.values()))[0]
     timings = _timings(random, ttl or seconds)
-    tasks = random.choice((2, 2, 3, 3, 4))
-    error = random.choice((0.0, 0.0005, 0.01, 0.02))
     name = mix or name
+    tasks = random.choice((1, 1, 1, 2, 3) if name == "late calls" else (2, 2, 3, 3, 4))
+    error = random.choice((0.0, 0.0005, 0.01, 0.02))
     return Scenario(
         mix=name,
         faults=MIXES[name][1],
