@@ -1,0 +1,61 @@
+"""A whole process beside Alpaca and the ECS agent, each on loopback: prices become values, jobs protect the task."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from decimal import Decimal
+
+from aiohttp import ClientSession
+
+from service.samples import SAMPLES
+from tests.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, trade
+from tests.service.fake_sidecar import FakeSidecar
+from tests.service.processes import Service, eventually
+from tests.service.served import PORTFOLIO
+from tests.work.test_protection import Agent
+
+PRICES = {"AAPL": "191.2350", "MSFT": "402.5", "NVDA": "130.01"}
+
+
+async def nothing(_: str) -> None:
+    """On a resign."""
+
+
+async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_a_secret_in_the_log(
+    new_service: Callable[..., Service], stack: AsyncExitStack, session: ClientSession
+) -> None:
+    snapshots = {symbol: trade(price) for symbol, price in PRICES.items()}
+    alpaca = await stack.enter_async_context(Alpaca(snapshots, invalid={"KO"}).serving())
+    agent = await stack.enter_async_context(Agent().serving())
+    sidecar = await stack.enter_async_context(FakeSidecar(nothing))
+    settings = {
+        "PRICE_SOURCE": "alpaca",
+        "APCA_API_KEY_ID": KEY_ID,
+        "APCA_API_SECRET_KEY": SECRET_KEY,
+        "ALPACA_DATA_URL": alpaca.url,
+        "ECS_AGENT_URI": agent.uri,
+        "TRACKER_INTERVAL": "1",
+        "LOG_LEVEL": "debug",
+    }
+    service = await stack.enter_async_context(new_service("one", sidecar.url, **settings))
+
+    async def value_of(portfolio: object) -> dict[str, str] | None:
+        async with session.get(f"{service.url}/portfolios/{portfolio}/live") as response:
+            return await response.json() if response.status == 200 else None
+
+    live = await eventually(lambda: value_of(PORTFOLIO))
+    _, _, held = SAMPLES[PORTFOLIO]
+    assert Decimal(live["value"]) == sum(Decimal(quantity) * Decimal(PRICES[s]) for s, quantity in held.items())
+    assert live["stale"] is True  # the trades are of a day long ago
+    assert (live["priced_fraction"], live["oldest_price_at"][:19]) == ("1.0000", "2026-02-13T15:30:00")
+
+    async def jobs_are_done() -> bool:
+        return len(agent.put) >= 2 and not agent.protected
+
+    await eventually(jobs_are_done)
+    service.signal()
+    assert await service.end() == 0
+    assert [put["ProtectionEnabled"] for put in agent.put][:2] == [True, False]
+    assert "Alpaca refuses KO" in service.output()
+    assert SECRET_KEY not in service.output()
+    assert KEY_ID not in service.output()
+    assert not [line for line in service.lines() if line["level"] == "ERROR"]
