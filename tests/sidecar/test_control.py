@@ -10,7 +10,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.protocol import Outcome
+from sidecar.redis_watch import WatchMode
 from tests.sidecar.conftest import client_of
 from tests.sidecar.served import KEYS, TIMINGS, Served, served
 from tests.waiting import eventually
@@ -59,7 +59,7 @@ async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None
 async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["scheduler"], "b", ex=30)
     await sidecar.get("/is-leader/scheduler")
-    await eventually(lambda: sidecar.candidate.leases["scheduler"].outcome() is Outcome.HELD)
+    await eventually(lambda: sidecar.candidate.leases["scheduler"].known())
     await sidecar.lead("tracker")
     answer = await sidecar.get("/is-leader")
     assert (answer["instance_id"], answer["is_leader"]) == ("a", False)
@@ -215,6 +215,7 @@ def _scripts_run(redis: Redis) -> int:
 
 async def test_the_metrics_listener_shows_and_changes_nothing(sidecar: Served, redis: Redis) -> None:
     answer = await sidecar.lead()
+    await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
     async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
         metrics = await response.text()
         assert response.content_type == "text/plain"
