@@ -8,10 +8,10 @@ STAMP  := $(VENV)/.installed
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos model bench lint format lock clean simulate mutants
+.PHONY: help setup run test chaos model bench bench-tracker lint format lock clean simulate mutants
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
 
 setup: $(STAMP) ## Make the virtual environment from the lock file
 
@@ -34,6 +34,9 @@ chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED
 bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 	$(BIN)/python -m bench.handover
 	$(BIN)/python -m bench.footprint
+
+bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
+	@$(BIN)/python -m bench.tracker $(PORTFOLIOS)
 
 model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 14 GB, an hour)
 	@$(BIN)/python -m tests.model long
