@@ -15,10 +15,10 @@ from tests.chaos.observers import Belief, Life, Refusal
 from tests.chaos.oracles import Deletion, Violation
 from tests.chaos.schedule import LEASES, Fault, Kind, Round
 
-SLACK = 1.5
+SLACK = 2.0
 """What a busy machine may add to a hand-over or a takeover, in seconds."""
 
-HEALTHY_WITHIN = 60.0
+HEALTHY_WITHIN = 90.0
 """How long, in seconds, all tasks may take to be healthy again."""
 
 PROBED_WITHIN = 10.0
