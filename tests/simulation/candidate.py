@@ -58,6 +58,7 @@ class Sidecar:
         "lease",
         "rate",
         "server",
+        "snare",
         "started",
         "task",
         "trouble",
@@ -81,6 +82,8 @@ class Sidecar:
         """No notice reaches its watch."""
         self.ambush: Callable[[Sidecar], None] | None = None
         """What befalls it right after its next request is sent."""
+        self.snare: Callable[[Sidecar, Request], bool] | None = None
+        """What becomes of its next requests; true if one does not go the usual way."""
         self.started = 0.0
         """Since when it runs without a break."""
         self.trouble: float | None = None
@@ -324,20 +327,23 @@ class Sidecar:
             self.ambush = None
         deadline = self._connection.at(call.give_up_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
+        if self.snare is not None and self.snare(self, request):
+            self._limit(call)
+            return
         if self.trouble is None and not self.cut:
-            world.soon(world.now + world.delay(), self._arrive, request)
+            world.soon(world.now + world.delay(), self.arrive, request)
             return
         self._limit(call)
         if self._unreachable(server) or self._loses():
             world.count("request lost")
             return
         delay = self._lag()
-        world.at(world.now + world.delay() + delay, self._arrive, request)
+        world.at(world.now + world.delay() + delay, self.arrive, request)
         if self._loses():
             world.count("request doubled")
-            world.at(world.now + world.delay() + self._lag() + delay, self._arrive, request)
+            world.at(world.now + world.delay() + self._lag() + delay, self.arrive, request)
 
-    def _arrive(self, request: Request) -> None:
+    def arrive(self, request: Request) -> None:
         """The request is at the server: it is carried out whether the sender waits or not."""
         attempt, call, server, run_id, deadline = request
         world = self.world
@@ -345,7 +351,7 @@ class Sidecar:
         if server.thaw_at > world.now:
             if current:
                 self._limit(call)
-            world.at(server.thaw_at + world.delay(), self._arrive, request)
+            world.at(server.thaw_at + world.delay(), self.arrive, request)
             return
         if not server.up or server.model.run_id != run_id:
             if current:

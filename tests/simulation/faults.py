@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sidecar.protocol import Kind
 from tests.simulation.redis_model import Fence, RedisModel
 from tests.simulation.server import Server
 
 if TYPE_CHECKING:
-    from tests.simulation.candidate import Sidecar
+    from tests.simulation.candidate import Request, Sidecar
     from tests.simulation.client import Client
     from tests.simulation.world import World
 
@@ -24,6 +25,7 @@ class Faults:
         self.ttl = world.scenario.timings.ttl
         self._kinds = list(world.scenario.faults)
         self._weights = list(world.scenario.faults.values())
+        self._held_up: tuple[Sidecar, Request, float] | None = None
         self._server_busy = False
         self._stepped_at = -10 * self.ttl
         self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is the replica now
@@ -50,6 +52,8 @@ class Faults:
             "failover": self._fail_over,
             "failover to a stale replica": self._fail_over_stale,
             "isolated old primary": self._isolate,
+            "late release": self._late_release,
+            "late acquire": self._late_acquire,
             "server clock step": self._step_clock,
             "server clock jump": self._jump_clock,
             "DISABLED": self._disable,
@@ -262,6 +266,48 @@ class Faults:
             world.at(world.now + self.random.choice((0.6, 0.6, self.ttl)), self._deploy_next)
         else:
             world.at(world.now + self._restart_time(), self._restarts, (sidecar, sidecar.boot))
+
+    # Single calls.
+
+    def _late_release(self) -> None:
+        """A leader's work ends, and its release comes late, or twice, or is the last that its sidecar does."""
+        client = self.world.clients[self._task()]
+        client.sidecar.snare = self._delays_release
+        self._starts_over(client)
+
+    def _delays_release(self, sidecar: "Sidecar", request: "Request") -> bool:
+        if request[1].kind is not Kind.RELEASE:
+            return False
+        sidecar.snare = None
+        self._disturbed()
+        late = self.random.random() * 1.2 * self.world.scenario.timings.call_limit
+        self.world.at(self.world.now + late, sidecar.arrive, request)
+        if self.random.random() < 0.4:
+            return False
+        if self.random.random() < 0.7:
+            self.world.at(self.world.now, lambda _: self._kill_sidecar(sidecar))
+        return True
+
+    def _late_acquire(self) -> None:
+        """An acquire is held up until somebody releases the lease; whose it was is often gone by then."""
+        sidecar = self.random.choice(self.world.sidecars)
+        sidecar.snare = self._holds_up
+
+    def _holds_up(self, sidecar: "Sidecar", request: "Request") -> bool:
+        if request[1].kind is not Kind.ACQUIRE:
+            return False
+        sidecar.snare, sidecar.started = None, self.world.now
+        self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit)
+        if self.random.random() < 0.7:
+            self._leave(sidecar.client)
+        return True
+
+    def released(self) -> None:
+        """Somebody has just released the lease."""
+        if self._held_up is not None and self.world.now > self._held_up[2]:  # it should have no effect any more
+            sidecar, request, _ = self._held_up
+            self._held_up = None
+            self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
     # The network.
 

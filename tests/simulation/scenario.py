@@ -48,6 +48,8 @@ LATE: Mix = {
     "client starts over": 6,
     "client leaves": 1,
     "redis pause": 4,
+    "late release": 8,
+    "late acquire": 6,
     "server clock step": 1,
 }
 ISOLATION: Mix = {"isolated old primary": 6}
@@ -55,13 +57,26 @@ ISOLATION: Mix = {"isolated old primary": 6}
 MIXES: dict[str, tuple[float, Mix]] = {
     "everything": (4, PROCESSES | NETWORK | REDIS),
     "processes": (2, PROCESSES),
-    "network": (2, NETWORK | {"client leaves": 2, "sidecar crash": 1, "client crash": 1}),
+    "network": (
+        2,
+        NETWORK | {"late release": 1, "late acquire": 1, "client leaves": 2, "sidecar crash": 1, "client crash": 1},
+    ),
     "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1}),
     "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
     "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
     "late calls": (1, LATE),
-    "quiet": (2, {"client leaves": 4, "client starts over": 1, "client crash": 1, "task kill": 1, "deploy": 1}),
+    "quiet": (
+        2,
+        {
+            "late acquire": 1,
+            "client leaves": 4,
+            "client starts over": 1,
+            "client crash": 1,
+            "task kill": 1,
+            "deploy": 1,
+        },
+    ),
 }
 """Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
 

@@ -134,6 +134,8 @@ class World:
             server.trap -= 1
             if not server.trap:
                 self.faults.sprung(server)
+        if released:
+            self.faults.released()
         if not server.watchers or not (released or self.scenario.watch == "tracking"):
             return
         for sidecar in server.watchers:
