@@ -38,8 +38,8 @@ bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
 	@$(BIN)/python -m bench.tracker $(PORTFOLIOS)
 
-model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 14 GB, an hour)
-	@$(BIN)/python -m tests.model long
+model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5 GB, minutes)
+	@nice -n 10 $(BIN)/python -m tests.model long
 
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours $(HOURS) --seed $(SEED)

@@ -20,8 +20,9 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         print(f"sidecar: {error}", file=sys.stderr)
         return 2
-    print("usage: python -m sidecar [healthcheck]", file=sys.stderr)
-    return 2
+    helped = arguments in (["-h"], ["--help"])
+    print("usage: python -m sidecar [healthcheck]", file=sys.stdout if helped else sys.stderr)
+    return 0 if helped else 2
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ LONGEST_GRANT = 60.0
 LONGEST_ANSWER = 16 * 1024
 """A body above this, in bytes, is no sidecar's."""
 
+_HEADERS = {"X-Lease-Client": "1"}
+
 logger = logging.getLogger("sidecar.client")
 
 
@@ -162,24 +164,26 @@ class Sidecar:
         except (aiohttp.ClientError, OSError) as error:
             logger.debug("%s: no spare connection (%s)", name, type(error).__name__)
 
-    async def resign(self, name: str) -> None:
-        """`POST /resign/NAME`; a sidecar that is gone or silent is no error: the lease goes when its grant runs out.
+    async def resign(self, name: str, token: int | None = None) -> None:
+        """`POST /resign/NAME`: of that term only or, without a token, of the lease altogether.
 
-        It is waited for at most `LIMIT` seconds, but goes on until it is answered or the connection breaks.
+        A sidecar that is gone or silent is no error: the lease goes when its grant runs out. An answer is waited for
+        at most `LIMIT` seconds, but the request goes on until it is answered or the connection breaks.
         """
         resign = self._resigns.get(name)
         if resign is None or resign.done():
-            resign = self._resigns[name] = asyncio.create_task(self._resign(name), name=f"resign {name}")
+            resign = self._resigns[name] = asyncio.create_task(self._resign(name, token), name=f"resign {name}")
         await asyncio.wait((resign,), timeout=LIMIT)
         if resign.done():
             resign.result()
         else:
             logger.info("%s: resign is not answered yet", name)
 
-    async def _resign(self, name: str) -> None:
+    async def _resign(self, name: str, token: int | None) -> None:
+        term = {"token": str(token)} if token is not None else {}
         for last in (False, True):
             try:
-                async with self._request("POST", "resign", name, headers={"X-Lease-Client": "1"}) as response:
+                async with self._request("POST", "resign", name, params=term, headers=_HEADERS) as response:
                     if response.status != 200:
                         logger.warning("%s: resign was answered with HTTP %d", name, response.status)
                     return

@@ -13,6 +13,7 @@ from sidecar.telemetry import Telemetry
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
     Outcome.BAD_FENCE: "the fence is not a hash with a whole number for its token: somebody must delete it",
+    Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
 
@@ -47,15 +48,13 @@ class Candidate:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._versions = dict.fromkeys(leases, 0)
-        self._progress_at = clock()
+        self._progress_at = self._open_at = clock()
         self._asleep_until = -inf
 
     async def run(self) -> None:
         """Campaign until drained, then close the connection."""
         try:
-            if failure := await self._store.open():
-                self.trouble = dict.fromkeys(self.leases, f"{failure.kind}: {failure.text}")
-                self._telemetry.failed(failure)
+            await self._open()
             while not all(lease.drained(self._clock()) for lease in self.leases.values()):
                 self._wake.clear()
                 now = self._progress_at = self._clock()
@@ -72,6 +71,8 @@ class Candidate:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
                     self._report()
                     await self._sleep()
+                    if not self._store.connected and self._clock() >= self._open_at:
+                        await self._open()
         finally:
             self._report()
             await self._store.close()
@@ -117,11 +118,12 @@ class Candidate:
                 self.leases[name].unhold(ticket, now, answered=answered)
                 self._wake_for(name, now)
 
-    def resigned(self, name: str) -> None:
-        """A client says that its work under a lease has stopped."""
-        self.leases[name].resigned(self._clock())
+    def resigned(self, name: str, token: int | None) -> bool:
+        """`Lease.resigned`: a client says that its work under a lease has stopped."""
+        resigned = self.leases[name].resigned(self._clock(), token)
         self._publish()
         self._wake.set()
+        return resigned
 
     def noticed(self, name: str) -> None:
         """Something may have happened to a lease's key."""
@@ -139,15 +141,26 @@ class Candidate:
         if self.leases[name].wake_at(now) < self._asleep_until:
             self._wake.set()
 
+    async def _open(self) -> None:
+        """Have a connection before it is needed: trouble is told at the start, and is over when it is."""
+        self._open_at = self._clock() + self._timings.heartbeat
+        failure = await self._store.open()
+        if failure is not None:
+            self._telemetry.failed(None, failure)
+        else:
+            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+        for name in self.leases:
+            self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
+
     def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
         lease, now = self.leases[name], self._clock()
         if isinstance(result, Failure):
             lease.failed(call, now, delivered=result.unresolved)
-            self._telemetry.failed(result)
+            self._telemetry.failed(name, result)
             self.trouble[name] = f"{result.kind}: {result.text}"
             return
         lease.replied(call, result, now)
-        self._telemetry.answered(call, now)
+        self._telemetry.answered(name, call, now)
         trouble = _TROUBLE.get(result.outcome)
         if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
             trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"

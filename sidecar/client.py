@@ -102,13 +102,15 @@ class Leadership:
         self._running = True
         try:
             while True:
+                over = False
                 try:
                     job = await self._lead(work)
                     if job is not None:
                         return job.result()
+                    over = True
                 finally:
-                    self._term = None
-                    await self.resign()
+                    term, self._term = self._term, None
+                    await self._sidecar.resign(self.name, term.token if over and term is not None else None)
         finally:
             self._running = False
             self._poll.answer = None

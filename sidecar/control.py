@@ -87,10 +87,12 @@ class Control:
         name = self._lease(request)
         if "X-Lease-Client" not in request.headers:
             raise _refusal(web.HTTPForbidden, "the header X-Lease-Client is missing")
-        if not _is_loopback(request.host):
-            raise _refusal(web.HTTPForbidden, f"the host {request.host[:80]!r} is not this task's loopback")
-        self._candidate.resigned(name)
-        return _json({"lease": name, "resigned": True})
+        _check_host(request)
+        token = request.query.get("token")
+        if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
+            raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
+        resigned = self._candidate.resigned(name, int(token) if token is not None else None)
+        return _json({"lease": name, "resigned": resigned})
 
     async def _tell_status(self, _: web.Request) -> web.Response:
         now = self._clock()
@@ -118,8 +120,12 @@ class Control:
         wait, version = _wait(request), request.query.get("version")
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
+        _check_host(request)
         for name in names:
             self._candidate.asked(name)
+        unknown = [name for name in names if not self._candidate.leases[name].known()]
+        if unknown:  # a sidecar that was restarted may lead still: 'no' would end work that could go on
+            await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
         if not wait or version != self._version(names):
             return
         if any(self._candidate.leases[name].leads(self._clock()) for name in names):
@@ -167,6 +173,12 @@ def _wait(request: web.Request) -> float:
     if not 0 < wait <= LONGEST_WAIT:
         raise _refusal(web.HTTPBadRequest, f"wait: {text[:80]!r} is not a number of seconds over 0 to {LONGEST_WAIT:g}")
     return wait
+
+
+def _check_host(request: web.Request) -> None:
+    """Refuse a page whose name was rebound to the loopback: to ask and to resign change something."""
+    if not _is_loopback(request.host):
+        raise _refusal(web.HTTPForbidden, f"the host {request.host[:80]!r} is not this task's loopback")
 
 
 def _is_loopback(host: str) -> bool:

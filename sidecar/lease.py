@@ -108,8 +108,13 @@ class Lease:
         self._granted_until = max(self._granted_until, until)
         return until - arrived
 
-    def resigned(self, now: float) -> None:
-        """The client says that its work has stopped and that it wants the lease no longer."""
+    def resigned(self, now: float, token: int | None = None) -> bool:
+        """The client says that its work has stopped and that it wants the lease no longer, or that term of it.
+
+        False if the term is over already: the lease may stand under a newer one, which is not given up.
+        """
+        if token is not None and (self._term is None or self._term.token != token):
+            return False
         self._asked_until = self._granted_until = -inf
         self._holds = 0
         self._resigns += 1
@@ -119,6 +124,7 @@ class Lease:
             self._leave(Reason.RESIGNED, now)
         elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
             self._yield_until = now + YIELD
+        return True
 
     def drain(self, now: float) -> None:
         """Campaign no more; give the lease up once the client has resigned or its last grant has run out."""
@@ -213,8 +219,6 @@ class Lease:
         if self._leaving is not None and now >= self._leaving.lead_until + self.timings.margin:
             self._leaving = None  # its key has expired
             self._hurry(now)
-        if self._led is False and not self._wanted(now):
-            self._led = None
 
     def wake_at(self, now: float) -> float:
         """When `next_call` is to be asked again, if nothing happens before."""
@@ -253,9 +257,9 @@ class Lease:
             self._version += 1
         return View(*seen, self._version)
 
-    def outcome(self) -> Outcome | None:
-        """What the last answer of Redis was; None before the first."""
-        return self._outcome
+    def known(self) -> bool:
+        """Whether anything is known of it: Redis has answered about it, or failed to."""
+        return self._outcome is not None or not self._connected
 
     def transitions(self) -> list[Transition]:
         """What has begun and ended since this was last asked, oldest first."""

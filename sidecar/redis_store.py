@@ -105,6 +105,11 @@ class RedisStore:
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that has not failed."""
+        return self._connection is not None
+
     async def open(self) -> Failure | None:
         """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
         try:
@@ -151,7 +156,7 @@ class RedisStore:
         """Connect, and learn the server's time and policy."""
         connection = self._connect()
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await _log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
             self._server_clock.observe(_time(await connection.read_response()), self._clock())
             try:
@@ -212,6 +217,15 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     if isinstance(result, Failure) or result.outcome not in won:
         return result
     return confirmed if isinstance(confirmed, Failure) else replace(result, outcome=Outcome.UNCONFIRMED)
+
+
+async def _log_in(connection: Connection) -> None:
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except ResponseError as error:
+        if type(error) in _KINDS:
+            raise
+        raise RedisError("the server refuses AUTH or SELECT") from None  # its words may repeat the password
 
 
 def fence_of(key: str) -> str:
@@ -283,7 +297,7 @@ def _text(value: object) -> str:
 
 
 def _failure(error: RedisError | OSError, *, unresolved: bool) -> Failure:
-    text = str(error).partition("\n")[0][:200]
+    text = str(error).partition("\n")[0].partition(", with args")[0][:200]
     if isinstance(error, TimeoutError):
         kind, text = "timeout", "no answer in time"
     elif (known := _KINDS.get(type(error))) is not None:

@@ -1,6 +1,7 @@
 """Wires the sidecar together and runs it until it has drained."""
 
 import asyncio
+import logging
 import os
 import random
 import secrets
@@ -21,6 +22,10 @@ from sidecar.redis_watch import RedisWatch
 from sidecar.settings import Address, Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
+log = logging.getLogger(__name__)
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+
 
 def run(environment: Mapping[str, str]) -> int:
     """Run the sidecar until SIGTERM or SIGINT and until its leases are given up; returns the exit status.
@@ -40,6 +45,7 @@ async def _run(settings: Settings) -> None:
     timings, connect = settings.timings, connector(settings.redis)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
+    log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
     leases = {
         lease: Lease(name, timings, boot=boot, now=elapsed(), uniform=uniform, require_client=settings.require_client)
         for lease in settings.keys
@@ -65,7 +71,7 @@ async def _run(settings: Settings) -> None:
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
     listeners = [
         await _listen("CONTROL_BIND", settings.control, control.app()),
@@ -79,9 +85,8 @@ async def _run(settings: Settings) -> None:
     finally:
         for listener in listeners:
             await listener.cleanup()
-        for number in (signal.SIGTERM, signal.SIGINT):  # one that comes while the process ends changes nothing
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # one that comes while the process ends changes nothing
+        log.info("Sidecar %s has given its leases up", name)
 
 
 async def _listen(setting: str, address: Address, app: web.Application) -> web.AppRunner:

@@ -104,7 +104,7 @@ def control_address(env: Mapping[str, str]) -> Address:
         SettingsError: CONTROL_BIND is malformed, or reachable from outside the task.
     """
     try:
-        address = _address(env.get("CONTROL_BIND") or "127.0.0.1:4040")
+        address = _address(env.get("CONTROL_BIND", "").strip() or "127.0.0.1:4040")
     except ValueError as error:
         raise SettingsError(f"CONTROL_BIND: {error}") from None
     if not ip_address(address.host).is_loopback:
@@ -128,6 +128,8 @@ def _redis(env: Mapping[str, str], port: int) -> RedisAddress:
             raise SettingsError("REDIS_URL: not an address") from None
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise SettingsError("REDIS_URL: does not begin with redis://, rediss:// or unix://")
+        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+            raise SettingsError("REDIS_URL: what follows the host is not the number of a database")
     username, password = env.get("REDIS_USERNAME"), env.get("REDIS_PASSWORD")
     if username is not None and password is None:
         raise SettingsError("REDIS_PASSWORD: missing, though REDIS_USERNAME is set")

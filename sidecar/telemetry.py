@@ -41,7 +41,7 @@ class Telemetry:
             "sidecar_redis_errors", "Calls that Redis did not answer", ["kind"], registry=self.registry
         )
         self._polled_at: dict[str, float] = {}
-        self._failing: str | None = None
+        self._failing: dict[str | None, str] = {}
         self._server: tuple[str | None, str | None] = (None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
@@ -57,20 +57,20 @@ class Telemetry:
         """A client asked about a lease."""
         self._polled_at[lease] = now
 
-    def answered(self, call: Call, now: float) -> None:
+    def answered(self, lease: str, call: Call, now: float) -> None:
         """Redis answered a call."""
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
-        if self._failing is not None:
-            self._failing = None
-            log.info("Redis answers again")
+        self._failing.pop(None, None)
+        if self._failing.pop(lease, None) is not None:
+            log.info("Redis answers again", extra={"lease": lease})
 
-    def failed(self, failure: Failure) -> None:
-        """Redis did not answer a call; said when it begins and whenever it is for another reason."""
+    def failed(self, lease: str | None, failure: Failure) -> None:
+        """Redis did not answer a call, or (None) a connection; said once a reason."""
         self._errors.labels(failure.kind).inc()
-        if self._failing != failure.kind:
-            self._failing = failure.kind
-            log.error("Redis failed: %s", failure.text, extra={"kind": failure.kind})
+        if self._failing.get(lease) != failure.kind:
+            self._failing[lease] = failure.kind
+            log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
 
     def troubled(self, lease: str, trouble: str) -> None:
         """A lease cannot be held as it is."""
@@ -133,12 +133,15 @@ class _Gauges(Collector):
         guard = GaugeMetricFamily("sidecar_failover_guard", "1 for the state of the failover guard", labels=["guard"])
         for setting in ("on", "off", "unavailable"):
             guard.add_metric([setting], float(self._store.guard == setting))
+        up = GaugeMetricFamily(
+            "sidecar_redis_up", "1 while the connection to Redis is good", float(self._store.connected)
+        )
         policy = GaugeMetricFamily(
             "sidecar_redis_eviction_policy", "1 for the server's maxmemory policy", labels=["policy"]
         )
         if self._store.eviction_policy:
             policy.add_metric([self._store.eviction_policy], 1.0)
-        yield from (leading, remaining, token, state, silence, watch, guard, policy)
+        yield from (up, leading, remaining, token, state, silence, watch, guard, policy)
 
 
 class _TextFormatter(logging.Formatter):

@@ -84,6 +84,8 @@ class FakeSidecar:
         self.peers.append(("resign", request.transport and request.transport.get_extra_info("peername")))
         self.events.append("resign")
         last = self.token
+        if "token" in request.query and request.query["token"] != str(last):
+            return web.json_response({"resigned": False})
         await self.follow()
         if self.reelect and last is not None:
             await self.elect(last + 1)

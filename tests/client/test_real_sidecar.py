@@ -13,13 +13,18 @@ import redis
 
 from ops.local.servers import RedisServer
 from sidecar.client import Leadership, LeaseClient, Term
+from sidecar.clock import elapsed
 from tests.client.fake_sidecar import NAME, Work, until
 from tests.client.processes import RealSidecar, ended, shows
 
 
 @pytest.fixture
-async def sidecars(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
-    one, other = (RealSidecar(tmp_path, redis_server, name, GRANT_TTL="2") for name in ("task-a", "task-b"))
+async def sidecars(
+    redis_server: RedisServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
+    """Two sidecars; the parameter, if there is one, is their grant in seconds."""
+    grant = getattr(request, "param", "2")
+    one, other = (RealSidecar(tmp_path, redis_server, name, GRANT_TTL=grant) for name in ("task-a", "task-b"))
     with ended(one, other):
         for sidecar in (one, other):
             sidecar.start()
@@ -124,17 +129,34 @@ async def test_an_operators_word_stops_the_work_at_once(
             assert len(one.began) == 2
 
 
-async def test_a_sidecar_that_is_killed_and_restarted_goes_on_with_its_term(
+@pytest.mark.parametrize("sidecars", ["10"], indirect=True)
+async def test_a_sidecar_that_is_restarted_within_a_grant_goes_on_with_its_term_and_the_work_with_it(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one:
         await until(one.works)
         token = one.lead.token
-        sidecars[0].stop(signal.SIGKILL)
-        sidecars[0].start()
-        await until(lambda: len(one.began) == 2 or (one.lead.remaining() > 1.5))
-        assert one.lead.token == token
+        async with Task(sidecars[1].url, []).open() as other:
+            await until(lambda: other.lead.holder == "task-a")
+            sidecars[0].stop(signal.SIGKILL)
+            killed_at = elapsed()
+            sidecars[0].start()
+            # more than any grant given before the kill: one that the restarted sidecar gave
+            await until(lambda: one.lead.remaining() > killed_at + 10 - elapsed() + 0.1, within=9)
+            assert (one.lead.token, len(one.began), len(other.began)) == (token, 1, 0)
+
+
+async def test_a_raw_delete_begins_a_new_term_without_giving_it_up_first(
+    sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as operator:
+        async with Task(sidecars[0].url, []).open() as one:
+            await until(one.works)
+            token = one.lead.token
+            operator.delete(f"{tmp_path.name}:{NAME}")
+            await until(lambda: one.works() and one.lead.token not in (None, token))
+            assert "resigned" not in sidecars[0].output
 
 
 async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[RealSidecar, RealSidecar]) -> None:

@@ -31,7 +31,8 @@ async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Serv
         yield sidecar
 
 
-async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Served) -> None:
+async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Served, redis: Redis) -> None:
+    redis.set(KEYS["tracker"], "b", px=300)
     first = await sidecar.get("/is-leader/tracker")
     assert (first["token"], first["expires_in"], first["is_leader"]) == (None, None, False)
     answer = await sidecar.lead()
@@ -49,6 +50,11 @@ async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Serve
     assert answer["expires_in"] > 0
 
 
+async def test_the_first_question_waits_for_what_redis_says(sidecar: Served) -> None:
+    """'No' before anything is known would end the work of a client whose sidecar was restarted (review of issue 2)."""
+    assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
+
+
 async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None:
     answer = await sidecar.lead()
     assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
@@ -59,7 +65,7 @@ async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None
 async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["scheduler"], "b", ex=30)
     await sidecar.get("/is-leader/scheduler")
-    await eventually(lambda: sidecar.candidate.leases["scheduler"].known())
+    await eventually(sidecar.candidate.leases["scheduler"].known)
     await sidecar.lead("tracker")
     answer = await sidecar.get("/is-leader")
     assert (answer["instance_id"], answer["is_leader"]) == ("a", False)
