@@ -47,7 +47,7 @@ def main(names: list[str]) -> int:
         outcome = "holds" if verdict.holds else "violated"
         print(
             f"  {outcome}{'' if verdict.holds == check.holds else ', WHICH IT SHOULD NOT'}: {verdict.states:,} states,"
-            f" depth {verdict.depth}, {verdict.megabytes:,.0f} MB, {verdict.seconds:.1f} s",
+            f" depth {verdict.depth}, {verdict.megabytes:,.0f} MB, {verdict.seconds:.1f} s of a core",
             flush=True,
         )
     return 1 if surprises else 0

@@ -2,10 +2,10 @@
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class SpinError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a check: `story` tells of the violation, line by line, and is empty where none was found."""
+    """What came of a check, `seconds` of a core. `story` tells of a violation, a line an event; empty where none is."""
 
     states: int
     depth: int
@@ -59,9 +59,9 @@ def run(check: Check) -> Verdict:
         shutil.copy(MODEL, folder)
         _call(folder, "spin", "-a", *macros, MODEL.name)
         _call(folder, "cc", *_COMPILER, *(_LONG if check.long else _SHORTEST), "-o", "pan", "pan.c")
-        began = time.monotonic()
+        before = _seconds()
         report = _call(folder, "./pan", *_RUN, *(_RUN_LONG if check.long else ()))
-        seconds = time.monotonic() - began
+        seconds = _seconds() - before
         story: tuple[str, ...] = ()
         if (folder / f"{MODEL.name}.trail").exists():
             story = tuple(_story(_call(folder, "spin", "-t", "-T", *macros, MODEL.name)))
@@ -77,13 +77,17 @@ def run(check: Check) -> Verdict:
 
 
 def _call(folder: Path, *command: str) -> str:
-    nice = ("nice", "-n", "10") if shutil.which("nice") else ()
-    done = subprocess.run(
-        [*nice, *command], cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-    )
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     if command[0] != "./pan" and done.returncode != 0 and "-t" not in command:
         raise SpinError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
+
+
+def _seconds() -> float:
+    """What the programs that were run have used of a core so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _number(pattern: str, report: str) -> str:
@@ -101,7 +105,7 @@ def _story(trail: str) -> list[str]:
         if text.startswith("#processes"):
             break
         if failed := re.match(rf"spin: {MODEL.name}:(\d+), Error: assertion violated", text):
-            broken = MODEL.read_text().splitlines()[int(failed.group(1)) - 1].strip()
+            broken = MODEL.read_text().splitlines()[int(failed.group(1)) - 1].strip().removesuffix(" }")
         elif text.startswith("spin:"):
             continue
         elif text == "tick":
