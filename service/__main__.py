@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ USAGE = """usage: python -m service [COMMAND]
   serve        answer HTTP, and run the background work while this task leads (the default)
   migrate      bring the database up to date
   sample       add the sample portfolios
+  run          run a daily job by hand: eod, snapshot or reconstruct; see run --help
+  import       load positions or prices from a CSV file; see import --help
   token        print a development access token; see token --help
   healthcheck  ask the service in this container whether it is well"""
 
@@ -31,6 +34,14 @@ def main(arguments: list[str]) -> int:
             from service.development_token import command
 
             return command(options)
+        case ["run", *options]:
+            from service import by_hand
+
+            return run(partial(by_hand.run, by_hand.parse(options)))
+        case ["import", *options]:
+            from service import imports
+
+            return run(partial(imports.run, imports.parse(options)))
         case ["healthcheck"]:
             from service.healthcheck import check
 
@@ -65,8 +76,10 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
     """Run the work with the settings; what the user can mend is told in one line."""
     import uvloop
 
-    from service.database import StoreError
+    from service.csv_file import BadFile
+    from service.database import StaleTerm, StoreError
     from service.migrations import MigrationError
+    from service.prices import PricesUnavailable
     from service.settings import SettingsError, read_settings
     from service.telemetry import set_up_logs
 
@@ -74,10 +87,10 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
         settings = read_settings()
         set_up_logs(settings.log_format, settings.log_level)
         uvloop.run(work(settings))
-    except SettingsError as error:
+    except (SettingsError, BadFile) as error:
         print(error, file=sys.stderr)
         return 2
-    except (StoreError, MigrationError) as error:
+    except (StoreError, StaleTerm, MigrationError, PricesUnavailable) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

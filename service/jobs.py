@@ -55,10 +55,13 @@ class Jobs:
         self._chunk = chunk
         self._now = now
 
-    async def run(self, job: JobName, session: Session, term: Term, progress: Progress = _quietly) -> int | None:
+    async def run(
+        self, job: JobName, session: Session, term: Term, progress: Progress = _quietly, *, anew: bool = False
+    ) -> int | None:
         """Run a job for a session, from where the run stands; returns the rows written, or None if it was done.
 
-        `progress` is told of the portfolios done of one session, after each chunk.
+        `progress` is told of the portfolios done of one session, after each chunk. With `anew` a run that is done is
+        run again, which writes what is missing, or what differs, and nothing twice.
 
         Raises:
             PricesUnavailable: the source has no closes to give now; the run stands where it was.
@@ -67,7 +70,7 @@ class Jobs:
         """
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            run = await writes.claim(job, session.date)
+            run = await writes.claim(job, session.date, anew=anew)
         if run is None:
             return None
         work = _Work(self._store, term, job, session.date, self._origin(job, session), progress)

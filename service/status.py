@@ -75,4 +75,6 @@ class BackgroundStatus:
 
 def _progress(loading: Loading | None) -> dict[str, int] | None:
     """How many portfolios' positions the leader has loaded, of how many, while it loads; any other task's is null."""
-    return loading and {"portfolios_done": loading.done, "portfolios": loading.total}
+    if loading is None:
+        return None
+    return {"portfolios_done": loading.done, "portfolios": loading.total}

@@ -91,6 +91,15 @@ class Store:
         if row is None:
             raise StaleTerm(f"lease {lease}: a term newer than {token} has taken it up")
 
+    async def take_up_by_hand(self, lease: str, holder: str) -> int:
+        """Make the holder the newest in the database, without an election; returns its token.
+
+        The term that led until now is refused from then on; whoever leads next has a newer token and is not.
+        """
+        async with self._connection() as connection:
+            token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
+        return token
+
     @asynccontextmanager
     async def fenced(self, lease: str, token: int, holder: str) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has taken the lease up; committed when the block ends without an error.

@@ -98,9 +98,11 @@ class FencedWrites:
             await self._connection.execute(statement("write_history"), day, kind, origin, settle, self._token)
         )
 
-    async def claim(self, job: JobName, session_date: date) -> JobRun | None:
-        """Make this term the run's worker, from wherever it stands; None if it is done."""
-        row = await self._connection.fetchrow(statement("claim_run"), job, session_date, self._holder, self._token)
+    async def claim(self, job: JobName, session_date: date, *, anew: bool = False) -> JobRun | None:
+        """Make this term the run's worker, from wherever it stands; None if it is done, unless it shall begin anew."""
+        row = await self._connection.fetchrow(
+            statement("claim_run"), job, session_date, self._holder, self._token, anew
+        )
         return None if row is None else job_run(row.items())
 
     async def advance(self, job: JobName, session_date: date, cursor: Cursor, rows: int = 0) -> None:

@@ -1,10 +1,16 @@
--- $1 job, $2 session date, $3 holder, $4 token. The run as it stands, now ours; no row if it is done.
+-- $1 job, $2 session date, $3 holder, $4 token, $5 whether to begin anew with one that is done. The run as it stands, now
+-- ours; no row if it is done.
 insert into job_run as run (job, session_date, status, holder, token)
 values ($1, $2, 'running', $3, $4)
 on conflict (job, session_date) do update set
+    status = 'running',
+    cursor_date = case run.status when 'running' then run.cursor_date end,
+    cursor_portfolio = case run.status when 'running' then run.cursor_portfolio end,
+    rows_written = case run.status when 'running' then run.rows_written else 0 end,
+    finished_at = null,
     holder = excluded.holder,
     token = excluded.token,
     attempts = run.attempts + 1,
     updated_at = now()
-    where run.status <> 'done'
+    where run.status <> 'done' or $5
 returning *

@@ -1,0 +1,177 @@
+"""Jobs run by hand: with the fence, without an election."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service import by_hand
+from service.by_hand import Asked, parse
+from service.database import Connection, StaleTerm
+from service.market import NyseCalendar
+from service.prices.simulated import SimulatedPrices
+from service.scheduler import Scheduler
+from service.settings import Settings, SettingsError
+from service.store import Store
+from tests.work.conftest import ScriptedPrices, entry
+
+FRIDAY, MONDAY = date(2026, 2, 27), date(2026, 3, 2)
+NOW = datetime(2026, 3, 3, 15, tzinfo=UTC)
+LEASE = "daily_scheduler"
+
+
+@pytest.fixture
+def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("DATABASE_URL", migrated)
+    monkeypatch.setenv("AUTH", "off")
+    return Settings()  # type: ignore[call-arg]  # from the environment
+
+
+@pytest.fixture
+def closes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the price source has, on any day."""
+    offered = {"A": "10"}
+
+    async def answer(_: date) -> Mapping[str, str]:
+        return offered
+
+    monkeypatch.setattr(by_hand, "price_source", lambda *_: ScriptedPrices(closes=answer))
+    return offered
+
+
+@pytest.fixture(autouse=True)
+async def portfolios(store: Store) -> None:
+    await store.put_positions([entry(n, "A", str(n)) for n in (1, 2)])
+
+
+async def run(settings: Settings, *options: str, now: datetime = NOW) -> None:
+    await by_hand.run(parse(options), settings, lambda: now)
+
+
+async def rows(raw: Connection) -> list[tuple[Any, ...]]:
+    found = await raw.fetch("select date, value, origin, revision from portfolio_history order by date, portfolio_id")
+    return [tuple(row) for row in found]
+
+
+async def test_without_a_date_it_is_the_last_session_that_is_over(
+    settings: Settings, closes: dict[str, str], raw: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(settings, "eod")
+    assert [(day, value) for day, value, *_ in await rows(raw)] == [(MONDAY, Decimal(10)), (MONDAY, Decimal(20))]
+    assert capsys.readouterr().out == "eod of 2026-03-02: 2 rows written\n"
+
+
+async def test_a_range_is_each_session_in_it_and_no_other(
+    settings: Settings, closes: dict[str, str], raw: Connection
+) -> None:
+    await run(settings, "reconstruct", "--from", "2026-02-26", "--to", "2026-03-01")
+    assert {day for day, *_ in await rows(raw)} == {date(2026, 2, 26), FRIDAY}
+
+
+async def test_a_run_that_is_done_is_run_again_and_writes_only_what_differs(
+    settings: Settings, closes: dict[str, str], raw: Connection, store: Store
+) -> None:
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    before = await rows(raw)
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    assert await rows(raw) == before
+    closes["A"] = "11"
+    await run(settings, "snapshot", "--date", "2026-03-02")
+    assert [(value, revision) for _, value, _, revision in await rows(raw)] == [(11, 2), (22, 2)]
+    done = (await store.job_runs())["snapshot"]
+    assert (done.status, done.attempts, done.rows_written) == ("done", 3, 2)
+
+
+async def test_a_dry_run_takes_no_fence_and_writes_nothing(
+    settings: Settings, raw: Connection, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(settings, "eod", "--dry-run")
+    assert "would value 2 portfolios; of 1 symbols, 0 have that day's close" in capsys.readouterr().out
+    assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
+
+
+async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
+    settings: Settings, closes: dict[str, str], store: Store
+) -> None:
+    microseconds = 1_790_000_000_000_000
+    await store.take_up(LEASE, microseconds, "leader")
+    await run(settings, "eod")
+    with pytest.raises(StaleTerm):
+        async with store.fenced(LEASE, microseconds, "leader"):
+            pass
+    fence = (await store.fences())[LEASE]
+    assert fence.token == microseconds + 1
+    assert fence.holder.startswith("by-hand:")
+    await store.take_up(LEASE, microseconds + 10_000_000, "leader")
+
+
+async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
+    settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, measures: Any
+) -> None:
+    async def lose(_: date) -> Mapping[str, str]:
+        await store.take_up(LEASE, 10**15, "leader")
+        return {"A": "10"}
+
+    prices = ScriptedPrices(closes=lose)
+    monkeypatch.setattr(by_hand, "price_source", lambda *_: prices)
+    with pytest.raises(StaleTerm):
+        await run(settings, "eod")
+    assert await rows(raw) == []
+    assert (await store.job_runs())["eod"].status == "running"
+    scheduler = Scheduler(store, prices, NyseCalendar(), measures, look_back=1, now=lambda: NOW)
+    await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
+    assert [value for _, value, *_ in await rows(raw)] == [10, 20]
+    assert (await store.job_runs())["eod"].status == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--date", "2026-03-01"), "no session on 2026-03-01 in the calendar NYSE"),
+        (("--from", "2026-02-28", "--to", "2026-03-01"), "no session from 2026-02-28 to 2026-03-01"),
+        (("--date", "2026-03-03"), "the session of 2026-03-03 is not over"),
+        (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last one is that of 2026-03-02"),
+    ],
+)
+async def test_a_session_that_there_is_not_is_told(settings: Settings, options: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        await run(settings, "eod", *options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("weekly",),
+        ("eod", "--date", "today"),
+        ("eod", "--from", "2026-03-02"),
+        ("eod", "--from", "2026-03-02", "--to", "2026-03-01"),
+        ("eod", "--date", "2026-03-02", "--to", "2026-03-02"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_status_two(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(options)
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_dates_are_read_as_given() -> None:
+    assert parse(["snapshot"]) == Asked("snapshot", None, None, dry_run=False)
+    assert parse(["eod", "--date", "2026-03-02"]) == Asked("eod", MONDAY, MONDAY, dry_run=False)
+    assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == Asked(
+        "reconstruction", FRIDAY, MONDAY, dry_run=True
+    )
+
+
+async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: Connection) -> None:
+    await run(settings, "snapshot")
+    symbol = (await raw.fetchrow("select close from price_eod where symbol = 'A'"))["close"]  # type: ignore[index]
+    simulated = SimulatedPrices(settings.price_seed, NyseCalendar(), lambda: NOW)
+    assert symbol == (await simulated.closes(["A"], MONDAY))["A"].price
+    assert UUID(int=1) in {row[0] for row in await raw.fetch("select portfolio_id from portfolio_history")}
