@@ -42,8 +42,8 @@ SERVER = ("shared_buffers=1GB", "max_wal_size=4GB")
 
 FILL = """
 insert into position (portfolio_id, symbol, valid_from, quantity)
-select id, 'S' || lpad((abs(hashtext(id::text) + k * 397) % {symbols})::text, 4, '0'), date '2025-01-02',
-    abs(hashtext(id::text || k) % 100000) * 0.01 + 0.5
+select id, 'S' || lpad((((hashtextextended(id::text, 0) & 1073741823) + k * 397) % {symbols})::text, 4, '0'),
+    date '2025-01-02', ((hashtextextended(id::text || k, 0) & 1073741823) % 100000) * 0.01 + 0.5
 from (select id from portfolio order by id offset {first} limit {count}) as few, generate_series(1, {positions}) as k
 order by 1, 2
 on conflict do nothing

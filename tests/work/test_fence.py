@@ -167,6 +167,26 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
         frozen.terminate()
 
 
+async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """The server waits for the rest of the statement: to it that is neither idling nor working."""
+    await store.take_up("lease", 1, "one")
+    frozen = await asyncpg.connect(migrated)
+    try:
+        if frozen.get_server_version().major < 17:
+            pytest.skip("Postgres has had a limit for the whole transaction since version 17")
+        await frozen.execute("begin")
+        assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "60000", "1000")
+        parse = b"\0select 1\0" + bytes(2)
+        insides: Any = frozen
+        insides._transport.write(b"P" + (4 + len(parse)).to_bytes(4) + parse)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+    finally:
+        frozen.terminate()
+
+
 async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(
     migrated: str, store: Store
 ) -> None:

@@ -1,5 +1,6 @@
 """What the daily jobs write, and that a run taken over writes the same."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -388,6 +389,31 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
+
+
+@pytest.mark.parametrize("job", JOBS)
+async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twice(
+    store: Store, raw: Connection, job: JobName
+) -> None:
+    """Each believes that it leads, and takes up at a moment of its own; the last one ends the run."""
+    work = Disturbed(store, raw, job)
+    await work.start_over()
+    assert await work.attempt()
+    expected = await written(raw)
+    await work.start_over()
+    refused = 0
+
+    async def lead(place: int) -> None:
+        nonlocal refused
+        await asyncio.sleep(place * 0.02)
+        try:
+            await work.attempt()
+        except StaleTerm:
+            refused += 1
+
+    await asyncio.gather(*(lead(place) for place in range(6)))
+    assert await written(raw) == expected
+    assert 0 < refused < 6
 
 
 async def test_history_is_given_newest_within_bounds_oldest_first(store: Store, term: FakeTerm) -> None:
