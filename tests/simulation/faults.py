@@ -132,8 +132,12 @@ class Faults:
             self.world.at(self.world.now + 0.1 + self._duration(), self._starts, client)
 
     def _client_leaves(self) -> None:
-        """One leaves; now and then another one just when it is about to take over."""
-        self._leave(self.world.clients[self._task()])
+        """One leaves; now and then just when another one asks Redis, or another one just when it is about to follow."""
+        client = self.world.clients[self._task()]
+        if self.random.random() < 0.15:
+            self.random.choice(self.world.sidecars).ambush = lambda _: self._leave(client)
+            return
+        self._leave(client)
         if self.random.random() < 0.15:
             other = self.random.choice(self.world.clients)
             self.world.at(self.world.now + 0.004 * self.random.random(), self._leave, other)
@@ -327,6 +331,9 @@ class Faults:
         sidecar = self.world.sidecars[self._task()]
         if not sidecar.cut:
             sidecar.cut = True
+            if self.random.random() < 0.3:  # frozen on top of it, when its lease has nearly run out
+                later = self.ttl * self.random.uniform(0.3, 0.9)
+                self.world.at(self.world.now + later, lambda _: self._freeze_sidecar(sidecar))
             self._disturb(self._duration(), self._joined, sidecar)
 
     def _joined(self, sidecar: "Sidecar") -> None:

@@ -140,7 +140,7 @@ def _unclipped(lease: Lease, arrived: float, now: float) -> float | None:
 MUTANTS.append(
     Mutant("leading is a stored flag", ((Lease, "leads", _flag), (Lease, "grant", _unclipped)), mix="processes")
 )
-mutant("a grant may outlive the lease", Lease, "grant", mix="processes")(_unclipped)
+mutant("a grant may outlive the lease", Lease, "grant", mix="network")(_unclipped)
 
 
 @mutant("an error is taken for success", Lease, "failed", mix="network")
