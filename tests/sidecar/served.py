@@ -17,7 +17,7 @@ from sidecar.clock import elapsed
 from sidecar.control import Control, metrics_app
 from sidecar.lease import Lease
 from sidecar.protocol import Timings
-from sidecar.redis_store import RedisStore, connector
+from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch
 from sidecar.telemetry import Telemetry
 from tests.sidecar.storing import at_port
@@ -69,7 +69,7 @@ class Served:
 @asynccontextmanager
 async def served(redis: RedisServer, instance_id: str = "a", *, timings: Timings = TIMINGS) -> AsyncIterator[Served]:
     """Wired as `sidecar.run` does it, on free ports; it ends without a drain."""
-    boot, connect = secrets.token_hex(4), connector(at_port(redis.port))
+    boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
     store = RedisStore(connect, instance_id, timings, clock=elapsed, failover_guard=False, min_replicas=0)
     telemetry = Telemetry(instance_id, clock=elapsed)

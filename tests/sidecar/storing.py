@@ -1,7 +1,9 @@
 """A `RedisStore` in a test's hands: small timings, one call at a time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from redis.asyncio.connection import Connection
 
 from sidecar.clock import elapsed
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
@@ -12,8 +14,9 @@ KEY = "portfolio:background_services:leader"
 TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 
 
-def at_port(port: int, *, username: str | None = None, password: str | None = None) -> RedisAddress:
-    return RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password)
+def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Callable[[], Connection]:
+    """A maker of connections to a port of this machine, as the sidecar makes them."""
+    return connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
 
 
 class Storing:
@@ -45,9 +48,11 @@ class Storing:
 
 
 @asynccontextmanager
-async def storing(address: RedisAddress, *, min_replicas: int = 0, guard: bool = False) -> AsyncIterator[Storing]:
-    """A store for `address`, closed at the end."""
-    store = RedisStore(connector(address), "a", TIMINGS, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
+async def storing(
+    connect: Callable[[], Connection], *, min_replicas: int = 0, guard: bool = False
+) -> AsyncIterator[Storing]:
+    """A store that connects so, closed at the end."""
+    store = RedisStore(connect, "a", TIMINGS, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
     try:
         yield Storing(store)
     finally:

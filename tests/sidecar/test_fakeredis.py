@@ -1,38 +1,38 @@
 """The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
-from fakeredis import TcpFakeServer
-from redis import Redis
+from fakeredis import FakeAsyncRedisConnection, FakeRedis, FakeServer
+from redis.asyncio.connection import Connection
 
 from sidecar.protocol import Kind, Outcome
 from sidecar.redis_store import fence_of
 from sidecar.redis_watch import WatchMode
 from tests.sidecar.script_caller import Caller
-from tests.sidecar.storing import KEY, at_port, storing
+from tests.sidecar.storing import KEY, storing
 from tests.sidecar.test_redis_watch import watching
 
 
 @pytest.fixture
-def fake_port() -> Iterator[int]:
-    with TcpFakeServer(("127.0.0.1", 0)) as server:
-        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        serving.start()
-        yield server.server_address[1]
-        server.shutdown()
-        serving.join()
+def fake_server() -> FakeServer:
+    return FakeServer()
 
 
 @pytest.fixture
-def fake_redis(fake_port: int) -> Iterator[Redis]:
-    with Redis(port=fake_port, decode_responses=True, protocol=2) as client:
-        yield client
+def connect(fake_server: FakeServer) -> Callable[[], Connection]:
+    return lambda: FakeAsyncRedisConnection(server=fake_server, decode_responses=True, protocol=2)
 
 
-async def test_a_term_lives_through_all_its_calls_without_a_guard(fake_port: int, fake_redis: Redis) -> None:
-    async with storing(at_port(fake_port), guard=True) as store:
+@pytest.fixture
+def fake_redis(fake_server: FakeServer) -> FakeRedis:
+    return FakeRedis(server=fake_server, decode_responses=True)
+
+
+async def test_a_term_lives_through_all_its_calls_without_a_guard(
+    connect: Callable[[], Connection], fake_redis: FakeRedis
+) -> None:
+    async with storing(connect, guard=True) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         assert store.store.guard == "unavailable"
         assert fake_redis.get(KEY) == "a"
@@ -46,7 +46,7 @@ async def test_a_term_lives_through_all_its_calls_without_a_guard(fake_port: int
         assert await store.outcome(Kind.ACQUIRE) is Outcome.DISABLED
 
 
-async def test_the_words_of_the_scripts_are_the_same(fake_redis: Redis) -> None:
+async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> None:
     first = Caller(fake_redis).acquire()
     assert first.outcome == "acquired"
     assert int(first.token) == first.time
@@ -58,8 +58,10 @@ async def test_the_words_of_the_scripts_are_the_same(fake_redis: Redis) -> None:
     assert Caller(fake_redis).acquire().outcome == "wrong_type"
 
 
-async def test_the_watch_falls_back_to_the_notices_of_releases(fake_port: int, fake_redis: Redis) -> None:
-    async with watching(at_port(fake_port)) as watch:
+async def test_the_watch_falls_back_to_the_notices_of_releases(
+    connect: Callable[[], Connection], fake_redis: FakeRedis
+) -> None:
+    async with watching(connect) as watch:
         await watch.connected(WatchMode.NOTICES)
         assert watch.watch.refusal
         Caller(fake_redis).release(Caller(fake_redis).acquire().token)

@@ -1,16 +1,16 @@
 """The watch on real servers: what it hears in each mode, and that it comes back whatever happens to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
+from redis.asyncio.connection import Connection
 
 from ops.local.servers import RedisServer
-from sidecar.redis_store import connector, fence_of
+from sidecar.redis_store import fence_of
 from sidecar.redis_watch import RedisWatch, WatchMode
-from sidecar.settings import RedisAddress
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.script_caller import Caller
@@ -26,10 +26,10 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 class Watching:
     """A watch and what it has heard."""
 
-    def __init__(self, address: RedisAddress) -> None:
+    def __init__(self, connect: Callable[[], Connection]) -> None:
         self.heard: list[str] = []
         self.watch = RedisWatch(
-            connector(address), KEYS, self.heard.append, limit=0.5, interval=0.3, uniform=lambda low, high: low
+            connect, KEYS, self.heard.append, limit=0.5, interval=0.3, uniform=lambda low, high: low
         )
 
     async def hears(self, *names: str) -> None:
@@ -44,8 +44,8 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(address: RedisAddress) -> AsyncIterator[Watching]:
-    it = Watching(address)
+async def watching(connect: Callable[[], Connection]) -> AsyncIterator[Watching]:
+    it = Watching(connect)
     running = asyncio.create_task(it.watch.run())
     try:
         yield it
