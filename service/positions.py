@@ -54,9 +54,9 @@ class Block:
         return np.diff(self.starts)
 
     @cached_property
-    def held(self) -> NDArray[np.int32]:
+    def held(self) -> NDArray[np.intp]:
         """The numbers of the symbols that anybody here holds."""
-        return np.unique(self.symbols)
+        return np.flatnonzero(np.bincount(self.symbols))
 
     @classmethod
     def empty(cls) -> Self:

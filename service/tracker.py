@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Never
 from uuid import UUID
 
@@ -29,6 +30,10 @@ LONGEST_SLEEP = 60.0
 
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
+
+JUMP = Decimal("1.5")
+"""How many times a price must be the one before it, or the other way round, to look like a split."""
+JUMPS_SHOWN = 10
 
 SAY_EVERY = 5.0
 """Seconds between two lines of log on how far the loading has come."""
@@ -153,6 +158,7 @@ class Tracker:
         term.check()
         as_of = self._now()
         changed = {symbol: quoted(price, session.date, before.get(symbol)) for symbol, price in fresh.items()}
+        _report_jumps(before, changed)
         quotes = {**before, **changed}
         marks = {
             symbol: Mark(
@@ -246,3 +252,15 @@ class Tracker:
         self._measures.carried.set(priced - len(fresh))
         self._measures.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)
+
+
+def _report_jumps(before: Mapping[str, Quote], after: Mapping[str, Quote]) -> None:
+    """Say in the log which prices jump as at a split. They are taken as they are: to refuse one is to guess."""
+    jumps = [
+        f"{symbol} from {before[symbol].price:f} to {quote.price:f}"
+        for symbol, quote in after.items()
+        if symbol in before and not before[symbol].price < quote.price * JUMP < before[symbol].price * JUMP * JUMP
+    ]
+    if jumps:
+        shown = ", ".join(jumps[:JUMPS_SHOWN])
+        logger.warning("%d prices jump as at a split and are taken as they are: %s", len(jumps), shown)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from service.measures import Measures
 from service.prices import PricesUnavailable
 from service.records import LiveValue
 from service.store import Store
-from service.tracker import Tracker
+from service.tracker import Loading, Tracker
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
@@ -362,3 +363,80 @@ async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection,
 async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, measures: Measures) -> None:
     tracker = await Market(store, measures, OPEN, {"A": "10"}).follow(1)
     assert tracker.last_run == OPEN
+
+
+async def test_a_splits_jump_is_taken_as_it_is_and_reported(
+    store: Store, measures: Measures, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
+    scripts = [{"A": "400", "B": "10"}, {"A": "100", "B": "14.99"}, {"A": "150", "B": "10"}]
+    await Market(store, measures, OPEN, *scripts).follow(3)
+    assert (await live(store)).value == 160
+    jumps = [line for line in caplog.messages if "split" in line]
+    assert jumps == [
+        "1 prices jump as at a split and are taken as they are: A from 400.000000 to 100.000000",
+        "1 prices jump as at a split and are taken as they are: A from 100.000000 to 150.000000",
+    ]
+
+
+async def test_the_positions_are_loaded_before_the_market_opens(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", MONDAY)])
+    market = Market(store, measures, OPEN - timedelta(hours=1), {"A": "10"})
+    days: list[date] = []
+    real = store.load_positions
+
+    async def load(day: date, *args: Any) -> Any:
+        days.append(day)
+        return await real(day, *args)
+
+    monkeypatch.setattr(store, "load_positions", load)
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
+    assert days == [MONDAY], "once a term"
+    assert (await live(store)).value == 50
+
+
+async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
+    market = Market(store, measures, OPEN, {"A": "10"})
+    tracker = market.tracker()
+    tracker._points_a_tick = 3
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 6 * TICK))
+    for portfolio in range(1, 8):
+        points = await slots(raw, portfolio)
+        assert len(points) == 2
+        assert points[1] - points[0] == 3 * TICK
+
+
+async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"})
+    tracker = market.tracker()
+    seen: list[Loading | None] = []
+    term = FakeTerm(clock=market.clock, until=OPEN + TICK)
+    real = term.check
+
+    def check() -> None:
+        seen.append(tracker.loading)
+        real()
+
+    monkeypatch.setattr(term, "check", check)
+    original = store.load_positions
+
+    async def load(day: date, progress: Any) -> Any:
+        book = await original(day, progress)
+        progress(1, 1)
+        return book
+
+    monkeypatch.setattr(store, "load_positions", load)
+    with pytest.raises(Over):
+        await tracker.run(term)
+    assert Loading(1, 1) in seen
+    assert tracker.loading is None
