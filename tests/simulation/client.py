@@ -141,7 +141,7 @@ class Client:
         if not (self.running and self.frozen):
             return
         self.frozen = False
-        self.ready_since = self.world.now
+        self.ready_since = None if self._stopping or self.leaves else self.world.now
         inbox, self._inbox = self._inbox, []
         for action, argument in inbox:
             action(argument)
@@ -186,6 +186,7 @@ class Client:
         if self._stopping:
             return
         self._stopping = True
+        self.ready_since = None
         self.sync()
         random = self.world.random
         takes = 0.0 if random.random() < 0.5 else random.random() ** 3 * 2

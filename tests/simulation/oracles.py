@@ -199,11 +199,12 @@ class Oracle:
         takes = 2.0 + world.scenario.timings.call_limit
         if client.ready_since is not None and world.primary.true_time(model.expires) > world.now + 2 * takes:
             self._pendings += 1
-            world.at(world.now + takes, self._expect_return, (self._pendings, client))
+            world.at(world.now + takes, self._expect_return, (self._pendings, client, sidecar.started))
 
-    def _expect_return(self, arg: "tuple[int, Client]") -> None:
-        number, client = arg
-        if number == self._pendings and client.ready_since is not None and not self._disturbed(self.world.now):
+    def _expect_return(self, arg: "tuple[int, Client, float]") -> None:
+        number, client, started = arg
+        undisturbed = number == self._pendings and client.sidecar.started == started
+        if undisturbed and client.ready_since is not None and not self._disturbed(self.world.now):
             client.sync()
             held = self.world.primary.model.value == client.sidecar.instance
             if held and not client.until() > self.world.now:
