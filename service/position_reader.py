@@ -6,8 +6,9 @@ transaction sees one moment: what is read, and the snapshot that it is true of, 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from datetime import date
+from typing import TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -20,6 +21,9 @@ from service.sql import statement
 
 Progress = Callable[[int, int], None]
 """Told how many portfolios are done, and of how many, after each block; may raise, which ends the reading."""
+
+Held: TypeAlias = tuple[NDArray[np.void], NDArray[np.int32]]
+"""Positions as `POSITION_ROW`s in key order, closed ones included, and the numbers of their symbols."""
 
 RELOAD_ABOVE = 0.2
 """The share of portfolios that may have changed for reading them one by one to be quicker than reading all."""
@@ -38,8 +42,8 @@ class PositionReader:
         blocks = []
         done, total = 0, await self._count(None)
         async for after, portfolios in self._ranges(None, PORTFOLIOS_A_BLOCK):
-            rows = await self._between(symbols, day, after, portfolios)
-            blocks.append(await asyncio.to_thread(_block, portfolios, rows, symbols))
+            held = await self._between(symbols, day, after, portfolios)
+            blocks.append(await asyncio.to_thread(_block, portfolios, *held))
             done += len(portfolios)
             progress(done, max(done, total))
         return Book(day, symbols, blocks, seen)
@@ -56,13 +60,13 @@ class PositionReader:
         done, total = 0, await self._count(after)
         async for start, portfolios in self._ranges(after, portfolios_a_block):
             if without_row is None:
-                rows = await self._between(symbols, day, start, portfolios)
+                rows, numbers = await self._between(symbols, day, start, portfolios)
             else:
                 wanted = await self._ids("portfolios_without_row", start, uuids(portfolios[-1:])[0], day, without_row)
-                rows = await self._of(symbols, day, wanted)
+                rows, numbers = await self._of(symbols, day, wanted)
             if len(rows):
                 opened = rows["id"][_first_of_each(rows["id"])]
-                blocks.append(await asyncio.to_thread(_block, opened, rows, symbols))
+                blocks.append(await asyncio.to_thread(_block, opened, rows, numbers))
             done += len(portfolios)
             progress(done, max(done, total))
         return Book(day, symbols, blocks, "")
@@ -76,8 +80,7 @@ class PositionReader:
         fresh = []
         for first in range(0, len(changed), PORTFOLIOS_A_BLOCK):
             there = await self._ids("portfolios_there", uuids(changed[first : first + PORTFOLIOS_A_BLOCK]))
-            rows = await self._of(book.symbols, day, there)
-            fresh.append(_block(there, rows, book.symbols))
+            fresh.append(_block(there, *await self._of(book.symbols, day, there)))
         book.replace(changed, Block.joined(fresh))
         book.seen, book.day = news["seen"], day
         return book
@@ -98,23 +101,29 @@ class PositionReader:
         found: Ids = np.ascontiguousarray((await self._copy(name, ID_ROW, *parameters))["id"])
         return found
 
-    async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> NDArray[np.void]:
+    async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Held:
+        """What those portfolios hold, which are all after the one named."""
         last = uuids(portfolios[-1:])[0]
         rows = await self._copy("positions_between", POSITION_ROW, day, after, last)
-        if symbols.unknown(rows["symbol"].astype(np.int64)):
-            found = await self._connection.fetch(statement("symbols_between"), after, last)
-            symbols.learn({row["number"]: row["symbol"] for row in found})
-        return rows
+        return rows, await self._numbers(symbols, rows, "symbols_between", after, last)
 
-    async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> NDArray[np.void]:
-        if not len(portfolios):
-            return np.empty(0, POSITION_ROW)
-        ids: Collection[UUID] = uuids(portfolios)
+    async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Held:
+        """What those portfolios hold."""
+        ids = uuids(portfolios)
         rows = await self._copy("positions_of", POSITION_ROW, day, ids)
-        if symbols.unknown(rows["symbol"].astype(np.int64)):
-            found = await self._connection.fetch(statement("symbols_of"), ids)
+        return rows, await self._numbers(symbols, rows, "symbols_of", ids)
+
+    async def _numbers(
+        self, symbols: Symbols, rows: NDArray[np.void], unknown: str, *parameters: object
+    ) -> NDArray[np.int32]:
+        """The numbers of the rows' symbols; where some are unknown, that statement gives them all."""
+        keys = rows["symbol"].astype(np.int64)
+        numbers = await asyncio.to_thread(symbols.numbers, keys)
+        if (numbers < 0).any():
+            found = await self._connection.fetch(statement(unknown), *parameters)
             symbols.learn({row["number"]: row["symbol"] for row in found})
-        return rows
+            numbers = symbols.numbers(keys)
+        return numbers
 
     async def _copy(self, name: str, kind: "np.dtype[np.void]", *parameters: object) -> NDArray[np.void]:
         copied = bytearray()
@@ -135,15 +144,16 @@ def _first_of_each(ids: Ids) -> NDArray[np.intp]:
     return np.flatnonzero(differs)
 
 
-def _block(portfolios: Ids, rows: NDArray[np.void], symbols: Symbols) -> Block:
+def _block(portfolios: Ids, rows: NDArray[np.void], numbers: NDArray[np.int32]) -> Block:
     """The portfolios, in key order, with those of the rows' positions that are open."""
-    rows = rows[rows["quantity"] != 0]
+    is_open = rows["quantity"] != 0
+    rows = rows[is_open]
     firsts = _first_of_each(rows["id"])
     counts = np.zeros(len(portfolios), np.int64)
     counts[np.searchsorted(portfolios, rows["id"][firsts])] = np.diff(firsts, append=len(rows))
     return Block(
         np.ascontiguousarray(portfolios),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-        symbols.numbers(rows["symbol"].astype(np.int64)),
+        numbers[is_open],
         rows["quantity"].astype(np.int64),
     )

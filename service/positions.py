@@ -143,14 +143,6 @@ class Symbols:
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def unknown(self, keys: Numbers) -> bool:
-        """Whether some of the database's keys of symbols have no number yet."""
-        known, _ = self._sorted
-        if not len(known):
-            return len(keys) > 0
-        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        return bool((known[places] != keys).any())
-
     def learn(self, names: Mapping[int, str]) -> None:
         """Give a number to each symbol that has none, by the database's key for it."""
         for key, name in names.items():
@@ -163,9 +155,12 @@ class Symbols:
         self._sorted = keys[order], order.astype(np.int32)
 
     def numbers(self, keys: Numbers) -> NDArray[np.int32]:
-        """The numbers of symbols that are known, by the database's keys for them."""
+        """The numbers of symbols, by the database's keys for them; -1 for one that has not been learnt."""
         known, numbers = self._sorted
-        return numbers[np.searchsorted(known, keys)]
+        if not len(known):
+            return np.full(len(keys), -1, np.int32)
+        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return np.where(known[places] == keys, numbers[places], np.int32(-1))
 
 
 def _starts(counts: Numbers) -> Numbers:
