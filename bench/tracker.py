@@ -76,7 +76,7 @@ class Prices:
         self.asked += 1
         now = datetime.now(UTC)
         prices = {
-            symbol: Price(symbol, Decimal(1 + (hash(symbol) + self.asked * 7919) % 90_000).scaleb(-2), now)
+            symbol: Price(symbol, Decimal(500 + hash(symbol) % 90_000 + self.asked % 5).scaleb(-2), now)
             for symbol in symbols
         }
         if self.machine is not None:
