@@ -174,8 +174,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
     await store.take_up("lease", 1, "one")
     frozen = await asyncpg.connect(migrated)
     try:
-        if frozen.get_server_version().major < 17:
-            pytest.skip("Postgres has had a limit for the whole transaction since version 17")
+        assert frozen.get_server_version().major >= 17, "the first with a limit for the whole transaction"
         await frozen.execute("begin")
         assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "60000", "1000")
         parse = b"\0select 1\0" + bytes(2)
