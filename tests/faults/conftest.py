@@ -1,0 +1,16 @@
+"""Whole sidecars for the faults; the shim of the server's clock needs a C compiler, which a bare machine lacks."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_clock_steps.py"]  # in CI it must be there
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(2)) as session:
+        yield session

@@ -1,0 +1,35 @@
+"""Redis servers that replicate each other, and what an operator does with them."""
+
+from pathlib import Path
+
+from redis.exceptions import ConnectionError as Unreachable
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of, command
+
+ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+
+
+def replicating(folder: Path, *, of: int | None = None) -> RedisServer:
+    """A server without a delay before the first synchronization; the replica of the one at port `of`, if given."""
+    return RedisServer(folder, arguments=ARGUMENTS if of is None else (*ARGUMENTS, "--replicaof", "127.0.0.1", str(of)))
+
+
+def promote(server: RedisServer) -> None:
+    with client_of(server) as redis:
+        command(redis, "REPLICAOF", "NO", "ONE")
+
+
+def in_step(*servers: RedisServer) -> bool:
+    """Whether all have heard as much of the first one's stream as it has sent."""
+    offsets = set()
+    for server in servers:
+        with client_of(server) as redis:
+            try:
+                info = redis.info("replication")
+            except Unreachable:
+                return False
+        if server is not servers[0] and info.get("master_link_status") != "up":
+            return False
+        offsets.add((info["master_replid"], info["master_repl_offset"]))
+    return len(offsets) == 1

@@ -1,0 +1,41 @@
+"""A redis-server whose wall clock a test sets, by a shim that is compiled for it."""
+
+import struct
+import subprocess
+from pathlib import Path
+
+from ops.local.servers import RedisServer
+
+SOURCE = Path(__file__).with_name("clock_shim.c")
+
+
+def compiled(folder: Path) -> Path:
+    """The shim, as a library to preload."""
+    library = folder / "clock_shim.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE)], check=True
+    )
+    return library
+
+
+class SteppedRedis(RedisServer):
+    """A redis-server whose wall clock is `offset` seconds off."""
+
+    def __init__(self, folder: Path, shim: Path, binary: Path) -> None:
+        super().__init__(folder, binary=binary)
+        self._shim = shim
+        self._file = folder / "offset"
+        self._offset = 0.0
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._file.write_bytes(struct.pack("=q", 0))
+
+    def command(self) -> list[str]:
+        return ["/usr/bin/env", f"LD_PRELOAD={self._shim}", f"CLOCK_OFFSET={self._file}", *super().command()]
+
+    def step(self, seconds: float) -> None:
+        """Step the clock by so much, while it runs."""
+        self._offset += seconds
+        with self._file.open("r+b") as file:  # in place: the server has this very file mapped
+            file.write(struct.pack("=q", round(self._offset * 1e6)))

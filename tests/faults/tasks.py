@@ -1,0 +1,138 @@
+"""A task for the faults: a whole sidecar behind a proxy of its own, and a client that notes what it may believe."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from tests.client.processes import RealSidecar, ended, shows
+from tests.proxy import Proxy
+from tests.waiting import eventually
+
+LEASE = "background_services"
+TTL = 3.0
+MARGIN = TTL / 6
+TIMINGS = {
+    "LEASE_TTL": "3",
+    "HEARTBEAT_INTERVAL": "1",
+    "GRANT_TTL": "0.6",
+    "REDIS_TIMEOUT": "0.3",
+    "LOG_FORMAT": "json",
+}
+
+
+@dataclass
+class Belief:
+    """From when until when, in seconds of CLOCK_BOOTTIME, a client may have acted under a term."""
+
+    task: str
+    token: int
+    began: float
+    end: float
+
+
+class Task:
+    """A sidecar whose way to Redis is `way`, and its client; `beliefs` is all that the client was ever granted."""
+
+    def __init__(self, folder: Path, name: str, way: Proxy, session: aiohttp.ClientSession, **environment: str) -> None:
+        self.name = name
+        self.way = way
+        self.beliefs: list[Belief] = []
+        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # its address, no more
+        self.sidecar._environment |= environment
+        self.key = self.sidecar._environment["LEASE_KEY"].replace("{name}", LEASE)
+        self._session = session
+
+    @property
+    def leads(self) -> bool:
+        """Whether the client believes so at this instant."""
+        return bool(self.beliefs) and elapsed() < self.beliefs[-1].end
+
+    @property
+    def token(self) -> int:
+        """That of the last belief; 0 before any."""
+        return self.beliefs[-1].token if self.beliefs else 0
+
+    async def ask(self) -> None:
+        """One question; the answer is good from its arrival, and counts from before the question was sent."""
+        sent_at = elapsed()
+        async with self._session.get(f"{self.sidecar.url}/is-leader/{LEASE}") as response:
+            answer = await response.json()
+        now = elapsed()
+        if not answer["is_leader"]:
+            self._stop(now)
+            return
+        token, until = answer["token"], sent_at + answer["expires_in"]
+        if self.leads and token == self.token:
+            self.beliefs[-1].end = max(self.beliefs[-1].end, until)
+            return
+        self._stop(now)
+        if now < until:
+            self.beliefs.append(Belief(self.name, token, now, until))
+
+    @asynccontextmanager
+    async def campaigning(self) -> AsyncIterator[None]:
+        """Ask again and again; afterwards the client is silent, as one that was frozen."""
+        asking = asyncio.create_task(self._campaign())
+        try:
+            yield
+        finally:
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
+    async def resign(self) -> None:
+        self._stop(elapsed())
+        headers = {"X-Lease-Client": "test"}
+        async with self._session.post(f"{self.sidecar.url}/resign/{LEASE}", headers=headers) as response:
+            assert response.status == 200
+
+    async def status(self) -> dict[str, Any]:
+        """What `/status` says of the process and of its lease, in one; empty while there is no answer."""
+        shown = await shows(f"{self.sidecar.url}/status")
+        return {**shown, **shown["leases"][LEASE]} if shown else {}
+
+    async def _campaign(self) -> None:
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                await self.ask()
+            await asyncio.sleep(0.02)
+
+    def _stop(self, now: float) -> None:
+        if self.leads:
+            self.beliefs[-1].end = now
+
+
+@asynccontextmanager
+async def running(*tasks: Task) -> AsyncIterator[None]:
+    """The sidecars run, and are connected to Redis."""
+    with ended(*(task.sidecar for task in tasks)):
+        for task in tasks:
+            task.sidecar.start()
+        for task in tasks:
+            await eventually(task.status, within=20)
+        yield
+
+
+def two_believers(tasks: Iterable[Task]) -> list[tuple[Belief, Belief]]:
+    """Each pair of beliefs of two tasks that overlap."""
+    return [
+        (belief, other)
+        for one, another in combinations(tasks, 2)
+        for belief in one.beliefs
+        for other in another.beliefs
+        if belief.began < other.end and other.began < belief.end
+    ]
+
+
+def tokens_in_order(tasks: Iterable[Task]) -> list[int]:
+    """The token of each belief, by when it began."""
+    beliefs = sorted((belief for task in tasks for belief in task.beliefs), key=lambda belief: belief.began)
+    return [belief.token for belief in beliefs]

@@ -1,0 +1,113 @@
+"""The Redis server's wall clock steps: redis-server with a shim that is preloaded.
+
+Without a C compiler this file is not collected (conftest.py).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from service.database import StaleTerm
+from service.migrations import migrate
+from service.store import Store
+from sidecar.clock import elapsed
+from tests.faults.stepped_redis import SteppedRedis, compiled
+from tests.faults.tasks import MARGIN, TTL, Task, running, tokens_in_order, two_believers
+from tests.proxy import Proxy
+from tests.sidecar.conftest import BINARIES, client_of
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, shim: Path) -> Iterator[SteppedRedis]:
+    with SteppedRedis(tmp_path / "redis", shim, BINARIES["wheel"]) as server:
+        yield server
+
+
+@pytest.mark.parametrize("binary", sorted(BINARIES))
+def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, shim: Path, binary: str) -> None:
+    with SteppedRedis(tmp_path, shim, BINARIES[binary]) as server, client_of(server) as redis:
+        redis.set("key", "x", ex=100)
+        for step, off in ((50.0, 50.0), (-80.0, -30.0)):
+            server.step(step)
+            assert abs(redis.time()[0] - time.time() - off) < 5
+            assert abs(redis.ttl("key") - (100 - off)) < 5
+        server.step(150)
+        assert redis.exists("key") == 0
+
+
+@pytest.mark.parametrize("step", [MARGIN - 0.1, 0.1 - MARGIN], ids=["forward", "back"])
+async def test_a_step_within_the_margin_breaks_nothing(
+    server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, step: float
+) -> None:
+    async with AsyncExitStack() as open_:
+        tasks = await two_tasks(open_, server, tmp_path, session)
+        one, other = tasks
+        token = one.token
+        server.step(step)
+        stepped_at = elapsed()
+        await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
+        assert (len(one.beliefs), one.token, other.beliefs) == (1, token, []), "the leader leads on, the same term"
+
+        one.way.black_hole()  # it cannot be told that the key expires sooner than it thinks
+        server.step(step)
+        await eventually(lambda: other.leads)
+        assert two_believers(tasks) == []
+        assert other.token > token
+
+
+async def test_a_step_beyond_the_margin_is_held_by_the_fence(
+    server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, database_url: str
+) -> None:
+    await migrate(database_url)
+    async with AsyncExitStack() as open_:
+        store = await open_.enter_async_context(await Store.connect(database_url))
+        one, other = tasks = await two_tasks(open_, server, tmp_path, session)
+        old = one.token
+        await store.take_up("lease", old, one.name)
+        one.way.black_hole()
+        server.step(+600)  # the lease is over in Redis, and not for its holder
+        await eventually(lambda: other.leads)
+        await store.take_up("lease", other.token, other.name)
+        with pytest.raises(StaleTerm):
+            async with store.fenced("lease", old, one.name):
+                pass
+        with pytest.raises(StaleTerm):
+            await store.take_up("lease", old, one.name)
+
+        one.way.flow()
+        await one.way.cut()
+        server.step(-1200)  # before every token that was ever given
+        newest = other.token
+        await eventually(lambda: not one.leads)
+        await other.resign()
+        await eventually(lambda: one.leads and one.token > newest)
+        await store.take_up("lease", one.token, one.name)
+        assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
+
+
+async def two_tasks(
+    open_: AsyncExitStack, server: SteppedRedis, folder: Path, session: aiohttp.ClientSession
+) -> tuple[Task, Task]:
+    """Two tasks whose clients ask; the first one leads and the other one knows."""
+    ways = [await open_.enter_async_context(Proxy(server.port)) for _ in range(2)]
+    one, other = (Task(folder, f"task-{name}", way, session) for name, way in zip("ab", ways, strict=True))
+    await open_.enter_async_context(running(one, other))
+    await open_.enter_async_context(one.campaigning())
+    await eventually(lambda: one.leads)
+    await open_.enter_async_context(other.campaigning())
+
+    async def follows() -> bool:
+        return (await other.status()).get("holder") == one.name
+
+    await eventually(follows)
+    return one, other

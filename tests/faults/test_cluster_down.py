@@ -1,0 +1,24 @@
+"""A cluster that does not serve the lease's slot."""
+
+from pathlib import Path
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.protocol import Kind, Outcome
+from tests.sidecar.conftest import client_of, command
+from tests.sidecar.storing import at_port, storing
+from tests.waiting import eventually
+
+BUS = 10_000
+"""How far above its port a node's bus listens."""
+
+
+async def test_a_cluster_that_does_not_serve_our_slot_is_told_and_recovered_from(tmp_path: Path) -> None:
+    port = next(port for port in iter(free_port, None) if port + BUS < 2**16)
+    with RedisServer(tmp_path, port=port, arguments=("--cluster-enabled", "yes")) as server:
+        async with storing(at_port(server.port)) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.unresolved) == ("clusterdown", False)
+            with client_of(server) as redis:
+                command(redis, "CLUSTER", "ADDSLOTS", *map(str, range(2**14)))
+                await eventually(lambda: "cluster_state:ok" in str(command(redis, "CLUSTER", "INFO")))
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED, "lease and fence are in one slot"

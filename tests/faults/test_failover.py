@@ -1,0 +1,60 @@
+"""A failover to a replica that missed the last writes, with whole sidecars."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.faults.replication import in_step, promote, replicating
+from tests.faults.tasks import Task, running, tokens_in_order, two_believers
+from tests.proxy import Proxy
+from tests.sidecar.conftest import client_of
+from tests.waiting import eventually
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_the_guard(
+    tmp_path: Path, session: aiohttp.ClientSession, guard: bool
+) -> None:
+    """The replica still shows the lease in the hands of who gave it up; the holder of today is cut off and leads on."""
+    async with AsyncExitStack() as open_:
+        old = open_.enter_context(replicating(tmp_path / "old"))
+        link = await open_.enter_async_context(Proxy(old.port))
+        heir = open_.enter_context(replicating(tmp_path / "heir", of=link.port))
+        ways = [await open_.enter_async_context(Proxy(old.port)) for _ in range(2)]
+        one, other = tasks = [
+            Task(tmp_path, f"task-{name}", way, session, FAILOVER_GUARD=str(guard).lower())
+            for name, way in zip("ab", ways, strict=True)
+        ]
+        await open_.enter_async_context(running(*tasks))
+        await open_.enter_async_context(other.campaigning())
+        await eventually(lambda: other.leads)  # with the guard, once the server is one ttl old
+        async with one.campaigning():
+            await eventually(lambda: in_step(old, heir))
+            with client_of(heir) as redis:
+                assert redis.get(other.key) == other.name
+            link.replies.hold()
+            await other.resign()
+            await eventually(lambda: one.leads)
+
+            ways[0].black_hole()
+            old.kill()
+            promote(heir)
+            ways[1].target = heir.port
+            await ways[1].cut()
+            before = len(other.beliefs)
+            await eventually(lambda: len(other.beliefs) > before)
+            if not guard:
+                assert two_believers(tasks), "or this test could not fail"
+                return
+            assert two_believers(tasks) == []
+            assert other.token > one.token
+            ways[0].target = heir.port
+            ways[0].flow()
+            await ways[0].cut()
+            newest = other.token
+            await other.resign()
+            await eventually(lambda: one.leads and one.token > newest)
+        assert two_believers(tasks) == []
+        assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))

@@ -1,0 +1,48 @@
+"""A connection whose other end has gone without a word: packets are dropped in the kernel, nothing is reset."""
+
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from tests.faults.half_open import FilteredProxy, iptables_drop, iptables_lacks
+from tests.faults.tasks import TTL, Task, running
+from tests.waiting import eventually
+
+
+def connections(task: Task) -> set[int]:
+    """The sidecar's own ports of its open connections to Redis."""
+    assert task.sidecar.process is not None
+    found = psutil.Process(task.sidecar.process.pid).net_connections(kind="tcp")
+    return {one.laddr.port for one in found if one.raddr[1:] == (task.way.port,)}
+
+
+@pytest.mark.parametrize("by", ["socket filter", "iptables"])
+async def test_a_half_open_connection_is_given_up_at_the_calls_limit_closed_and_made_anew(
+    redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, by: str
+) -> None:
+    if by == "iptables" and (lacks := iptables_lacks()):
+        pytest.skip(f"a rule that drops packets needs {lacks}")
+    async with FilteredProxy(redis_of_its_own.port) as way:
+        task = Task(tmp_path, "task-a", way, session)
+        async with running(task), task.campaigning():
+            await eventually(lambda: task.leads)
+            old, token = connections(task), task.token
+            assert old
+            with way.dropping() if by == "socket filter" else iptables_drop(way.port):
+                dropped_at = elapsed()
+                await eventually(lambda: _times_out(task), within=2)  # a heartbeat, the limit, and slack
+                assert task.leads, "it was told long before the deadline"
+                await eventually(lambda: not task.leads)
+                assert task.beliefs[-1].end <= dropped_at + TTL * 5 / 6
+                await eventually(lambda: not connections(task) & old)
+            await eventually(lambda: task.leads)
+            assert task.token >= token
+            assert (await task.status())["trouble"] is None
+
+
+async def _times_out(task: Task) -> bool:
+    return "timeout" in str((await task.status())["trouble"])

@@ -1,0 +1,73 @@
+"""What operators, other programs and Redis itself do to the keys, under a whole sidecar that leads."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.redis_store import fence_of
+from tests.faults.tasks import TTL, Task, running
+from tests.proxy import Proxy
+from tests.sidecar.conftest import client_of
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A server that may evict, as ElastiCache's default is."""
+    arguments = ("--maxmemory-policy", "volatile-lru")
+    with RedisServer(tmp_path / "redis", arguments=arguments) as server, client_of(server) as redis:
+        yield redis
+
+
+@pytest.fixture
+async def leader(redis: Redis, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
+    async with Proxy(redis.connection_pool.connection_kwargs["port"]) as way:
+        task = Task(tmp_path, "task-a", way, session)
+        async with running(task), task.campaigning():
+            await eventually(lambda: task.leads)
+            yield task
+
+
+async def _in_trouble(task: Task, word: str) -> bool:
+    return word in str((await task.status())["trouble"])
+
+
+async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_without_one_is_reported(
+    leader: Task, redis: Redis
+) -> None:
+    token = leader.token
+    redis.persist(leader.key)
+    await eventually(lambda: 0 < redis.pttl(leader.key) <= TTL * 1000)
+    assert (leader.leads, leader.token) == (True, token)
+
+    redis.set(leader.key, "a stranger")
+    await eventually(lambda: _in_trouble(leader, "the key has no TTL: a stranger holds it"))
+    assert "the key has no TTL" in leader.sidecar.output
+    await eventually(lambda: not leader.leads)
+    redis.delete(leader.key)
+    await eventually(lambda: leader.leads and leader.token > token)
+
+
+async def test_a_server_that_may_evict_is_warned_of_at_the_start_and_an_eviction_is_noticed(
+    leader: Task, redis: Redis
+) -> None:
+    assert "volatile-lru" in leader.sidecar.output
+    token = leader.token
+    redis.config_set("maxmemory", "1")
+    await eventually(lambda: redis.exists(leader.key) == 0)
+    await eventually(lambda: not leader.leads)
+    redis.config_set("maxmemory", "0")
+    await eventually(lambda: leader.leads and leader.token > token)
+
+
+async def test_garbage_in_the_fence_ends_the_term_loudly_and_is_left_as_it_is(leader: Task, redis: Redis) -> None:
+    redis.hset(fence_of(leader.key), "token", "garbage")
+    await eventually(lambda: not leader.leads)
+    await eventually(lambda: _in_trouble(leader, "fence"))
+    assert redis.hget(fence_of(leader.key), "token") == "garbage"
+    redis.delete(fence_of(leader.key))
+    await eventually(lambda: leader.leads)

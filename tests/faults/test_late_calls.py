@@ -1,0 +1,115 @@
+"""What a network and a frozen server do to single calls, seen from outside of whole sidecars."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.redis_store import fence_of
+from tests.faults.tasks import TTL, Task, running, tokens_in_order, two_believers
+from tests.proxy import Proxy
+from tests.sidecar.conftest import client_of
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def tasks(
+    redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> AsyncIterator[tuple[Task, Task]]:
+    """Two tasks that are connected to Redis; nobody asks yet."""
+    async with Proxy(redis_of_its_own.port) as way, Proxy(redis_of_its_own.port) as other_way:
+        tasks = Task(tmp_path, "task-a", way, session), Task(tmp_path, "task-b", other_way, session)
+        async with running(*tasks):
+            yield tasks
+
+
+@pytest.fixture
+async def one(redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
+    """One alone."""
+    async with Proxy(redis_of_its_own.port) as way:
+        task = Task(tmp_path, "task-a", way, session)
+        async with running(task):
+            yield task
+
+
+def scripts_run(redis: Redis) -> int:
+    return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
+
+
+async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as_our_own_term(
+    redis_of_its_own: RedisServer, one: Task
+) -> None:
+    with client_of(redis_of_its_own) as redis:
+        one.way.replies.lose()
+        async with one.campaigning():
+            await eventually(lambda: redis.get(one.key) == one.name)
+            token = int(redis.hget(fence_of(one.key), "token") or 0)
+            assert not one.leads, "nobody was told"
+            one.way.flow()
+            await eventually(lambda: one.leads)
+            assert one.token == token
+
+
+async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
+    redis_of_its_own: RedisServer, one: Task
+) -> None:
+    with client_of(redis_of_its_own) as redis:
+        before = scripts_run(redis)
+        redis_of_its_own.pause()
+        async with one.campaigning():
+            await eventually(lambda: _says(one, "timeout"))
+        await eventually(lambda: _says(one, "waiting", "state"))
+        redis_of_its_own.resume()
+        await eventually(lambda: scripts_run(redis) > before)
+        assert redis.exists(one.key, fence_of(one.key)) == 0
+        assert one.beliefs == []
+
+
+async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
+    redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
+) -> None:
+    one, other = tasks
+    async with AsyncExitStack() as open_:
+        redis = open_.enter_context(client_of(redis_of_its_own))
+        async with one.campaigning():
+            await eventually(lambda: one.leads)
+        await open_.enter_async_context(other.campaigning())
+        one.way.requests.hold()
+        await one.resign()
+        await eventually(lambda: other.leads)  # at the key's expiry: the release has not arrived
+        before = scripts_run(redis)
+        one.way.requests.flow()
+        await eventually(lambda: scripts_run(redis) > before)
+        arrived_at = elapsed()
+        await eventually(lambda: other.beliefs[-1].end > arrived_at + TTL / 2)
+        assert len(other.beliefs) == 1, "its term went on"
+        assert redis.get(one.key) == other.name
+        assert two_believers(tasks) == []
+
+
+async def test_a_renewal_whose_reply_arrives_after_the_deadline_revives_nothing(
+    redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
+) -> None:
+    one, other = tasks
+    async with one.campaigning():
+        await eventually(lambda: one.leads)
+        async with other.campaigning():
+            one.way.replies.hold()
+            held_at = elapsed()
+            await eventually(lambda: other.leads)
+            assert one.beliefs[-1].end <= held_at + TTL * 5 / 6
+            one.way.replies.flow()
+            token, flowed_at = other.token, elapsed()
+            await eventually(lambda: other.beliefs[-1].end > flowed_at + TTL / 2)
+            assert (len(one.beliefs), other.token) == (1, token)
+    assert two_believers(tasks) == []
+    assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
+
+
+async def _says(task: Task, word: str, field: str = "trouble") -> bool:
+    return word in str((await task.status())[field])
