@@ -138,31 +138,34 @@ async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
     assert redis.dbsize() == 0
 
 
-async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
-    await sidecar.lead()
-    status, answer = await sidecar.refusal("POST", "/resign/tracker")
-    assert (status, "X-Lease-Client" in answer["error"]) == (403, True)
-    assert redis.get(KEYS["tracker"]) == "a"
-
-
-@pytest.mark.parametrize(
-    "host", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.7:4040", "[2001:db8::1]",
-             "2130706433", "[::1", "", "localhost@example.com"],
-)  # fmt: skip
-async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
-    """A page whose name was bound to the loopback, or a server that was talked into a request, names itself."""
-    await sidecar.lead()
-    status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
+@pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
+async def test_to_ask_needs_a_loopback_host_too(sidecar: Served, path: str) -> None:
+    status, answer = await sidecar.refusal("GET", path, headers={"Host": "example.com"})
     assert (status, list(answer)) == (403, ["error"])
-    assert redis.get(KEYS["tracker"]) == "a"
+    assert await sidecar.state() == "waiting"
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4040", "127.0.0.1", "127.1.2.3:80", "[::1]:4040"])
-async def test_every_name_of_the_loopback_is_good_enough(sidecar: Served, redis: Redis, host: str) -> None:
-    await sidecar.lead()
-    async with sidecar.session.post(f"{sidecar.url}/resign/tracker", headers={**CLIENT, "Host": host}) as response:
-        assert response.status == 200
-    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+async def test_without_redis_the_first_question_is_answered_within_the_call_limit(
+    redis_of_its_own: RedisServer,
+) -> None:
+    async with served(redis_of_its_own) as sidecar:
+        redis_of_its_own.pause()
+        began = elapsed()
+        answer = await sidecar.get("/is-leader/tracker")
+        assert elapsed() - began < TIMINGS.call_limit + 1.0
+        assert (answer["is_leader"], answer["expires_in"]) == (False, None)
+        redis_of_its_own.resume()
+        await sidecar.lead()
+
+
+async def test_a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term(
+    redis_server: RedisServer, redis: Redis
+) -> None:
+    async with served(redis_server) as sidecar:
+        token = (await sidecar.lead())["token"]
+    async with served(redis_server) as restarted:
+        first = await restarted.get("/is-leader/tracker")
+        assert (first["is_leader"], first["token"]) == (True, token)
 
 
 async def test_status_tells_what_is_wrong(sidecar: Served, redis: Redis) -> None:

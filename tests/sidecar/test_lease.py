@@ -1,43 +1,11 @@
 """The laws of one lease, each by its shortest story. `test_lease_laws.py` tells all the others."""
 
-from math import inf
-
 import pytest
 
-from sidecar.lease import ECHO, YIELD, Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply, State, Timings
+from sidecar.lease import ECHO, Lease
+from sidecar.protocol import Kind, Outcome, Reply, State
+from tests.sidecar.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
-
-T = Timings()
-BELIEVED = T.ttl - T.margin
-
-
-def fresh_lease(now: float = 0.0, *, require_client: bool = True) -> Lease:
-    return Lease(
-        "a", T, boot="boot", now=now, uniform=lambda low, high: (low + high) / 2, require_client=require_client
-    )
-
-
-def due(lease: Lease, now: float, kind: Kind) -> Call:
-    call = lease.next_call(now)
-    assert call is not None
-    assert call.kind is kind
-    return call
-
-
-def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str | None = "a", token: int = 1) -> None:
-    lease.replied(call, Reply(outcome, holder, token, ttl=T.ttl if holder else None, tenure="boot-1"), now)
-
-
-def leading(now: float, *, waits: bool = True) -> Lease:
-    """A lease that was acquired at `now`, and whose client was told so; it has asked again and waits, or is silent."""
-    lease = fresh_lease()
-    lease.asked(now)
-    if waits:
-        lease.hold()
-    answer(lease, due(lease, now, Kind.ACQUIRE), now, Outcome.ACQUIRED)
-    assert lease.grant(now, now) == T.grant_ttl
-    return lease
 
 
 def test_a_term_is_counted_from_before_the_call_was_sent() -> None:
@@ -116,88 +84,6 @@ def test_a_grant_never_reaches_past_the_term() -> None:
     lease = leading(100)
     late = 100 + BELIEVED - 1
     assert lease.grant(late, late) == pytest.approx(1)
-
-
-def test_a_silent_clients_lease_is_released_when_its_last_grant_has_run_out() -> None:
-    lease = leading(100, waits=False)
-    assert lease.wake_at(100) == 100 + T.grant_ttl
-    assert lease.next_call(100 + T.grant_ttl - 0.001) is None
-    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
-    assert [transition.reason for transition in lease.transitions()] == ["acquired", "client_silent"]
-
-
-def test_a_resign_releases_at_once_and_yields_for_a_second() -> None:
-    lease = leading(100)
-    lease.resigned(101)
-    answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
-    lease.asked(101.02)
-    answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.VACANT, holder=None)
-    assert lease.wake_at(101.03) == 101 + YIELD
-    answer(lease, due(lease, 101 + YIELD, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
-    assert lease.leads(102.1)
-
-
-def test_a_candidate_that_resigned_campaigns_again_once_another_has_held_the_lease() -> None:
-    lease = leading(100)
-    lease.resigned(101)
-    answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
-    lease.asked(101.02)
-    answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.HELD, holder="b")
-    lease.noticed(101.2)  # its release
-    due(lease, 101.2, Kind.ACQUIRE)
-
-
-def test_an_acquire_that_succeeds_after_the_demand_is_gone_is_released_at_once() -> None:
-    lease = fresh_lease()
-    lease.asked(100)
-    call = due(lease, 100, Kind.ACQUIRE)
-    lease.resigned(100.1)
-    answer(lease, call, 100.2, Outcome.ACQUIRED)
-    assert not lease.leads(100.2)
-    assert due(lease, 100.2, Kind.RELEASE).token == 1
-
-
-def test_a_term_that_nobody_was_told_of_is_released_when_the_demand_ends() -> None:
-    lease = fresh_lease()
-    lease.asked(100)
-    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    assert lease.wake_at(100) == 100 + T.demand
-    due(lease, 100 + T.demand, Kind.RELEASE)
-
-
-def test_nothing_is_called_without_demand() -> None:
-    lease = fresh_lease()
-    assert (lease.next_call(50), lease.wake_at(50)) == (None, inf)
-    assert lease.view(50).state is State.WAITING
-    lease.asked(100)
-    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
-    assert (lease.next_call(100 + T.demand), lease.wake_at(100 + T.demand)) == (None, inf)
-
-
-def test_without_require_client_it_campaigns_for_nobody_and_keeps_what_it_has() -> None:
-    lease = fresh_lease(require_client=False)
-    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    answer(lease, due(lease, 110, Kind.RENEW), 110, Outcome.RENEWED)
-    assert lease.leads(134)
-
-
-def test_a_held_request_is_demand_until_its_client_resigns() -> None:
-    lease = fresh_lease()
-    lease.asked(100)
-    ticket = lease.hold()
-    assert lease.view(100 + 3 * T.demand).state is not State.WAITING
-    lease.resigned(150)
-    assert lease.view(150).state is State.WAITING
-    lease.unhold(ticket, 151, answered=True)
-    assert lease.view(151).state is State.WAITING
-
-
-def test_a_held_request_whose_client_went_away_leaves_no_demand_behind() -> None:
-    lease = fresh_lease()
-    lease.asked(100)
-    ticket = lease.hold()
-    lease.unhold(ticket, 150, answered=False)
-    assert lease.view(150).state is State.WAITING
 
 
 def test_a_notice_while_a_call_is_in_flight_is_not_lost() -> None:
@@ -366,42 +252,6 @@ def test_a_renewal_that_does_not_find_our_term_ends_it(outcome: Outcome, holder:
     assert lease.grant(110, 110) is None
     assert lease.view(110).version != before
     assert lease.transitions()[-1].reason == outcome
-
-
-def test_drain_waits_for_the_last_grant_then_releases_and_is_done() -> None:
-    redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
-    lease.asked(100)
-    call = due(lease, 100, Kind.ACQUIRE)
-    lease.replied(call, redis.execute(call, "a", 100), 100)
-    lease.grant(103, 103)
-    lease.drain(104)
-    assert (lease.view(104).state, lease.leads(104), lease.grant(104, 104)) == (State.DRAINING, False, None)
-    assert (lease.next_call(104), lease.drained(104)) == (None, False)
-    assert lease.wake_at(104) == 103 + T.grant_ttl
-    call = due(lease, 103 + T.grant_ttl, Kind.RELEASE)
-    lease.replied(call, redis.execute(call, "a", 108), 108)
-    assert lease.drained(108)
-    assert redis.holder is None
-
-
-def test_drain_ends_at_a_resign_without_waiting_for_the_grant() -> None:
-    lease = leading(100)
-    lease.drain(101)
-    lease.resigned(101.1)
-    answer(lease, due(lease, 101.1, Kind.RELEASE), 101.2, Outcome.RELEASED, holder=None)
-    assert lease.drained(101.2)
-
-
-def test_drain_ends_within_its_bound_though_redis_is_silent() -> None:
-    lease = leading(100)
-    lease.drain(101)
-    now = 101.0
-    while not lease.drained(now):
-        if call := lease.next_call(now):
-            lease.failed(call, now := now + T.call_limit, delivered=True)
-        else:
-            now = lease.wake_at(now)
-    assert now <= 101 + T.grant_ttl + 4 * T.call_limit
 
 
 def test_versions_differ_after_every_change_and_after_every_resign() -> None:

@@ -1,0 +1,90 @@
+"""POST /resign/NAME: who may, and what of."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of
+from tests.sidecar.served import KEYS, Served, served
+from tests.waiting import eventually
+
+CLIENT = {"X-Lease-Client": "test"}
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    with client_of(redis_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Served]:
+    async with served(redis_server) as sidecar:
+        yield sidecar
+
+
+async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
+    await sidecar.lead()
+    status, answer = await sidecar.refusal("POST", "/resign/tracker")
+    assert (status, "X-Lease-Client" in answer["error"]) == (403, True)
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.7:4040", "[2001:db8::1]",
+             "2130706433", "[::1", "", "localhost@example.com"],
+)  # fmt: skip
+async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
+    """A page whose name was bound to the loopback, or a server that was talked into a request, names itself."""
+    await sidecar.lead()
+    status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
+    assert (status, list(answer)) == (403, ["error"])
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:4040", "127.0.0.1", "127.1.2.3:80", "[::1]:4040"])
+async def test_every_name_of_the_loopback_is_good_enough(sidecar: Served, redis: Redis, host: str) -> None:
+    await sidecar.lead()
+    async with sidecar.session.post(f"{sidecar.url}/resign/tracker", headers={**CLIENT, "Host": host}) as response:
+        assert response.status == 200
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+
+
+async def resigned(sidecar: Served, token: int | None = None) -> object:
+    query = "" if token is None else f"?token={token}"
+    async with sidecar.session.post(f"{sidecar.url}/resign/tracker{query}", headers=CLIENT) as response:
+        assert response.status == 200
+        return (await response.json())["resigned"]
+
+
+async def test_a_resign_may_name_its_term_and_gives_up_no_other(sidecar: Served, redis: Redis) -> None:
+    token = (await sidecar.lead())["token"]
+    assert await resigned(sidecar, token - 1) is False
+    assert (await sidecar.get("/is-leader/tracker"))["token"] == token
+    assert await resigned(sidecar, token) is True
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+
+
+async def test_a_resign_of_what_is_not_led_is_no_error(sidecar: Served) -> None:
+    assert await resigned(sidecar, 1) is False
+    assert await resigned(sidecar) is True
+    assert await resigned(sidecar) is True
+
+
+@pytest.mark.parametrize("token", ["", "x", "-1", "1.5", "1" * 17])
+async def test_a_bad_token_is_400_and_gives_nothing_up(sidecar: Served, redis: Redis, token: str) -> None:
+    await sidecar.lead()
+    status, answer = await sidecar.refusal("POST", f"/resign/tracker?token={token}", headers=CLIENT)
+    assert (status, answer["error"].startswith("token: ")) == (400, True)
+    assert redis.get(KEYS["tracker"]) == "a"
+
+
+async def test_each_lease_is_resigned_on_its_own(sidecar: Served, redis: Redis) -> None:
+    for name in KEYS:
+        await sidecar.lead(name)
+    await sidecar.resign("tracker")
+    await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+    assert (await sidecar.get("/is-leader/scheduler"))["is_leader"] is True
