@@ -99,6 +99,11 @@ class Task:
         shown = await shows(f"{self.sidecar.url}/status")
         return {**shown, **shown["leases"][LEASE]} if shown else {}
 
+    async def has_greeted(self) -> bool:
+        """Whether the sidecar has a connection over which Redis has answered."""
+        shown = await self.status()
+        return bool(shown) and shown["redis"]["eviction_policy"] is not None
+
     async def _campaign(self) -> None:
         while True:
             with suppress(aiohttp.ClientError, TimeoutError):
@@ -117,7 +122,7 @@ async def running(*tasks: Task) -> AsyncIterator[None]:
         for task in tasks:
             task.sidecar.start()
         for task in tasks:
-            await eventually(task.status, within=20)
+            await eventually(task.has_greeted, within=20)
         yield
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from sidecar.redis_store import fence_of
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import Task, running, tokens_in_order, two_believers
 from tests.proxy import Proxy
@@ -27,9 +28,13 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
             Task(tmp_path, f"task-{name}", way, session, FAILOVER_GUARD=str(guard).lower())
             for name, way in zip("ab", ways, strict=True)
         ]
+        with client_of(old) as redis:  # as if it had served for long: else the guard holds the first term up, too
+            server, replication = redis.info("server"), redis.info("replication")
+            known = {"run_id": server["run_id"], "replid": replication["master_replid"]}
+            redis.hset(fence_of(one.key), mapping=known)
         await open_.enter_async_context(running(*tasks))
         await open_.enter_async_context(other.campaigning())
-        await eventually(lambda: other.leads)  # with the guard, once the server is one ttl old
+        await eventually(lambda: other.leads)
         async with one.campaigning():
             await eventually(lambda: in_step(old, heir))
             with client_of(heir) as redis:
