@@ -261,17 +261,21 @@ class Sidecar:
         view = self.lease.view(now)
         return (view.token if grant is not None else None), grant, (self.boot, view.version)
 
-    def resigned(self, arg: tuple[int | None, int]) -> None:
-        """`POST /resign` of a client's life; the ticket is of a held question whose end is only seen afterwards."""
+    def resigned(self, arg: tuple[int | None, int, int | None]) -> None:
+        """`POST /resign` of a client's life, of one term (a token) or altogether.
+
+        The ticket is of a held question whose end is only seen afterwards.
+        """
         if self.frozen:
             self._inbox.append((self.resigned, arg))
             return
-        ticket, _ = arg
+        ticket, _, token = arg
         self.client.resign_answered()
         if self.alive:
             now = self.now()
-            self.world.oracle.resigns(self)
-            self.lease.resigned(now)
+            leads = self.lease.leads(now)
+            if self.lease.resigned(now, token) and leads:
+                self.world.oracle.resigns(self)
             self.publish(now)
             self.wake()
             if ticket is not None and self.alive:

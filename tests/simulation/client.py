@@ -35,6 +35,7 @@ class Client:
         "_explicit",
         "_inbox",
         "_limit_at",
+        "_resigned_term",
         "_resigning",
         "_stopping",
         "_ticket",
@@ -81,6 +82,7 @@ class Client:
         self._version: Version | None = None
         self._clock = 0.0
         self._stopping = False
+        self._resigned_term: int | None = None
         self._resigning = False
         """Its resign is not answered yet."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
@@ -181,11 +183,12 @@ class Client:
         self.world.work(self)
         return True
 
-    def stop(self) -> None:
-        """The work is told to stop; it ends a little later."""
+    def stop(self, *, over: bool = True) -> None:
+        """The work is told to stop, since the term is `over` or for another reason; it ends a little later."""
         if self._stopping:
             return
         self._stopping = True
+        self._resigned_term = self.tenure.token if over and self.tenure is not None and not self.leaves else None
         self.ready_since = None
         self.sync()
         random = self.world.random
@@ -217,9 +220,11 @@ class Client:
             ticket = self._ticket  # that the question is gone is seen after the resign
         self._drop_question()
         self._ask += 1
+        if self.leaves:
+            self._resigned_term = None
         if self.sidecar.alive:
             self._resigning = True
-            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, life))
+            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, life, self._resigned_term))
         self._version = None
         if self.leaves:
             self.running = self.leaves = False
@@ -259,7 +264,15 @@ class Client:
         if number != self._ask or not sidecar.alive:
             return
         arrived = sidecar.now()
-        if sidecar.asked(self._version):
+        asked = sidecar.asked(self._version)
+        if not sidecar.lease.known():  # it was just started: Redis will soon have said who leads
+            self._ticket = sidecar.lease.hold()
+            self.held = self._explicit = True
+            limit = self._asked_at + self.world.scenario.timings.call_limit
+            self._limit_at = limit
+            self.world.at(max(sidecar.true(limit), self.world.now) + TIMER, self._hold_ends, number)
+            self.world.at(self.world.now + min(LIMIT, self._left()) + TIMER, self._abandons, number)
+        elif asked:
             self._ticket = sidecar.lease.hold()
             self.held = True
             self._explicit = False
@@ -268,8 +281,14 @@ class Client:
                 self._explicit = True
                 self._limit_at = self._asked_at + max(self._left() / 3, 0.001)
                 self.world.at(max(sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, number)
-        elif sidecar.alive:
+        else:
             self._answer(arrived)
+
+    def _abandons(self, number: int) -> None:
+        """No answer in time, though it is held back on purpose."""
+        if number == self._ask and self.held and self.running and not (self._stopping or self.frozen):
+            self._drop_question()
+            self._retry()
 
     def _wait(self) -> float:
         return min(WAIT, self.world.poll) if self.grant is not None else WAIT

@@ -148,7 +148,7 @@ class Faults:
     def _starts_over(self, client: "Client") -> None:
         """The work returns: the client resigns, and asks again."""
         if client.running and not client.frozen and client.believes:
-            client.stop()
+            client.stop(over=False)
 
     def _leave(self, client: "Client") -> None:
         if client.running and not client.frozen:

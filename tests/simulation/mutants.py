@@ -189,10 +189,11 @@ MUTANTS.append(
 
 
 @mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
-def _(lease: Lease, now: float) -> None:
+def _(lease: Lease, now: float, token: int | None = None) -> bool:
     holds = lease._holds
-    _LEASE_RESIGNED(lease, now)
+    resigned = _LEASE_RESIGNED(lease, now, token)
     lease._holds = holds
+    return resigned
 
 
 @mutant("a silent client's lease is kept", Lease, "_leave_at", mix="processes")
@@ -231,10 +232,10 @@ def _(grant: Grant) -> float:
 
 
 @mutant("the client resigns before its work has ended", Client, "stop", mix="quiet")
-def _(client: Client) -> None:
+def _(client: Client, *, over: bool = True) -> None:
     if not client._stopping:
-        client.sidecar.resigned((None, client.life))
-    _CLIENT_STOP(client)
+        client.sidecar.resigned((None, client.life, None))
+    _CLIENT_STOP(client, over=over)
 
 
 @mutant("the client asks before its resign is answered", Client, "_finished", mix="processes")

@@ -158,8 +158,7 @@ class Oracle:
 
     def resigns(self, sidecar: "Sidecar") -> None:
         """A client resigns a term that is led."""
-        if sidecar.lease.leads(sidecar.now()):
-            self._vacate("hand-over", self.world.now, self.world.now, sidecar)
+        self._vacate("hand-over", self.world.now, self.world.now, sidecar)
 
     def silent(self, client: "Client") -> None:
         """A leader's client is killed; its sidecar lives on."""
