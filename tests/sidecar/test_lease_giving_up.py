@@ -3,7 +3,7 @@
 from math import inf
 
 from sidecar.lease import YIELD
-from sidecar.protocol import Kind, Outcome, State
+from sidecar.protocol import Kind, Outcome, Reply, State
 from tests.sidecar.one_lease import T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
 
@@ -134,3 +134,35 @@ def test_a_resign_of_another_term_gives_nothing_up() -> None:
     assert lease.resigned(102, token=1) is True
     due(lease, 102, Kind.RELEASE)
     assert lease.resigned(103, token=1) is False, "it is over already"
+
+
+def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may_believe() -> None:
+    lease = fresh_lease(now=200)
+    lease.asked(200)
+    call = due(lease, 200, Kind.ACQUIRE)
+    lease.drain(200.1)
+    answer(lease, call, 200.2, Outcome.ADOPTED)
+    lease.noticed(201)
+    assert (lease.next_call(201), lease.drained(201)) == (None, False)
+    assert lease.wake_at(201) == 200 + T.grant_ttl
+    due(lease, 200 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> None:
+    """The renewals went unanswered, not unheard: the key may live, and nobody else could lead."""
+    lease = leading(100)
+    lost = due(lease, 124.9, Kind.RENEW)
+    lease.failed(lost, lost.give_up_at, delivered=True)
+    lease.tick(125)
+    assert not lease.leads(125)
+    lease.resigned(125)
+    answer(lease, due(lease, lease.wake_at(125), Kind.LOOK), 126.5, Outcome.SUPERSEDED)
+    due(lease, 126.5, Kind.RELEASE)
+
+
+def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() -> None:
+    lease = leading(100)
+    lease.resigned(101)
+    call = due(lease, 101, Kind.RELEASE)
+    lease.replied(call, Reply(Outcome.SUPERSEDED, "a", 2, ttl=30.0, tenure="another-1"), 101.1)
+    assert (lease.next_call(110), lease.wake_at(110)) == (None, inf)
