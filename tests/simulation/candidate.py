@@ -104,6 +104,11 @@ class Sidecar:
         self._connection = ServerClock()
         self.lease: Lease
 
+    @property
+    def calling(self) -> bool:
+        """Whether a call is under way, which may be carried out whatever becomes of the sidecar."""
+        return self._call is not None
+
     def now(self) -> float:
         """The task's clock."""
         return self.world.now * self.rate + self.clock

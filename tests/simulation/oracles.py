@@ -173,7 +173,7 @@ class Oracle:
     def lost(self, sidecar: "Sidecar") -> None:
         """A leading task is gone for good: its lease is free when the key expires."""
         model = self.world.primary.model
-        if model.value == sidecar.instance and model.expires is not None:
+        if model.value == sidecar.instance and model.expires is not None and not sidecar.calling:
             expiry = self.world.primary.true_time(model.expires)
             if expiry > self.world.now:
                 self._vacate("takeover", expiry, expiry, sidecar)
