@@ -450,6 +450,8 @@ class Sidecar:
         ):
             client.sync()
         lease.replied(call, reply, now)
+        if outcome is not Outcome.RENEWED:
+            client.unsettled()
         self.step()  # which publishes
 
     def _limit(self, call: Call) -> None:
