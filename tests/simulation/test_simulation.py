@@ -73,8 +73,8 @@ KEPT = [
     pytest.param("9", 1555, marks=pytest.mark.xfail(reason="WAIT confirms a renewal that wrote nothing", strict=True)),
     pytest.param("9", 3440, marks=pytest.mark.xfail(reason="a draining term with a late acquire spins", strict=True)),
 ]
-"""Worlds in which the product broke a promise: (seed, world). A change of the simulator's own draws moves them: then the
-seeded bugs that stand for them are what is left."""
+"""Worlds in which the product broke a promise: (seed, world). A change of the simulator's own draws moves them; the
+seeded bugs that stand for them stay."""
 
 
 @pytest.mark.parametrize(("seed", "world"), KEPT)
