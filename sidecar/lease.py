@@ -232,7 +232,7 @@ class Lease:
                 times.append(max(self._due, self._granted_until))
             elif self._campaigns(now) or (self._term and self._drain_until is None):
                 times.append(self._due)
-            elif self._late_acquire_until is not None:
+            elif self._term is None and self._late_acquire_until is not None:
                 times.append(max(self._due, self._late_acquire_until))
         return min(times)
 

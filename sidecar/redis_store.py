@@ -187,6 +187,7 @@ class RedisStore:
             "" if call.token is None else call.token,
             call.tenure,
             int((ttl - self._timings.heartbeat / 2) * 1000),
+            int(self._min_replicas > 0),
         )
 
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:

@@ -161,6 +161,8 @@ class RedisModel:
             return self._answer(self._held_otherwise(instance))
         if not floor <= self._left() <= ttl:
             self._expire_in(ttl)
+        else:
+            self.offset += 1  # the beat in the fence, for WAIT
         self._vouch(guarding)
         return self._answer(Outcome.RENEWED)
 
