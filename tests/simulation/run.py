@@ -172,6 +172,8 @@ def _results(choice: Choice, worlds: int, processes: int) -> Iterator[Result]:
         return
     with get_context("spawn").Pool(processes, _prepare, (choice,)) as pool:
         yield from pool.imap(_run_prepared, range(worlds), chunksize=CHUNK)
+        pool.close()
+        pool.join()  # they end by themselves: to terminate them takes a SIGTERM, which our caller may have blocked
 
 
 _choice = Choice("0")
