@@ -22,6 +22,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import psutil
+import uvloop
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
@@ -327,7 +328,7 @@ def main(arguments: list[str]) -> None:
     if portfolios < SAMPLE:
         print(f"usage: python -m bench.tracker [PORTFOLIOS]   a whole number from {SAMPLE}", file=sys.stderr)
         raise SystemExit(2)
-    asyncio.run(measure(portfolios))
+    uvloop.run(measure(portfolios))  # as the service does
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ VALUE_DIGITS, FRACTION_DIGITS = 5, 2
 POSITIVE, NEGATIVE = 0x0000, 0x4000
 
 ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
-POSITION_ROW = np.dtype(
-    [*ID_ROW.descr, ("symbol_size", ">i4"), ("symbol", ">i8"), ("size", ">i4"), ("quantity", ">i8")]
-)
+POSITION_ROW = np.dtype([*ID_ROW.descr, ("symbol_size", ">i4"), ("symbol", ">i8"), ("size", ">i4"), ("units", ">i8")])
 
 
 def _numeric(digits: int) -> np.dtype[np.void]:

@@ -1,8 +1,9 @@
-"""What can go wrong with Postgres, told in one line that a log may hold and a user may read."""
+"""Connections to Postgres, and what can go wrong there, told in one line that a log may hold and a user may read."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
@@ -32,3 +33,13 @@ def store_errors() -> Iterator[None]:
         raise StoreError("database: no answer in time") from error
     except OSError as error:
         raise StoreError(f"database: cannot connect: {error.strerror or type(error).__name__}") from error
+
+
+async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for step in steps:
+                tasks.create_task(step)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed

@@ -171,8 +171,7 @@ class _Work:
             values = await asyncio.to_thread(value_block, block, by_number)
             report_too_wide(values)
             self.term.check()
-            async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
-                await writes.stage(values)
+            async with self._store.fenced(self.term.name, self.term.token, self.term.holder, values) as writes:
                 written = await writes.history(KIND, day, origin=self._origin, settle=self.settle)
                 cursor = Cursor(day, uuids(block.ids[-1:])[0])
                 await writes.advance(self._job, self._session_date, cursor, written)

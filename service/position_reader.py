@@ -59,10 +59,12 @@ class PositionReader:
         blocks = []
         done, total = 0, await self._count(after)
         async for start, portfolios in self._ranges(after, portfolios_a_block):
-            if without_row is None:
+            wanted = portfolios
+            if without_row is not None:
+                wanted = await self._ids("portfolios_without_row", start, uuids(portfolios[-1:])[0], day, without_row)
+            if len(wanted) == len(portfolios):  # a range is read in half the time
                 rows, numbers = await self._between(symbols, day, start, portfolios)
             else:
-                wanted = await self._ids("portfolios_without_row", start, uuids(portfolios[-1:])[0], day, without_row)
                 rows, numbers = await self._of(symbols, day, wanted)
             if len(rows):
                 opened = rows["id"][_first_of_each(rows["id"])]
@@ -104,13 +106,13 @@ class PositionReader:
     async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Held:
         """What those portfolios hold, which are all after the one named."""
         last = uuids(portfolios[-1:])[0]
-        rows = await self._copy("positions_between", POSITION_ROW, day, after, last)
+        rows = (await self._copy("positions_between", POSITION_ROW, day, after, last))[::-1]
         return rows, await self._numbers(symbols, rows, "symbols_between", after, last)
 
     async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Held:
         """What those portfolios hold."""
         ids = uuids(portfolios)
-        rows = await self._copy("positions_of", POSITION_ROW, day, ids)
+        rows = (await self._copy("positions_of", POSITION_ROW, day, ids))[::-1]
         return rows, await self._numbers(symbols, rows, "symbols_of", ids)
 
     async def _numbers(
@@ -146,7 +148,7 @@ def _first_of_each(ids: Ids) -> NDArray[np.intp]:
 
 def _block(portfolios: Ids, rows: NDArray[np.void], numbers: NDArray[np.int32]) -> Block:
     """The portfolios, in key order, with those of the rows' positions that are open."""
-    is_open = rows["quantity"] != 0
+    is_open = rows["units"] != 0
     rows = rows[is_open]
     firsts = _first_of_each(rows["id"])
     counts = np.zeros(len(portfolios), np.int64)
@@ -155,5 +157,5 @@ def _block(portfolios: Ids, rows: NDArray[np.void], numbers: NDArray[np.int32]) 
         np.ascontiguousarray(portfolios),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
         numbers[is_open],
-        rows["quantity"].astype(np.int64),
+        rows["units"].astype(np.int64),
     )

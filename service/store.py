@@ -3,15 +3,15 @@
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date
 from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, store_errors
+from service.database import Connection, StaleTerm, side_by_side, store_errors
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress
 from service.positions import PORTFOLIOS_A_BLOCK, Book
@@ -28,7 +28,8 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
-from service.writes import FencedWrites
+from service.valuation import Values
+from service.writes import FencedWrites, stage
 
 MOST_POSITIONS = 5000
 """That a user may write into one portfolio: everybody's ticks take longer for each new symbol."""
@@ -101,17 +102,51 @@ class Store:
         return token
 
     @asynccontextmanager
-    async def fenced(self, lease: str, token: int, holder: str) -> AsyncIterator[FencedWrites]:
+    async def fenced(
+        self, lease: str, token: int, holder: str, values: Values | None = None
+    ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has taken the lease up; committed when the block ends without an error.
+
+        `values`, in key order, are what it writes; they are with the server before it enters the fence. For while the
+        server waits for the rest of a COPY none of its limits ends a transaction: a leader that was frozen there would
+        hold the fence against every later one.
 
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
         """
-        async with self._connection() as connection, connection.transaction():
-            idle, call = (str(int(seconds * 1000)) for seconds in (self._idle_limit, self._call_limit))
-            if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
-                raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
-            yield FencedWrites(connection, token=token, holder=holder)
+        async with self.fenced_lanes(lease, token, holder, [values]) as (writes,):
+            yield writes
+
+    @asynccontextmanager
+    async def fenced_lanes(
+        self, lease: str, token: int, holder: str, lanes: Sequence[Values | None]
+    ) -> AsyncIterator[Sequence[FencedWrites]]:
+        """A transaction as of `fenced` for each lane's values, so that several processors of the server write at once.
+
+        When the block has ended without an error they are committed in a row, the first of them last; else none is.
+        Where the database goes away between two of these commits, the caller must be able to write the rest again.
+
+        Raises:
+            StaleTerm: see `fenced`.
+        """
+        async with AsyncExitStack() as transactions:
+            connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
+            await side_by_side(
+                stage(connection, values)
+                for connection, values in zip(connections, lanes, strict=True)
+                if values is not None
+            )
+            for connection in connections:
+                await self._enter_fence(connection, lease, token, holder)
+            yield [
+                FencedWrites(connection, token=token, holder=holder, staged=0 if values is None else len(values))
+                for connection, values in zip(connections, lanes, strict=True)
+            ]
+
+    async def _enter_fence(self, connection: Connection, lease: str, token: int, holder: str) -> None:
+        idle, call = (str(int(seconds * 1000)) for seconds in (self._idle_limit, self._call_limit))
+        if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
+            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
 
     # What the API reads.
 
@@ -254,6 +289,11 @@ class Store:
         with store_errors():
             async with self._pool.acquire(timeout=10) as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        async with self._connection() as connection, connection.transaction():
+            yield connection
 
     @asynccontextmanager
     async def _positions(self) -> AsyncIterator[PositionReader]:

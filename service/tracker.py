@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Never
 from uuid import UUID
 
-from service.database import StoreError
+from service.database import StoreError, side_by_side
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
@@ -20,6 +20,7 @@ from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
 from service.valuation import Mark, Marks, Values, quoted, report_too_wide, usable, value_all
+from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ LONGEST_SLEEP = 60.0
 
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
+
+PORTFOLIOS_A_LANE, LANES = 100_000, 2
+"""From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
+database writes each with one processor."""
 
 JUMP = Decimal("1.5")
 """How many times a price must be the one before it, or the other way round, to look like a split."""
@@ -48,7 +53,7 @@ class Loading:
 
 
 class Tracker:
-    """Values every portfolio each `interval` seconds of a session, in one fenced transaction a tick.
+    """Values every portfolio each `interval` seconds of a session, in one fenced transaction a tick (`LANES`, of many).
 
     Ticks fall on multiples of the interval since the epoch, so that two leaders in a row keep one grid; the first tick
     of a term comes at once. A tick that is late because the one before took long is left out.
@@ -172,27 +177,45 @@ class Tracker:
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
         report_too_wide(values)
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            await writes.stage(values)
-            await writes.quotes(changed.values())
-            if len(values):
-                await writes.intraday(session.date, slot, *self._turn(slot, values))
-            await writes.live(session.date, as_of)
-            await writes.forget_changes(book.seen)
+        await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
         self.last_run = as_of
         self._report(len(book), symbols, quotes.keys(), changed.keys(), time.perf_counter() - started)
         return quotes
 
-    def _turn(self, slot: datetime, values: Values) -> tuple[UUID, UUID]:
-        """The first and last of the portfolios whose course gets a point at that slot: all, unless they are many.
+    async def _write(
+        self,
+        term: Term,
+        session: Session,
+        slot: datetime,
+        as_of: datetime,
+        values: Values,
+        quotes: Collection[Quote],
+        seen: str,
+    ) -> None:
+        lanes = min(-(-len(values) // PORTFOLIOS_A_LANE), LANES) or 1
+        parts = [values.part(lane, lanes) for lane in range(lanes)]
+        points = self._turn(slot, values, lanes) if len(values) else None
+
+        async def write(lane: int, writes: FencedWrites) -> None:
+            await writes.live(session.date, as_of)
+            if points is not None and lane == points[0]:
+                await writes.intraday(session.date, slot, *points[1:])
+
+        async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
+            await writes[-1].quotes(quotes)  # committed first: no value without the prices that it is made of
+            await side_by_side(write(lane, writes[lane]) for lane in range(lanes))
+            await writes[0].forget_changes(seen)
+            await writes[0].notify(as_of)
+
+    def _turn(self, slot: datetime, values: Values, lanes: int) -> tuple[int, UUID, UUID]:
+        """The lane, the first and the last of the portfolios whose course gets a point at that slot: all, unless many.
 
         They take turns, neighbours together: a million points every 30 seconds is more than any database keeps.
         """
-        turns = -(-len(values) // self._points_a_tick)
+        turns = -(-len(values) // (self._points_a_tick * lanes)) * lanes
         turn = (slot - EPOCH) // self._interval % turns
-        first, behind = (len(values) * place // turns for place in (turn, turn + 1))
-        first_id, last_id = uuids(values.ids[[first, behind - 1]])
-        return first_id, last_id
+        first, last = uuids(values.part(turn, turns).ids[[0, -1]])
+        return turn * lanes // turns, first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:
         """The prices that the source gives now; none if it fails."""

@@ -107,6 +107,11 @@ class Values:
         """All of them, at least one, in the order given."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
+    def part(self, number: int, parts: int) -> "Values":
+        """Of so many parts, about as long as each other, the one of that number."""
+        first, behind = (len(self) * place // parts for place in (number, number + 1))
+        return Values(*(getattr(self, name)[first:behind] for name in self.__dataclass_fields__))
+
 
 def value_all(blocks: Iterable[Block], marks: Marks) -> Values:
     """Value every portfolio of the blocks; see `value_block`."""

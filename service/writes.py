@@ -14,33 +14,34 @@ from service.valuation import Values
 LIVE_CHANNEL = "portfolio_live"
 
 
+async def stage(connection: Connection, values: Values) -> None:
+    """Bring values, in key order, to the server, for the statements of this transaction that write what is staged."""
+    await connection.execute(statement("stage_table"))
+    # A join of a million rows in memory; and to compile a statement takes as long as to run it.
+    await connection.execute("set local work_mem = '128MB'; set local jit = off")
+    await connection.copy_to_table("staged_value", schema_name="pg_temp", source=_parts(values), format="binary")
+
+
 class FencedWrites:
     """The writes of one transaction; only `Store.fenced` makes one, so there is no writing around the fence.
 
     Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
     """
 
-    def __init__(self, connection: Connection, *, token: int, holder: str) -> None:
+    def __init__(self, connection: Connection, *, token: int, holder: str, staged: int) -> None:
         self._connection = connection
         self._token = token
         self._holder = holder
-        self._staged = 0
-
-    async def stage(self, values: Values) -> None:
-        """Bring values, in key order, to the server for the statements that follow, in place of those staged before."""
-        await self._connection.execute(statement("stage_table"))
-        await self._connection.execute("truncate pg_temp.staged_value")
-        await self._connection.execute("set local work_mem = '128MB'")  # a join of a million rows in memory
-        await self._connection.copy_to_table(
-            "staged_value", schema_name="pg_temp", source=_parts(values), format="binary"
-        )
-        self._staged = len(values)
+        self._staged = staged
 
     async def live(self, session_date: date, as_of: datetime) -> None:
-        """Set the live values to those staged, and tell everybody who listens, once this is committed."""
+        """Set the live values to those staged."""
         known = session_date, as_of, self._token
         if _count(await self._connection.execute(statement("update_live"), *known)) < self._staged:
             await self._connection.execute(statement("insert_live"), *known)
+
+    async def notify(self, as_of: datetime) -> None:
+        """Tell everybody who listens that there are live values of that instant, once this is committed."""
         await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())
 
     async def intraday(self, session_date: date, slot: datetime, first: UUID, last: UUID) -> None:

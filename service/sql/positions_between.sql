@@ -1,11 +1,12 @@
 -- $1 date, $2 a portfolio or null, $3 a portfolio. What the portfolios after the first, up to the second, held on that
--- date: closed positions (quantity 0) too, in key order. An index-only scan; a symbol is given as a number that is the
--- same in every statement, for all rows to be of one length.
-select portfolio_id, hashtextextended(symbol, 0), (quantity * 100000000)::bigint
+-- date: closed positions (0 units) too, in the reverse of key order, for the last row of a symbol to be its first. So it
+-- is an index-only scan, and nothing is sorted. A symbol is given as a number that is the same in every statement, for
+-- all rows to be of one length.
+select portfolio_id, hashtextextended(symbol, 0), units
 from (
-    select distinct on (portfolio_id, symbol) portfolio_id, symbol, quantity
+    select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
     from position
     where ($2::uuid is null or portfolio_id > $2) and portfolio_id <= $3::uuid and valid_from <= $1::date
-    order by portfolio_id, symbol, valid_from desc
+    order by portfolio_id desc, symbol desc, valid_from desc
 ) as held
-order by portfolio_id
+order by portfolio_id desc

@@ -1,9 +1,9 @@
 -- $1 date, $2 portfolios. As `positions_between`.
-select portfolio_id, hashtextextended(symbol, 0), (quantity * 100000000)::bigint
+select portfolio_id, hashtextextended(symbol, 0), units
 from (
-    select distinct on (portfolio_id, symbol) portfolio_id, symbol, quantity
+    select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
     from position
     where portfolio_id = any($2::uuid[]) and valid_from <= $1::date
-    order by portfolio_id, symbol, valid_from desc
+    order by portfolio_id desc, symbol desc, valid_from desc
 ) as held
-order by portfolio_id
+order by portfolio_id desc

@@ -76,15 +76,15 @@ class Served:
         """Commit a value a second later than the last, and the notice of it."""
         await self.store.take_up("lease", 7, "one")
         self.writes += 1
-        async with self.store.fenced("lease", 7, "one") as writes:
-            as_of = NOON + timedelta(seconds=self.writes - 1)
-            await writes.stage(worth(PORTFOLIO, value, "100", NOON))
+        as_of = NOON + timedelta(seconds=self.writes - 1)
+        async with self.store.fenced("lease", 7, "one", worth(PORTFOLIO, value, "100", NOON)) as writes:
             await writes.live(FRIDAY, as_of)
+            await writes.notify(as_of)
 
     async def write_history(self, days: list[date]) -> None:
         """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
         await self.store.take_up("lease", 7, "one")
-        async with self.store.fenced("lease", 7, "one") as writes:
-            for number, day in enumerate(days, start=1):
-                await writes.stage(worth(PORTFOLIO, f"{number}.1", "100", NOON))
+        for number, day in enumerate(days, start=1):
+            values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
+            async with self.store.fenced("lease", 7, "one", values) as writes:
                 await writes.history("daily_eod", day, origin="captured", settle=False)

@@ -24,8 +24,7 @@ async def main(dsn: str) -> None:
         await store.take_up("lease", 1, "one")
         for _ in range(2):
             try:
-                async with store.fenced("lease", 1, "one") as writes:
-                    await writes.stage(values)
+                async with store.fenced("lease", 1, "one", values) as writes:
                     await writes.live(date(2026, 3, 2), datetime.now(UTC))
                     say("writing")
                     await asyncio.to_thread(sys.stdin.readline)

@@ -13,7 +13,6 @@ import pytest
 from service.database import StaleTerm, StoreError
 from service.sql import statement
 from service.store import Store
-from service.writes import FencedWrites
 from tests.work.conftest import entry
 from tests.work.reference import nothing_held
 
@@ -28,13 +27,8 @@ async def portfolio(store: Store) -> None:
 
 
 async def write(store: Store, token: int, holder: str = "one") -> None:
-    async with store.fenced("lease", token, holder) as writes:
-        await write_live(writes)
-
-
-async def write_live(writes: FencedWrites) -> None:
-    await writes.stage(VALUES)
-    await writes.live(DAY, NOON)
+    async with store.fenced("lease", token, holder, VALUES) as writes:
+        await writes.live(DAY, NOON)
 
 
 async def token_of_live(store: Store) -> int | None:
@@ -101,16 +95,16 @@ async def test_of_many_first_take_ups_at_once_the_newest_stays(store: Store) -> 
 async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) -> None:
     await store.take_up("lease", 1, "one")
     with pytest.raises(RuntimeError):
-        async with store.fenced("lease", 1, "one") as writes:
-            await write_live(writes)
+        async with store.fenced("lease", 1, "one", VALUES) as writes:
+            await writes.live(DAY, NOON)
             raise RuntimeError
     assert await token_of_live(store) is None
 
 
 async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
     await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
-        await write_live(writes)
+    async with store.fenced("lease", 1, "one", VALUES) as writes:
+        await writes.live(DAY, NOON)
         newer = asyncio.create_task(store.take_up("lease", 2, "two"))
         await somebody_waits_for_a_lock(raw)
         assert not newer.done()
@@ -140,11 +134,11 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
     async with await Store.connect(migrated, idle_limit=0.5) as frozen:
         await frozen.take_up("lease", 1, "one")
         with pytest.raises(StoreError):
-            async with frozen.fenced("lease", 1, "one") as writes:
-                await write_live(writes)
+            async with frozen.fenced("lease", 1, "one", VALUES) as writes:
+                await writes.live(DAY, NOON)
                 await store.take_up("lease", 2, "two")  # waits until the server has ended our transaction
                 await write(store, 2, "two")
-                await write_live(writes)
+                await writes.live(DAY, NOON)
         assert await token_of_live(store) == 2
         with pytest.raises(StaleTerm):
             await write(frozen, 1)
@@ -184,6 +178,48 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
             await store.take_up("lease", 2, "two")
     finally:
         frozen.terminate()
+
+
+async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """No limit of the server ends the wait for the rest of a COPY: so it may not be waited for behind the fence."""
+    leader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.work.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
+    )
+    assert leader.stdout is not None
+    try:
+        assert await leader.stdout.readline() == b"copying\n"
+        leader.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+            await write(store, 2, "two")
+    finally:
+        leader.kill()
+        await leader.wait()
+    assert await token_of_live(store) == 2
+
+
+async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
+    await store.put_positions([entry(2, "A", "1")])
+    await store.take_up("lease", 1, "one")
+    lanes = [VALUES, nothing_held([UUID(int=2)])]
+    with pytest.raises(StoreError):
+        async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+            await writes[0].live(DAY, NOON)
+            await writes[1].live(DAY, NOON)
+            await writes[1].history("no kind", DAY, origin="captured", settle=False)
+    assert await store.live_many([UUID(int=1), UUID(int=2)]) == {}
+    async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+        await asyncio.gather(*(lane.live(DAY, NOON) for lane in writes))
+    assert len(await store.live_many([UUID(int=1), UUID(int=2)])) == 2
+
+
+async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
+    await store.take_up("lease", 2, "two")
+    with pytest.raises(StaleTerm):
+        async with store.fenced_lanes("lease", 1, "one", [VALUES, None]):
+            pytest.fail("a stale term is let in")
 
 
 async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(

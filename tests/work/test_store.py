@@ -21,9 +21,9 @@ NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
 async def write(store: Store, *portfolios: int) -> None:
     await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.stage(nothing_held(UUID(int=n) for n in portfolios))
+    async with store.fenced("lease", 1, "one", nothing_held(UUID(int=n) for n in portfolios)) as writes:
         await writes.live(DAY, NOON)
+        await writes.notify(NOON)
 
 
 async def test_a_portfolio_without_a_value_yet_exists_and_has_none(store: Store) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from service import tracker as tracking
 from service.database import Connection, StaleTerm
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.measures import Measures
@@ -398,19 +399,36 @@ async def test_the_positions_are_loaded_before_the_market_opens(
     assert (await live(store)).value == 50
 
 
-async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
-    store: Store, raw: Connection, measures: Measures
+async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
+    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 3)
+    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
+    told: list[object] = []
+    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
+    await Market(store, measures, OPEN, {"A": "10"}).follow(2)
+    await raw.fetchval("select 1")  # what was notified before comes before its answer
+    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
+    values = await store.live_many([UUID(int=n) for n in range(1, 8)])
+    assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
+
+
+@pytest.mark.parametrize("portfolios_a_lane", [100, 3])
+async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
+    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch, portfolios_a_lane: int
+) -> None:
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, measures, OPEN, {"A": "10"})
     tracker = market.tracker()
     tracker._points_a_tick = 3
+    turns = 3 if portfolios_a_lane == 100 else 4  # as many in each lane
     with pytest.raises(Over):
-        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 6 * TICK))
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 2 * turns * TICK))
     for portfolio in range(1, 8):
         points = await slots(raw, portfolio)
         assert len(points) == 2
-        assert points[1] - points[0] == 3 * TICK
+        assert points[1] - points[0] == turns * TICK
 
 
 async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
