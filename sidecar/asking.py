@@ -7,6 +7,7 @@ contract in every part is no answer: `Unknown` is raised, and nobody leads by it
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -28,8 +29,6 @@ LONGEST_GRANT = 60.0
 """An `expires_in` above this, in seconds, is no sidecar's."""
 LONGEST_ANSWER = 16 * 1024
 """A body above this, in bytes, is no sidecar's."""
-
-_HEADERS = {"X-Lease-Client": "1"}
 
 logger = logging.getLogger("sidecar.client")
 
@@ -114,7 +113,8 @@ class Sidecar:
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),  # each request has a limit of its own
-            headers={"Accept-Encoding": "identity"},
+            # A word of this process's: a resign that an earlier one left behind is not taken for ours.
+            headers={"Accept-Encoding": "identity", "X-Lease-Client": secrets.token_hex(8)},
             auto_decompress=False,
             trust_env=False,  # a proxy has no business between a program and its sidecar
         )
@@ -183,7 +183,7 @@ class Sidecar:
         term = {"token": str(token)} if token is not None else {}
         for last in (False, True):
             try:
-                async with self._request("POST", "resign", name, params=term, headers=_HEADERS) as response:
+                async with self._request("POST", "resign", name, params=term) as response:
                     if response.status != 200:
                         logger.warning("%s: resign was answered with HTTP %d", name, response.status)
                     return

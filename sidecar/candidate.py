@@ -93,10 +93,10 @@ class Candidate:
         self._telemetry.polled(name, now)
         self._wake_for(name, now)
 
-    def granted(self, name: str, arrived: float) -> float | None:
+    def granted(self, name: str, arrived: float, client: str) -> float | None:
         """`Lease.grant`: the client that asked at `arrived` is told now."""
         now = self._clock()
-        grant = self.leases[name].grant(arrived, now)
+        grant = self.leases[name].grant(arrived, now, client)
         self._wake_for(name, now)
         return grant
 
@@ -118,9 +118,9 @@ class Candidate:
                 self.leases[name].unhold(ticket, now, answered=answered)
                 self._wake_for(name, now)
 
-    def resigned(self, name: str, token: int | None) -> bool:
+    def resigned(self, name: str, token: int | None, client: str) -> bool:
         """`Lease.resigned`: a client says that its work under a lease has stopped."""
-        resigned = self.leases[name].resigned(self._clock(), token)
+        resigned = self.leases[name].resigned(self._clock(), token, client)
         self._publish()
         self._wake.set()
         return resigned

@@ -18,6 +18,10 @@ from sidecar.protocol import Timings
 LONGEST_WAIT = 30.0
 """How long a request may be held back, in seconds."""
 
+CLIENT = "X-Lease-Client"
+"""The header in which a client names itself with a word of its own: required to resign, which a page cannot send."""
+LONGEST_NAME = 64
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -67,13 +71,13 @@ class Control:
         arrived = self._clock()
         name = self._lease(request)
         await self._asked([name], request)
-        return _json(self._answer(name, arrived))
+        return _json(self._answer(name, arrived, _client(request)))
 
     async def _are_leaders(self, request: web.Request) -> web.Response:
         arrived = self._clock()
         names = list(self._candidate.leases)
         await self._asked(names, request)
-        leases = {name: self._answer(name, arrived) for name in names}
+        leases = {name: self._answer(name, arrived, _client(request)) for name in names}
         is_leader = all(answer["is_leader"] for answer in leases.values())
         version = self._version(names)
         return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
@@ -85,13 +89,13 @@ class Control:
 
     async def _resign(self, request: web.Request) -> web.Response:
         name = self._lease(request)
-        if "X-Lease-Client" not in request.headers:
-            raise _refusal(web.HTTPForbidden, "the header X-Lease-Client is missing")
+        if CLIENT not in request.headers:
+            raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
         _check_host(request)
         token = request.query.get("token")
         if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
             raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
-        resigned = self._candidate.resigned(name, int(token) if token is not None else None)
+        resigned = self._candidate.resigned(name, int(token) if token is not None else None, _client(request))
         return _json({"lease": name, "resigned": resigned})
 
     async def _tell_status(self, _: web.Request) -> web.Response:
@@ -135,8 +139,8 @@ class Control:
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
-    def _answer(self, name: str, arrived: float) -> dict[str, Any]:
-        grant = self._candidate.granted(name, arrived)
+    def _answer(self, name: str, arrived: float, client: str) -> dict[str, Any]:
+        grant = self._candidate.granted(name, arrived, client)
         view = self._candidate.leases[name].view(self._clock())
         return {
             "lease": name,
@@ -173,6 +177,10 @@ def _wait(request: web.Request) -> float:
     if not 0 < wait <= LONGEST_WAIT:
         raise _refusal(web.HTTPBadRequest, f"wait: {text[:80]!r} is not a number of seconds over 0 to {LONGEST_WAIT:g}")
     return wait
+
+
+def _client(request: web.Request) -> str:
+    return request.headers.get(CLIENT, "")[:LONGEST_NAME]
 
 
 def _check_host(request: web.Request) -> None:

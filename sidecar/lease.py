@@ -54,6 +54,7 @@ class Lease:
         self._leaving: Term | None = None  # given up, its key still to be deleted
         self._attempts = 0  # to acquire; each brings a tenure of its own
         self._granted_until = now + timings.grant_ttl  # a client may act on our word until then, or a predecessor's
+        self._grants: dict[str, float] = {}  # until when each client may, by the word that it names itself with
         self._asked_until = -inf
         self._holds = 0
         self._resigns = 0
@@ -93,8 +94,8 @@ class Lease:
             if answered:
                 self._asked_until = max(self._asked_until, now + self.timings.demand)
 
-    def grant(self, arrived: float, now: float) -> float | None:
-        """For how long, counted from `arrived`, the client that asked then may act; None if it may not.
+    def grant(self, arrived: float, now: float, client: str = "") -> float | None:
+        """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
         From here on the lease is not given up by our own will before that time has passed or the client has resigned.
         """
@@ -106,19 +107,28 @@ class Lease:
             return None
         term.granted = True
         self._granted_until = max(self._granted_until, until)
+        if client not in self._grants:
+            self._grants = {other: end for other, end in self._grants.items() if end > now}
+        self._grants[client] = max(self._grants.get(client, -inf), until)
         return until - arrived
 
-    def resigned(self, now: float, token: int | None = None) -> bool:
+    def resigned(self, now: float, token: int | None = None, client: str = "") -> bool:
         """The client says that its work has stopped and that it wants the lease no longer, or that term of it.
 
-        False if the term is over already: the lease may stand under a newer one, which is not given up.
+        False if the term is over already: the lease may stand under a newer one, which is not given up. False, too,
+        while a client of another name may act, whose predecessor may have left this resign behind when it died: it has
+        to ask again, or the lease is given up when its grant is over.
         """
         if token is not None and (self._term is None or self._term.token != token):
             return False
-        self._asked_until = self._granted_until = -inf
+        self._grants = {name: end for name, end in self._grants.items() if client and name not in ("", client)}
+        self._granted_until = max(self._grants.values(), default=-inf)
+        self._asked_until = -inf
         self._holds = 0
         self._resigns += 1
         self._version += 1  # held requests are answered, whatever the state
+        if now < self._granted_until:
+            return False
         if self._term is not None:
             self._yield_until = now + YIELD
             self._leave(Reason.RESIGNED, now)

@@ -166,7 +166,7 @@ class Sidecar:
         if self.world.random.random() < 0.5:  # an answer and its time limit: either may be seen first
             inbox.sort(key=lambda item: item[0] != self._time_out)
         if self.world.random.random() < 0.3:  # nobody promises an order of two connections
-            inbox.sort(key=lambda item: item[0] == self.resigned and item[1][1] == self.client.life)
+            inbox.sort(key=lambda item: item[0] == self.resigned)
         self.client.sidecar_thawed()
         for action, argument in inbox:
             action(argument)
@@ -261,25 +261,25 @@ class Sidecar:
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
         """The answer to the question that arrived then: token, expires_in, version."""
         now = self.now()
-        grant = self.lease.grant(arrived, now)
+        grant = self.lease.grant(arrived, now, self.client.name)
         self._wake_for(now)
         view = self.lease.view(now)
         return (view.token if grant is not None else None), grant, (self.boot, view.version)
 
-    def resigned(self, arg: tuple[int | None, int, int | None]) -> None:
-        """`POST /resign` of a client's life, of one term (a token) or altogether.
+    def resigned(self, arg: tuple[int | None, str, int | None]) -> None:
+        """`POST /resign` of a client, of one term (a token) or altogether.
 
         The ticket is of a held question whose end is only seen afterwards.
         """
         if self.frozen:
             self._inbox.append((self.resigned, arg))
             return
-        ticket, _, token = arg
+        ticket, client, token = arg
         self.client.resign_answered()
         if self.alive:
             now = self.now()
             leads = self.lease.leads(now)
-            if self.lease.resigned(now, token) and leads:
+            if self.lease.resigned(now, token, client) and leads:
                 self.world.oracle.resigns(self)
             self.publish(now)
             self.wake()

@@ -151,6 +151,11 @@ class Client:
         if self.believes:
             self.world.oracle.resumed(self)
 
+    @property
+    def name(self) -> str:
+        """The word that the process names itself with."""
+        return str(self.life)
+
     # What it believes.
 
     def until(self) -> float:
@@ -224,7 +229,7 @@ class Client:
             self._resigned_term = None
         if self.sidecar.alive:
             self._resigning = True
-            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, life, self._resigned_term))
+            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, self.name, self._resigned_term))
         self._version = None
         if self.leaves:
             self.running = self.leaves = False
@@ -406,7 +411,7 @@ class Client:
         first = self._asked_at + wait
         self._asked_at, self._limit_at = answered, answered + wait
         if self.grant is not None:
-            expires_in = lease.grant(arrived, answered)
+            expires_in = lease.grant(arrived, answered, self.name)
             if expires_in is not None and self._extend(self.grant, arrived + expires_in, first):
                 self._extend(self.grant, arrived + expires_in, answered)
             else:

@@ -35,6 +35,7 @@ class Faults:
             "client crash": self._crash_client,
             "client leaves": self._client_leaves,
             "client starts over": self._client_starts_over,
+            "client replaced": self._replace_client,
             "sidecar pause": self._pause_sidecar,
             "sidecar crash": self._crash_sidecar,
             "sidecar drain": self._drain_sidecar,
@@ -149,6 +150,25 @@ class Faults:
         """The work returns: the client resigns, and asks again."""
         if client.running and not client.frozen and client.believes:
             client.stop(over=False)
+
+    def _replace_client(self) -> None:
+        """One dies while its resign lies in a frozen sidecar's socket; its successor asks before the sidecar thaws."""
+        task = self._task()
+        sidecar, client = self.world.sidecars[task], self.world.clients[task]
+        if not (sidecar.alive and client.running and client.believes) or sidecar.frozen or client.frozen:
+            return
+        self.world.oracle.forget()
+        self._starts_over(client)
+        sidecar.freeze()
+        last = self._duration() / 5
+        self._disturb(last, lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
+        self.world.at(self.world.now + last * self.random.uniform(0.1, 0.9), self._replaced, client)
+
+    def _replaced(self, client: "Client") -> None:
+        if client.running:
+            client.kill()
+            self.world.resume_write(client, alive=False)
+        self._starts(client)
 
     def _leave(self, client: "Client") -> None:
         if client.running and not client.frozen:

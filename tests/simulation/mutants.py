@@ -234,7 +234,7 @@ def _(grant: Grant) -> float:
 @mutant("the client resigns before its work has ended", Client, "stop", mix="quiet")
 def _(client: Client, *, over: bool = True) -> None:
     if not client._stopping:
-        client.sidecar.resigned((None, client.life, None))
+        client.sidecar.resigned((None, client.name, None))
     _CLIENT_STOP(client, over=over)
 
 
@@ -242,6 +242,11 @@ def _(client: Client, *, over: bool = True) -> None:
 def _(client: Client, life: int) -> None:
     _CLIENT_FINISHED(client, life)
     client._resigning = False
+
+
+@mutant("a resign that a dead client left behind gives its successor's grant up", Lease, "resigned", mix="late calls")
+def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
+    return _LEASE_RESIGNED(lease, now, token)
 
 
 # The scripts.

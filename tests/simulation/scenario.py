@@ -46,6 +46,7 @@ LATE: Mix = {
     "sidecar crash": 3,
     "sidecar drain": 3,
     "client starts over": 6,
+    "client replaced": 2,
     "client leaves": 1,
     "redis pause": 4,
     "late release": 8,
