@@ -1,7 +1,6 @@
 """Real servers for the tests: one Redis and one Postgres a session, a clean Redis and a database of its own a test."""
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -31,13 +30,6 @@ def redis_of_its_own(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis that the test may stop, freeze and misuse."""
     with RedisServer(tmp_path / "redis") as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def installed_redis() -> Path | None:
-    """The redis-server on the path, which CI has beside the wheel's, or None."""
-    found = shutil.which("redis-server")
-    return Path(found) if found else None
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""The model that the simulator runs on answers as a real Redis does to the real scripts."""
+"""The model that the simulator runs on answers as a real Redis does to the real scripts, in each version there is."""
 
 import re
 import time
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -10,12 +11,19 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from sidecar.protocol import Outcome, Reply
 from sidecar.redis_store import _SCRIPTS, _parse, fence_of
+from tests.sidecar.conftest import BINARIES
 from tests.simulation.redis_model import Answer, Fence, RedisModel
 
 TTL = 2500
 KEY = "portfolio:model:leader"
 FENCE = fence_of(KEY)
 STEPS = 400
+
+
+@pytest.fixture(scope="module", params=sorted(BINARIES))
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), binary=BINARIES[request.param]) as server:
+        yield server
 
 
 class Both:
@@ -113,8 +121,8 @@ class Both:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_model_answers_as_the_scripts_do(redis_server: RedisServer, seed: int) -> None:
-    both = Both(redis_server, Random(seed))
+def test_the_model_answers_as_the_scripts_do(server: RedisServer, seed: int) -> None:
+    both = Both(server, Random(seed))
     while both.real.info("server")["uptime_in_seconds"] * 1000 < TTL + 1500:  # else a lost fence is guarded
         time.sleep(0.1)
     seen = set()
@@ -139,8 +147,8 @@ def test_the_model_answers_as_the_scripts_do(redis_server: RedisServer, seed: in
     assert len(seen) >= 10
 
 
-def test_the_fence_holds_what_the_model_says(redis_server: RedisServer) -> None:
-    both = Both(redis_server, Random(99))
+def test_the_fence_holds_what_the_model_says(server: RedisServer) -> None:
+    both = Both(server, Random(99))
     for _ in range(100):
         both.call()
         told = both.real.hgetall(FENCE)

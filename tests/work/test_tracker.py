@@ -394,7 +394,7 @@ async def test_the_positions_are_loaded_before_the_market_opens(
 
     monkeypatch.setattr(store, "load_positions", load)
     with pytest.raises(Over):
-        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
+        await market.tracker(interval=3600).run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1, hours=1)))
     assert days == [MONDAY], "once a term"
     assert (await live(store)).value == 50
 
