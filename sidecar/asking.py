@@ -222,11 +222,11 @@ class Poll:
         """Let the next request be answered at once, whether something changed or not."""
         self._version = None
 
-    async def next(self, left: Callable[[], float]) -> Answer | None:
+    async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
         """Ask once, after a pause where one is called for; None if no valid answer came, which is logged once.
 
         `left()` is the time, in seconds, within which an answer is of use (infinite while not leading): an answer is
-        asked for after a third of it, and given up in time for another try.
+        asked for after a third of it, and given up in time for another try. `token` is of the term that is believed in.
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(min(self._uniform(*PAUSE), max(left() / 4, 0.01)))
@@ -235,8 +235,9 @@ class Poll:
         else:
             wait = min(WAIT, max(left() / 3, 0.001))
             hold, limit = {"wait": f"{wait:.3f}", "version": self._version}, wait + min(LIMIT, wait)
+        believed = {} if token is None else {"token": str(token)}
         try:
-            answer = await self._sidecar.ask(self._name, hold, limit)
+            answer = await self._sidecar.ask(self._name, hold | believed, limit)
         except Unknown as unknown:
             self._version = None
             if self.trouble != str(unknown):

@@ -93,10 +93,10 @@ class Candidate:
         self._telemetry.polled(name, now)
         self._wake_for(name, now)
 
-    def granted(self, name: str, arrived: float, client: str) -> float | None:
+    def granted(self, name: str, arrived: float, client: str, token: int | None) -> float | None:
         """`Lease.grant`: the client that asked at `arrived` is told now."""
         now = self._clock()
-        grant = self.leases[name].grant(arrived, now, client)
+        grant = self.leases[name].grant(arrived, now, client, token)
         self._wake_for(name, now)
         return grant
 

@@ -189,7 +189,7 @@ class Leadership:
     async def _prolong(self, term: Term, grant: Grant) -> None:
         """Let each answer prolong the grant; return when the term is over."""
         while True:
-            answer = await self._poll.next(grant.working_time)
+            answer = await self._poll.next(grant.working_time, term.token)
             if answer is None:
                 continue
             if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):

@@ -71,13 +71,13 @@ class Control:
         arrived = self._clock()
         name = self._lease(request)
         await self._asked([name], request)
-        return _json(self._answer(name, arrived, _client(request)))
+        return _json(self._answer(name, arrived, request))
 
     async def _are_leaders(self, request: web.Request) -> web.Response:
         arrived = self._clock()
         names = list(self._candidate.leases)
         await self._asked(names, request)
-        leases = {name: self._answer(name, arrived, _client(request)) for name in names}
+        leases = {name: self._answer(name, arrived, request) for name in names}
         is_leader = all(answer["is_leader"] for answer in leases.values())
         version = self._version(names)
         return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
@@ -92,10 +92,7 @@ class Control:
         if CLIENT not in request.headers:
             raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
         _check_host(request)
-        token = request.query.get("token")
-        if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
-            raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
-        resigned = self._candidate.resigned(name, int(token) if token is not None else None, _client(request))
+        resigned = self._candidate.resigned(name, _token(request), _client(request))
         return _json({"lease": name, "resigned": resigned})
 
     async def _tell_status(self, _: web.Request) -> web.Response:
@@ -121,7 +118,7 @@ class Control:
 
     async def _asked(self, names: list[str], request: web.Request) -> None:
         """Note that a client asks, and hold its question back as it wishes."""
-        wait, version = _wait(request), request.query.get("version")
+        wait, version, token = _wait(request), request.query.get("version"), _token(request)
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
         _check_host(request)
@@ -134,13 +131,14 @@ class Control:
             return
         if any(self._candidate.leases[name].leads(self._clock()) for name in names):
             wait = min(wait, self._timings.grant_ttl / 2)
-        await self._candidate.hold(names, self._candidate.version(names), wait)
+        taken = max(self._candidate.leases[name].taken(self._clock(), _client(request), token) for name in names)
+        await self._candidate.hold(names, self._candidate.version(names), min(wait, taken or wait))
 
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
-    def _answer(self, name: str, arrived: float, client: str) -> dict[str, Any]:
-        grant = self._candidate.granted(name, arrived, client)
+    def _answer(self, name: str, arrived: float, request: web.Request) -> dict[str, Any]:
+        grant = self._candidate.granted(name, arrived, _client(request), _token(request))
         view = self._candidate.leases[name].view(self._clock())
         return {
             "lease": name,
@@ -181,6 +179,14 @@ def _wait(request: web.Request) -> float:
 
 def _client(request: web.Request) -> str:
     return request.headers.get(CLIENT, "")[:LONGEST_NAME]
+
+
+def _token(request: web.Request) -> int | None:
+    """Of the term that the client believes in, or gives up."""
+    token = request.query.get("token")
+    if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
+        raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
+    return int(token) if token is not None else None
 
 
 def _check_host(request: web.Request) -> None:

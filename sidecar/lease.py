@@ -13,6 +13,7 @@ server's clock may step, by as much as the margin allows; clocks of different ma
 from collections.abc import Callable
 from math import inf
 
+from sidecar.grants import Grants
 from sidecar.protocol import Call, Kind, Outcome, Reason, Reply, State, Term, Timings, Transition, View
 
 YIELD = 1.0
@@ -53,8 +54,7 @@ class Lease:
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
         self._attempts = 0  # to acquire; each brings a tenure of its own
-        self._granted_until = now + timings.grant_ttl  # a client may act on our word until then, or a predecessor's
-        self._grants: dict[str, float] = {}  # until when each client may, by the word that it names itself with
+        self._grants = Grants(now + timings.grant_ttl)
         self._asked_until = -inf
         self._holds = 0
         self._resigns = 0
@@ -94,41 +94,44 @@ class Lease:
             if answered:
                 self._asked_until = max(self._asked_until, now + self.timings.demand)
 
-    def grant(self, arrived: float, now: float, client: str = "") -> float | None:
+    def taken(self, now: float, client: str, token: int | None = None) -> float:
+        """For how many seconds another client of this task may act, so that the `client` of this name may not.
+
+        `token` is of the term that it believes in: one that was adopted is its predecessor's client's.
+        """
+        knows_term = self._term is None or not self._term.adopted or self._term.token == token
+        return self._grants.taken(now, client, knows_term=knows_term)
+
+    def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
         """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
-        From here on the lease is not given up by our own will before that time has passed or the client has resigned.
+        From here on the lease is not given up by our own will before that time has passed or the client has resigned,
+        and no other client that names itself may act: of a server's workers one leads. `token` as for `taken`.
         """
         term = self._term
-        if term is None or not self.leads(now):
+        if term is None or not self.leads(now) or self.taken(now, client, token):
             return None
         until = min(term.lead_until, max(arrived, term.began) + self.timings.grant_ttl)
         if until <= now:
             return None
         term.granted = True
-        self._granted_until = max(self._granted_until, until)
-        if client not in self._grants:
-            self._grants = {other: end for other, end in self._grants.items() if end > now}
-        self._grants[client] = max(self._grants.get(client, -inf), until)
+        self._grants.give(client, until)
         return until - arrived
 
     def resigned(self, now: float, token: int | None = None, client: str = "") -> bool:
         """The client says that its work has stopped and that it wants the lease no longer, or that term of it.
 
         False if the term is over already: the lease may stand under a newer one, which is not given up. False, too,
-        while a client of another name may act, whose predecessor may have left this resign behind when it died: it has
-        to ask again, or the lease is given up when its grant is over.
+        while another client of this task may act.
         """
         if token is not None and (self._term is None or self._term.token != token):
             return False
-        self._grants = {name: end for name, end in self._grants.items() if client and name not in ("", client)}
-        self._granted_until = max(self._grants.values(), default=-inf)
+        if not self._grants.take_back(now, client):
+            return False
         self._asked_until = -inf
         self._holds = 0
         self._resigns += 1
         self._version += 1  # held requests are answered, whatever the state
-        if now < self._granted_until:
-            return False
         if self._term is not None:
             self._yield_until = now + YIELD
             self._leave(Reason.RESIGNED, now)
@@ -202,7 +205,7 @@ class Lease:
         if self._in_flight is not None or now < self._due:
             return None
         if self._leaving is not None:
-            if now < self._granted_until:
+            if now < self._grants.until:
                 return None
             call = self._call(Kind.RELEASE, now, self._leaving)
         elif self._term is not None:
@@ -239,7 +242,7 @@ class Lease:
             times.append(self._drain_until)
         if self._in_flight is None:
             if self._leaving is not None:
-                times.append(max(self._due, self._granted_until))
+                times.append(max(self._due, self._grants.until))
             elif self._campaigns(now) or (self._term and self._drain_until is None):
                 times.append(self._due)
             elif self._term is None and self._late_acquire_until is not None:
@@ -298,10 +301,10 @@ class Lease:
     def _leave_at(self, term: Term) -> float:
         """When the lease is given up unless somebody asks: never before the last grant has run out."""
         if self._drain_until is not None:
-            return self._granted_until
+            return self._grants.until
         if not self._require_client or self._holds:
             return inf
-        return self._granted_until if term.granted else max(self._granted_until, self._asked_until)
+        return self._grants.until if term.granted else max(self._grants.until, self._asked_until)
 
     def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
         if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
@@ -311,7 +314,8 @@ class Lease:
             return
         self._settle(call)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        term = Term(reply.token, call.tenure, began=now, lead_until=self._believed_until(call, reply))
+        until, adopted = self._believed_until(call, reply), reply.outcome is Outcome.ADOPTED
+        term = Term(reply.token, call.tenure, began=now, lead_until=until, adopted=adopted)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat

@@ -137,7 +137,7 @@ class Reply:
 
 @dataclass(slots=True)
 class Term:
-    """A term of ours: believed until `lead_until`; `granted` once a client has been told of it.
+    """A term of ours: believed until `lead_until`; `adopted` if it began before; `granted` once a client was told.
 
     The `tenure` names the attempt that won it, or that took it up again: calls of an earlier stretch of the same term
     (before a restart of the sidecar, or a release that was never answered) that execute late do not touch a later one.
@@ -147,6 +147,7 @@ class Term:
     tenure: str
     began: float
     lead_until: float
+    adopted: bool = False
     granted: bool = False
 
 

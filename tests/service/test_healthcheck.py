@@ -41,7 +41,9 @@ async def test_it_tells_what_healthz_answers(status: int, exit_status: int) -> N
     assert str(status) in out
 
 
-@pytest.mark.parametrize("bind", [f"127.0.0.1:{free_port()}", "nonsense", "127.0.0.1:0"])
+@pytest.mark.parametrize(
+    "bind", [f"127.0.0.1:{free_port()}", "nonsense", "127.0.0.1:0"], ids=["free", "no address", "no port"]
+)
 async def test_nobody_there_or_no_address_is_unhealthy_and_silent(bind: str) -> None:
     returned, out, err = await run(bind)
     assert (returned, err) == (1, "")

@@ -137,34 +137,15 @@ def test_a_resign_of_another_term_gives_nothing_up() -> None:
 
 
 def test_a_resign_that_a_dead_client_left_behind_does_not_end_its_successors_grant() -> None:
-    lease = leading(100)
-    lease.grant(101, 101, "dead")
-    lease.grant(102, 102, "successor")
-    version = lease.view(102).version
-    assert lease.resigned(102.5, 1, "dead") is False
-    assert lease.leads(102.5)
-    assert lease.view(102.5).version != version, "the successor's question is answered, for it to ask again"
-    assert lease.wake_at(102.5) == 102 + T.grant_ttl
-    lease.hold()
-    assert lease.resigned(103, 1, "successor") is True
-    due(lease, 103, Kind.RELEASE)
-
-
-def test_a_lease_is_given_up_when_the_grant_of_a_client_that_asks_no_more_is_over() -> None:
-    lease = leading(100)
-    lease.grant(101, 101, "dead")
-    lease.grant(102, 102, "successor")
-    assert lease.resigned(103, client="successor") is False, "the other one may act until its grant is over"
-    assert lease.next_call(101 + T.grant_ttl - 0.001) is None
-    due(lease, 101 + T.grant_ttl, Kind.RELEASE)
-
-
-def test_a_grant_that_is_over_does_not_keep_another_client_from_resigning() -> None:
-    lease = leading(100)
-    lease.grant(100, 100, "dead")
-    lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "successor")
-    assert lease.resigned(100 + T.grant_ttl, client="successor") is True
-    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "dead") == T.grant_ttl
+    assert lease.grant(105, 105, "successor") == T.grant_ttl
+    assert lease.resigned(106, 1, "dead") is False
+    assert lease.leads(106)
+    assert lease.resigned(107, 1, "successor") is True
+    due(lease, 107, Kind.RELEASE)
 
 
 def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may_believe() -> None:

@@ -261,7 +261,7 @@ class Sidecar:
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
         """The answer to the question that arrived then: token, expires_in, version."""
         now = self.now()
-        grant = self.lease.grant(arrived, now, self.client.name)
+        grant = self.lease.grant(arrived, now, self.client.name, self.client.token)
         self._wake_for(now)
         view = self.lease.view(now)
         return (view.token if grant is not None else None), grant, (self.boot, view.version)

@@ -156,6 +156,11 @@ class Client:
         """The word that the process names itself with."""
         return str(self.life)
 
+    @property
+    def token(self) -> int | None:
+        """Of the term that it believes in."""
+        return self.tenure.token if self.tenure is not None else None
+
     # What it believes.
 
     def until(self) -> float:
@@ -282,6 +287,10 @@ class Client:
             self.held = True
             self._explicit = False
             self._limit_at = self._asked_at + self._wait()
+            if taken := sidecar.lease.taken(arrived, self.name, self.token):  # answered when it may act itself
+                self._explicit = True
+                self._limit_at = min(self._limit_at, arrived + taken)
+                self.world.at(max(sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, number)
             if self.grant is not None and self._left() < 2.4 * self.world.poll:  # a short grant: ask again sooner
                 self._explicit = True
                 self._limit_at = self._asked_at + max(self._left() / 3, 0.001)
@@ -411,7 +420,7 @@ class Client:
         first = self._asked_at + wait
         self._asked_at, self._limit_at = answered, answered + wait
         if self.grant is not None:
-            expires_in = lease.grant(arrived, answered, self.name)
+            expires_in = lease.grant(arrived, answered, self.name, self.token)
             if expires_in is not None and self._extend(self.grant, arrived + expires_in, first):
                 self._extend(self.grant, arrived + expires_in, answered)
             else:

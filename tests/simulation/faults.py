@@ -160,7 +160,7 @@ class Faults:
         self.world.oracle.forget()
         self._starts_over(client)
         sidecar.freeze()
-        last = self._duration() / 5
+        last = self._duration() / self.random.choice((1, 5))
         self._disturb(last, lambda boot: self._thaw_sidecar(sidecar, boot), sidecar.boot)
         self.world.at(self.world.now + last * self.random.uniform(0.1, 0.9), self._replaced, client)
 

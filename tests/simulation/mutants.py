@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
+from sidecar.grants import Grants
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
@@ -128,12 +129,12 @@ def _flag(lease: Lease, now: float) -> bool:
     return lease._term is not None and lease._drain_until is None
 
 
-def _unclipped(lease: Lease, arrived: float, now: float) -> float | None:
-    if lease._term is None or not lease.leads(now):
+def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
+    if lease._term is None or not lease.leads(now) or lease.taken(now, client, token):
         return None
     lease._term.granted = True
     until = max(arrived, lease._term.began) + lease.timings.grant_ttl
-    lease._granted_until = max(lease._granted_until, until)
+    lease._grants.give(client, until)
     return until - arrived
 
 
@@ -189,9 +190,9 @@ MUTANTS.append(
 
 
 @mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
-def _(lease: Lease, now: float, token: int | None = None) -> bool:
+def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     holds = lease._holds
-    resigned = _LEASE_RESIGNED(lease, now, token)
+    resigned = _LEASE_RESIGNED(lease, now, token, client)
     lease._holds = holds
     return resigned
 
@@ -204,13 +205,13 @@ def _(lease: Lease, term: Term) -> float:
 @mutant("a draining sidecar does not wait for its client", Lease, "drain", mix="processes")
 def _(lease: Lease, now: float) -> None:
     _LEASE_DRAIN(lease, now)
-    lease._granted_until = -inf
+    lease._grants.until = -inf
 
 
 @mutant("a restarted sidecar forgets what its predecessor granted", Lease, "__init__", mix="processes")
 def _(lease: Lease, *args: Any, **options: Any) -> None:
     _LEASE_INIT(lease, *args, **options)
-    lease._granted_until = -inf
+    lease._grants.until = -inf
 
 
 @mutant("a follower waits for its heartbeat, not for the expiry", Lease, "_follow", mix="quiet")
@@ -244,9 +245,10 @@ def _(client: Client, life: int) -> None:
     client._resigning = False
 
 
-@mutant("a resign that a dead client left behind gives its successor's grant up", Lease, "resigned", mix="late calls")
-def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
-    return _LEASE_RESIGNED(lease, now, token)
+@mutant("a resign that a dead client left behind ends its successor's grant", Grants, "take_back", mix="late calls")
+def _(grants: Grants, now: float, client: str) -> bool:
+    grants.until = grants._named_until = -inf
+    return True
 
 
 # The scripts.

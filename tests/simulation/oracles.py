@@ -195,7 +195,8 @@ class Oracle:
         world, model, client = self.world, self.world.primary.model, sidecar.client
         if model.value != sidecar.instance or model.expires is None or self._disturbed(world.now):
             return
-        takes = 2.0 + world.scenario.timings.call_limit
+        timings = world.scenario.timings  # a client that believes no more waits for what a predecessor may have granted
+        takes = 2.0 + 1.05 * timings.grant_ttl + timings.call_limit
         if client.ready_since is not None and world.primary.true_time(model.expires) > world.now + 2 * takes:
             self._pendings += 1
             world.at(world.now + takes, self._expect_return, (self._pendings, client, sidecar.started))

@@ -1,0 +1,62 @@
+"""Of several clients of one task one may act at a time."""
+
+from sidecar.grants import Grants
+from sidecar.protocol import Kind, Outcome
+from tests.sidecar.one_lease import T, answer, due, fresh_lease
+
+
+def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+    assert lease.grant(101, 101, "two") is None
+    assert lease.grant(104, 104, "one") == T.grant_ttl
+    assert lease.taken(105, "two") == 104 + T.grant_ttl - 105
+    assert lease.grant(104 + T.grant_ttl, 104 + T.grant_ttl, "two") == T.grant_ttl
+    assert lease.grant(110, 110, "one") is None
+
+
+def test_a_client_without_a_name_is_told_what_is_so() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+    assert lease.grant(101, 101) == T.grant_ttl
+    assert lease.grant(102, 102, "one") == T.grant_ttl
+    assert lease.resigned(103) is True, "as one that has no others beside it"
+
+
+def test_an_adopted_term_is_its_predecessors_clients_until_what_it_was_granted_is_over() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
+    assert lease.grant(101, 101, "another") is None
+    assert lease.grant(101, 101, "another", token=6) is None
+    assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
+    assert lease.grant(103, 103, "another", token=7) is None, "the believer was here first"
+
+
+def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_else_can_believe() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
+    assert lease.taken(101, "one") == T.grant_ttl - 1
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") == T.grant_ttl
+
+
+def test_a_new_term_has_no_predecessors_clients() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+
+
+def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
+    grants = Grants(0)
+    grants.give("one", 10)
+    grants.give("one", 8)  # the answer to an earlier question
+    assert grants.taken(0, "two", knows_term=True) == 10
+    assert grants.take_back(9, "two") is False
+    assert grants.take_back(9, "one") is True
+    assert grants.taken(9, "two", knows_term=True) == 0
