@@ -7,8 +7,8 @@ from datetime import date, timedelta
 import pytest
 from aiohttp import ClientSession
 
-from service.app import MOST_ROWS
 from service.database import StoreError
+from service.limits import MOST_ROWS
 from tests.service.served import FRIDAY, PORTFOLIO, Served
 
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
