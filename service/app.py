@@ -17,12 +17,13 @@ from aiohttp import web
 from aiohttp_sse import sse_response
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.exposition import choose_encoder
 
 from service import answers
 from service.access import StoreAccess
 from service.auth import Caller, Guard, Unauthorized
 from service.database import StoreError
-from service.entries import InvalidEntries, read_entries
+from service.entries import FieldError, InvalidEntries, read_entries
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
 from service.parameters import BadRequest, read_dates, read_limit, read_portfolio_id
@@ -73,7 +74,7 @@ class Api:
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/metrics", self._metrics_handler)
+        app.router.add_get("/metrics", self._read_metrics)
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -120,6 +121,8 @@ class Api:
                 body = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"the body did not come in {BODY_LIMIT:g} s") from None
+        except web.RequestPayloadError:
+            raise InvalidEntries(FieldError("body", "not encoded as the headers say")) from None
         entries = read_entries(body, portfolio_id, owner)
         count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
         if count is None:
@@ -143,6 +146,13 @@ class Api:
         state = "draining" if self.draining else "ok"
         body = {"status": state, "database": self._access.trouble or "ok", "sidecar": self._background.sidecar}
         return _json(body, status=503 if self.draining else 200)
+
+    async def _read_metrics(self, request: web.Request) -> web.StreamResponse:
+        try:
+            choose_encoder(",".join(request.headers.getall("Accept", ())))
+        except TypeError:  # all that the library says to a version that is no number
+            raise web.HTTPNotAcceptable(text="no such version of a format in Accept") from None
+        return await self._metrics_handler(request)
 
     @web.middleware
     async def _tell_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
