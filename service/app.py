@@ -26,6 +26,7 @@ from service.database import StoreError
 from service.entries import FieldError, InvalidEntries, read_entries
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
+from service.openapi import description
 from service.parameters import BadRequest, read_dates, read_limit, read_portfolio_id
 from service.status import BackgroundStatus
 from service.store import TooManyPositions
@@ -75,6 +76,7 @@ class Api:
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._read_metrics)
+        app.router.add_get("/openapi.json", self._openapi)
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -153,6 +155,9 @@ class Api:
         except TypeError:  # all that the library says to a version that is no number
             raise web.HTTPNotAcceptable(text="no such version of a format in Accept") from None
         return await self._metrics_handler(request)
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return _json(description())
 
     @web.middleware
     async def _tell_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
