@@ -47,7 +47,7 @@ def described(*, inventing_tokens: bool) -> schemathesis.BaseSchema:
 
     `inventing_tokens` also tries tokens that are none; whoever sends a token with each request has no use for that.
     """
-    generation = {"max-examples": 40, "deterministic": True, "database": "none"}
+    generation = {"max-examples": 25, "deterministic": True, "database": "none"}
     settings = {
         "seed": 1,
         "request-timeout": 20,
