@@ -7,11 +7,9 @@ as if it were not there.
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -19,14 +17,17 @@ from aiohttp import web
 from aiohttp_sse import sse_response
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.exposition import choose_encoder
 
 from service import answers
 from service.access import StoreAccess
 from service.auth import Caller, Guard, Unauthorized
 from service.database import StoreError
-from service.entries import InvalidEntries, read_entries
+from service.entries import FieldError, InvalidEntries, read_entries
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
+from service.openapi import description
+from service.parameters import BadRequest, read_dates, read_limit, read_portfolio_id
 from service.status import BackgroundStatus
 from service.store import TooManyPositions
 from service.streams import Streams
@@ -37,22 +38,11 @@ HEARTBEAT = 15.0
 SEND_LIMIT = 30.0
 """Seconds that a stream's client may leave what was sent untaken."""
 DAY = 86_400.0
-MOST_ROWS = 1000
-"""Of history in one answer."""
-
 STREAM = "/portfolios/{id}/stream"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger(__name__)
-
-
-class BadRequest(Exception):
-    """A parameter that cannot be used; `field` is its name."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(problem)
-        self.field = field
 
 
 class Api:
@@ -85,7 +75,8 @@ class Api:
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/metrics", self._metrics_handler)
+        app.router.add_get("/metrics", self._read_metrics)
+        app.router.add_get("/openapi.json", self._openapi)
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -97,11 +88,8 @@ class Api:
 
     async def _history(self, request: web.Request) -> web.Response:
         portfolio_id, _, _ = await self._portfolio(request)
-        first, last = _date(request, "from"), _date(request, "to")
-        if first is not None and last is not None and first > last:
-            raise BadRequest("from", f"{first} is later than 'to', {last}")
-        limit = _limit(request)
-        rows = await self._access.store.history(portfolio_id, first, last, limit)
+        first, last = read_dates(request.query)
+        rows = await self._access.store.history(portfolio_id, first, last, read_limit(request.query))
         return _json({"portfolio_id": portfolio_id, "history": [answers.history_row(row) for row in rows]})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -135,6 +123,8 @@ class Api:
                 body = await request.read()
         except TimeoutError:
             raise web.HTTPRequestTimeout(text=f"the body did not come in {BODY_LIMIT:g} s") from None
+        except web.RequestPayloadError:
+            raise InvalidEntries(FieldError("body", "not encoded as the headers say")) from None
         entries = read_entries(body, portfolio_id, owner)
         count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
         if count is None:
@@ -144,10 +134,7 @@ class Api:
     async def _portfolio(self, request: web.Request) -> tuple[UUID, UUID, Caller]:
         """The portfolio that the path names, its owner, and the caller, whose own it is."""
         caller = await self._guard.caller(request.headers.get("Authorization"))
-        text = request.match_info["id"]
-        if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-            raise BadRequest("id", "not a UUID")
-        portfolio_id = UUID(text)
+        portfolio_id = read_portfolio_id(request.match_info)
         owner = await self._access.store.owner(portfolio_id)
         if owner is None or not caller.may_see(owner):
             raise _no_portfolio(portfolio_id)
@@ -161,6 +148,16 @@ class Api:
         state = "draining" if self.draining else "ok"
         body = {"status": state, "database": self._access.trouble or "ok", "sidecar": self._background.sidecar}
         return _json(body, status=503 if self.draining else 200)
+
+    async def _read_metrics(self, request: web.Request) -> web.StreamResponse:
+        try:
+            choose_encoder(",".join(request.headers.getall("Accept", ())))
+        except TypeError:  # all that the library says to a version that is no number
+            raise web.HTTPNotAcceptable(text="no such version of a format in Accept") from None
+        return await self._metrics_handler(request)
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return _json(description())
 
     @web.middleware
     async def _tell_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -241,25 +238,6 @@ def _at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         handle.cancel()
-
-
-def _date(request: web.Request, name: str) -> date | None:
-    text = request.query.get(name)
-    if text is None:
-        return None
-    try:
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            return date.fromisoformat(text)
-    except ValueError:
-        pass  # such as February 30
-    raise BadRequest(name, "not a date, YYYY-MM-DD")
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(MOST_ROWS))
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_ROWS:
-        raise BadRequest("limit", f"not a whole number from 1 to {MOST_ROWS}")
-    return int(text)
 
 
 def _explain(error: web.HTTPError, request: web.Request) -> str:

@@ -11,6 +11,8 @@ BODY_LIMIT = 10.0
 """Seconds that a request's body may take to come."""
 ANSWER_LIMIT = 30.0
 """Seconds that an answer may take; streams have no end."""
+MOST_ROWS = 1000
+"""Of history in one answer."""
 MOST_STREAMS = 20
 """That one user may have open on one task."""
 

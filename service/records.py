@@ -9,6 +9,7 @@ from uuid import UUID
 
 JobName = Literal["eod", "snapshot", "reconstruction"]
 Origin = Literal["captured", "settled", "reconstructed"]
+RunStatus = Literal["running", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class JobRun:
 
     job: JobName
     session_date: date
-    status: Literal["running", "done"]
+    status: RunStatus
     cursor: Cursor | None
     rows_written: int
     attempts: int

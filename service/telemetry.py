@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -44,7 +45,7 @@ def set_up_logs(style: Literal["json", "text"], level: str) -> None:
 
 def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
     """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError))
 
 
 class UtcTimes(logging.Formatter):

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 import pytest
 from aiohttp import ClientSession
 
-from service.app import MOST_ROWS
 from service.database import StoreError
+from service.limits import MOST_ROWS
 from tests.service.served import FRIDAY, PORTFOLIO, Served
 
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
@@ -155,6 +155,12 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
     monkeypatch.setattr(served.store, "fences", fail)
     status, away = await served.get("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
+
+
+@pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
+async def test_metrics_in_a_version_that_is_none_are_406(accept: str, served: Served) -> None:
+    told = await served.get("/metrics", headers={"Accept": accept})
+    assert told == (406, {"error": "no such version of a format in Accept"})
 
 
 async def test_requests_are_counted_by_route_and_never_by_what_the_client_makes_up(

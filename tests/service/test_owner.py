@@ -203,6 +203,16 @@ async def test_what_is_no_json_is_415_what_is_too_large_413(guarded: Served) -> 
     assert (status, answer.keys()) == (413, {"error"})
 
 
+async def test_a_body_that_is_not_encoded_as_its_headers_say_is_400(
+    guarded: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, answer = await put(
+        guarded, PORTFOLIO, "no gzip at all", headers={"Content-Encoding": "gzip"}, compress=None
+    )
+    assert (status, answer["field"], answer["error"]) == (400, "body", "not encoded as the headers say")
+    assert not [record for record in caplog.records if record.name.startswith("service")]
+
+
 async def test_a_body_that_does_not_come_is_408(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "BODY_LIMIT", 0.1)
     host, port = guarded.url.removeprefix("http://").split(":")

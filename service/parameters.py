@@ -1,0 +1,67 @@
+"""The parameters of a path and of a query, read strictly: one form each, and a wrong one is named."""
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from uuid import UUID
+
+from service.entries import DATE
+from service.limits import MOST_ROWS
+
+PORTFOLIO_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class BadRequest(Exception):
+    """A parameter that cannot be used; `field` is its name."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+def read_portfolio_id(path: Mapping[str, str]) -> UUID:
+    """The `id` of a path.
+
+    Raises:
+        BadRequest: it is no UUID, or one in another of its many forms.
+    """
+    text = path["id"]
+    if not PORTFOLIO_ID.fullmatch(text):
+        raise BadRequest("id", "not a UUID")
+    return UUID(text)
+
+
+def read_dates(query: Mapping[str, str]) -> tuple[date | None, date | None]:
+    """`from` and `to`; None where one is not there.
+
+    Raises:
+        BadRequest: one is not a date, or they are the wrong way round.
+    """
+    first, last = _date(query, "from"), _date(query, "to")
+    if first is not None and last is not None and first > last:
+        raise BadRequest("from", f"{first} is later than 'to', {last}")
+    return first, last
+
+
+def read_limit(query: Mapping[str, str]) -> int:
+    """`limit`: how many rows at most.
+
+    Raises:
+        BadRequest: it is not a number of rows that there may be.
+    """
+    text = query.get("limit", str(MOST_ROWS))
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_ROWS:
+        raise BadRequest("limit", f"not a whole number from 1 to {MOST_ROWS}")
+    return int(text)
+
+
+def _date(query: Mapping[str, str], name: str) -> date | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        if DATE.fullmatch(text):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass  # such as February 30
+    raise BadRequest(name, "not a date, YYYY-MM-DD")
