@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -16,6 +17,7 @@ from sidecar.client import Leadership, LeaseClient, Term
 from sidecar.clock import elapsed
 from tests.client.fake_sidecar import NAME, Work, until
 from tests.client.processes import RealSidecar, ended, shows
+from tests.proxy import Proxy
 
 
 @pytest.fixture
@@ -186,3 +188,38 @@ async def test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end(
         leader.work.release.set()
         await until(heir.works)
         assert await asyncio.to_thread(sidecar.wait) == 0
+
+
+async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+    """A server's workers."""
+    events: list[str] = []
+    async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
+        await until(lambda: one.works() or other.works())
+        leader, worker = (one, other) if one.works() else (other, one)
+        await until(lambda: worker.lead.holder == "task-a")
+        assert not worker.lead.is_leader
+        await leader.stop()
+        await until(worker.works)
+        leader.campaign()
+        await until(lambda: leader.lead.holder == "task-a")
+        assert not leader.lead.is_leader
+    running = 0
+    for event in events:
+        running += 1 if event.startswith("begin") else -1 if event.startswith("end") else 0
+        assert running <= 1, events
+
+
+async def test_a_worker_takes_over_from_one_that_fell_silent_once_its_grant_is_over(
+    sidecars: tuple[RealSidecar, RealSidecar],
+) -> None:
+    """Without a hand-over: the sidecar leads on."""
+    port = urlsplit(sidecars[0].url).port
+    assert port is not None
+    async with Proxy(port) as proxy, Task(f"http://127.0.0.1:{proxy.port}", []).open() as silent:
+        await until(silent.works)
+        token = silent.lead.token
+        proxy.black_hole()
+        async with Task(sidecars[0].url, []).open() as other:
+            await until(other.works)
+            assert not silent.lead.is_leader
+            assert other.lead.token == token
