@@ -13,6 +13,7 @@ import pytest
 from service.database import StaleTerm, StoreError
 from service.sql import statement
 from service.store import Store
+from tests.waiting import eventually
 from tests.work.conftest import entry
 from tests.work.reference import nothing_held
 
@@ -267,26 +268,20 @@ async def test_writes_of_different_tokens_never_interleave(
     await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
 
     async def lead(token: int) -> None:
-        try:
-            await asyncio.sleep(token * 0.03)
-            await store.take_up("lease", token, f"holder {token}")
+        await eventually(lambda: token == 1 or token - 1 in order)  # who writes on until this one takes up
+        await store.take_up("lease", token, f"holder {token}")
+        with pytest.raises(StaleTerm):
             while True:
                 await write(store, token, f"holder {token}")
-        except StaleTerm:
-            return
 
     async with asyncio.TaskGroup() as leaders:
         for token in range(1, 11):
             leaders.create_task(lead(token))
-        leaders.create_task(end(store))
+        await eventually(lambda: 10 in order)
+        await store.take_up("lease", 100, "the last")
     await raw.fetchval("select 1")
     assert order == sorted(order)
-    assert len(set(order)) >= 5
-
-
-async def end(store: Store) -> None:
-    await asyncio.sleep(0.5)
-    await store.take_up("lease", 100, "the last")
+    assert set(order) == set(range(1, 11))
 
 
 async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
