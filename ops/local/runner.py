@@ -18,15 +18,13 @@ from ops.local.environment import container_environment
 from ops.local.leaders import Board, Watch
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
 from ops.local.processes import running
+from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
 from ops.local.tasks import Task
 from sidecar.redis_store import connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
-
-API, SIDECAR = "api", "sidecar"
-"""The containers of `task-definition.json` that the lines for the user speak of."""
 
 LEAD_WITHIN = 5.0
 """Seconds that the first election may take before the user is told who leads, or that nobody does."""
@@ -38,7 +36,7 @@ class Runner:
     """Runs the tasks of a definition on this machine; the journal of their containers.
 
     Args:
-        definition: what to run.
+        definition: what to run, spelled out.
         settings: the caller's wishes.
         caller: the environment of the caller.
         root: the checkout, in which the containers run.
@@ -123,13 +121,12 @@ class Runner:
 
     async def _prepare(self) -> None:
         self._backends.find()
-        sidecar = self._environment(self._first, SIDECAR)
         try:
-            checked = read_sidecar_settings(sidecar)
-            connector(checked.redis)
+            checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
+            self._redis = connector(checked.redis)()
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
-        await self._backends.start()
+        await self._backends.start(checked)
         self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))
         began = time.monotonic()
@@ -167,7 +164,7 @@ class Runner:
         if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
-        cli = guide.redis_cli(self._backends.redis_port, url_is_set=self._settings.redis_url is not None)
+        cli = guide.redis_cli(self._redis)
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from ops.local.addresses import check_free
+from ops.local.servers import RedisServer
 from ops.local.settings import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -243,6 +244,37 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
     run.until_shown("is back")
     run.until_shown("the failover guard waits")
     assert run.until_led()["daily_scheduler"][0][1] > before[0][1]
+
+
+def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    account = ("--user", "default", "off", "--user", "me", "on", ">hidden", "~*", "&*", "+@all")
+    with RedisServer(tmp_path / "theirs", arguments=account) as server:
+        run = start(RUN_TASKS="1", REDIS_URL=server.url, REDIS_USERNAME="me", REDIS_PASSWORD="hidden")
+        run.until_shown("What happens")
+        run.until_led()
+        (line,) = re.findall(r"^  (\S*redis-cli .*) DEL \S+$", run.screen, re.MULTILINE)
+        pasted = subprocess.run(
+            ["/bin/sh", "-c", f"{line} ACL WHOAMI"],
+            input="hidden\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            env={},
+        )
+        assert pasted.stdout.splitlines()[-1] == "me"
+        assert run.end(signal.SIGINT) == 0
+        assert "hidden" not in run.screen
+
+
+def test_a_redis_of_the_caller_s_that_refuses_the_password_is_one_line(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    variables = {"REDIS_URL": redis_server.url, "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"}
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
+    assert said.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
+    assert "hidden" not in said
 
 
 def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> None:
