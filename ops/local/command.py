@@ -21,7 +21,7 @@ WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in 
 
 USAGE = """usage: python -m ops.local
 In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run; for servers of your own REDIS_URL (REDIS_USERNAME,
-REDIS_PASSWORD) and DATABASE_URL; and any variable that task-definition.json gives a container, TRACKER_INTERVAL=5 say."""
+REDIS_PASSWORD) and DATABASE_URL; any variable that task-definition.json gives a container, as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
 """Seconds after the first signal from which on another one forces: `make` and `timeout` may send one twice."""
@@ -65,11 +65,10 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked, number)
-    runner.check_ports()
-    console.say(
-        f"{WORDS[settings.tasks]} of {definition.family} on this machine, as ECS would run them. Ctrl-C stops them.\n"
-    )
     try:
+        runner.check()
+        tasks = f"{WORDS[settings.tasks]} of {definition.family}"
+        console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
         await runner.run()
     finally:
         console.close()

@@ -71,12 +71,18 @@ class Runner:
         self._slots: list[Slot] = []
         self._portfolio = ""
 
-    def check_ports(self) -> None:
-        """UsageError if a port that a task needs cannot be listened on."""
+    def check(self) -> None:
+        """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
+        logs = ["migrate", "sample"]
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
+                logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
                     check_free(port, f"{label}/{container.name} ({variable})")
+        try:
+            self._console.open_logs(logs)
+        except OSError as error:
+            raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 
     async def run(self) -> None:
         """Run until it is asked to stop and everything has stopped in order.
@@ -142,10 +148,13 @@ class Runner:
         said: list[bytes] = []
         argv = [*self._definition.container(API).argv, name]
         environment = self._environment(self._first, API)
-        async with running(argv, environment=environment, folder=self._root, output=said.append) as process:
-            code = await process.wait()
+        try:
+            async with running(argv, environment=environment, folder=self._root, output=said.append) as process:
+                code = await process.wait()
+        except OSError as error:
+            raise UsageError(f"{' '.join(argv)} cannot be started: {error.strerror}") from error
         text = b"".join(said).decode(errors="replace")
-        self._console.log(name).write(text.encode())
+        self._console.log(name, text.encode())
         if code != 0:
             last = (text.strip().splitlines() or ["no output"])[-1]
             raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")

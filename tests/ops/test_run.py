@@ -323,6 +323,15 @@ def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
     assert f"{tmp_path}/file" in refused({"RUN_FOLDER": f"{tmp_path}/file"})
 
 
+@pytest.mark.parametrize("name", ["migrate.log", "task2-sidecar.log"])
+def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
+    log = tmp_path / "logs" / name
+    log.mkdir(parents=True)  # for root too, which another user's file would not stop
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
+    assert said == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
