@@ -114,9 +114,15 @@ class Run:
         return int(line.findall(self.screen)[-1])
 
     def end(self, number: signal.Signals) -> int:
-        """Send the signal; returns the exit status once the run has ended and all that it started is gone."""
+        """Send the signal; returns the exit status once the run has ended and all that it started is gone.
+
+        A SIGINT goes to the whole process group, as a terminal's Ctrl-C does.
+        """
         self.note_children()
-        self.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         deadline = time.monotonic() + 10
         while left := [child for child in self.seen.values() if _lives(child)]:
@@ -294,11 +300,12 @@ def test_a_killed_runner_leaves_nothing(start: Callable[..., Run]) -> None:
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("shown", ["as ECS would run them", "Redis ", "Postgres "])
-def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown: str) -> None:
+def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown: str, number: signal.Signals) -> None:
     run = start()
     run.until_shown(shown)
-    assert run.end(signal.SIGTERM) == 0
+    assert run.end(number) == 0
     assert "Traceback" not in run.screen
 
 
