@@ -28,6 +28,11 @@ LEASES = {"background_services", "daily_scheduler"}
 PATIENCE = 60.0
 """Seconds; the machine may be busy."""
 
+GRANT_TTL = 5.0
+"""`task-definition.json`."""
+MARGIN = 2.0
+"""For the release to be heard and for this test's own look."""
+
 T = TypeVar("T")
 
 pytestmark = pytest.mark.timeout(180)
@@ -37,7 +42,8 @@ class Run:
     """A run in a folder and at ports of its own."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        self.offset = free_offset()
+        self.tasks = int(variables.get("RUN_TASKS", "2"))
+        self.offset = free_offset(self.tasks)
         self.folder = folder
         self.output = folder / "screen"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
@@ -95,7 +101,7 @@ class Run:
     def leaders(self) -> dict[str, list[tuple[int, int]]]:
         """The (task, token) that lead each lease now."""
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in LEASES}
-        for task in (1, 2):
+        for task in range(1, self.tasks + 1):
             for name, view in self.status(task).get("leases", {}).items():
                 if view["is_leader"]:
                     found[name].append((task, view["token"]))
@@ -167,13 +173,13 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def free_offset() -> int:
+def free_offset(tasks: int = 2) -> int:
     while True:
         offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
         try:
             for port in (8080, 4040, 9102):
-                for task in (0, 100):
-                    check_free(port + offset + task, "a test")
+                for task in range(tasks):
+                    check_free(port + offset + 100 * task, "a test")
         except UsageError:
             continue
         return offset
@@ -250,6 +256,35 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
     run.until_shown("is back")
     run.until_shown("the failover guard waits")
     assert run.until_led()["daily_scheduler"][0][1] > before[0][1]
+
+
+def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
+    start: Callable[..., Run],
+) -> None:
+    """At the definition's own times: a grant of 5 s, a lease of 30 s."""
+    run = start(RUN_TASKS="3")
+    run.until_shown("What happens")
+    assert [run.get(8080 + 100 * task, "/healthz") is not None for task in range(3)] == [True] * 3
+    leaders = run.until_led()
+    assert [len(found) for found in leaders.values()] == [1, 1]
+
+    ((task, token),) = leaders["background_services"]
+    old = {name: run.pid(task, name) for name in ("api", "sidecar")}
+    killed = time.monotonic()
+    os.kill(old["api"], signal.SIGKILL)
+    run.until(lambda: [led for led in run.leaders()["background_services"] if led[1] > token])
+    assert time.monotonic() - killed < GRANT_TTL + MARGIN, run.screen
+    ((heir, newer),) = run.leaders()["background_services"]
+    assert heir != task
+    assert newer > token
+
+    run.until_shown(f"task{task}               is healthy")
+    new = {name: run.pid(task, name) for name in old}
+    assert not {*old.values()} & {*new.values()}
+    assert not any(psutil.pid_exists(pid) for pid in old.values())
+    assert run.get(8080 + 100 * (task - 1), "/healthz") is not None
+    run.until(lambda: run.status(task).get("leases", {}).get("background_services", {}).get("state") == "following")
+    assert run.end(signal.SIGINT) == 0
 
 
 def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
