@@ -5,13 +5,14 @@ import time
 from collections.abc import Mapping
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from ops.local.addresses import LOOPBACK
 from ops.local.console import Console
 from ops.local.containers import first_of
 from ops.local.servers import PostgresServer, RedisServer, Server, ServerError
 from ops.local.settings import RunSettings, UsageError
-from sidecar.redis_store import RedisStore, connector
+from sidecar.redis_store import RedisStore, connector, fence_of
 from sidecar.settings import Settings
 
 START_AGAIN_AFTER = 3.0
@@ -73,13 +74,19 @@ class Backends:
         """Tell the failover guard that our Redis, which is new, has lost no write: the first terms then start at once.
 
         The guard stays on: when that Redis is killed and started again, no new term starts for one lease.
+
+        Raises:
+            UsageError: it is gone already.
         """
         if self._redis is None:
             return
-        async with redis.asyncio.Redis(host=LOOPBACK, port=self._redis.port, decode_responses=True) as client:
-            run_id = (await client.info("server"))["run_id"]
-            for key in keys:
-                await client.hset(f"fence:{{{key}}}", "run_id", run_id)
+        try:
+            async with redis.asyncio.Redis(host=LOOPBACK, port=self._redis.port, decode_responses=True) as client:
+                run_id = (await client.info("server"))["run_id"]
+                for key in keys:
+                    await client.hset(fence_of(key), "run_id", run_id)
+        except RedisError as error:
+            raise UsageError(f"Redis is gone since it was started: {error}") from error
 
     async def keep(self, stopping: asyncio.Event) -> None:
         """Start our servers again when they die, until `stopping`; in the cloud they are not ECS's to start."""
@@ -107,8 +114,8 @@ class Backends:
         except ServerError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""  # a full disk is no file's fault
-            raise UsageError(f"{name} cannot be started: {where}{error.strerror}") from error
+            where = error.filename or server.folder  # a full disk is no file's fault
+            raise UsageError(f"{name} cannot be started: {where}: {error.strerror}") from error
         self._console.step(name, f"{LOOPBACK}:{server.port}, {time.monotonic() - began:.1f} s")
 
     async def _greet(self, sidecar: Settings) -> None:

@@ -21,7 +21,7 @@ from ops.local.processes import running
 from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
-from ops.local.tasks import Task
+from ops.local.tasks import Task, describe
 from sidecar.redis_store import connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
@@ -156,7 +156,7 @@ class Runner:
         text = b"".join(said).decode(errors="replace")
         self._console.log(name, text.encode())
         if code != 0:
-            last = (text.strip().splitlines() or ["no output"])[-1]
+            last = (text.strip().splitlines() or [f"it exited with {describe(code)}"])[-1]
             raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
         return text
 

@@ -173,6 +173,13 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def free_offset(tasks: int = 2) -> int:
     while True:
         offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
@@ -341,6 +348,26 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
     run = start()
     run.until_shown(shown)
     assert run.end(number) == 0
+    assert "Traceback" not in run.screen
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("redis-server", "run: Redis is gone since it was started: "),
+        ("initdb", "run: initdb failed in "),
+        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (all of it: "),
+    ],
+)
+def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
+    start: Callable[..., Run], program: str, said: str
+) -> None:
+    run = start()
+    run.until_shown("Redis ")
+    victim = run.until(lambda: next((child for child in run.note_children() if program in _command(child)), None))
+    victim.kill()
+    assert run.process.wait(PATIENCE) == 2
+    assert run.screen.splitlines()[-1].startswith(said)
     assert "Traceback" not in run.screen
 
 
