@@ -22,7 +22,8 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); set PYTHON" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
 		|| { echo "make: $(PYTHON) is no Python 3.11 or later; set PYTHON" >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
+	@said=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV); \
+		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv for it:" $$said >&2; exit 2; }
 
 $(LOCAL): requirements/local.txt | $(VENV)/bin/python
 	$(PIP) requirements/local.txt

@@ -17,15 +17,27 @@ from ops.local.settings import UsageError
 LOOPBACK = "127.0.0.1"
 
 
+def is_address(name: str, value: str) -> bool:
+    """Whether a variable of a container is an address that differs from task to task."""
+    if not name.endswith("_URL"):
+        return name.endswith("_BIND")
+    try:
+        host, port = urlsplit(value).hostname, urlsplit(value).port
+    except ValueError:  # its own program says what is wrong with it
+        return False
+    return host in (LOOPBACK, "::1", "localhost") and port != 0
+
+
 def shifted(container: ContainerDefinition, shift: int) -> dict[str, str]:
     """The container's environment with each port moved by `shift`, listening on loopback."""
     moved = {}
     for name, value in container.variables.items():
-        if name.endswith("_BIND"):
-            value = f"{LOOPBACK}:{_port(container, name, value) + shift}"
-        elif name.endswith("_URL") and urlsplit(value).hostname in (LOOPBACK, "localhost"):
-            url = urlsplit(value)
-            value = url._replace(netloc=f"{LOOPBACK}:{(url.port or 80) + shift}").geturl()
+        if is_address(name, value):
+            if name.endswith("_BIND"):
+                value = f"{LOOPBACK}:{_port(container, name, value) + shift}"
+            else:
+                url = urlsplit(value)
+                value = url._replace(netloc=f"{LOOPBACK}:{(url.port or 80) + shift}").geturl()
         moved[name] = value
     return moved
 
@@ -64,6 +76,6 @@ def _owner(port: int) -> str:
 
 def _port(container: ContainerDefinition, name: str, value: str) -> int:
     port = value.rpartition(":")[2]
-    if not port.isdecimal():
+    if not (port.isascii() and port.isdecimal()):
         raise DefinitionError(f"container {container.name}: environment {name}={value!r} is not host:port")
     return int(port)

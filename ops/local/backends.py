@@ -12,6 +12,8 @@ from ops.local.console import Console
 from ops.local.containers import first_of
 from ops.local.servers import PostgresServer, RedisServer, Server, ServerError
 from ops.local.settings import RunSettings, UsageError
+from sidecar.redis_store import RedisStore, connector, fence_of
+from sidecar.settings import Settings
 
 START_AGAIN_AFTER = 3.0
 """Seconds that a server of our own stays away after its process has died, so that its absence can be seen."""
@@ -38,20 +40,22 @@ class Backends:
         except ServerError as error:
             raise UsageError(str(error)) from error
 
-    async def start(self) -> None:
-        """Start what is ours; UsageError when that fails or the caller's Redis does not answer."""
+    async def start(self, sidecar: Settings) -> None:
+        """Start what is ours.
+
+        Args:
+            sidecar: a sidecar's settings, with which it would connect to Redis.
+
+        Raises:
+            UsageError: that fails, or the caller's Redis does not let a sidecar in.
+        """
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._up(self._redis, "Redis") if self._redis else self._ping())
+                group.create_task(self._up(self._redis, "Redis") if self._redis else self._greet(sidecar))
                 if self._postgres is not None:
                     group.create_task(self._up(self._postgres, "Postgres"))
         except* UsageError as errors:
             raise errors.exceptions[0] from None
-
-    @property
-    def redis_port(self) -> int | None:
-        """The port of our own Redis, None for the caller's."""
-        return self._redis.port if self._redis else None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -61,8 +65,8 @@ class Backends:
             known |= {"REDIS_HOST": LOOPBACK, "REDIS_PORT": str(self._redis.port)}
         elif self._settings.redis_url is not None:
             known |= {"REDIS_URL": self._settings.redis_url}
-            if self._caller.get("REDIS_PASSWORD"):
-                known |= {"REDIS_PASSWORD": self._caller["REDIS_PASSWORD"]}
+            account = ("REDIS_USERNAME", "REDIS_PASSWORD")
+            known |= {name: self._caller[name] for name in account if self._caller.get(name)}
         url = self._postgres.url if self._postgres else self._settings.database_url
         return known | ({"DATABASE_URL": url} if url else {})
 
@@ -70,13 +74,19 @@ class Backends:
         """Tell the failover guard that our Redis, which is new, has lost no write: the first terms then start at once.
 
         The guard stays on: when that Redis is killed and started again, no new term starts for one lease.
+
+        Raises:
+            UsageError: it is gone already.
         """
         if self._redis is None:
             return
-        async with redis.asyncio.Redis(host=LOOPBACK, port=self._redis.port, decode_responses=True) as client:
-            run_id = (await client.info("server"))["run_id"]
-            for key in keys:
-                await client.hset(f"fence:{{{key}}}", "run_id", run_id)
+        try:
+            async with redis.asyncio.Redis(host=LOOPBACK, port=self._redis.port, decode_responses=True) as client:
+                run_id = (await client.info("server"))["run_id"]
+                for key in keys:
+                    await client.hset(fence_of(key), "run_id", run_id)
+        except RedisError as error:
+            raise UsageError(f"Redis is gone since it was started: {error}") from error
 
     async def keep(self, stopping: asyncio.Event) -> None:
         """Start our servers again when they die, until `stopping`; in the cloud they are not ECS's to start."""
@@ -104,17 +114,24 @@ class Backends:
         except ServerError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
-            raise UsageError(f"{name} cannot be started: {error.filename}: {error.strerror}") from error
+            where = error.filename or server.folder  # a full disk is no file's fault
+            raise UsageError(f"{name} cannot be started: {where}: {error.strerror}") from error
         self._console.step(name, f"{LOOPBACK}:{server.port}, {time.monotonic() - began:.1f} s")
 
-    async def _ping(self) -> None:
-        url = self._settings.redis_url or ""
-        try:
-            async with asyncio.timeout(5), redis.asyncio.Redis.from_url(url, retry=None) as client:
-                await client.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise UsageError(f"REDIS_URL: {str(error) or 'no answer within 5 s'}") from error
-        self._console.step("Redis", "REDIS_URL")
+    async def _greet(self, sidecar: Settings) -> None:
+        store = RedisStore(
+            connector(sidecar.redis),
+            "make run",
+            sidecar.timings,
+            clock=time.monotonic,
+            failover_guard=sidecar.failover_guard,
+            min_replicas=sidecar.min_replicas,
+        )
+        failure = await store.open()
+        await store.close()
+        if failure is not None:
+            raise UsageError(f"REDIS_URL: {sidecar.redis.place}: {failure.text}")
+        self._console.step("Redis", sidecar.redis.place)
 
     async def _keep(self, server: Server, name: str, stopping: asyncio.Event) -> None:
         while not stopping.is_set():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ops.local.console import Console
 from ops.local.definition import DefinitionError, TaskDefinition, read
+from ops.local.programs import spelled_out
 from ops.local.runner import Runner
 from ops.local.settings import RunSettings, UsageError
 
@@ -19,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in range(3, 10)))
 
 USAGE = """usage: python -m ops.local
-In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run, REDIS_URL and DATABASE_URL for servers of your own,
-and any variable that task-definition.json gives a container, TRACKER_INTERVAL=5 for one."""
+In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run; for servers of your own REDIS_URL (REDIS_USERNAME,
+REDIS_PASSWORD) and DATABASE_URL; any variable that task-definition.json gives a container, as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
 """Seconds after the first signal from which on another one forces: `make` and `timeout` may send one twice."""
@@ -33,7 +34,7 @@ def main() -> int:
         return 2
     try:
         settings = RunSettings.read(os.environ, ROOT)
-        definition = read(ROOT / "task-definition.json")
+        definition = spelled_out(read(ROOT / "task-definition.json"))
         with _folder(settings.folder) as logs:
             asyncio.run(_run(definition, settings, logs))
     except (UsageError, DefinitionError) as error:
@@ -64,11 +65,10 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, asked, number)
-    runner.check_ports()
-    console.say(
-        f"{WORDS[settings.tasks]} of {definition.family} on this machine, as ECS would run them. Ctrl-C stops them.\n"
-    )
     try:
+        runner.check()
+        tasks = f"{WORDS[settings.tasks]} of {definition.family}"
+        console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
         await runner.run()
     finally:
         console.close()

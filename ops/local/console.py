@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -65,7 +65,7 @@ class Console:
         self._logs = logs
         self._colours = colours
         self._closed = closed
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, BinaryIO | None] = {}
         self._notable: dict[str, Notable] = {}
 
     def say(self, text: str = "", *, tone: str = "") -> None:
@@ -89,7 +89,7 @@ class Console:
 
     def output(self, who: str, chunk: bytes) -> None:
         """A container wrote something: all of it to its file, what is notable to the screen."""
-        self.log(who).write(chunk)
+        self.log(who, chunk)
         for level, line in self._notable.setdefault(who, Notable()).pick(chunk):
             self.event(
                 who,
@@ -97,11 +97,23 @@ class Console:
                 tone="warning" if level == "warning" else "error",
             )
 
-    def log(self, who: str) -> BinaryIO:
-        """The log file of a container (or of a step of the start), made anew at its first use in this run."""
-        if who not in self._files:
+    def open_logs(self, whose: Iterable[str]) -> None:
+        """Make log files anew; OSError if one of them cannot be written."""
+        for who in whose:
             self._files[who] = self.log_path(who).open("wb", buffering=0)
-        return self._files[who]
+
+    def log(self, who: str, text: bytes) -> None:
+        """Add to the log file of a container (or of a step of the start); after trouble with it go on without it."""
+        try:
+            if who not in self._files:
+                self.open_logs([who])
+            if (file := self._files[who]) is not None:
+                file.write(text)
+        except OSError as error:
+            if (broken := self._files.get(who)) is not None:
+                broken.close()
+            self._files[who] = None
+            self.event(who, f"has no log from here on: {self.log_path(who)}: {error.strerror}", tone="error")
 
     def log_path(self, who: str) -> Path:
         """Where the log of `task1/api` is: `task1-api.log`."""
@@ -110,7 +122,8 @@ class Console:
     def close(self) -> None:
         """Close the log files."""
         for file in self._files.values():
-            file.close()
+            if file is not None:
+                file.close()
         self._files.clear()
 
     def _painted(self, text: str, tone: str) -> str:

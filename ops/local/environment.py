@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ops.local.addresses import shifted
+from ops.local.addresses import is_address, shifted
 from ops.local.definition import ContainerDefinition
 
 LIVELY = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "PRICE_SOURCE": "simulated"}
@@ -26,7 +26,6 @@ FIXED = {"LOG_FORMAT": "text"}
 
 _IMAGE = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 _OF_THE_MACHINE = ("HOME", "TMPDIR", "LD_LIBRARY_PATH")
-_ADDRESSES = {"REDIS_HOST", "REDIS_PORT"}
 
 
 def container_environment(
@@ -34,30 +33,32 @@ def container_environment(
 ) -> dict[str, str]:
     """The whole environment of a container, but for its task's metadata address.
 
-    The caller may set any variable that the definition gives the container, except for addresses.
+    The caller may set any variable that the definition gives the container, except for addresses. What the definition
+    says of Redis and Postgres is production's: it is never passed on, `backends` takes its place.
 
     Args:
         container: whose.
         shift: how far its ports are moved.
         caller: the environment of `make run`.
-        backends: where Redis and Postgres are: REDIS_HOST and REDIS_PORT or REDIS_URL, DATABASE_URL, REDIS_PASSWORD.
+        backends: where Redis and Postgres are: REDIS_HOST and REDIS_PORT, or REDIS_URL, REDIS_USERNAME and
+            REDIS_PASSWORD; DATABASE_URL. A container gets those of a server that its definition speaks of.
     """
-    defined = container.variables
-    secret = {entry.name for entry in container.secrets}
-    moved = shifted(container, shift)
+    defined = {name: value for name, value in container.variables.items() if _server(name) is None}
+    moved = {name: value for name, value in shifted(container, shift).items() if name in defined}
+    servers = {_server(name) for name in (*container.variables, *(entry.name for entry in container.secrets))} - {None}
     lively = {name: value for name, value in (LIVELY | OPEN).items() if name in defined}
-    chosen = {
-        name: caller[name]
-        for name, value in defined.items()
-        if caller.get(name) and name not in _ADDRESSES and moved[name] == value
-    }
+    chosen = {name: caller[name] for name, value in defined.items() if caller.get(name) and not is_address(name, value)}
     passed = {name: caller[name] for name, beside in PASSED_ON.items() if caller.get(name) and beside in defined}
     fixed = {name: value for name, value in FIXED.items() if name in defined}
-    found = {name: value for name, value in backends.items() if name in secret or name in _ADDRESSES & set(defined)}
-    kept = {name: value for name, value in moved.items() if name not in _ADDRESSES}
-    if "REDIS_HOST" in defined and "REDIS_URL" in backends:
-        found["REDIS_URL"] = backends["REDIS_URL"]
-    return machine(caller) | kept | lively | chosen | passed | fixed | found
+    found = {name: value for name, value in backends.items() if _server(name) in servers}
+    return machine(caller) | moved | lively | chosen | passed | fixed | found
+
+
+def _server(variable: str) -> str | None:
+    """Whose address or account the variable holds, Redis's or Postgres's; None for any other."""
+    if variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT":
+        return "Redis"
+    return "Postgres" if variable == "DATABASE_URL" else None
 
 
 def machine(caller: Mapping[str, str]) -> dict[str, str]:

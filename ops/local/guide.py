@@ -6,6 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import CERT_NONE
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,28 @@ def break_it(
     return _explained(lines)
 
 
-def redis_cli(port: int | None, url_is_set: bool) -> str | None:
-    """A redis-cli that exists, as a command line; the wheel's before the one on the path."""
+def redis_cli(to: AbstractConnection) -> str | None:
+    """A redis-cli that exists, as a command line for the server of a connection; None where there is none.
+
+    A password is asked for, never printed. The wheel's program comes before the one on the path, but knows no TLS.
+    """
+    tls = isinstance(to, SSLConnection)
     beside = Path(sys.executable).parent / "redis-cli"
-    found = str(beside) if beside.exists() else shutil.which("redis-cli")
-    if found is None or (port is None and not url_is_set):
+    found = str(beside) if beside.exists() and not tls else shutil.which("redis-cli")
+    if found is None:
         return None
-    return f"{shlex.quote(found)} -p {port}" if port is not None else f'{shlex.quote(found)} -u "$REDIS_URL"'
+    words = [found]
+    if isinstance(to, UnixDomainSocketConnection):
+        words += ["-s", to.path]
+    elif isinstance(to, Connection):
+        words += ["-h", to.host, "-p", str(to.port)]
+    if isinstance(to, SSLConnection):
+        words += ["--tls", *(["--cacert", to.ca_certs] if to.ca_certs else [])]
+        words += ["--insecure"] if to.cert_reqs == CERT_NONE else []
+    words += ["-n", str(to.db)] if to.db else []
+    words += ["--user", to.username] if to.username else []
+    words += ["--askpass"] if to.password else []
+    return shlex.join(words)
 
 
 def _explained(lines: Sequence[tuple[str, str]]) -> list[str]:

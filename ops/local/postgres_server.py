@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -9,6 +10,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from ops.local.processes import die_with_us
 from ops.local.server import Server, ServerError
 
 NOBODY = 65534
@@ -97,6 +99,8 @@ class PostgresServer(Server):
             capture_output=True,
             text=True,
             check=False,
+            start_new_session=True,  # Ctrl-C in a terminal is for the runner alone
+            preexec_fn=die_with_us(signal.SIGKILL),
         )
         if made.returncode != 0:
             last = (made.stderr.strip().splitlines() or ["no output"])[-1]

@@ -18,15 +18,13 @@ from ops.local.environment import container_environment
 from ops.local.leaders import Board, Watch
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
 from ops.local.processes import running
+from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
-from ops.local.tasks import Task
+from ops.local.tasks import Task, describe
 from sidecar.redis_store import connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
-
-API, SIDECAR = "api", "sidecar"
-"""The containers of `task-definition.json` that the lines for the user speak of."""
 
 LEAD_WITHIN = 5.0
 """Seconds that the first election may take before the user is told who leads, or that nobody does."""
@@ -38,7 +36,7 @@ class Runner:
     """Runs the tasks of a definition on this machine; the journal of their containers.
 
     Args:
-        definition: what to run.
+        definition: what to run, spelled out.
         settings: the caller's wishes.
         caller: the environment of the caller.
         root: the checkout, in which the containers run.
@@ -73,12 +71,18 @@ class Runner:
         self._slots: list[Slot] = []
         self._portfolio = ""
 
-    def check_ports(self) -> None:
-        """UsageError if a port that a task needs cannot be listened on."""
+    def check(self) -> None:
+        """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
+        logs = ["migrate", "sample"]
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
+                logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
                     check_free(port, f"{label}/{container.name} ({variable})")
+        try:
+            self._console.open_logs(logs)
+        except OSError as error:
+            raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 
     async def run(self) -> None:
         """Run until it is asked to stop and everything has stopped in order.
@@ -123,13 +127,12 @@ class Runner:
 
     async def _prepare(self) -> None:
         self._backends.find()
-        sidecar = self._environment(self._first, SIDECAR)
         try:
-            checked = read_sidecar_settings(sidecar)
-            connector(checked.redis)
+            checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
+            self._redis = connector(checked.redis)()
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
-        await self._backends.start()
+        await self._backends.start(checked)
         self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))
         began = time.monotonic()
@@ -145,12 +148,15 @@ class Runner:
         said: list[bytes] = []
         argv = [*self._definition.container(API).argv, name]
         environment = self._environment(self._first, API)
-        async with running(argv, environment=environment, folder=self._root, output=said.append) as process:
-            code = await process.wait()
+        try:
+            async with running(argv, environment=environment, folder=self._root, output=said.append) as process:
+                code = await process.wait()
+        except OSError as error:
+            raise UsageError(f"{' '.join(argv)} cannot be started: {error.strerror}") from error
         text = b"".join(said).decode(errors="replace")
-        self._console.log(name).write(text.encode())
+        self._console.log(name, text.encode())
         if code != 0:
-            last = (text.strip().splitlines() or ["no output"])[-1]
+            last = (text.strip().splitlines() or [f"it exited with {describe(code)}"])[-1]
             raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
         return text
 
@@ -167,7 +173,7 @@ class Runner:
         if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
-        cli = guide.redis_cli(self._backends.redis_port, url_is_set=self._settings.redis_url is not None)
+        cli = guide.redis_cli(self._redis)
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),

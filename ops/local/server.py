@@ -65,8 +65,10 @@ class Server:
         preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
         try:
             await asyncio.shield(preparing)
-        finally:
+        except asyncio.CancelledError:
             await asyncio.wait([preparing])  # a thread cannot be cancelled: its files are removed once it has ended
+            preparing.exception()  # nobody asks any more how it ended
+            raise
         self._launch()  # not in that thread: a child dies with the *thread* that started it
         try:
             deadline = time.monotonic() + wait

@@ -18,6 +18,7 @@ from ops.local.console import Console
 from ops.local.definition import TaskDefinition, read
 from ops.local.environment import container_environment
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
+from ops.local.programs import spelled_out
 from ops.local.servers import PostgresServer
 from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
@@ -83,7 +84,7 @@ class Fleet:
         )
         self.slots: dict[str, Slot] = {}
         self.stopping = asyncio.Event()
-        self._definition = read(ROOT / "task-definition.json")
+        self._definition = spelled_out(read(ROOT / "task-definition.json"))
         self._services = services
         self._offset = free_offset(self._definition, tasks)
         self._metadata = MetadataServer(self._definition.family, self._views)

@@ -55,6 +55,21 @@ def test_all_output_goes_to_the_file_and_a_long_line_is_cut_on_the_screen(tmp_pa
     assert len(line) < WIDEST + 40
 
 
+def test_a_log_that_a_full_disk_ends_is_told_once_and_the_screen_goes_on(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(screen, tmp_path, colours=False, closed=lambda: None)
+    full = tmp_path / "task1-api.log"
+    full.symlink_to("/dev/full")
+    console.output("task1/api", b"INFO one\n")
+    console.output("task1/api", b"ERROR two\n")
+    console.output("task2/api", b"INFO three\n")
+    console.close()
+    told, error = screen.getvalue().splitlines()
+    assert told.endswith(f"task1/api           has no log from here on: {full}: No space left on device")
+    assert error.endswith("| ERROR two")
+    assert (tmp_path / "task2-api.log").read_bytes() == b"INFO three\n"
+
+
 def test_colours_are_for_terminals_alone(tmp_path: Path) -> None:
     for colours in (True, False):
         screen = io.StringIO()

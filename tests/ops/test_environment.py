@@ -7,23 +7,31 @@ from pathlib import Path
 import pytest
 
 from ops.local.addresses import check_free, listeners, shifted
-from ops.local.definition import ContainerDefinition, DefinitionError, parse
+from ops.local.definition import ContainerDefinition, DefinitionError, TaskDefinition, parse
 from ops.local.environment import container_environment
+from ops.local.programs import API, DEFAULTS, SIDECAR, spelled_out
 from ops.local.servers import free_port
 from ops.local.settings import RunSettings, UsageError
+from service.settings import Settings as ServiceSettings
+from sidecar import settings as sidecar_settings
 
 OWN = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "7000", "DATABASE_URL": "postgresql://here/db"}
 
 
-def container(variables: dict[str, str], *secrets: str) -> ContainerDefinition:
+def container(variables: dict[str, str], *secrets: str, name: str = "c") -> ContainerDefinition:
     entry = {
-        "name": "c",
+        "name": name,
         "image": "test",
         "command": ["true"],
         "environment": [{"name": name, "value": value} for name, value in variables.items()],
         "secrets": [{"name": name, "valueFrom": "arn:aws:x"} for name in secrets],
     }
-    return parse({"family": "test", "containerDefinitions": [entry]}).container("c")
+    return parse({"family": "test", "containerDefinitions": [entry]}).container(name)
+
+
+def definition(**containers: ContainerDefinition) -> TaskDefinition:
+    both = {name: container({}, name=name) for name in (API, SIDECAR)} | containers
+    return parse({"family": "test", "containerDefinitions": [*both.values()]})
 
 
 def test_each_task_s_ports_are_shifted_and_stay_on_loopback() -> None:
@@ -32,8 +40,8 @@ def test_each_task_s_ports_are_shifted_and_stay_on_loopback() -> None:
     assert listeners(moved) == {"API_BIND": 8180}
 
 
-def test_an_address_elsewhere_is_left_alone() -> None:
-    elsewhere = {"PRICES_URL": "https://prices.example:8443/v1"}
+def test_an_address_elsewhere_or_none_at_all_is_left_alone() -> None:
+    elsewhere = {"PRICES_URL": "https://prices.example:8443/v1", "A_URL": "http://[::1", "B_URL": "http://localhost:x"}
     assert shifted(container(elsewhere), 100) == elsewhere
 
 
@@ -80,27 +88,103 @@ def test_a_run_needs_no_access_token_and_no_keys_unless_the_caller_brings_them()
     assert not {*brought} & container_environment(container({}), shift=0, caller=brought, backends={}).keys()
 
 
-def test_the_caller_cannot_move_a_port_of_one_task() -> None:
-    defined = container({"API_BIND": "0.0.0.0:8080"})
-    given = container_environment(defined, shift=100, caller={"API_BIND": "0.0.0.0:1"}, backends={})
-    assert given["API_BIND"] == "127.0.0.1:8180"
+@pytest.mark.parametrize("shift", [0, 100])
+def test_the_caller_cannot_move_an_address_of_one_task(shift: int) -> None:
+    defined = container({"CONTROL_BIND": "127.0.0.1:4040", "SIDECAR_URL": "http://127.0.0.1:4040"})
+    caller = {"CONTROL_BIND": "127.0.0.1:1", "SIDECAR_URL": "http://127.0.0.1:1"}
+    given = container_environment(defined, shift=shift, caller=caller, backends={})
+    assert given["CONTROL_BIND"] == f"127.0.0.1:{4040 + shift}"
+    assert given["SIDECAR_URL"] == f"http://127.0.0.1:{4040 + shift}"
 
 
-def test_redis_and_postgres_are_ours_where_the_definition_wants_them() -> None:
-    sidecar = container({"REDIS_HOST": "cloud", "REDIS_PORT": "6379"}, "REDIS_PASSWORD")
-    given = container_environment(sidecar, shift=0, caller={"REDIS_HOST": "mine"}, backends=OWN)
-    assert (given["REDIS_HOST"], given["REDIS_PORT"]) == ("127.0.0.1", "7000")
-    assert not {"REDIS_PASSWORD", "DATABASE_URL"} & set(given)
-    api = container_environment(container({}, "DATABASE_URL"), shift=0, caller={}, backends=OWN)
-    assert api["DATABASE_URL"] == "postgresql://here/db"
+@pytest.mark.parametrize(
+    ("variables", "secrets"),
+    [
+        ({"REDIS_HOST": "cloud", "REDIS_PORT": "6379"}, ["REDIS_PASSWORD"]),
+        ({"REDIS_URL": "rediss://cloud:6379", "REDIS_PORT": "6379"}, ["REDIS_PASSWORD"]),
+        ({"REDIS_URL": "rediss://cloud:6379", "REDIS_USERNAME": "us"}, ["REDIS_PASSWORD"]),
+        ({"REDIS_URL": "rediss://us:secret@cloud:6379"}, []),
+        ({"REDIS_URL": "redis://localhost:6379"}, []),
+        ({}, ["REDIS_URL"]),
+        ({}, []),
+    ],
+)
+@pytest.mark.parametrize(
+    "ours",
+    [
+        {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "7000"},
+        {"REDIS_URL": "rediss://there:1"},
+        {"REDIS_URL": "rediss://there:1", "REDIS_USERNAME": "me", "REDIS_PASSWORD": "mine"},
+    ],
+)
+def test_a_sidecar_goes_to_the_run_s_redis_however_the_definition_names_production_s(
+    variables: dict[str, str], secrets: list[str], ours: dict[str, str]
+) -> None:
+    sidecar = spelled_out(definition(sidecar=container(variables, *secrets, name="sidecar"))).container("sidecar")
+    caller = dict.fromkeys([*variables, "REDIS_HOST", "REDIS_PORT"], "caller")
+    given = container_environment(sidecar, shift=0, caller=caller, backends=ours | {"DATABASE_URL": "x"})
+    assert {name: value for name, value in given.items() if name.startswith("REDIS_")} == ours
+    assert "DATABASE_URL" not in given
+    assert sidecar_settings.read(given).redis.password == ours.get("REDIS_PASSWORD")
 
 
-def test_a_redis_url_replaces_host_and_port() -> None:
-    sidecar = container({"REDIS_HOST": "cloud", "REDIS_PORT": "6379"}, "REDIS_PASSWORD")
-    backends = {"REDIS_URL": "rediss://there:1", "REDIS_PASSWORD": "secret"}
-    given = container_environment(sidecar, shift=0, caller={}, backends=backends)
+@pytest.mark.parametrize(
+    ("variables", "secrets"),
+    [({}, ["DATABASE_URL"]), ({"DATABASE_URL": "postgresql://cloud/db"}, []), ({"DATABASE_URL": "http://[::1"}, [])],
+)
+def test_an_api_goes_to_the_run_s_postgres_however_the_definition_names_production_s(
+    variables: dict[str, str], secrets: list[str]
+) -> None:
+    api = container(variables, *secrets)
+    given = container_environment(api, shift=0, caller={"DATABASE_URL": "caller"}, backends=OWN)
+    assert given["DATABASE_URL"] == "postgresql://here/db"
     assert not {"REDIS_HOST", "REDIS_PORT"} & set(given)
-    assert (given["REDIS_URL"], given["REDIS_PASSWORD"]) == ("rediss://there:1", "secret")
+
+
+def test_how_long_a_call_of_redis_may_take_is_the_definition_s_or_the_caller_s() -> None:
+    sidecar = container({"REDIS_TIMEOUT": "1"})
+    assert container_environment(sidecar, shift=0, caller={}, backends=OWN)["REDIS_TIMEOUT"] == "1"
+    assert container_environment(sidecar, shift=0, caller={"REDIS_TIMEOUT": "2"}, backends=OWN)["REDIS_TIMEOUT"] == "2"
+
+
+def test_what_the_definition_leaves_out_is_moved_and_made_lively_as_if_it_stood_there() -> None:
+    bare = spelled_out(definition())
+    first, second = (
+        {
+            name: container_environment(bare.container(name), shift=shift, caller={}, backends=OWN)
+            for name in (API, SIDECAR)
+        }
+        for shift in (0, 100)
+    )
+    assert listeners(first[API]) == {"API_BIND": 8080}
+    assert listeners(second[API]) == {"API_BIND": 8180}
+    assert listeners(second[SIDECAR]) == {"CONTROL_BIND": 4140, "METRICS_BIND": 9202}
+    assert second[API]["SIDECAR_URL"] == "http://127.0.0.1:4140"
+    lively = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "AUTH": "off", "LOG_FORMAT": "text"}
+    assert lively.items() <= first[API].items()
+    assert first[SIDECAR]["LOG_FORMAT"] == "text"
+
+
+def test_what_is_spelled_out_is_what_the_programs_do_without_it() -> None:
+    checked = sidecar_settings.read({})
+    assert sidecar_settings.read(DEFAULTS[SIDECAR]) == checked
+    fields = ServiceSettings.model_fields
+    for name, value in DEFAULTS[API].items():
+        if name != "AUTH":  # who leaves it out asks for SUPABASE_URL, as with `supabase`
+            default = fields[name.lower()].default
+            assert value in (str(default), f"{default:g}" if isinstance(default, float) else None), name
+
+
+def test_what_the_definition_says_is_not_overruled_by_a_default() -> None:
+    api = container({"API_BIND": "0.0.0.0:80"}, name=API)
+    assert spelled_out(definition(api=api)).container(API).variables["API_BIND"] == "0.0.0.0:80"
+
+
+@pytest.mark.parametrize("name", [API, SIDECAR])
+def test_a_definition_without_one_of_the_two_programs_is_told(name: str) -> None:
+    other = parse({"family": "test", "containerDefinitions": [container({}, name=name)]})
+    with pytest.raises(DefinitionError, match=r"^task definition: no container is named (api|sidecar)$"):
+        spelled_out(other)
 
 
 def test_a_port_in_use_is_told_with_its_user_and_a_way_out() -> None:

@@ -20,12 +20,18 @@ import psutil
 import pytest
 
 from ops.local.addresses import check_free
+from ops.local.servers import RedisServer
 from ops.local.settings import UsageError
 
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
 PATIENCE = 60.0
 """Seconds; the machine may be busy."""
+
+GRANT_TTL = 5.0
+"""`task-definition.json`."""
+MARGIN = 2.0
+"""For the release to be heard and for this test's own look."""
 
 T = TypeVar("T")
 
@@ -36,7 +42,8 @@ class Run:
     """A run in a folder and at ports of its own."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        self.offset = free_offset()
+        self.tasks = int(variables.get("RUN_TASKS", "2"))
+        self.offset = free_offset(self.tasks)
         self.folder = folder
         self.output = folder / "screen"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
@@ -94,7 +101,7 @@ class Run:
     def leaders(self) -> dict[str, list[tuple[int, int]]]:
         """The (task, token) that lead each lease now."""
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in LEASES}
-        for task in (1, 2):
+        for task in range(1, self.tasks + 1):
             for name, view in self.status(task).get("leases", {}).items():
                 if view["is_leader"]:
                     found[name].append((task, view["token"]))
@@ -113,9 +120,15 @@ class Run:
         return int(line.findall(self.screen)[-1])
 
     def end(self, number: signal.Signals) -> int:
-        """Send the signal; returns the exit status once the run has ended and all that it started is gone."""
+        """Send the signal; returns the exit status once the run has ended and all that it started is gone.
+
+        A SIGINT goes to the whole process group, as a terminal's Ctrl-C does.
+        """
         self.note_children()
-        self.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         deadline = time.monotonic() + 10
         while left := [child for child in self.seen.values() if _lives(child)]:
@@ -160,13 +173,20 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def free_offset() -> int:
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def free_offset(tasks: int = 2) -> int:
     while True:
         offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
         try:
             for port in (8080, 4040, 9102):
-                for task in (0, 100):
-                    check_free(port + offset + task, "a test")
+                for task in range(tasks):
+                    check_free(port + offset + 100 * task, "a test")
         except UsageError:
             continue
         return offset
@@ -245,6 +265,66 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
     assert run.until_led()["daily_scheduler"][0][1] > before[0][1]
 
 
+def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
+    start: Callable[..., Run],
+) -> None:
+    """At the definition's own times: a grant of 5 s, a lease of 30 s."""
+    run = start(RUN_TASKS="3")
+    run.until_shown("What happens")
+    assert [run.get(8080 + 100 * task, "/healthz") is not None for task in range(3)] == [True] * 3
+    leaders = run.until_led()
+    assert [len(found) for found in leaders.values()] == [1, 1]
+
+    ((task, token),) = leaders["background_services"]
+    old = {name: run.pid(task, name) for name in ("api", "sidecar")}
+    killed = time.monotonic()
+    os.kill(old["api"], signal.SIGKILL)
+    run.until(lambda: [led for led in run.leaders()["background_services"] if led[1] > token])
+    assert time.monotonic() - killed < GRANT_TTL + MARGIN, run.screen
+    ((heir, newer),) = run.leaders()["background_services"]
+    assert heir != task
+    assert newer > token
+
+    run.until_shown(f"task{task}               is healthy")
+    new = {name: run.pid(task, name) for name in old}
+    assert not {*old.values()} & {*new.values()}
+    assert not any(psutil.pid_exists(pid) for pid in old.values())
+    assert run.get(8080 + 100 * (task - 1), "/healthz") is not None
+    run.until(lambda: run.status(task).get("leases", {}).get("background_services", {}).get("state") == "following")
+    assert run.end(signal.SIGINT) == 0
+
+
+def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
+    account = ("--user", "default", "off", "--user", "me", "on", ">hidden", "~*", "&*", "+@all")
+    with RedisServer(tmp_path / "theirs", arguments=account) as server:
+        run = start(RUN_TASKS="1", REDIS_URL=server.url, REDIS_USERNAME="me", REDIS_PASSWORD="hidden")
+        run.until_shown("What happens")
+        run.until_led()
+        (line,) = re.findall(r"^  (\S*redis-cli .*) DEL \S+$", run.screen, re.MULTILINE)
+        pasted = subprocess.run(
+            ["/bin/sh", "-c", f"{line} ACL WHOAMI"],
+            input="hidden\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            env={},
+        )
+        assert pasted.stdout.splitlines()[-1] == "me"
+        assert run.end(signal.SIGINT) == 0
+        assert "hidden" not in run.screen
+
+
+def test_a_redis_of_the_caller_s_that_refuses_the_password_is_one_line(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    variables = {"REDIS_URL": redis_server.url, "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"}
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())} | variables)
+    assert said.startswith(f"run: REDIS_URL: redis://127.0.0.1:{redis_server.port}: ")
+    assert "hidden" not in said
+
+
 def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> None:
     run = start(RUN_TASKS="1")
     run.until_shown("What happens")
@@ -262,11 +342,32 @@ def test_a_killed_runner_leaves_nothing(start: Callable[..., Run]) -> None:
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("shown", ["as ECS would run them", "Redis ", "Postgres "])
-def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown: str) -> None:
+def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown: str, number: signal.Signals) -> None:
     run = start()
     run.until_shown(shown)
-    assert run.end(signal.SIGTERM) == 0
+    assert run.end(number) == 0
+    assert "Traceback" not in run.screen
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("redis-server", "run: Redis is gone since it was started: "),
+        ("initdb", "run: initdb failed in "),
+        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (all of it: "),
+    ],
+)
+def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
+    start: Callable[..., Run], program: str, said: str
+) -> None:
+    run = start()
+    run.until_shown("Redis ")
+    victim = run.until(lambda: next((child for child in run.note_children() if program in _command(child)), None))
+    victim.kill()
+    assert run.process.wait(PATIENCE) == 2
+    assert run.screen.splitlines()[-1].startswith(said)
     assert "Traceback" not in run.screen
 
 
@@ -289,6 +390,15 @@ def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "RUN_TASKS='none'" in refused({"RUN_TASKS": "none"})
     assert f"{tmp_path}/file" in refused({"RUN_FOLDER": f"{tmp_path}/file"})
+
+
+@pytest.mark.parametrize("name", ["migrate.log", "task2-sidecar.log"])
+def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
+    log = tmp_path / "logs" / name
+    log.mkdir(parents=True)  # for root too, which another user's file would not stop
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
+    assert said == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""The lines to paste: they reach the run's own Redis, from any terminal, and tell no password."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.local import guide
+from sidecar.redis_store import connector
+from sidecar.settings import read
+
+
+def line(**variables: str) -> str | None:
+    """What follows the program."""
+    found = guide.redis_cli(connector(read(variables).redis)())
+    return None if found is None else shlex.join(shlex.split(found)[1:])
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"REDIS_HOST": "127.0.0.1", "REDIS_PORT": "7000"}, "-h 127.0.0.1 -p 7000"),
+        ({"REDIS_URL": "redis://there/3"}, "-h there -p 6379 -n 3"),
+        ({"REDIS_URL": "redis://:hidden@there:7000"}, "-h there -p 7000 --askpass"),
+        ({"REDIS_URL": "redis://me:hidden@there:7000"}, "-h there -p 7000 --user me --askpass"),
+        (
+            {"REDIS_URL": "redis://there:7000", "REDIS_USERNAME": "me", "REDIS_PASSWORD": "hidden"},
+            "-h there -p 7000 --user me --askpass",
+        ),
+        ({"REDIS_URL": "unix:///run/a redis.sock"}, "-s '/run/a redis.sock'"),
+    ],
+)
+def test_the_redis_cli_line_says_where_and_who_and_asks_for_the_password(variables: dict[str, str], words: str) -> None:
+    assert line(**variables) == words
+
+
+def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert line(REDIS_URL="rediss://there:7000") is None
+    installed = tmp_path / "redis-cli"
+    installed.touch(0o755)
+    assert line(REDIS_URL="rediss://there:7000") == "-h there -p 7000 --tls"
+    assert line(REDIS_URL="rediss://there:7000?ssl_cert_reqs=none") == "-h there -p 7000 --tls --insecure"
+    assert line(REDIS_URL="rediss://there:7000?ssl_ca_certs=/ca.pem") == "-h there -p 7000 --tls --cacert /ca.pem"
+
+
+def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert line(REDIS_HOST="127.0.0.1") is None

@@ -1,0 +1,66 @@
+"""`make` on a machine that lacks something: one line that says what, the second time too."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEBIAN = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin" && ln -s "$0" "$3/bin/python"
+  printf 'The virtual environment was not created successfully because ensurepip is not\\navailable.\\n'
+  exit 1
+fi
+exec {python} "$@"
+"""
+"""A Python as Debian's without its package python3-venv: it leaves a half-made environment behind."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What `make run` needs before the virtual environment is there."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "requirements/local.txt", tmp_path / "requirements")
+    return tmp_path
+
+
+def make_run(checkout: Path, python: Path) -> str:
+    """What `make run` says when it fails, but for make's own line."""
+    ended = subprocess.run(
+        ["make", "--no-print-directory", "run", f"PYTHON={python}"],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    said, makes_own = ended.stderr.splitlines()
+    assert makes_own.startswith("make: ***")
+    return said
+
+
+def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_half_made_environment(checkout: Path) -> None:
+    python = checkout / "python"
+    python.write_text(DEBIAN.format(python=sys.executable))
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    for _ in range(2):
+        said = make_run(checkout, python)
+        assert said.startswith(f"make: {python} -m venv failed; Debian and Ubuntu need the package python3-venv")
+        assert said.endswith("because ensurepip is not available.")
+        assert not (checkout / ".venv").exists()
+
+
+def test_a_python_that_is_missing_or_too_old_is_one_line(checkout: Path) -> None:
+    assert make_run(checkout, checkout / "none") == f"make: there is no {checkout}/none; set PYTHON"
+    old = checkout / "old"
+    old.write_text("#!/bin/sh\nexit 3\n")
+    old.chmod(0o755)
+    assert make_run(checkout, old) == f"make: {old} is no Python 3.11 or later; set PYTHON"
