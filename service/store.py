@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, side_by_side, store_errors
+from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress
 from service.positions import PORTFOLIOS_A_BLOCK, Book
@@ -61,7 +61,7 @@ class Store:
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
         """
-        with store_errors():
+        with store_errors(), dsn_errors():
             pool = await asyncpg.create_pool(
                 dsn, min_size=1, max_size=connections, timeout=10, command_timeout=call_limit
             )
