@@ -56,12 +56,12 @@ def main(arguments: list[str]) -> int:
         case ["-h" | "--help" | "help"]:
             print(USAGE)
             return 0
-        case [command, "-h" | "--help"] if command in WITHOUT_ARGUMENTS:
-            does = next(line for line in USAGE.splitlines() if line.split()[:1] == [command])
-            print(f"usage: python -m service {command}\n\n{does.strip().removeprefix(command).strip()}")
+        case [name, "-h" | "--help"] if name in WITHOUT_ARGUMENTS:
+            does = next(line for line in USAGE.splitlines() if line.split()[:1] == [name])
+            print(f"usage: python -m service {name}\n\n{does.strip().removeprefix(name).strip()}")
             return 0
-        case [command, *_] if command in WITHOUT_ARGUMENTS:
-            print(f"python -m service {command}: takes no arguments", file=sys.stderr)
+        case [name, *_] if name in WITHOUT_ARGUMENTS:
+            print(f"python -m service {name}: takes no arguments", file=sys.stderr)
             return 2
     print(f"python -m service: no command {arguments[0]!r}; --help names those there are", file=sys.stderr)
     return 2
