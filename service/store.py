@@ -54,16 +54,22 @@ class Store:
 
     @classmethod
     async def connect(
-        cls, dsn: str, *, connections: int = 5, idle_limit: float = 5.0, call_limit: float = 30.0
+        cls,
+        dsn: str,
+        *,
+        connections: int = 5,
+        at_once: bool = True,
+        idle_limit: float = 5.0,
+        call_limit: float = 30.0,
     ) -> Self:
-        """Connect to Postgres, directly or through a session pooler.
+        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
         """
         with store_errors(), dsn_errors():
             pool = await asyncpg.create_pool(
-                dsn, min_size=1, max_size=connections, timeout=10, command_timeout=call_limit
+                dsn, min_size=int(at_once), max_size=connections, timeout=10, command_timeout=call_limit
             )
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
@@ -100,6 +106,19 @@ class Store:
         async with self._connection() as connection:
             token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
         return token
+
+    async def tell_loading(self, lease: str, token: int, holder: str, done: int, total: int) -> None:
+        """Say that the term has loaded the positions of so many portfolios, of so many.
+
+        Raises:
+            StaleTerm: it is not the newest term.
+        """
+        if not await self._fetch(statement("tell_loading"), lease, token, holder, done, total):
+            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+
+    async def forget_loading(self, lease: str, token: int) -> None:
+        """Say that the term loads no longer."""
+        await self._fetch("delete from position_loading where lease = $1 and token = $2", lease, token)
 
     @asynccontextmanager
     async def fenced(
@@ -179,6 +198,14 @@ class Store:
         """By lease, the newest term that has taken it up here."""
         rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
+
+    async def loading(self, lease: str) -> tuple[int, int] | None:
+        """Of how many portfolios the lease's newest term has loaded the positions, and how many there are.
+
+        None unless it loads now.
+        """
+        rows = await self._fetch(statement("loading"), lease)
+        return (rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 
     async def job_runs(self) -> dict[JobName, JobRun]:
         """By job, the run of the latest session that has one."""
