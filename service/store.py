@@ -32,11 +32,13 @@ from service.valuation import Values
 from service.writes import FencedWrites, stage
 
 MOST_POSITIONS = 5000
-"""That a user may write into one portfolio: everybody's ticks take longer for each new symbol."""
+"""Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
+MOST_ENTRIES = 100_000
+"""Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
 
 
 class TooManyPositions(Exception):
-    """A portfolio would have more positions than it may; the text says how many that is."""
+    """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
 
 
 def _quietly(_done: int, _total: int) -> None:
@@ -275,15 +277,17 @@ class Store:
     ) -> int | None:
         """Add or change entries of a portfolio of that user's; returns how many entries it then has.
 
-        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's.
+        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's. One
+        that already has more than it may, as after an import, may still be written to if that makes it no worse.
 
         Raises:
-            TooManyPositions: it would have more than `MOST_POSITIONS`; nothing is written.
+            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES` in all; none is written.
         """
         entries = list(entries)
         async with self._connection() as connection, connection.transaction():
             if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
                 return None
+            (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
             await connection.execute(
                 statement("put_positions"),
                 [portfolio_id] * len(entries),
@@ -291,10 +295,12 @@ class Store:
                 [entry.valid_from for entry in entries],
                 [entry.quantity for entry in entries],
             )
-            count = await connection.fetchval("select count(*) from position where portfolio_id = $1", portfolio_id)
-            if count > MOST_POSITIONS:
-                raise TooManyPositions(f"more than {MOST_POSITIONS} positions, past ones included")
-        return int(count)
+            (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
+            if after["open"] > max(MOST_POSITIONS, before["open"]):
+                raise TooManyPositions(f"more than {MOST_POSITIONS} open positions")
+            if after["entries"] > max(MOST_ENTRIES, before["entries"]):
+                raise TooManyPositions(f"more than {MOST_ENTRIES} entries, past ones included")
+        return int(after["entries"])
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
         """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""
