@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from aiohttp import web
-
 from service.access import StoreAccess
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.database import side_by_side
+from service.listener import Listener, runner
 from service.loading import tell_loading
 from service.market import CALENDARS
 from service.measures import Measures
@@ -85,12 +84,7 @@ class _Service:
         )
         self._guard = guard_by(settings)
         self._api = Api(self._access, self._streams, status, registry, metrics, self._guard)
-        self._runner = web.AppRunner(
-            self._api.application(),
-            access_log=None,  # every request is counted in a metric
-            handler_cancellation=True,  # the end of a stream whose client has gone
-            shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE,
-        )
+        self._runner = runner(self._api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, from the listener's start to the last connection's end."""
@@ -125,7 +119,7 @@ class _Service:
         address = self._settings.api_bind
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, address.host, address.port).start()
+            await Listener(self._runner, address).start()
         except OSError as error:
             raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
         logger.info("listening on http://%s", address)
