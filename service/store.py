@@ -33,7 +33,7 @@ from service.writes import FencedWrites, stage
 
 MOST_POSITIONS = 5000
 """Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
-MOST_ENTRIES = 100_000
+MOST_ENTRIES_IN_ALL = 100_000
 """Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
 
 
@@ -281,7 +281,7 @@ class Store:
         that already has more than it may, as after an import, may still be written to if that makes it no worse.
 
         Raises:
-            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES` in all; none is written.
+            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
         async with self._connection() as connection, connection.transaction():
@@ -298,8 +298,8 @@ class Store:
             (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
             if after["open"] > max(MOST_POSITIONS, before["open"]):
                 raise TooManyPositions(f"more than {MOST_POSITIONS} open positions")
-            if after["entries"] > max(MOST_ENTRIES, before["entries"]):
-                raise TooManyPositions(f"more than {MOST_ENTRIES} entries, past ones included")
+            if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
+                raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
         return int(after["entries"])
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:

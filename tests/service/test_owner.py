@@ -223,7 +223,7 @@ async def test_a_portfolio_has_only_so_many_entries_past_ones_included(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await positions(guarded, PORTFOLIO)
-    monkeypatch.setattr("service.store.MOST_ENTRIES", len(before) + 1)
+    monkeypatch.setattr("service.store.MOST_ENTRIES_IN_ALL", len(before) + 1)
     told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
     assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
