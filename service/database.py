@@ -35,6 +35,27 @@ def store_errors() -> Iterator[None]:
         raise StoreError(f"database: cannot connect: {error.strerror or type(error).__name__}") from error
 
 
+async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """A connection outside of any pool.
+
+    Raises:
+        StoreError: there is none to be had.
+    """
+    with store_errors(), dsn_errors():
+        return await asyncpg.connect(dsn, timeout=10)
+
+
+@contextmanager
+def dsn_errors() -> Iterator[None]:
+    """Raise `StoreError`, without a word of the address, for one that makes no sense together with the environment."""
+    try:
+        yield
+    except asyncpg.InterfaceError:
+        raise
+    except ValueError:  # such as int() of PGPORT; its text may hold a piece of the password
+        raise StoreError("database: DATABASE_URL, or a variable PG..., makes no sense") from None
+
+
 async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
     try:

@@ -12,11 +12,10 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-import asyncpg
 from tqdm import tqdm
 
 from service.csv_file import BadFile, CsvFile
-from service.database import Connection, store_errors
+from service.database import Connection, connect, store_errors
 from service.entries import DATE, EARLIEST, LATEST, SYMBOL
 from service.market import CALENDARS, Calendar
 from service.overrides import OverriddenCalendar
@@ -143,8 +142,8 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
 
 @asynccontextmanager
 async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
+    connection = await connect(dsn)
     with store_errors():
-        connection = await asyncpg.connect(dsn, timeout=10)
         try:
             transaction = connection.transaction()
             await transaction.start()

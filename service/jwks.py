@@ -13,11 +13,11 @@ import jwt
 PUBLISHED_AT = "/auth/v1/.well-known/jwks.json"
 
 CACHED = 600.0
-"""Seconds for which keys are used without a look: so long may a key live on that is published no more."""
+"""Seconds from a look that went well to the next: so long may a key live on that is published no more."""
 PAUSE = 30.0
-"""Seconds from one look to the next at least, however many tokens name keys that nobody knows."""
+"""Seconds from one look to the next at least, however many tokens name keys that nobody knows; and after a failure."""
 ANSWER_LIMIT = 5.0
-"""Seconds that a look may take."""
+"""Seconds that a look may take, and so that a token may wait whose key is not known."""
 LARGEST_ANSWER = 1024 * 1024
 """Bytes."""
 SMALLEST_RSA = 2048
@@ -37,19 +37,21 @@ class KeysUnavailable(Exception):
 
 
 class KeySet:
-    """The keys at one address, fetched when they are needed and kept while they cannot be.
+    """The keys at one address: looked at when first needed, then again and again, and kept while they cannot be had.
 
-    A key that is not known makes us look again, as keys are changed; but not more often than every `PAUSE` seconds.
+    A key that is known is given at once, whatever a look does. One that is not known makes us look again, as keys are
+    changed, and waits for that look; but none begins within `PAUSE` seconds of the last.
     """
 
     def __init__(self, project_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = project_url + PUBLISHED_AT
         self._clock = clock
         self._keys: Mapping[tuple[str, Algorithm], Any] = {}
-        self._fetched_at: float | None = None
         self._looked_at: float | None = None
         self._failed = False
-        self._lock = asyncio.Lock()
+        self._look: asyncio.Task[None] | None = None
+        """The one under way."""
+        self._next_look: asyncio.TimerHandle | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def key(self, kid: str, algorithm: Algorithm) -> Any:
@@ -59,9 +61,8 @@ class KeySet:
             UnknownKey: it is not among the published ones.
             KeysUnavailable: it is not among those we have, and the published ones cannot be had.
         """
-        old = self._fetched_at is None or self._clock() - self._fetched_at >= CACHED
-        if (old or (kid, algorithm) not in self._keys) and self._may_look():
-            await self._look()
+        if (kid, algorithm) not in self._keys and (look := self._look_anew()) is not None:
+            await asyncio.wait((look,))  # it is everybody's: who gives up waiting does not end it
         if (found := self._keys.get((kid, algorithm))) is not None:
             return found
         if self._failed:
@@ -69,27 +70,37 @@ class KeySet:
         raise UnknownKey
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Look no more, and close the connections."""
+        if (look := self._look) is not None:
+            look.cancel()
+            await asyncio.wait((look,))
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self._session is not None:
             await self._session.close()
 
-    def _may_look(self) -> bool:
-        return self._looked_at is None or self._clock() - self._looked_at >= PAUSE
+    def _look_anew(self) -> asyncio.Task[None] | None:
+        """The look under way, or one that begins now; None if it is too early for another."""
+        if self._look is None and (self._looked_at is None or self._clock() - self._looked_at >= PAUSE):
+            self._begin_look()
+        return self._look
 
-    async def _look(self) -> None:
-        before = self._looked_at
-        async with self._lock:
-            if self._looked_at != before:
-                return  # somebody else just did
-            try:
-                self._keys = await self._fetch()
-            except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
-                self._failed = True
-                logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
-            else:
-                self._failed = False
-                self._fetched_at = self._clock()
-            self._looked_at = self._clock()
+    def _begin_look(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._look = asyncio.create_task(self._look_once(), name="keys of access tokens")
+
+    async def _look_once(self) -> None:
+        failed = True
+        try:
+            self._keys = await self._fetch()
+            failed = False
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+            logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
+        finally:
+            self._look, self._looked_at, self._failed = None, self._clock(), failed
+            loop = asyncio.get_running_loop()
+            self._next_look = loop.call_later(PAUSE if failed else CACHED, self._begin_look)
 
     async def _fetch(self) -> Mapping[tuple[str, Algorithm], Any]:
         if self._session is None:

@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may go without a whole header: over the 60 for which a load balancer keeps its own open."""
+MOST_CONNECTIONS = 10_000
+"""To one task, streams included; fewer where the process may not have so many files open."""
+RESERVED_DESCRIPTORS = 64
+"""Open files that connections leave to the database, the sidecar, the prices and the log."""
 LARGEST_BODY = 256 * 1024
 """Bytes of a request's body."""
 BODY_LIMIT = 10.0

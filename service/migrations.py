@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.database import Connection, store_errors
+from service.database import Connection, connect, store_errors
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         StoreError: the database does not answer.
     """
     migrations = _in(folder)
+    connection = await connect(dsn)
     with store_errors():
-        connection = await asyncpg.connect(dsn, timeout=10)
         try:
             if not await _missing(connection, migrations):
                 return []

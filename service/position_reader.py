@@ -20,7 +20,8 @@ from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Symbols, id_
 from service.sql import statement
 
 Progress = Callable[[int, int], None]
-"""Told how many portfolios are done, and of how many, after each block; may raise, which ends the reading."""
+"""Told how many portfolios are done, and of how many, after each block, of a load also at its start; may raise, which
+ends the reading."""
 
 Held: TypeAlias = tuple[NDArray[np.void], NDArray[np.int32]]
 """Positions as `POSITION_ROW`s in key order, closed ones included, and the numbers of their symbols."""
@@ -41,6 +42,7 @@ class PositionReader:
         seen: str = await self._connection.fetchval("select pg_current_snapshot()::text")
         blocks = []
         done, total = 0, await self._count(None)
+        progress(done, total)
         async for after, portfolios in self._ranges(None, PORTFOLIOS_A_BLOCK):
             held = await self._between(symbols, day, after, portfolios)
             blocks.append(await asyncio.to_thread(_block, portfolios, *held))

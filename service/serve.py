@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from aiohttp import web
-
 from service.access import StoreAccess
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
+from service.database import side_by_side
+from service.listener import Listener, runner
+from service.loading import tell_loading
 from service.market import CALENDARS
 from service.measures import Measures
 from service.overrides import OverriddenCalendar, OverrideReader
@@ -30,12 +31,17 @@ from service.status import BackgroundStatus
 from service.store import Store
 from service.streams import Streams
 from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.term import Term
 from service.timetable import utc_now
-from service.tracker import Loading, Tracker
+from service.tracker import Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
 """Of SHUTDOWN_TIMEOUT, how much the open connections may take; the rest is the work's, which needs milliseconds."""
+WORK_CONNECTIONS = 4
+"""To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick, one
+of a job, one to tell how far a load has come. Nothing is connected before there is work."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,6 +62,7 @@ class _Service:
 
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
+        self._dsn = settings.database_url.get_secret_value()
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
@@ -74,25 +81,20 @@ class _Service:
             self._calendar,
             self._last_tick,
             self._next_tick,
-            loading=self._loading,
         )
         self._guard = guard_by(settings)
         self._api = Api(self._access, self._streams, status, registry, metrics, self._guard)
-        self._runner = web.AppRunner(
-            self._api.application(),
-            access_log=None,  # every request is counted in a metric
-            handler_cancellation=True,  # the end of a stream whose client has gone
-            shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE,
-        )
+        self._runner = runner(self._api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, from the listener's start to the last connection's end."""
+        work_store = await Store.connect(self._dsn, connections=WORK_CONNECTIONS, at_once=False)
         try:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(), name="reading")
                 protecting = tasks.create_task(self._protection.run(), name="protecting")
-                working = tasks.create_task(self._work(), name="working")
+                working = tasks.create_task(self._work(work_store), name="working")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
                 asyncio.get_running_loop().call_later(self._settings.shutdown_timeout, _leave, working)
@@ -106,17 +108,18 @@ class _Service:
         finally:
             await self._runner.cleanup()
             await self._access.close()
+            await work_store.close()
             await self._prices.aclose()
             await self._guard.aclose()
 
     async def _connect(self) -> Store:
-        return await Store.connect(self._settings.database_url.get_secret_value())
+        return await Store.connect(self._dsn)
 
     async def _listen(self) -> None:
         address = self._settings.api_bind
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, address.host, address.port).start()
+            await Listener(self._runner, address).start()
         except OSError as error:
             raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
         logger.info("listening on http://%s", address)
@@ -132,19 +135,20 @@ class _Service:
             tasks.create_task(self._overrides.run(store))
             await self._streams.run(store)
 
-    async def _work(self) -> None:
-        store = await self._access.connected()
+    async def _work(self, store: Store) -> None:
+        await self._access.connected()
         await self._overrides.known.wait()
         parts = store, self._prices, self._calendar, self._measures
-        self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
+        tracker = self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
         scheduler = Scheduler(*parts, protection=self._protection)
-        await self._background.run({TRACKER_LEASE: self._tracker.run, SCHEDULER_LEASE: scheduler.run})
+
+        async def track(term: Term) -> None:
+            await side_by_side((tracker.run(term), tell_loading(store, term, lambda: tracker.loading)))
+
+        await self._background.run({TRACKER_LEASE: track, SCHEDULER_LEASE: scheduler.run})
 
     def _last_tick(self) -> datetime | None:
         return self._streams.last_tick
-
-    def _loading(self) -> Loading | None:
-        return self._tracker.loading if self._tracker is not None else None
 
     def _next_tick(self) -> datetime | None:
         return self._tracker.next_run if self._tracker is not None else None

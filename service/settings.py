@@ -2,7 +2,7 @@
 
 import re
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -31,20 +31,39 @@ class SettingsError(Exception):
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
     try:
-        parts = urlsplit(secret.get_secret_value())
-        host, port = parts.hostname, parts.port
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+        hosts = ",".join(filter(None, (unquote(parts.netloc.rpartition("@")[2]), options.get("host"))))
+        port = parts.port
+        whole = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and "%00" not in url
     except ValueError:  # its text may hold a piece of the password
-        raise ValueError(
-            "not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?"
-        ) from None
+        whole = False
+    if not whole:
+        raise ValueError("not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?")
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("not a postgresql:// address")
-    if not host and "host=" not in parts.query:
+    if not hosts:
         raise ValueError("names no host")
-    if port == TRANSACTION_POOLER and re.search(r"\.supabase\.(co|com)$", host or ""):
+    if not all(map(_may_be_host, hosts.split(","))):
+        raise ValueError("names what cannot be a host")
+    if not re.fullmatch(r"[0-9,]*", options.get("port", "")):
+        raise ValueError("names a port that is none")
+    if port == TRANSACTION_POOLER and re.search(r"\.supabase\.(co|com)$", parts.hostname or ""):
         raise ValueError(f"port {TRANSACTION_POOLER} is the transaction pooler; use the session pooler, port 5432")
     return secret
+
+
+def _may_be_host(text: str) -> bool:
+    """Whether that is a folder of sockets, an address or a name that can be looked up; a port may follow."""
+    if text.startswith("/"):
+        return True
+    name, _, port = text.partition("]" if text.startswith("[") else ":")
+    try:
+        return bool(name.encode("idna")) and re.fullmatch(r":?[0-9]*", port) is not None
+    except UnicodeError:
+        return False
 
 
 def _sidecar_url(text: str) -> str:

@@ -1,7 +1,9 @@
 """What /background/status tells: who leads, and when each job ran and will run. Any task can say it."""
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -10,40 +12,58 @@ from service.access import StoreAccess
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
 from service.database import StoreError
 from service.market import Calendar
+from service.records import Fence, JobName, JobRun
 from service.timetable import JOBS, next_due, utc_now
-from service.tracker import Loading
 from sidecar.client import Leadership
+
+FRESH = 1.0
+"""Seconds for which what the database said is told again: everybody may ask, as often as they like."""
 
 
 @dataclass(frozen=True, slots=True)
+class _Records:
+    """What the database says; nothing, and why, while it is away."""
+
+    fences: Mapping[str, Fence] = field(default_factory=dict)
+    runs: Mapping[JobName, JobRun] = field(default_factory=dict)
+    loading: tuple[int, int] | None = None
+    trouble: str | None = None
+
+
 class BackgroundStatus:
     """Reads the leaderships of this process, the database's records, and the timetable, which all tasks share."""
 
-    leaderships: Mapping[str, Leadership]
-    access: StoreAccess
-    calendar: Calendar
-    last_tick: Callable[[], datetime | None]
-    next_tick: Callable[[], datetime | None]
-    now: Callable[[], datetime] = utc_now
-    loading: Callable[[], Loading | None] = lambda: None
+    def __init__(
+        self,
+        leaderships: Mapping[str, Leadership],
+        access: StoreAccess,
+        calendar: Calendar,
+        last_tick: Callable[[], datetime | None],
+        next_tick: Callable[[], datetime | None],
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._leaderships = leaderships
+        self._access = access
+        self._calendar = calendar
+        self._last_tick = last_tick
+        self._next_tick = next_tick
+        self._now = now
+        self._reading = asyncio.Lock()
+        self._records = _Records()
+        self._read_at: float | None = None
 
     @property
     def sidecar(self) -> str:
         """`ok`, or what is wrong with it."""
-        known = any(leadership.state is not None for leadership in self.leaderships.values())
+        known = any(leadership.state is not None for leadership in self._leaderships.values())
         return "ok" if known else "no answer yet"
 
     async def report(self) -> dict[str, Any]:
         """The leases as this process sees them; the jobs, whose last runs are null while the database is away."""
-        database: str | None = None
-        try:
-            store = self.access.store
-            fences, runs = await store.fences(), await store.job_runs()
-        except StoreError as error:
-            database, fences, runs = str(error).removeprefix("database: "), {}, {}
+        records = await self._recent_records()
         leases = {}
-        for name, leadership in self.leaderships.items():
-            fence = fences.get(name)
+        for name, leadership in self._leaderships.items():
+            fence = records.fences.get(name)
             leases[name] = {
                 "is_leader": leadership.is_leader,
                 "state": leadership.state or "unknown",
@@ -55,26 +75,42 @@ class BackgroundStatus:
         jobs: dict[str, Any] = {
             "tracker": {
                 "lease": TRACKER_LEASE,
-                "last_run": self.last_tick(),
-                "next_run": self.next_tick(),
-                "loading": _progress(self.loading()),
+                "last_run": self._last_tick(),
+                "next_run": self._next_tick(),
+                "loading": _progress(records.loading),
             },
         }
         for job in JOBS:
-            run = runs.get(job)
-            due = next_due(job, self.calendar, self.now())
+            run = records.runs.get(job)
+            due = next_due(job, self._calendar, self._now())
             jobs[job] = {"lease": SCHEDULER_LEASE, "last_run": run and answers.job_run(run), "next_run": due}
-        instance_ids = (leadership.instance_id for leadership in self.leaderships.values())
+        instance_ids = (leadership.instance_id for leadership in self._leaderships.values())
         return {
             "instance_id": next(filter(None, instance_ids), None),
             "leases": leases,
             "jobs": jobs,
-            "database": database or "ok",
+            "database": records.trouble or "ok",
         }
 
+    async def _recent_records(self) -> _Records:
+        """The records as they were a second ago at most, read once for all who ask at a time."""
+        async with self._reading:
+            if self._read_at is None or time.monotonic() - self._read_at >= FRESH:
+                self._records = await self._read()
+                self._read_at = time.monotonic()
+            return self._records
 
-def _progress(loading: Loading | None) -> dict[str, int] | None:
-    """How many portfolios' positions the leader has loaded, of how many, while it loads; any other task's is null."""
+    async def _read(self) -> _Records:
+        try:
+            store = self._access.store
+            return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
+        except StoreError as error:
+            return _Records(trouble=str(error).removeprefix("database: "))
+
+
+def _progress(loading: tuple[int, int] | None) -> dict[str, int] | None:
+    """How many portfolios' positions the leader, whichever task it is, has loaded, of how many, while it loads."""
     if loading is None:
         return None
-    return {"portfolios_done": loading.done, "portfolios": loading.total}
+    done, total = loading
+    return {"portfolios_done": done, "portfolios": total}

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, side_by_side, store_errors
+from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress
 from service.positions import PORTFOLIOS_A_BLOCK, Book
@@ -32,11 +32,13 @@ from service.valuation import Values
 from service.writes import FencedWrites, stage
 
 MOST_POSITIONS = 5000
-"""That a user may write into one portfolio: everybody's ticks take longer for each new symbol."""
+"""Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
+MOST_ENTRIES_IN_ALL = 100_000
+"""Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
 
 
 class TooManyPositions(Exception):
-    """A portfolio would have more positions than it may; the text says how many that is."""
+    """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
 
 
 def _quietly(_done: int, _total: int) -> None:
@@ -54,16 +56,22 @@ class Store:
 
     @classmethod
     async def connect(
-        cls, dsn: str, *, connections: int = 5, idle_limit: float = 5.0, call_limit: float = 30.0
+        cls,
+        dsn: str,
+        *,
+        connections: int = 5,
+        at_once: bool = True,
+        idle_limit: float = 5.0,
+        call_limit: float = 30.0,
     ) -> Self:
-        """Connect to Postgres, directly or through a session pooler.
+        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
         """
-        with store_errors():
+        with store_errors(), dsn_errors():
             pool = await asyncpg.create_pool(
-                dsn, min_size=1, max_size=connections, timeout=10, command_timeout=call_limit
+                dsn, min_size=int(at_once), max_size=connections, timeout=10, command_timeout=call_limit
             )
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
@@ -100,6 +108,19 @@ class Store:
         async with self._connection() as connection:
             token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
         return token
+
+    async def tell_loading(self, lease: str, token: int, holder: str, done: int, total: int) -> None:
+        """Say that the term has loaded the positions of so many portfolios, of so many.
+
+        Raises:
+            StaleTerm: it is not the newest term.
+        """
+        if not await self._fetch(statement("tell_loading"), lease, token, holder, done, total):
+            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+
+    async def forget_loading(self, lease: str, token: int) -> None:
+        """Say that the term loads no longer."""
+        await self._fetch("delete from position_loading where lease = $1 and token = $2", lease, token)
 
     @asynccontextmanager
     async def fenced(
@@ -180,6 +201,14 @@ class Store:
         rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
 
+    async def loading(self, lease: str) -> tuple[int, int] | None:
+        """Of how many portfolios the lease's newest term has loaded the positions, and how many there are.
+
+        None unless it loads now.
+        """
+        rows = await self._fetch(statement("loading"), lease)
+        return (rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
+
     async def job_runs(self) -> dict[JobName, JobRun]:
         """By job, the run of the latest session that has one."""
         return {row["job"]: job_run(row.items()) for row in await self._fetch(statement("latest_runs"))}
@@ -248,15 +277,17 @@ class Store:
     ) -> int | None:
         """Add or change entries of a portfolio of that user's; returns how many entries it then has.
 
-        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's.
+        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's. One
+        that already has more than it may, as after an import, may still be written to if that makes it no worse.
 
         Raises:
-            TooManyPositions: it would have more than `MOST_POSITIONS`; nothing is written.
+            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
         async with self._connection() as connection, connection.transaction():
             if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
                 return None
+            (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
             await connection.execute(
                 statement("put_positions"),
                 [portfolio_id] * len(entries),
@@ -264,10 +295,12 @@ class Store:
                 [entry.valid_from for entry in entries],
                 [entry.quantity for entry in entries],
             )
-            count = await connection.fetchval("select count(*) from position where portfolio_id = $1", portfolio_id)
-            if count > MOST_POSITIONS:
-                raise TooManyPositions(f"more than {MOST_POSITIONS} positions, past ones included")
-        return int(count)
+            (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
+            if after["open"] > max(MOST_POSITIONS, before["open"]):
+                raise TooManyPositions(f"more than {MOST_POSITIONS} open positions")
+            if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
+                raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
+        return int(after["entries"])
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
         """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""

@@ -103,7 +103,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterator[Served]:
     """An API in this process; nobody works, and nothing has been written yet."""
     admin = await asyncpg.connect(shared_url)
-    await admin.execute("truncate portfolio_live, portfolio_history, lease_fence")
+    await admin.execute("truncate portfolio_live, portfolio_history, lease_fence, position_loading")
     await admin.close()
     async with await Store.connect(shared_url, connections=2) as store:
         served = Served(store, session)

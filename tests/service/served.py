@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.access import StoreAccess
 from service.app import Api
 from service.auth import Guard, OpenGuard
+from service.listener import runner
 from service.market import AroundTheClockCalendar
 from service.samples import SAMPLES
 from service.status import BackgroundStatus
@@ -54,17 +55,16 @@ class Served:
     @asynccontextmanager
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
         """Answer on a site of that type."""
-        app = self.api.application()
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
+        serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
+        await serving.setup()
         try:
-            await site(runner, **options).start()
-            host, port = runner.addresses[0][:2]
+            await site(serving, **options).start()
+            host, port = serving.addresses[0][:2]
             self.url = f"http://{host}:{port}"
             yield
         finally:
             self.streams.close()
-            await runner.cleanup()
+            await serving.cleanup()
 
     async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
         """Status and JSON of an answer."""

@@ -153,6 +153,7 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
         raise StoreError("database: away")
 
     monkeypatch.setattr(served.store, "fences", fail)
+    monkeypatch.setattr("service.status.FRESH", 0.0)
     status, away = await served.get("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 

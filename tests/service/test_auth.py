@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from service import jwks
 from service.__main__ import main
 from service.auth import OpenGuard, TokenGuard, Unauthorized
-from service.jwks import CACHED, LARGEST_ANSWER, PAUSE, PUBLISHED_AT, KeySet, KeysUnavailable
+from service.jwks import LARGEST_ANSWER, PAUSE, PUBLISHED_AT, KeySet, KeysUnavailable
+from tests.waiting import eventually
 
 USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
 SECRET = "a shared secret of more than thirty-two bytes"
@@ -61,6 +63,7 @@ class Project:
 
     keys: list[Any] = field(default_factory=list)
     instead: web.Response | None = None
+    hangs: bool = False
     asked: int = 0
     url: str = ""
     now: float = 0.0
@@ -69,12 +72,13 @@ class Project:
     async def serving(self) -> AsyncIterator["Project"]:
         async def answer(_: web.Request) -> web.Response:
             self.asked += 1
-            await asyncio.sleep(0)
+            if self.hangs:
+                await asyncio.Event().wait()
             return self.instead or web.json_response({"keys": self.keys})
 
         app = web.Application()
         app.router.add_get(PUBLISHED_AT, answer)
-        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self.runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
@@ -265,6 +269,7 @@ def test_whatever_a_token_says_it_is_refused_and_nothing_else(
             made = signer.sign(f"{head}.{body}".encode(), SECRET.encode())
             token = f"{head}.{body}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"
         await refused(guard, token)
+        await guard.aclose()
 
     asyncio.run(ask())
 
@@ -275,7 +280,7 @@ async def test_a_header_that_is_no_object_is_refused(inside: str, guard: TokenGu
     assert await refused(guard, f"{part}.{part}.{part}") == "the access token is not valid"
 
 
-async def test_a_new_key_is_found_when_a_token_names_it_and_an_old_one_is_forgotten_in_time(
+async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_place(
     project: Project, guard: TokenGuard
 ) -> None:
     assert await who(guard, project.token(ec_key("one"), "one")) == USER
@@ -284,13 +289,75 @@ async def test_a_new_key_is_found_when_a_token_names_it_and_an_old_one_is_forgot
     assert await who(guard, project.token(ec_key("three"), "three")) == USER
     assert project.asked == 2
     await refused(guard, project.token(ec_key("one"), "one"))
+
+
+async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobody_asks_for_another(
+    project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    token = project.token(ec_key("one"), "one")
+    assert await who(guard, token) == USER
     project.keys = [published("four", ec_key("four"))]
-    project.now += CACHED - 1
-    assert await who(guard, project.token(ec_key("three"), "three")) == USER
-    project.now += 1
-    await refused(guard, project.token(ec_key("three"), "three"))
-    assert await who(guard, project.token(ec_key("four"), "four")) == USER
-    assert project.asked == 3
+    asked = project.asked
+    await eventually(lambda: project.asked >= asked + 2)  # the first of these has been taken in
+    await refused(guard, token)
+
+
+async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
+    project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    known = project.token(ec_key("one"), "one")
+    assert await who(guard, known) == USER
+    project.hangs = True
+    asked = project.asked
+    await eventually(lambda: project.asked > asked)
+    look = guard._keys._look
+    for _ in range(20):
+        assert await who(guard, known) == USER
+    assert look is not None
+    assert not look.done(), "the look that hangs goes on meanwhile"
+    project.hangs = False
+
+
+async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_long(
+    project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jwks, "ANSWER_LIMIT", 0.1)
+    project.hangs = True
+    tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(50)]
+    told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
+    assert {type(error) for error in told} == {KeysUnavailable}
+    assert (project.asked, len(caplog.records)) == (1, 1)
+
+
+async def test_a_look_that_failed_is_repeated_though_nobody_asks(
+    project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "PAUSE", 0.01)
+    project.instead = web.Response(status=500)
+    token = project.token(ec_key("one"), "one")
+    with pytest.raises(KeysUnavailable):
+        await guard.caller(f"Bearer {token}")
+    project.instead = None
+    await eventually(lambda: guard._keys._keys)
+    monkeypatch.setattr(guard._keys, "_look_anew", lambda: pytest.fail("the key is known"))
+    assert await who(guard, token) == USER
+
+
+async def test_a_look_that_hangs_is_ended_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    keys = KeySet(project.url)
+    await keys.key("one", "ES256")
+    project.hangs = True
+    asked = project.asked
+    await eventually(lambda: project.asked > asked)
+    look = keys._look
+    assert look is not None
+    await keys.aclose()
+    assert look.cancelled()
+    assert keys._next_look is not None
+    assert keys._next_look.cancelled()
 
 
 async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project, guard: TokenGuard) -> None:
@@ -301,6 +368,21 @@ async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project
     for number in range(20):
         await refused(guard, project.token(ec_key("other"), f"made up {number}"))
     assert project.asked == 2
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_flood_of_made_up_keys_is_one_look_a_pause_whatever_comes_of_it(
+    status: int, project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(100)]
+    for looks in (1, 2):
+        project.instead = None if status == 200 else web.Response(status=status)
+        for _ in range(2):
+            told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
+            assert {type(error) for error in told} == {Unauthorized if status == 200 else KeysUnavailable}
+        assert project.asked == looks
+        assert len(caplog.records) == (0 if status == 200 else looks), "nor is the log flooded"
+        project.now += PAUSE
 
 
 async def test_many_tokens_at_once_are_one_look(project: Project, guard: TokenGuard) -> None:
@@ -335,10 +417,10 @@ async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
     known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
     assert await who(guard, known) == USER
     project.instead = instead()
-    project.now += CACHED
-    assert await who(guard, known) == USER
+    project.now += PAUSE
     with pytest.raises(KeysUnavailable):  # it may well be a new one
         await guard.caller(f"Bearer {unknown}")
+    assert await who(guard, known) == USER
     assert len(caplog.records) == 1
     project.instead = None
     project.keys.append(published("three", ec_key("three")))

@@ -63,6 +63,12 @@ async def positions(served: Served, portfolio: UUID) -> dict[tuple[str, date], D
     return {(row["symbol"], row["valid_from"]): row["quantity"] for row in rows}
 
 
+async def open_symbols(served: Served, portfolio: UUID) -> list[str]:
+    """Those that are held or will be, as far as entries are of long ago or of the far future."""
+    last = {symbol: (day, quantity) for (symbol, day), quantity in sorted((await positions(served, portfolio)).items())}
+    return [symbol for symbol, (day, quantity) in last.items() if quantity or day.year == 2099]
+
+
 @pytest.mark.parametrize("view", VIEWS)
 async def test_without_a_valid_token_nothing_is_told_not_even_what_exists(view: str, guarded: Served) -> None:
     expired = bearer(exp=int(time.time()) - 60)
@@ -186,12 +192,50 @@ async def test_wrong_fields_are_named_and_nothing_is_written(guarded: Served) ->
     assert await positions(guarded, PORTFOLIO) == before
 
 
-async def test_a_portfolio_has_only_so_many_positions(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_portfolio_has_only_so_many_open_positions(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     before = await positions(guarded, PORTFOLIO)
-    monkeypatch.setattr("service.store.MOST_POSITIONS", len(before) + 1)
-    status, answer = await put(guarded, PORTFOLIO, body(("X1", "1", "2026-03-02"), ("X2", "1", "2026-03-02")))
-    assert (status, answer) == (409, {"error": f"more than {len(before) + 1} positions, past ones included"})
+    most = len(await open_symbols(guarded, PORTFOLIO)) + 1
+    monkeypatch.setattr("service.store.MOST_POSITIONS", most)
+    for day in ("2020-03-02", "2099-03-02"):  # open, or to be opened
+        status, answer = await put(guarded, PORTFOLIO, body(("V", "1", "2020-03-02"), ("W", "1", day)))
+        assert (status, answer) == (409, {"error": f"more than {most} open positions"})
+        assert await positions(guarded, PORTFOLIO) == before
+
+
+async def test_what_was_held_once_does_not_count_however_often_it_is_traded(
+    guarded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def status_of(*entries: tuple[str, str, str]) -> int:
+        return (await put(guarded, PORTFOLIO, body(*entries)))[0]
+
+    monkeypatch.setattr("service.store.MOST_POSITIONS", len(await open_symbols(guarded, PORTFOLIO)) + 1)
+    for month in range(1, 10):
+        traded = f"X{month}"
+        assert await status_of((traded, "1", f"2020-{month:02}-02"), (traded, "0", f"2020-{month:02}-03")) == 200
+    assert await status_of(("X", "1", "2020-10-02")) == 200
+    assert await status_of(("X", "2", "2020-10-03")) == 200, "the same one"
+    assert await status_of(("Y", "1", "2020-10-04")) == 409
+    assert await status_of(("X", "0", "2099-10-04"), ("Y", "1", "2020-10-04")) == 409, "it is still held"
+    assert await status_of(("X", "0", "2020-10-04"), ("Y", "1", "2020-10-04")) == 200
+
+
+async def test_a_portfolio_has_only_so_many_entries_past_ones_included(
+    guarded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await positions(guarded, PORTFOLIO)
+    monkeypatch.setattr("service.store.MOST_ENTRIES_IN_ALL", len(before) + 1)
+    told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
+    assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
+
+
+async def test_who_has_too_many_positions_may_close_some_and_open_no_more(
+    guarded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await put(guarded, PORTFOLIO, body(("P", "1", "2020-01-02"), ("Q", "1", "2020-01-02"))))[0] == 200
+    monkeypatch.setattr("service.store.MOST_POSITIONS", 0)
+    for symbol, quantity, status in (("P", "0", 200), ("Q", "77", 200), ("R", "1", 409)):
+        assert (await put(guarded, PORTFOLIO, body((symbol, quantity, "2020-01-03"))))[0] == status
 
 
 async def test_what_is_no_json_is_415_what_is_too_large_413(guarded: Served) -> None:
@@ -254,9 +298,9 @@ async def test_an_open_api_lets_everybody_read_and_write_everything(served: Serv
 async def test_two_writes_at_once_cannot_together_pass_the_limit(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(await positions(guarded, PORTFOLIO))
+    before = len(await open_symbols(guarded, PORTFOLIO))
     monkeypatch.setattr("service.store.MOST_POSITIONS", before + 1)
-    entries = [read_entries(body((symbol, "1", "2026-04-01")).encode(), PORTFOLIO, OWNER) for symbol in ("X1", "X2")]
+    entries = [read_entries(body((symbol, "1", "2020-04-01")).encode(), PORTFOLIO, OWNER) for symbol in ("V", "W")]
     results = await asyncio.gather(
         *(guarded.store.put_own_positions(PORTFOLIO, OWNER, some) for some in entries), return_exceptions=True
     )

@@ -18,7 +18,7 @@ import pytest
 
 from ops.local.servers import PostgresServer, free_port
 from service.migrations import migrate
-from service.samples import load_samples
+from service.samples import SAMPLES, load_samples
 from service.store import Store
 from tests.service.fake_sidecar import FakeSidecar
 from tests.service.processes import Process, Service, Sidecar, eventually
@@ -77,6 +77,78 @@ async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
 
 async def last_run_of(service: Service, job: str) -> object:
     return (await service.get("/background/status"))["jobs"][job]["last_run"]
+
+
+async def test_every_task_tells_how_far_the_leader_has_come_with_loading(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
+) -> None:
+    database = await asyncpg.connect(samples_url)
+    stack.push_async_callback(database.close)
+    lock = database.transaction()
+    await lock.start()
+    await database.execute("lock table position")  # nobody reads any
+    first = await stack.enter_async_context(new_sidecar("one"))
+    leader = await stack.enter_async_context(new_service("one", first.url))
+    await eventually(leader.leads)
+    second = await stack.enter_async_context(new_sidecar("two"))
+    other = await stack.enter_async_context(new_service("two", second.url))
+
+    async def loading(service: Service) -> object:
+        return (await service.get("/background/status"))["jobs"]["tracker"]["loading"]
+
+    for service in (leader, other):
+
+        async def loads(service: Service = service) -> bool:
+            return await loading(service) == {"portfolios_done": 0, "portfolios": len(SAMPLES)}
+
+        await eventually(loads)
+    assert not await other.leads()
+    await lock.rollback()
+    for service in (leader, other):
+
+        async def is_loaded(service: Service = service) -> bool:
+            return await loading(service) is None
+
+        await eventually(is_loaded)
+    assert await has_value(other)
+
+
+async def test_the_work_does_not_wait_for_requests_that_hold_every_connection_of_http(
+    new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
+) -> None:
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    service = await stack.enter_async_context(new_service("one", sidecar.url))
+    await eventually(lambda: has_value(service))
+    await eventually(lambda: last_run_of(service, "reconstruction"))  # the jobs are out of the way
+    database, locking = [await asyncpg.connect(samples_url) for _ in range(2)]
+    stack.push_async_callback(database.close)
+    stack.push_async_callback(locking.close)
+    lock = locking.transaction()
+    await lock.start()
+    await locking.execute("lock table portfolio_history")
+    path = f"{service.url}/portfolios/{PORTFOLIO}/history"
+    requests = [asyncio.create_task(service.session.get(path)) for _ in range(10)]
+
+    async def all_are_held() -> bool:
+        held = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        return bool(await database.fetchval(held) >= 5)
+
+    async def newest() -> datetime:
+        found: datetime = await database.fetchval("select max(as_of) from portfolio_live")
+        return found
+
+    await eventually(all_are_held)
+    for _ in range(3):
+        before = await newest()
+
+        async def has_ticked(before: datetime = before) -> bool:
+            return await newest() > before
+
+        await eventually(has_ticked)
+    assert not any(request.done() for request in requests)
+    await lock.rollback()
+    for request in requests:
+        (await request).close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ops.local.servers import free_port
 from service.__main__ import main
 from service.address import Address
 from service.settings import read_settings
@@ -30,6 +31,21 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql:///portfolio"),
         ("DATABASE_URL", "postgresql://app:top#topsecret@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@[db.example/portfolio"),
+        ("DATABASE_URL", "app:topsecret@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@db..example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@one,db..example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@" + "d" * 64 + "/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@/portfolio?host=db..example"),
+        ("DATABASE_URL", "postgresql://app:topsecret@/portfolio?host=db.example:topsecret"),
+        ("DATABASE_URL", "postgresql://app:topsecret@db.example:topsecret/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@db.example:99999/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@db.example/portfolio?port=topsecret"),
+        ("DATABASE_URL", "postgresql://app:topsecret@db.example/portfolio?topsecret"),
+        ("DATABASE_URL", "postgresql://app:1#topsecret@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:1?topsecret@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:1/topsecret@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:1@topsecret@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret%00@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@aws-0.pooler.supabase.com:6543/postgres"),
         ("SIDECAR_URL", "127.0.0.1:4040"),
         ("SIDECAR_URL", "https://127.0.0.1:4040"),
@@ -79,6 +95,42 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
     assert "topsecret" not in told.err
 
 
+@pytest.mark.parametrize(
+    "password", ["top%secret", "%topsecret", "topsecret%", "%23%2F%3F%40", "top:secret", "%ff", "ä"]
+)
+@pytest.mark.parametrize(
+    "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1,127.0.0.2/?port={port}", "/?host=127.0.0.1&port={port}"]
+)
+def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
+    password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    assert main(["migrate"]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith("database: cannot connect: ")
+    assert password not in told.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PGPORT", "topsecret"), ("PGPORT", "1,2,3"), ("PGSSLMODE", "loud"), ("PGTARGETSESSIONATTRS", "none")],
+)
+@pytest.mark.parametrize("command", ["migrate", "sample"])
+def test_what_the_environment_adds_to_the_address_is_one_line_too(
+    command: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
+    assert main([command]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert told.err.startswith("database")
+    assert "topsecret" not in told.err
+
+
 def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LOG_FORMAT", "xml")
     monkeypatch.delenv("DATABASE_URL")
@@ -117,6 +169,53 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dance"]) == 2
     assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
+
+
+COMMANDS = ("serve", "migrate", "sample", "run", "import", "token", "healthcheck")
+
+
+@pytest.mark.parametrize("help_", ["-h", "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_tells_its_use_without_any_setting(
+    command: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    assert status_of(command, help_) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith(f"usage: python -m service {command}")
+    assert told.err == ""
+
+
+def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("--help") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_arguments_that_a_command_does_not_take_are_exit_status_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(command, "--dance") == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"python -m service {command}: " in told.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("sample",), ("run", "eod"), ("import", "prices", "none.csv")])
+def test_each_command_names_the_setting_that_it_lacks(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    assert status_of(*command) == 2
+    assert capsys.readouterr() == ("", "DATABASE_URL: missing\n")
+
+
+def status_of(*arguments: str) -> object:
+    """The exit status, whether it is returned or, as argparse does, raised."""
+    try:
+        return main(list(arguments))
+    except SystemExit as ended:
+        return ended.code
 
 
 def test_an_empty_variable_counts_as_not_set_and_spaces_around_a_value_do_not_count(

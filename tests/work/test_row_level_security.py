@@ -23,6 +23,7 @@ INTERNAL = (
     "price_live",
     "price_eod",
     "position_change",
+    "position_loading",
     "job_run",
     "lease_fence",
     "market_override",

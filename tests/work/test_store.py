@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from ops.local.servers import free_port
 from service.database import Connection, StoreError
 from service.notices import listen
 from service.records import Fence, MarketOverride
@@ -121,6 +122,21 @@ async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Sto
     assert await held(store, DAY) == first
     assert len(first) == len(SAMPLES)
     assert UUID("11111111-1111-4111-8111-111111111111") in first
+
+
+async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_used(
+    migrated: str, raw: Connection
+) -> None:
+    nowhere = f"postgresql://127.0.0.1:{free_port()}/none"
+    async with await Store.connect(nowhere, at_once=False) as store:
+        with pytest.raises(StoreError, match="cannot connect"):
+            await store.ping()
+    ours = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    before = await raw.fetchval(ours)
+    async with await Store.connect(migrated, connections=2, at_once=False) as store:
+        assert await raw.fetchval(ours) == before
+        await store.ping()
+        assert await raw.fetchval(ours) == before + 1
 
 
 async def test_a_database_without_the_tables_says_what_to_do(database_url: str) -> None:

@@ -1,0 +1,67 @@
+"""Where HTTP connections come in, and what each of them may take.
+
+aiohttp has no limit on how long a request's header takes: `KEEP_ALIVE` ends a connection on which no whole header has
+come for so long, whether nothing was sent or half of one. Nor has it a limit on connections: without one they could
+take the file descriptors that the database, the sidecar and the prices need, and with them the lead. A load balancer
+in front, which passes whole headers on and shares its connections, keeps both limits from ever being met.
+"""
+
+import asyncio
+import resource
+
+from aiohttp import web
+
+from service.address import Address
+from service.limits import KEEP_ALIVE, MOST_CONNECTIONS, RESERVED_DESCRIPTORS
+
+
+def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
+    """What answers for the application; `shutdown_timeout` is how many seconds its connections have to end."""
+    return web.AppRunner(
+        app,
+        access_log=None,  # every request is counted in a metric
+        handler_cancellation=True,  # the end of a stream whose client has gone
+        keepalive_timeout=KEEP_ALIVE,
+        shutdown_timeout=shutdown_timeout,
+    )
+
+
+class Listener(web.BaseSite):
+    """Listens on an address; a connection beyond as many as there may be is closed at once."""
+
+    def __init__(self, runner: web.AppRunner, address: Address, *, most: int | None = None) -> None:
+        super().__init__(runner)
+        self._address = address
+        self._most = most_connections() if most is None else most
+
+    @property
+    def name(self) -> str:
+        """The address as a URL."""
+        return f"http://{self._address}"
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        await super().start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._connected, self._address.host, self._address.port)
+
+    def _connected(self) -> asyncio.Protocol:
+        server = self._runner.server
+        return server() if server is not None and len(server.connections) < self._most else _Refused()
+
+
+class _Refused(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def most_connections() -> int:
+    """How many there may be: `MOST_CONNECTIONS`, or as the process's limit on open files allows."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(files - RESERVED_DESCRIPTORS, files // 2))

@@ -1,0 +1,41 @@
+"""How far the leader has come with loading positions, told where every task can read it: in the database."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Never
+
+from service.database import StoreError
+from service.store import Store
+from service.term import Sleep, Term
+from service.tracker import Loading
+
+INTERVAL = 2.0
+"""Seconds from one look, and one write at most, to the next. A load that is shorter is not told of."""
+
+logger = logging.getLogger(__name__)
+
+
+async def tell_loading(
+    store: Store, term: Term, loading: Callable[[], Loading | None], sleep: Sleep = asyncio.sleep
+) -> Never:
+    """Write down where `loading` stands for as long as it says something, until the term is over.
+
+    Raises:
+        StaleTerm: a newer term has taken the lease up in the database.
+        TermOver: the term said so.
+    """
+    told = False
+    while True:
+        await sleep(INTERVAL)
+        term.check()
+        now = loading()
+        try:
+            if now is not None:
+                await store.tell_loading(term.name, term.token, term.holder, now.done, now.total)
+                told = True
+            elif told:
+                await store.forget_loading(term.name, term.token)
+                told = False
+        except StoreError as error:
+            logger.warning("how far the loading has come is not written down: %s", error, extra={"lease": term.name})

@@ -1,0 +1,110 @@
+"""What connections may take: a header that does not end, and more of them than there may be."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession, web
+
+from ops.local.servers import free_port
+from service import limits, listener
+from service.address import Address
+from service.listener import Listener, most_connections
+from tests.service.served import PORTFOLIO, Served
+from tests.waiting import eventually
+
+HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
+
+
+@pytest.fixture
+async def limited(served: Served) -> AsyncIterator[Served]:
+    """The API once more, for two connections at a time."""
+    site = {"address": Address("127.0.0.1", free_port()), "most": 2}
+    other = Served(served.store, served.session)
+    probing = asyncio.create_task(other.access.run())
+    await other.access.connected()
+    async with other.listening(Listener, **site):
+        yield other
+    probing.cancel()
+    await asyncio.wait((probing,))
+
+
+async def connect(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = served.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(20):
+        return await reader.read() == b""
+
+
+@pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
+async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
+    before: bytes, served: Served, session: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "KEEP_ALIVE", 0.3)
+    reading = asyncio.create_task(served.streams.run(served.store))
+    async with (
+        served.listening(web.TCPSite, host="127.0.0.1", port=0),
+        session.get(f"{served.url}/portfolios/{PORTFOLIO}/stream") as stream,
+    ):
+        reader, writer = await connect(served)
+        writer.write(before)
+
+        async def drip() -> None:
+            while before:
+                writer.write(b"x")
+                await asyncio.sleep(0.01)
+
+        dripping = asyncio.create_task(drip())
+        answers = 0
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):  # what dripped in too late
+                while line := await reader.readline():
+                    answers += line.startswith(b"HTTP/1.1 200")
+        assert answers == before.count(b"\r\n\r\n")
+        await served.write_live("7")
+        async with asyncio.timeout(20):
+            while b"data: " not in await stream.content.readline():
+                assert not stream.content.at_eof()
+        writer.close()
+        for task in (dripping, reading):
+            task.cancel()
+        await asyncio.wait((dripping, reading))
+
+
+async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(limited: Served) -> None:
+    (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
+    for line in (writer, other):
+        line.write(HALF)  # they are served, but there is nothing to answer yet
+    await eventually(lambda: limited.serving.server and len(limited.serving.server.connections) == 2)
+    third, closing = await connect(limited)
+    assert await is_closed(third)
+    closing.close()
+    assert not one.at_eof()
+    assert not two.at_eof()
+    writer.close()
+
+    async def answers() -> bool:
+        try:
+            return (await limited.get("/healthz"))[0] == 200
+        except aiohttp.ClientError:
+            return False  # the place is not free yet
+
+    await eventually(answers)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [(1024, 960), (100, 50), (1_000_000, limits.MOST_CONNECTIONS), (resource.RLIM_INFINITY, limits.MOST_CONNECTIONS)],
+)
+def test_connections_leave_descriptors_to_the_rest_of_the_process(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert most_connections() == most
