@@ -19,7 +19,7 @@ from service.records import Quote
 from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
-from service.valuation import Mark, Marks, Values, quoted, report_too_wide, usable, value_all
+from service.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class Tracker:
     Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
     The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn.
 
-    A price that the source does not give is carried forward and marked stale; so is one older than `stale_after`.
+    A price that the source does not give is carried forward and marked stale; so is one older than `stale_after`. A
+    source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
     """
 
     def __init__(
@@ -162,15 +163,16 @@ class Tracker:
         fresh = await self._latest(symbols)
         term.check()
         as_of = self._now()
-        changed = {symbol: quoted(price, session.date, before.get(symbol)) for symbol, price in fresh.items()}
+        answers = {symbol: quoted(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
+        changed = {symbol: quote for symbol, quote in answers.items() if quote is not before.get(symbol)}
         _report_jumps(before, changed)
         quotes = {**before, **changed}
         marks = {
             symbol: Mark(
                 quote.price,
                 quote.at,
-                stale=symbol not in changed or as_of - quote.at > self._stale_after,
-                open=quote.open if quote.session_date == session.date else quote.price,
+                stale=symbol not in answers or as_of - quote.at > self._stale_after,
+                open=quote.open if priced_in(quote, session) else quote.price,
             )
             for symbol, quote in quotes.items()
         }
@@ -179,7 +181,7 @@ class Tracker:
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
         self.last_run = as_of
-        self._report(len(book), symbols, quotes.keys(), changed.keys(), time.perf_counter() - started)
+        self._report(len(book), symbols, quotes.keys(), answers.keys(), time.perf_counter() - started)
         return quotes
 
     async def _write(

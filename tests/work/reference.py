@@ -8,7 +8,9 @@ from uuid import UUID
 
 import numpy as np
 
+from service.market import Session
 from service.positions import Block, id_array
+from service.prices import Price
 from service.valuation import EPOCH, MICROSECOND, NEVER, Mark, Marks, Values, value_block
 
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -48,6 +50,19 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
         stale=any(mark.stale for _, mark in priced),
         oldest_price_at=min(mark.at for _, mark in priced),
     )
+
+
+def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
+    """Of all answers for one symbol, at least one, in the order they came: the last price, and the session's open.
+
+    An answer counts if it is newer than all before it.
+    """
+    newest: list[Price] = []
+    for price in told:
+        if all(price.at > earlier.at for earlier in newest):
+            newest.append(price)
+    of_the_session = [price.price for price in newest if session.open <= price.at < session.close]
+    return newest[-1], (of_the_session or [newest[-1].price])[0]
 
 
 def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block:
