@@ -36,6 +36,9 @@ PORTFOLIOS_A_LANE, LANES = 100_000, 2
 """From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
 database writes each with one processor."""
 
+RETENTION_PAUSE = timedelta(minutes=10)
+"""From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
+
 JUMP = Decimal("1.5")
 """How many times a price must be the one before it, or the other way round, to look like a split."""
 JUMPS_SHOWN = 10
@@ -110,26 +113,32 @@ class Tracker:
         await take_up(self._store, term, self._sleep)
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
-        tidied: Session | None = None
+        told: set[UUID] = set()
+        retention_due = EPOCH
+        due = self._now()  # the first tick comes at once
         while True:
             term.check()
-            now = self._now()
-            session = self._calendar.current(now)
+            ticks = 0
             try:
-                if book is None or session is not None:
-                    day = (session or self._calendar.next_open(now)).date
-                    book = await self._positions(term, book, day)
-                if session is not None:
-                    if quotes is None:
-                        quotes = await self._store.quotes()
-                    quotes = await self._tick(term, session, self._slot(now), book, quotes)
-                    if tidied != session:
-                        tidied = session
-                        await self._drop_old_days(term, session)
+                now = self._now()
+                if book is None or self._calendar.current(now) is not None:
+                    book = await self._positions(term, book, self._day(now))
+                if quotes is None:
+                    quotes = await self._store.quotes()
+                now = self._now()  # looked at anew: to load a million portfolios takes half a minute
+                session = self._calendar.current(now)
+                if session is not None and session.date == book.day:
+                    written = await self._tick(term, session, self._slot(now), book, quotes, told)
+                    if written is not None:
+                        quotes, ticks = written, 1
+                    if now >= retention_due:
+                        retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
+                quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
                 self._measures.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
-            await self._sleep_until_next_tick()
+            self._count_left_out(due, ticks)
+            due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
         """The positions of that date as they are now. All are read at the start of a term, then what has changed."""
@@ -154,15 +163,28 @@ class Tracker:
         return book
 
     async def _tick(
-        self, term: Term, session: Session, slot: datetime, book: Book, before: Mapping[str, Quote]
-    ) -> Mapping[str, Quote]:
-        """Value every portfolio; returns the quotes for the next tick to carry forward."""
+        self,
+        term: Term,
+        session: Session,
+        slot: datetime,
+        book: Book,
+        before: Mapping[str, Quote],
+        told: set[UUID],
+    ) -> Mapping[str, Quote] | None:
+        """Value every portfolio; returns the quotes for the next tick to carry forward.
+
+        `told` are the portfolios whose values were reported as too wide in this term.
+        None, and nothing is written, if the session ended while prices were asked for: a value of after the close is
+        none of the session.
+        """
         started = time.perf_counter()
         symbols = book.held()
         term.check()
         fresh = await self._latest(symbols)
         term.check()
         as_of = self._now()
+        if as_of not in session:
+            return None
         answers = {symbol: quoted(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
         changed = {symbol: quote for symbol, quote in answers.items() if quote is not before.get(symbol)}
         _report_jumps(before, changed)
@@ -177,7 +199,7 @@ class Tracker:
             for symbol, quote in quotes.items()
         }
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
-        report_too_wide(values)
+        report_too_wide(values, told)
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
         self.last_run = as_of
@@ -237,19 +259,39 @@ class Tracker:
         logger.warning("prices are unavailable, the last known ones are carried forward: %s", reason)
         return {}
 
-    async def _drop_old_days(self, term: Term, session: Session) -> None:
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            dropped = await writes.drop_intraday(session.date - self._keep_days)
+    async def _drop_old_days(self, term: Term, session: Session) -> datetime:
+        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later."""
+        try:
+            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+                dropped = await writes.drop_intraday(session.date - self._keep_days)
+        except StoreError as error:
+            logger.warning("old days of intraday values are not dropped yet: %s", error, extra={"lease": term.name})
+            return self._now() + RETENTION_PAUSE
         if dropped:
             logger.info("dropped %d days of intraday values", dropped)
+        return session.close
 
-    async def _sleep_until_next_tick(self) -> None:
+    def _day(self, now: datetime) -> date:
+        """The date of the session that is open, or else that opens next."""
+        return (self._calendar.current(now) or self._calendar.next_open(now)).date
+
+    def _count_left_out(self, due: datetime, ticks: int) -> None:
+        """Count the places on the session's grid that have passed, from the one that was due on, without a tick."""
+        session = self._calendar.current(due) or self._calendar.next_open(due)
+        first = self._slot(due) if due in session else self._first_place(session)
+        last = self._slot(min(self._now(), session.close - timedelta.resolution))
+        passed = (last - first) // self._interval + 1
+        self._measures.ticks.labels("skipped").inc(max(0, passed - ticks))
+
+    async def _sleep_until_next_tick(self) -> datetime:
+        """Returns when that is."""
         now = self._now()
         due = self._tick_after(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
             due = min(due, self._tick_after(now))  # a clock set back must not make the wait longer
+        return due
 
     def _slot(self, now: datetime) -> datetime:
         return EPOCH + (now - EPOCH) // self._interval * self._interval
@@ -258,9 +300,12 @@ class Tracker:
         """The first place on the grid that is later than `now` and in a session."""
         due = self._slot(now) + self._interval
         if self._calendar.current(due) is None:
-            opening = self._calendar.next_open(now).open
-            due = max(due, self._slot(opening + self._interval - timedelta.resolution))
+            due = max(due, self._first_place(self._calendar.next_open(now)))
         return due
+
+    def _first_place(self, session: Session) -> datetime:
+        """The first place on the grid that is in the session."""
+        return self._slot(session.open + self._interval - timedelta.resolution)
 
     def _report(
         self,

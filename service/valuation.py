@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Self
+from uuid import UUID
 
 import numpy as np
 
@@ -28,6 +29,9 @@ MOST_QUANTITY = Decimal(10) ** 10
 PRICE_PLACES = Decimal("0.000001")
 HIGHEST_PRICE = Decimal(10) ** 9
 """The first price, in dollars, that is taken for none."""
+
+WIDE_SHOWN = 5
+"""Of the portfolios that are too wide, how many a line of log names."""
 
 VALUE_UNITS = 10_000
 """Values and fractions are given in ten-thousandths."""
@@ -169,10 +173,19 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
     return np.where(wholes == 0, VALUE_UNITS, fractions)
 
 
-def report_too_wide(values: Values) -> None:
-    """Say in the log which portfolios have no value because they come to more than can be computed exactly."""
-    for portfolio_id in uuids(values.ids[values.too_wide]):
-        logger.error("portfolio %s has no value: its positions come to over 792 trillion dollars", portfolio_id)
+def report_too_wide(values: Values, told: set[UUID] | None = None) -> None:
+    """Say in the log that portfolios have no value because they come to more than can be computed exactly.
+
+    A few are named, all are counted, but for those `told` of before; whoever is told of now is added to them.
+    """
+    wide = [portfolio_id for portfolio_id in uuids(values.ids[values.too_wide]) if portfolio_id not in (told or ())]
+    if told is not None:
+        told.update(wide)
+    if wide:
+        shown = ", ".join(map(str, wide[:WIDE_SHOWN])) + (", ..." if len(wide) > WIDE_SHOWN else "")
+        logger.error(
+            "%d portfolios have no value: their positions come to over 792 trillion dollars: %s", len(wide), shown
+        )
 
 
 def usable(prices: Iterable[Price]) -> dict[str, Price]:

@@ -119,6 +119,18 @@ def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
+def test_portfolios_too_wide_are_reported_once_each_a_few_of_them_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    large = (("S0", MOST_QUANTITY - 1),)
+    held = {UUID(int=number): large for number in range(1, 9)}
+    told: set[UUID] = set()
+    for count in (7, 8, 8):
+        block = block_of(dict(list(held.items())[:count]), SYMBOLS)
+        report_too_wide(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), told)
+    names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
+    assert names == [[1, 2, 3, 4, 5], [8]]
+    assert [line.split()[0] for line in caplog.messages] == ["7", "1"]
+
+
 def test_an_empty_portfolio_between_others_has_nothing_of_its_neighbours() -> None:
     held = {
         UUID(int=1): (),
@@ -196,7 +208,7 @@ def test_a_price_from_before_the_session_is_not_its_open_and_one_made_as_it_open
     first = quoted(Price("A", Decimal(11), opens), TUESDAY, early, opens + MINUTE)
     assert priced_in(first, TUESDAY)
     later = quoted(Price("A", Decimal(12), opens + MINUTE), TUESDAY, first, opens + MINUTE)
-    assert (first.open, later.open) == (11, 11)
+    assert [first.open, later.open] == [11, 11]
 
 
 def test_a_price_does_not_go_back_in_time_nor_change_at_the_same_instant() -> None:
