@@ -27,7 +27,7 @@ class LiveValue:
     priced_fraction: Decimal
     """Of the positions, those that have a price and so are in `value`; 1 for an empty portfolio."""
     stale: bool
-    """Whether some price was carried forward, or is old."""
+    """Whether some price was carried forward, or old, when this was written; `Freshness` knows if it is by now."""
     oldest_price_at: datetime | None
     """When the oldest price in `value` was made: `as_of` minus this is its age."""
     token: int

@@ -18,6 +18,7 @@ from service.access import StoreAccess
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
+from service.freshness import Freshness
 from service.market import CALENDARS
 from service.measures import Measures
 from service.overrides import OverriddenCalendar, OverrideReader
@@ -64,7 +65,8 @@ class _Service:
         self._measures = Measures(registry)
         self._protection = protection_by(settings.ecs_agent_uri, self._measures)
         self._access = StoreAccess(self._connect, metrics)
-        self._streams = Streams(metrics, utc_now)
+        freshness = Freshness(self._calendar)
+        self._streams = Streams(metrics, freshness, utc_now)
         self._background = Background(client)
         registry.register(LeadershipFigures(self._background.leaderships))
         self._tracker: Tracker | None = None
@@ -77,7 +79,7 @@ class _Service:
             loading=self._loading,
         )
         self._guard = guard_by(settings)
-        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard)
+        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard, freshness)
         self._runner = web.AppRunner(
             self._api.application(),
             access_log=None,  # every request is counted in a metric

@@ -11,6 +11,7 @@ from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
+from service.freshness import is_old
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
@@ -64,7 +65,7 @@ class Tracker:
     Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
     The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn.
 
-    A price that the source does not give is carried forward and marked stale; so is one older than `stale_after`. A
+    A price that the source does not give is carried forward and marked stale; so is one that `is_old`. A
     source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
     """
 
@@ -76,7 +77,6 @@ class Tracker:
         measures: Measures,
         *,
         interval: float = 30.0,
-        stale_after: timedelta = timedelta(minutes=15),
         keep_days: int = 30,
         points_a_tick: int = 100_000,
         now: Callable[[], datetime] = utc_now,
@@ -88,7 +88,6 @@ class Tracker:
         self._measures = measures
         self._interval = timedelta(seconds=interval)
         self._price_limit = min(interval, PRICE_LIMIT)
-        self._stale_after = stale_after
         self._keep_days = timedelta(days=keep_days)
         self._points_a_tick = points_a_tick
         self._now = now
@@ -193,7 +192,7 @@ class Tracker:
             symbol: Mark(
                 quote.price,
                 quote.at,
-                stale=symbol not in answers or as_of - quote.at > self._stale_after,
+                stale=symbol not in answers or is_old(quote.at, as_of),
                 open=quote.open if priced_in(quote, session) else quote.price,
             )
             for symbol, quote in quotes.items()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import aiohttp
 import pytest
@@ -10,8 +11,9 @@ from aiohttp import web
 
 from service import app
 from service.database import StoreError
+from service.freshness import STALE_AFTER
 from tests.service.processes import eventually
-from tests.service.served import PORTFOLIO, Served
+from tests.service.served import NOON, PORTFOLIO, Served
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
@@ -91,6 +93,30 @@ async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
 
 async def clients(served: Served, count: int) -> bool:
     return served.registry.get_sample_value("portfolio_stream_clients") == count
+
+
+async def test_a_stream_begins_with_a_value_as_stale_as_it_is_by_now(streaming: Served) -> None:
+    await streaming.write_live("1")
+    streaming.now = NOON + STALE_AFTER + timedelta(seconds=1)
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert b'"stale":true' in await line(response, b"data:")
+
+
+async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.streams.AGE_INTERVAL", 0.01)
+    reading = asyncio.create_task(served.streams.run(served.store))
+    await served.write_live("1")
+    async with served.session.get(served.url + STREAM) as response:
+        assert b'"stale":false' in await line(response, b"data:")
+        served.now = NOON + STALE_AFTER + timedelta(seconds=1)
+        stale = await line(response, b"data:")
+        assert b'"value":"1.0000"' in stale and b'"stale":true' in stale
+        await served.write_live("2")
+        assert b'"value":"2.0000"' in await line(response, b"data:"), "and not again before"
+    reading.cancel()
+    await asyncio.wait((reading,))
 
 
 async def test_a_slow_listener_gets_the_latest_value_alone(streaming: Served) -> None:
