@@ -1,9 +1,10 @@
 """The tracker's ticks, on a clock that passes only when somebody sleeps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -14,10 +15,11 @@ from service.database import Connection, StaleTerm
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.measures import Measures
 from service.prices import Price, PricesUnavailable
-from service.records import LiveValue
+from service.records import LiveValue, PositionEntry
 from service.store import Store
 from service.tracker import Loading, Tracker
-from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.conftest import LONG_AGO, USER, Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.reference import Course
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
 OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
@@ -208,6 +210,16 @@ async def test_open_high_low_and_change_start_anew_with_each_session(
     assert tuesday.day_change == Decimal("0.5")
 
 
+async def test_a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own(
+    store: Store, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 2 * TICK))
+    assert await day_figures(store) == (11, 10, 11, 10, 1)
+
+
 async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day(
     store: Store, measures: Measures
 ) -> None:
@@ -391,6 +403,29 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     assert (await live(store)).value == 12
 
 
+async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    """A tick in lanes commits its prices first: if then the database goes away, they are newer than those in memory."""
+
+    async def failing() -> Answer:
+        await raw.execute("""
+            create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+            create trigger meddle before update on portfolio_live for each row execute function meddle();
+        """)
+        await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if it were committed
+        return {}
+
+    async def mending() -> Answer:
+        await raw.execute("drop trigger meddle on portfolio_live")
+        raise PricesUnavailable
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"}, failing, mending)
+    await market.follow(3)
+    assert await day_figures(store) == (11, 10, 11, 10, 1)
+
+
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -534,6 +569,67 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     assert await slots(raw) == [OPEN + number * TICK for number in range(21)], "the old day is gone"
     assert (counted(measures, "written"), counted(measures, "failed")) == (22, 0)
     assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_every_row_is_what_decimals_give_tick_by_tick(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Two days of 2,000 portfolios in two lanes, empty, short and unpriced ones, some of which change between ticks.
+
+    Prices are missing, older than the last, nonsense, or of the night before.
+    """
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1_000)
+    random = Random(seed)
+    symbols = [f"S{number}" for number in range(40)]
+    tuesday = NyseCalendar().next_open(CLOSE)
+    portfolios = [UUID(int=random.getrandbits(128)) for _ in range(2_000)]
+    held: dict[UUID, dict[str, Decimal]] = {portfolio: {} for portfolio in portfolios}
+    course = Course()
+    expected: dict[UUID, LiveValue] = {}
+    compared = 0
+
+    async def trade(some: Iterable[UUID]) -> None:
+        entries = []
+        for portfolio in some:
+            for symbol in random.sample(symbols, random.choice([0, 1, 1, 3, 6])):
+                quantity = Decimal(random.randint(-(10**14), 10**14)).scaleb(-8) * random.choice([0, 1, 1, 1])
+                held[portfolio][symbol] = quantity
+                entries.append(PositionEntry(portfolio, USER, symbol, quantity, LONG_AGO))
+        await store.put_positions(entries)
+
+    async def answer() -> Answer:
+        now = market.clock.time
+        session = NyseCalendar().current(now)
+        assert session is not None
+        told = {}
+        for symbol in symbols[3:]:  # the first ones have no price at all
+            price = Decimal(random.randint(1, 10**9)).scaleb(-6)
+            at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
+            if random.random() < 0.7:
+                told[symbol] = Price(symbol, price * (random.random() < 0.9), at)
+        holdings = {portfolio: tuple((s, q) for s, q in held[portfolio].items() if q) for portfolio in portfolios}
+        expected.update(course.tick(session, now, [price for price in told.values() if price.price], holdings, 1))
+        return told
+
+    async def between(seconds: float) -> None:
+        nonlocal compared
+        if expected:
+            rows = await store.live_many(portfolios)
+            assert [(row, expected[portfolio]) for portfolio, row in rows.items() if row != expected[portfolio]] == []
+            compared += len(rows)
+            expected.clear()
+            await trade(random.sample(portfolios, 300))
+        await market.clock.sleep(seconds)
+
+    await store.put_positions(PositionEntry(portfolio, USER, "S0", Decimal(0), LONG_AGO) for portfolio in portfolios)
+    await trade(portfolios)
+    market = Market(store, measures, CLOSE - 3 * TICK, answer)
+    tracker = market.tracker()
+    tracker._sleep = between
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=tuesday.open + 5 * TICK))
+    assert compared == len(portfolios) * (3 + 5)
 
 
 async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, measures: Measures) -> None:
