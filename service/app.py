@@ -24,6 +24,7 @@ from service.access import StoreAccess
 from service.auth import Caller, Guard, Unauthorized
 from service.database import StoreError
 from service.entries import FieldError, InvalidEntries, read_entries
+from service.freshness import Freshness
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
 from service.openapi import description
@@ -56,6 +57,7 @@ class Api:
         registry: CollectorRegistry,
         metrics: HttpMetrics,
         guard: Guard,
+        freshness: Freshness,
     ) -> None:
         self.draining = False
         self._access = access
@@ -64,6 +66,7 @@ class Api:
         self._metrics_handler = make_aiohttp_handler(registry)
         self._metrics = metrics
         self._guard = guard
+        self._freshness = freshness
         self._quota = StreamQuota()
 
     def application(self) -> web.Application:
@@ -84,7 +87,7 @@ class Api:
         value = await self._access.store.live(portfolio_id)
         if value is None:
             return _json({"error": f"portfolio {portfolio_id} has no live value yet"}, status=404)
-        return _json(answers.live_value(value))
+        return _json(answers.live_value(self._freshness.of(value)))
 
     async def _history(self, request: web.Request) -> web.Response:
         portfolio_id, _, _ = await self._portfolio(request)

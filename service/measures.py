@@ -9,7 +9,7 @@ class Measures:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ticks = Counter(
             "portfolio_tracker_ticks",
-            "Tracker ticks by outcome: written, skipped or failed.",
+            "Tracker ticks by outcome: written, failed, or skipped as they came too late.",
             ["outcome"],
             registry=registry,
         )

@@ -22,13 +22,13 @@ class LiveValue:
     value: Decimal | None
     """None: not one of its positions has a price."""
     day_open: Decimal | None
-    """What today's positions were worth at the session's first prices."""
+    """What today's positions were worth at the session's first prices; a symbol that has had none counts as it is."""
     day_high: Decimal | None
     day_low: Decimal | None
     priced_fraction: Decimal
     """Of the positions, those that have a price and so are in `value`; 1 for an empty portfolio."""
     stale: bool
-    """Whether some price was carried forward, or is old."""
+    """Whether some price was carried forward, or old, when this was written; `Freshness` knows if it is by now."""
     oldest_price_at: datetime | None
     """When the oldest price in `value` was made: `as_of` minus this is its age."""
     token: int
@@ -116,13 +116,14 @@ class PositionEntry:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A symbol's latest known price, in dollars, and its first price of the session it was last priced in."""
+    """A symbol's latest known price, in dollars, and the session in which it became known."""
 
     symbol: str
     price: Decimal
     at: datetime
     session_date: date
     open: Decimal
+    """The first price that was made in that session; until there is one, the price."""
 
 
 @dataclass(frozen=True, slots=True)

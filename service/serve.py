@@ -17,6 +17,7 @@ from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.database import side_by_side
+from service.freshness import Freshness
 from service.listener import Listener, runner
 from service.loading import tell_loading
 from service.market import CALENDARS
@@ -71,7 +72,8 @@ class _Service:
         self._measures = Measures(registry)
         self._protection = protection_by(settings.ecs_agent_uri, self._measures)
         self._access = StoreAccess(self._connect, metrics)
-        self._streams = Streams(metrics, utc_now)
+        freshness = Freshness(self._calendar)
+        self._streams = Streams(metrics, freshness, utc_now)
         self._background = Background(client)
         registry.register(LeadershipFigures(self._background.leaderships))
         self._tracker: Tracker | None = None
@@ -83,7 +85,7 @@ class _Service:
             self._next_tick,
         )
         self._guard = guard_by(settings)
-        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard)
+        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard, freshness)
         self._runner = runner(self._api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -1,7 +1,8 @@
 """Live values to the clients that listen, from any task, whoever leads.
 
 One reader a process hears of new values, reads those that somebody listens to in one query, and hands each listener the
-latest. A listener that is slow skips values; it holds up nobody and costs the memory of one value.
+latest. A listener that is slow skips values; it holds up nobody and costs the memory of one value. A value that becomes
+stale because no other follows is told again, as stale: by the clock alone, for perhaps no database answers then.
 """
 
 import asyncio
@@ -13,12 +14,15 @@ from datetime import datetime
 from uuid import UUID
 
 from service.database import StoreError
+from service.freshness import Freshness
 from service.records import LiveValue
 from service.store import Store
 from service.telemetry import HttpMetrics
 
 RETRY_DELAY = 1.0
 """Seconds until values that could not be read are read again."""
+AGE_INTERVAL = 30.0
+"""Seconds from one look at the age of what was told to the next."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,8 @@ logger = logging.getLogger(__name__)
 class Listener:
     """One client's place: at most one value that it has not taken yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, freshness: Freshness) -> None:
+        self._freshness = freshness
         self._latest: LiveValue | None = None
         self._taken: LiveValue | None = None
         self._over = False
@@ -37,28 +42,36 @@ class Listener:
         self._latest = value
         self._stirred.set()
 
+    def look_again(self) -> None:
+        """Tell the last value once more if it has become stale."""
+        self._stirred.set()
+
     def end(self) -> None:
         """Let the iteration end, even if a value waits."""
         self._over = True
         self._stirred.set()
 
     async def __aiter__(self) -> AsyncIterator[LiveValue]:
-        """Each value that differs from the last one taken, until the end."""
+        """Each value that differs from the last one taken, as it is to be shown at that moment, until the end."""
         while True:
             await self._stirred.wait()
             self._stirred.clear()
             if self._over:
                 return
-            if self._latest is not None and self._latest != self._taken:
-                self._taken = self._latest
-                yield self._latest
+            if self._latest is None:
+                continue
+            shown = self._freshness.of(self._latest)
+            if shown != self._taken:
+                self._taken = shown
+                yield shown
 
 
 class Streams:
     """The listeners of this process, and the reader that serves them."""
 
-    def __init__(self, metrics: HttpMetrics, now: Callable[[], datetime]) -> None:
+    def __init__(self, metrics: HttpMetrics, freshness: Freshness, now: Callable[[], datetime]) -> None:
         self._metrics = metrics
+        self._freshness = freshness
         self._now = now
         self.last_tick: datetime | None = None
         """When new values were last heard of, whoever wrote them; None until then."""
@@ -70,7 +83,7 @@ class Streams:
     @contextmanager
     def listener(self, portfolio_id: UUID) -> Iterator[Listener]:
         """A listener to a portfolio: its current value comes at once, if it has one, then each new one."""
-        listener = Listener()
+        listener = Listener(self._freshness)
         if self._closed:
             listener.end()
         self._listeners[portfolio_id].add(listener)
@@ -95,6 +108,7 @@ class Streams:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hear(store))
             tasks.create_task(self._read(store))
+            tasks.create_task(self._grow_old())
 
     def _read_soon(self, portfolio_ids: set[UUID]) -> None:
         self._unread |= portfolio_ids
@@ -106,6 +120,13 @@ class Streams:
                 self.last_tick = self._now()
                 self._metrics.last_tick.set(self.last_tick.timestamp())
             self._read_soon(set(self._listeners))
+
+    async def _grow_old(self) -> None:
+        while True:
+            await asyncio.sleep(AGE_INTERVAL)
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    listener.look_again()
 
     async def _read(self, store: Store) -> None:
         """One query at a time, for all that was asked for while the last one ran."""

@@ -11,6 +11,7 @@ from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
+from service.freshness import is_old
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
@@ -19,7 +20,7 @@ from service.records import Quote
 from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
-from service.valuation import Mark, Marks, Values, quoted, report_too_wide, usable, value_all
+from service.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ PRICE_LIMIT = 10.0
 PORTFOLIOS_A_LANE, LANES = 100_000, 2
 """From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
 database writes each with one processor."""
+
+RETENTION_PAUSE = timedelta(minutes=10)
+"""From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
 
 JUMP = Decimal("1.5")
 """How many times a price must be the one before it, or the other way round, to look like a split."""
@@ -61,7 +65,8 @@ class Tracker:
     Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
     The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn.
 
-    A price that the source does not give is carried forward and marked stale; so is one older than `stale_after`.
+    A price that the source does not give is carried forward and marked stale; so is one that `is_old`. A
+    source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
     """
 
     def __init__(
@@ -72,7 +77,6 @@ class Tracker:
         measures: Measures,
         *,
         interval: float = 30.0,
-        stale_after: timedelta = timedelta(minutes=15),
         keep_days: int = 30,
         points_a_tick: int = 100_000,
         now: Callable[[], datetime] = utc_now,
@@ -84,7 +88,6 @@ class Tracker:
         self._measures = measures
         self._interval = timedelta(seconds=interval)
         self._price_limit = min(interval, PRICE_LIMIT)
-        self._stale_after = stale_after
         self._keep_days = timedelta(days=keep_days)
         self._points_a_tick = points_a_tick
         self._now = now
@@ -109,26 +112,32 @@ class Tracker:
         await take_up(self._store, term, self._sleep)
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
-        tidied: Session | None = None
+        told: set[UUID] = set()
+        retention_due = EPOCH
+        due = self._now()  # the first tick comes at once
         while True:
             term.check()
-            now = self._now()
-            session = self._calendar.current(now)
+            ticks = 0
             try:
-                if book is None or session is not None:
-                    day = (session or self._calendar.next_open(now)).date
-                    book = await self._positions(term, book, day)
-                if session is not None:
-                    if quotes is None:
-                        quotes = await self._store.quotes()
-                    quotes = await self._tick(term, session, self._slot(now), book, quotes)
-                    if tidied != session:
-                        tidied = session
-                        await self._drop_old_days(term, session)
+                now = self._now()
+                if book is None or self._calendar.current(now) is not None:
+                    book = await self._positions(term, book, self._day(now))
+                if quotes is None:
+                    quotes = await self._store.quotes()
+                now = self._now()  # looked at anew: to load a million portfolios takes half a minute
+                session = self._calendar.current(now)
+                if session is not None and session.date == book.day:
+                    written = await self._tick(term, session, self._slot(now), book, quotes, told)
+                    if written is not None:
+                        quotes, ticks = written, 1
+                    if now >= retention_due:
+                        retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
+                quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
                 self._measures.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
-            await self._sleep_until_next_tick()
+            self._count_left_out(due, ticks)
+            due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
         """The positions of that date as they are now. All are read at the start of a term, then what has changed."""
@@ -153,33 +162,47 @@ class Tracker:
         return book
 
     async def _tick(
-        self, term: Term, session: Session, slot: datetime, book: Book, before: Mapping[str, Quote]
-    ) -> Mapping[str, Quote]:
-        """Value every portfolio; returns the quotes for the next tick to carry forward."""
+        self,
+        term: Term,
+        session: Session,
+        slot: datetime,
+        book: Book,
+        before: Mapping[str, Quote],
+        told: set[UUID],
+    ) -> Mapping[str, Quote] | None:
+        """Value every portfolio; returns the quotes for the next tick to carry forward.
+
+        `told` are the portfolios whose values were reported as too wide in this term.
+        None, and nothing is written, if the session ended while prices were asked for: a value of after the close is
+        none of the session.
+        """
         started = time.perf_counter()
         symbols = book.held()
         term.check()
         fresh = await self._latest(symbols)
         term.check()
         as_of = self._now()
-        changed = {symbol: quoted(price, session.date, before.get(symbol)) for symbol, price in fresh.items()}
+        if as_of not in session:
+            return None
+        answers = {symbol: quoted(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
+        changed = {symbol: quote for symbol, quote in answers.items() if quote is not before.get(symbol)}
         _report_jumps(before, changed)
         quotes = {**before, **changed}
         marks = {
             symbol: Mark(
                 quote.price,
                 quote.at,
-                stale=symbol not in changed or as_of - quote.at > self._stale_after,
-                open=quote.open if quote.session_date == session.date else quote.price,
+                stale=symbol not in answers or is_old(quote.at, as_of),
+                open=quote.open if priced_in(quote, session) else quote.price,
             )
             for symbol, quote in quotes.items()
         }
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
-        report_too_wide(values)
+        report_too_wide(values, told)
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
         self.last_run = as_of
-        self._report(len(book), symbols, quotes.keys(), changed.keys(), time.perf_counter() - started)
+        self._report(len(book), symbols, quotes.keys(), answers.keys(), time.perf_counter() - started)
         return quotes
 
     async def _write(
@@ -235,19 +258,39 @@ class Tracker:
         logger.warning("prices are unavailable, the last known ones are carried forward: %s", reason)
         return {}
 
-    async def _drop_old_days(self, term: Term, session: Session) -> None:
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            dropped = await writes.drop_intraday(session.date - self._keep_days)
+    async def _drop_old_days(self, term: Term, session: Session) -> datetime:
+        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later."""
+        try:
+            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+                dropped = await writes.drop_intraday(session.date - self._keep_days)
+        except StoreError as error:
+            logger.warning("old days of intraday values are not dropped yet: %s", error, extra={"lease": term.name})
+            return self._now() + RETENTION_PAUSE
         if dropped:
             logger.info("dropped %d days of intraday values", dropped)
+        return session.close
 
-    async def _sleep_until_next_tick(self) -> None:
+    def _day(self, now: datetime) -> date:
+        """The date of the session that is open, or else that opens next."""
+        return (self._calendar.current(now) or self._calendar.next_open(now)).date
+
+    def _count_left_out(self, due: datetime, ticks: int) -> None:
+        """Count the places on the session's grid that have passed, from the one that was due on, without a tick."""
+        session = self._calendar.current(due) or self._calendar.next_open(due)
+        first = self._slot(due) if due in session else self._first_place(session)
+        last = self._slot(min(self._now(), session.close - timedelta.resolution))
+        passed = (last - first) // self._interval + 1
+        self._measures.ticks.labels("skipped").inc(max(0, passed - ticks))
+
+    async def _sleep_until_next_tick(self) -> datetime:
+        """Returns when that is."""
         now = self._now()
         due = self._tick_after(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
             due = min(due, self._tick_after(now))  # a clock set back must not make the wait longer
+        return due
 
     def _slot(self, now: datetime) -> datetime:
         return EPOCH + (now - EPOCH) // self._interval * self._interval
@@ -256,9 +299,12 @@ class Tracker:
         """The first place on the grid that is later than `now` and in a session."""
         due = self._slot(now) + self._interval
         if self._calendar.current(due) is None:
-            opening = self._calendar.next_open(now).open
-            due = max(due, self._slot(opening + self._interval - timedelta.resolution))
+            due = max(due, self._first_place(self._calendar.next_open(now)))
         return due
+
+    def _first_place(self, session: Session) -> datetime:
+        """The first place on the grid that is in the session."""
+        return self._slot(session.open + self._interval - timedelta.resolution)
 
     def _report(
         self,

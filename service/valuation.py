@@ -8,12 +8,14 @@ and in floating point, which says which multiple. Together they are exact; see `
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Self
+from uuid import UUID
 
 import numpy as np
 
+from service.market import Session
 from service.positions import Block, Flags, Ids, Numbers, uuids
 from service.prices import Price
 from service.records import Quote
@@ -27,6 +29,9 @@ MOST_QUANTITY = Decimal(10) ** 10
 PRICE_PLACES = Decimal("0.000001")
 HIGHEST_PRICE = Decimal(10) ** 9
 """The first price, in dollars, that is taken for none."""
+
+WIDE_SHOWN = 5
+"""Of the portfolios that are too wide, how many a line of log names."""
 
 VALUE_UNITS = 10_000
 """Values and fractions are given in ten-thousandths."""
@@ -53,7 +58,7 @@ class Mark:
     at: datetime
     stale: bool
     open: Decimal
-    """The symbol's first price of the session."""
+    """The symbol's first price of the session; until it has one, its price: it contributes no change."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Values:
     value: Numbers
     """In ten-thousandths of a dollar. An empty portfolio is worth 0."""
     day_open: Numbers
-    """The same positions at the session's first prices, in ten-thousandths of a dollar."""
+    """The same positions at the opens of their marks, in ten-thousandths of a dollar. While it stays the same, values
+    can be compared: it moves when positions change, and when a symbol gets its first price of the session."""
     known: Flags
     """Whether `value` and `day_open` are: not when not one position has a price, nor when they are `too_wide`."""
     fraction: Numbers
@@ -167,10 +173,19 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
     return np.where(wholes == 0, VALUE_UNITS, fractions)
 
 
-def report_too_wide(values: Values) -> None:
-    """Say in the log which portfolios have no value because they come to more than can be computed exactly."""
-    for portfolio_id in uuids(values.ids[values.too_wide]):
-        logger.error("portfolio %s has no value: its positions come to over 792 trillion dollars", portfolio_id)
+def report_too_wide(values: Values, told: set[UUID] | None = None) -> None:
+    """Say in the log that portfolios have no value because they come to more than can be computed exactly.
+
+    A few are named, all are counted, but for those `told` of before; whoever is told of now is added to them.
+    """
+    wide = [portfolio_id for portfolio_id in uuids(values.ids[values.too_wide]) if portfolio_id not in (told or ())]
+    if told is not None:
+        told.update(wide)
+    if wide:
+        shown = ", ".join(map(str, wide[:WIDE_SHOWN])) + (", ..." if len(wide) > WIDE_SHOWN else "")
+        logger.error(
+            "%d portfolios have no value: their positions come to over 792 trillion dollars: %s", len(wide), shown
+        )
 
 
 def usable(prices: Iterable[Price]) -> dict[str, Price]:
@@ -184,11 +199,21 @@ def usable(prices: Iterable[Price]) -> dict[str, Price]:
     return found
 
 
-def quoted(price: Price, session_date: date, before: Quote | None) -> Quote:
-    """The quote that a new price makes of the one before: its `open` lasts for the session."""
-    same_session = before is not None and before.session_date == session_date
-    opened = before.open if before is not None and same_session else price.price
-    return Quote(price.symbol, price.price, price.at, session_date, opened)
+def quoted(price: Price, session: Session, before: Quote | None, now: datetime) -> Quote:
+    """The quote that a source's price makes of the one before: its `open` lasts for the session.
+
+    A price never goes back in time: one that was made earlier than the last, or at the same instant, changes nothing.
+    Only a quote of the future, left by a clock that went wrong, gives way to whatever comes.
+    """
+    if before is not None and price.at <= before.at <= now:
+        return before
+    opened = before.open if before is not None and priced_in(before, session) else price.price
+    return Quote(price.symbol, price.price, price.at, session.date, opened)
+
+
+def priced_in(quote: Quote, session: Session) -> bool:
+    """Whether its price was made in that session: what a source answers at the opening is mostly older."""
+    return quote.session_date == session.date and quote.at >= session.open
 
 
 def _millionths(dollars: Decimal) -> int:

@@ -1,5 +1,6 @@
--- $1 session date, $2 as of, $3 token. The staged values. High and low start anew with the session, and when other
--- positions have prices than before: a price that turns up is no rise.
+-- $1 session date, $2 as of, $3 token. The staged values. High and low start anew with the session, and whenever day_open
+-- moves: then other positions are held or priced than before, or a symbol has got its first price of the session, and what
+-- was reached with yesterday's is neither high nor low of today. A price that turns up, or a purchase, is no rise.
 update portfolio_live as live set
     session_date = $1,
     as_of = $2,
@@ -7,12 +8,12 @@ update portfolio_live as live set
     day_open = case when row.known then row.day_open end,
     day_high = case
         when not row.known then null
-        when live.session_date = $1 and live.priced_fraction = row.priced_fraction
+        when live.session_date = $1 and live.day_open = row.day_open
         then greatest(live.day_high, row.value) else row.value
     end,
     day_low = case
         when not row.known then null
-        when live.session_date = $1 and live.priced_fraction = row.priced_fraction
+        when live.session_date = $1 and live.day_open = row.day_open
         then least(live.day_low, row.value) else row.value
     end,
     priced_fraction = row.priced_fraction,

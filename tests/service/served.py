@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.access import StoreAccess
 from service.app import Api
 from service.auth import Guard, OpenGuard
+from service.freshness import Freshness
 from service.listener import runner
 from service.market import AroundTheClockCalendar
 from service.samples import SAMPLES
@@ -38,15 +39,18 @@ class Served:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     guard: Guard = field(default_factory=OpenGuard)
     url: str = ""
+    now: datetime = NOON
+    """By which values are fresh or stale."""
 
     def __post_init__(self) -> None:
         metrics = HttpMetrics(self.registry)
         self.access = StoreAccess(self._connect, metrics)
-        self.streams = Streams(metrics, utc_now)
-        leaderships = {"background_services": LeaseClient().leadership("background_services")}
         calendar = AroundTheClockCalendar()
+        freshness = Freshness(calendar, lambda: self.now)
+        self.streams = Streams(metrics, freshness, utc_now)
+        leaderships = {"background_services": LeaseClient().leadership("background_services")}
         status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
-        self.api = Api(self.access, self.streams, status, self.registry, metrics, self.guard)
+        self.api = Api(self.access, self.streams, status, self.registry, metrics, self.guard, freshness)
         self.writes = 0
 
     async def _connect(self) -> Store:

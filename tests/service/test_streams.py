@@ -1,8 +1,12 @@
 """Server-sent events: prompt, alone, and cleanly ended."""
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from statistics import median
 
 import aiohttp
 import pytest
@@ -10,8 +14,11 @@ from aiohttp import web
 
 from service import app
 from service.database import StoreError
-from tests.service.processes import eventually
-from tests.service.served import PORTFOLIO, Served
+from service.freshness import STALE_AFTER
+from service.timetable import utc_now
+from tests.service.fake_sidecar import FakeSidecar
+from tests.service.processes import Service, eventually
+from tests.service.served import NOON, PORTFOLIO, Served
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
@@ -91,6 +98,57 @@ async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
 
 async def clients(served: Served, count: int) -> bool:
     return served.registry.get_sample_value("portfolio_stream_clients") == count
+
+
+async def test_a_stream_begins_with_a_value_as_stale_as_it_is_by_now(streaming: Served) -> None:
+    await streaming.write_live("1")
+    streaming.now = NOON + STALE_AFTER + timedelta(seconds=1)
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert b'"stale":true' in await line(response, b"data:")
+
+
+async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.streams.AGE_INTERVAL", 0.01)
+    reading = asyncio.create_task(served.streams.run(served.store))
+    await served.write_live("1")
+    async with served.session.get(served.url + STREAM) as response:
+        assert b'"stale":false' in await line(response, b"data:")
+        served.now = NOON + STALE_AFTER + timedelta(seconds=1)
+        stale = await line(response, b"data:")
+        assert b'"value":"1.0000"' in stale and b'"stale":true' in stale
+        await served.write_live("2")
+        assert b'"value":"2.0000"' in await line(response, b"data:"), "and not again before"
+    reading.cancel()
+    await asyncio.wait((reading,))
+
+
+async def test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second(
+    new_service: Callable[..., Service], stack: AsyncExitStack
+) -> None:
+    """From the moment that the prices are in, to the client: the valuing, the commit and the notice are in between."""
+
+    async def nothing(_: str) -> None:
+        pass
+
+    leads = await stack.enter_async_context(FakeSidecar(nothing))
+    await stack.enter_async_context(new_service("leader", leads.url, TRACKER_INTERVAL="0.5"))
+    other = await stack.enter_async_context(new_service("other", "http://127.0.0.1:9"))
+    await eventually(lambda: has_value(other))
+    delays: list[float] = []
+    async with other.session.get(other.url + STREAM) as response:
+        await line(response, b"data:")  # the value that was there already
+        while len(delays) < 9:
+            event = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
+            delays.append((utc_now() - datetime.fromisoformat(event["as_of"])).total_seconds())
+    assert not await other.leads()
+    assert median(delays) < 1
+
+
+async def has_value(service: Service) -> bool:
+    async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/live") as response:
+        return response.status == 200
 
 
 async def test_a_slow_listener_gets_the_latest_value_alone(streaming: Served) -> None:

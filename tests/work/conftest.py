@@ -63,11 +63,14 @@ class FakeTerm:
 
 
 class ScriptedPrices:
-    """Gives what the script says for each question; the script may raise, or do something to the world first."""
+    """Gives what the script says for each question; the script may raise, or do something to the world first.
+
+    A latest price is of the moment it is asked for, unless the script says otherwise.
+    """
 
     def __init__(
         self,
-        latest: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        latest: Callable[[], Awaitable[Mapping[str, str | Price]]] | None = None,
         closes: Callable[[date], Awaitable[Mapping[str, str]]] | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
@@ -81,7 +84,10 @@ class ScriptedPrices:
         self.asked.append(set(symbols))
         answer = await self._latest()
         at = self._now()
-        return {symbol: Price(symbol, Decimal(price), at) for symbol, price in answer.items()}
+        return {
+            symbol: price if isinstance(price, Price) else Price(symbol, Decimal(price), at)
+            for symbol, price in answer.items()
+        }
 
     async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:
         assert self._closes is not None

@@ -1,14 +1,17 @@
 """What a portfolio is worth, computed one position at a time in `decimal`: what the arrays are held against."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from uuid import UUID
 
 import numpy as np
 
+from service.market import Session
 from service.positions import Block, id_array
+from service.prices import Price
+from service.records import LiveValue
 from service.valuation import EPOCH, MICROSECOND, NEVER, Mark, Marks, Values, value_block
 
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
@@ -48,6 +51,82 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
         stale=any(mark.stale for _, mark in priced),
         oldest_price_at=min(mark.at for _, mark in priced),
     )
+
+
+def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
+    """Of all answers for one symbol, at least one, in the order they came: the last price, and the session's open.
+
+    An answer counts if it is newer than all before it.
+    """
+    newest: list[Price] = []
+    for price in told:
+        if all(price.at > earlier.at for earlier in newest):
+            newest.append(price)
+    of_the_session = [price.price for price in newest if session.open <= price.at < session.close]
+    return newest[-1], (of_the_session or [newest[-1].price])[0]
+
+
+class Course:
+    """Every portfolio's live values through ticks, each tick computed anew from all that was ever told."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[Price]] = {}
+        self._reached: dict[UUID, list[Decimal]] = {}
+        self._comparable: dict[UUID, object] = {}
+
+    def tick(
+        self,
+        session: Session,
+        as_of: datetime,
+        answers: Collection[Price],
+        holdings: Mapping[UUID, Holdings],
+        token: int,
+    ) -> dict[UUID, LiveValue]:
+        """The values after a tick, given what the source answered: prices over zero, of six places."""
+        answered = {price.symbol for price in answers}
+        for price in answers:
+            self._told.setdefault(price.symbol, []).append(price)
+        marks = {}
+        for symbol, told in self._told.items():
+            last, opened = last_and_open(told, session)
+            stale = symbol not in answered or as_of - last.at > timedelta(minutes=15)
+            marks[symbol] = Mark(last.price, last.at, stale, opened)
+        return {
+            portfolio_id: self._live(portfolio_id, session, as_of, positions, marks, token)
+            for portfolio_id, positions in holdings.items()
+        }
+
+    def _live(
+        self,
+        portfolio_id: UUID,
+        session: Session,
+        as_of: datetime,
+        positions: Holdings,
+        marks: Mapping[str, Mark],
+        token: int,
+    ) -> LiveValue:
+        """High and low are those of the values with these positions and opens, in this session."""
+        worth = worth_of(positions, marks)
+        opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
+        comparable = session, opens, worth.value is None
+        if self._comparable.get(portfolio_id) != comparable:
+            self._comparable[portfolio_id], self._reached[portfolio_id] = comparable, []
+        if worth.value is not None:
+            self._reached[portfolio_id].append(worth.value)
+        reached = self._reached[portfolio_id]
+        return LiveValue(
+            portfolio_id,
+            session.date,
+            as_of,
+            worth.value,
+            worth.day_open,
+            max(reached, default=None),
+            min(reached, default=None),
+            worth.priced_fraction,
+            worth.stale,
+            worth.oldest_price_at,
+            token,
+        )
 
 
 def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block:

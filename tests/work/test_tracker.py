@@ -1,9 +1,10 @@
 """The tracker's ticks, on a clock that passes only when somebody sleeps."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -13,18 +14,20 @@ from service import tracker as tracking
 from service.database import Connection, StaleTerm
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.measures import Measures
-from service.prices import PricesUnavailable
-from service.records import LiveValue
+from service.prices import Price, PricesUnavailable
+from service.records import LiveValue, PositionEntry
 from service.store import Store
 from service.tracker import Loading, Tracker
-from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.conftest import LONG_AGO, USER, Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.reference import Course
 
 MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
 OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 TICK = timedelta(seconds=30)
 
-Script = Mapping[str, str] | type[PricesUnavailable] | Callable[[], Awaitable[Mapping[str, str]]]
+Answer = Mapping[str, str | Price]
+Script = Answer | type[PricesUnavailable] | Callable[[], Awaitable[Answer]]
 
 
 class Market:
@@ -37,7 +40,7 @@ class Market:
         self.scripts = list(scripts)
         self.prices = ScriptedPrices(self.answer, now=self.clock.now)
 
-    async def answer(self) -> Mapping[str, str]:
+    async def answer(self) -> Answer:
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         if isinstance(script, Mapping):
             return script
@@ -71,6 +74,20 @@ async def live(store: Store, portfolio: int = 1) -> LiveValue:
     return value
 
 
+def made(price: str, at: datetime, symbol: str = "A") -> Price:
+    return Price(symbol, Decimal(price), at)
+
+
+async def day_figures(store: Store) -> tuple[object, ...]:
+    """Value, open, high, low and change."""
+    value = await live(store)
+    return value.value, value.day_open, value.day_high, value.day_low, value.day_change
+
+
+def counted(measures: Measures, outcome: str) -> float:
+    return float(measures.ticks.labels(outcome)._value.get())
+
+
 async def slots(raw: Connection, portfolio: int = 1) -> list[datetime]:
     rows = await raw.fetch(
         "select slot from portfolio_intraday where portfolio_id = $1 order by slot", UUID(int=portfolio)
@@ -101,7 +118,7 @@ async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
 
 
 async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, measures: Measures) -> None:
-    async def slowly() -> Mapping[str, str]:
+    async def slowly() -> Answer:
         await market.clock.sleep(70)
         return {"A": "10"}
 
@@ -109,6 +126,7 @@ async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connect
     market = Market(store, measures, OPEN, slowly, {"A": "10"})
     await market.follow(5)
     assert await slots(raw) == [OPEN, OPEN + 3 * TICK, OPEN + 4 * TICK]
+    assert (counted(measures, "written"), counted(measures, "skipped")) == (3, 2)
 
 
 async def test_a_missing_price_is_carried_forward_and_marked_stale_with_its_age(
@@ -151,7 +169,7 @@ async def test_a_price_that_turns_up_is_no_gain_and_no_new_high(store: Store, me
 
 
 async def test_a_purchase_is_no_gain(store: Store, measures: Measures) -> None:
-    async def buying() -> Mapping[str, str]:
+    async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY)])
         return {"A": "11"}
 
@@ -192,6 +210,146 @@ async def test_open_high_low_and_change_start_anew_with_each_session(
     assert tuesday.day_change == Decimal("0.5")
 
 
+async def test_a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own(
+    store: Store, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 2 * TICK))
+    assert await day_figures(store) == (11, 10, 11, 10, 1)
+
+
+async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day(
+    store: Store, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
+    assert await day_figures(store) == (100, 100, 100, 100, 0), "nothing of today is known"
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 3 * TICK))
+    assert await day_figures(store) == (51, 50, 51, 50, 1)
+
+
+async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
+    store: Store, measures: Measures
+) -> None:
+    """As the market opens, a source gives the last trade of the day before."""
+    await store.put_positions([entry(1, "A", "1")])
+    scripts: list[Script] = [{"A": made("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
+    market = Market(store, measures, OPEN, *scripts)
+    await market.follow(1)
+    assert await day_figures(store) == (100, 100, 100, 100, 0)
+    assert (await live(store)).stale
+    await market.follow(2, token=2)
+    assert await day_figures(store) == (51, 50, 51, 50, 1)
+
+
+async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_when_it_does(
+    store: Store, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
+    old = made("100", OPEN - timedelta(hours=17), "B")
+    market = Market(
+        store, measures, OPEN, *({"A": price, "B": old} for price in ("10", "14", "9")), {"A": "12", "B": "90"}
+    )
+    await market.follow(3)
+    assert await day_figures(store) == (109, 110, 114, 109, -1)
+    await market.follow(1, token=2)
+    assert await day_figures(store) == (102, 100, 102, 102, 2)
+
+
+async def test_high_and_low_are_of_the_positions_held_now(store: Store, measures: Measures) -> None:
+    """A purchase is no new high; nor is what an empty portfolio was worth the low of what is bought."""
+
+    async def buying() -> Answer:
+        await store.put_positions([entry(1, "A", "10", MONDAY), entry(2, "A", "3", MONDAY)])
+        return {"A": "12"}
+
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1"), entry(2, "A", "0", MONDAY)])
+    await Market(store, measures, OPEN, {"A": "10"}, buying, {"A": "11"}, {"A": "10.5"}).follow(4)
+    assert await day_figures(store) == (105, 100, 110, 105, 5)
+    emptied = await live(store, 2)
+    assert (emptied.day_high, emptied.day_low) == (Decimal(33), Decimal("31.5"))
+
+
+async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(store: Store, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    earlier = made("50", OPEN - timedelta(minutes=5))
+    market = Market(store, measures, OPEN, {"A": made("100", OPEN)}, {"A": earlier})
+    await market.follow(2)
+    value = await live(store)
+    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, False)
+    assert measures.carried._value.get() == 0
+    await market.follow(28, token=2)
+    assert (await live(store)).as_of == OPEN + 29 * TICK
+    assert not (await live(store)).stale
+    await market.follow(2, token=3)
+    value = await live(store)
+    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
+
+
+@pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
+async def test_a_price_is_stale_once_it_is_older_than_the_limit(
+    store: Store, measures: Measures, beyond: timedelta, stale: bool
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    price = made("10", OPEN - timedelta(minutes=15) - beyond)
+    await Market(store, measures, OPEN, {"A": price}).follow(1)
+    assert (await live(store)).stale is stale
+
+
+async def test_a_term_that_loads_beyond_the_close_writes_nothing(
+    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, CLOSE - timedelta(seconds=5), {"A": "10"})
+    loading_for(40, market, monkeypatch)
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
+    assert await slots(raw) == []
+    assert await store.live(UUID(int=1)) is None
+    assert (counted(measures, "written"), counted(measures, "skipped")) == (0, 1)
+
+
+async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
+    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN - timedelta(seconds=5), {"A": "10"})
+    loading_for(40, market, monkeypatch)
+    await market.follow(3)
+    assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
+    assert counted(measures, "skipped") == 1, "that of the opening"
+
+
+def loading_for(seconds: float, market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = market.store.load_positions
+
+    async def slow(day: date, progress: Any) -> Any:
+        await market.clock.sleep(seconds)
+        return await real(day, progress)
+
+    monkeypatch.setattr(market.store, "load_positions", slow)
+
+
+async def test_prices_that_come_after_the_close_are_none_of_the_session(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    async def slowly() -> Answer:
+        await market.clock.sleep(30)
+        return {"A": "99"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, CLOSE - 2 * TICK, {"A": "10"}, slowly)
+    with pytest.raises(Over):
+        await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
+    assert ((await live(store)).value, (await store.quotes())["A"].price) == (Decimal(10), Decimal(10))
+    assert (counted(measures, "written"), counted(measures, "skipped")) == (1, 1)
+
+
 async def test_the_days_figures_outlive_a_change_of_leader(store: Store, measures: Measures) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, measures, OPEN, *({"A": price} for price in ("10", "14", "9", "12")))
@@ -214,7 +372,7 @@ async def test_a_new_leader_carries_the_last_leaders_prices_forward(store: Store
 async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
-    async def hang() -> Mapping[str, str]:
+    async def hang() -> Answer:
         await asyncio.Event().wait()
         return {}
 
@@ -228,14 +386,14 @@ async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
 async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
-    async def breaking() -> Mapping[str, str]:
+    async def breaking() -> Answer:
         await raw.execute("""
             create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
             create trigger meddle before insert or update on portfolio_live for each row execute function meddle();
         """)
         return {"A": "11"}
 
-    async def mending() -> Mapping[str, str]:
+    async def mending() -> Answer:
         await raw.execute("drop trigger meddle on portfolio_live")
         return {"A": "12"}
 
@@ -245,10 +403,33 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
     assert (await live(store)).value == 12
 
 
+async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    """A tick in lanes commits its prices first: if then the database goes away, they are newer than those in memory."""
+
+    async def failing() -> Answer:
+        await raw.execute("""
+            create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+            create trigger meddle before update on portfolio_live for each row execute function meddle();
+        """)
+        await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if it were committed
+        return {}
+
+    async def mending() -> Answer:
+        await raw.execute("drop trigger meddle on portfolio_live")
+        raise PricesUnavailable
+
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, measures, OPEN, {"A": "10"}, failing, mending)
+    await market.follow(3)
+    assert await day_figures(store) == (11, 10, 11, 10, 1)
+
+
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
-    async def lose() -> Mapping[str, str]:
+    async def lose() -> Answer:
         await store.take_up("lease", 2, "two")
         return {"A": "11"}
 
@@ -331,7 +512,7 @@ async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store,
 async def test_a_portfolio_deleted_meanwhile_does_not_fail_the_tick(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
-    async def deleting() -> Mapping[str, str]:
+    async def deleting() -> Answer:
         await raw.execute("delete from portfolio where id = $1", UUID(int=2))
         return {"A": "11"}
 
@@ -359,6 +540,96 @@ async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection,
     market.clock.time = OPEN
     await market.follow(1)
     assert await slots(raw) == [OPEN]
+
+
+async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, measures: Measures) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    thursday = OPEN + timedelta(days=3)
+    days = [thursday - timedelta(days=age) for age in (31, 30, 0)]
+    for token, day in enumerate(days, start=1):
+        market = Market(store, measures, day, {"A": "10"})
+        await market.follow(1, token=token)
+    assert await slots(raw) == days[1:]
+
+
+async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
+    store: Store, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leaving() -> Answer:
+        await reader.rollback()
+        return {"A": "10"}
+
+    await store.put_positions([entry(1, "A", "1")])
+    long_ago = OPEN - timedelta(days=35)
+    await Market(store, measures, long_ago, {"A": "10"}).follow(1)
+    reader = raw.transaction()
+    await reader.start()
+    await raw.fetch("select from portfolio_intraday")
+    await Market(store, measures, OPEN, {"A": "10"}, leaving, {"A": "10"}).follow(21, token=2)
+    assert await slots(raw) == [OPEN + number * TICK for number in range(21)], "the old day is gone"
+    assert (counted(measures, "written"), counted(measures, "failed")) == (22, 0)
+    assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_every_row_is_what_decimals_give_tick_by_tick(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Two days of 2,000 portfolios in two lanes, empty, short and unpriced ones, some of which change between ticks.
+
+    Prices are missing, older than the last, nonsense, or of the night before.
+    """
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1_000)
+    random = Random(seed)
+    symbols = [f"S{number}" for number in range(40)]
+    tuesday = NyseCalendar().next_open(CLOSE)
+    portfolios = [UUID(int=random.getrandbits(128)) for _ in range(2_000)]
+    held: dict[UUID, dict[str, Decimal]] = {portfolio: {} for portfolio in portfolios}
+    course = Course()
+    expected: dict[UUID, LiveValue] = {}
+    compared = 0
+
+    async def trade(some: Iterable[UUID]) -> None:
+        entries = []
+        for portfolio in some:
+            for symbol in random.sample(symbols, random.choice([0, 1, 1, 3, 6])):
+                quantity = Decimal(random.randint(-(10**14), 10**14)).scaleb(-8) * random.choice([0, 1, 1, 1])
+                held[portfolio][symbol] = quantity
+                entries.append(PositionEntry(portfolio, USER, symbol, quantity, LONG_AGO))
+        await store.put_positions(entries)
+
+    async def answer() -> Answer:
+        now = market.clock.time
+        session = NyseCalendar().current(now)
+        assert session is not None
+        told = {}
+        for symbol in symbols[3:]:  # the first ones have no price at all
+            price = Decimal(random.randint(1, 10**9)).scaleb(-6)
+            at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
+            if random.random() < 0.7:
+                told[symbol] = Price(symbol, price * (random.random() < 0.9), at)
+        holdings = {portfolio: tuple((s, q) for s, q in held[portfolio].items() if q) for portfolio in portfolios}
+        expected.update(course.tick(session, now, [price for price in told.values() if price.price], holdings, 1))
+        return told
+
+    async def between(seconds: float) -> None:
+        nonlocal compared
+        if expected:
+            rows = await store.live_many(portfolios)
+            assert [(row, expected[portfolio]) for portfolio, row in rows.items() if row != expected[portfolio]] == []
+            compared += len(rows)
+            expected.clear()
+            await trade(random.sample(portfolios, 300))
+        await market.clock.sleep(seconds)
+
+    await store.put_positions(PositionEntry(portfolio, USER, "S0", Decimal(0), LONG_AGO) for portfolio in portfolios)
+    await trade(portfolios)
+    market = Market(store, measures, CLOSE - 3 * TICK, answer)
+    tracker = market.tracker()
+    tracker._sleep = between
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=tuesday.open + 5 * TICK))
+    assert compared == len(portfolios) * (3 + 5)
 
 
 async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, measures: Measures) -> None:

@@ -1,6 +1,7 @@
 """What a portfolio is worth."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.market import NyseCalendar
 from service.positions import Block
 from service.prices import Price
 from service.records import Quote
@@ -18,16 +20,18 @@ from service.valuation import (
     MOST_QUANTITY,
     Mark,
     Marks,
+    priced_in,
     quoted,
     report_too_wide,
     usable,
     value_all,
     value_block,
 )
-from tests.work.reference import block_of, nothing_held, valued, worth_of, worths
+from tests.work.reference import block_of, last_and_open, nothing_held, valued, worth_of, worths
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
-MONDAY, TUESDAY = date(2026, 3, 2), date(2026, 3, 3)
+MONDAY, TUESDAY = NyseCalendar().sessions(date(2026, 3, 2), date(2026, 3, 3))
+MINUTE = timedelta(minutes=1)
 SYMBOLS = [f"S{number}" for number in range(8)]
 
 CENT_SHARE = Decimal("0.00000001")
@@ -115,6 +119,18 @@ def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
+def test_portfolios_too_wide_are_reported_once_each_a_few_of_them_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    large = (("S0", MOST_QUANTITY - 1),)
+    held = {UUID(int=number): large for number in range(1, 9)}
+    told: set[UUID] = set()
+    for count in (7, 8, 8):
+        block = block_of(dict(list(held.items())[:count]), SYMBOLS)
+        report_too_wide(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), told)
+    names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
+    assert names == [[1, 2, 3, 4, 5], [8]]
+    assert [line.split()[0] for line in caplog.messages] == ["7", "1"]
+
+
 def test_an_empty_portfolio_between_others_has_nothing_of_its_neighbours() -> None:
     held = {
         UUID(int=1): (),
@@ -176,8 +192,50 @@ def test_a_price_that_rounds_to_the_first_that_is_none_is_none() -> None:
 
 
 def test_the_open_lasts_for_the_session_and_no_longer() -> None:
-    first = quoted(Price("A", Decimal(10), NOON), MONDAY, None)
-    second = quoted(Price("A", Decimal(11), NOON), MONDAY, first)
-    third = quoted(Price("A", Decimal(12), NOON), TUESDAY, second)
+    tuesday_noon = NOON + timedelta(days=1)
+    first = quoted(Price("A", Decimal(10), NOON), MONDAY, None, NOON)
+    second = quoted(Price("A", Decimal(11), NOON + MINUTE), MONDAY, first, NOON + MINUTE)
+    third = quoted(Price("A", Decimal(12), tuesday_noon), TUESDAY, second, tuesday_noon)
     assert [quote.open for quote in (first, second, third)] == [10, 10, 12]
-    assert third == Quote("A", Decimal(12), NOON, TUESDAY, Decimal(12))
+    assert third == Quote("A", Decimal(12), tuesday_noon, TUESDAY.date, Decimal(12))
+
+
+def test_a_price_from_before_the_session_is_not_its_open_and_one_made_as_it_opens_is() -> None:
+    """The first answers of a day are the trades of the day before."""
+    opens = TUESDAY.open
+    early = quoted(Price("A", Decimal(10), opens - timedelta.resolution), TUESDAY, None, opens)
+    assert not priced_in(early, TUESDAY)
+    first = quoted(Price("A", Decimal(11), opens), TUESDAY, early, opens + MINUTE)
+    assert priced_in(first, TUESDAY)
+    later = quoted(Price("A", Decimal(12), opens + MINUTE), TUESDAY, first, opens + MINUTE)
+    assert [first.open, later.open] == [11, 11]
+
+
+def test_a_price_does_not_go_back_in_time_nor_change_at_the_same_instant() -> None:
+    kept = quoted(Price("A", Decimal(10), NOON), MONDAY, None, NOON + MINUTE)
+    for at in (NOON, NOON - MINUTE, MONDAY.open - MINUTE):
+        assert quoted(Price("A", Decimal(11), at), MONDAY, kept, NOON + MINUTE) is kept
+
+
+def test_a_quote_from_the_future_gives_way() -> None:
+    """Or a leader whose clock went an hour ahead would hold the price for an hour."""
+    ahead = quoted(Price("A", Decimal(10), NOON + 60 * MINUTE), MONDAY, None, NOON + 60 * MINUTE)
+    assert quoted(Price("A", Decimal(11), NOON), MONDAY, ahead, NOON).price == 11
+
+
+answers = st.lists(
+    st.tuples(prices, st.integers(-30, 30)).map(lambda made: Price("A", made[0], TUESDAY.open + made[1] * MINUTE)),
+    max_size=8,
+)
+
+
+@given(answers)
+def test_whatever_order_prices_come_in_the_newest_counts_and_the_open_is_the_first_of_the_session(
+    told: Sequence[Price],
+) -> None:
+    quote: Quote | None = None
+    for number, price in enumerate(told, start=1):
+        quote = quoted(price, TUESDAY, quote, TUESDAY.open + 60 * MINUTE)
+        last, opened = last_and_open(told[:number], TUESDAY)
+        assert (quote.price, quote.at) == (last.price, last.at)
+        assert (quote.open if priced_in(quote, TUESDAY) else quote.price) == opened
