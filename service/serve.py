@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 
 from service.access import StoreAccess
 from service.app import Api
@@ -158,20 +159,23 @@ class _Service:
 
 @contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set; a second one changes nothing, not even while the process ends."""
+    """An event that SIGTERM and SIGINT set; a second one changes nothing, not even while the process ends.
+
+    Not by `add_signal_handler`: what takes that one away lets a signal kill for a moment, and any thread may get it.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, stop.set)
+
+    def stop_soon(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_soon)
     try:
         yield stop
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # in between, a signal would kill
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
