@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
         tasks=options.tasks,
         ttl=options.ttl,
         services=services,
+        fence=not options.without_fence,
         tell=lambda text: print(text, flush=True),
     )
     try:
@@ -94,6 +95,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
     parser.add_argument("--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the rest follows from it (6)")
     parser.add_argument("--services", type=int, help="how many tasks run the product's API (half of them)")
+    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write, to see it found")
     parser.add_argument("--picture", type=Path, help="where to draw it, .svg, .png or .pdf (FOLDER/run.svg)")
     parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")

@@ -67,10 +67,12 @@ class Fleet:
         tasks: how many.
         ttl: of the leases, in seconds; the other timings follow from it.
         services: how many of the tasks run the product's API; the others run the writer.
+        fence: whether the database refuses stale writes.
     """
 
-    def __init__(self, folder: Path, tasks: int, ttl: float, services: int) -> None:
+    def __init__(self, folder: Path, tasks: int, ttl: float, services: int, *, fence: bool = True) -> None:
         self.labels = [f"task{number + 1}" for number in range(tasks)]
+        self.writers = self.labels[services:]
         self.ttl = ttl
         self.call_limit = ttl / 15
         self.grant_ttl = min(5.0, ttl / 4)
@@ -84,7 +86,7 @@ class Fleet:
         self.slots: dict[str, Slot] = {}
         self.stopping = asyncio.Event()
         self._definition = read(ROOT / "task-definition.json")
-        self._services = services
+        self._fence = () if fence else ("--without-fence",)
         self._offset = free_offset(self._definition, tasks)
         self._metadata = MetadataServer(self._definition.family, self._views)
         self._caller = dict(os.environ) | {
@@ -172,9 +174,10 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY)
 
     def _derived(self, label: str) -> TaskDefinition:
-        program = "service" if self.labels.index(label) < self._services else "writer"
+        program = "writer" if label in self.writers else "service"
+        entry_point = ["python", "-m", "tests.chaos.api", program, *self._fence]
         containers = [
-            container.model_copy(update={"entry_point": ["python", "-m", "tests.chaos.api", program], "command": []})
+            container.model_copy(update={"entry_point": entry_point, "command": []})
             if container.name == "api"
             else container
             for container in self._definition.container_definitions

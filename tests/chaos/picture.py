@@ -161,7 +161,7 @@ def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float
 def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: float) -> None:
     kind, at = happening.kind, happening.began - zero
     lasts = (happening.ended if happening.ended < inf else happening.began) - happening.began
-    if happening.note.startswith("left out"):
+    if happening.left_out:
         return
     if kind in OPERATOR:
         row, lane = places["operator"], LANE[happening.where]
@@ -182,11 +182,11 @@ def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: f
 def _task_fault(axis: Axes, happening: Happening, row: float, at: float, lasts: float) -> None:
     kind = happening.kind
     level, high = row, 0.94
-    if kind in (Kind.FREEZE_API, Kind.KILL_API):
+    if kind in (Kind.FREEZE_API, Kind.FREEZE_WRITER, Kind.KILL_API):
         level, high = row + 0.43, 0.2
     elif kind in (Kind.FREEZE_SIDECAR, Kind.KILL_SIDECAR):
         level, high = row - 0.43, 0.2
-    if kind in (Kind.FREEZE_API, Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK):
+    if kind in (Kind.FREEZE_API, Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK, Kind.FREEZE_WRITER):
         _span(axis, at, lasts, level, high, FROZEN, alpha=0.5)
     elif kind in NETWORK:
         _span(axis, at, max(lasts, 0.1), row - 0.02, 0.13, NET, alpha=0.9)

@@ -1,7 +1,8 @@
 """What is done to the fleet and when: drawn from a seed before anything starts, so that a seed names a run.
 
 A run is made of rounds. Each begins with a storm, in which faults overlap; then everything is healed, somebody has to
-lead each lease, and one hand-over or takeover is measured with nothing else going on.
+lead each lease, a writer of each lease is made stale, and one hand-over or takeover is measured with nothing else going
+on.
 """
 
 import random
@@ -18,6 +19,7 @@ class Kind(StrEnum):
     FREEZE_SIDECAR = "freeze sidecar"
     FREEZE_API = "freeze api"
     FREEZE_TASK = "freeze task"
+    FREEZE_WRITER = "freeze between check and write"
     KILL_SIDECAR = "kill sidecar"
     KILL_API = "kill api"
     KILL_TASK = "kill task"
@@ -42,6 +44,7 @@ TASK = {
     Kind.FREEZE_SIDECAR: 4,
     Kind.FREEZE_API: 4,
     Kind.FREEZE_TASK: 3,
+    Kind.FREEZE_WRITER: 4,
     Kind.KILL_SIDECAR: 4,
     Kind.KILL_API: 3,
     Kind.KILL_TASK: 2,
@@ -66,6 +69,7 @@ LASTING = {
     Kind.FREEZE_SIDECAR,
     Kind.FREEZE_API,
     Kind.FREEZE_TASK,
+    Kind.FREEZE_WRITER,
     Kind.SLOW,
     Kind.BLACK_HOLE,
     Kind.LATE_REQUESTS,
@@ -81,6 +85,9 @@ LASTING = {
 LENGTHS = (0.05, 0.3), (0.5, 0.95), (1.0, 1.4)
 """Between which shares of the ttl a fault lasts: a hiccup, about a grant or a call, and past a deadline."""
 
+LONGEST_FREEZE = 2.5
+"""How long, in ttls, a writer is frozen at most while no newer term has come to the database."""
+
 CALM = Kind.DEPLOY, Kind.DEPLOY, Kind.KILL_API, Kind.KILL_TASK
 """What is measured in the calm; a deploy as often as the others together."""
 
@@ -94,7 +101,7 @@ CALM_TAKES = 2.0
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `at` seconds after its round's beginning, for `seconds`.
+    """One fault: `at` seconds after its round's beginning, for `seconds` (at most so long where an event ends it).
 
     `target` is a task (`task2`), or a lease: whichever task leads it then, or its key where the operator acts.
     `detail` is a share from 0 to 1 for whatever else is to be drawn: how far a replica lags, how Postgres is stopped.
@@ -149,11 +156,14 @@ def _storm(chance: random.Random, storm: float, tasks: int, ttl: float) -> Itera
         seconds = chance.uniform(*chance.choice(LENGTHS)) * ttl if kind in LASTING else 0.0
         if kind is Kind.DISABLE:
             seconds = chance.uniform(1.0, 1.5) * ttl  # no shorter than a lease: or it could end before a belief does
+        if kind is Kind.FREEZE_WRITER:
+            seconds = LONGEST_FREEZE * ttl
         if group in (POSTGRES, REDIS) and seconds:
             seconds = min(seconds, 1.1 * ttl)
         if which:
             free_from[which] = at + seconds + apart * ttl
-        yield Fault(at, kind, _target(chance, group, tasks), seconds, chance.random())
+        target = chance.choice(LEASES) if kind is Kind.FREEZE_WRITER else _target(chance, group, tasks)
+        yield Fault(at, kind, target, seconds, chance.random())
         at += chance.expovariate(1 / (PACE * ttl))
 
 
