@@ -149,6 +149,8 @@ class Injector:
                 happening.note = f"the replica lags {lag:.2f} s"
                 self._told(happening)
                 await fleet.redis.fail_over(lag, seconds / 3)
+            case Kind.STEP_CLOCK:
+                self._step_clock(happening, fault.detail)
             case Kind.RESTART_POSTGRES:
                 await self._restart_postgres(happening, seconds, immediate=fault.detail < 0.5)
             case Kind.FREEZE_POSTGRES:
@@ -306,6 +308,17 @@ class Injector:
                     await way.cut()  # a stream that lost something is of no use any more
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
+
+    def _step_clock(self, happening: Happening, share: float) -> None:
+        """Within the margin, back or forward by turns. Steps are further apart than a lease, and do not add up."""
+        clock = self._fleet.redis.clock
+        if clock is None:
+            happening.note = f"{LEFT_OUT}there is no C compiler"
+        else:
+            margin = self._fleet.ttl / 6
+            step = clock.set_behind(0.0 if clock.behind else (0.3 + 0.5 * share) * margin)
+            happening.note = f"{step:+.2f} s, margin {margin:.2f} s"
+        self._told(happening)
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres

@@ -14,17 +14,24 @@ from redis.exceptions import RedisError
 
 from ops.local.servers import RedisServer
 from tests.chaos.ports import quiet_port
+from tests.chaos.server_clock import ClockedRedis, server_clock
 from tests.proxy import Proxy
 
 ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 class RedisPair:
-    """Two servers and the proxies; an async context manager. `ways` are the proxies by task."""
+    """Two servers and the proxies; an async context manager. `ways` are the proxies by task.
+
+    `clock` is the wall clock of both servers; None where there is no C compiler to make one that steps.
+    """
 
     def __init__(self, folder: Path, tasks: list[str]) -> None:
-        self.primary = RedisServer(folder / "redis-a", port=quiet_port(), arguments=ARGUMENTS)
-        self.replica = RedisServer(folder / "redis-b", port=quiet_port(), arguments=ARGUMENTS)
+        self.clock = server_clock(folder / "redis-clock")
+        self.primary, self.replica = (
+            ClockedRedis(folder / name, port=quiet_port(), arguments=ARGUMENTS, clock=self.clock)
+            for name in ("redis-a", "redis-b")
+        )
         self.ways = {task: Proxy(self.primary.port) for task in tasks}
         self._link = Proxy(self.primary.port)
         for proxy in (*self.ways.values(), self._link):

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     FREEZE_REDIS = "freeze redis"
     RESTART_REDIS = "restart redis"
     FAILOVER = "failover"
+    STEP_CLOCK = "clock step"
     RESTART_POSTGRES = "restart postgres"
     FREEZE_POSTGRES = "freeze postgres"
     DELETE = "DEL"
@@ -58,7 +59,7 @@ TASK = {
 }
 """Faults of one task, each with its weight."""
 
-REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4}
+REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4}
 POSTGRES = {Kind.RESTART_POSTGRES: 2, Kind.FREEZE_POSTGRES: 1}
 OPERATOR = {Kind.DELETE: 3, Kind.DISABLE: 1, Kind.PERSIST: 2}
 
