@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from tests.chaos.database import TAKE_UP
 from tests.chaos.faults import NETWORK, Happening
 from tests.chaos.observers import Belief
 from tests.chaos.run import Record, Stretch
@@ -27,6 +28,8 @@ ROW = 0.44
 LANE = dict(zip(LEASES, (0.26, -0.26), strict=True))
 """Where a lease's bar lies in its task's row, which is one unit high; what is between is the network's."""
 BAR = 0.26
+LETTER = 0.66
+"""How wide a letter is, in sizes of the text."""
 SHORT = 1.0
 """A hand-over of less than this, in seconds, is given in ms."""
 
@@ -46,9 +49,22 @@ class _Labels:
         """Something is drawn there."""
         self._taken.append((left, right, level - high / 2, level + high / 2))
 
+    def take_line(self, times: list[float], levels: list[float]) -> None:
+        """A line is drawn there."""
+        parts = 12
+        (since, until), (first, last) = times, levels
+        for part in range(parts):
+            at = since + (part + 0.5) / parts * (until - since)
+            wide = (until - since) / parts / 2 + self._seconds_a_point
+            self.take(at - wide, at + wide, first + (part + 0.5) / parts * (last - first), abs(last - first) / parts)
+
+    def take_mark(self, at: float, level: float) -> None:
+        """A marker is drawn there."""
+        self.take(at - 4 * self._seconds_a_point, at + 4 * self._seconds_a_point, level, 8 / 72 / ROW)
+
     def put(self, text: str, places: Iterable[tuple[float, float]], colour: str, size: float = 6.5) -> None:
         """Write it at the first of the places (left edge, middle) that is free."""
-        wide, high = 0.62 * size * len(text) * self._seconds_a_point, 1.05 * size / 72 / ROW
+        wide, high = LETTER * size * len(text) * self._seconds_a_point, 1.05 * size / 72 / ROW
         for left, level in places:
             box = left, left + wide, level - high / 2, level + high / 2
             if not any(
@@ -62,7 +78,7 @@ class _Labels:
     def beside(self, at: float, text: str, size: float = 6.5) -> tuple[float, float]:
         """The left edges of a text right and left of that time."""
         gap = 2 * self._seconds_a_point
-        return at + gap, at - gap - 0.62 * size * len(text) * self._seconds_a_point
+        return at + gap, at - gap - LETTER * size * len(text) * self._seconds_a_point
 
 
 def draw(record: Record, path: Path) -> None:
@@ -117,7 +133,7 @@ def _strip(axis: Axes, record: Record, began: float, end: float, longest: float,
         axis.axhline(places[task] + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
     for stretch in _within(record.stretches, began, end):
         _stretch(axis, stretch, zero)
-    _lives(axis, record, places, began, end)
+    _lives(axis, record, places, began, end, labels)
     for belief in record.beliefs:
         if belief.began < end and belief.end > began:
             labels.take(belief.began - zero, belief.end - zero, places[belief.task] + LANE[belief.lease], BAR)
@@ -144,17 +160,19 @@ def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
     )
 
 
-def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float) -> None:
+def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
     """A thin line below each task's bars while its sidecar runs, and one above them while its API does."""
     for life in record.lives:
         since, until = max(life.began, began), min(life.ended, end)
         if since < until:
             level = places[life.task] + (0.43 if life.container == "api" else -0.43)
             axis.plot([since - record.began, until - record.began], [level, level], color="#999999", linewidth=1.1)
+            labels.take(since - record.began, until - record.began, level, 0.02)
 
 
 def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
     zero = record.began
+    told: list[tuple[str, float, float, float, str]] = []
     for lease in LEASES:
         mine = sorted((one for one in record.beliefs if one.lease == lease), key=lambda one: one.began)
         ordinals = {token: n for n, token in enumerate(sorted({one.token for one in mine}), 1)}
@@ -163,17 +181,18 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
                 _belief(axis, belief, places[belief.task] + LANE[lease], record, end, ordinals[belief.token])
         for before, after in pairwise(mine):
             if began <= after.began <= end and before.end >= began:
-                levels = [places[one.task] + LANE[lease] for one in (before, after)]
-                times = [before.end - zero, after.began - zero]
                 gap = after.began - before.end
+                low, high = (places[one.task] + LANE[lease] for one in (before, after))
+                line = [before.end - zero, after.began - zero], [low, high]
                 faint = 1.0 if gap < SHORT else 0.4
-                axis.plot(times, levels, color=COLOURS[lease], lw=0.9, ls=(0, (2, 1.5)), alpha=faint, zorder=3)
-                if 0 <= gap < SHORT and before.token != after.token:
-                    text = f"{gap * 1000:.0f} ms"
-                    low, high = sorted(levels)
-                    along = [high - part / 8 * (high - low) for part in (4, 3, 5, 2, 6, 1, 7)] + [low, high]
-                    sides = labels.beside(times[1], text)
-                    labels.put(text, [(left, level) for left in sides for level in along], COLOURS[lease])
+                axis.plot(*line, color=COLOURS[lease], lw=0.9, ls=(0, (2, 1.5)), alpha=faint, zorder=3)
+                if 0 <= gap < SHORT:
+                    labels.take_line(*line)
+                    if before.token != after.token:
+                        told.append((f"{gap * 1000:.0f} ms", after.began - zero, low, high, COLOURS[lease]))
+    for text, at, low, high, colour in told:  # once all lines are there, which none may cross
+        along = [high - part / 16 * (high - low) for part in (8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)]
+        labels.put(text, [(left, level) for left in labels.beside(at, text) for level in along], colour)
 
 
 def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float, ordinal: int) -> None:
@@ -228,10 +247,12 @@ def _task_fault(axis: Axes, happening: Happening, row: float, at: float, lasts: 
         right, left = labels.beside(at, kind, size=6.0)
         labels.put(kind, [(right, row), (left, row), (right, row + 0.26), (right, row - 0.26)], "black", size=6.0)
     elif kind is Kind.DEPLOY:
+        labels.take_mark(at, level)
         axis.plot([at], [level], marker="v", color="#008844", markersize=8, markeredgecolor="white", zorder=8)
     elif kind is Kind.KILL_TASK:
         axis.plot([at, at], [row + 0.43, row - 0.43], marker="X", color=BAD, markersize=7, linewidth=1, zorder=8)
     else:
+        labels.take_mark(at, level)
         axis.plot([at], [level], marker="X", color=BAD, markersize=7, markeredgecolor="white", zorder=8)
 
 
@@ -242,7 +263,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
     """A tick for each accepted write, and a cross for each that was refused."""
     for lease in LEASES:
-        times = [write.at - record.boot for write in record.writes if write.lease == lease]
+        times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != TAKE_UP]
         shown = [at - record.began for at in times if began <= at <= end]
         axis.vlines(shown, row + LANE[lease] - 0.16, row + LANE[lease] + 0.16, color=COLOURS[lease], linewidth=0.4)
         crosses = [refusal.at for refusal in record.refusals if refusal.lease == lease and began <= refusal.at <= end]
