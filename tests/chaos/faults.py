@@ -149,6 +149,8 @@ class Injector:
                 happening.note = f"the replica lags {lag:.2f} s"
                 self._told(happening)
                 await fleet.redis.fail_over(lag, seconds / 3)
+            case Kind.ISOLATE:
+                await self._isolate(happening, seconds, fault.detail)
             case Kind.STEP_CLOCK:
                 self._step_clock(happening, fault.detail)
             case Kind.RESTART_POSTGRES:
@@ -308,6 +310,16 @@ class Injector:
                     await way.cut()  # a stream that lost something is of no use any more
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
+
+    async def _isolate(self, happening: Happening, seconds: float, share: float) -> None:
+        """The primary is cut off with whoever leads, and with some of the others."""
+        fleet, now = self._fleet, elapsed()
+        leading = {leader.task for lease in LEASES if (leader := fleet.seen.leader(lease, now))}
+        others = [task for task in fleet.labels if task not in leading]
+        staying = leading | set(others[: int(share * len(others))])
+        happening.note = f"with {', '.join(sorted(staying)) or 'nobody'}"
+        self._told(happening)
+        await fleet.redis.isolate(seconds, staying)
 
     def _step_clock(self, happening: Happening, share: float) -> None:
         """Within the margin, back or forward by turns. Steps are further apart than a lease, and do not add up."""

@@ -68,9 +68,12 @@ class Fleet:
         ttl: of the leases, in seconds; the other timings follow from it.
         services: how many of the tasks run the product's API; the others run the writer.
         fence: whether the database refuses stale writes.
+        min_replicas: how many replicas have to confirm what a sidecar writes.
     """
 
-    def __init__(self, folder: Path, tasks: int, ttl: float, services: int, *, fence: bool = True) -> None:
+    def __init__(
+        self, folder: Path, tasks: int, ttl: float, services: int, *, fence: bool = True, min_replicas: int = 0
+    ) -> None:
         self.labels = [f"task{number + 1}" for number in range(tasks)]
         self.writers = self.labels[services:]
         self.ttl = ttl
@@ -87,6 +90,7 @@ class Fleet:
         self.stopping = asyncio.Event()
         self._definition = read(ROOT / "task-definition.json")
         self._fence = () if fence else ("--without-fence",)
+        self._confirmed = {"sidecar": {"MIN_REPLICAS": str(min_replicas)}}
         self._offset = free_offset(self._definition, tasks)
         self._metadata = MetadataServer(self._definition.family, self._views)
         self._caller = dict(os.environ) | {
@@ -200,6 +204,7 @@ class Fleet:
                 "ECS_CONTAINER_METADATA_URI_V4": self._metadata.uri(task_id, container.name),
                 VARIABLE: str(self.seen.diary(label)),
             }
+            | self._confirmed.get(container.name, {})
             for container in definition.container_definitions
         }
         return Task(definition, label, task_id, environments=environments, folder=ROOT, journal=self.log)

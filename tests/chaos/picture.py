@@ -224,7 +224,9 @@ def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: f
         row = places["redis" if kind in REDIS else "database"]
         frozen = kind in (Kind.FREEZE_REDIS, Kind.FREEZE_POSTGRES)
         _span(axis, at, lasts, row, 0.7, FROZEN if frozen else DOWN, alpha=0.55 if frozen else 0.3)
-        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty"}.get(kind, kind.split()[0])
+        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty", Kind.ISOLATE: "two primaries"}.get(
+            kind, kind.split()[0]
+        )
         if kind is Kind.STEP_CLOCK:
             axis.plot([at], [row], marker="|", color="black", markersize=9)
             text = f"clock {happening.note.split(',')[0]}"

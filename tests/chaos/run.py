@@ -78,10 +78,11 @@ async def chaos(
     ttl: float,
     services: int,
     fence: bool,
+    min_replicas: int,
     tell: Tell,
 ) -> Record:
     """Run the rounds on a fleet of its own under `folder`; returns what was seen, judged."""
-    fleet = Fleet(folder, tasks, ttl, services, fence=fence)
+    fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas)
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
     conductor = _Conductor(fleet, record, tell)
     async with fleet.running():

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     RESTART_REDIS = "restart redis"
     FAILOVER = "failover"
     STEP_CLOCK = "clock step"
+    ISOLATE = "isolated primary"
     RESTART_POSTGRES = "restart postgres"
     FREEZE_POSTGRES = "freeze postgres"
     DELETE = "DEL"
@@ -59,11 +60,11 @@ TASK = {
 }
 """Faults of one task, each with its weight."""
 
-REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4}
+REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4, Kind.ISOLATE: 4}
 POSTGRES = {Kind.RESTART_POSTGRES: 2, Kind.FREEZE_POSTGRES: 1}
 OPERATOR = {Kind.DELETE: 3, Kind.DISABLE: 1, Kind.PERSIST: 2}
 
-GROUPS = (TASK, 13, 0.0), (REDIS, 3, 2.0), (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
+GROUPS = (TASK, 13, 0.0), (REDIS, 4, 2.0), (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
 """Each group, its weight, and how many ttls after one of its faults the next may come; those of TASK may overlap."""
 
 LASTING = {
@@ -79,6 +80,7 @@ LASTING = {
     Kind.FREEZE_REDIS,
     Kind.RESTART_REDIS,
     Kind.FAILOVER,
+    Kind.ISOLATE,
     Kind.RESTART_POSTGRES,
     Kind.FREEZE_POSTGRES,
 }
@@ -129,8 +131,11 @@ class Round:
     calm: Fault
 
 
-def plan(seed: int, minutes: float, tasks: int, ttl: float) -> tuple[Round, ...]:
-    """The rounds of a run: as many as fit into `minutes`, at least one. The same arguments give the same rounds."""
+def plan(seed: int, minutes: float, tasks: int, ttl: float, *, isolating: bool = False) -> tuple[Round, ...]:
+    """The rounds of a run: as many as fit into `minutes`, at least one. The same arguments give the same rounds.
+
+    Unless `isolating`, a primary that would be cut off dies instead.
+    """
     chance = random.Random(f"chaos {seed} {tasks}")
     storm = min(STORM * ttl, max(minutes * 60 - CALM_TAKES * ttl, ttl))
     count = max(1, int(minutes * 60 / (storm + CALM_TAKES * ttl)))
@@ -138,14 +143,14 @@ def plan(seed: int, minutes: float, tasks: int, ttl: float) -> tuple[Round, ...]
         Round(
             number,
             storm,
-            tuple(_storm(chance, storm, tasks, ttl)),
+            tuple(_storm(chance, storm, tasks, ttl, isolating=isolating)),
             Fault(0.0, chance.choice(CALM), chance.choice(LEASES), 0.0, chance.random()),
         )
         for number in range(1, count + 1)
     )
 
 
-def _storm(chance: random.Random, storm: float, tasks: int, ttl: float) -> Iterator[Fault]:
+def _storm(chance: random.Random, storm: float, tasks: int, ttl: float, *, isolating: bool) -> Iterator[Fault]:
     free_from = [0.0] * len(GROUPS)  # of each group but the tasks'
     at = chance.expovariate(1 / (PACE * ttl))
     while at < storm:
@@ -154,6 +159,8 @@ def _storm(chance: random.Random, storm: float, tasks: int, ttl: float) -> Itera
             which = 0
         group, _, apart = GROUPS[which]
         kind = chance.choices(list(group), list(group.values()))[0]
+        if kind is Kind.ISOLATE and not isolating:
+            kind = Kind.FAILOVER
         seconds = chance.uniform(*chance.choice(LENGTHS)) * ttl if kind in LASTING else 0.0
         if kind is Kind.DISABLE:
             seconds = chance.uniform(1.0, 1.5) * ttl  # no shorter than a lease: or it could end before a belief does
@@ -161,6 +168,8 @@ def _storm(chance: random.Random, storm: float, tasks: int, ttl: float) -> Itera
             seconds = LONGEST_FREEZE * ttl
         if group in (POSTGRES, REDIS) and seconds:
             seconds = min(seconds, 1.1 * ttl)
+        if kind is Kind.ISOLATE:
+            seconds = chance.uniform(1.5, 2.5) * ttl  # long enough for its heir to let a new term begin
         if which:
             free_from[which] = at + seconds + apart * ttl
         target = chance.choice(LEASES) if kind is Kind.FREEZE_WRITER else _target(chance, group, tasks)
