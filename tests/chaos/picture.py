@@ -145,7 +145,8 @@ def _strip(axis: Axes, record: Record, began: float, end: float, longest: float,
     for violation in record.violations:
         if violation.at is not None and began <= violation.at <= end:
             axis.axvline(violation.at - zero, color=BAD, linewidth=1.5, zorder=9)
-            axis.text(violation.at - zero, 0.62, violation.law, color=BAD, fontsize=8, ha="center", va="bottom")
+            told = labels.beside(violation.at - zero, violation.law, size=8)
+            labels.put(violation.law, [(left, 0.75) for left in told], BAD, size=8)
 
 
 def _within(stretches: Iterable[Stretch], began: float, end: float) -> Iterator[Stretch]:
