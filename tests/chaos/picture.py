@@ -95,10 +95,11 @@ def draw(record: Record, path: Path) -> None:
         axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes[-1].set_xlabel("seconds since the run began")
     found = len(record.violations)
+    done = sum(not happening.left_out for happening in record.happenings)
     told = f"{found} VIOLATIONS" if found else "every promise was kept"
     figure.suptitle(
         f"Chaos run, seed {record.seed}: {len(record.tasks)} tasks, lease of {record.ttl:g} s,"
-        f" {len(record.happenings)} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
+        f" {done} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
         fontsize=12,
         color=BAD if found else "black",
     )
