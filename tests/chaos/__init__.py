@@ -10,5 +10,7 @@ each believes is observed inside the production client, what the database accept
     run       rounds of storm and calm                      report, picture  what came of it
 
 Any setting of the task definition can be given in the environment: `FAILOVER_GUARD=false python -m tests.chaos --ttl 3
---minutes 3 --seed 5 --services 1` takes a promise away, and the run finds two believers.
+--minutes 3 --seed 48 --services 1` takes a promise away, and the run finds two believers. `--without-fence` lets stale
+leaders write, and the run finds that. `--isolating` cuts primaries off that go on serving, which MIN_REPLICAS is for:
+with `MIN_REPLICAS=0` in the environment two clients believe.
 """

@@ -24,7 +24,7 @@ PICTURES = ".svg", ".png", ".pdf"
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
     options = _options(arguments)
-    rounds = plan(options.seed, options.minutes, options.tasks, options.ttl)
+    rounds = plan(options.seed, options.minutes, options.tasks, options.ttl, isolating=options.isolating)
     if options.plan:
         for each in rounds:
             print(f"round {each.number}: a storm of {each.seconds:.0f} s, then {each.calm}")
@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
         tasks=options.tasks,
         ttl=options.ttl,
         services=services,
+        fence=not options.without_fence,
+        min_replicas=int(os.environ.get("MIN_REPLICAS") or options.isolating),
         tell=lambda text: print(text, flush=True),
     )
     try:
@@ -94,6 +96,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
     parser.add_argument("--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the rest follows from it (6)")
     parser.add_argument("--services", type=int, help="how many tasks run the product's API (half of them)")
+    parser.add_argument(
+        "--isolating", action="store_true", help="cut primaries off that go on serving; MIN_REPLICAS is 1 then"
+    )
+    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write, to see it found")
     parser.add_argument("--picture", type=Path, help="where to draw it, .svg, .png or .pdf (FOLDER/run.svg)")
     parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")

@@ -1,7 +1,8 @@
-"""The api container of a chaos run: `python -m tests.chaos.api service|writer`.
+"""The api container of a chaos run: `python -m tests.chaos.api service|writer [--without-fence]`.
 
 `service` is the product's own API, `writer` a client that does nothing but fenced writes under both leases, half of
-them in transactions that take their time. Both keep a diary (`tests.chaos.diary`).
+them in transactions that take their time. Both keep a diary (`tests.chaos.diary`). `--without-fence` lets every term
+write, to see that a run finds it.
 """
 
 import asyncio
@@ -10,8 +11,10 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 from aiohttp import web
 
@@ -27,30 +30,71 @@ from tests.chaos.diary import VARIABLE, Diary, observe
 from tests.chaos.schedule import LEASES
 
 LONGEST = 0.15
-"""How long, in seconds, a transaction stays open at most."""
+"""How long, in seconds, a transaction stays open at most, and how long work takes between its check and its write."""
+DEAF = 0.5
+"""The share of the steps that no cancellation reaches."""
 
 logger = logging.getLogger(__name__)
 
 
-async def write(store: Store, term: Term) -> None:
+async def write(store: Store, term: Term, diary: Diary) -> None:
     """Write through the fence, again and again, until the term is over."""
     await take_up(store, term)
     while True:
         term.check()
         try:
-            async with store.fenced(term.name, term.token, term.holder) as writes:
-                if random.random() < 0.5:
-                    await asyncio.sleep(random.uniform(0, LONGEST))
-                await add_entry(writes, term.name, term.token)
-                if random.random() < 0.5:
-                    await asyncio.sleep(random.uniform(0, LONGEST))
+            if random.random() < DEAF:
+                await _to_its_end(_checked_long_ago(store, term, diary))
+            else:
+                await asyncio.sleep(random.uniform(0, LONGEST))
+                await _write_once(store, term)
         except StoreError as error:
             logger.warning("write failed: %s", error)
             await asyncio.sleep(0.2)
         await asyncio.sleep(random.uniform(0, LONGEST))
 
 
-async def serve_writer(settings: Settings) -> None:
+async def _write_once(store: Store, term: Term) -> None:
+    async with store.fenced(term.name, term.token, term.holder) as writes:
+        if random.random() < 0.5:
+            await asyncio.sleep(random.uniform(0, LONGEST))
+        await add_entry(writes, term.name, term.token)
+        if random.random() < 0.5:
+            await asyncio.sleep(random.uniform(0, LONGEST))
+
+
+async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
+    """A write that relies on a check of some time ago, and says so meanwhile: here a freeze does the most harm."""
+    diary.write("checked", lease=term.name, token=term.token, pid=os.getpid())
+    await asyncio.sleep(random.uniform(LONGEST / 3, LONGEST))
+    diary.write("writes", lease=term.name, token=term.token, pid=os.getpid())
+    await _write_once(store, term)
+
+
+async def _to_its_end(step: Coroutine[None, None, None]) -> None:
+    """Run a step as one in a thread, which goes on when the work is cancelled: whoever cancels waits for its end.
+
+    A step that hears of its cancellation is stopped by a client that thaws before it has sent a byte: the fence would
+    never be tried.
+    """
+    running = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+
+
+def without_fence() -> None:
+    """From now on, every term of this process may write, the newest or not."""
+
+    async def let_in(*_: object) -> None:
+        pass
+
+    patch.object(Store, "_enter_fence", let_in).start()
+
+
+async def serve_writer(settings: Settings, diary: Diary) -> None:
     """Campaign for both leases until SIGTERM, then stop the work, resign and leave."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -59,18 +103,18 @@ async def serve_writer(settings: Settings) -> None:
     await web.TCPSite(runner, settings.api_bind.host, settings.api_bind.port).start()
     try:
         async with LeaseClient(settings.sidecar_url) as client, asyncio.TaskGroup() as group:
-            working = group.create_task(_work(settings, client))
+            working = group.create_task(_work(settings, client, diary))
             await stop.wait()
             working.cancel()
     finally:
         await runner.cleanup()
 
 
-async def _work(settings: Settings, client: LeaseClient) -> None:
+async def _work(settings: Settings, client: LeaseClient, diary: Diary) -> None:
     store = await _connected(settings)
     try:
         background = Background(client, pause=(0.2, 1.0))
-        await background.run(dict.fromkeys(LEASES, lambda term: write(store, term)))
+        await background.run(dict.fromkeys(LEASES, lambda term: write(store, term, diary)))
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(2):  # the database may be frozen
@@ -97,12 +141,20 @@ def _health() -> web.Application:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status of the product's own command line."""
-    observe(Diary(Path(os.environ[VARIABLE])))
-    if arguments == ["service"]:
+    diary = Diary(Path(os.environ[VARIABLE]))
+    observe(diary)
+    match arguments:
+        case [program]:
+            pass
+        case [program, "--without-fence"]:
+            without_fence()
+        case _:
+            program = ""
+    if program == "service":
         return product.main([])
-    if arguments == ["writer"]:
-        return product.run(serve_writer)
-    raise SystemExit("usage: python -m tests.chaos.api service|writer")
+    if program == "writer":
+        return product.run(lambda settings: serve_writer(settings, diary))
+    raise SystemExit("usage: python -m tests.chaos.api service|writer [--without-fence]")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ begin
     insert into chaos_write (lease, token, via) select distinct tg_argv[0], token, tg_table_name from written;
     return null;
 end $$;
+
+create function chaos_take_up() returns trigger language plpgsql as $$
+begin
+    insert into chaos_write (lease, token, via) values (new.lease, new.token, 'take-up');
+    return null;
+end $$;
+create trigger chaos_take_up after insert or update on lease_fence for each row execute function chaos_take_up();
 """
 
 NOTE = """
@@ -39,13 +46,19 @@ create trigger chaos_{what} after {what} on {table} referencing new table as wri
     for each statement execute function chaos_note('{lease}')
 """
 
+TAKE_UP = "take-up"
+"""What `Accepted.via` is for a term's first word to the database."""
+
 WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_scheduler"}
 """The tables that are watched, each with the lease that its writes need."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A committed write; `at` is seconds since the epoch, `via` the table that it went to."""
+    """A committed write, or a take-up: from there on no older term may write.
+
+    `at` is seconds since the epoch, `via` the table that it went to.
+    """
 
     place: int
     lease: str
@@ -71,6 +84,18 @@ async def add_entry(writes: FencedWrites, lease: str, token: int) -> None:
     await writes._connection.execute(
         "insert into chaos_write (lease, token, via) values ($1, $2, 'writer')", lease, token
     )
+
+
+async def newest_token(url: str, lease: str) -> int:
+    """That of the newest term that has taken the lease up; 0 before any."""
+    connection = await asyncpg.connect(url, timeout=2)
+    try:
+        found: int | None = await connection.fetchval(
+            "select max(token) from chaos_write where lease = $1", lease, timeout=2
+        )
+    finally:
+        await connection.close(timeout=2)
+    return found or 0
 
 
 async def accepted(url: str) -> list[Accepted]:

@@ -3,25 +3,29 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 
+import asyncpg
 import psutil
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ops.local.servers import ServerError
 from sidecar.clock import elapsed
+from tests.chaos.database import newest_token
 from tests.chaos.fleet import Fleet
+from tests.chaos.observers import Checked
 from tests.chaos.oracles import Deletion
-from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, Fault, Kind
+from tests.chaos.schedule import LEASES, LONGEST_FREEZE, OPERATOR, POSTGRES, REDIS, Fault, Kind
 
 FROZEN = {
     Kind.FREEZE_SIDECAR: ("sidecar",),
     Kind.FREEZE_API: ("api",),
     Kind.FREEZE_TASK: ("sidecar", "api"),
 }
+LEFT_OUT = "left out: "
 NETWORK = {Kind.SLOW, Kind.BLACK_HOLE, Kind.LATE_REQUESTS, Kind.LOST_REPLIES, Kind.CUT, Kind.REFUSE}
 
 
@@ -38,6 +42,11 @@ class Happening:
     ended: float = inf
     leads: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it was not done after all; `note` says why."""
+        return self.note.startswith(LEFT_OUT)
 
     def __str__(self) -> str:
         whose = f", which leads {' and '.join(self.leads)}" if self.leads else ""
@@ -58,14 +67,28 @@ class Injector:
         """Do it, and return once it is over."""
         where = self._where(fault)
         now = elapsed()
-        leads = tuple(
-            lease for lease in LEASES if (found := self._fleet.seen.leader(lease, now)) and found.task == where
-        )
-        happening = Happening(fault.kind, where, now, now + fault.seconds, leads)
+        happening = Happening(fault.kind, where, now, now + fault.seconds, self._led_by(where, now))
         self.happenings.append(happening)
         await self._act(fault, happening)
-        happening.ended = max(elapsed(), happening.ended) if fault.kind is Kind.DISABLE else elapsed()
+        if fault.kind is Kind.DISABLE:
+            happening.ended = max(elapsed(), happening.ended)
+        elif fault.kind is not Kind.FREEZE_WRITER:  # that one knows when it thawed; what came of it took longer to see
+            happening.ended = elapsed()
         return happening
+
+    async def make_stale(self, lease: str) -> None:
+        """With everything else well: freeze a writer that leads the lease between check and write, until it is stale.
+
+        Where the product's API leads, it is frozen first, for so long that a writer leads.
+        """
+        fleet, ttl = self._fleet, self._fleet.ttl
+        if not fleet.writers:
+            return
+        services = [pid for task in fleet.labels if task not in fleet.writers if (pid := self._api(task)) is not None]
+        if not self._writer_leads(lease):
+            async with _stopped(services):
+                await self._comes(lambda: self._writer_leads(lease), 2 * ttl)
+        await self.inflict(Fault(0.0, Kind.FREEZE_WRITER, lease, LONGEST_FREEZE * ttl, 0.0))
 
     async def heal(self) -> None:
         """After a storm: what no fault undoes by itself. A key without TTL whose holder is gone is the operator's."""
@@ -78,12 +101,22 @@ class Injector:
                     await self._delete(happening)
                     happening.ended = elapsed()
 
+    def _led_by(self, task: str, now: float) -> tuple[str, ...]:
+        return tuple(lease for lease in LEASES if (found := self._fleet.seen.leader(lease, now)) and found.task == task)
+
+    def _writer_leads(self, lease: str) -> bool:
+        leader = self._fleet.seen.leader(lease, elapsed())
+        return leader is not None and leader.task in self._fleet.writers
+
+    def _api(self, task: str) -> int | None:
+        return self._fleet.slots[task].task.containers["api"].pid
+
     def _where(self, fault: Fault) -> str:
         if fault.kind in REDIS:
             return "redis"
         if fault.kind in POSTGRES:
             return "postgres"
-        if fault.kind in OPERATOR or fault.target not in LEASES:
+        if fault.kind in OPERATOR or fault.kind is Kind.FREEZE_WRITER or fault.target not in LEASES:
             return fault.target
         leader = self._fleet.seen.leader(fault.target, elapsed())
         labels = self._fleet.labels
@@ -94,6 +127,8 @@ class Injector:
         match fault.kind:
             case Kind.FREEZE_SIDECAR | Kind.FREEZE_API | Kind.FREEZE_TASK:
                 await self._freeze(happening, seconds)
+            case Kind.FREEZE_WRITER:
+                await self._freeze_writer(happening, seconds)
             case Kind.KILL_SIDECAR | Kind.KILL_API:
                 self._told(happening)
                 fleet.slots[where].task.containers[fault.kind.removeprefix("kill ")].kill()
@@ -114,6 +149,10 @@ class Injector:
                 happening.note = f"the replica lags {lag:.2f} s"
                 self._told(happening)
                 await fleet.redis.fail_over(lag, seconds / 3)
+            case Kind.ISOLATE:
+                await self._isolate(happening, seconds, fault.detail)
+            case Kind.STEP_CLOCK:
+                self._step_clock(happening, fault.detail)
             case Kind.RESTART_POSTGRES:
                 await self._restart_postgres(happening, seconds, immediate=fault.detail < 0.5)
             case Kind.FREEZE_POSTGRES:
@@ -133,7 +172,7 @@ class Injector:
         """False if the same is being done there already."""
         place = happening.where, what
         if place in self._busy:
-            happening.note = "left out: it is under way already"
+            happening.note = f"{LEFT_OUT}it is under way already"
             self._told(happening)
             yield False
             return
@@ -151,6 +190,98 @@ class Injector:
             containers = self._fleet.slots[happening.where].task.containers
             pids = [pid for name in FROZEN[happening.kind] if (pid := containers[name].pid) is not None]
             await _frozen(pids, seconds)
+
+    async def _freeze_writer(self, happening: Happening, seconds: float) -> None:
+        """Freeze who leads this lease once it is between check and write, until a newer term has come to the database.
+
+        What is found out is told in the note: whether the write that was late was refused.
+        """
+        lease, fleet = happening.where, self._fleet
+        found: list[tuple[Checked, psutil.Process]] = []
+
+        async def caught() -> bool:
+            found.extend(await self._catch(lease))
+            return bool(found)
+
+        if not await self._comes(caught, fleet.ttl, every=0.01):
+            happening.note = f"{LEFT_OUT}no writer came between check and write"
+            self._told(happening)
+            return
+        (checked, process), *_ = found
+        try:
+            happening.where, happening.began = checked.task, elapsed()
+            happening.leads = self._led_by(checked.task, happening.began)
+            self._told(happening)
+            self._busy.add((checked.task, "freeze"))
+
+            async def followed() -> bool:
+                try:
+                    return await newest_token(fleet.postgres.url, lease) > checked.token
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                    return False
+
+            stale = await self._comes(followed, seconds)
+        finally:
+            self._busy.discard((checked.task, "freeze"))
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        happening.ended = elapsed()
+
+        def refused() -> bool:
+            fleet.seen.read()
+            return any(
+                (one.task, one.lease, one.token) == (checked.task, lease, checked.token) and one.at > happening.ended
+                for one in fleet.seen.refusals
+            )
+
+        if not stale:
+            happening.note = "thawed with no newer term there"
+        elif await self._comes(refused, fleet.call_limit + 2):
+            happening.note = "refused"
+        else:
+            happening.note = "not seen refused"
+
+    async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
+        """The writer that leads it, stopped, if it is between check and write and is nowhere else once it stands."""
+        seen = self._fleet.seen
+        seen.read()
+        leader = seen.leader(lease, elapsed())
+        checked = seen.checked.get((leader.task, lease)) if leader else None
+        if (
+            leader is None
+            or checked is None
+            or (checked.token, checked.pid) != (leader.token, self._api(leader.task))
+            or (checked.task, "freeze") in self._busy
+        ):
+            return []
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(checked.pid)
+            process.suspend()
+            kept = False
+            try:
+                while process.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - it is told, and stops soon after
+                    await asyncio.sleep(0.001)
+                seen.read()
+                kept = seen.checked.get((checked.task, lease)) == checked
+            finally:
+                if not kept:
+                    process.resume()
+            if kept:
+                return [(checked, process)]
+        return []
+
+    async def _comes(
+        self, condition: Callable[[], bool | Awaitable[bool]], within: float, *, every: float = 0.05
+    ) -> bool:
+        """Wait for it; False if it does not come in so many seconds."""
+        deadline = elapsed() + within
+        while True:
+            came = condition()
+            if came if isinstance(came, bool) else await came:
+                return True
+            if elapsed() > deadline:
+                return False
+            await asyncio.sleep(every)
 
     async def _network(self, happening: Happening, fault: Fault) -> None:
         way = self._fleet.redis.ways[happening.where]
@@ -179,6 +310,27 @@ class Injector:
                     await way.cut()  # a stream that lost something is of no use any more
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
+
+    async def _isolate(self, happening: Happening, seconds: float, share: float) -> None:
+        """The primary is cut off with whoever leads, and with some of the others."""
+        fleet, now = self._fleet, elapsed()
+        leading = {leader.task for lease in LEASES if (leader := fleet.seen.leader(lease, now))}
+        others = [task for task in fleet.labels if task not in leading]
+        staying = leading | set(others[: int(share * len(others))])
+        happening.note = f"with {', '.join(sorted(staying)) or 'nobody'}"
+        self._told(happening)
+        await fleet.redis.isolate(seconds, staying)
+
+    def _step_clock(self, happening: Happening, share: float) -> None:
+        """Within the margin, back or forward by turns. Steps are further apart than a lease, and do not add up."""
+        clock = self._fleet.redis.clock
+        if clock is None:
+            happening.note = f"{LEFT_OUT}there is no C compiler"
+        else:
+            margin = self._fleet.ttl / 6
+            step = clock.set_behind(0.0 if clock.behind else (0.3 + 0.5 * share) * margin)
+            happening.note = f"{step:+.2f} s, margin {margin:.2f} s"
+        self._told(happening)
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres
@@ -229,7 +381,13 @@ class Injector:
 
 
 async def _frozen(pids: list[int], seconds: float) -> None:
-    """SIGSTOP to all at one stroke, SIGCONT after so many seconds to those that live still."""
+    async with _stopped(pids):
+        await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def _stopped(pids: list[int]) -> AsyncIterator[None]:
+    """SIGSTOP to all at one stroke; in the end SIGCONT to those that live still."""
     stopped: list[psutil.Process] = []
     try:
         for pid in pids:
@@ -239,7 +397,7 @@ async def _frozen(pids: list[int], seconds: float) -> None:
             except psutil.NoSuchProcess:
                 continue
             stopped.append(process)
-        await asyncio.sleep(seconds)
+        yield
     finally:
         for process in stopped:
             try:

@@ -68,10 +68,15 @@ class Fleet:
         tasks: how many.
         ttl: of the leases, in seconds; the other timings follow from it.
         services: how many of the tasks run the product's API; the others run the writer.
+        fence: whether the database refuses stale writes.
+        min_replicas: how many replicas have to confirm what a sidecar writes.
     """
 
-    def __init__(self, folder: Path, tasks: int, ttl: float, services: int) -> None:
+    def __init__(
+        self, folder: Path, tasks: int, ttl: float, services: int, *, fence: bool = True, min_replicas: int = 0
+    ) -> None:
         self.labels = [f"task{number + 1}" for number in range(tasks)]
+        self.writers = self.labels[services:]
         self.ttl = ttl
         self.call_limit = ttl / 15
         self.grant_ttl = min(5.0, ttl / 4)
@@ -85,7 +90,8 @@ class Fleet:
         self.slots: dict[str, Slot] = {}
         self.stopping = asyncio.Event()
         self._definition = spelled_out(read(ROOT / "task-definition.json"))
-        self._services = services
+        self._fence = () if fence else ("--without-fence",)
+        self._confirmed = {"sidecar": {"MIN_REPLICAS": str(min_replicas)}}
         self._offset = free_offset(self._definition, tasks)
         self._metadata = MetadataServer(self._definition.family, self._views)
         self._caller = dict(os.environ) | {
@@ -173,9 +179,10 @@ class Fleet:
             await asyncio.sleep(LOOK_EVERY)
 
     def _derived(self, label: str) -> TaskDefinition:
-        program = "service" if self.labels.index(label) < self._services else "writer"
+        program = "writer" if label in self.writers else "service"
+        entry_point = ["python", "-m", "tests.chaos.api", program, *self._fence]
         containers = [
-            container.model_copy(update={"entry_point": ["python", "-m", "tests.chaos.api", program], "command": []})
+            container.model_copy(update={"entry_point": entry_point, "command": []})
             if container.name == "api"
             else container
             for container in self._definition.container_definitions
@@ -198,6 +205,7 @@ class Fleet:
                 "ECS_CONTAINER_METADATA_URI_V4": self._metadata.uri(task_id, container.name),
                 VARIABLE: str(self.seen.diary(label)),
             }
+            | self._confirmed.get(container.name, {})
             for container in definition.container_definitions
         }
         return Task(definition, label, task_id, environments=environments, folder=ROOT, journal=self.log)

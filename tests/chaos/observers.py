@@ -41,6 +41,16 @@ class Refusal:
     at: float
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A writer's process is between the check of its term and the write that relies on it."""
+
+    task: str
+    lease: str
+    token: int
+    pid: int
+
+
 @dataclass
 class Life:
     """A container's process, from `began` to `ended`."""
@@ -60,6 +70,8 @@ class Observations:
     beliefs: list[Belief] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
+    checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
+    """By task and lease, the writers that are between check and write, or were when they were killed."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 
@@ -105,6 +117,11 @@ class Observations:
                 self._grants[grant].extended.append(entry["at"])
             case {"what": "ended", "grant": grant} if grant in self._grants:
                 self._grants[grant].ended = min(self._grants[grant].ended, entry["at"])
+            case {"what": "checked"}:
+                found = Checked(task, entry["lease"], entry["token"], entry["pid"])
+                self.checked[task, found.lease] = found
+            case {"what": "writes"}:
+                self.checked.pop((task, entry["lease"]), None)
             case {"what": "refused"}:
                 self.refusals.append(Refusal(task, entry["lease"], entry["token"], entry["began"], entry["at"]))
         return []

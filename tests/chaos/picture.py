@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from tests.chaos.database import TAKE_UP
 from tests.chaos.faults import NETWORK, Happening
 from tests.chaos.observers import Belief
 from tests.chaos.run import Record, Stretch
@@ -22,13 +23,62 @@ from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, Kind
 COLOURS = dict(zip(LEASES, ("#0072b2", "#d55e00"), strict=True))
 FROZEN, NET, DOWN, BAD = "#56b4e9", "#e6a817", "#444444", "#cc0033"
 ROWS = "redis", "operator", "database"
-LANE = dict(zip(LEASES, (0.22, -0.22), strict=True))
-"""Where a lease's bar lies in its task's row, which is one unit high."""
-BAR = 0.3
+ROW = 0.44
+"""The height of a row, in inches."""
+LANE = dict(zip(LEASES, (0.26, -0.26), strict=True))
+"""Where a lease's bar lies in its task's row, which is one unit high; what is between is the network's."""
+BAR = 0.26
+LETTER = 0.66
+"""How wide a letter is, in sizes of the text."""
 SHORT = 1.0
 """A hand-over of less than this, in seconds, is given in ms."""
 
-Span = tuple[float, float]
+
+class _Labels:
+    """Text on an axis where there is room: what would cover something moves aside, or is left out.
+
+    Boxes are in the axis's units. The size of a text is estimated from its letters: drawn it would be known too late.
+    """
+
+    def __init__(self, axis: Axes, seconds_an_inch: float) -> None:
+        self._axis = axis
+        self._seconds_a_point = seconds_an_inch / 72
+        self._taken: list[tuple[float, float, float, float]] = []
+
+    def take(self, left: float, right: float, level: float, high: float) -> None:
+        """Something is drawn there."""
+        self._taken.append((left, right, level - high / 2, level + high / 2))
+
+    def take_line(self, times: list[float], levels: list[float]) -> None:
+        """A line is drawn there."""
+        parts = 12
+        (since, until), (first, last) = times, levels
+        for part in range(parts):
+            at = since + (part + 0.5) / parts * (until - since)
+            wide = (until - since) / parts / 2 + self._seconds_a_point
+            self.take(at - wide, at + wide, first + (part + 0.5) / parts * (last - first), abs(last - first) / parts)
+
+    def take_mark(self, at: float, level: float) -> None:
+        """A marker is drawn there."""
+        self.take(at - 4 * self._seconds_a_point, at + 4 * self._seconds_a_point, level, 8 / 72 / ROW)
+
+    def put(self, text: str, places: Iterable[tuple[float, float]], colour: str, size: float = 6.5) -> None:
+        """Write it at the first of the places (left edge, middle) that is free."""
+        wide, high = LETTER * size * len(text) * self._seconds_a_point, 1.05 * size / 72 / ROW
+        for left, level in places:
+            box = left, left + wide, level - high / 2, level + high / 2
+            if not any(
+                box[0] < right and box[1] > other and box[2] < top and box[3] > bottom
+                for other, right, bottom, top in self._taken
+            ):
+                self._taken.append(box)
+                self._axis.text(left, level, text, fontsize=size, color=colour, va="center", zorder=8)
+                return
+
+    def beside(self, at: float, text: str, size: float = 6.5) -> tuple[float, float]:
+        """The left edges of a text right and left of that time."""
+        gap = 2 * self._seconds_a_point
+        return at + gap, at - gap - LETTER * size * len(text) * self._seconds_a_point
 
 
 def draw(record: Record, path: Path) -> None:
@@ -37,18 +87,19 @@ def draw(record: Record, path: Path) -> None:
     rows = len(ROWS) + len(record.tasks)
     longest = max(end - began for _, began, end in strips)
     width = min(26.0, max(12.0, 0.27 * longest + 2))
-    height = 1.5 + len(strips) * (0.36 * rows + 0.75)
+    height = 1.5 + len(strips) * (ROW * rows + 0.75)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(len(strips), squeeze=False)[:, 0]
     for axis, (title, began, end) in zip(axes, strips, strict=True):
-        _strip(axis, record, began, end, longest)
+        _strip(axis, record, began, end, longest, _Labels(axis, longest / (width - 1)))
         axis.set_title(title, loc="left", fontsize=9, fontweight="bold")
     axes[-1].set_xlabel("seconds since the run began")
     found = len(record.violations)
+    done = sum(not happening.left_out for happening in record.happenings)
     told = f"{found} VIOLATIONS" if found else "every promise was kept"
     figure.suptitle(
         f"Chaos run, seed {record.seed}: {len(record.tasks)} tasks, lease of {record.ttl:g} s,"
-        f" {len(record.happenings)} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
+        f" {done} faults, {len({(b.lease, b.token) for b in record.beliefs})} terms: {told}",
         fontsize=12,
         color=BAD if found else "black",
     )
@@ -69,7 +120,7 @@ def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
         yield (f"Round {number}{calm}" if number else "It never got going"), min(one.began for one in mine), end
 
 
-def _strip(axis: Axes, record: Record, began: float, end: float, longest: float) -> None:
+def _strip(axis: Axes, record: Record, began: float, end: float, longest: float, labels: _Labels) -> None:
     zero = record.began
     places = {name: -row for row, name in enumerate((*ROWS, *record.tasks))}
     axis.set_xlim(began - zero, began - zero + longest * 1.01)
@@ -83,16 +134,20 @@ def _strip(axis: Axes, record: Record, began: float, end: float, longest: float)
         axis.axhline(places[task] + 0.5, color="#dddddd", linewidth=0.6, zorder=0)
     for stretch in _within(record.stretches, began, end):
         _stretch(axis, stretch, zero)
-    _lives(axis, record, places, began, end)
+    _lives(axis, record, places, began, end, labels)
+    for belief in record.beliefs:
+        if belief.began < end and belief.end > began:
+            labels.take(belief.began - zero, belief.end - zero, places[belief.task] + LANE[belief.lease], BAR)
     for happening in record.happenings:
-        if happening.began < end and happening.ended > began:
-            _happening(axis, happening, places, zero)
-    _beliefs(axis, record, places, began, end)
+        if happening.began < end and happening.ended >= began:
+            _happening(axis, happening, places, zero, labels)
+    _beliefs(axis, record, places, began, end, labels)
     _writes(axis, record, places["database"], began, end)
     for violation in record.violations:
         if violation.at is not None and began <= violation.at <= end:
             axis.axvline(violation.at - zero, color=BAD, linewidth=1.5, zorder=9)
-            axis.text(violation.at - zero, 0.62, violation.law, color=BAD, fontsize=8, ha="center", va="bottom")
+            told = labels.beside(violation.at - zero, violation.law, size=8)
+            labels.put(violation.law, [(left, 0.75) for left in told], BAD, size=8)
 
 
 def _within(stretches: Iterable[Stretch], began: float, end: float) -> Iterator[Stretch]:
@@ -107,17 +162,19 @@ def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
     )
 
 
-def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float) -> None:
+def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
     """A thin line below each task's bars while its sidecar runs, and one above them while its API does."""
     for life in record.lives:
         since, until = max(life.began, began), min(life.ended, end)
         if since < until:
             level = places[life.task] + (0.43 if life.container == "api" else -0.43)
             axis.plot([since - record.began, until - record.began], [level, level], color="#999999", linewidth=1.1)
+            labels.take(since - record.began, until - record.began, level, 0.02)
 
 
-def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, end: float) -> None:
+def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
     zero = record.began
+    told: list[tuple[str, float, float, float, str]] = []
     for lease in LEASES:
         mine = sorted((one for one in record.beliefs if one.lease == lease), key=lambda one: one.began)
         ordinals = {token: n for n, token in enumerate(sorted({one.token for one in mine}), 1)}
@@ -126,22 +183,18 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
                 _belief(axis, belief, places[belief.task] + LANE[lease], record, end, ordinals[belief.token])
         for before, after in pairwise(mine):
             if began <= after.began <= end and before.end >= began:
-                levels = [places[one.task] + LANE[lease] for one in (before, after)]
-                times = [before.end - zero, after.began - zero]
                 gap = after.began - before.end
+                low, high = (places[one.task] + LANE[lease] for one in (before, after))
+                line = [before.end - zero, after.began - zero], [low, high]
                 faint = 1.0 if gap < SHORT else 0.4
-                axis.plot(times, levels, color=COLOURS[lease], lw=0.9, ls=(0, (2, 1.5)), alpha=faint, zorder=3)
-                if 0 <= gap < SHORT and before.token != after.token:
-                    axis.annotate(
-                        f"{gap * 1000:.0f} ms",
-                        (times[1], sum(levels) / 2),
-                        (2, 0),
-                        textcoords="offset points",
-                        fontsize=6.5,
-                        color=COLOURS[lease],
-                        va="center",
-                        zorder=7,
-                    )
+                axis.plot(*line, color=COLOURS[lease], lw=0.9, ls=(0, (2, 1.5)), alpha=faint, zorder=3)
+                if 0 <= gap < SHORT:
+                    labels.take_line(*line)
+                    if before.token != after.token:
+                        told.append((f"{gap * 1000:.0f} ms", after.began - zero, low, high, COLOURS[lease]))
+    for text, at, low, high, colour in told:  # once all lines are there, which none may cross
+        along = [high - part / 16 * (high - low) for part in (8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)]
+        labels.put(text, [(left, level) for left in labels.beside(at, text) for level in along], colour)
 
 
 def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float, ordinal: int) -> None:
@@ -158,44 +211,52 @@ def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float
         )  # fmt: skip
 
 
-def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: float) -> None:
+def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: float, labels: _Labels) -> None:
     kind, at = happening.kind, happening.began - zero
     lasts = (happening.ended if happening.ended < inf else happening.began) - happening.began
-    if happening.note.startswith("left out"):
+    if happening.left_out:
         return
     if kind in OPERATOR:
         row, lane = places["operator"], LANE[happening.where]
         if kind is Kind.DISABLE:
             _span(axis, at, lasts, row + lane, 0.32, COLOURS[happening.where], alpha=0.25)
-        axis.text(at, row + lane, kind, fontsize=6.5, color=COLOURS[happening.where], va="center", zorder=6)
         axis.plot([at], [row + lane], marker="|", color=COLOURS[happening.where], markersize=7)
+        labels.put(kind, [(left, row + lane) for left in labels.beside(at, kind)], COLOURS[happening.where])
     elif kind in REDIS or kind in POSTGRES:
         row = places["redis" if kind in REDIS else "database"]
         frozen = kind in (Kind.FREEZE_REDIS, Kind.FREEZE_POSTGRES)
         _span(axis, at, lasts, row, 0.7, FROZEN if frozen else DOWN, alpha=0.55 if frozen else 0.3)
-        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty"}.get(kind, kind.split()[0])
-        axis.text(at + 0.08, row, text, fontsize=6.5, va="center", zorder=6)
+        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty", Kind.ISOLATE: "two primaries"}.get(
+            kind, kind.split()[0]
+        )
+        if kind is Kind.STEP_CLOCK:
+            axis.plot([at], [row], marker="|", color="black", markersize=9)
+            text = f"clock {happening.note.split(',')[0]}"
+        labels.put(text, [(labels.beside(at, text)[0], level) for level in (row, row + 0.3, row - 0.3)], "black")
     else:
-        _task_fault(axis, happening, places[happening.where], at, lasts)
+        _task_fault(axis, happening, places[happening.where], at, lasts, labels)
 
 
-def _task_fault(axis: Axes, happening: Happening, row: float, at: float, lasts: float) -> None:
+def _task_fault(axis: Axes, happening: Happening, row: float, at: float, lasts: float, labels: _Labels) -> None:
     kind = happening.kind
     level, high = row, 0.94
-    if kind in (Kind.FREEZE_API, Kind.KILL_API):
+    if kind in (Kind.FREEZE_API, Kind.FREEZE_WRITER, Kind.KILL_API):
         level, high = row + 0.43, 0.2
     elif kind in (Kind.FREEZE_SIDECAR, Kind.KILL_SIDECAR):
         level, high = row - 0.43, 0.2
-    if kind in (Kind.FREEZE_API, Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK):
+    if kind in (Kind.FREEZE_API, Kind.FREEZE_SIDECAR, Kind.FREEZE_TASK, Kind.FREEZE_WRITER):
         _span(axis, at, lasts, level, high, FROZEN, alpha=0.5)
     elif kind in NETWORK:
-        _span(axis, at, max(lasts, 0.1), row - 0.02, 0.13, NET, alpha=0.9)
-        axis.text(at + max(lasts, 0.1) / 2, row - 0.02, kind, fontsize=5.5, ha="center", va="center", zorder=8)
+        _span(axis, at, max(lasts, 0.1), row, 0.22, NET, alpha=0.9)
+        right, left = labels.beside(at, kind, size=6.0)
+        labels.put(kind, [(right, row), (left, row), (right, row + 0.26), (right, row - 0.26)], "black", size=6.0)
     elif kind is Kind.DEPLOY:
+        labels.take_mark(at, level)
         axis.plot([at], [level], marker="v", color="#008844", markersize=8, markeredgecolor="white", zorder=8)
     elif kind is Kind.KILL_TASK:
         axis.plot([at, at], [row + 0.43, row - 0.43], marker="X", color=BAD, markersize=7, linewidth=1, zorder=8)
     else:
+        labels.take_mark(at, level)
         axis.plot([at], [level], marker="X", color=BAD, markersize=7, markeredgecolor="white", zorder=8)
 
 
@@ -206,7 +267,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
     """A tick for each accepted write, and a cross for each that was refused."""
     for lease in LEASES:
-        times = [write.at - record.boot for write in record.writes if write.lease == lease]
+        times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != TAKE_UP]
         shown = [at - record.began for at in times if began <= at <= end]
         axis.vlines(shown, row + LANE[lease] - 0.16, row + LANE[lease] + 0.16, color=COLOURS[lease], linewidth=0.4)
         crosses = [refusal.at for refusal in record.refusals if refusal.lease == lease and began <= refusal.at <= end]

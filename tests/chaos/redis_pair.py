@@ -1,7 +1,8 @@
 """A Redis primary and its replica, each task's way to the primary, and what may go wrong with all that.
 
 Every task reaches Redis through a proxy of its own, and the replica reaches the primary through another one, so that
-each of these ways can be slow, lossy, silent or cut. The servers keep nothing on disk: a restart is an empty one.
+each of these ways can be slow, lossy, silent or cut. A third server waits to be the replica of an isolated one's heir.
+The servers keep nothing on disk: a restart is an empty one.
 """
 
 import asyncio
@@ -14,17 +15,24 @@ from redis.exceptions import RedisError
 
 from ops.local.servers import RedisServer
 from tests.chaos.ports import quiet_port
+from tests.chaos.server_clock import ClockedRedis, server_clock
 from tests.proxy import Proxy
 
 ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
 class RedisPair:
-    """Two servers and the proxies; an async context manager. `ways` are the proxies by task."""
+    """Two servers and the proxies; an async context manager. `ways` are the proxies by task.
+
+    `clock` is the wall clock of both servers; None where there is no C compiler to make one that steps.
+    """
 
     def __init__(self, folder: Path, tasks: list[str]) -> None:
-        self.primary = RedisServer(folder / "redis-a", port=quiet_port(), arguments=ARGUMENTS)
-        self.replica = RedisServer(folder / "redis-b", port=quiet_port(), arguments=ARGUMENTS)
+        self.clock = server_clock(folder / "redis-clock")
+        self.primary, self.replica, self._spare = (
+            ClockedRedis(folder / name, port=quiet_port(), arguments=ARGUMENTS, clock=self.clock)
+            for name in ("redis-a", "redis-b", "redis-c")
+        )
         self.ways = {task: Proxy(self.primary.port) for task in tasks}
         self._link = Proxy(self.primary.port)
         for proxy in (*self.ways.values(), self._link):
@@ -35,8 +43,9 @@ class RedisPair:
         try:
             for proxy in (*self.ways.values(), self._link):
                 await self._open.enter_async_context(proxy)
-            for server in (self.primary, self.replica):
+            for server in (self.primary, self.replica, self._spare):
                 self._open.callback(server.stop)
+            for server in (self.primary, self.replica):
                 await server.start_beside()
             await self._follow(self.replica)
         except BaseException:
@@ -87,6 +96,33 @@ class RedisPair:
             await way.cut()  # a connection to the old primary has ended
         self._link.flow()
         await self.replica.start_beside()
+        await self._follow(self.replica)
+
+    async def isolate(self, seconds: float, staying: set[str]) -> None:
+        """For so long the primary is cut off with the tasks that stay; the others go on with the replica, promoted.
+
+        That one is given a replica of its own, so that its writes can be confirmed. In the end the old primary dies.
+        """
+        self._link.black_hole()
+        old, self.primary, self.replica, self._spare = self.primary, self.replica, self._spare, self.primary
+        async with _client(self.primary) as heir:
+            await heir.slaveof()
+        try:
+            await self.replica.start_beside()
+            async with _client(self.replica) as replica:
+                await replica.slaveof("127.0.0.1", self.primary.port)
+            for task, way in self.ways.items():
+                way.target = self.primary.port  # where the name leads from now on; who stays keeps its connection
+                if task not in staying:
+                    await way.cut()
+            await asyncio.sleep(seconds)
+        finally:
+            old.kill()
+            for task in staying:
+                await self.ways[task].cut()
+            await self._link.cut()
+            self._link.target = self.primary.port
+            self._link.flow()
         await self._follow(self.replica)
 
     async def _follow(self, server: RedisServer) -> None:

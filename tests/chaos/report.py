@@ -2,30 +2,56 @@
 
 from collections import Counter
 
+from tests.chaos.database import TAKE_UP
+from tests.chaos.faults import LEFT_OUT
 from tests.chaos.oracles import excused, overlaps
 from tests.chaos.run import Record
-from tests.chaos.schedule import LEASES
+from tests.chaos.schedule import LEASES, Kind
 
+PROMISES = {
+    "stale write": "promise 1 is broken: a stale leader wrote",
+    "unknown token": "promise 1 is broken: a stale leader wrote",
+    "two believers": "promise 2 is broken: two clients acted at once",
+    "nobody leads": "promise 3 is broken: nobody led",
+    "slow takeover": "promise 3 is broken: nobody led",
+    "candidate stuck": "promise 3 is broken: nobody led",
+    "sidecar unhealthy": "promise 5 is broken: a sidecar was unhealthy for Redis's sake",
+    "token given twice": "promise 6 is broken: two terms had one token",
+}
+"""By a violation's law, the promise of docs/guarantees.md that it breaks."""
 WORST = 20
 """How many violations are told in full."""
 
 
 def verdict(record: Record) -> str:
     """A table of what was done and seen, and then whether every promise was kept."""
-    faults = Counter(happening.kind for happening in record.happenings)
+    faults = Counter(happening.kind for happening in record.happenings if not happening.left_out)
+    left_out = Counter(
+        f"{happening.kind} ({happening.note.removeprefix(LEFT_OUT)})"
+        for happening in record.happenings
+        if happening.left_out
+    )
     both = overlaps(record.beliefs)
     lines = [
         "",
         f"Faults      {sum(faults.values())}: {', '.join(f'{count} {kind}' for kind, count in faults.most_common())}",
     ]
+    if left_out:
+        lines.append(f"Left out    {', '.join(f'{count} {what}' for what, count in left_out.most_common())}")
     for lease in LEASES:
         terms = {belief.token for belief in record.beliefs if belief.lease == lease}
-        writes = sum(write.lease == lease for write in record.writes)
+        writes = sum(write.lease == lease and write.via != TAKE_UP for write in record.writes)
         refused = sum(refusal.lease == lease for refusal in record.refusals)
         led = sum(stretch for _, stretch in _led(record, lease))
         lines.append(
             f"{lease}: {len(terms)} terms, led {100 * led / max(record.ended - record.began, 1e-9):.0f} % of the time,"
             f" {writes} writes accepted, {refused} stale ones refused"
+        )
+    late = Counter(one.note for one in record.happenings if one.kind is Kind.FREEZE_WRITER and not one.left_out)
+    if late:
+        lines.append(
+            f"Late writes {sum(late.values())} by writers frozen between check and write:"
+            f" {', '.join(f'{count} {what}' for what, count in late.most_common())}"
         )
     lines.append(
         f"Overlaps    {len(both)} of beliefs, {sum(excused(one, record.deletions, record.boot) for one in both)} of"
@@ -37,14 +63,19 @@ def verdict(record: Record) -> str:
         for measure in record.measures
     ]
     if not record.violations:
-        return "\n".join([*lines, "", "VERDICT: every promise was kept."])
+        untried = "" if record.refusals else " But no stale write was attempted: promise 1 was not tried."
+        return "\n".join([*lines, "", f"VERDICT: every promise was kept.{untried}"])
+    broken = sorted({PROMISES[violation.law] for violation in record.violations if violation.law in PROMISES})
+    which = f" ({', '.join(broken)})" if broken else ""
     told = [
         f"  {violation.law}: {violation.text}"
         + (f", at {violation.at - record.began:.2f}" if violation.at is not None else "")
         for violation in record.violations[:WORST]
     ]
     more = [f"  ... and {len(record.violations) - WORST} more"] if len(record.violations) > WORST else []
-    return "\n".join([*lines, "", f"VERDICT: {len(record.violations)} VIOLATIONS, SEED={record.seed}", *told, *more])
+    return "\n".join(
+        [*lines, "", f"VERDICT: {len(record.violations)} VIOLATIONS{which}, SEED={record.seed}", *told, *more]
+    )
 
 
 def _led(record: Record, lease: str) -> list[tuple[float, float]]:

@@ -70,10 +70,19 @@ class Record:
 
 
 async def chaos(
-    folder: Path, rounds: tuple[Round, ...], *, seed: int, tasks: int, ttl: float, services: int, tell: Tell
+    folder: Path,
+    rounds: tuple[Round, ...],
+    *,
+    seed: int,
+    tasks: int,
+    ttl: float,
+    services: int,
+    fence: bool,
+    min_replicas: int,
+    tell: Tell,
 ) -> Record:
     """Run the rounds on a fleet of its own under `folder`; returns what was seen, judged."""
-    fleet = Fleet(folder, tasks, ttl, services)
+    fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas)
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
     conductor = _Conductor(fleet, record, tell)
     async with fleet.running():
@@ -140,7 +149,10 @@ class _Conductor:
         async with self._stretch("calm", each.number):
             await self.injector.heal()
             if await self._led(f"after the storm of round {each.number}"):
-                await self._measure(each)
+                for lease in LEASES:
+                    await self.injector.make_stale(lease)
+                if await self._led(f"after stale writes of round {each.number}"):
+                    await self._measure(each)
                 await asyncio.sleep(self._fleet.ttl / 3)  # to be seen in the picture
         seen = self._fleet.seen
         found = oracles.two_believers(seen.beliefs, self.injector.deletions, self._record.boot)

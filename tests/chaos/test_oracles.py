@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.database import Accepted
-from tests.chaos.observers import Belief, Observations, Refusal
+from tests.chaos.database import TAKE_UP, Accepted
+from tests.chaos.observers import Belief, Checked, Observations, Refusal
 from tests.chaos.oracles import (
     Deletion,
     forged_writes,
@@ -71,6 +71,12 @@ def test_a_write_of_an_older_term_after_a_newer_ones_is_found() -> None:
     assert violation.law == "stale write"
 
 
+def test_a_write_of_an_older_term_after_a_newer_ones_take_up_is_found() -> None:
+    taken_up = replace(write(2, 7), via=TAKE_UP)
+    assert stale_writes([write(1, 5), taken_up], BOOT) == []
+    assert len(stale_writes([taken_up, write(3, 5)], BOOT)) == 1
+
+
 def test_a_write_with_a_token_that_nobody_was_granted_is_found() -> None:
     assert forged_writes([write(1, OLD.token)], [OLD]) == []
     assert len(forged_writes([write(1, OLD.token + 1)], [OLD])) == 1
@@ -112,3 +118,16 @@ def test_a_diary_is_read_while_it_grows(tmp_path: Path) -> None:
         seen.read()
         assert belief.end == 1.9
         assert seen.leader("tracker", 2.4) is None
+
+
+def test_a_writer_is_between_check_and_write_from_its_word_to_its_next(tmp_path: Path) -> None:
+    seen = Observations(tmp_path)
+    with seen.diary("task1").open("a") as diary:
+        diary.write('{"what": "checked", "lease": "tracker", "token": 7, "pid": 12}\n')
+        diary.flush()
+        seen.read()
+        assert seen.checked["task1", "tracker"] == Checked("task1", "tracker", 7, 12)
+        diary.write('{"what": "writes", "lease": "tracker", "token": 7, "pid": 12}\n')
+        diary.flush()
+        seen.read()
+        assert not seen.checked

@@ -11,8 +11,10 @@ def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None
 
 
 def test_ten_minutes_hold_every_kind_of_fault() -> None:
-    done = {fault.kind for each in plan(1, 10, 4, 6.0) for fault in each.faults}
+    done = {fault.kind for each in plan(2, 10, 4, 6.0, isolating=True) for fault in each.faults}
     assert done == set(Kind)
+    done = {fault.kind for each in plan(2, 10, 4, 6.0) for fault in each.faults}
+    assert done == set(Kind) - {Kind.ISOLATE}
 
 
 @pytest.mark.parametrize("seed", range(20))

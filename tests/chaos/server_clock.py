@@ -1,0 +1,47 @@
+"""The wall clock of the Redis servers, which is one, so that a failover is no step; set by a shim that is preloaded."""
+
+import shutil
+import struct
+from pathlib import Path
+
+from ops.local.servers import RedisServer
+from tests.faults.stepped_redis import compiled
+
+
+class ServerClock:
+    """A clock that is `behind` by so many seconds; the shim is compiled under `folder`.
+
+    It is never ahead: so the time in a token is never later than the moment at which its term was won.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.behind = 0.0
+        self._file = folder / "offset"
+        self._file.write_bytes(struct.pack("=q", 0))
+        self.environment = [f"LD_PRELOAD={compiled(folder)}", f"CLOCK_OFFSET={self._file}"]
+
+    def set_behind(self, seconds: float) -> float:
+        """Step to so many seconds behind; returns by how many seconds the clock has stepped."""
+        step, self.behind = self.behind - seconds, seconds
+        with self._file.open("r+b") as file:  # in place: the servers have this very file mapped
+            file.write(struct.pack("=q", round(-seconds * 1e6)))
+        return step
+
+
+class ClockedRedis(RedisServer):
+    """A redis-server that goes by that clock; by the machine's where there is none."""
+
+    def __init__(self, folder: Path, *, port: int, arguments: tuple[str, ...], clock: ServerClock | None) -> None:
+        super().__init__(folder, port=port, arguments=arguments)
+        self._clock = clock
+
+    def command(self) -> list[str]:
+        """The command line, with the shim in its environment."""
+        shim = ["/usr/bin/env", *self._clock.environment] if self._clock else []
+        return [*shim, *super().command()]
+
+
+def server_clock(folder: Path) -> ServerClock | None:
+    """A clock that can step; None without a C compiler."""
+    return ServerClock(folder) if shutil.which("cc") else None

@@ -1,0 +1,34 @@
+"""What a run says of itself."""
+
+from dataclasses import replace
+
+from tests.chaos.faults import LEFT_OUT, Happening
+from tests.chaos.observers import Refusal
+from tests.chaos.oracles import Violation
+from tests.chaos.report import verdict
+from tests.chaos.run import Record
+from tests.chaos.schedule import LEASES, Kind
+
+NOTHING = Record(seed=1, tasks=["task1"], ttl=3.0, boot=0.0, began=0.0, ended=10.0)
+REFUSAL = Refusal("task1", LEASES[0], 5, began=1.0, at=2.0)
+
+
+def test_a_run_that_tried_no_stale_write_says_so() -> None:
+    assert "promise 1 was not tried" in verdict(NOTHING)
+    assert verdict(replace(NOTHING, refusals=[REFUSAL])).endswith("VERDICT: every promise was kept.")
+
+
+def test_a_fault_that_was_left_out_is_told_and_not_counted() -> None:
+    happenings = [
+        Happening(Kind.STEP_CLOCK, "redis", 1.0, note=f"{LEFT_OUT}there is no C compiler"),
+        Happening(Kind.CUT, "task1", 2.0),
+    ]
+    said = verdict(replace(NOTHING, happenings=happenings)).splitlines()
+    assert "Faults      1: 1 cut" in said
+    assert "Left out    1 clock step (there is no C compiler)" in said
+
+
+def test_the_verdict_names_the_promise_that_was_broken() -> None:
+    said = verdict(replace(NOTHING, violations=[Violation("stale write", "a write", 3.0)]))
+    assert "VERDICT: 1 VIOLATIONS (promise 1 is broken: a stale leader wrote), SEED=1" in said
+    assert "  stale write: a write, at 3.00" in said
