@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
+from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
@@ -35,10 +35,6 @@ PRICE_LIMIT = 10.0
 PORTFOLIOS_A_LANE, LANES = 100_000, 2
 """From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
 database writes each with one processor."""
-
-JUMP = Decimal("1.5")
-"""How many times a price must be the one before it, or the other way round, to look like a split."""
-JUMPS_SHOWN = 10
 
 SAY_EVERY = 5.0
 """Seconds between two lines of log on how far the loading has come."""
@@ -163,7 +159,10 @@ class Tracker:
         term.check()
         as_of = self._now()
         changed = {symbol: quoted(price, session.date, before.get(symbol)) for symbol, price in fresh.items()}
-        _report_jumps(before, changed)
+        report_jumps(
+            {symbol: quote.price for symbol, quote in before.items()},
+            {symbol: price.price for symbol, price in fresh.items()},
+        )
         quotes = {**before, **changed}
         marks = {
             symbol: Mark(
@@ -275,15 +274,3 @@ class Tracker:
         self._measures.carried.set(priced - len(fresh))
         self._measures.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)
-
-
-def _report_jumps(before: Mapping[str, Quote], after: Mapping[str, Quote]) -> None:
-    """Say in the log which prices jump as at a split. They are taken as they are: to refuse one is to guess."""
-    jumps = [
-        f"{symbol} from {before[symbol].price:f} to {quote.price:f}"
-        for symbol, quote in after.items()
-        if symbol in before and not before[symbol].price < quote.price * JUMP < before[symbol].price * JUMP * JUMP
-    ]
-    if jumps:
-        shown = ", ".join(jumps[:JUMPS_SHOWN])
-        logger.warning("%d prices jump as at a split and are taken as they are: %s", len(jumps), shown)

@@ -112,11 +112,10 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     office.missing = {MONDAY}
     await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
     stands = {(job, day): status for job, day, status in await runs(raw)}
-    assert stands["eod", MONDAY] == "running"
-    assert stands["eod", date(2026, 3, 3)] == "done"
-    assert (
-        await raw.fetchval("select error from job_run where job = 'eod' and session_date = $1", MONDAY) == "not today"
-    )
+    assert stands["snapshot", MONDAY] == "running"
+    assert stands["snapshot", date(2026, 3, 3)] == "done"
+    found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
+    assert found == "not today"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
