@@ -76,8 +76,8 @@ class Jobs:
         known, unless it is run `anew`: better a stale row than none.
 
         Raises:
-            PricesUnavailable: the source has no closes to give now, for sessions that are named where the run looks
-                after several; the others are done, and the next attempt looks after those.
+            PricesUnavailable: the source has no closes to give now for the sessions that the text names; whatever
+                others the run looks after are done, and the next attempt looks after those.
             StoreError: the database failed; the run stands at its last chunk.
             StaleTerm, TermOver: the term is over; the next one goes on.
         """
@@ -104,7 +104,7 @@ class Jobs:
                 else:
                     rows += await work.fill(day.date, book)
         if unpriced:
-            raise _together(unpriced, session.date)
+            raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
             await writes.end(job, session.date)
@@ -226,10 +226,3 @@ class _Work:
             done += len(block)
             self._progress(done, total)
         return rows
-
-
-def _together(unpriced: dict[date, PricesUnavailable], own: date) -> PricesUnavailable:
-    """One error for all; it names the sessions, but where the run's own is the only one."""
-    if unpriced.keys() == {own}:
-        return unpriced[own]
-    return PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))

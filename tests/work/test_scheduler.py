@@ -115,7 +115,7 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert stands["snapshot", MONDAY] == "running"
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
-    assert found == "not today"
+    assert found == "2026-03-02: not today"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
