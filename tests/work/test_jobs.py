@@ -473,7 +473,10 @@ async def written(raw: Connection) -> list[tuple[object, ...]]:
         "select job, session_date, status, cursor_date, cursor_portfolio, rows_written, rows_added, rows_changed, "
         "skipped, error from job_run order by job"
     )
-    return [tuple(row) for row in (*history, *revisions, *runs)]
+    closes = await raw.fetch(
+        "select symbol, session_date, close, at, provisional from price_eod order by session_date, symbol"
+    )
+    return [tuple(row) for row in (*history, *revisions, *runs, *closes)]
 
 
 class Disturbed:

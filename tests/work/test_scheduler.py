@@ -27,11 +27,13 @@ class Office:
         self.measures = measures
         self.clock = Clock(start)
         self.look_back = look_back
+        self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.asked: list[tuple[datetime, date]] = []
 
     async def closes(self, day: date) -> Mapping[str, str]:
         self.asked.append((self.clock.time, day))
+        self.clock.time += self.answer_takes
         if day in self.missing:
             raise PricesUnavailable("not today")
         return {"A": "10"}
@@ -93,6 +95,29 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     await Office(store, measures, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
     (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
     assert (row.origin, row.token) == ("captured", 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "captured_by"), [(-1, 2), (0, 2), (0.5, 2), (0.749, 2), (0.751, 1), (0.999, 1), (1, 1)]
+)
+async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
+    store: Store, raw: Connection, measures: Measures, seconds: float, captured_by: int
+) -> None:
+    """The closes take the source 0.75 s: a leader that goes before has asked for them, and written nothing."""
+    await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
+    moment = CLOSE + timedelta(seconds=seconds)
+    for token, since, until in (
+        (1, CLOSE - timedelta(minutes=10), moment),
+        (2, moment, CLOSE + timedelta(minutes=5)),
+    ):
+        office = Office(store, measures, since, look_back=1)
+        office.answer_takes = timedelta(seconds=0.75)
+        await office.work(until, token)
+    found = await raw.fetch(
+        "select portfolio_id, origin, revision, token from portfolio_history where date = $1 order by 1", MONDAY
+    )
+    assert [tuple(row) for row in found] == [(UUID(int=n), "captured", 1, captured_by) for n in (1, 2, 3)]
+    assert ("eod", MONDAY, "done") in await runs(raw)
 
 
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
