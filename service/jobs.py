@@ -18,7 +18,7 @@ from service.market import Calendar, Session
 from service.position_reader import Progress
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
-from service.records import Cursor, JobName, Origin, Settle
+from service.records import Cursor, JobName, JobRun, Origin, Settle
 from service.store import Store
 from service.term import Term
 from service.timetable import due_at, last_sessions, utc_now
@@ -90,8 +90,16 @@ class Jobs:
         origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
         makes_do = job == "eod" and late and not anew
         work = _Work(self._store, term, job, session.date, origin, progress, makes_do=makes_do)
+        rows = await self._fill_days(work, run, self.days(job, session))
+        term.check()
+        async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            await writes.end(job, session.date)
+        return rows
+
+    async def _fill_days(self, work: "_Work", run: JobRun, days: list[Session]) -> int:
+        """Write the rows of those sessions that the run has not done; one without prices holds up no other."""
         rows, unpriced = 0, dict[date, PricesUnavailable]()
-        for day in self.days(job, session):
+        for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
                 rows += await work.fill(day.date, await self._book(work, day.date, after=run.cursor.portfolio_id))
             elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
@@ -105,9 +113,6 @@ class Jobs:
                     rows += await work.fill(day.date, book)
         if unpriced:
             raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
-        term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            await writes.end(job, session.date)
         return rows
 
     def days(self, job: JobName, session: Session) -> list[Session]:

@@ -511,7 +511,7 @@ class Disturbed:
 
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
-        priced = await self.raw.fetch("select session_date from price_eod where token > $1", self.base)
+        priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
         try:

@@ -126,3 +126,6 @@ async def test_the_service_role_reads_and_writes_everything(raw: Connection) -> 
         for table in OWNED:
             assert await raw.fetchval(f"select count(*) from {table}") == 2
         await raw.execute("update portfolio_live set stale = true")
+        await raw.execute("delete from portfolio where id = $1", UUID(int=1))
+        for table in OWNED:
+            assert await raw.fetchval(f"select count(*) from {table}") == 1
