@@ -506,8 +506,9 @@ class Disturbed:
 
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
-        await self.store.take_up("lease", self.token, f"holder {self.token}")
-        return FakeTerm(self.token, f"holder {self.token}", checks=checks)
+        term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
+        await self.store.take_up("lease", term.token, term.holder)
+        return term
 
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
@@ -704,6 +705,23 @@ async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_wa
                 writing = asyncio.ensure_future(write_values(writes))
                 await somebody_waits_for_a_lock(raw)
             await writing
+    finally:
+        await deleter.close()
+    assert await with_values(raw) == [UUID(int=2)]
+
+
+async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
+    store: Store, raw: Connection, term: FakeTerm, migrated: str
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    deleter = await asyncpg.connect(migrated)
+    try:
+        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+            await writes.live(MONDAY, CLOSE)
+            deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
+            await somebody_waits_for_a_lock(raw)
+            await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
+        await deleting
     finally:
         await deleter.close()
     assert await with_values(raw) == [UUID(int=2)]
