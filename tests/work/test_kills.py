@@ -16,7 +16,7 @@ from service.store import Store
 from service.timetable import JOBS
 from tests.work.test_jobs import Disturbed, written
 
-SAMPLE = 8
+SAMPLE = 5
 """How many statements of each job's transactions to kill it at, beside each commit."""
 
 
