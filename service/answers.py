@@ -67,6 +67,8 @@ def job_run(run: JobRun) -> dict[str, Any]:
         "session_date": run.session_date,
         "status": run.status,
         "rows_written": run.rows_written,
+        "rows_added": run.rows_added,
+        "rows_changed": run.rows_changed,
         "attempts": run.attempts,
         "error": run.error,
         "holder": run.holder,

@@ -1,21 +1,27 @@
 """`python -m service run JOB`: a daily job now, in any task's container, whether elections work or not."""
 
 import argparse
+import asyncio
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 from typing import NoReturn
 
+from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from service.background import SCHEDULER_LEASE
-from service.jobs import KIND, Jobs
+from service.jobs import Jobs
 from service.market import CALENDARS, Calendar, Session
+from service.measures import Measures
 from service.overrides import OverriddenCalendar
+from service.prices import PricesUnavailable
 from service.prices.sources import price_source
+from service.protection import protection_by
 from service.records import JobName
 from service.settings import Settings, SettingsError
 from service.store import Store
@@ -24,7 +30,8 @@ from service.timetable import utc_now
 JOB_NAMES: dict[str, JobName] = {"eod": "eod", "snapshot": "snapshot", "reconstruct": "reconstruction"}
 
 ABOUT = """Run a daily job now, whether it was run before or not. What it writes is the same however often it is run:
-eod adds the rows that are missing, snapshot sets every row right at the official closes, reconstruct fills gaps.
+eod adds the rows that are missing, snapshot sets every row right at the official closes, reconstruct fills the gaps of
+the last sessions and sets stale rows right.
 
 The run takes the lease daily_scheduler up in the database, without an election. A leader that is at work is then
 refused at its next write: it resigns, and the next term, whose token is newer, goes on. Should that term begin while
@@ -74,36 +81,58 @@ def parse(options: Sequence[str]) -> Asked:
 
 
 async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
-    """Run the job for each session asked for, oldest first.
+    """Run the job for each session asked for, oldest first. In a service's task it is protected from a scale-in.
 
     Raises:
         SettingsError: there is no such session, or it is not over.
-        PricesUnavailable, StoreError: as `Jobs.run`.
+        PricesUnavailable: as `Jobs.run`, once the other sessions are done.
+        StoreError: as `Jobs.run`.
         StaleTerm: a leader has taken over.
     """
     calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
     async with await Store.connect(settings.database_url.get_secret_value(), connections=2) as store:
         calendar.override(await store.market_overrides(calendar.name))
         sessions = _sessions(asked, calendar, now())
-        if asked.dry_run:
-            await _tell(asked.job, sessions, store)
-            return
         prices = price_source(settings, calendar, now)
         try:
             # For dates that were named, those sessions and no other; else reconstruction has its usual look-back.
             jobs = Jobs(store, prices, calendar, now=now, **({} if asked.first is None else {"look_back": 1}))
-            await _run(asked.job, sessions, jobs, store)
+            if asked.dry_run:
+                await _tell(asked.job, sessions, jobs, store)
+            else:
+                async with _protected(settings.ecs_agent_uri):
+                    await _run(asked.job, sessions, jobs, store)
         finally:
             await prices.aclose()
+
+
+@asynccontextmanager
+async def _protected(agent_uri: str | None) -> AsyncIterator[None]:
+    """Protect this task from a scale-in for the length of the block; where there is no agent nothing is done."""
+    protection = protection_by(agent_uri, Measures(CollectorRegistry()))
+    protecting = asyncio.create_task(protection.run())
+    try:
+        with protection.held():
+            yield
+    finally:
+        protecting.cancel()
+        await asyncio.wait([protecting])
 
 
 async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     holder = f"by-hand:{socket.gethostname()}"
     term = TermByHand(await store.take_up_by_hand(SCHEDULER_LEASE, holder), holder)
+    unpriced = []
     for session in sessions:
-        with tqdm(desc=f"{job} {session.date}", unit="portfolio", unit_scale=True, disable=None) as bar:
-            rows = await jobs.run(job, session, term, partial(_show, bar), anew=True)
-        sys.stdout.write(f"{job} of {session.date}: {rows or 0} rows written\n")
+        try:
+            with tqdm(desc=f"{job} {session.date}", unit="portfolio", unit_scale=True, disable=None) as bar:
+                rows = await jobs.run(job, session, term, partial(_show, bar), anew=True)
+        except PricesUnavailable as error:
+            unpriced.append(str(error))
+        else:
+            sys.stdout.write(f"{job} of {session.date}: {rows or 0} rows written\n")
+    if unpriced:
+        raise PricesUnavailable("; ".join(unpriced))
 
 
 def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
@@ -113,13 +142,13 @@ def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-async def _tell(job: JobName, sessions: list[Session], store: Store) -> None:
-    for session in sessions:
-        book = await store.opened_positions(session.date, without_row=None if job == "snapshot" else KIND)
-        closes = await store.closes(session.date, book.held())
-        there = sum(close.session_date == session.date for close in closes.values())
+async def _tell(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
+    for day in (day.date for session in sessions for day in jobs.days(job, session)):
+        book = await jobs.book(job, day)
+        closes = await store.closes(day, book.held())
+        there = sum(close.is_official(day) for close in closes.values())
         sys.stdout.write(
-            f"{job} of {session.date} would value {len(book)} portfolios; "
+            f"{job} of {day} would value {len(book)} portfolios; "
             f"of {len(book.held())} symbols, {there} have that day's close\n"
         )
 

@@ -3,24 +3,32 @@
 A run is worked off in chunks. Each chunk's rows and the run's cursor are committed together, under the fence; so
 whoever takes a run over goes on where it stands, and every row is written once. A session's closes are committed before
 its first chunk, so that a run that is taken over goes on with the same prices.
+
+A symbol whose close no source has is valued at its last price before the close, and the row is stale.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.position_reader import Progress
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
-from service.records import Cursor, JobName, Origin
+from service.records import Cursor, JobName, JobRun, Origin, Settle
 from service.store import Store
 from service.term import Term
 from service.timetable import due_at, last_sessions, utc_now
 from service.valuation import Mark, Marks, report_too_wide, usable, value_block
 
+logger = logging.getLogger(__name__)
+
 KIND = "daily_eod"
+
+SETTLE: dict[JobName, Settle] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
 
 PRICE_LIMIT = 60.0
 """Seconds that the price source may take for a session's closes."""
@@ -35,7 +43,8 @@ class Jobs:
 
     - `eod`: one row a portfolio at the session's close.
     - `snapshot`: every portfolio again, at the official closes: the row's next revision.
-    - `reconstruction`: a row, marked as such, wherever one of the last `look_back` sessions has none.
+    - `reconstruction`: a row, marked as such, wherever one of the last `look_back` sessions has none; and the next
+      revision of each stale one that has become better known.
     """
 
     def __init__(
@@ -63,8 +72,12 @@ class Jobs:
         `progress` is told of the portfolios done of one session, after each chunk. With `anew` a run that is done is
         run again, which writes what is missing, or what differs, and nothing twice.
 
+        An `eod` that still has no answer of the source when the snapshot is due makes do with the prices that are
+        known, unless it is run `anew`: better a stale row than none.
+
         Raises:
-            PricesUnavailable: the source has no closes to give now; the run stands where it was.
+            PricesUnavailable: the source has no closes to give now for the sessions that the text names; whatever
+                others the run looks after are done, and the next attempt looks after those.
             StoreError: the database failed; the run stands at its last chunk.
             StaleTerm, TermOver: the term is over; the next one goes on.
         """
@@ -73,21 +86,36 @@ class Jobs:
             run = await writes.claim(job, session.date, anew=anew)
         if run is None:
             return None
-        work = _Work(self._store, term, job, session.date, self._origin(job, session), progress)
-        rows = 0
-        for day in self._days(job, session):
-            if run.cursor is None or run.cursor.session_date < day.date:
-                book = await self._book(work, day, after=None)
-                await self._gather_closes(work, day, book.held())
-                rows += await work.fill(day.date, book)
-            elif run.cursor.session_date == day.date:
-                rows += await work.fill(day.date, await self._book(work, day, after=run.cursor.portfolio_id))
+        late = self._now() >= due_at("snapshot", session)
+        origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
+        makes_do = job == "eod" and late and not anew
+        work = _Work(self._store, term, job, session.date, origin, progress, makes_do=makes_do)
+        rows = await self._fill_days(work, run, self.days(job, session))
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
             await writes.end(job, session.date)
         return rows
 
-    def _days(self, job: JobName, session: Session) -> list[Session]:
+    async def _fill_days(self, work: "_Work", run: JobRun, days: list[Session]) -> int:
+        """Write the rows of those sessions that the run has not done; one without prices holds up no other."""
+        rows, unpriced = 0, dict[date, PricesUnavailable]()
+        for day in days:
+            if run.cursor is not None and run.cursor.session_date == day.date:
+                rows += await work.fill(day.date, await self._book(work, day.date, after=run.cursor.portfolio_id))
+            elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
+                book = await self._book(work, day.date, after=None)
+                try:
+                    await self._gather_closes(work, day, book.held())
+                except PricesUnavailable as error:
+                    await work.skip(day.date)
+                    unpriced[day.date] = error
+                else:
+                    rows += await work.fill(day.date, book)
+        if unpriced:
+            raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
+        return rows
+
+    def days(self, job: JobName, session: Session) -> list[Session]:
         """The sessions that the run looks after, oldest first: its own, and earlier ones still in the look-back.
 
         The look-back ends now, not at that session: catching up does not reach further back than it says.
@@ -97,29 +125,39 @@ class Jobs:
         in_look_back = last_sessions(self._calendar, self._calendar.last_closed(self._now()), self._look_back)
         return [day for day in in_look_back if day.date < session.date] + [session]
 
-    def _origin(self, job: JobName, session: Session) -> Origin:
-        """What a new row is marked as: only one made before its snapshot is due was captured at the close."""
-        captured = job == "eod" and self._now() < due_at("snapshot", session)
-        return "captured" if captured else "reconstructed"
-
-    async def _book(self, work: "_Work", day: Session, after: UUID | None) -> Book:
-        """What there is to value for a session, one block for each chunk."""
-        work.term.check()
+    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = _quietly) -> Book:
+        """What the job has to value for the session of that date, one block for each chunk."""
+        settle = SETTLE[job]
         return await self._store.opened_positions(
-            day.date,
+            day,
             after,
-            without_row=None if work.settle else KIND,
+            without_row=None if settle == "all" else KIND,
+            or_stale=settle == "stale",
             portfolios_a_block=self._chunk,
-            progress=work.reading,
+            progress=progress,
         )
+
+    async def _book(self, work: "_Work", day: date, after: UUID | None) -> Book:
+        work.term.check()
+        return await self.book(work.job, day, after, work.reading)
 
     async def _gather_closes(self, work: "_Work", day: Session, symbols: list[str]) -> None:
         """Commit the closes that the day's rows are made from. The snapshot asks anew for those that are there."""
-        if not work.settle:
+        wanted = symbols
+        if SETTLE[work.job] != "all":
             known = await self._store.closes(day.date, symbols)
-            symbols = [symbol for symbol in symbols if symbol not in known or known[symbol].session_date != day.date]
-        closes = await self._closes(symbols, day.date)
-        await work.keep_closes(day, closes)
+            wanted = [symbol for symbol in symbols if symbol not in known or not known[symbol].is_official(day.date)]
+        try:
+            closes = await self._closes(wanted, day.date)
+        except PricesUnavailable as error:
+            if not work.makes_do:
+                raise
+            logger.warning("no closes for %s, its rows are made from the last known prices: %s", day.date, error)
+            closes = []
+        found = {price.symbol: price.price for price in closes}
+        before = await self._store.closes(day.date - timedelta(days=1), list(found))
+        report_jumps({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
+        await work.keep_closes(day, wanted, closes)
 
     async def _closes(self, symbols: Collection[str], day: date) -> list[Price]:
         if not symbols:
@@ -136,33 +174,47 @@ class _Work:
     """The steps of one run under one term."""
 
     def __init__(
-        self, store: Store, term: Term, job: JobName, session_date: date, origin: Origin, progress: Progress
+        self,
+        store: Store,
+        term: Term,
+        job: JobName,
+        session_date: date,
+        origin: Origin,
+        progress: Progress,
+        *,
+        makes_do: bool,
     ) -> None:
         self._store = store
         self.term = term
-        self._job = job
+        self.job = job
         self._session_date = session_date
         self._origin = origin
         self._progress = progress
-        self.settle = job == "snapshot"
+        self.makes_do = makes_do
 
     def reading(self, _done: int, _total: int) -> None:
         """Between two blocks of positions."""
         self.term.check()
 
-    async def keep_closes(self, day: Session, closes: list[Price]) -> None:
-        """Commit a session's closes, and that its portfolios come next."""
+    async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
+        """Commit a session's closes, of those symbols, and that its portfolios come next."""
         self.term.check()
         async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
-            await writes.closes(day.date, day.open, day.close, closes)
-            await writes.advance(self._job, self._session_date, Cursor(day.date, None))
+            await writes.closes(day.date, day.close, symbols, closes)
+            await writes.advance(self.job, self._session_date, Cursor(day.date, None))
+
+    async def skip(self, day: date) -> None:
+        """Commit that the session of that date is left for another attempt."""
+        self.term.check()
+        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+            await writes.skip(self.job, self._session_date, day)
 
     async def fill(self, day: date, book: Book) -> int:
         """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many."""
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))
         marks = {
-            symbol: Mark(close.close, close.at, stale=close.session_date != day, open=close.close)
+            symbol: Mark(close.close, close.at, stale=not close.is_official(day), open=close.close)
             for symbol, close in closes.items()
         }
         by_number = Marks.of(book.symbols, marks)
@@ -172,10 +224,10 @@ class _Work:
             report_too_wide(values)
             self.term.check()
             async with self._store.fenced(self.term.name, self.term.token, self.term.holder, values) as writes:
-                written = await writes.history(KIND, day, origin=self._origin, settle=self.settle)
+                written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
                 cursor = Cursor(day, uuids(block.ids[-1:])[0])
-                await writes.advance(self._job, self._session_date, cursor, written)
-            rows += written
+                await writes.advance(self.job, self._session_date, cursor, written)
+            rows += written.rows
             done += len(block)
             self._progress(done, total)
         return rows

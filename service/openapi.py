@@ -212,6 +212,8 @@ def _schemas() -> Json:
             session_date=DAY,
             status={"enum": list(get_args(RunStatus))},
             rows_written=_integer(0),
+            rows_added=_integer(0),
+            rows_changed=_integer(0),
             attempts=_integer(1),
             error=_or_null(TEXT) | {"description": "Why the last attempt failed."},
             holder=TEXT,

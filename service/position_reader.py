@@ -51,11 +51,19 @@ class PositionReader:
         return Book(day, symbols, blocks, seen)
 
     async def load_opened(
-        self, day: date, after: UUID | None, *, without_row: str | None, portfolios_a_block: int, progress: Progress
+        self,
+        day: date,
+        after: UUID | None,
+        *,
+        without_row: str | None,
+        or_stale: bool,
+        portfolios_a_block: int,
+        progress: Progress,
     ) -> Book:
         """The portfolios after that one that had opened a position by that date, with what they held then.
 
-        With `without_row`, a kind of history row, only those that have none of that date.
+        With `without_row`, a kind of history row, only those that have none of that date; or a stale one, with
+        `or_stale`.
         """
         symbols = Symbols()
         blocks = []
@@ -63,7 +71,8 @@ class PositionReader:
         async for start, portfolios in self._ranges(after, portfolios_a_block):
             wanted = portfolios
             if without_row is not None:
-                wanted = await self._ids("portfolios_without_row", start, uuids(portfolios[-1:])[0], day, without_row)
+                last = uuids(portfolios[-1:])[0]
+                wanted = await self._ids("portfolios_without_row", start, last, day, without_row, or_stale)
             if len(wanted) == len(portfolios):  # a range is read in half the time
                 rows, numbers = await self._between(symbols, day, start, portfolios)
             else:

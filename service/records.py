@@ -10,6 +10,8 @@ from uuid import UUID
 JobName = Literal["eod", "snapshot", "reconstruction"]
 Origin = Literal["captured", "settled", "reconstructed"]
 RunStatus = Literal["running", "done"]
+Settle = Literal["none", "stale", "all"]
+"""Which of the history rows that are there a write sets right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a run is: every session before `session_date` is done, and in it each portfolio up to `portfolio_id`."""
+    """How far a run is: every session before `session_date` is done or skipped, in it each portfolio up to that one."""
 
     session_date: date
     portfolio_id: UUID | None
@@ -82,7 +84,12 @@ class JobRun:
     session_date: date
     status: RunStatus
     cursor: Cursor | None
+    skipped: list[date]
+    """The sessions before the cursor's that had no prices, so that they are to be tried again."""
     rows_written: int
+    rows_added: int
+    rows_changed: int
+    """Those that have another value than before; what they had is kept. The rest of `rows_written` became settled."""
     attempts: int
     error: str | None
     """Why the last attempt failed."""
@@ -91,6 +98,16 @@ class JobRun:
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write of history rows did."""
+
+    rows: int = 0
+    added: int = 0
+    changed: int = 0
+    """Those that have another value than before; the rest of `rows` only became settled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +151,12 @@ class Close:
     session_date: date
     close: Decimal
     at: datetime
+    provisional: bool
+    """No source had it: it is the last price before the session's close, made at `at`."""
+
+    def is_official(self, day: date) -> bool:
+        """Whether it is that day's close, and no other price that stands in for it."""
+        return self.session_date == day and not self.provisional
 
 
 def job_run(row: Iterable[tuple[str, Any]]) -> JobRun:

@@ -242,16 +242,22 @@ class Store:
         after: UUID | None = None,
         *,
         without_row: str | None = None,
+        or_stale: bool = False,
         portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
         progress: Progress = _quietly,
     ) -> Book:
         """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
 
-        With `without_row`, only those that have no history row of that date and kind.
+        With `without_row`, only those that have no history row of that date and kind, or with `or_stale` a stale one.
         """
         async with self._positions() as reader:
             return await reader.load_opened(
-                day, after, without_row=without_row, portfolios_a_block=portfolios_a_block, progress=progress
+                day,
+                after,
+                without_row=without_row,
+                or_stale=or_stale,
+                portfolios_a_block=portfolios_a_block,
+                progress=progress,
             )
 
     async def quotes(self) -> dict[str, Quote]:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
 from service.freshness import is_old
+from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
@@ -39,10 +39,6 @@ database writes each with one processor."""
 
 RETENTION_PAUSE = timedelta(minutes=10)
 """From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
-
-JUMP = Decimal("1.5")
-"""How many times a price must be the one before it, or the other way round, to look like a split."""
-JUMPS_SHOWN = 10
 
 SAY_EVERY = 5.0
 """Seconds between two lines of log on how far the loading has come."""
@@ -186,7 +182,10 @@ class Tracker:
             return None
         answers = {symbol: quoted(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
         changed = {symbol: quote for symbol, quote in answers.items() if quote is not before.get(symbol)}
-        _report_jumps(before, changed)
+        report_jumps(
+            {symbol: quote.price for symbol, quote in before.items()},
+            {symbol: quote.price for symbol, quote in changed.items()},
+        )
         quotes = {**before, **changed}
         marks = {
             symbol: Mark(
@@ -321,15 +320,3 @@ class Tracker:
         self._measures.carried.set(priced - len(fresh))
         self._measures.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)
-
-
-def _report_jumps(before: Mapping[str, Quote], after: Mapping[str, Quote]) -> None:
-    """Say in the log which prices jump as at a split. They are taken as they are: to refuse one is to guess."""
-    jumps = [
-        f"{symbol} from {before[symbol].price:f} to {quote.price:f}"
-        for symbol, quote in after.items()
-        if symbol in before and not before[symbol].price < quote.price * JUMP < before[symbol].price * JUMP * JUMP
-    ]
-    if jumps:
-        shown = ", ".join(jumps[:JUMPS_SHOWN])
-        logger.warning("%d prices jump as at a split and are taken as they are: %s", len(jumps), shown)

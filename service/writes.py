@@ -7,7 +7,7 @@ from uuid import UUID
 from service.copy_format import copy_of
 from service.database import Connection, StaleTerm
 from service.prices import Price
-from service.records import Cursor, JobName, JobRun, Origin, Quote, job_run
+from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
 from service.sql import statement
 from service.valuation import Values
 
@@ -73,10 +73,12 @@ class FencedWrites:
             self._token,
         )
 
-    async def closes(self, session_date: date, opened: datetime, closed: datetime, closes: Sequence[Price]) -> None:
-        """Set the closing prices of a session; a symbol without one gets the session's last live price.
+    async def closes(
+        self, session_date: date, closed: datetime, symbols: Sequence[str], closes: Sequence[Price]
+    ) -> None:
+        """Set the closing prices of a session; of those symbols, one without gets its last live price, provisionally.
 
-        An imported close is the user's word: no source replaces it.
+        An imported close is the user's word: no source replaces it. A provisional one replaces no other.
         """
         await self._connection.execute(
             statement("write_closes"),
@@ -86,18 +88,17 @@ class FencedWrites:
             [price.at for price in closes],
             self._token,
         )
-        await self._connection.execute(statement("close_at_last_quote"), session_date, opened, closed, self._token)
+        await self._connection.execute(statement("close_at_last_quote"), session_date, closed, symbols, self._token)
 
-    async def history(self, kind: str, day: date, *, origin: Origin, settle: bool) -> int:
-        """Add a day's row to each portfolio staged that has none, marked `origin`; returns how many rows were written.
+    async def history(self, kind: str, day: date, *, origin: Origin, settle: Settle) -> Written:
+        """Add a day's row, marked `origin`, to each portfolio staged that has none. A value that is unknown is no row.
 
-        With `settle` the rows that are there are set right too: a captured one becomes settled, and whatever changes
-        gets the next revision. A value that is unknown is no row.
+        The rows that are there are set right, as far as `settle` says: one with another value gets the next revision,
+        and what it was is kept; a captured one becomes settled.
         """
         await self._connection.execute("select make_history_partition($1)", day)
-        return _count(
-            await self._connection.execute(statement("write_history"), day, kind, origin, settle, self._token)
-        )
+        (did,) = await self._connection.fetch(statement("write_history"), day, kind, origin, settle, self._token)
+        return Written(**did)
 
     async def claim(self, job: JobName, session_date: date, *, anew: bool = False) -> JobRun | None:
         """Make this term the run's worker, from wherever it stands; None if it is done, unless it shall begin anew."""
@@ -106,8 +107,9 @@ class FencedWrites:
         )
         return None if row is None else job_run(row.items())
 
-    async def advance(self, job: JobName, session_date: date, cursor: Cursor, rows: int = 0) -> None:
+    async def advance(self, job: JobName, session_date: date, cursor: Cursor, written: Written | None = None) -> None:
         """Move the run's cursor, in the transaction that holds what it has passed."""
+        written = written or Written()
         self._ours(
             await self._connection.execute(
                 statement("advance_run"),
@@ -116,9 +118,15 @@ class FencedWrites:
                 self._token,
                 cursor.session_date,
                 cursor.portfolio_id,
-                rows,
+                written.rows,
+                written.added,
+                written.changed,
             )
         )
+
+    async def skip(self, job: JobName, session_date: date, day: date) -> None:
+        """Remember that the session of that day had no prices; the cursor may pass it, and the run is not done."""
+        self._ours(await self._connection.execute(statement("skip_session"), job, session_date, self._token, day))
 
     async def end(self, job: JobName, session_date: date) -> None:
         """The run is done."""

@@ -1,4 +1,11 @@
--- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written.
+-- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written, $7 of them new, $8 changed.
 update job_run set
-    cursor_date = $4, cursor_portfolio = $5, rows_written = rows_written + $6, error = null, updated_at = now()
+    cursor_date = $4,
+    cursor_portfolio = $5,
+    skipped = array_remove(skipped, $4),
+    rows_written = rows_written + $6,
+    rows_added = rows_added + $7,
+    rows_changed = rows_changed + $8,
+    error = null,
+    updated_at = now()
 where job = $1 and session_date = $2 and token = $3 and status = 'running'

@@ -1,6 +1,10 @@
--- $1 session date, $2 the session's open, $3 its close, $4 token. Where nobody has a close, the session's last price.
-insert into price_eod (symbol, session_date, close, at, token)
-select symbol, session_date, price, at, $4
-from price_live
-where session_date = $1 and at between $2 and $3
-on conflict (symbol, session_date) do nothing
+-- $1 session date, $2 its close, $3 symbols, $4 token. Of those whose close nobody has given, the last live price before
+-- it, if that is newer than every close known; provisional, as its `at` may be long before.
+insert into price_eod as eod (symbol, session_date, close, at, token, provisional)
+select symbol, $1, price, at, $4, true
+from price_live as live
+where symbol = any($3::text[]) and at <= $2 and not exists (
+    select from price_eod as known where known.symbol = live.symbol and session_date <= $1 and known.at >= live.at
+)
+on conflict (symbol, session_date) do update set close = excluded.close, at = excluded.at, token = excluded.token
+    where eod.provisional

@@ -1,8 +1,8 @@
 -- $1 date, $2 symbols. Each symbol's last close at that date or before it: one step into the index a symbol.
-select eod.symbol, eod.session_date, eod.close, eod.at
+select eod.symbol, eod.session_date, eod.close, eod.at, eod.provisional
 from unnest($2::text[]) as wanted (symbol)
 cross join lateral (
-    select symbol, session_date, close, at
+    select symbol, session_date, close, at, provisional
     from price_eod
     where symbol = wanted.symbol and session_date <= $1
     order by session_date desc

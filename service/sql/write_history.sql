@@ -1,20 +1,45 @@
--- $1 date, $2 kind, $3 origin of a new row, $4 whether to settle rows that are there, $5 token. The staged values that are
--- known. A settled row that is no different stays as it is: no revision without a change.
-insert into portfolio_history as history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
-select portfolio_id, $1, $2, value, priced_fraction, stale, $3, $5
-from staged_value
-where known and exists (select from portfolio where id = portfolio_id)
-order by portfolio_id
-on conflict (portfolio_id, date, kind) do update set
-    value = excluded.value,
-    priced_fraction = excluded.priced_fraction,
-    stale = excluded.stale,
-    origin = case history.origin when 'captured' then 'settled' else history.origin end,
-    revision = history.revision + 1,
-    written_at = now(),
-    token = excluded.token
-    where $4 and (
-        history.origin = 'captured'
-        or (history.value, history.priced_fraction, history.stale)
-            is distinct from (excluded.value, excluded.priced_fraction, excluded.stale)
+-- $1 date, $2 kind, $3 origin of a new row, $4 which rows that are there to set right: 'none', 'stale' or 'all', $5 token.
+-- The staged values that are known. How many rows were written, and of them how many are new and how many have another
+-- value than before: the rest only became settled. What is replaced by another value is kept; a row that is no different
+-- stays as it is, unless it becomes settled: no revision without a change.
+with replaced as (
+    insert into portfolio_history_revision (
+        portfolio_id, date, kind, revision, value, priced_fraction, stale, origin, written_at, token
     )
+    select
+        there.portfolio_id, $1, $2, there.revision, there.value, there.priced_fraction, there.stale, there.origin,
+        there.written_at, there.token
+    from staged_value as row
+    cross join lateral ( -- with the limit it is one step into the index a row, whatever is known of the tables
+        select * from portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
+    ) as there
+    where $4 <> 'none' and row.known and ($4 = 'all' or there.stale)
+        and (there.value, there.priced_fraction, there.stale)
+            is distinct from (row.value, row.priced_fraction, row.stale)
+    order by row.portfolio_id
+    returning 1
+),
+written as (
+    insert into portfolio_history as history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
+    select portfolio_id, $1, $2, value, priced_fraction, stale, $3, $5
+    from staged_value
+    where known and exists (select from portfolio where id = portfolio_id)
+    order by portfolio_id
+    on conflict (portfolio_id, date, kind) do update set
+        value = excluded.value,
+        priced_fraction = excluded.priced_fraction,
+        stale = excluded.stale,
+        origin = case history.origin when 'captured' then 'settled' else history.origin end,
+        revision = history.revision + 1,
+        written_at = now(),
+        token = excluded.token
+        where ($4 = 'all' and history.origin = 'captured')
+            or (
+                ($4 = 'all' or ($4 = 'stale' and history.stale))
+                and (history.value, history.priced_fraction, history.stale)
+                    is distinct from (excluded.value, excluded.priced_fraction, excluded.stale)
+            )
+    returning revision
+)
+select count(*) as rows, count(*) filter (where revision = 1) as added, (select count(*) from replaced) as changed
+from written

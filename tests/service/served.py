@@ -91,4 +91,4 @@ class Served:
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
             async with self.store.fenced("lease", 7, "one", values) as writes:
-                await writes.history("daily_eod", day, origin="captured", settle=False)
+                await writes.history("daily_eod", day, origin="captured", settle="none")

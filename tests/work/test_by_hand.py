@@ -1,22 +1,34 @@
 """Jobs run by hand: with the fence, without an election."""
 
-from collections.abc import Mapping
+import asyncio
+import os
+import pty
+import select
+import sys
+import termios
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from aiohttp import web
 
 from service import by_hand
 from service.by_hand import Asked, parse
 from service.database import Connection, StaleTerm
 from service.market import NyseCalendar
+from service.prices import PricesUnavailable
 from service.prices.simulated import SimulatedPrices
 from service.scheduler import Scheduler
 from service.settings import Settings, SettingsError
 from service.store import Store
+from tests.service.processes import clean_environment
+from tests.waiting import eventually
 from tests.work.conftest import ScriptedPrices, entry
+from tests.work.test_protection import OFF, ON, Agent
 
 FRIDAY, MONDAY = date(2026, 2, 27), date(2026, 3, 2)
 NOW = datetime(2026, 3, 3, 15, tzinfo=UTC)
@@ -91,6 +103,53 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     await run(settings, "eod", "--dry-run")
     assert "would value 2 portfolios; of 1 symbols, 0 have that day's close" in capsys.readouterr().out
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("eod",), ("snapshot",), ("reconstruct",), ("reconstruct", "--from", "2026-02-26", "--to", "2026-03-01")],
+)
+async def test_a_dry_run_names_each_session_that_the_run_would_write(
+    settings: Settings,
+    closes: dict[str, str],
+    raw: Connection,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+) -> None:
+    await run(settings, *options, "--dry-run")
+    told = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    await run(settings, *options)
+    assert told == sorted({str(day) for day, *_ in await rows(raw)})
+    assert len(told) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
+
+
+async def test_a_session_without_prices_holds_up_no_other_of_the_range(
+    settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(day: date) -> Mapping[str, str]:
+        if day == FRIDAY:
+            raise PricesUnavailable("not today")
+        return {"A": "10"}
+
+    monkeypatch.setattr(by_hand, "price_source", lambda *_: ScriptedPrices(closes=answer))
+    with pytest.raises(PricesUnavailable, match=r"^2026-02-27: not today$"):
+        await run(settings, "eod", "--from", "2026-02-26", "--to", "2026-03-02")
+    assert {day for day, *_ in await rows(raw)} == {date(2026, 2, 26), MONDAY}
+
+
+async def test_its_task_is_protected_for_the_length_of_the_run(
+    settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Agent().serving() as agent:
+
+        async def answer(_: date) -> Mapping[str, str]:
+            await eventually(lambda: agent.protected)
+            return {"A": "10"}
+
+        monkeypatch.setattr(by_hand, "price_source", lambda *_: ScriptedPrices(closes=answer))
+        await run(settings.model_copy(update={"ecs_agent_uri": agent.uri}), "eod")
+        assert agent.put == [ON, OFF]
+    assert len(await rows(raw)) == 2
 
 
 async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
@@ -175,3 +234,91 @@ async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: 
     simulated = SimulatedPrices(settings.price_seed, NyseCalendar(), lambda: NOW)
     assert symbol == (await simulated.closes(["A"], MONDAY))["A"].price
     assert UUID(int=1) in {row[0] for row in await raw.fetch("select portfolio_id from portfolio_history")}
+
+
+async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settings: str) -> tuple[int, str, str]:
+    """`python -m service run ...` as a process; its status, its output and, if it is piped, its errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "run", *options),
+        env=clean_environment(AUTH="off", LOG_LEVEL="error", **settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), (err or b"").decode()
+
+
+async def test_the_command_that_did_its_work_is_status_zero_and_shows_no_bar_where_nobody_looks(
+    migrated: str, raw: Connection
+) -> None:
+    done = await command("reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", DATABASE_URL=migrated)
+    told = "".join(f"reconstruction of {day}: 2 rows written\n" for day in (FRIDAY, MONDAY))
+    assert done == (0, told, "")
+    assert len(await rows(raw)) == 4
+
+
+async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    shown = ""
+    try:
+        status, out, _ = await command("eod", "--date", "2026-03-02", stderr=theirs, DATABASE_URL=migrated)
+        while select.select([ours], [], [], 0)[0]:
+            shown += os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (status, out) == (0, "eod of 2026-03-02: 2 rows written\n")
+    assert "eod 2026-03-02: 100%" in shown
+    assert "2.00/2.00" in shown
+
+
+@asynccontextmanager
+async def refusing_server() -> AsyncIterator[str]:
+    """The address of a price server that lets nobody in."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"message": "forbidden."}, status=403)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", refuse)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_command_that_failed_is_status_one_with_the_reason_in_one_line(migrated: str) -> None:
+    async with refusing_server() as url:
+        status, out, err = await command(
+            *("eod", "--date", "2026-03-02"),
+            DATABASE_URL=migrated,
+            PRICE_SOURCE="alpaca",
+            APCA_API_KEY_ID="key",
+            APCA_API_SECRET_KEY="secret",
+            ALPACA_DATA_URL=url,
+        )
+    assert (status, out) == (1, "")
+    assert err.startswith("2026-03-02: Alpaca")
+    assert len(err.splitlines()) == 1
+    status, out, err = await command("eod", DATABASE_URL="postgresql://postgres:secret@127.0.0.1:1/nowhere")
+    assert (status, out, len(err.splitlines())) == (1, "", 1)
+    assert "secret" not in err
+
+
+async def test_the_command_that_makes_no_sense_is_status_two(migrated: str) -> None:
+    for options in (("weekly",), ("eod", "--date", "2026-03-01")):
+        status, out, err = await command(*options, DATABASE_URL=migrated)
+        assert (status, out) == (2, "")
+        assert "Traceback" not in err
+    assert (await command("eod", DATABASE_URL="nonsense"))[0] == 2

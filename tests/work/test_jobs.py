@@ -1,24 +1,31 @@
 """What the daily jobs write, and that a run taken over writes the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
+import asyncpg
 import pytest
 
+from service import answers
 from service.database import Connection, StaleTerm
 from service.jobs import Jobs
 from service.market import NyseCalendar, Session
+from service.measures import Measures
 from service.prices import PricesUnavailable
 from service.records import HistoryRow, JobName, Quote
 from service.store import Store
 from service.timetable import JOBS
+from service.tracker import Tracker
 from service.writes import FencedWrites
+from tests.waiting import eventually
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.reference import nothing_held
 
 CALENDAR = NyseCalendar()
 FRIDAY, MONDAY, TUESDAY = date(2026, 2, 27), date(2026, 3, 2), date(2026, 3, 3)
@@ -132,23 +139,111 @@ async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_m
     assert await rows(store, 2) == []
 
 
-async def test_where_the_source_has_no_close_the_sessions_last_live_price_stands_in(
-    store: Store, term: FakeTerm
+async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
+    """What the tracker has kept."""
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
+
+
+@pytest.mark.parametrize(
+    "at",
+    [CLOSE, CLOSE - timedelta(minutes=1), session(MONDAY).open, session(FRIDAY).close],
+    ids=["at the close", "before the close", "at the opening", "the session before"],
+)
+async def test_where_the_source_has_no_close_the_last_live_price_stands_in_and_the_row_is_stale(
+    store: Store, term: FakeTerm, at: datetime
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await quote(store, "A", "12", at)
+    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    row = await one_row(store)
+    assert (row.value, row.stale, row.priced_fraction) == (Decimal(12), True, Decimal(1))
+    close = (await store.closes(MONDAY, ["A"]))["A"]
+    assert (close.provisional, close.at) == (True, at)
+
+
+async def test_a_price_made_after_the_close_is_no_close(store: Store, term: FakeTerm) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await quote(store, "A", "12", CLOSE + timedelta(microseconds=1))
+    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    assert await rows(store) == []
+
+
+async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_today(
+    store: Store, term: FakeTerm, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "2")])
+    await quote(store, "A", "12.5", session(FRIDAY).close)
+    clock = Clock(CLOSE - timedelta(seconds=30))
+
+    async def silence() -> Mapping[str, str]:
+        return {}
+
+    tracker = Tracker(
+        store, ScriptedPrices(silence, now=clock.now), CALENDAR, measures, now=clock.now, sleep=clock.sleep
+    )
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=clock, until=CLOSE))
+    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
+    live, row = await store.live(UUID(int=1)), await one_row(store)
+    assert live is not None
+    assert (live.value, live.stale) == (row.value, row.stale) == (Decimal(25), True)
+
+
+@pytest.mark.parametrize("job", ["snapshot", "reconstruction"])
+async def test_a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it(
+    store: Store, term: FakeTerm, job: JobName
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
-    minute = timedelta(minutes=1)
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.quotes(
-            [
-                Quote("A", Decimal(12), CLOSE - minute, MONDAY, Decimal(11)),
-                Quote(
-                    "B", Decimal(7), session(FRIDAY).close, MONDAY, Decimal(7)
-                ),  # quoted on Monday, but Friday's price
-            ]
-        )
-    await Desk(store, {MONDAY: {}}).jobs.run("eod", session(MONDAY), term)
-    assert ((await one_row(store)).value, (await one_row(store)).stale) == (Decimal(12), False)
-    assert await rows(store, 2) == []
+    await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
+    desk = Desk(store, {MONDAY: {"B": "5"}}, look_back=1)
+    await desk.jobs.run("eod", session(MONDAY), term)
+    desk.closes[MONDAY] = {"A": "12", "B": "99"} if job == "reconstruction" else {"A": "12", "B": "5"}
+    await desk.jobs.run(job, session(MONDAY), term)
+    row, other = await one_row(store, 1), await one_row(store, 2)
+    assert (row.value, row.stale, row.origin, row.revision) == (Decimal(12), False, "settled", 2)
+    assert (other.value, other.stale) == (Decimal(5), False)
+    assert not (await store.closes(MONDAY, ["A"]))["A"].provisional
+
+
+@pytest.mark.parametrize("token", [None, 1], ids=["imported", "official"])
+async def test_a_provisional_close_replaces_no_other(
+    store: Store, raw: Connection, term: FakeTerm, token: int | None
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await raw.execute(
+        "insert into price_eod (symbol, session_date, close, at, token) values ('A', $1, 7, $2, $3)",
+        MONDAY,
+        session(MONDAY).open,
+        token,
+    )
+    await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
+    await Desk(store, {MONDAY: {}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
+    assert ((await one_row(store)).value, (await one_row(store)).stale) == (Decimal(7), False)
+
+
+async def test_an_official_close_of_the_session_before_is_better_than_an_older_live_price(
+    store: Store, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {}})
+    await desk.jobs.run("eod", session(FRIDAY), term)
+    await quote(store, "A", "9", session(FRIDAY).close - timedelta(minutes=1))
+    await desk.jobs.run("eod", session(MONDAY), term)
+    assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
+
+
+async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
+    store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
+    desk = Desk(store, {FRIDAY: {"A": "400", "B": "10"}, MONDAY: {"A": "100", "B": "11"}})
+    for day in (FRIDAY, MONDAY):
+        await desk.jobs.run("eod", session(day), term)
+    assert [row.value for row in await rows(store)] == [410, 111]
+    assert caplog.messages == [
+        "1 closes of 2026-03-02 jump as at a split and are taken as they are: A from 400.000000 to 100.000000"
+    ]
 
 
 async def test_the_snapshot_settles_the_row_with_its_next_revision(store: Store, term: FakeTerm) -> None:
@@ -161,6 +256,48 @@ async def test_the_snapshot_settles_the_row_with_its_next_revision(store: Store,
     found = [((await one_row(store, n)).value, (await one_row(store, n)).origin) for n in (1, 2)]
     assert found == [(Decimal("10.25"), "settled"), (Decimal(3), "settled")]
     assert [(await one_row(store, n)).revision for n in (1, 2)] == [2, 2]
+
+
+async def replaced(raw: Connection) -> list[tuple[object, ...]]:
+    """What later revisions have replaced."""
+    found = await raw.fetch(
+        "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision, written_at, token "
+        "from portfolio_history_revision order by date, portfolio_id, revision"
+    )
+    return [tuple(row) for row in found]
+
+
+async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is_not(
+    store: Store, raw: Connection, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
+    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}})
+    await desk.jobs.run("eod", session(MONDAY), term)
+    captured = await one_row(store)
+    desk.closes[MONDAY] = {"A": "10.25", "B": "3"}
+    await desk.jobs.run("snapshot", session(MONDAY), term)
+    settled = await one_row(store)
+    assert await replaced(raw) == [astuple(captured)]
+    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    assert await replaced(raw) == [astuple(captured)]
+    desk.closes[MONDAY] = {"A": "11", "B": "3"}
+    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    assert await replaced(raw) == [astuple(captured), astuple(settled)]
+    assert (await one_row(store)).revision == 3
+
+
+async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: Store, term: FakeTerm) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "B", "2")])
+    desk = Desk(store, {MONDAY: {"A": "10", "B": "3"}}, chunk=2)
+    await desk.jobs.run("eod", session(MONDAY), term)
+    await store.put_positions([entry(4, "A", "1")])
+    desk.closes[MONDAY] = {"A": "10.25", "B": "3"}
+    await desk.jobs.run("snapshot", session(MONDAY), term)
+    counts = {
+        job: (run.rows_written, run.rows_added, run.rows_changed) for job, run in (await store.job_runs()).items()
+    }
+    assert counts == {"eod": (3, 3, 0), "snapshot": (4, 1, 1)}
+    assert answers.job_run((await store.job_runs())["snapshot"]).items() >= {"rows_added": 1, "rows_changed": 1}.items()
 
 
 async def test_the_snapshot_writes_the_row_that_is_missing_and_says_so(store: Store, term: FakeTerm) -> None:
@@ -258,16 +395,88 @@ async def test_a_source_without_an_answer_leaves_the_run_to_be_tried_again(store
     assert (await store.job_runs())["eod"].attempts == 2
 
 
+async def test_a_session_without_prices_holds_up_no_later_one_and_is_filled_by_the_next_attempt(
+    store: Store, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    wednesday = date(2026, 3, 4)
+    desk = Desk(store, {FRIDAY: {"A": "1"}, TUESDAY: {"A": "3"}}, session(wednesday).close, look_back=4)
+    for attempt in (1, 2):
+        with pytest.raises(PricesUnavailable, match=r"^2026-03-02: no closes .*; 2026-03-04: no closes"):
+            await desk.jobs.run("reconstruction", session(wednesday), term)
+        assert [row.date for row in await rows(store)] == [FRIDAY, TUESDAY]
+        run = (await store.job_runs())["reconstruction"]
+        assert (run.status, run.attempts, run.skipped) == ("running", attempt, [MONDAY, wednesday])
+    desk.closes |= {MONDAY: {"A": "2"}, wednesday: {"A": "4"}}
+    desk.prices.asked.clear()
+    await desk.jobs.run("reconstruction", session(wednesday), term)
+    assert [row.date for row in await rows(store)] == [FRIDAY, MONDAY, TUESDAY, wednesday]
+    assert [row.value for row in await rows(store)] == [1, 2, 3, 4]
+    assert len(desk.prices.asked) == 2, "what is filled is not asked for again"
+    run = (await store.job_runs())["reconstruction"]
+    assert (run.status, run.skipped, run.rows_written, run.rows_added) == ("done", [], 4, 4)
+
+
+async def test_a_run_cut_short_anywhere_forgets_no_session_that_it_skipped(
+    store: Store, raw: Connection, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 4)])
+    checks, cut = 0, True
+    while cut:
+        await raw.execute("truncate portfolio_history, job_run, price_eod")
+        desk = Desk(store, {MONDAY: {"A": "2"}}, NEXT_MORNING, look_back=2, chunk=2)
+        try:
+            await desk.jobs.run("reconstruction", session(MONDAY), FakeTerm(checks=checks))
+        except Over:
+            pass
+        except PricesUnavailable:
+            cut = False
+        desk.closes[FRIDAY] = {"A": "1"}
+        await desk.jobs.run("reconstruction", session(MONDAY), term)
+        found = await raw.fetch("select date, value from portfolio_history order by date, portfolio_id")
+        assert [tuple(row) for row in found] == [(FRIDAY, 1)] * 3 + [(MONDAY, 2)] * 3
+        checks += 1
+    assert checks > 6
+
+
+async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_with_the_last_known_prices(
+    store: Store, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
+    desk = Desk(store, {}, NEXT_MORNING - timedelta(seconds=1))
+    with pytest.raises(PricesUnavailable):
+        await desk.jobs.run("eod", session(MONDAY), term)
+    desk.clock.time = NEXT_MORNING
+    with pytest.raises(PricesUnavailable):
+        await desk.jobs.run("eod", session(MONDAY), term, anew=True)  # by hand one wants to know
+    assert await rows(store) == []
+    await desk.jobs.run("eod", session(MONDAY), term)
+    row = await one_row(store)
+    assert (row.value, row.stale, row.origin) == (Decimal(12), True, "reconstructed")
+    desk.closes[MONDAY] = {"A": "11"}
+    await desk.jobs.run("snapshot", session(MONDAY), term)
+    assert ((await one_row(store)).value, (await one_row(store)).stale) == (Decimal(11), False)
+
+
 async def written(raw: Connection) -> list[tuple[object, ...]]:
     """Everything that the jobs left, without who wrote it and when."""
     history = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision from portfolio_history "
         "order by date, portfolio_id"
     )
-    runs = await raw.fetch(
-        "select job, session_date, status, cursor_date, cursor_portfolio, rows_written, error from job_run order by job"
+    revisions = await raw.fetch(
+        "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision "
+        "from portfolio_history_revision order by date, portfolio_id, revision"
     )
-    return [tuple(row) for row in (*history, *runs)]
+    runs = await raw.fetch(
+        "select job, session_date, status, cursor_date, cursor_portfolio, rows_written, rows_added, rows_changed, "
+        "skipped, error from job_run order by job"
+    )
+    closes = await raw.fetch(
+        "select symbol, session_date, close, at, provisional from price_eod order by session_date, symbol"
+    )
+    return [tuple(row) for row in (*history, *revisions, *runs, *closes)]
 
 
 class Disturbed:
@@ -288,7 +497,7 @@ class Disturbed:
         await self.store.put_positions(
             [*(entry(n, "A", str(n)) for n in range(1, 8)), *(entry(n, "B", "1") for n in range(3, 6))]
         )
-        await self.raw.execute("truncate portfolio_history, job_run, price_eod")
+        await self.raw.execute("truncate portfolio_history, portfolio_history_revision, job_run, price_eod")
         if self.job == "snapshot":
             term = await self.newer_term()
             await Desk(self.store, {MONDAY: {"A": "9", "B": "2"}}).jobs.run("eod", session(MONDAY), term)
@@ -297,12 +506,13 @@ class Disturbed:
 
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
-        await self.store.take_up("lease", self.token, f"holder {self.token}")
-        return FakeTerm(self.token, f"holder {self.token}", checks=checks)
+        term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
+        await self.store.take_up("lease", term.token, term.holder)
+        return term
 
     async def attempt(self, checks: int | None = None) -> bool:
         """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
-        priced = await self.raw.fetch("select session_date from price_eod where token > $1", self.base)
+        priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
         try:
@@ -427,7 +637,91 @@ async def test_history_is_given_newest_within_bounds_oldest_first(store: Store, 
 
 async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    desk = Desk(store, {MONDAY: {"A": "10"}})
+    await desk.jobs.run("eod", session(MONDAY), term)
+    desk.closes[MONDAY] = {"A": "11"}
+    await desk.jobs.run("snapshot", session(MONDAY), term)
     await raw.execute("delete from portfolio where id = $1", UUID(int=1))
     assert await rows(store, 1) == []
     assert len(await rows(store, 2)) == 1
+    assert [row[0] for row in await replaced(raw)] == [UUID(int=2)]
+
+
+async def somebody_waits_for_a_lock(raw: Connection) -> None:
+    await eventually(lambda: raw.fetchval("select exists (select from pg_locks where not granted)"))
+
+
+@pytest.fixture(params=["history", "intraday"])
+def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
+    """Writes the staged values for good."""
+
+    async def history(writes: FencedWrites) -> None:
+        await writes.history("daily_eod", MONDAY, origin="captured", settle="none")
+
+    async def intraday(writes: FencedWrites) -> None:
+        await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
+
+    return history if request.param == "history" else intraday
+
+
+async def with_values(raw: Connection) -> list[UUID]:
+    query = "select portfolio_id from portfolio_history union all select portfolio_id from portfolio_intraday"
+    return [row[0] for row in await raw.fetch(query)]
+
+
+async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_none_behind(
+    store: Store,
+    raw: Connection,
+    term: FakeTerm,
+    migrated: str,
+    write_values: Callable[[FencedWrites], Awaitable[object]],
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    deleter = await asyncpg.connect(migrated)
+    try:
+        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+            await write_values(writes)
+            deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
+            await somebody_waits_for_a_lock(raw)
+        await deleting
+    finally:
+        await deleter.close()
+    assert await with_values(raw) == [UUID(int=2)]
+
+
+async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_way(
+    store: Store,
+    raw: Connection,
+    term: FakeTerm,
+    migrated: str,
+    write_values: Callable[[FencedWrites], Awaitable[object]],
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    deleter = await asyncpg.connect(migrated)
+    try:
+        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+            async with deleter.transaction():
+                await deleter.execute("delete from portfolio where id = $1", UUID(int=1))
+                writing = asyncio.ensure_future(write_values(writes))
+                await somebody_waits_for_a_lock(raw)
+            await writing
+    finally:
+        await deleter.close()
+    assert await with_values(raw) == [UUID(int=2)]
+
+
+async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
+    store: Store, raw: Connection, term: FakeTerm, migrated: str
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    deleter = await asyncpg.connect(migrated)
+    try:
+        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+            await writes.live(MONDAY, CLOSE)
+            deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
+            await somebody_waits_for_a_lock(raw)
+            await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
+        await deleting
+    finally:
+        await deleter.close()
+    assert await with_values(raw) == [UUID(int=2)]

@@ -12,13 +12,21 @@ import pytest
 from service.database import Connection
 from service.records import Quote
 from service.store import Store
+from service.valuation import Values
 from tests.work.conftest import entry
-from tests.work.reference import nothing_held
+from tests.work.reference import nothing_held, worth
 
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
-OWNED = ("portfolio", "position", "portfolio_live", "portfolio_intraday", "portfolio_history")
+OWNED = (
+    "portfolio",
+    "position",
+    "portfolio_live",
+    "portfolio_intraday",
+    "portfolio_history",
+    "portfolio_history_revision",
+)
 INTERNAL = (
     "price_live",
     "price_eod",
@@ -41,7 +49,10 @@ async def rows(store: Store) -> None:
         await writes.quotes([Quote("A", Decimal(1), NOON, DAY, Decimal(1))])
         await writes.live(DAY, NOON)
         await writes.intraday(DAY, NOON, one, two)
-        await writes.history("daily_eod", DAY, origin="captured", settle=False)
+        await writes.history("daily_eod", DAY, origin="captured", settle="none")
+    others = Values.joined([worth(portfolio_id, "5", "5", NOON) for portfolio_id in (one, two)])
+    async with store.fenced("lease", 1, "one", others) as writes:
+        await writes.history("daily_eod", DAY, origin="captured", settle="all")
 
 
 @asynccontextmanager
@@ -93,7 +104,7 @@ async def test_what_is_internal_is_read_by_no_user(raw: Connection, table: str) 
 
 async def test_a_partition_is_no_way_around_the_policies(raw: Connection) -> None:
     partitions = await raw.fetch("select tablename, rowsecurity from pg_tables where schemaname = 'partitions'")
-    assert len(partitions) == 2
+    assert len(partitions) == 3
     assert all(row["rowsecurity"] for row in partitions)
     async with user(raw, "authenticated", ALICE):
         for row in partitions:
@@ -116,3 +127,6 @@ async def test_the_service_role_reads_and_writes_everything(raw: Connection) -> 
         for table in OWNED:
             assert await raw.fetchval(f"select count(*) from {table}") == 2
         await raw.execute("update portfolio_live set stale = true")
+        await raw.execute("delete from portfolio where id = $1", UUID(int=1))
+        for table in OWNED:
+            assert await raw.fetchval(f"select count(*) from {table}") == 1

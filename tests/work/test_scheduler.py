@@ -27,11 +27,13 @@ class Office:
         self.measures = measures
         self.clock = Clock(start)
         self.look_back = look_back
+        self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.asked: list[tuple[datetime, date]] = []
 
     async def closes(self, day: date) -> Mapping[str, str]:
         self.asked.append((self.clock.time, day))
+        self.clock.time += self.answer_takes
         if day in self.missing:
             raise PricesUnavailable("not today")
         return {"A": "10"}
@@ -95,6 +97,29 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     assert (row.origin, row.token) == ("captured", 2)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "captured_by"), [(-1, 2), (0, 2), (0.5, 2), (0.749, 2), (0.751, 1), (0.999, 1), (1, 1)]
+)
+async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
+    store: Store, raw: Connection, measures: Measures, seconds: float, captured_by: int
+) -> None:
+    """The closes take the source 0.75 s: a leader that goes before has asked for them, and written nothing."""
+    await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
+    moment = CLOSE + timedelta(seconds=seconds)
+    for token, since, until in (
+        (1, CLOSE - timedelta(minutes=10), moment),
+        (2, moment, CLOSE + timedelta(minutes=5)),
+    ):
+        office = Office(store, measures, since, look_back=1)
+        office.answer_takes = timedelta(seconds=0.75)
+        await office.work(until, token)
+    found = await raw.fetch(
+        "select portfolio_id, origin, revision, token from portfolio_history where date = $1 order by 1", MONDAY
+    )
+    assert [tuple(row) for row in found] == [(UUID(int=n), "captured", 1, captured_by) for n in (1, 2, 3)]
+    assert ("eod", MONDAY, "done") in await runs(raw)
+
+
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -112,11 +137,10 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     office.missing = {MONDAY}
     await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
     stands = {(job, day): status for job, day, status in await runs(raw)}
-    assert stands["eod", MONDAY] == "running"
-    assert stands["eod", date(2026, 3, 3)] == "done"
-    assert (
-        await raw.fetchval("select error from job_run where job = 'eod' and session_date = $1", MONDAY) == "not today"
-    )
+    assert stands["snapshot", MONDAY] == "running"
+    assert stands["snapshot", date(2026, 3, 3)] == "done"
+    found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
+    assert found == "2026-03-02: not today"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}

@@ -1,0 +1,60 @@
+-- What a later revision replaced, and what a run changed.
+
+-- The rows of portfolio_history as they were before another value took their place; its newest revision is not here. One
+-- that merely became settled left nothing to keep.
+create table portfolio_history_revision (
+    portfolio_id uuid not null,
+    date date not null,
+    kind text not null,
+    revision integer not null,
+    value numeric(38, 4) not null,
+    priced_fraction numeric(5, 4) not null,
+    stale boolean not null,
+    origin text not null,
+    written_at timestamptz not null,
+    token bigint not null,
+    primary key (portfolio_id, date, kind, revision)
+) partition by range (date);
+alter table portfolio_history_revision enable row level security;
+create policy owner_reads on portfolio_history_revision for select to authenticated
+    using (portfolio_id in (select id from portfolio where user_id = (select auth.uid())));
+revoke all on portfolio_history_revision from anon, authenticated;
+grant select on portfolio_history_revision to authenticated;
+grant all on portfolio_history_revision to service_role;
+
+create or replace function make_history_partition(day date) returns void language plpgsql as $$
+declare
+    first date := date_trunc('month', day);
+    next date := first + interval '1 month';
+begin
+    perform make_partition('public.portfolio_history', first, next);
+    perform make_partition('public.portfolio_history_revision', first, next);
+end
+$$;
+
+-- A writer that looked before the portfolio went would leave its values behind for good. So none writes between our look
+-- and our commit: the locks wait for those at work, and whoever comes later looks once we are done. They come last, after
+-- the rows that went: a tick takes its locks in this order too, live values first.
+create or replace function forget_portfolio_values() returns trigger language plpgsql as $$
+begin
+    if not exists (select from gone) then
+        return null;
+    end if;
+    lock table only portfolio_intraday, only portfolio_history in share row exclusive mode;
+    delete from portfolio_intraday where portfolio_id in (select id from gone);
+    delete from portfolio_history where portfolio_id in (select id from gone);
+    delete from portfolio_history_revision where portfolio_id in (select id from gone);
+    return null;
+end
+$$;
+
+-- Provisional: no source had the close, so it is the last price before it, made at `at`; the official one replaces it.
+alter table price_eod
+    add column provisional boolean not null default false,
+    add check (token is not null or not provisional);
+
+-- Of rows_written, the rest only became settled.
+alter table job_run
+    add column rows_added bigint not null default 0,
+    add column rows_changed bigint not null default 0,
+    add column skipped date[] not null default '{}'; -- sessions before cursor_date that had no prices: to be tried again

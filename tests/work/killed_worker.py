@@ -1,0 +1,71 @@
+"""`python -m tests.work.killed_worker DSN`: runs jobs in processes of their own, which kill themselves when told.
+
+A line of its stdin is an attempt, a JSON object of the arguments of `attempt`. For each it forks, which takes a
+hundredth of the time that a new interpreter needs; answers with the statements that were sent, a JSON list, if the
+attempt came to its end; and then with how the process ended: its exit status, or minus the signal.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import asyncpg
+
+from service.records import JobName
+from service.store import Store
+from tests.work.test_jobs import Disturbed
+
+SENDING = ("execute", "fetch", "fetchrow", "fetchval", "copy_to_table", "copy_from_query")
+
+
+def say(what: object) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
+def count_statements(kill_at: int | None) -> list[str]:
+    """The statements that this process sends from now on; as soon as that one has been sent it is no more."""
+    sent: list[str] = []
+
+    def counted(send: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def count(self: object, query: str, *parameters: Any, **options: Any) -> Any:
+            sent.append(query)
+            if len(sent) == kill_at:  # the server gets it: the loop comes round once it is written to the socket
+                asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
+            return await send(self, query, *parameters, **options)
+
+        return count
+
+    for name in SENDING:
+        setattr(asyncpg.Connection, name, counted(getattr(asyncpg.Connection, name)))
+    return sent
+
+
+async def attempt(dsn: str, job: JobName, token: int, base: int, kill_at: int | None) -> list[str]:
+    """One attempt of the run, under the term of that token."""
+    raw = await asyncpg.connect(dsn)
+    async with await Store.connect(dsn, connections=2) as store:
+        work = Disturbed(store, raw, job)
+        work.token, work.base = token - 1, base
+        sent = count_statements(kill_at)
+        assert await work.attempt()
+    await raw.close()
+    return sent
+
+
+def main(dsn: str) -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            say(asyncio.run(attempt(dsn, **json.loads(line))))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        say(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
