@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -247,14 +247,14 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
     """A maker of connections with the library's own retries, timeouts and greetings turned off.
 
     Raises:
-        SettingsError: the URL has an option that redis-py cannot use.
+        SettingsError: the URL has an option whose value redis-py cannot use.
     """
     given: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.url is not None:
         try:
             given = dict(parse_url(address.url))
-        except ValueError:  # its text may hold the password
-            raise SettingsError("REDIS_URL: an option or the database number cannot be used") from None
+        except ValueError:
+            raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
     make = given.pop("connection_class", Connection)
     if address.username is not None:
         given["username"] = address.username
@@ -263,9 +263,11 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
     given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
     given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None, "retry_on_timeout": False}
     try:
-        make(**given)
-    except (TypeError, ValueError, RedisError):
-        raise SettingsError("REDIS_URL: an option cannot be used") from None
+        made = make(**given)
+        if isinstance(made, SSLConnection):
+            made.ssl_context.get()  # reads the files
+    except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
+        raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
     return lambda: make(**given)
 
 
