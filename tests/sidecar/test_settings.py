@@ -200,3 +200,22 @@ def test_the_health_check_reads_the_same_variable() -> None:
     assert control_address({"CONTROL_BIND": "127.0.0.1:5"}) == Address("127.0.0.1", 5)
     ended = run({"CONTROL_BIND": "127.0.0.1:1"}, "healthcheck")
     assert (ended.returncode, ended.stderr, ended.stdout) == (1, "", "")
+
+
+@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:0", "0.0.0.0:4040", "localhost:4040"])
+def test_the_health_check_of_an_address_that_is_none_is_unhealthy_and_silent(bind: str) -> None:
+    ended = run({"CONTROL_BIND": bind}, "healthcheck")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")
+    assert ended.stdout.count("\n") == 1
+
+
+def test_the_health_check_imports_nothing_that_takes_long() -> None:
+    """ECS starts it anew every few seconds: within 150 ms, of which Python itself takes most."""
+    words = [sys.executable, "-X", "importtime", "-m", "sidecar", "healthcheck"]
+    env = {"PATH": os.environ["PATH"], "CONTROL_BIND": "127.0.0.1:1"}
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=False)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
+    assert {"sidecar", "socket"} <= imported
+    slow = {"aiohttp", "asyncio", "http", "json", "logging", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"}
+    assert not imported & slow
