@@ -60,6 +60,8 @@ class Asker:
             return response.status
 
     async def resign(self) -> None:
+        """Stop to believe, and say so."""
+        self.believes = [(begin, min(end, elapsed()), token) for begin, end, token in self.believes]
         headers = {"X-Lease-Client": "test"}
         async with self._session.post(f"{self.sidecar.url}/resign/{LEASE}", headers=headers) as response:
             assert response.status == 200
