@@ -10,9 +10,7 @@ def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 2 for bad settings or a bad command line."""
     try:
         if arguments == ["healthcheck"]:
-            from sidecar.healthcheck import healthy
-
-            return 0 if healthy(os.environ) else 1
+            return _healthcheck()
         if not arguments:
             from sidecar.run import run
 
@@ -23,6 +21,17 @@ def main(arguments: list[str]) -> int:
     helped = arguments in (["-h"], ["--help"])
     print("usage: python -m sidecar [healthcheck]", file=sys.stdout if helped else sys.stderr)
     return 0 if helped else 2
+
+
+def _healthcheck() -> int:
+    """0 for healthy, else 1: what a container's health check may end with. Nothing goes to standard error."""
+    from sidecar.healthcheck import healthy
+
+    try:
+        return 0 if healthy(os.environ) else 1
+    except SettingsError as error:
+        print(f"sidecar: {error}")
+        return 1
 
 
 if __name__ == "__main__":

@@ -18,6 +18,6 @@ def healthy(environment: Mapping[str, str]) -> bool:
     try:
         with socket.create_connection((address.host, address.port), timeout=_LIMIT) as connection:
             connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            return connection.makefile("rb").readline().split()[1:2] == [b"200"]
+            return connection.makefile("rb").readline(1024).split()[1:2] == [b"200"]
     except OSError:
         return False

@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 _LIMIT = 2.0
 _LARGEST = 1 << 20
+"""An answer above this, in bytes, is no task's metadata."""
 
 
 async def instance_id(given: str | None, metadata_uri: str | None) -> str:
@@ -32,7 +33,7 @@ async def instance_id(given: str | None, metadata_uri: str | None) -> str:
             session.get(f"{metadata_uri}/task") as reply,
         ):
             reply.raise_for_status()
-            task = json.loads(await reply.content.read(_LARGEST))
+            task = json.loads(await _whole(reply.content))
         task_id = str(task["TaskARN"]).rpartition("/")[2]
         if not task_id:
             raise KeyError("TaskARN")
@@ -42,6 +43,16 @@ async def instance_id(given: str | None, metadata_uri: str | None) -> str:
                     type(error).__name__, error, extra={"instance": made_up})  # fmt: skip
         return made_up
     return task_id
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """All of an answer, which may come in pieces."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > _LARGEST:
+            raise ValueError(f"the answer is longer than {_LARGEST} bytes")
+    return bytes(body)
 
 
 def _made_up() -> str:

@@ -2,6 +2,10 @@
 
 One connection, no retries of the client library's own, and a limit on each round trip: a hidden retry of an acquire
 that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute.
+
+Whatever comes back, a call ends with a `Reply` or a `Failure`. redis-py does not wrap all that a malformed answer makes
+it raise (ValueError for `$abc`, for `-MOVED x`; RecursionError for brackets), hence the broad `except Exception`: Redis
+being odd must not end the sidecar. A cancellation is no Exception, and passes.
 """
 
 import asyncio
@@ -11,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterCrossSlotError,
     ClusterDownError,
+    InvalidResponse,
     MasterDownError,
     MovedError,
     NoPermissionError,
@@ -27,6 +32,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.server_clock import ServerClock
@@ -115,7 +121,7 @@ class RedisStore:
         try:
             async with asyncio.timeout(self._timings.call_limit):
                 await self._greet()
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - see the module
             return _failure(error, unresolved=False)
         return None
 
@@ -133,7 +139,7 @@ class RedisStore:
                 for _ in calls:
                     results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
                 confirmed = await self._confirmation(connection)
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+        except Exception as error:  # noqa: BLE001 - see the module
             problem = _failure(error, unresolved=sent)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
@@ -223,10 +229,13 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
 async def _log_in(connection: Connection) -> None:
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
-    except ResponseError as error:
+    except (Disconnected, OSError):
+        raise
+    except Exception as error:
         if type(error) in _KINDS:
             raise
-        raise RedisError("the server refuses AUTH or SELECT") from None  # its words may repeat the password
+        kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
+        raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
 
 
 def fence_of(key: str) -> str:
@@ -238,14 +247,14 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
     """A maker of connections with the library's own retries, timeouts and greetings turned off.
 
     Raises:
-        SettingsError: the URL has an option that redis-py cannot use.
+        SettingsError: the URL has an option whose value redis-py cannot use.
     """
     given: dict[str, Any] = {"host": address.host, "port": address.port}
     if address.url is not None:
         try:
             given = dict(parse_url(address.url))
-        except ValueError:  # its text may hold the password
-            raise SettingsError("REDIS_URL: an option or the database number cannot be used") from None
+        except ValueError:
+            raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
     make = given.pop("connection_class", Connection)
     if address.username is not None:
         given["username"] = address.username
@@ -254,15 +263,17 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
     given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
     given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None, "retry_on_timeout": False}
     try:
-        make(**given)
-    except (TypeError, ValueError, RedisError):
-        raise SettingsError("REDIS_URL: an option cannot be used") from None
+        made = make(**given)
+        if isinstance(made, SSLConnection):
+            made.ssl_context.get()  # reads the files
+    except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
+        raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
     return lambda: make(**given)
 
 
 def _number(answer: object) -> int:
     if not isinstance(answer, int):
-        raise RedisError("an answer is not the number that it should be")
+        raise InvalidResponse("an answer is not the number that it should be")
     return answer
 
 
@@ -272,7 +283,7 @@ def _time(answer: Any) -> int:
         seconds, microseconds = answer
         return int(seconds) * 1_000_000 + int(microseconds)
     except (TypeError, ValueError) as error:
-        raise RedisError("the answer to TIME is no time") from error
+        raise InvalidResponse("the answer to TIME is no time") from error
 
 
 def _parse(answer: object) -> tuple[Reply, int, str]:
@@ -288,16 +299,18 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
             wait=int(wait) / 1000,
             tenure=tenure,
         )
+        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
+            raise ValueError("a term without a token")
         return reply, int(server_time), guard
     except ValueError as error:
-        raise RedisError("a script's answer has not the shape it should have") from error
+        raise InvalidResponse("a script's answer has not the shape it should have") from error
 
 
 def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _failure(error: RedisError | OSError, *, unresolved: bool) -> Failure:
+def _failure(error: Exception, *, unresolved: bool) -> Failure:
     text = str(error).partition("\n")[0].partition(", with args")[0][:200]
     if isinstance(error, TimeoutError):
         kind, text = "timeout", "no answer in time"
@@ -307,6 +320,10 @@ def _failure(error: RedisError | OSError, *, unresolved: bool) -> Failure:
         kind = code.group().lower()
     elif "user executing the script" in text:
         kind = "noperm"
+    elif isinstance(error, ResponseError):
+        kind = "response"
+    elif isinstance(error, (RedisError, OSError)) and not isinstance(error, InvalidResponse):
+        kind = "connection"
     else:
-        kind = "response" if isinstance(error, ResponseError) else "connection"
+        kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
     return Failure(kind, text or type(error).__name__, unresolved=unresolved)

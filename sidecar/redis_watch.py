@@ -5,11 +5,14 @@ redirected to this very connection, tells of everything else too: a raw DEL, a S
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from redis.asyncio.connection import Connection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
+
+log = logging.getLogger(__name__)
 
 _INVALIDATED = "__redis__:invalidate"
 
@@ -63,8 +66,9 @@ class RedisWatch:
                     await self._subscribe(connection)
                 self._all_changed()  # what happened meanwhile was not heard
                 await self._listen(connection)
-            except (OSError, TimeoutError, RedisError):
-                pass  # the election's own connection tells of it: the watch only makes it faster
+            except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+                # No more than this: the election's own connection tells of it, the watch only makes it faster.
+                log.debug("The watch is lost: %s", type(error).__name__)  # its words may repeat the password
             finally:
                 self.mode = WatchMode.OFF
                 await connection.disconnect(nowait=True)
@@ -90,7 +94,7 @@ class RedisWatch:
         self.mode = mode
 
     async def _listen(self, connection: Connection) -> None:
-        """Pass messages on; RedisError or TimeoutError when the connection is no longer good."""
+        """Pass messages on; raises whatever redis-py does when the connection is no longer good."""
         while True:
             try:
                 async with asyncio.timeout(self._interval):

@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from sidecar.protocol import Timings, UnsafeTimings
 
 T = TypeVar("T")
+
+_URL_OPTIONS = (
+    "db", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
+    "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password",
+)  # fmt: skip
+"""What a Redis URL may ask of the library: any more would undo what the sidecar relies on, or end it."""
 
 
 class SettingsError(Exception):
@@ -121,19 +127,45 @@ def _redis(env: Mapping[str, str], port: int) -> RedisAddress:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 raise SettingsError(f"{name}: cannot be set together with REDIS_URL")
-        try:  # the text of an error may hold the password: it is not passed on
-            parts = urlsplit(url)
-            place = f"{parts.scheme}://{parts.hostname or parts.path}" + (f":{parts.port}" if parts.port else "")
-        except ValueError:
-            raise SettingsError("REDIS_URL: not an address") from None
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise SettingsError("REDIS_URL: does not begin with redis://, rediss:// or unix://")
-        if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
-            raise SettingsError("REDIS_URL: what follows the host is not the number of a database")
+        try:
+            place = _place(url)
+        except ValueError as error:
+            raise SettingsError(f"REDIS_URL: {error}") from None
     username, password = env.get("REDIS_USERNAME"), env.get("REDIS_PASSWORD")
     if username is not None and password is None:
         raise SettingsError("REDIS_PASSWORD: missing, though REDIS_USERNAME is set")
     return RedisAddress(place, url, host, port, username, password)
+
+
+def _place(url: str) -> str:
+    """Where a Redis URL leads, without its secrets.
+
+    Raises:
+        ValueError: it is none, or asks for more than an address; the text repeats nothing that could be of a password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise ValueError("not an address") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("does not begin with redis://, rediss:// or unix://")
+    if parts.fragment or "#" in url or "@" in parts.query:  # the rest of a password, which would become an address
+        raise ValueError("'#', '/', '?' and '@' in a password have to be written as %23, %2F, %3F and %40")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _URL_OPTIONS:
+            raise ValueError(f"the option {name[:40]!r} is none of {', '.join(_URL_OPTIONS)}")
+        if name.startswith("ssl_") and parts.scheme != "rediss":
+            raise ValueError(f"the option {name!r} needs rediss://")
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path:
+            raise ValueError("not of the form unix:///PATH")
+        return f"unix://{parts.path}"
+    if not parts.hostname:
+        raise ValueError("names no host")
+    if not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError("what follows the host is not the number of a database")
+    return f"{parts.scheme}://{parts.hostname}{port}"
 
 
 def _keys(env: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -147,10 +148,10 @@ class _Gauges(Collector):
 class _TextFormatter(logging.Formatter):
     """One line for people: time, level, message, then the fields as key=value."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        """The line, without the traceback that may follow it."""
         fields = {key: value for key, value in vars(record).items() if key not in _PLAIN and value is not None}
-        return " ".join([line, *(f"{key}={value}" for key, value in fields.items())])
+        return " ".join([super().formatMessage(record), *(f"{key}={value}" for key, value in fields.items())])
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
         return _iso(record)
@@ -175,3 +176,9 @@ def log_to_stdout(form: str, level: str) -> None:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
+
+
+def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
+    """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from ops.local.servers import RedisServer
 from sidecar.client import Leadership, LeaseClient, Term
@@ -45,12 +46,16 @@ class Task:
         self.url = url
         self.work = Work(events)
         self.began: list[float] = []
+        self.ended: list[float] = []
         self.lead: Leadership
         self._run: asyncio.Task[None]
 
     async def _work(self, term: Term) -> None:
         self.began.append(time.perf_counter())
-        await self.work(term)
+        try:
+            await self.work(term)
+        finally:
+            self.ended.append(time.perf_counter())
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Task"]:
@@ -87,21 +92,54 @@ async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[Re
         assert other.lead.state == "following"
         first = one.lead.token
         assert first is not None
-        gaps = []
-        for _ in range(10):
-            await one.stop()
-            stopped = time.perf_counter()
-            await until(other.works)
-            gaps.append(other.began[-1] - stopped)
-            one.campaign()
-            one, other = other, one
-            await until(lambda held=one, follows=other: follows.lead.holder == held.lead.instance_id)  # type: ignore[misc] # mypy infers no types for such a lambda
+        for _ in range(3):
+            one, other = await hand_over(one, other)
         assert other.lead.token is None
         assert one.lead.token is not None
         assert one.lead.token > first
-        assert statistics.median(gaps) < 0.05, [f"{gap * 1000:.1f} ms" for gap in gaps]
     tokens = [int(event.split()[1]) for event in events]
     assert tokens == sorted(tokens), "no work of one term runs within another's"
+
+
+async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
+    """Stop a leader's work, let it campaign again once the other one works; returns who leads, and who follows."""
+    await leader.stop()
+    await until(heir.works)
+    leader.campaign()
+    await until(lambda: leader.lead.holder == heir.lead.instance_id)
+    return heir, leader
+
+
+async def test_a_hand_over_takes_milliseconds(
+    sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
+) -> None:
+    """From the end of one work to the begin of the other's, beside what a notice through Redis takes just then.
+
+    It goes through four processes and Redis: it may take as long as several notices more where others use the machine.
+    Of the times the lower quartile counts, which they disturb least; the median of a quiet machine is the bench's.
+    """
+    gaps, notices = [], []
+    async with (
+        AsyncRedis.from_url(redis_server.url) as client,
+        client.pubsub() as subscription,
+        Task(sidecars[0].url, []).open() as one,
+        Task(sidecars[1].url, []).open() as other,
+    ):
+        await subscription.subscribe("notice")
+        await until(lambda: one.works() or other.works())
+        leader, heir = (one, other) if one.works() else (other, one)
+        await until(lambda: heir.lead.holder == leader.lead.instance_id)
+        for _ in range(15):
+            sent = time.perf_counter()
+            await client.publish("notice", "")
+            while (await subscription.get_message(timeout=5) or {}).get("type") != "message":
+                pass
+            notices.append(time.perf_counter() - sent)
+            ended_before = len(leader.ended)
+            leader, heir = await hand_over(leader, heir)
+            gaps.append(leader.began[-1] - heir.ended[ended_before])
+    told = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
+    assert statistics.quantiles(gaps)[0] < 0.025 + 5 * statistics.median(notices), told
 
 
 async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:

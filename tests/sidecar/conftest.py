@@ -1,5 +1,6 @@
 """Redis for the sidecar's tests: the wheel's 6.2, and the installed one too where there is one."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,17 @@ def any_redis_of_its_own(tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     """A fresh server, of each version that there is, that the test may misuse."""
     with RedisServer(tmp_path / "redis", binary=BINARIES[request.param]) as server:
         yield server
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """For a test that sets the sidecar's logging up in its own process."""
+    root, library, servers = (logging.getLogger(name) for name in (None, "aiohttp", "aiohttp.server"))
+    before = root.handlers[:], servers.filters[:], root.level, library.level
+    yield
+    root.handlers[:], servers.filters[:] = before[:2]
+    root.setLevel(before[2])
+    library.setLevel(before[3])
 
 
 def client_of(server: RedisServer) -> Redis:

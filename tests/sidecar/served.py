@@ -61,17 +61,25 @@ class Served:
                 answer = await self.get(f"/is-leader/{name}", wait=1, version=answer["version"])
             return answer
 
+    async def metric(self, sample: str) -> float:
+        """The value of a sample, which has to be there: its name and labels as the metrics listener writes them."""
+        async with self.session.get(f"{self.metrics_url}/metrics") as response:
+            values = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[0] != "#")
+            return float(values[sample])
+
     async def state(self, name: str = "tracker") -> str:
         """Its state, without asking for the lease."""
         return str((await self.get("/status"))["leases"][name]["state"])
 
 
 @asynccontextmanager
-async def served(redis: RedisServer, instance_id: str = "a", *, timings: Timings = TIMINGS) -> AsyncIterator[Served]:
+async def served(
+    redis: RedisServer, instance_id: str = "a", *, timings: Timings = TIMINGS, guard: bool = False
+) -> AsyncIterator[Served]:
     """Wired as `sidecar.run` does it, on free ports; it ends without a drain."""
     boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
-    store = RedisStore(connect, instance_id, timings, clock=elapsed, failover_guard=False, min_replicas=0)
+    store = RedisStore(connect, instance_id, timings, clock=elapsed, failover_guard=guard, min_replicas=0)
     telemetry = Telemetry(instance_id, clock=elapsed)
     candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed)
     watch = RedisWatch(

@@ -4,14 +4,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 
-import aiohttp
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
 from sidecar.redis_watch import WatchMode
-from tests.sidecar.conftest import client_of
+from sidecar.telemetry import log_to_stdout
+from tests.sidecar.conftest import client_of, command
 from tests.sidecar.served import KEYS, TIMINGS, Served, served
 from tests.waiting import eventually
 
@@ -222,6 +222,40 @@ def _scripts_run(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 
+async def test_the_metrics_tell_of_the_server_the_renewals_and_the_client(sidecar: Served, redis: Redis) -> None:
+    began = elapsed()
+    await sidecar.lead()
+    asked = elapsed()
+    await sidecar.get("/is-leader/tracker")
+    answered = elapsed()
+    silence = await sidecar.metric('sidecar_client_last_poll_seconds{lease="tracker"}')
+    assert 0 <= silence <= elapsed() - asked
+    await eventually(lambda: elapsed() > answered + 0.05)
+    assert await sidecar.metric('sidecar_client_last_poll_seconds{lease="tracker"}') > 0.05
+    assert 0 < await sidecar.metric('sidecar_lease_remaining_seconds{lease="tracker"}') <= TIMINGS.ttl * 5 / 6
+
+    async def renewed() -> bool:
+        await sidecar.get("/is-leader/tracker")
+        return await sidecar.metric("sidecar_renewal_duration_seconds_count") > 0
+
+    await eventually(renewed)
+    assert 0 < await sidecar.metric("sidecar_renewal_duration_seconds_sum") < elapsed() - began
+    assert await sidecar.metric("sidecar_redis_up") == 1
+    assert await sidecar.metric('sidecar_failover_guard{guard="off"}') == 1
+    assert await sidecar.metric('sidecar_redis_eviction_policy{policy="noeviction"}') == 1
+
+
+async def test_where_scripts_may_not_ask_info_it_is_said_that_there_is_no_guard(
+    redis_of_its_own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client_of(redis_of_its_own) as redis:
+        command(redis, "ACL", "SETUSER", "default", "-info")
+    async with served(redis_of_its_own, guard=True) as sidecar:
+        await sidecar.lead()
+        assert await sidecar.metric('sidecar_failover_guard{guard="unavailable"}') == 1
+        assert [record.getMessage() for record in caplog.records if "No failover guard" in record.getMessage()]
+
+
 async def test_the_metrics_listener_shows_and_changes_nothing(sidecar: Served, redis: Redis) -> None:
     answer = await sidecar.lead()
     await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
@@ -241,13 +275,34 @@ async def test_the_metrics_listener_shows_and_changes_nothing(sidecar: Served, r
     assert redis.get(KEYS["tracker"]) == "a"
 
 
-async def test_a_client_that_talks_nonsense_harms_nobody(sidecar: Served) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
-    writer.write(b"\x16\x03\x01 no http at all\r\n\r\n")
-    await writer.drain()
-    with pytest.raises(aiohttp.ClientResponseError):
-        async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker?" + "x" * 20_000, raise_for_status=True):
-            pass
-    await sidecar.get("/healthz")
-    writer.close()
-    await writer.wait_closed()
+MALFORMED = {
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "no http": b"hello\r\n\r\n",
+    "a long url": b"GET /healthz?" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a long header": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    "a header without a name": b"GET /healthz HTTP/1.1\r\n: x\r\n\r\n",
+    "a negative length": b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    "a bad chunk": b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "a chunk too long": b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
+    "a bad version": b"GET /healthz HTTP/9.x\r\nHost: localhost\r\n\r\n",
+    "bytes of no text": b"GET /\xff\xfe\x00 HTTP/1.1\r\nHost: \xff\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED)
+async def test_a_client_that_talks_nonsense_harms_nobody_and_fills_no_log(
+    sidecar: Served, request_: bytes, logging_as_it_was: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING)
+    log_to_stdout("text", "INFO")
+    for url in (sidecar.url, sidecar.metrics_url):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(request_)
+        async with asyncio.timeout(10):
+            assert (await reader.read()).startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+        writer.close()
+        await writer.wait_closed()
+        async with sidecar.session.get(f"{url}/healthz") as response:
+            assert response.status == 200
+    assert capsys.readouterr() == ("", "")

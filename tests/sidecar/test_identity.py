@@ -1,7 +1,9 @@
 """Who a sidecar is, from the metadata that ECS gives it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -25,14 +27,14 @@ class Metadata:
     def __init__(self) -> None:
         self.url = ""
         self.asked = 0
-        self.answer: Callable[[], Awaitable[web.Response]] = self.task
+        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.task
 
-    async def task(self) -> web.Response:
+    async def task(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(TASK)
 
-    async def handle(self, _: web.Request) -> web.Response:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
-        return await self.answer()
+        return await self.answer(request)
 
 
 @pytest.fixture
@@ -62,37 +64,72 @@ async def test_outside_ecs_it_is_made_up_and_never_twice_the_same() -> None:
     assert await instance_id(None, None) != await instance_id(None, None)
 
 
-async def never() -> web.Response:
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metadata) -> None:
+    whole = json.dumps(TASK | {"Containers": ["x" * 4000]}).encode()
+
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in (whole[:2048], whole[2048:]):
+            await response.write(piece)
+            await asyncio.sleep(0.05)  # a pause between them, as a network makes it
+        return response
+
+    metadata.answer = in_pieces
+    assert await instance_id(None, metadata.url) == "158d1c8083dd49d6b527399fd6414f5c"
+
+
+async def never(_: web.Request) -> web.StreamResponse:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def throttled() -> web.Response:
+async def throttled(_: web.Request) -> web.StreamResponse:
     return web.Response(status=429, text="slow down")
 
 
-async def page() -> web.Response:
+async def page(_: web.Request) -> web.StreamResponse:
     return web.Response(text="<html>", content_type="text/html")
 
 
-async def without_arn() -> web.Response:
+async def without_arn(_: web.Request) -> web.StreamResponse:
     return web.json_response({"Cluster": "default"})
 
 
-async def a_list() -> web.Response:
+async def a_list(_: web.Request) -> web.StreamResponse:
     return web.json_response([1])
 
 
-@pytest.mark.parametrize("answer", [never, throttled, page, without_arn, a_list])
+async def cut_short(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(json.dumps(TASK).encode())
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def without_end(request: web.Request) -> web.StreamResponse:
+    """The task, then blanks for ever: what is read is valid JSON whatever is thrown away."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(json.dumps(TASK).encode())
+    with suppress(ConnectionError):  # once whoever asks has had enough
+        while True:
+            await response.write(b" " * 65536)
+    return response
+
+
+@pytest.mark.parametrize("answer", [never, throttled, page, without_arn, a_list, cut_short, without_end])
 async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     metadata: Metadata,
-    answer: Callable[[], Awaitable[web.Response]],
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(identity, "_LIMIT", 0.3)
+    monkeypatch.setattr(identity, "_LIMIT", 0.3 if answer is never else 10.0)
     metadata.answer = answer
     made_up = await instance_id(None, metadata.url)
     assert made_up
     assert metadata.asked == 1
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == identity.__name__] == ["WARNING"]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -60,6 +61,8 @@ class Asker:
             return response.status
 
     async def resign(self) -> None:
+        """Stop to believe, and say so."""
+        self.believes = [(begin, min(end, elapsed()), token) for begin, end, token in self.believes]
         headers = {"X-Lease-Client": "test"}
         async with self._session.post(f"{self.sidecar.url}/resign/{LEASE}", headers=headers) as response:
             assert response.status == 200
@@ -191,7 +194,6 @@ async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebo
     began = elapsed()
     redis.set(key(leader), "DISABLED", px=1500)
     await until(lambda: leader.last.get("state") == "disabled")
-    assert elapsed() - began < 1.0, "not heard before the next heartbeat"
     assert (leader.last["is_leader"], leader.last["holder"]) == (False, "DISABLED")
     leader.believes.clear()
     await until(lambda: leader.believes)
@@ -203,6 +205,42 @@ async def test_a_deleted_key_heals_under_a_newer_token(leader: Asker, redis: Red
     redis.delete(key(leader))
     await until(lambda: (leader.last.get("token") or 0) > token)
     assert redis.get(key(leader)) == "task-a"
+
+
+async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
+    server: RedisServer, redis: Redis, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """The heartbeat is 20 s: only the watch can have told. The median, since a machine may stall once."""
+    long = {"LEASE_TTL": "60", "HEARTBEAT_INTERVAL": "20", "GRANT_TTL": "5", "REDIS_TIMEOUT": "5"}
+    sidecar = RealSidecar(tmp_path, server, "task-a", **long)
+    with ended(sidecar):
+        sidecar.start()
+        asker = Asker(sidecar, session)
+
+        async def watches() -> bool:
+            return bool((await asker.status())["watch"]["mode"] == "tracking")
+
+        async def heard(word: Callable[[], Any], told: Callable[[dict[str, Any]], bool]) -> float:
+            began = elapsed()
+            word()
+            async with asyncio.timeout(10):
+                while not told(asker.last):
+                    await asker.ask(wait="2", version=asker.last["version"])
+            return elapsed() - began
+
+        await until(watches)
+        await lead(asker)
+        times: dict[str, list[float]] = {"disabled": [], "healed": [], "deleted": []}
+        for _ in range(5):
+            times["disabled"].append(
+                await heard(lambda: redis.set(key(asker), "DISABLED", ex=60), lambda last: last["state"] == "disabled")
+            )
+            times["healed"].append(await heard(lambda: redis.delete(key(asker)), lambda last: last["is_leader"]))
+            token = asker.last["token"]
+            times["deleted"].append(
+                await heard(lambda: redis.delete(key(asker)), lambda last: (last["token"] or 0) > token)  # noqa: B023 - awaited within the turn
+            )
+        assert all(median(taken) < 0.25 for taken in times.values()), times
 
 
 async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:

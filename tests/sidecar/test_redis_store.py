@@ -1,8 +1,6 @@
 """The store over a network that delays, loses, cuts and leads elsewhere."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from redis import Redis
@@ -146,34 +144,6 @@ async def test_where_the_name_leads_elsewhere_after_a_failover_the_new_server_is
     await proxy.cut()
     await store.failure(Kind.RENEW)
     assert await store.outcome(Kind.RENEW) is Outcome.VACANT
-
-
-@asynccontextmanager
-async def impostor(says: bytes) -> AsyncIterator[int]:
-    """A port where something that is not Redis gives the same answer to everything."""
-    serving: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (task := asyncio.current_task()) is not None:
-            serving.add(task)
-        while await reader.read(65536):
-            writer.write(says)
-        writer.close()
-        await writer.wait_closed()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
-        await asyncio.gather(*serving)
-
-
-@pytest.mark.parametrize(
-    "says",
-    [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"+OK\r\n", b"*2\r\n:1\r\n:1\r\n$4\r\nnone\r\n"],
-    ids=["http", "ok", "another-shape"],
-)
-async def test_another_program_on_the_port_is_a_failure_like_any_other(says: bytes) -> None:
-    async with impostor(says) as port, storing(at_port(port)) as store:
-        assert (await store.failure(Kind.ACQUIRE)).kind in ("connection", "timeout")
 
 
 async def test_a_server_that_may_evict_the_lease_is_known_by_its_policy(any_redis: Redis, store: Storing) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 
 import pytest
+from redis.asyncio.connection import SSLConnection
 
 from sidecar.protocol import Timings
 from sidecar.redis_store import connector
@@ -105,7 +106,27 @@ BAD = [
     ("REDIS_URL", f"http://:{SECRET}@h"),
     ("REDIS_URL", f"redis://:{SECRET}@h:port"),
     ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1"),
+    ("REDIS_URL", f"redis://:{SECRET}@h?db=x"),
+    ("REDIS_URL", f"redis://:{SECRET}@h/{SECRET}"),
+    ("REDIS_URL", f"redis://:12#{SECRET}@h"),
+    ("REDIS_URL", f"redis://u:12#{SECRET}@h"),
+    ("REDIS_URL", f"redis://u:12?{SECRET}=1@h"),
+    ("REDIS_URL", f"redis://u:12/{SECRET}@h"),
+    ("REDIS_URL", f"redis://:{SECRET}@h#"),
+    ("REDIS_URL", f"redis://:{SECRET}@"),
+    ("REDIS_URL", "redis://:6379"),
+    ("REDIS_URL", "redis:///1"),
+    ("REDIS_URL", "unix://"),
+    ("REDIS_URL", "unix://run/redis.sock"),
+    ("REDIS_URL", f"redis://:{SECRET}@h?ssl_ca_certs=/ca.pem"),
+    ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_cert_reqs=perhaps"),
+    ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_min_version=1.2"),
+    ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"),
 ]
+OPTIONS = [
+    "retry", "encoding", "credential_provider", "redis_connect_func", "retry_on_error", "socket_timeout", "host",
+    "protocol", "password", "parser_class", "max_connections", "health_check_interval", "client_name",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
@@ -116,6 +137,21 @@ def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, v
     assert text.startswith(f"{name}: ")
     assert "\n" not in text
     assert SECRET not in text
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option: str) -> None:
+    for value in ("", "3"):
+        with pytest.raises(SettingsError, match=f"^REDIS_URL: the option '{option}' is none of db, ssl_.*"):
+            read({"REDIS_URL": f"redis://:{SECRET}@h/?{option}={value}"})
+
+
+def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
+    asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=ALL"
+    connection = connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
+    assert isinstance(connection, SSLConnection)
+    assert (connection.db, connection.password) == (3, "a#b")
+    assert (connection.ssl_context.check_hostname, connection.ssl_context.ciphers) == (False, "ALL")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +168,11 @@ def test_settings_that_do_not_go_together_are_refused(environment: dict[str, str
 
 
 def test_a_bad_setting_ends_the_process_with_status_2_and_one_line() -> None:
-    for name, value in (("GRANT_TTL", "20"), ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1")):
+    for name, value in (
+        ("GRANT_TTL", "20"),
+        ("REDIS_URL", f"redis://:{SECRET}@h?retry=3"),
+        ("REDIS_URL", f"redis://:12#{SECRET}@h"),
+    ):
         ended = run({name: value})
         assert ended.returncode == 2
         assert ended.stderr.count("\n") == 1
@@ -160,3 +200,22 @@ def test_the_health_check_reads_the_same_variable() -> None:
     assert control_address({"CONTROL_BIND": "127.0.0.1:5"}) == Address("127.0.0.1", 5)
     ended = run({"CONTROL_BIND": "127.0.0.1:1"}, "healthcheck")
     assert (ended.returncode, ended.stderr, ended.stdout) == (1, "", "")
+
+
+@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:0", "0.0.0.0:4040", "localhost:4040"])
+def test_the_health_check_of_an_address_that_is_none_is_unhealthy_and_silent(bind: str) -> None:
+    ended = run({"CONTROL_BIND": bind}, "healthcheck")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")
+    assert ended.stdout.count("\n") == 1
+
+
+def test_the_health_check_imports_nothing_that_takes_long() -> None:
+    """ECS starts it anew every few seconds: within 150 ms, of which Python itself takes most."""
+    words = [sys.executable, "-X", "importtime", "-m", "sidecar", "healthcheck"]
+    env = {"PATH": os.environ["PATH"], "CONTROL_BIND": "127.0.0.1:1"}
+    ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=False)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.stderr.splitlines()}
+    assert {"sidecar", "socket"} <= imported
+    slow = {"aiohttp", "asyncio", "http", "json", "logging", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"}
+    assert not imported & slow

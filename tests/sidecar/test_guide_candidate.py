@@ -1,0 +1,116 @@
+"""Beside the guide's candidate, which an API of before the sidecar has within itself: in a migration both campaign."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from tests.client.processes import RealSidecar, ended
+from tests.sidecar.conftest import client_of
+from tests.sidecar.test_process import SMALL, Asker, key, until
+
+TTL, HEARTBEAT = 3, 1.0
+
+
+class GuideCandidate:
+    """Does what the guide says and no more: SET NX EX; while it leads GET and EXPIRE; DEL."""
+
+    def __init__(self, redis: Redis, key: str) -> None:
+        self.believes: list[tuple[float, float]] = []
+        """From when, until when: the last interval grows with every renewal."""
+        self.wants = True
+        self._redis = redis
+        self._key = key
+
+    async def run(self) -> None:
+        while True:
+            if self.leads():
+                self._renew()
+            elif self.wants:
+                self._acquire()
+            await asyncio.sleep(HEARTBEAT if self.leads() else 0.02)
+
+    def leads(self) -> bool:
+        return bool(self.believes) and elapsed() < self.believes[-1][1]
+
+    def give_up(self) -> None:
+        self.wants = False
+        self._believe_until(elapsed())
+        if self._redis.get(self._key) == "guide":
+            self._redis.delete(self._key)
+
+    def die(self) -> None:
+        """Stop without a word, as a task that is killed."""
+        self.wants = False
+        self._believe_until(elapsed())
+
+    def _acquire(self) -> None:
+        sent_at = elapsed()
+        if self._redis.set(self._key, "guide", nx=True, ex=TTL):
+            self.believes.append((elapsed(), sent_at + TTL))
+
+    def _renew(self) -> None:
+        sent_at = elapsed()
+        held = self._redis.get(self._key) == "guide" and self._redis.expire(self._key, TTL)
+        self._believe_until(sent_at + TTL if held else sent_at)
+
+    def _believe_until(self, until: float) -> None:
+        self.believes[-1] = (self.believes[-1][0], until)
+
+
+@asynccontextmanager
+async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
+    """Clients that ask; at the end they stop their work, and resign."""
+    async with asyncio.TaskGroup() as tasks:
+        asking = [tasks.create_task(asker.campaign()) for asker in askers]
+        yield
+        for task in asking:
+            task.cancel()
+    for asker in askers:
+        await asker.resign()
+
+
+async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_each_gets_its_turn(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        redis = stack.enter_context(client_of(redis_server))
+        askers = [Asker(RealSidecar(tmp_path, redis_server, name, **SMALL), session) for name in ("task-a", "task-b")]
+        stack.enter_context(ended(*(asker.sidecar for asker in askers)))
+        for asker in askers:
+            asker.sidecar.start()
+        for asker in askers:
+            await until(asker.status)
+        guide = GuideCandidate(redis, key(askers[0]))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = tasks.create_task(guide.run())
+        for give_up in (guide.give_up, guide.die):
+            await _turns(guide, askers, give_up)
+        running.cancel()
+    ours = [(begin, end) for asker in askers for begin, end, _ in asker.believes]
+    assert len(guide.believes) >= 2
+    overlaps = [(a, b) for a in ours for b in guide.believes if a[0] < b[1] and b[0] < a[1]]
+    assert overlaps == []
+    one, other = (asker.believes for asker in askers)
+    assert [(a, b) for a in one for b in other if a[0] < b[1] and b[0] < a[1]] == []
+
+
+async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
+    """Each side leads beyond one ttl while the other campaigns, and then gives up."""
+    guide.wants = True
+    await until(guide.leads)
+    began = elapsed()
+    async with campaigning(askers):
+        await until(lambda: guide.believes[-1][1] > began + TTL + HEARTBEAT / 2)  # it has renewed
+        before = sum(len(asker.believes) for asker in askers)
+        give_up()
+        await until(lambda: sum(len(asker.believes) for asker in askers) > before)
+        guide.wants = True
+        began = elapsed()
+        await until(lambda: any(asker.believes and asker.believes[-1][1] > began + TTL for asker in askers))

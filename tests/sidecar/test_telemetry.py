@@ -1,0 +1,167 @@
+"""What operators read: each figure from the facts at the scrape, each warning once, each line in both forms."""
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ops.local.servers import RedisServer
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Kind
+from sidecar.redis_store import Failure
+from sidecar.redis_watch import RedisWatch, WatchMode
+from sidecar.telemetry import Telemetry, log_to_stdout
+from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
+from tests.sidecar.storing import Storing, at_port, storing
+
+
+class Told:
+    """A sidecar's figures at `now`, which the test sets: it leads the lease `led`, and `idle` was never asked for."""
+
+    def __init__(self, store: Storing) -> None:
+        self.now = 100.0
+        self.leases: dict[str, Lease] = {"led": leading(100.0), "idle": fresh_lease()}
+        self.telemetry = Telemetry("a", clock=lambda: self.now)
+        self.watch = RedisWatch(at_port(1), {}, lambda name: None, limit=1, interval=1, uniform=lambda low, high: low)
+        self.telemetry.watch(self.leases, store.store, self.watch)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.telemetry.registry.get_sample_value(f"sidecar_{name}", labels)
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[Storing]:
+    async with storing(at_port(redis_server.port)) as store:
+        yield store
+
+
+@pytest.fixture
+def told(store: Storing) -> Told:
+    return Told(store)
+
+
+def test_what_is_left_of_a_term_is_counted_at_the_scrape(told: Told) -> None:
+    assert told.value("lease_remaining_seconds", lease="led") == BELIEVED
+    told.now += 3
+    assert told.value("lease_remaining_seconds", lease="led") == BELIEVED - 3
+    assert (told.value("leading", lease="led"), told.value("token", lease="led")) == (1, 1)
+    assert told.value("state", lease="led", state="leading") == 1
+    told.now += BELIEVED
+    assert told.value("lease_remaining_seconds", lease="led") == 0
+    assert (told.value("leading", lease="led"), told.value("token", lease="led")) == (0, 0)
+    assert told.value("state", lease="led", state="leading") == 0
+    assert (told.value("lease_remaining_seconds", lease="idle"), told.value("leading", lease="idle")) == (0, 0)
+    assert told.value("state", lease="idle", state="waiting") == 1
+
+
+def test_a_client_s_silence_is_counted_from_its_last_question(told: Told) -> None:
+    assert told.value("client_last_poll_seconds", lease="led") is None
+    told.telemetry.polled("led", 98.0)
+    told.telemetry.polled("led", 99.0)
+    assert told.value("client_last_poll_seconds", lease="led") == 1
+    told.now += 5
+    assert told.value("client_last_poll_seconds", lease="led") == 6
+    assert told.value("client_last_poll_seconds", lease="idle") is None
+
+
+@pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
+def test_the_guard_is_one_of_its_states_or_unknown(told: Told, store: Storing, guard: str | None) -> None:
+    store.store.guard = guard
+    states = {state: told.value("failover_guard", guard=state) for state in ("on", "off", "unavailable")}
+    assert states == {state: float(state == guard) for state in ("on", "off", "unavailable")}
+
+
+async def test_redis_is_up_while_the_connection_is_good(told: Told, store: Storing) -> None:
+    assert (told.value("redis_up"), told.value("redis_eviction_policy", policy="noeviction")) == (0, None)
+    await store.outcome(Kind.LOOK)
+    assert (told.value("redis_up"), told.value("redis_eviction_policy", policy="noeviction")) == (1, 1)
+    await store.store.close()
+    assert told.value("redis_up") == 0
+    store.store.eviction_policy = "volatile-lru"
+    assert told.value("redis_eviction_policy", policy="volatile-lru") == 1
+    assert told.value("redis_eviction_policy", policy="noeviction") is None
+
+
+@pytest.mark.parametrize("mode", WatchMode)
+def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
+    told.watch.mode = mode
+    assert {each: told.value("watch_mode", mode=each) for each in WatchMode} == {
+        each: each is mode for each in WatchMode
+    }
+
+
+def test_renewals_are_timed_and_nothing_else_is(told: Told) -> None:
+    for kind in (Kind.ACQUIRE, Kind.LOOK, Kind.RELEASE):
+        told.telemetry.answered("led", Call(kind, 100.0, 102.0), 100.5)
+    assert told.value("renewal_duration_seconds_count") == 0
+    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), 100.03)
+    assert told.value("renewal_duration_seconds_count") == 1
+    assert told.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
+    assert told.value("renewal_duration_seconds_bucket", le="0.05") == 1
+    assert told.value("renewal_duration_seconds_bucket", le="0.025") == 0
+
+
+def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    for kind in ("timeout", "timeout", "oom"):
+        told.telemetry.failed("led", Failure(kind, "why", unresolved=False))
+    assert (told.value("redis_errors_total", kind="timeout"), told.value("redis_errors_total", kind="oom")) == (2, 1)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
+    assert [(record.levelname, getattr(record, "kind", None)) for record in caplog.records] == [
+        ("ERROR", "timeout"),
+        ("ERROR", "oom"),
+        ("INFO", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("server", "harmless", "warning"),
+    [
+        (("unavailable", None), ("on", None), "No failover guard: "),
+        (
+            ("on", "volatile-lru"),
+            ("on", "noeviction"),
+            "Redis may evict the leases: its maxmemory policy",
+        ),
+    ],
+)
+def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_so(
+    told: Told,
+    caplog: pytest.LogCaptureFixture,
+    server: tuple[str, str | None],
+    harmless: tuple[str, str | None],
+    warning: str,
+) -> None:
+    for it in (harmless, server, server, harmless, server):
+        told.telemetry.server(*it)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert all(record.getMessage().startswith(warning) for record in caplog.records)
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stdout("text", "INFO")
+    log = logging.getLogger("sidecar.some")
+    log.debug("not told")
+    log.warning("leads %s", "now", extra={"lease": "x", "token": 7, "instance": None})
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("failed", extra={"lease": "x"})
+    line, failed, *traceback = capsys.readouterr().out.splitlines()
+    time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ"
+    assert re.fullmatch(rf"{time} WARNING leads now lease=x token=7", line)
+    assert re.fullmatch(rf"{time} ERROR   failed lease=x", failed)
+    assert traceback[-1] == "ValueError: why"
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+def test_a_json_line_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stdout("json", "INFO")
+    logging.getLogger("sidecar.some").info("leads %s", "now", extra={"lease": "x", "token": 7})
+    line = json.loads(capsys.readouterr().out)
+    assert line.pop("time").endswith("Z")
+    assert line == {"level": "INFO", "logger": "sidecar.some", "message": "leads now", "lease": "x", "token": 7}
