@@ -4,6 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import certifi
 import pytest
 
 from ops.local import guide
@@ -42,7 +43,8 @@ def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monk
     installed.touch(0o755)
     assert line(REDIS_URL="rediss://there:7000") == "-h there -p 7000 --tls"
     assert line(REDIS_URL="rediss://there:7000?ssl_cert_reqs=none") == "-h there -p 7000 --tls --insecure"
-    assert line(REDIS_URL="rediss://there:7000?ssl_ca_certs=/ca.pem") == "-h there -p 7000 --tls --cacert /ca.pem"
+    ca = certifi.where()
+    assert line(REDIS_URL=f"rediss://there:7000?ssl_ca_certs={ca}") == f"-h there -p 7000 --tls --cacert {ca}"
 
 
 def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
