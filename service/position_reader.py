@@ -6,7 +6,7 @@ transaction sees one moment: what is read, and the snapshot that it is true of, 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from typing import TypeAlias
 from uuid import UUID
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.copy_format import ID_ROW, POSITION_ROW, records
-from service.database import Connection
+from service.database import Connection, side_by_side
 from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Symbols, id_array, uuids
 from service.sql import statement
 
@@ -31,24 +31,26 @@ RELOAD_ABOVE = 0.2
 
 
 class PositionReader:
-    """Reads within one transaction, which must be repeatable-read."""
+    """Reads within one transaction, which must be repeatable-read.
 
-    def __init__(self, connection: Connection) -> None:
+    `beside` are readers on other connections that see the same snapshot of the database: they share the loading, so
+    that the database sends from one while what another sent is taken in.
+    """
+
+    def __init__(self, connection: Connection, beside: Sequence["PositionReader"] = ()) -> None:
         self._connection = connection
+        self._readers = self, *beside
 
     async def load(self, day: date, progress: Progress) -> Book:
         """Every portfolio, with what it holds on that date."""
         symbols = Symbols()
         seen: str = await self._connection.fetchval("select pg_current_snapshot()::text")
-        blocks = []
-        done, total = 0, await self._count(None)
-        progress(done, total)
-        async for after, portfolios in self._ranges(None, PORTFOLIOS_A_BLOCK):
-            held = await self._between(symbols, day, after, portfolios)
-            blocks.append(await asyncio.to_thread(_block, portfolios, *held))
-            done += len(portfolios)
-            progress(done, max(done, total))
-        return Book(day, symbols, blocks, seen)
+
+        async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block:
+            held = await reader._between(symbols, day, start, portfolios)
+            return await asyncio.to_thread(_block, portfolios, *held)
+
+        return Book(day, symbols, await self._blocks(None, PORTFOLIOS_A_BLOCK, read, progress), seen)
 
     async def load_opened(
         self,
@@ -66,23 +68,21 @@ class PositionReader:
         `or_stale`.
         """
         symbols = Symbols()
-        blocks = []
-        done, total = 0, await self._count(after)
-        async for start, portfolios in self._ranges(after, portfolios_a_block):
+
+        async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block | None:
             wanted = portfolios
             if without_row is not None:
                 last = uuids(portfolios[-1:])[0]
-                wanted = await self._ids("portfolios_without_row", start, last, day, without_row, or_stale)
+                wanted = await reader._ids("portfolios_without_row", start, last, day, without_row, or_stale)
             if len(wanted) == len(portfolios):  # a range is read in half the time
-                rows, numbers = await self._between(symbols, day, start, portfolios)
+                rows, numbers = await reader._between(symbols, day, start, portfolios)
             else:
-                rows, numbers = await self._of(symbols, day, wanted)
-            if len(rows):
-                opened = rows["id"][_first_of_each(rows["id"])]
-                blocks.append(await asyncio.to_thread(_block, opened, rows, numbers))
-            done += len(portfolios)
-            progress(done, max(done, total))
-        return Book(day, symbols, blocks, "")
+                rows, numbers = await reader._of(symbols, day, wanted)
+            if not len(rows):
+                return None
+            return await asyncio.to_thread(_block, rows["id"][_first_of_each(rows["id"])], rows, numbers)
+
+        return Book(day, symbols, await self._blocks(after, portfolios_a_block, read, progress), "")
 
     async def update(self, book: Book, day: date, progress: Progress) -> Book:
         """The book of that date, true of now: the same one, changed where the database has, or a new one."""
@@ -98,17 +98,30 @@ class PositionReader:
         book.seen, book.day = news["seen"], day
         return book
 
-    async def _count(self, after: UUID | None) -> int:
-        count: int = await self._connection.fetchval(
-            "select count(*) from portfolio where $1::uuid is null or id > $1", after
-        )
-        return count
+    async def _blocks(
+        self,
+        after: UUID | None,
+        size: int,
+        read: Callable[["PositionReader", UUID | None, Ids], Awaitable[Block | None]],
+        progress: Progress,
+    ) -> list[Block]:
+        """What `read` makes of all portfolios after that one, `size` at a time, with the one before them; in order."""
+        ids = await self._ids("portfolios_after", after)
+        parts = [ids[first : first + size] for first in range(0, len(ids), size)]
+        blocks: list[Block | None] = [None] * len(parts)
+        places, done = iter(range(len(parts))), 0
+        progress(done, len(ids))
 
-    async def _ranges(self, after: UUID | None, size: int) -> AsyncIterator[tuple[UUID | None, Ids]]:
-        """All portfolios after that one, `size` at a time, each time with the one before them."""
-        while len(portfolios := await self._ids("portfolios_after", after, size)):
-            yield after, portfolios
-            after = uuids(portfolios[-1:])[0]
+        async def work(reader: PositionReader) -> None:
+            nonlocal done
+            for place in places:
+                start = uuids(parts[place - 1][-1:])[0] if place else after
+                blocks[place] = await read(reader, start, parts[place])
+                done += len(parts[place])
+                progress(done, len(ids))
+
+        await side_by_side(work(reader) for reader in self._readers)
+        return [block for block in blocks if block is not None]
 
     async def _ids(self, name: str, *parameters: object) -> Ids:
         found: Ids = np.ascontiguousarray((await self._copy(name, ID_ROW, *parameters))["id"])

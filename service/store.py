@@ -31,6 +31,8 @@ from service.sql import statement
 from service.valuation import Values
 from service.writes import FencedWrites, stage
 
+READERS = 2
+"""Connections that read every position side by side."""
 MOST_POSITIONS = 5000
 """Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
 MOST_ENTRIES_IN_ALL = 100_000
@@ -160,7 +162,7 @@ class Store:
             for connection in connections:
                 await self._enter_fence(connection, lease, token, holder)
             yield [
-                FencedWrites(connection, token=token, holder=holder, staged=0 if values is None else len(values))
+                FencedWrites(connection, token=token, holder=holder, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
 
@@ -228,7 +230,7 @@ class Store:
 
     async def load_positions(self, day: date, progress: Progress = _quietly) -> Book:
         """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
-        async with self._positions() as reader:
+        async with self._positions(READERS) as reader:
             return await reader.load(day, progress)
 
     async def update_positions(self, book: Book, day: date, progress: Progress = _quietly) -> Book:
@@ -250,7 +252,7 @@ class Store:
 
         With `without_row`, only those that have no history row of that date and kind, or with `or_stale` a stale one.
         """
-        async with self._positions() as reader:
+        async with self._positions(READERS) as reader:
             return await reader.load_opened(
                 day,
                 after,
@@ -335,12 +337,22 @@ class Store:
             yield connection
 
     @asynccontextmanager
-    async def _positions(self) -> AsyncIterator[PositionReader]:
+    async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
+        async with AsyncExitStack() as transactions:
+            first, *others = [await transactions.enter_async_context(self._snapshot()) for _ in range(readers)]
+            if others:
+                snapshot = await first.fetchval("select pg_export_snapshot()")
+                for connection in others:
+                    await connection.execute(f"set transaction snapshot '{snapshot}'")
+            yield PositionReader(first, [PositionReader(connection) for connection in others])
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[Connection]:
         async with (
             self._connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            yield PositionReader(connection)
+            yield connection
 
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:

@@ -216,28 +216,30 @@ class Tracker:
     ) -> None:
         lanes = min(-(-len(values) // PORTFOLIOS_A_LANE), LANES) or 1
         parts = [values.part(lane, lanes) for lane in range(lanes)]
-        points = self._turn(slot, values, lanes) if len(values) else None
+        if lanes > 1:  # or each would wait for the other to have made it
+            async with self._store.fenced(term.name, term.token, term.holder) as first:
+                await first.make_intraday(session.date)
 
-        async def write(lane: int, writes: FencedWrites) -> None:
+        async def write(writes: FencedWrites, part: Values) -> None:
             await writes.live(session.date, as_of)
-            if points is not None and lane == points[0]:
-                await writes.intraday(session.date, slot, *points[1:])
+            if len(part):
+                await writes.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
 
         async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
             await writes[-1].quotes(quotes)  # committed first: no value without the prices that it is made of
-            await side_by_side(write(lane, writes[lane]) for lane in range(lanes))
+            await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
 
-    def _turn(self, slot: datetime, values: Values, lanes: int) -> tuple[int, UUID, UUID]:
-        """The lane, the first and the last of the portfolios whose course gets a point at that slot: all, unless many.
+    def _turn(self, slot: datetime, values: Values, points: int) -> tuple[UUID, UUID]:
+        """The first and the last of the portfolios whose course gets a point at that slot: all, if `points` will do.
 
         They take turns, neighbours together: a million points every 30 seconds is more than any database keeps.
         """
-        turns = -(-len(values) // (self._points_a_tick * lanes)) * lanes
+        turns = -(-len(values) // max(points, 1))
         turn = (slot - EPOCH) // self._interval % turns
         first, last = uuids(values.part(turn, turns).ids[[0, -1]])
-        return turn * lanes // turns, first, last
+        return first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:
         """The prices that the source gives now; none if it fails."""

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from service.copy_format import copy_of
 from service.database import Connection, StaleTerm
+from service.positions import uuids
 from service.prices import Price
 from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
 from service.sql import statement
@@ -28,7 +29,7 @@ class FencedWrites:
     Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
     """
 
-    def __init__(self, connection: Connection, *, token: int, holder: str, staged: int) -> None:
+    def __init__(self, connection: Connection, *, token: int, holder: str, staged: Values | None) -> None:
         self._connection = connection
         self._token = token
         self._holder = holder
@@ -36,8 +37,11 @@ class FencedWrites:
 
     async def live(self, session_date: date, as_of: datetime) -> None:
         """Set the live values to those staged."""
-        known = session_date, as_of, self._token
-        if _count(await self._connection.execute(statement("update_live"), *known)) < self._staged:
+        if not self._staged:
+            return
+        known, between = (session_date, as_of, self._token), uuids(self._staged.ids[[0, -1]])
+        updated = _count(await self._connection.execute(statement("update_live"), *known, *between))
+        if updated < len(self._staged):
             await self._connection.execute(statement("insert_live"), *known)
 
     async def notify(self, as_of: datetime) -> None:
@@ -49,8 +53,12 @@ class FencedWrites:
 
         A second write of a slot replaces the first.
         """
-        await self._connection.execute("select make_intraday_partition($1)", session_date)
+        await self.make_intraday(session_date)
         await self._connection.execute(statement("write_intraday"), session_date, slot, first, last, self._token)
+
+    async def make_intraday(self, session_date: date) -> None:
+        """Make room for that day's course, if there is none yet."""
+        await self._connection.execute("select make_intraday_partition($1)", session_date)
 
     async def forget_changes(self, seen: str) -> None:
         """Drop the changes of positions that this snapshot saw."""

@@ -692,14 +692,13 @@ async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, measures, OPEN, {"A": "10"})
     tracker = market.tracker()
-    tracker._points_a_tick = 3
-    turns = 3 if portfolios_a_lane == 100 else 4  # as many in each lane
+    tracker._points_a_tick = 4
     with pytest.raises(Over):
-        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 2 * turns * TICK))
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
         points = await slots(raw, portfolio)
         assert len(points) == 2
-        assert points[1] - points[0] == turns * TICK
+        assert points[1] - points[0] == 2 * TICK
 
 
 async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
