@@ -408,7 +408,8 @@ class Sidecar:
             if answer.outcome is Outcome.ACQUIRED:
                 world.oracle.won(self, server, answer.token, expired)
         elif kind is Kind.RENEW:
-            answer = model.renew(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure, self._floor)
+            term, replicated = (call.token, call.tenure), world.scenario.min_replicas > 0
+            answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
             if answer.outcome is Outcome.RELEASED:

@@ -264,10 +264,11 @@ def _(
     token: int | None,
     tenure: str,
     floor: int,
+    replicated: bool,
 ) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is not None or model.value is None:
-        return _MODEL_RENEW(model, instance, ttl, deadline, guarding, token, tenure, floor)
+        return _MODEL_RENEW(model, instance, ttl, deadline, guarding, token, tenure, floor, replicated)
     model._expire_in(ttl)
     return model._answer(Outcome.RENEWED)
 
