@@ -2,15 +2,18 @@
 
 Hypothesis chooses what happens next: time passes, a candidate gets its turn or is frozen, a call executes, its reply
 arrives or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or told to stop, an operator meddles.
+Or two clients that name themselves ask one sidecar, as a server's workers do.
 """
 
 from dataclasses import dataclass, field
 from math import inf
 
 import hypothesis.strategies as st
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+import pytest
+from hypothesis import Verbosity, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from sidecar.grants import Grants
 from sidecar.lease import YIELD, Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, State, Timings
 from tests.sidecar.redis_model import RedisModel
@@ -330,9 +333,100 @@ class MeddledCandidates(Candidates):
             self.redis.expires_at = self.now + ttl
 
 
+@dataclass
+class Worker:
+    """One of two clients of a task: believes an answer until its deadline, whatever becomes of the sidecar."""
+
+    candidate: str
+    name: str
+    token: int | None = None  # of the term that it believes in
+    until: float = -inf
+    frozen: bool = False
+
+
+class CandidatesOfWorkers(RuleBasedStateMachine):
+    """Each candidate has two clients, and its sidecar may be started anew within the lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.redis = RedisModel(TIMINGS.ttl, TIMINGS.heartbeat)
+        self.boots = 0
+        self.leases = {name: self.fresh_lease(name) for name in ("a", "b")}
+        self.workers = [Worker(candidate, f"{candidate}{number}") for candidate in "ab" for number in (1, 2)]
+
+    def fresh_lease(self, name: str) -> Lease:
+        self.boots += 1
+        return Lease(name, TIMINGS, boot=f"boot{self.boots}", now=self.now, uniform=lambda low, high: low)
+
+    @rule(span=SPANS)
+    def time_passes(self, span: float) -> None:
+        self.now += span
+
+    @rule(name=NAMES)
+    def a_candidate_gets_its_turn(self, name: str) -> None:
+        lease = self.leases[name]
+        call = lease.next_call(self.now)
+        if call is not None:
+            if call.kind is Kind.RELEASE:
+                assert not self.believers(name), "the lease moved under its client's feet"
+            lease.replied(call, self.redis.execute(call, name, self.now), self.now)
+
+    @rule(number=st.integers(0, 3), delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 4.0]), says=st.booleans())
+    def a_worker_asks(self, number: int, delay: float, says: bool) -> None:
+        """Its question arrived `delay` seconds ago; it `says` which term it believes in, if in any."""
+        worker = self.workers[number]
+        if worker.frozen:
+            return
+        if worker.until <= self.now:
+            worker.token = None
+        lease = self.leases[worker.candidate]
+        lease.asked(self.now)
+        self.a_candidate_gets_its_turn(worker.candidate)
+        grant = lease.grant(self.now - delay, self.now, worker.name, worker.token if says else None)
+        token = lease.view(self.now).token
+        if grant is not None and worker.token in (None, token):
+            worker.token, worker.until = token, max(worker.until, self.now - delay + grant)
+
+    @rule(number=st.integers(0, 3))
+    def a_worker_resigns(self, number: int) -> None:
+        worker = self.workers[number]
+        if not worker.frozen:
+            worker.token, worker.until = None, -inf
+            self.leases[worker.candidate].resigned(self.now, client=worker.name)
+
+    @rule(number=st.integers(0, 3))
+    def a_worker_freezes_or_thaws(self, number: int) -> None:
+        """A frozen one believes on until its deadline, and asks nothing."""
+        self.workers[number].frozen = not self.workers[number].frozen
+
+    @rule(name=NAMES)
+    def a_sidecar_is_started_anew(self, name: str) -> None:
+        self.leases[name] = self.fresh_lease(name)
+
+    def believers(self, candidate: str = "ab") -> list[Worker]:
+        return [worker for worker in self.workers if worker.until > self.now and worker.candidate in candidate]
+
+    @invariant()
+    def two_clients_never_believe_at_once(self) -> None:
+        assert len(self.believers()) <= 1, self.believers()
+
+
 # The same search each time: a failure that comes and goes helps nobody. For a wider one, raise the numbers.
 _SEARCH = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestUndisturbedCandidates = UndisturbedCandidates.TestCase
 TestUndisturbedCandidates.settings = _SEARCH
 TestMeddledCandidates = MeddledCandidates.TestCase
 TestMeddledCandidates.settings = _SEARCH
+TestCandidatesOfWorkers = CandidatesOfWorkers.TestCase
+TestCandidatesOfWorkers.settings = _SEARCH
+
+
+def test_that_two_workers_believe_at_once_is_found_where_the_sidecar_tells_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Grants, "taken", lambda *_, **__: 0.0)
+    with pytest.raises(AssertionError, match="believers"):
+        run_state_machine_as_test(
+            CandidatesOfWorkers, settings=settings(_SEARCH, print_blob=False, verbosity=Verbosity.quiet)
+        )

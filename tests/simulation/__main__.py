@@ -45,12 +45,12 @@ def main() -> int:
 
 
 def _find_mutants(seed: str, processes: int | None) -> int:
-    print(f"{'seeded bug':64}{'found by':20}{'faults':12}{'hours':>8}{'worlds':>8}{'s':>7}")
+    print(f"{'seeded bug':64}{'found by':20}{'faults':12}{'world':>6}{'hours':>9}{'s':>7}")
     survived = 0
     for found in mutants.find_all(seed, processes):
         survived += found.law is None
         what = f"{found.law or 'SURVIVED':20}{found.mix:12}"
-        print(f"{found.name:64}{what}{found.hours:8,.1f}{found.worlds:8,}{found.seconds:7.1f}", flush=True)
+        print(f"{found.name:64}{what}{found.world:6,}{found.hours:9,.1f}{found.seconds:7.1f}", flush=True)
     print(f"\n{len(mutants.MUTANTS)} bugs, {survived} survived")
     return int(survived > 0)
 

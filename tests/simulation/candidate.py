@@ -45,6 +45,7 @@ class Sidecar:
         "_version",
         "alive",
         "ambush",
+        "answered_at",
         "asleep_until",
         "boot",
         "client",
@@ -54,7 +55,6 @@ class Sidecar:
         "draining",
         "frozen",
         "instance",
-        "last_step",
         "lease",
         "rate",
         "server",
@@ -96,7 +96,8 @@ class Sidecar:
         self._timer = self._attempt = 0
         self._version = -1
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
-        self.last_step = 0.0
+        self.answered_at = 0.0
+        """When Redis last answered a call, and not that it was late."""
         self.asleep_until = 0.0
         self._call: Call | None = None
         self._sent = self._broken = False
@@ -210,7 +211,6 @@ class Sidecar:
         if world.rounds > world.most_rounds:
             world.oracle.busy(self)
         now = world.now * self.rate + self.clock
-        self.last_step = world.now
         self.asleep_until = -inf
         if self.draining and lease.drained(now):
             self.kill()
@@ -403,12 +403,12 @@ class Sidecar:
         touched, published, offset = model.touched, model.published, model.offset
         guarding, kind = world.scenario.guard, call.kind
         if kind is Kind.ACQUIRE:
-            expired = model.expires
             answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure)
             if answer.outcome is Outcome.ACQUIRED:
-                world.oracle.won(self, server, answer.token, expired)
+                world.oracle.won(self, answer.token, call.sent_at)
         elif kind is Kind.RENEW:
-            answer = model.renew(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure, self._floor)
+            term, replicated = (call.token, call.tenure), world.scenario.min_replicas > 0
+            answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
             if answer.outcome is Outcome.RELEASED:
@@ -445,6 +445,8 @@ class Sidecar:
             answer.tenure or "-",
         )
         lease, client = self.lease, self.client
+        if outcome is not Outcome.LATE:
+            self.answered_at = self.world.now
         if client.grant is not None and (
             outcome is not Outcome.RENEWED or lease.remaining(now) < self.world.near_deadline
         ):

@@ -55,6 +55,8 @@ class Faults:
             "isolated old primary": self._isolate,
             "late release": self._late_release,
             "late acquire": self._late_acquire,
+            "acquire cut short": self._cut_acquire_short,
+            "release lost": self._lose_release,
             "server clock step": self._step_clock,
             "server clock jump": self._jump_clock,
             "DISABLED": self._disable,
@@ -76,13 +78,21 @@ class Faults:
         world.oracle.inspect()
         world.oracle.forget()
         kind = self.random.choices(self._kinds, self._weights)[0]
-        world.count(kind)
         world.tell(f"-- {kind}")
+        before = self._traces()
         self._actions[kind]()
+        if self._traces() != before:
+            world.count(kind)
         again = self.random.expovariate(1 / world.scenario.pace)
         if self.random.random() < 0.15:
             again *= 0.05  # misfortunes do not come singly
         world.at(world.now + again, self._strike)
+
+    def _traces(self) -> list[object]:
+        """What differs after a fault, unless it was in vain: what it struck was dead or frozen already."""
+        world, server = self.world, self.world.primary
+        traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
+        return [world.events, world.disturbances, server.offset, server.model.offset, *traps]
 
     def _duration(self) -> float:
         """How long a fault lasts: around each of the times that the protocol knows."""
@@ -333,6 +343,55 @@ class Faults:
             self._held_up = None
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
+    def _lose_release(self) -> None:
+        """A leader leaves, and its connection breaks before the release is at the server."""
+        client = self.world.clients[self._task()]
+        client.sidecar.snare = self._loses_release
+        self._leave(client)
+
+    def _loses_release(self, sidecar: "Sidecar", request: "Request") -> bool:
+        if request[1].kind is not Kind.RELEASE:
+            return False
+        sidecar.snare = None
+        sidecar.reset()
+        self.world.oracle.allow(1.3 * self.world.scenario.timings.retry)
+        return True
+
+    def _cut_acquire_short(self) -> None:
+        """A leader starts over, and the connection of whoever acquires then breaks before the answer is there."""
+        for sidecar in self.world.sidecars:
+            sidecar.snare = self._cuts_short
+        self._starts_over(self.world.clients[self._task()])
+
+    def _cuts_short(self, sidecar: "Sidecar", request: "Request") -> bool:
+        """The next attempt may win before that one executes; soon after, its client leaves or its sidecar drains."""
+        world = self.world
+        if request[1].kind is not Kind.ACQUIRE or world.primary.model.value is not None:
+            return False
+        for each in world.sidecars:
+            each.snare = None
+        world.oracle.forget()
+        sidecar.started = world.now
+        sidecar.reset()
+        if self.random.random() < 0.5:
+            sidecar.snare = lambda _, later: self._overtakes(sidecar, request, later)
+            again = 1.35 * world.scenario.timings.retry
+            world.at(world.now + again, self._leave, sidecar.client)
+        elif self.random.random() < 0.7:
+            world.at(world.now + self.ttl * self.random.random(), self._drains, sidecar)
+        return True
+
+    def _overtakes(self, sidecar: "Sidecar", request: "Request", later: "Request") -> bool:
+        """The acquire that was cut short executes just before the release of the term that the next one won."""
+        if later[1].kind is Kind.RELEASE:
+            sidecar.snare = None
+            self.world.at(self.world.now, sidecar.arrive, request)
+        return False
+
+    def _drains(self, sidecar: "Sidecar") -> None:
+        self.world.oracle.forget()
+        sidecar.drain()
+
     # The network.
 
     def _bad_network(self) -> None:
@@ -530,11 +589,13 @@ class Faults:
         self._over()
 
     def _shift(self) -> float:
-        """By how much a server's clock may step: within the safety margin, one step a ttl."""
+        """By how much a server's clock may step, once a ttl: what the margin leaves where the clocks' rates differ."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now
-        return self.ttl * self.random.choice((0.0, 0.02, 0.08)) * self.random.choice((-1, 1))
+        scenario = self.world.scenario
+        believed = (1 - scenario.timings.margin / self.ttl) * scenario.server_rate / min(scenario.task_rates)
+        return 0.98 * self.ttl * (1 - believed) * self.random.choice((0.0, 0.1, 0.5, 1.0)) * self.random.choice((-1, 1))
 
     def _step_clock(self) -> None:
         self.world.primary.offset += self._shift()
@@ -558,12 +619,14 @@ class Faults:
 
     def _disable(self) -> None:
         last = self.ttl * self.random.uniform(1.05, 3)
+        self.world.oracle.disabled()
         self._type(lambda model: model.set("DISABLED", int(last * 1000)))
         self._disturb(1.05 * last, self._nothing)
 
     def _disable_briefly(self) -> None:
         last = self.ttl * self.random.uniform(0.05, 1)
         self.world.oracle.exempt(1.3 * self.ttl)
+        self.world.oracle.disabled()
         self._type(lambda model: model.set("disabled", int(last * 1000)))
         self._disturb(1.05 * last, self._nothing)
 

@@ -52,7 +52,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What found a bug after how many hours; `law` is None if nothing did."""
+    """What found a bug after how many hours, and in which worlds; `law` is None if nothing did."""
 
     name: str
     law: str | None
@@ -60,13 +60,15 @@ class Finding:
     hours: float
     worlds: int
     seconds: float
+    world: int
+    """Which of the mix's worlds it was."""
 
 
 MUTANTS: list[Mutant] = []
 
 _LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
 _LEASE_RESIGNED, _LEASE_LEAVE_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._leave_at, Lease._acquire_replied
-_LEASE_DRAIN = Lease.drain
+_LEASE_DRAIN, _LEASE_WAKE_AT, _LEASE_RENEWED = Lease.drain, Lease.wake_at, Lease._renew_replied
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
@@ -153,6 +155,32 @@ def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
         _LEASE_FAILED(lease, call, now, delivered=delivered)
 
 
+@mutant("a leader does not mind what it finds in its key's place", Lease, "_renew_replied", mix="operator")
+def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    if reply.outcome is Outcome.RENEWED:
+        _LEASE_RENEWED(lease, call, reply, now)
+    else:
+        lease._due = now + lease.timings.retry
+
+
+# The election loop.
+
+
+@mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
+def _(lease: Lease, now: float) -> float:
+    wake_at = _LEASE_WAKE_AT(lease, now)
+    if lease._in_flight or lease._leaving or not lease._drain_until or lease._late_acquire_until is None:
+        return wake_at
+    return min(wake_at, max(lease._due, lease._late_acquire_until))
+
+
+@mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
+def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    _LEASE_REPLIED(lease, call, reply, now)
+    if reply.outcome is Outcome.LATE:
+        lease._in_flight = call
+
+
 # Demand and hand-over.
 
 
@@ -195,6 +223,27 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
     resigned = _LEASE_RESIGNED(lease, now, token, client)
     lease._holds = holds
     return resigned
+
+
+@mutant("who resigned does not yield", Lease, "resigned", mix="quiet")
+def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
+    resigned = _LEASE_RESIGNED(lease, now, token, client)
+    lease._yield_until = -inf
+    return resigned
+
+
+@mutant("a release whose answer was lost is forgotten", Lease, "failed", mix="quiet")
+def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
+    _LEASE_FAILED(lease, call, now, delivered=delivered)
+    if call.kind is Kind.RELEASE:
+        lease._leaving = None
+
+
+def _not_brought(lease: Lease, tenure: str) -> bool:
+    return False
+
+
+mutant("what an acquire of our own won late is not given up", Lease, "_brought", mix="quiet")(_not_brought)
 
 
 @mutant("a silent client's lease is kept", Lease, "_leave_at", mix="processes")
@@ -264,10 +313,11 @@ def _(
     token: int | None,
     tenure: str,
     floor: int,
+    replicated: bool,
 ) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is not None or model.value is None:
-        return _MODEL_RENEW(model, instance, ttl, deadline, guarding, token, tenure, floor)
+        return _MODEL_RENEW(model, instance, ttl, deadline, guarding, token, tenure, floor, replicated)
     model._expire_in(ttl)
     return model._answer(Outcome.RENEWED)
 
@@ -339,6 +389,19 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return _GUARD_WAIT(model, ttl, guarding)
 
 
+@mutant("the guard's wait begins anew at each look", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    model.fence.changed_at = None
+    return _GUARD_WAIT(model, ttl, guarding)
+
+
+@mutant("a server that has just started empty is not guarded", RedisModel, "_guard_wait", mix="redis")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    fence = model.fence
+    young = guarding and not (fence.run_id or fence.changed or model.promoted)
+    return 0 if young else _GUARD_WAIT(model, ttl, guarding)
+
+
 @mutant("the guard waits for half a ttl", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return max(0, _GUARD_WAIT(model, ttl, guarding) - ttl // 2)
@@ -347,6 +410,12 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
 @mutant("MIN_REPLICAS confirms everything", Server, "confirms", mix="replicas")
 def _(server: Server, wanted: int, offset: int) -> bool:
     return True
+
+
+@mutant("a renewal that wrote nothing is confirmed", RedisModel, "renew", mix="replicas")
+def _(*args: Any) -> Any:
+    renew: Any = _MODEL_RENEW
+    return renew(*args[:-1], False)
 
 
 # The fence in the database.
@@ -377,12 +446,14 @@ def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
     choices = [Choice(seed, mix, TTL, PACE) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():
         while hours < most:
-            result = run_world(choices[worlds % len(choices)], worlds // len(choices))
+            choice, world = choices[worlds % len(choices)], worlds // len(choices)
+            result = run_world(choice, world)
             hours += result.hours
             worlds += 1
             if result.law is not None:
-                return Finding(bug.name, result.law, result.mix, hours, worlds, time.monotonic() - began)
-    return Finding(bug.name, None, "", hours, worlds, time.monotonic() - began)
+                took = time.monotonic() - began
+                return Finding(bug.name, result.law, choice.mix or "any", hours, worlds, took, world)
+    return Finding(bug.name, None, "", hours, worlds, time.monotonic() - began, worlds)
 
 
 def _find(arg: tuple[int, str]) -> Finding:

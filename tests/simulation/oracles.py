@@ -7,12 +7,12 @@ first promise is kept: no write of an older term after a newer one's.
 
 from typing import TYPE_CHECKING
 
+from sidecar.lease import YIELD
 from tests.simulation.store import Store, Tenure
 
 if TYPE_CHECKING:
     from tests.simulation.candidate import Sidecar
     from tests.simulation.client import Client
-    from tests.simulation.server import Server
     from tests.simulation.world import World
 
 
@@ -33,6 +33,7 @@ class Oracle:
         self.store = Store()
         self.exempt_until = 0.0
         self.calm_since = 0.0
+        self.disabled_since = 0.0
         self.ghost_until = 0.0
         """A sidecar whose client was killed may lead for nobody until then: it counts as asking for that long."""
         self._tenures: dict[tuple[str, int], Tenure] = {}
@@ -42,6 +43,8 @@ class Oracle:
         self._last_believed = 0.0
         self._pending: tuple[str, float, float, int, int] | None = None
         self._pendings = 0
+        self._resigned = (-1, 0, 0.0)
+        """Who resigned last: task, boot, local time; nobody once a term has begun."""
         drift = 0.045 * timings.heartbeat  # a follower counts what is left of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
         self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5
@@ -56,6 +59,7 @@ class Oracle:
     def exempt(self, seconds: float) -> None:
         """An exception of the contract: no more is promised, until so long from now, than that stale writes fail."""
         self.exempt_until = max(self.exempt_until, self.world.now + seconds)
+        self.world.at(self.exempt_until, self._alone)
 
     @property
     def exempted(self) -> bool:
@@ -64,8 +68,15 @@ class Oracle:
 
     # Beliefs.
 
-    def won(self, sidecar: "Sidecar", server: "Server", token: object, expired: int | None) -> None:
-        """A term began in Redis."""
+    def won(self, sidecar: "Sidecar", token: object, sent_at: float) -> None:
+        """A term began in Redis, by a call that was sent then (local time)."""
+        task, boot, resigned_at = self._resigned
+        if task == sidecar.task:
+            early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD - 1e-6
+            if early and not self.exempted:
+                text = f"{sidecar.instance} resigned and acquired again {sent_at - resigned_at:.3f} s later"
+                raise Violation("did not yield", text)
+        self._resigned = (-1, 0, 0.0)
         if isinstance(token, int):
             self._tenure(sidecar.instance, token)
 
@@ -84,6 +95,8 @@ class Oracle:
         if world.trace is not None:
             world.tell(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
         self.resumed(client)
+        if self.world.now > self.disabled_since + self.world.scenario.timings.ttl:
+            self._mind_disabled(client)
         if self._newest is None or tenure.ordinal > self._newest.ordinal:
             self._newest = tenure
         self._vacancy_ends(client)
@@ -104,6 +117,39 @@ class Oracle:
                         names = [each.tenure.holder if each.tenure else "?" for each in (client, other)]
                         text = f"the client of {names[0]} believes, that of {names[1]} for {until - now:.3f} s more"
                         raise Violation("two believers", text)
+
+    def _alone(self, _: None = None) -> None:
+        """Two that began in an exception may not believe on when it is over."""
+        if not self.exempted:
+            for client in self.world.clients:
+                if client.believes:
+                    client.sync()
+                    self.resumed(client)
+
+    def disabled(self) -> None:
+        """An operator wrote DISABLED in the key's place."""
+        self.disabled_since = self.world.now
+        if not self._disturbed(self.world.now):
+            timings = self.world.scenario.timings
+            heard = self.world.now + 1.1 * timings.heartbeat + 2 * timings.call_limit
+            self.world.at(heard, self._obeyed, (self.world.now, self._pendings))
+        self.world.at(self.world.now + self.world.scenario.timings.ttl, self._obeyed, (self.world.now, None))
+
+    def _obeyed(self, arg: tuple[float, int | None]) -> None:
+        """Nobody leads a while after, undisturbed, or after a ttl, whatever happens (then the number is None)."""
+        since, number = arg
+        if since == self.disabled_since and number in (None, self._pendings):
+            for client in self.world.clients:
+                if client.believes:
+                    client.sync()
+                    self._mind_disabled(client)
+
+    def _mind_disabled(self, client: "Client") -> None:
+        now, server = self.world.now, self.world.primary
+        server.tell_time(now)
+        server.model.expire()
+        if (server.model.value or "").upper() == "DISABLED" and client.until() > now:
+            raise Violation("leads while disabled", f"{now - self.disabled_since:.1f} s after DISABLED was written")
 
     def ended(self, client: "Client") -> None:
         """A client believes no longer."""
@@ -158,6 +204,7 @@ class Oracle:
 
     def resigns(self, sidecar: "Sidecar") -> None:
         """A client resigns a term that is led."""
+        self._resigned = (sidecar.task, sidecar.boot, sidecar.now())
         self._vacate("hand-over", self.world.now, self.world.now, sidecar)
 
     def silent(self, client: "Client") -> None:
@@ -184,6 +231,14 @@ class Oracle:
         self._pendings += 1
         self._pending = (kind, since, due, sidecar.task, self._pendings)
         self.world.at(due + self.bound, self._expect, self._pendings)
+
+    def allow(self, seconds: float) -> None:
+        """The vacancy that is measured may take so much longer."""
+        if self._pending is not None:
+            kind, since, due, task, _ = self._pending
+            self._pendings += 1
+            self._pending = (kind, since, due + seconds, task, self._pendings)
+            self.world.at(due + seconds + self.bound, self._expect, self._pendings)
 
     def forget(self) -> None:
         """Something happens that a vacancy that is measured may not survive."""
@@ -254,6 +309,7 @@ class Oracle:
     def inspect(self) -> None:
         """Look at everything, as it stands just before a fault."""
         world, now = self.world, self.world.now
+        self._alone()
         if (
             world.disturbances
             or self.exempted
@@ -283,8 +339,6 @@ class Oracle:
         for client in world.clients:
             sidecar = client.sidecar
             if sidecar.alive and client.ready_since is not None and client.ready_since < now - self.patience:
-                idle = now - sidecar.last_step
+                idle = now - max(sidecar.answered_at, sidecar.started)
                 if idle > 1.2 * world.heartbeat + 2 * world.scenario.timings.call_limit:
-                    raise Violation(
-                        "stuck", f"the election loop of {sidecar.instance} has not gone round for {idle:.1f} s"
-                    )
+                    raise Violation("stuck", f"Redis has not answered {sidecar.instance} for {idle:.1f} s")

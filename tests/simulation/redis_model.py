@@ -23,6 +23,7 @@ class Fence:
     replid: str | None = None
     changed: str | None = None
     changed_at: int | None = None
+    beat: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +151,17 @@ class RedisModel:
         return self._answer(Outcome.ACQUIRED)
 
     def renew(
-        self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str, floor: int
+        self,
+        instance: str,
+        ttl: int,
+        deadline: int,
+        guarding: bool,
+        token: int | None,
+        tenure: str,
+        floor: int,
+        replicated: bool,
     ) -> Answer:
-        """`renew.lua`."""
+        """`renew.lua`; `replicated` if replicas are to confirm it."""
         problem = self._read(deadline, guarding)
         if problem is not None:
             return self._answer(problem)
@@ -161,8 +170,9 @@ class RedisModel:
             return self._answer(self._held_otherwise(instance))
         if not floor <= self._left() <= ttl:
             self._expire_in(ttl)
-        else:
-            self.offset += 1  # the beat in the fence, for WAIT
+        elif replicated:
+            self.fence.beat = self.now  # for WAIT
+            self.offset += 1
         self._vouch(guarding)
         return self._answer(Outcome.RENEWED)
 

@@ -51,6 +51,8 @@ LATE: Mix = {
     "redis pause": 4,
     "late release": 8,
     "late acquire": 6,
+    "acquire cut short": 4,
+    "release lost": 1,
     "server clock step": 1,
 }
 ISOLATION: Mix = {"isolated old primary": 6}
@@ -71,6 +73,8 @@ MIXES: dict[str, tuple[float, Mix]] = {
         2,
         {
             "late acquire": 1,
+            "acquire cut short": 1,
+            "release lost": 1,
             "client leaves": 4,
             "client starts over": 1,
             "client crash": 1,
@@ -82,7 +86,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 """Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
 
 TTLS = {3.0: 1.0, 30.0: 6.0, 120.0: 1.0, 300.0: 1.0, 900.0: 2.2}
-"""Leases' ttls in seconds and how often each is drawn."""
+"""Leases' ttls in seconds and how often each is drawn: as often the default as five minutes for 100,000 h allow."""
 
 
 @dataclass(frozen=True, slots=True)

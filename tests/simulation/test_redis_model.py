@@ -1,29 +1,91 @@
-"""The model that the simulator runs on answers as a real Redis does to the real scripts, in each version there is."""
+"""The model that the simulator runs on answers as a real Redis does to the real scripts, in each version there is.
+
+Both are driven side by side: on a server that was always a primary, on a replica that was promoted, and on one that has
+just started. After each step the reply, the whole fence, what a watch heard and whether anything was written agree.
+"""
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 from random import Random
 
 import pytest
 from redis import Redis
+from redis.connection import Connection
 
 from ops.local.servers import RedisServer
 from sidecar.protocol import Outcome, Reply
 from sidecar.redis_store import _SCRIPTS, _parse, fence_of
-from tests.sidecar.conftest import BINARIES
-from tests.simulation.redis_model import Answer, Fence, RedisModel
+from tests.faults.replication import ARGUMENTS, in_step, promote
+from tests.sidecar.conftest import BINARIES, client_of, command
+from tests.simulation.redis_model import LARGEST, Answer, Fence, RedisModel
 
 TTL = 2500
 KEY = "portfolio:model:leader"
 FENCE = fence_of(KEY)
+CHANNEL = f"{KEY}:changed"
 STEPS = 400
+IDENTITIES: list[dict[str, str | None]] = [
+    {"run_id": "another", "replid": "stint"},
+    {"run_id": "another"},
+    {"replid": "stint"},
+    {"replid": None},
+    {"run_id": None, "replid": None},
+]
+"""What a fence may say of the server that acted on it last; None for nothing."""
 
 
-@pytest.fixture(scope="module", params=sorted(BINARIES))
+@pytest.fixture(
+    scope="module", params=[(binary, life) for binary in sorted(BINARIES) for life in ("born a primary", "promoted")]
+)
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis"), binary=BINARIES[request.param]) as server:
+    """A server whose start is long past, as the guard sees it."""
+    binary, life = request.param
+    folder = tmp_path_factory.mktemp("redis")
+    with ExitStack() as open_:
+        server = open_.enter_context(RedisServer(folder / "1", binary=BINARIES[binary], arguments=ARGUMENTS))
+        if life == "promoted":
+            replicates = (*ARGUMENTS, "--replicaof", "127.0.0.1", str(server.port))
+            replica = open_.enter_context(RedisServer(folder / "2", binary=BINARIES[binary], arguments=replicates))
+            while not in_step(server, replica):
+                time.sleep(0.02)
+            promote(replica)
+            server = replica
+        with client_of(server) as redis:
+            while redis.info("server")["uptime_in_seconds"] * 1000 < TTL + 1500:
+                time.sleep(0.1)
         yield server
+
+
+class Watch:
+    """Hears of the key as `sidecar.redis_watch` does."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = Connection(port=port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]  # so it is in redis-py
+        own_id = self._ask("CLIENT", "ID")
+        self._ask("CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", "PREFIX", KEY)
+        for channel in ("__redis__:invalidate", CHANNEL):
+            self._ask("SUBSCRIBE", channel)
+
+    def heard(self) -> Counter[str]:
+        """How many messages came on each channel since this was last asked."""
+        self._connection.send_command("PING")  # type: ignore[no-untyped-call]
+        heard = Counter[str]()
+        while (message := self._connection.read_response())[0] == "message":
+            heard[message[1]] += 1
+        return heard
+
+    def close(self) -> None:
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def _ask(self, *words: str | int) -> object:
+        self._connection.send_command(*words)  # type: ignore[no-untyped-call]
+        answer: object = self._connection.read_response()
+        return answer
 
 
 class Both:
@@ -31,140 +93,191 @@ class Both:
 
     def __init__(self, server: RedisServer, random: Random) -> None:
         self.real = Redis.from_url(server.url, decode_responses=True)
+        command(self.real, "ACL", "SETUSER", "managed", "on", "nopass", "~*", "&*", "+@all", "-info")
+        self.managed = Redis.from_url(server.url, decode_responses=True, username="managed", password="")
+        self.watch = Watch(server.port)
         self.random = random
         self.real.delete(KEY, FENCE)
         info = self.real.info("server") | self.real.info("replication")
-        self.model = RedisModel(info["run_id"], started=0, replid=info["master_replid"])
+        self.model = RedisModel(
+            info["run_id"],
+            started=info["server_time_usec"] // 1_000_000 - info["uptime_in_seconds"],
+            replid=info["master_replid"],
+            promoted=info["master_replid2"] != 0,  # redis-py makes a number of forty zeros
+        )
         self.terms: list[tuple[str, int, str]] = []
+        self.seen: Counter[Outcome] = Counter()
+
+    def close(self) -> None:
+        self.real.delete(KEY, FENCE)
+        for each in (self.watch, self.managed, self.real):
+            each.close()
 
     def now(self) -> int:
         """The server's time in µs."""
         seconds, microseconds = self.real.time()
         return int(seconds) * 1_000_000 + int(microseconds)
 
-    def type(self, *command: str | int) -> None:
+    def type(self, *words: str | int) -> None:
         """A command to the real server; the model's clock shows then when that was."""
         with self.real.pipeline(transaction=True) as pipeline:
             pipeline.time()
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]  # so it is in redis-py
+            pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
             (seconds, microseconds), _ = pipeline.execute()
         self.model.now = int(seconds) * 1_000_000 + int(microseconds)
 
+    def written(self) -> int:
+        """How many changes of the data the real server counts."""
+        return int(self.real.info("persistence")["rdb_changes_since_last_save"])
+
+    def step(self) -> None:
+        """A random call to both, whose replies and effects agree."""
+        model = self.model
+        self.watch.heard()
+        written, touched, published, offset = self.written(), model.touched, model.published, model.offset
+        expires = model.expires
+        what, reply, answer = self.call()
+        self.seen[reply.outcome] += 1
+        token = answer.token if isinstance(answer.token, int) else None
+        assert (reply.outcome, reply.token, reply.holder) == (answer.outcome, token, answer.holder), what
+        assert reply.tenure == (answer.tenure or "-"), what
+        assert abs(1000 * (reply.ttl if reply.ttl is not None else -0.001) - max(answer.left, -1)) <= 100, what
+        assert abs(1000 * reply.wait - answer.wait) <= 2, what
+        heard = self.watch.heard()
+        assert heard[CHANNEL] == model.published - published, what
+        if expires is None or model.now // 1000 < expires:  # an expiry is heard too: the simulator goes without
+            assert (heard["__redis__:invalidate"] > 0) == (model.touched > touched), what
+        assert (self.written() > written) == (model.offset > offset), what
+        self.compare_fence(what)
+        if reply.outcome in (Outcome.WRONG_TYPE, Outcome.BAD_FENCE):
+            self.type("DEL", KEY, FENCE)
+            model.delete()
+            model.fence, model.fence_is_hash = Fence(), True
+
+    def compare_fence(self, what: str) -> None:
+        if self.model.fence_is_hash:
+            fence = {name: str(value) for name, value in asdict(self.model.fence).items() if value is not None}
+            assert self.real.hgetall(FENCE) == fence, what
+
     def call(self) -> tuple[str, Reply, Answer]:
-        """A random call to both."""
-        random = self.random
+        random, model = self.random, self.model
         kind = random.choice(("acquire", "acquire", "renew", "renew", "release", "look"))
         instance = random.choice(("a", "b", "c"))
-        guarding = random.random() < 0.8
+        guarding, replicated = random.random() < 0.8, random.random() < 0.5
         deadline = self.now() + random.choice((10_000_000,) * 8 + (-5_000_000,))
         token, tenure = None, f"boot-{random.randrange(3)}"
         if kind in ("renew", "release"):
             instance, token, tenure = random.choice(self.terms[-3:] or [(instance, 7, tenure)])
             tenure = random.choice((tenure, tenure, tenure, "other"))
-        floor = random.choice((0, TTL - 100, TTL))
+        floor = random.choice((0, TTL // 2, TTL + 1))
+        given = (instance, TTL, deadline, int(guarding), "" if token is None else token, tenure, floor, int(replicated))
         name = "release" if kind == "look" else kind
-        given = (KEY, FENCE, instance, TTL, deadline, int(guarding), "" if token is None else token, tenure, floor)
-        reply, server_time, guard = _parse(self.real.eval(_SCRIPTS[name].decode(), 2, *given))
-        self.model.now = server_time
+        model.info_allowed = random.random() < 0.95
+        redis = self.real if model.info_allowed else self.managed
+        reply, model.now, guard = _parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
         if kind == "acquire":
-            answer = self.model.acquire(instance, TTL, deadline, guarding, tenure)
+            answer = model.acquire(instance, TTL, deadline, guarding, tenure)
         elif kind == "renew":
-            answer = self.model.renew(instance, TTL, deadline, guarding, token, tenure, floor)
+            answer = model.renew(instance, TTL, deadline, guarding, token, tenure, floor, replicated)
         else:
-            answer = self.model.release(instance, TTL, deadline, guarding, token, tenure)
+            answer = model.release(instance, TTL, deadline, guarding, token, tenure)
         if reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             assert reply.token is not None
             self.terms.append((instance, reply.token, tenure))
         assert guard == answer.guard
         return f"{kind} {given}", reply, answer
 
-    def meddle(self) -> str:
-        """What an operator or the time does, to both."""
-        random, real, model = self.random, self.real, self.model
-        what = random.choice(
-            ("DEL",) * 4
-            + ("SET", "DISABLED", "PERSIST", "expire", "LPUSH", "garbage", "no fence", "server", "long ago")
-        )
-        if what == "DEL":
-            self.type("DEL", KEY)
-            model.delete()
-        elif what in ("SET", "DISABLED"):
-            value = random.choice(("a", "b", "someone")) if what == "SET" else random.choice(("DISABLED", "disabled"))
-            milliseconds = random.choice((None, 1000, 60_000))
-            self.type("SET", KEY, value, *(("PX", milliseconds) if milliseconds else ()))
-            model.set(value, milliseconds)
-        elif what == "PERSIST":
-            self.type("PERSIST", KEY)
-            model.persist()
-        elif what == "expire" and model.key_is_string and model.value is not None:
-            self.type("PEXPIRE", KEY, 1)
-            model.expires = model.now // 1000 + 1
-            time.sleep(0.005)
-        elif what == "LPUSH":
-            self.type("DEL", KEY)
-            self.type("LPUSH", KEY, "x")
-            model.spoil_key()
-        elif what == "garbage":
-            real.hset(FENCE, "token", "garbage")
-            model.spoil_fence("garbage")
-        elif what == "no fence":
-            real.delete(FENCE)
-            model.fence = Fence()
-        elif what == "server":
-            real.hset(FENCE, mapping={"run_id": "another", "replid": "stint"})
-            model.fence.run_id, model.fence.replid = "another", "stint"
-        elif what == "long ago" and model.fence.changed_at is not None:
-            at = model.now - random.choice((10_000, TTL * 1000 - 500_000, TTL * 1000 + 1))
-            real.hset(FENCE, "changed_at", at)
-            model.fence.changed_at = at
-        return what
+    def meddle(self) -> None:
+        """What an operator, a failover or the time does, to both."""
+        model = self.model
+        meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
+        meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
+        if model.fence.changed_at is not None:
+            meddlings += [self.change_moment] * 4
+        self.random.choice(meddlings if model.fence_is_hash else meddlings[:9])()
+
+    def delete(self) -> None:
+        self.type("DEL", KEY)
+        self.model.delete()
+
+    def set(self) -> None:
+        self.set_to(self.random.choice(("a", "b", "someone")))
+
+    def disable(self) -> None:
+        self.set_to(self.random.choice(("DISABLED", "disabled")))
+
+    def set_to(self, value: str) -> None:
+        milliseconds = self.random.choice((None, 1000, 60_000))
+        self.type("SET", KEY, value, *(("PX", milliseconds) if milliseconds else ()))
+        self.model.set(value, milliseconds)
+
+    def persist(self) -> None:
+        self.type("PERSIST", KEY)
+        self.model.persist()
+
+    def expire(self) -> None:
+        self.type("PEXPIRE", KEY, 1)
+        if self.model.value is not None:
+            self.model.expires = self.model.now // 1000 + 1
+        time.sleep(0.005)
+
+    def spoil_key(self) -> None:
+        self.type("DEL", KEY)
+        self.type("LPUSH", KEY, "x")
+        self.model.spoil_key()
+
+    def lose_fence(self) -> None:
+        self.type("DEL", FENCE)
+        self.model.fence = Fence()
+
+    def spoil_fence(self) -> None:
+        self.type("DEL", FENCE)
+        self.type("SET", FENCE, "x")
+        self.model.fence, self.model.fence_is_hash = Fence(), False
+
+    def spoil_token(self) -> None:
+        token = self.random.choice(("garbage", LARGEST, LARGEST - 1))
+        self.type("HSET", FENCE, "token", token)
+        self.model.fence.token = token
+
+    def change_server(self) -> None:
+        for name, value in self.random.choice(IDENTITIES).items():
+            if value is None:
+                self.type("HDEL", FENCE, name)
+            else:
+                self.type("HSET", FENCE, name, value)
+            setattr(self.model.fence, name, value)
+
+    def change_moment(self) -> None:
+        ago = self.random.choice((10_000, TTL * 1000 - 500_000, TTL * 1000 + 1, -5_000_000))
+        self.model.fence.changed_at = at = self.now() - ago
+        self.type("HSET", FENCE, "changed_at", at)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_model_answers_as_the_scripts_do(server: RedisServer, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_the_model_answers_and_acts_as_the_scripts_do(server: RedisServer, seed: int) -> None:
     both = Both(server, Random(seed))
-    while both.real.info("server")["uptime_in_seconds"] * 1000 < TTL + 1500:  # else a lost fence is guarded
-        time.sleep(0.1)
-    seen = set()
-    for step in range(STEPS):
-        if both.random.random() < 0.15:
+    for _ in range(STEPS):
+        if both.random.random() < 0.2:
             both.meddle()
-            continue
-        what, reply, answer = both.call()
-        seen.add(reply.outcome)
-        at = f"step {step}: {what}"
-        token = answer.token if isinstance(answer.token, int) else None
-        assert (reply.outcome, reply.token, reply.holder) == (answer.outcome, token, answer.holder), at
-        assert reply.tenure == (answer.tenure or "-"), at
-        assert abs(1000 * (reply.ttl if reply.ttl is not None else -0.001) - max(answer.left, -1)) <= 3, at
-        assert abs(1000 * reply.wait - answer.wait) <= 2, at
-        if reply.outcome is Outcome.WRONG_TYPE or reply.outcome is Outcome.BAD_FENCE:
-            both.type("DEL", KEY, FENCE)
-            both.model.delete()
-            both.model.fence = Fence()
-    both.real.delete(KEY, FENCE)
-    both.real.close()
-    assert len(seen) >= 10
+        else:
+            both.step()
+    both.close()
+    assert len(both.seen) >= 10
 
 
-def test_the_fence_holds_what_the_model_says(server: RedisServer) -> None:
-    both = Both(server, Random(99))
-    for _ in range(100):
-        both.call()
-        told = both.real.hgetall(FENCE)
-        fence = both.model.fence
-        shown = {
-            "token": fence.token,
-            "holder": fence.holder,
-            "tenure": fence.tenure,
-            "run_id": fence.run_id,
-            "replid": fence.replid,
-            "changed": fence.changed,
-            "changed_at": fence.changed_at,
-        }
-        assert told == {name: str(value) for name, value in shown.items() if value is not None}
-    both.real.delete(KEY, FENCE)
-    both.real.close()
+@pytest.mark.parametrize("binary", sorted(BINARIES))
+def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_path: Path, binary: str) -> None:
+    with RedisServer(tmp_path, binary=BINARIES[binary]) as server:
+        both = Both(server, Random(binary))
+        while both.now() // 1_000_000 - both.model.started < TTL // 1000 + 2:
+            both.lose_fence()
+            both.delete()
+            time.sleep(0.01 if both.now() % 1_000_000 < 970_000 else 0.04)  # uptime turns at the full second
+            both.step()
+        both.close()
+    assert both.seen[Outcome.GUARDED] > 0
+    assert both.seen[Outcome.ACQUIRED] > 0
 
 
 def test_every_outcome_of_the_scripts_is_in_the_model() -> None:

@@ -40,7 +40,7 @@ class World:
         self.now = 0.0
         self.trace: deque[str] | None = deque() if trace else None
         self._queue: list[tuple[float, int, Action, Any]] = []
-        self._events = 0
+        self.events = 0
         self._nested = 0
         self._run_ids = 0
         self._instances = 0
@@ -67,14 +67,14 @@ class World:
 
     def at(self, when: float, action: Action, argument: Any = None) -> None:
         """Let `action(argument)` happen at `when`."""
-        self._events = number = self._events + 1
+        self.events = number = self.events + 1
         heappush(self._queue, (when, number, action, argument))
 
     def soon(self, when: float, action: Action, argument: Any) -> None:
         """The same, at once if nothing comes before. Only as the last thing that an action does."""
         queue = self._queue
         if self._nested > NESTED or (queue and queue[0][0] <= when):
-            self._events = number = self._events + 1
+            self.events = number = self.events + 1
             heappush(queue, (when, number, action, argument))
         else:
             self.now = when
