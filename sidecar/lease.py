@@ -95,10 +95,7 @@ class Lease:
                 self._asked_until = max(self._asked_until, now + self.timings.demand)
 
     def taken(self, now: float, client: str, token: int | None = None) -> float:
-        """For how many seconds another client of this task may act, so that the `client` of this name may not.
-
-        `token` is of the term that it believes in: one that was adopted is its predecessor's client's.
-        """
+        """`Grants.taken`: `token` is of the term that the client believes in."""
         knows_term = self._term is None or not self._term.adopted or self._term.token == token
         return self._grants.taken(now, client, knows_term=knows_term)
 
@@ -124,12 +121,10 @@ class Lease:
         False if the term is over already: the lease may stand under a newer one, which is not given up. False, too,
         while another client of this task may act.
         """
-        if token is not None and (self._term is None or self._term.token != token):
+        over = token is not None and (self._term is None or self._term.token != token)
+        if over or not self._grants.take_back(now, client):
             return False
-        if not self._grants.take_back(now, client):
-            return False
-        self._asked_until = -inf
-        self._holds = 0
+        self._asked_until, self._holds = -inf, 0
         self._resigns += 1
         self._version += 1  # held requests are answered, whatever the state
         if self._term is not None:
@@ -314,8 +309,8 @@ class Lease:
             return
         self._settle(call)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        until, adopted = self._believed_until(call, reply), reply.outcome is Outcome.ADOPTED
-        term = Term(reply.token, call.tenure, began=now, lead_until=until, adopted=adopted)
+        adopted = reply.outcome is Outcome.ADOPTED
+        term = Term(reply.token, call.tenure, now, self._believed_until(call, reply), adopted)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat
@@ -356,7 +351,7 @@ class Lease:
             self._late_acquire_until = None
 
     def _believed_until(self, call: Call, reply: Reply) -> float:
-        return call.sent_at + (reply.ttl or 0.0) - self.timings.margin
+        return call.sent_at + min(reply.ttl or 0.0, self.timings.ttl) - self.timings.margin
 
     def _follow(self, reply: Reply) -> float:
         """Seconds until a follower calls again: at the expiry or the guard's end; a heartbeat is the floor."""
