@@ -226,7 +226,7 @@ class Poll:
         """Ask once, after a pause where one is called for; None if no valid answer came, which is logged once.
 
         `left()` is the time, in seconds, within which an answer is of use (infinite while not leading): an answer is
-        asked for after a third of it, and given up in time for another try. `token` is of the term that is believed in.
+        asked for after a third of it, and given up in time for another try. `token` is of the last term.
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(min(self._uniform(*PAUSE), max(left() / 4, 0.01)))

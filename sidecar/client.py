@@ -46,6 +46,7 @@ class Leadership:
         self._new_grant = grant
         self._running = False
         self._term: Term | None = None
+        self._last_token: int | None = None  # a term is granted to one client: who can say its token is that one
 
     @property
     def is_leader(self) -> bool:
@@ -175,13 +176,14 @@ class Leadership:
         """Campaign until there is a grant that leaves time to work in."""
         self._poll.afresh()
         while True:
-            answer = await self._poll.next(lambda: inf)
+            answer = await self._poll.next(lambda: inf, self._last_token)
             if answer is None or answer.token is None or answer.deadline is None:
                 continue
             grant = self._new_grant()
             grant.extend(answer.deadline)
             if grant.working_time() > 0:
                 self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining)
+                self._last_token = answer.token
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant
             self._poll.afresh()  # that one came too late to be of use

@@ -89,7 +89,7 @@ class Control:
 
     async def _resign(self, request: web.Request) -> web.Response:
         name = self._lease(request)
-        if CLIENT not in request.headers:
+        if not _client(request):
             raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
         _check_host(request)
         resigned = self._candidate.resigned(name, _token(request), _client(request))

@@ -36,9 +36,9 @@ class Grants:
         if client:
             self._named, self._named_until = client, max(self._named_until, until)
 
-    def take_back(self, now: float, client: str) -> bool:
-        """The client acts no more, and so nobody does. False if another one may, which was granted after it."""
-        if client and self._named not in ("", client) and now < self._named_until:
+    def take_back(self, now: float, client: str, *, knows_term: bool) -> bool:
+        """The client acts no more, and so nobody does. False if another one may, or one that a predecessor told."""
+        if client and now < self._named_until and client != self._named and (self._named or not knows_term):
             return False
         self.until = self._named_until = -inf
         return True

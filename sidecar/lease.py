@@ -67,6 +67,7 @@ class Lease:
         self._late_acquire_until: float | None = None  # after it: an acquire of ours may have executed unseen
 
         self._outcome: Outcome | None = None
+        self._fresh = True  # Redis has not yet said how the key stands: a term that is found is a predecessor's
         self._connected = True
         self._holder: str | None = None
         self._led: bool | None = None  # as last told by a transition
@@ -95,23 +96,26 @@ class Lease:
                 self._asked_until = max(self._asked_until, now + self.timings.demand)
 
     def taken(self, now: float, client: str, token: int | None = None) -> float:
-        """`Grants.taken`: `token` is of the term that the client believes in."""
-        knows_term = self._term is None or not self._term.adopted or self._term.token == token
-        return self._grants.taken(now, client, knows_term=knows_term)
+        """`Grants.taken`; `token` is of the last term that the client was granted."""
+        return self._grants.taken(now, client, knows_term=self._knows(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
         """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
         From here on the lease is not given up by our own will before that time has passed or the client has resigned,
-        and no other client that names itself may act: of a server's workers one leads. `token` as for `taken`.
+        and no other client that names itself may act: of a server's workers one leads. When that one has fallen silent,
+        another needs a term of its own. `token` as for `taken`.
         """
         term = self._term
         if term is None or not self.leads(now) or self.taken(now, client, token):
             return None
+        if client and term.client not in ("", client) and (term.client or term.token != token):
+            self._leave(Reason.CLIENT_SILENT, now)
+            return None
         until = min(term.lead_until, max(arrived, term.began) + self.timings.grant_ttl)
         if until <= now:
             return None
-        term.granted = True
+        term.granted, term.client = True, client or term.client
         self._grants.give(client, until)
         return until - arrived
 
@@ -121,13 +125,16 @@ class Lease:
         False if the term is over already: the lease may stand under a newer one, which is not given up. False, too,
         while another client of this task may act.
         """
-        over = token is not None and (self._term is None or self._term.token != token)
-        if over or not self._grants.take_back(now, client):
+        term = self._term
+        if token is not None and (term is None or term.token != token):
             return False
         self._asked_until, self._holds = -inf, 0
         self._resigns += 1
-        self._version += 1  # held requests are answered, whatever the state
-        if self._term is not None:
+        self._version += 1  # held requests are answered, whatever the state: who wants it still asks again
+        unknown = term is None and self._fresh  # whose it was may act on
+        if not unknown and not self._grants.take_back(now, client, knows_term=self._knows(token)):
+            return False
+        if term is not None:
             self._yield_until = now + YIELD
             self._leave(Reason.RESIGNED, now)
         elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
@@ -179,6 +186,7 @@ class Lease:
             self._renew_replied(call, reply, now)
         else:
             self._release_replied(call, reply, now)
+        self._fresh = self._fresh and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
         if self._noticed:
             self._noticed = False
             self.noticed(now)
@@ -287,6 +295,10 @@ class Lease:
             return State.DISABLED
         return State.GUARDED if self._outcome is Outcome.GUARDED else State.FOLLOWING
 
+    def _knows(self, token: int | None) -> bool:
+        """Whether the term is no predecessor's client's, or that of who can say its token."""
+        return self._term is None or self._term.client is not None or self._term.token == token
+
     def _wanted(self, now: float) -> bool:
         return not self._require_client or self._holds > 0 or now < self._asked_until
 
@@ -309,8 +321,11 @@ class Lease:
             return
         self._settle(call)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        adopted = reply.outcome is Outcome.ADOPTED
-        term = Term(reply.token, call.tenure, now, self._believed_until(call, reply), adopted)
+        until, client = (
+            self._believed_until(call, reply),
+            None if self._fresh and reply.outcome is Outcome.ADOPTED else "",
+        )
+        term = Term(reply.token, call.tenure, began=now, lead_until=until, client=client)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat
@@ -325,7 +340,8 @@ class Lease:
         if reply.outcome is Outcome.RENEWED:
             until = self._believed_until(call, reply)
             term.lead_until = max(term.lead_until, until)
-            self._due = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
+            due = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
+            self._due = max(due, now + self.timings.retry)
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)

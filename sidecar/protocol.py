@@ -137,7 +137,10 @@ class Reply:
 
 @dataclass(slots=True)
 class Term:
-    """A term of ours: believed until `lead_until`; `adopted` if it began before; `granted` once a client was told.
+    """A term of ours: believed until `lead_until`; `granted` once a client was told.
+
+    It is one `client`'s, by the name that it gives itself ('': no such client's yet; None: a client's that a process
+    before this one told): two with one token would both pass the fence.
 
     The `tenure` names the attempt that won it, or that took it up again: calls of an earlier stretch of the same term
     (before a restart of the sidecar, or a release that was never answered) that execute late do not touch a later one.
@@ -147,7 +150,7 @@ class Term:
     tenure: str
     began: float
     lead_until: float
-    adopted: bool = False
+    client: str | None = ""
     granted: bool = False
 
 

@@ -13,8 +13,22 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
     assert lease.grant(101, 101, "two") is None
     assert lease.grant(104, 104, "one") == T.grant_ttl
     assert lease.taken(105, "two") == 104 + T.grant_ttl - 105
-    assert lease.grant(104 + T.grant_ttl, 104 + T.grant_ttl, "two") == T.grant_ttl
-    assert lease.grant(110, 110, "one") is None
+    assert lease.grant(108, 108, "one") == T.grant_ttl
+
+
+def test_no_two_clients_are_granted_one_token() -> None:
+    """The fence would let both write."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    lease.grant(100, 100, "frozen")
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "another") is None
+    answer(lease, due(lease, 100 + T.grant_ttl, Kind.RELEASE), 105.1, Outcome.RELEASED, holder=None)
+    lease.asked(105.2)
+    answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
+    assert lease.grant(105.3, 105.3, "another", token=None) == T.grant_ttl
+    assert lease.grant(105.4, 105.4, "frozen", token=1) is None
 
 
 def test_a_client_without_a_name_is_told_what_is_so() -> None:
@@ -42,7 +56,49 @@ def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_e
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     assert lease.taken(101, "one") == T.grant_ttl - 1
-    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") == T.grant_ttl
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
+    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_who_can_say_the_adopted_terms_token_is_granted_it_at_once_though_its_belief_is_over() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
+    assert lease.grant(101, 101, "one", token=7) == T.grant_ttl
+
+
+def test_a_workers_resign_after_a_restart_does_not_end_anothers_grant_of_before() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100.2, Outcome.ADOPTED, token=7)
+    assert lease.resigned(101, client="bystander") is False
+    lease.asked(101.1)
+    due(lease, 102, Kind.RENEW)
+    assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
+    assert lease.resigned(103, 7, "believer") is True
+    assert not lease.leads(103)
+
+
+def test_a_workers_resign_before_redis_has_answered_does_not_end_anothers_grant_of_before() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.resigned(100, client="bystander")
+    answer(lease, call, 100.2, Outcome.ADOPTED, token=7)
+    assert lease.next_call(100 + T.grant_ttl - 0.001) is None
+    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_an_acquire_whose_reply_was_lost_is_found_as_nobodys_term_yet() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
+    lease.noticed(101)
+    lost = due(lease, 101, Kind.ACQUIRE)
+    lease.failed(lost, 103, delivered=True)
+    lease.asked(103)
+    answer(lease, due(lease, lease.wake_at(103), Kind.ACQUIRE), 105, Outcome.ADOPTED)
+    assert lease.grant(105, 105, "one") == T.grant_ttl
 
 
 def test_a_new_term_has_no_predecessors_clients() -> None:
@@ -57,6 +113,6 @@ def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
     grants.give("one", 10)
     grants.give("one", 8)  # the answer to an earlier question
     assert grants.taken(0, "two", knows_term=True) == 10
-    assert grants.take_back(9, "two") is False
-    assert grants.take_back(9, "one") is True
+    assert grants.take_back(9, "two", knows_term=True) is False
+    assert grants.take_back(9, "one", knows_term=False) is True
     assert grants.taken(9, "two", knows_term=True) == 0

@@ -141,10 +141,15 @@ def test_a_resign_that_a_dead_client_left_behind_does_not_end_its_successors_gra
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
     assert lease.grant(100, 100, "dead") == T.grant_ttl
-    assert lease.grant(105, 105, "successor") == T.grant_ttl
+    assert lease.grant(105, 105, "successor") is None, "it needs a term of its own"
+    answer(lease, due(lease, 105, Kind.RELEASE), 105.1, Outcome.RELEASED, holder=None)
+    lease.asked(105.2)
+    answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
+    assert lease.grant(105.3, 105.3, "successor") == T.grant_ttl
     assert lease.resigned(106, 1, "dead") is False
+    assert lease.resigned(106, client="dead") is False
     assert lease.leads(106)
-    assert lease.resigned(107, 1, "successor") is True
+    assert lease.resigned(107, 2, "successor") is True
     due(lease, 107, Kind.RELEASE)
 
 

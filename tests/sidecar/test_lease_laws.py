@@ -13,7 +13,6 @@ import pytest
 from hypothesis import Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from sidecar.grants import Grants
 from sidecar.lease import YIELD, Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, State, Timings
 from tests.sidecar.redis_model import RedisModel
@@ -425,7 +424,8 @@ TestCandidatesOfWorkers.settings = _SEARCH
 def test_that_two_workers_believe_at_once_is_found_where_the_sidecar_tells_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Grants, "taken", lambda *_, **__: 0.0)
+    grant = Lease.grant
+    monkeypatch.setattr(Lease, "grant", lambda lease, arrived, now, *_: grant(lease, arrived, now))
     with pytest.raises(AssertionError, match="believers"):
         run_state_machine_as_test(
             CandidatesOfWorkers, settings=settings(_SEARCH, print_blob=False, verbosity=Verbosity.quiet)

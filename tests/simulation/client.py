@@ -34,6 +34,7 @@ class Client:
         "_clock",
         "_explicit",
         "_inbox",
+        "_last_token",
         "_limit_at",
         "_resigned_term",
         "_resigning",
@@ -86,6 +87,7 @@ class Client:
         self._resigning = False
         """Its resign is not answered yet."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
+        self._last_token: int | None = None
 
     # Its life.
 
@@ -98,7 +100,7 @@ class Client:
         self.running, self.frozen, self.leaves = True, False, False
         self.ready_since = self.world.now
         self._inbox = []
-        self._version = None
+        self._version = self._last_token = None
         self._resigning = False
         self.ask(self._ask)
 
@@ -158,8 +160,8 @@ class Client:
 
     @property
     def token(self) -> int | None:
-        """Of the term that it believes in."""
-        return self.tenure.token if self.tenure is not None else None
+        """Of the last term that it was granted."""
+        return self._last_token
 
     # What it believes.
 
@@ -190,6 +192,7 @@ class Client:
         self.grant = grant
         self.believes = self.working = True
         self.tenure = self.world.oracle.began(self, instance, token)
+        self._last_token = token
         self.world.work(self)
         return True
 

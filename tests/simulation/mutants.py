@@ -295,7 +295,7 @@ def _(client: Client, life: int) -> None:
 
 
 @mutant("a resign that a dead client left behind ends its successor's grant", Grants, "take_back", mix="late calls")
-def _(grants: Grants, now: float, client: str) -> bool:
+def _(grants: Grants, now: float, client: str, *, knows_term: bool) -> bool:
     grants.until = grants._named_until = -inf
     return True
 
