@@ -104,6 +104,8 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         if applied and migration.version < max(applied):
             raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
         with _sql_errors(migration, text):
+            # To rewrite a large table takes longer than a host's limit for requests; to wait for it holds all up.
+            await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
             await connection.execute(text)
         await connection.execute(
             "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",

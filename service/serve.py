@@ -40,9 +40,9 @@ from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
 """Of SHUTDOWN_TIMEOUT, how much the open connections may take; the rest is the work's, which needs milliseconds."""
-WORK_CONNECTIONS = 4
-"""To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick, one
-of a job, one to tell how far a load has come. Nothing is connected before there is work."""
+WORK_CONNECTIONS = 5
+"""To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick or a
+load, two of a job, one to tell how far a load has come. Nothing is connected before there is work."""
 
 logger = logging.getLogger(__name__)
 

@@ -31,6 +31,8 @@ from service.sql import statement
 from service.valuation import Values
 from service.writes import FencedWrites, stage
 
+LANE_PATIENCE = 3
+"""How many times as long a transaction may be idle that waits for others beside it."""
 READERS = 2
 """Connections that read every position side by side."""
 MOST_POSITIONS = 5000
@@ -159,15 +161,18 @@ class Store:
                 for connection, values in zip(connections, lanes, strict=True)
                 if values is not None
             )
+            idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_PATIENCE)
             for connection in connections:
-                await self._enter_fence(connection, lease, token, holder)
+                await self._enter_fence(connection, lease, token, holder, idle)
             yield [
                 FencedWrites(connection, token=token, holder=holder, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
 
-    async def _enter_fence(self, connection: Connection, lease: str, token: int, holder: str) -> None:
-        idle, call = (str(int(seconds * 1000)) for seconds in (self._idle_limit, self._call_limit))
+    async def _enter_fence(
+        self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
+    ) -> None:
+        idle, call = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
         if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
 

@@ -226,6 +226,8 @@ class Tracker:
                 await writes.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
 
         async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
+            if lanes > 1:
+                await writes[0].hold_off_deletions()  # it is committed last
             await writes[-1].quotes(quotes)  # committed first: no value without the prices that it is made of
             await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)

@@ -44,6 +44,10 @@ class FencedWrites:
         if updated < len(self._staged):
             await self._connection.execute(statement("insert_live"), *known)
 
+    async def hold_off_deletions(self) -> None:
+        """Let no portfolio be deleted until this transaction has ended, and wait for a deletion under way."""
+        await self._connection.execute("select hold_off_deletions()")
+
     async def notify(self, as_of: datetime) -> None:
         """Tell everybody who listens that there are live values of that instant, once this is committed."""
         await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())

@@ -14,7 +14,6 @@ from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
-from sidecar.grants import Grants
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
@@ -72,6 +71,8 @@ _LEASE_DRAIN, _LEASE_WAKE_AT, _LEASE_RENEWED = Lease.drain, Lease.wake_at, Lease
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
+
+_LEASE_GRANT = Lease.grant
 
 
 def mutant(name: str, owner: type, attribute: str, *, mix: str | None = None) -> Callable[[Any], Any]:
@@ -294,10 +295,21 @@ def _(client: Client, life: int) -> None:
     client._resigning = False
 
 
-@mutant("a resign that a dead client left behind ends its successor's grant", Grants, "take_back", mix="late calls")
-def _(grants: Grants, now: float, client: str, *, knows_term: bool) -> bool:
-    grants.until = grants._named_until = -inf
-    return True
+def _grant_to_any(lease: Lease, arrived: float, now: float, *_: object) -> float | None:
+    return _LEASE_GRANT(lease, arrived, now)
+
+
+def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: object) -> bool:
+    return _LEASE_RESIGNED(lease, now, token)
+
+
+MUTANTS.append(
+    Mutant(
+        "the clients of a task are not told apart",
+        ((Lease, "grant", _grant_to_any), (Lease, "resigned", _resigned_by_any)),
+        mix="late calls",
+    )
+)
 
 
 # The scripts.

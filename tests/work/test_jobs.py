@@ -725,3 +725,27 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
     finally:
         await deleter.close()
     assert await with_values(raw) == [UUID(int=2)]
+
+
+async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
+    store: Store, raw: Connection, term: FakeTerm, migrated: str
+) -> None:
+    """The database could not see it: one lane waits for the other in this process."""
+    one, two = UUID(int=1), UUID(int=2)
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    async with store.fenced("lease", 1, "one") as first:
+        await first.make_intraday(MONDAY)
+    deleter = await asyncpg.connect(migrated)
+    try:
+        async with store.fenced_lanes("lease", 1, "one", [nothing_held([one]), nothing_held([two])]) as writes:
+            await writes[0].hold_off_deletions()
+            await writes[1].live(MONDAY, CLOSE)
+            await writes[1].intraday(MONDAY, CLOSE, two, two)
+            deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", one))
+            await somebody_waits_for_a_lock(raw)
+            await writes[0].live(MONDAY, CLOSE)
+            await writes[0].intraday(MONDAY, CLOSE, one, one)
+        await deleting
+    finally:
+        await deleter.close()
+    assert await with_values(raw) == [two]

@@ -1,0 +1,17 @@
+-- A tick in lanes is several transactions that are committed together: of two locks that it and a deletion want in another
+-- order, the database sees no deadlock, since what a lane waits for is the service. So neither begins before the other ends.
+create function hold_off_deletions() returns void language sql as $$
+    select pg_advisory_xact_lock(hashtext('portfolio_live'), 0)
+$$;
+revoke all on function hold_off_deletions() from public, anon, authenticated;
+grant execute on function hold_off_deletions() to service_role;
+
+create function wait_for_tick() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+    perform public.hold_off_deletions();
+    return null;
+end
+$$;
+revoke all on function wait_for_tick() from public, anon, authenticated;
+
+create trigger wait_for_tick before delete on portfolio for each statement execute function wait_for_tick();
