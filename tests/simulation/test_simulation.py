@@ -65,25 +65,27 @@ def test_a_violation_is_told_with_the_events_before_it() -> None:
 KEPT = [
     ("a promoted server without a fence is not guarded", "redis", 0),
     ("the guard knows a server by its run id alone", "redis", 0),
-    ("renew and release do not compare the tenure", "late calls", 8),
-    ("a renewal that wrote nothing is confirmed", "replicas", 52),
-    ("a draining sidecar with a late acquire spins", "late calls", 10),
-    ("the client asks before its resign is answered", "processes", 9),
-    ("a resign that a dead client left behind ends its successor's grant", "late calls", 4),
-    ("a restarted sidecar forgets what its predecessor granted", "processes", 3),
+    ("renew and release do not compare the tenure", "late calls", 1),
+    ("a renewal that wrote nothing is confirmed", "replicas", 73),
+    ("a draining sidecar with a late acquire spins", "late calls", 5),
+    ("the client asks before its resign is answered", "processes", 3),
+    ("the clients of a task are not told apart", "late calls", 0),
+    ("a restarted sidecar forgets what its predecessor granted", "processes", 1),
 ]
-"""Bugs that the product once had: which seeded bug brings each back, and a world that shows it.
+"""Bugs that the product once had: which seeded bug brings each back, and a world that shows it."""
 
-A change of the simulator's draws moves such worlds: then look for others.
-"""
+MOST_WORLDS = 200
+"""A change of the protocol or of the simulator's draws moves such worlds: then another is looked for among so many."""
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "mix", "world"), KEPT)
 def test_a_bug_that_the_product_once_had_breaks_a_promise_where_it_is_brought_back(
     name: str, mix: str, world: int
 ) -> None:
     choice = Choice("kept", mix, TTL, PACE)
-    assert run_world(choice, world).law is None
     [bug] = [bug for bug in MUTANTS if bug.name == name]
     with bug.applied():
-        assert run_world(choice, world).law is not None, "the world shows it no more: find another one"
+        shows = next((each for each in (world, *range(MOST_WORLDS)) if run_world(choice, each).law), None)
+    assert shows is not None, "no world shows it any more"
+    assert run_world(choice, shows).law is None
