@@ -13,6 +13,7 @@ server's clock may step, by as much as the margin allows; clocks of different ma
 from collections.abc import Callable
 from math import inf
 
+from sidecar.demand import Demand
 from sidecar.grants import Grants
 from sidecar.protocol import Call, Kind, Outcome, Reason, Reply, State, Term, Timings, Transition, View
 
@@ -49,15 +50,12 @@ class Lease:
         self.timings = timings
         self._boot = boot
         self._uniform = uniform
-        self._require_client = require_client
 
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
         self._attempts = 0  # to acquire; each brings a tenure of its own
         self._grants = Grants(now + timings.grant_ttl)
-        self._asked_until = -inf
-        self._holds = 0
-        self._resigns = 0
+        self._demand = Demand(timings.demand, always=not require_client)
         self._yield_until = -inf
         self._drain_until: float | None = None
 
@@ -73,27 +71,23 @@ class Lease:
         self._led: bool | None = None  # as last told by a transition
         self._transitions: list[Transition] = []
         self._version = 0
-        self._seen: tuple[object, ...] = ()
+        self._view = View(State.WAITING, None, None, 0)
 
     # What the client does.
 
     def asked(self, now: float) -> None:
         """A client asked: to ask is to campaign."""
-        if not self._wanted(now):
+        if not self._demand.there(now):
             self._hurry(now)
-        self._asked_until = max(self._asked_until, now + self.timings.demand)
+        self._demand.asked(now)
 
     def hold(self) -> int:
         """A client's request is held back and counts as asking; returns the ticket for `unhold`."""
-        self._holds += 1
-        return self._resigns
+        return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
         """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
-        if ticket == self._resigns:
-            self._holds -= 1
-            if answered:
-                self._asked_until = max(self._asked_until, now + self.timings.demand)
+        self._demand.unhold(ticket, now, answered=answered)
 
     def taken(self, now: float, client: str, token: int | None = None) -> float:
         """`Grants.taken`; `token` is of the last term that the client was granted."""
@@ -128,8 +122,7 @@ class Lease:
         term = self._term
         if token is not None and (term is None or term.token != token):
             return False
-        self._asked_until, self._holds = -inf, 0
-        self._resigns += 1
+        self._demand.withdraw()
         self._version += 1  # held requests are answered, whatever the state: who wants it still asks again
         unknown = term is None and self._fresh  # whose it was may act on
         if not unknown and not self._grants.take_back(now, client, knows_term=self._knows(token)):
@@ -238,7 +231,7 @@ class Lease:
 
     def wake_at(self, now: float) -> float:
         """When `next_call` is to be asked again, if nothing happens before."""
-        times = [self._asked_until if self._asked_until > now else inf]
+        times = [self._demand.until if self._demand.until > now else inf]
         if self._term is not None:
             times += [self._term.lead_until, self._leave_at(self._term)]
         if self._drain_until is not None:
@@ -264,14 +257,15 @@ class Lease:
 
     def view(self, now: float) -> View:
         """The lease at this instant. The version differs from an earlier view's if anything in it does."""
-        leads = self.leads(now)
-        holder = self.instance_id if leads else self._holder if self._connected and self._wanted(now) else None
-        token = self._term.token if leads and self._term else None
-        seen = (self._state(now), holder, token)
-        if seen != self._seen:
-            self._seen = seen
+        state = self._state(now)
+        term = self._term if state is State.LEADING else None
+        holder = self.instance_id if term else self._holder if self._connected and self._demand.there(now) else None
+        token = term.token if term else None
+        if (state, holder, token) != self._view[:3]:
             self._version += 1
-        return View(*seen, self._version)
+        if self._version != self._view.version:
+            self._view = View(state, holder, token, self._version)
+        return self._view
 
     def known(self) -> bool:
         """Whether anything is known of it: Redis has answered about it, or failed to."""
@@ -287,7 +281,7 @@ class Lease:
             return State.DRAINING
         if self.leads(now):
             return State.LEADING
-        if not self._wanted(now):
+        if not self._demand.there(now):
             return State.WAITING
         if not self._connected:
             return State.DISCONNECTED
@@ -299,19 +293,16 @@ class Lease:
         """Whether the term is no predecessor's client's, or that of who can say its token."""
         return self._term is None or self._term.client is not None or self._term.token == token
 
-    def _wanted(self, now: float) -> bool:
-        return not self._require_client or self._holds > 0 or now < self._asked_until
-
     def _campaigns(self, now: float) -> bool:
-        return self._drain_until is None and self._wanted(now)
+        return self._drain_until is None and self._demand.there(now)
 
     def _leave_at(self, term: Term) -> float:
         """When the lease is given up unless somebody asks: never before the last grant has run out."""
         if self._drain_until is not None:
             return self._grants.until
-        if not self._require_client or self._holds:
+        if self._demand.stands:
             return inf
-        return self._grants.until if term.granted else max(self._grants.until, self._asked_until)
+        return self._grants.until if term.granted else max(self._grants.until, self._demand.until)
 
     def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
         if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
@@ -321,10 +312,8 @@ class Lease:
             return
         self._settle(call)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        until, client = (
-            self._believed_until(call, reply),
-            None if self._fresh and reply.outcome is Outcome.ADOPTED else "",
-        )
+        client = None if self._fresh and reply.outcome is Outcome.ADOPTED else ""
+        until = self._believed_until(call, reply)
         term = Term(reply.token, call.tenure, began=now, lead_until=until, client=client)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
@@ -397,7 +386,7 @@ class Lease:
         term = self._term
         self._end(reason, now)
         if reason is Reason.CLIENT_SILENT:
-            self._asked_until = -inf
+            self._demand.fall_silent()
         if term is not None:
             self._give_up(term, now)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -109,8 +110,7 @@ class Timings:
         return 2 * self.grant_ttl
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One attempt in Redis, without effect there after `give_up_at`.
 
     `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE brings the tenure that its term is to have.
@@ -123,8 +123,7 @@ class Call:
     tenure: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a script answered. `ttl` and `wait` are seconds; `ttl` is None for a key without one, and without a key."""
 
     outcome: Outcome
@@ -154,8 +153,7 @@ class Term:
     granted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A term began or ended, or the lease was found in other hands (`token` None)."""
 
     leads: bool
@@ -163,8 +161,7 @@ class Transition:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """The lease as its candidate sees it at one instant."""
 
     state: State

@@ -11,7 +11,7 @@ being odd must not end the sidecar. A cancellation is no Exception, and passes.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
     if isinstance(result, Failure) or result.outcome not in won:
         return result
-    return confirmed if isinstance(confirmed, Failure) else replace(result, outcome=Outcome.UNCONFIRMED)
+    return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
 
 
 async def _log_in(connection: Connection) -> None:

@@ -43,7 +43,7 @@ async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
 async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
     changed_at = elapsed()
     redis.set(KEYS["tracker"], "DISABLED", ex=60)
     answer = await held
@@ -105,7 +105,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
         await follow(sidecar, redis, name)
     version = (await sidecar.get("/is-leader"))["version"]
     held = asyncio.create_task(sidecar.get("/is-leader", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["scheduler"]._holds == 1)
+    await eventually(lambda: sidecar.candidate.leases["scheduler"]._demand.holds == 1)
     redis.set(KEYS["scheduler"], "c", ex=60)
     answer = await held
     assert answer["leases"]["scheduler"]["holder"] == "c"
@@ -116,7 +116,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
 async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
     resigned_at = elapsed()
     await sidecar.resign()
     assert (await held)["is_leader"] is False
@@ -136,13 +136,13 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
 async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
-    await eventually(lambda: elapsed() > sidecar.candidate.leases["tracker"]._asked_until)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+    await eventually(lambda: elapsed() > sidecar.candidate.leases["tracker"]._demand.until)
     assert await sidecar.state() == "following", "a request that is held is demand"
     held.cancel()
     with suppress(asyncio.CancelledError):
         await held
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 0)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 0)
     assert await sidecar.state() == "waiting"
 
 
@@ -155,7 +155,7 @@ async def test_a_silent_clients_lease_is_given_up_when_its_grant_has_run_out(sid
 async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 1)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
     sidecar.candidate.drain()
     answer = await held
     assert (answer["is_leader"], answer["state"]) == (False, "draining")
@@ -174,12 +174,12 @@ async def test_versions_never_come_back_after_a_restart(redis_server: RedisServe
 async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = [asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version)) for _ in range(50)]
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._holds == 50)
+    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 50)
     redis.delete(KEYS["tracker"])
     answers = await asyncio.gather(*held)
     assert all(answer["is_leader"] for answer in answers)
     assert len({answer["token"] for answer in answers}) == 1
-    assert sidecar.candidate.leases["tracker"]._holds == 0
+    assert sidecar.candidate.leases["tracker"]._demand.holds == 0
 
 
 async def test_a_sidecar_with_nothing_to_do_sleeps(

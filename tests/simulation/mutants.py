@@ -8,12 +8,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
+from sidecar.demand import Demand
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
@@ -90,7 +91,7 @@ def mutant(name: str, owner: type, attribute: str, *, mix: str | None = None) ->
 
 @mutant("deadline counted from the reply", Lease, "replied")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
-    _LEASE_REPLIED(lease, replace(call, sent_at=now), reply, now)
+    _LEASE_REPLIED(lease, call._replace(sent_at=now), reply, now)
 
 
 def _no_margin(timings: Timings) -> float:
@@ -112,7 +113,7 @@ def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
     call = _LEASE_CALL(lease, kind, now, term)
     if lease._connected:
         lease.__dict__["first_give_up_at"] = call.give_up_at
-    return replace(call, give_up_at=lease.__dict__.get("first_give_up_at", call.give_up_at))
+    return call._replace(give_up_at=lease.__dict__.get("first_give_up_at", call.give_up_at))
 
 
 @mutant("scripts have no deadline", ServerClock, "at", mix="quiet")
@@ -185,8 +186,8 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 # Demand and hand-over.
 
 
-@mutant("demand is ignored", Lease, "_wanted")
-def _(lease: Lease, now: float) -> bool:
+@mutant("demand is ignored", Demand, "there")
+def _(demand: Demand, now: float) -> bool:
     return True
 
 
@@ -220,9 +221,9 @@ MUTANTS.append(
 
 @mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
-    holds = lease._holds
+    holds = lease._demand.holds
     resigned = _LEASE_RESIGNED(lease, now, token, client)
-    lease._holds = holds
+    lease._demand.holds = holds
     return resigned
 
 

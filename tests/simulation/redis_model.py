@@ -5,6 +5,7 @@ compares every reply with a real server's. Times are Redis's own: wall clock in 
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sidecar.protocol import Outcome
 
@@ -26,8 +27,7 @@ class Fence:
     beat: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a script answers: `left` in ms (-1 no TTL, -2 no key), `time` in µs, `wait` in ms."""
 
     outcome: Outcome
