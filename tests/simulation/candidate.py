@@ -138,6 +138,7 @@ class Sidecar:
         self._call, self._inbox, self._version = None, [], -1
         self._disconnect()
         self.world.at(self.world.now, self.watch, self.boot)
+        self.client.found_sidecar()
         self.wake()
 
     def kill(self) -> None:
@@ -226,8 +227,11 @@ class Sidecar:
             self._execute(call)
             return
         # While a question is held back it does not matter when it was asked.
-        self.asleep_until = min(lease.wake_at(inf if client.held else now), now + world.heartbeat)
-        world.at(max(self.true(self.asleep_until), world.now) + TIMER, self._timed, self._timer)
+        until = lease.wake_at(inf if client.held else now)
+        if until > now + world.heartbeat:
+            until = now + world.heartbeat
+        self.asleep_until = until
+        world.at((self.true(until) if until > now else world.now) + TIMER, self._timed, self._timer)
 
     def publish(self, now: float) -> None:
         """Answer the held question if there is news."""

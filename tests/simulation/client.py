@@ -34,6 +34,7 @@ class Client:
         "_clock",
         "_explicit",
         "_inbox",
+        "_knocks",
         "_last_token",
         "_limit_at",
         "_resigned_term",
@@ -88,6 +89,7 @@ class Client:
         """Its resign is not answered yet."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
         self._last_token: int | None = None
+        self._knocks = -1
 
     # Its life.
 
@@ -359,9 +361,18 @@ class Client:
 
     def _retry(self) -> None:
         self._version = None
+        if self.grant is None and not self.sidecar.alive:
+            self._knocks = self._ask  # again and again: no event before somebody is there to hear it
+            return
         pause = min(self.world.random.uniform(*PAUSE), max(self._left() / 4, 0.01))
         self.world.at(self.world.now + pause, self.ask, self._ask)
         self.unsettled()
+
+    def found_sidecar(self) -> None:
+        """The sidecar has started: the next of the questions that nobody heard is heard."""
+        if self._knocks == self._ask:
+            random = self.world.random
+            self.world.at(self.world.now + random.random() * random.uniform(*PAUSE), self.ask, self._ask)
 
     def _gave_up(self, number: int) -> None:
         """No answer in time."""

@@ -37,6 +37,7 @@ class World:
     def __init__(self, scenario: Scenario, random: Random, *, trace: bool = False) -> None:
         self.scenario = scenario
         self.random = random
+        self._share = random.random
         self.now = 0.0
         self.trace: deque[str] | None = deque() if trace else None
         self._queue: list[tuple[float, int, Action, Any]] = []
@@ -126,7 +127,7 @@ class World:
 
     def delay(self) -> float:
         """What a message takes on a good network, in seconds."""
-        return 2e-4 + 6e-4 * self.random.random()
+        return 2e-4 + 6e-4 * self._share()
 
     def changed(self, server: Server, *, released: bool) -> None:
         """Something was written to the key: tell those who watch."""
