@@ -253,7 +253,7 @@ class Lease:
 
     def remaining(self, now: float) -> float:
         """Seconds until the term ends unless it is renewed; 0 without one."""
-        return max(0.0, self._term.lead_until - now) if self._term is not None and self.leads(now) else 0.0
+        return self._term.lead_until - now if self._term is not None and self.leads(now) else 0.0
 
     def view(self, now: float) -> View:
         """The lease at this instant. The version differs from an earlier view's if anything in it does."""

@@ -85,7 +85,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
 }
 """Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
 
-TTLS = {3.0: 1.0, 30.0: 5.0, 120.0: 1.0, 300.0: 1.0, 900.0: 2.6}
+TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
 """Leases' ttls in seconds and how often each is drawn: as often the default as five minutes for 100,000 h allow."""
 
 
