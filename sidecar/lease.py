@@ -104,7 +104,7 @@ class Lease:
         if term is None or not self.leads(now) or self.taken(now, client, token):
             return None
         if client and term.client not in ("", client) and (term.client or term.token != token):
-            self._leave(Reason.CLIENT_SILENT, now)
+            self._leave(term, Reason.CLIENT_SILENT, now)
             return None
         until = min(term.lead_until, max(arrived, term.began) + self.timings.grant_ttl)
         if until <= now:
@@ -129,7 +129,7 @@ class Lease:
             return False
         if term is not None:
             self._yield_until = now + YIELD
-            self._leave(Reason.RESIGNED, now)
+            self._leave(term, Reason.RESIGNED, now)
         elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
             self._yield_until = now + YIELD
         return True
@@ -224,7 +224,7 @@ class Lease:
             self._end(Reason.DEADLINE, now)
             self._late_acquire_until = now  # the key may be ours still
         elif term is not None and now >= self._leave_at(term):
-            self._leave(Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
+            self._leave(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
         if self._leaving is not None and now >= self._leaving.lead_until + self.timings.margin:
             self._leaving = None  # its key has expired
             self._hurry(now)
@@ -343,12 +343,9 @@ class Lease:
         self._leaving = None
         self._settle(call)
         self._due = max(now, self._yield_until)
-        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply.tenure):
+        ours = reply.tenure.startswith(f"{self._boot}-")  # of an attempt of this process, not of another of its id
+        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and ours:
             self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
-
-    def _brought(self, tenure: str) -> bool:
-        """Whether an attempt of this process, and not of another one of the same id, brought the tenure."""
-        return tenure.startswith(f"{self._boot}-")
 
     def _settle(self, call: Call) -> None:
         """An answer to a call that was sent after every late acquire tells whether the key is ours."""
@@ -361,9 +358,8 @@ class Lease:
     def _follow(self, reply: Reply) -> float:
         """Seconds until a follower calls again: at the expiry or the guard's end; a heartbeat is the floor."""
         floor = self.timings.heartbeat * self._uniform(0.9, 1.0)
-        if reply.outcome is Outcome.GUARDED:
-            return min(floor, reply.wait + self._uniform(0.001, 0.004))
-        return floor if reply.ttl is None else min(floor, reply.ttl + self._uniform(0.001, 0.004))
+        rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
+        return floor if rest is None else min(floor, rest + self._uniform(0.001, 0.004))
 
     def _pause(self) -> float:
         return self.timings.retry * self._uniform(0.75, 1.25)
@@ -373,22 +369,19 @@ class Lease:
 
     def _call(self, kind: Kind, now: float, term: Term | None = None) -> Call:
         give_up_at = now + self.timings.call_limit
+        token, tenure = (term.token, term.tenure) if term is not None else (None, "")
         if kind is Kind.RENEW and term is not None:
             give_up_at = min(give_up_at, term.lead_until)
-        if kind is Kind.ACQUIRE:
+        elif kind is Kind.ACQUIRE:
             self._attempts += 1
-            return Call(kind, now, give_up_at, tenure=f"{self._boot}-{self._attempts}")
-        if term is None:
-            return Call(kind, now, give_up_at)
-        return Call(kind, now, give_up_at, term.token, term.tenure)
+            tenure = f"{self._boot}-{self._attempts}"
+        return Call(kind, now, give_up_at, token, tenure)
 
-    def _leave(self, reason: Reason, now: float) -> None:
-        term = self._term
+    def _leave(self, term: Term, reason: Reason, now: float) -> None:
         self._end(reason, now)
         if reason is Reason.CLIENT_SILENT:
             self._demand.fall_silent()
-        if term is not None:
-            self._give_up(term, now)
+        self._give_up(term, now)
 
     def _give_up(self, term: Term, now: float) -> None:
         """Delete the key from now on, until an answer comes."""
