@@ -55,8 +55,8 @@ model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours $(HOURS) --seed $(SEED)
 
-mutants: $(STAMP) ## Break the protocol on purpose; the simulation must find each bug
-	@$(BIN)/python -m tests.simulation --mutants --seed $(SEED)
+mutants: $(STAMP) ## Break the protocol on purpose; the simulation, or a real test, must find each bug
+	@$(BIN)/python -m tests.mutants --seed $(SEED)
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

@@ -152,6 +152,24 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
         assert work.terms[0].remaining() == 0, "once over a term stays over"
 
 
+async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 0.4
+    work = Work(sidecar.events)
+    work.release.clear()
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await sidecar.elect(1)
+        await until(lambda: work.running == 1)
+        run.cancel()
+        await until(lambda: "cancel 1" in sidecar.events)
+        polls = len(sidecar.polls)
+        await asyncio.sleep(0.6)  # longer than the grant: to ask is to campaign
+        assert len(sidecar.polls) == polls
+        work.release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
 async def test_work_that_returns_because_its_term_is_over_has_no_result(sidecar: FakeSidecar) -> None:
     sidecar.reelect = True
     await sidecar.elect(1)
@@ -235,10 +253,11 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: 
     async with running(sidecar, work, stop_before=0.3) as lead:
         await sidecar.elect(1)
         await until(lambda: work.running == 1)
-        asked = len(sidecar.polls)
+        asked, frozen_at = len(sidecar.polls), time.monotonic()
         sidecar.misbehave = sidecar.silence
         await until(lambda: bool(work.left))
         assert 0 < work.left[0] < 0.3
+        assert time.monotonic() < frozen_at + sidecar.grant, "of a grant that was given before"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
         await until(lambda: "resign" in sidecar.events)
         await until(lambda: lead.holder is None)
@@ -352,7 +371,7 @@ async def test_belief_ends_with_the_clock_at_the_deadline_and_not_after(sidecar:
             for step in (0.0, 4.75, 0.25, 1.0):
                 clock.now += step
                 seen.append((lead.is_leader, lead.token, lead.remaining()))
-                if lead.is_leader:
+                if lead.remaining() > 0:
                     term.check()
             with pytest.raises(TermOver):
                 term.check()

@@ -31,6 +31,8 @@ class Served:
     """Where it listens, and who asks."""
 
     candidate: Candidate
+    election: asyncio.Task[None]
+    """`candidate.run()`."""
     watch: RedisWatch
     session: aiohttp.ClientSession
     url: str
@@ -74,12 +76,22 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    redis: RedisServer, instance_id: str = "a", *, timings: Timings = TIMINGS, guard: bool = False
+    redis: RedisServer,
+    instance_id: str = "a",
+    *,
+    timings: Timings = TIMINGS,
+    guard: bool = False,
+    calls: int | None = None,
 ) -> AsyncIterator[Served]:
-    """Wired as `sidecar.run` does it, on free ports; it ends without a drain."""
+    """Wired as `sidecar.run` does it, on free ports; it ends without a drain.
+
+    `calls`: the port at which its calls reach Redis, where that is a proxy's; the watch goes straight to Redis.
+    """
     boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
-    store = RedisStore(connect, instance_id, timings, clock=elapsed, failover_guard=guard, min_replicas=0)
+    store = RedisStore(
+        at_port(calls or redis.port), instance_id, timings, clock=elapsed, failover_guard=guard, min_replicas=0
+    )
     telemetry = Telemetry(instance_id, clock=elapsed)
     candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed)
     watch = RedisWatch(
@@ -94,7 +106,7 @@ async def served(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
-            yield Served(candidate, watch, session, *urls)
+            yield Served(candidate, tasks[0], watch, session, *urls)
         finally:
             for task in tasks:
                 task.cancel()

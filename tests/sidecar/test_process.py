@@ -243,6 +243,47 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
         assert all(median(taken) < 0.25 for taken in times.values()), times
 
 
+async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(one: Asker, redis: Redis) -> None:
+    async def state() -> str:
+        return str((await one.status())["state"])
+
+    async def waiting() -> bool:
+        return await state() == "waiting"
+
+    redis.set(key(one), "task-b", ex=60)
+    assert (await one.ask())["holder"] == "task-b"
+    held = asyncio.create_task(one.ask(wait="30", version=one.last["version"]))
+    demand_until = elapsed() + 2 * float(SMALL["GRANT_TTL"])
+    await until(lambda: elapsed() > demand_until)
+    assert await state() == "following", "a question that is held is demand"
+    held.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await held
+    await until(waiting, within=5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "field", "word"),
+    [("FAILOVER_GUARD", "true", "state", "guarded"), ("MIN_REPLICAS", "1", "trouble", "fewer replicas")],
+)
+async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
+    server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, setting: str, value: str, field: str, word: str
+) -> None:
+    """The server has only just been started, and has no replica."""
+    sidecar = RealSidecar(tmp_path, server, "task-a", **SMALL)
+    sidecar._environment |= {"LEASE_TTL": "30", setting: value}
+    with ended(sidecar):
+        sidecar.start()
+        asker = Asker(sidecar, session)
+        await until(asker.status)
+
+        async def told() -> bool:
+            assert (await asker.ask())["is_leader"] is False
+            return word in str((await asker.status())[field])
+
+        await until(told)
+
+
 async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.set(key(leader), "someone-else", px=700)

@@ -180,6 +180,17 @@ async def test_without_enough_replicas_a_term_does_not_count(any_redis: Redis, a
         assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "to look needs no replica"
 
 
+async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    async with storing(at_port(any_server.port), min_replicas=1) as store:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        failed = await store.call(Kind.ACQUIRE, limit=TIMINGS.call_limit / 5)  # WAIT alone takes half of it
+        assert any_redis.get(KEY) == "a"
+        assert isinstance(failed, Failure)
+        assert (failed.kind, failed.unresolved) == ("timeout", True)
+
+
 async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
     any_redis_of_its_own: RedisServer, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 
-from tests.simulation import mutants
 from tests.simulation.report import table
 from tests.simulation.run import Choice, Progress, run, story
 from tests.simulation.scenario import MIXES
@@ -14,7 +13,7 @@ STORIES = 3
 
 
 def main() -> int:
-    """Exit status 1 if a promise was broken, or a seeded bug not found."""
+    """Exit status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--hours", type=float, default=100_000, help="simulated hours (default: 100000)")
     parser.add_argument("--seed", default="1", help="any word; the same one gives the same run (default: 1)")
@@ -22,10 +21,7 @@ def main() -> int:
     parser.add_argument("--ttl", type=float, help="only worlds with this ttl, in seconds")
     parser.add_argument("--processes", type=int, help="processes to run on (default: one a core)")
     parser.add_argument("--world", type=int, help="tell the end of this one world of the seed")
-    parser.add_argument("--mutants", action="store_true", help="break the protocol on purpose; each bug must be found")
     options = parser.parse_args()
-    if options.mutants:
-        return _find_mutants(options.seed, options.processes)
     choice = Choice(options.seed, options.mix, options.ttl)
     if options.world is not None:
         violation, lines = story(choice, options.world)
@@ -42,17 +38,6 @@ def main() -> int:
         print(f"  python -m tests.simulation --seed {choice.seed}{only} --world {result.index}\n")
         print("\n".join(story(choice, result.index)[1]))
     return int(bool(total.violations))
-
-
-def _find_mutants(seed: str, processes: int | None) -> int:
-    print(f"{'seeded bug':64}{'found by':20}{'faults':12}{'world':>6}{'hours':>9}{'s':>7}")
-    survived = 0
-    for found in mutants.find_all(seed, processes):
-        survived += found.law is None
-        what = f"{found.law or 'SURVIVED':20}{found.mix:12}"
-        print(f"{found.name:64}{what}{found.world:6,}{found.hours:9,.1f}{found.seconds:7.1f}", flush=True)
-    print(f"\n{len(mutants.MUTANTS)} bugs, {survived} survived")
-    return int(survived > 0)
 
 
 if __name__ == "__main__":

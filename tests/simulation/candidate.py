@@ -214,6 +214,7 @@ class Sidecar:
         now = world.now * self.rate + self.clock
         self.asleep_until = -inf
         if self.draining and lease.drained(now):
+            self.publish(now)
             self.kill()
             world.drained(self)
             return
@@ -260,7 +261,8 @@ class Sidecar:
         now = self.now()
         self.lease.asked(now)
         self._wake_for(now)
-        return self.alive and version == (self.boot, self.lease.view(now).version)
+        self.publish(now)  # only what changes from here on ends the wait
+        return self.alive and version == (self.boot, self._version)
 
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
         """The answer to the question that arrived then: token, expires_in, version."""

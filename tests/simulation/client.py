@@ -465,6 +465,7 @@ class Client:
             not self.held
             or self.sidecar.frozen
             or self.sidecar.lease.remaining(self.sidecar.now()) < self.world.near_deadline
+            or self.deadline <= self._asked_at + self._wait()  # of a short grant, over before the next answer
         ):
             self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, arg)
 

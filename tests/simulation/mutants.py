@@ -4,7 +4,6 @@ A bug replaces one function of the production code, of the model of its scripts,
 survives fails the run: then an oracle or a fault is missing, or the rule is not needed.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +27,7 @@ from tests.simulation.server import Server
 from tests.simulation.store import Store
 
 TTL, PACE = 30.0, 1.5
-"""Bugs are looked for with the default ttl, in s, and a fault every so many ttls."""
+"""Bugs are looked for with the default ttl, in s, and a fault every so many ttls, unless a bug says otherwise."""
 MOST_HOURS = 3_000.0
 """A bug that is not found within so many simulated hours survives."""
 
@@ -40,6 +39,7 @@ class Mutant:
     name: str
     replaced: tuple[tuple[type, str, Any], ...]
     mix: str | None = None
+    pace: float = PACE
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -76,11 +76,13 @@ _REPLIED = Sidecar._replied
 _LEASE_GRANT = Lease.grant
 
 
-def mutant(name: str, owner: type, attribute: str, *, mix: str | None = None) -> Callable[[Any], Any]:
+def mutant(
+    name: str, owner: type, attribute: str, *, mix: str | None = None, pace: float = PACE
+) -> Callable[[Any], Any]:
     """Register the function that it decorates as a bug in the place of `owner.attribute`."""
 
     def register(substitute: Any) -> Any:
-        MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix))
+        MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix, pace))
         return substitute
 
     return register
@@ -425,7 +427,7 @@ def _(server: Server, wanted: int, offset: int) -> bool:
     return True
 
 
-@mutant("a renewal that wrote nothing is confirmed", RedisModel, "renew", mix="replicas")
+@mutant("a renewal that wrote nothing is confirmed", RedisModel, "renew", mix="replicas", pace=0.75)
 def _(*args: Any) -> Any:
     renew: Any = _MODEL_RENEW
     return renew(*args[:-1], False)
@@ -456,7 +458,7 @@ def _(store: Store, tenure: Any) -> bool:
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
     """Run worlds with one bug, its own mix and all mixes by turns, until one world breaks a promise."""
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
-    choices = [Choice(seed, mix, TTL, PACE) for mix in dict.fromkeys((bug.mix, None))]
+    choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():
         while hours < most:
             choice, world = choices[worlds % len(choices)], worlds // len(choices)
@@ -473,7 +475,7 @@ def _find(arg: tuple[int, str]) -> Finding:
     return find(*arg)
 
 
-def find_all(seed: str, processes: int | None) -> Iterator[Finding]:
-    """Look for all of them, on so many processes (else one a core)."""
-    with get_context("spawn").Pool(processes or len(os.sched_getaffinity(0))) as pool:
+def find_all(seed: str, processes: int) -> Iterator[Finding]:
+    """Look for all of them, on so many processes."""
+    with get_context("spawn").Pool(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])

@@ -37,12 +37,12 @@ async def token_of_live(store: Store) -> int | None:
     return None if live is None else live.token
 
 
-async def somebody_waits_for_a_lock(raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    for _ in range(2000):
-        if await raw.fetchval("select exists (select from pg_locks where not granted)"):
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("nobody waits")
+async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Return once it waits; nobody else does."""
+    async with asyncio.timeout(20):
+        while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
+            assert not statement.done(), "it did not wait"
+            await asyncio.sleep(0.01)
 
 
 async def test_nobody_writes_before_taking_up(store: Store) -> None:
@@ -65,6 +65,14 @@ async def test_an_older_term_is_refused_once_a_newer_one_has_taken_up(store: Sto
         await store.take_up("lease", 1, "one")
     assert await token_of_live(store) is None
     assert (await store.fences())["lease"].token == 2
+
+
+async def test_an_older_term_of_the_newest_holder_is_refused(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("lease", 2, "one")
+    with pytest.raises(StaleTerm):
+        await write(store, 1, "one")
+    assert await token_of_live(store) is None
 
 
 async def test_a_term_taken_up_again_is_the_same_term(store: Store) -> None:
@@ -107,8 +115,7 @@ async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "async
     async with store.fenced("lease", 1, "one", VALUES) as writes:
         await writes.live(DAY, NOON)
         newer = asyncio.create_task(store.take_up("lease", 2, "two"))
-        await somebody_waits_for_a_lock(raw)
-        assert not newer.done()
+        await waits_for_a_lock(newer, raw)
     await newer
     await write(store, 2, "two")
     assert await token_of_live(store) == 2
@@ -123,7 +130,7 @@ async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
         async with newer.transaction():
             await newer.fetchrow(statement("take_up"), "lease", 2, "two")
             older = asyncio.create_task(write(store, 1))
-            await somebody_waits_for_a_lock(raw)
+            await waits_for_a_lock(older, raw)
         with pytest.raises(StaleTerm):
             await older
     finally:
@@ -221,6 +228,21 @@ async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
     with pytest.raises(StaleTerm):
         async with store.fenced_lanes("lease", 1, "one", [VALUES, None]):
             pytest.fail("a stale term is let in")
+
+
+async def test_each_lane_holds_off_newer_terms_by_itself(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """The server may have ended the transaction of another lane, as of a leader that was frozen."""
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(StoreError):
+        async with store.fenced_lanes("lease", 1, "one", [None, VALUES]) as writes:
+            await raw.fetchval("select pg_terminate_backend($1, 10000)", writes[0]._connection.get_server_pid())
+            newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+            await waits_for_a_lock(newer, raw)
+            await writes[1].live(DAY, NOON)
+    await newer
+    assert await token_of_live(store) == 1
 
 
 async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(

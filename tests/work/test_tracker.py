@@ -18,6 +18,7 @@ from service.prices import Price, PricesUnavailable
 from service.records import LiveValue, PositionEntry
 from service.store import Store
 from service.tracker import Loading, Tracker
+from service.valuation import Values, value_all
 from tests.work.conftest import LONG_AGO, USER, Clock, FakeTerm, Over, ScriptedPrices, entry
 from tests.work.reference import Course
 
@@ -449,6 +450,22 @@ async def test_a_term_that_ends_between_two_steps_writes_nothing_more(
     for checks in range(5):
         with pytest.raises(Over):
             await market.tracker().run(FakeTerm(checks=checks))
+    assert await slots(raw) == []
+
+
+async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
+    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    term = FakeTerm()
+
+    def slow(*args: Any) -> Values:
+        term.checks = 0
+        return value_all(*args)
+
+    monkeypatch.setattr(tracking, "value_all", slow)
+    await store.put_positions([entry(1, "A", "1")])
+    with pytest.raises(Over):
+        await Market(store, measures, OPEN, {"A": "10"}).tracker().run(term)
     assert await slots(raw) == []
 
 

@@ -1,0 +1,64 @@
+"""`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each has to be found.
+
+First in what the simulation runs, which has to find it, then in the production modules around that (the drivers, the
+scripts, the fence), where a test with real processes has to. Those tests must pass where nothing is broken.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.mutants.bugs import BUGS
+from tests.mutants.trial import ROOT, Bug, Verdict, attempt, copy
+from tests.simulation import mutants
+
+AT_ONCE = 3
+"""Runs of real tests for each core: most of their time they wait."""
+
+
+def main() -> int:
+    """Exit status 1 if a bug was not found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--seed", default="1", help="of the simulated worlds (default: 1)")
+    parser.add_argument("--processes", type=int, help="processes to simulate on (default: one a core)")
+    options = parser.parse_args()
+    processes = options.processes or len(os.sched_getaffinity(0))
+    print(f"{'seeded bug':66}{'in':30}{'hours':>9}{'s':>7}  found by")
+    survived = 0
+    for found in mutants.find_all(options.seed, processes):
+        by = f"{found.law}: {found.mix}, world {found.world}" if found.law else "SURVIVED"
+        print(f"{found.name:66}{'the simulation':30}{found.hours:9,.1f}{found.seconds:7.1f}  {by}", flush=True)
+        survived += found.law is None
+    outputs = []
+    for bug, verdict in _try_all(AT_ONCE * processes):
+        by = bug.test if verdict.failed else "SURVIVED" if verdict.passed else "NOT RUN"
+        print(f"{bug.name:66}{bug.file:30}{'':9}{verdict.seconds:7.1f}  {by}", flush=True)
+        if not verdict.failed:
+            outputs.append(f"\n{bug.name}: {bug.test}\n{verdict.output}")
+    print(*outputs, sep="\n")
+    survived += len(outputs)
+    print(f"{len(mutants.MUTANTS) + len(BUGS)} bugs, {survived} survived")
+    return int(survived > 0)
+
+
+def _try_all(at_once: int) -> Iterator[tuple[Bug, Verdict]]:
+    """What became of each bug, in order, so many at once.
+
+    Raises:
+        SystemExit: a test fails though nothing is broken.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name, ThreadPoolExecutor(at_once) as pool:
+        source = Path(name)
+        copy(ROOT, source)  # somebody may edit the files meanwhile
+        sound = pool.submit(attempt, source, list(dict.fromkeys(bug.test for bug in BUGS)))
+        yield from zip(BUGS, pool.map(lambda bug: attempt(source, [bug.test], bug), BUGS), strict=True)
+        if not sound.result().passed:
+            raise SystemExit(f"Where nothing is broken the tests do not pass:\n{sound.result().output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

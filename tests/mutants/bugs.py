@@ -1,0 +1,5 @@
+"""Every bug that is seeded into a production module."""
+
+from tests.mutants import client_bugs, service_bugs, sidecar_bugs
+
+BUGS = [*client_bugs.BUGS, *sidecar_bugs.BUGS, *service_bugs.BUGS]

@@ -1,0 +1,115 @@
+"""Bugs in the client library, each found by the library's tests before a sidecar that does what the test says."""
+
+from tests.mutants.trial import Bug
+
+_LEADERSHIP = "tests/client/test_leadership.py::test_"
+_HOSTILE = "tests/client/test_hostile.py::test_"
+
+BUGS = [
+    Bug(
+        "is_leader does not look at the clock",
+        "sidecar/client.py",
+        right="return self.remaining() > 0",
+        wrong="return self._term is not None",
+        test=_LEADERSHIP + "belief_ends_with_the_clock_at_the_deadline_and_not_after",
+    ),
+    Bug(
+        "the client counts from the answer",
+        "sidecar/asking.py",
+        right="return parse(bytes(body), name, sent_at)",
+        wrong="return parse(bytes(body), name, self._clock())",
+        test=_LEADERSHIP + "the_deadline_counts_from_before_the_request_was_sent",
+    ),
+    Bug(
+        "an answer revives a term that is over",
+        "sidecar/tenure.py",
+        right="if self._ended or now >= self._deadline:",
+        wrong="if self._ended:",
+        test=_LEADERSHIP + "a_late_answer_does_not_revive_a_term",
+    ),
+    Bug(
+        "a request that failed prolongs the grant",
+        "sidecar/client.py",
+        right="if answer is None:\n                continue\n            if answer.deadline is None",
+        wrong="if answer is None:\n                grant.extend(grant._deadline + 1.0)\n"
+        "                continue\n            if answer.deadline is None",
+        test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",
+    ),
+    Bug(
+        "an HTTP error is taken for an answer",
+        "sidecar/asking.py",
+        right="if response.status != 200:\n                    raise",
+        wrong="if response.status == 0:\n                    raise",
+        test=_HOSTILE + "a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered[HTTP 500]",
+    ),
+    Bug(
+        "a grant of any length is believed",
+        "sidecar/asking.py",
+        right="not 0 < expires_in <= LONGEST_GRANT",
+        wrong="not 0 < expires_in",
+        test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
+    ),
+    Bug(
+        "an answer about another lease is taken for this one's",
+        "sidecar/asking.py",
+        right="if lease != name:",
+        wrong="if not lease:",
+        test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
+    ),
+    Bug(
+        "an answer that names another holder makes a leader",
+        "sidecar/asking.py",
+        right="if holder != instance_id:",
+        wrong="if holder is None:",
+        test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
+    ),
+    Bug(
+        "another term's grant prolongs the work of this one",
+        "sidecar/client.py",
+        right="if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):",
+        wrong="if answer.deadline is None:",
+        test=_LEADERSHIP + "another_token_or_instance_is_another_term",
+    ),
+    Bug(
+        "the client resigns before its work has ended",
+        "sidecar/client.py",
+        right="stopped = job.cancel()\n        asking",
+        wrong="stopped = job.cancel()\n        await self._sidecar.resign(self.name)\n        asking",
+        test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
+    ),
+    Bug(
+        "the client campaigns while its work unwinds",
+        "sidecar/client.py",
+        right="asking.cancel()  # to ask",
+        wrong="asyncio.get_running_loop().call_later(3, asking.cancel)  # to ask",
+        test=_LEADERSHIP + "nothing_is_asked_while_the_work_unwinds",
+    ),
+    Bug(
+        "the resign of a term that is over is of any term",
+        "sidecar/client.py",
+        right="term.token if over and term is not None else None",
+        wrong="None",
+        test=_LEADERSHIP + "work_that_returns_because_its_term_is_over_has_no_result",
+    ),
+    Bug(
+        "the client asks before its resign is answered",
+        "sidecar/asking.py",
+        right="is not None and not resign.done():\n            await",
+        wrong="is not None and resign.cancelled():\n            await",
+        test=_HOSTILE + "nothing_is_asked_while_a_resign_may_still_be_heard",
+    ),
+    Bug(
+        "the work is stopped by a timer and not by the clock",
+        "sidecar/client.py",
+        right="timeout=min(left, TICK)",
+        wrong="timeout=left",
+        test=_LEADERSHIP + "work_is_stopped_when_the_clock_says_so_and_the_loop_slept",
+    ),
+    Bug(
+        "the work may go on to the deadline",
+        "sidecar/tenure.py",
+        right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
+        wrong="deadline",
+        test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",
+    ),
+]

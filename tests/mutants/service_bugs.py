@@ -1,0 +1,71 @@
+"""Bugs in the fence and in what passes it, each found by a test with a real Postgres."""
+
+from tests.mutants.trial import Bug
+
+_FENCE = "tests/work/test_fence.py::test_"
+
+BUGS = [
+    Bug(
+        "the fence is read by a plain SELECT",
+        "service/sql/enter_fence.sql",
+        right="\nfor share",
+        wrong="",
+        test=_FENCE + "a_take_up_waits_for_the_write_under_way",
+    ),
+    Bug(
+        "the fence does not compare the token",
+        "service/sql/enter_fence.sql",
+        right="and token = $2 and",
+        wrong="and $2::bigint is not null and",
+        test=_FENCE + "an_older_term_of_the_newest_holder_is_refused",
+    ),
+    Bug(
+        "the fence does not compare the holder",
+        "service/sql/enter_fence.sql",
+        right="and holder = $3",
+        wrong="and $3::text is not null",
+        test=_FENCE + "the_same_token_in_other_hands_is_refused",
+    ),
+    Bug(
+        "whoever does not find his row in the fence writes all the same",
+        "service/store.py",
+        right='statement("enter_fence"), lease, token, holder, idle, call) is None:',
+        wrong='statement("enter_fence"), lease, token, holder, idle, call) == ():',
+        test=_FENCE + "nobody_writes_before_taking_up",
+    ),
+    Bug(
+        "only the first lane enters the fence",
+        "service/store.py",
+        right="for connection in connections:\n                await self._enter_fence",
+        wrong="for connection in connections[:1]:\n                await self._enter_fence",
+        test=_FENCE + "each_lane_holds_off_newer_terms_by_itself",
+    ),
+    Bug(
+        "an older term takes the lease up",
+        "service/sql/take_up.sql",
+        right="where excluded.token > fence.token",
+        wrong="where excluded.token <> fence.token",
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+    ),
+    Bug(
+        "a token that is taken up already is taken up by another",
+        "service/sql/take_up.sql",
+        right="where excluded.token > fence.token",
+        wrong="where excluded.token >= fence.token",
+        test=_FENCE + "the_same_token_in_other_hands_is_refused",
+    ),
+    Bug(
+        "a term that could not be taken up works all the same",
+        "service/store.py",
+        right='if row is None:\n            raise StaleTerm(f"lease {lease}: a term newer',
+        wrong='if row == ():\n            raise StaleTerm(f"lease {lease}: a term newer',
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+    ),
+    Bug(
+        "the tracker does not look at its term before it writes",
+        "service/tracker.py",
+        right="term.check()\n        await self._write(",
+        wrong="await self._write(",
+        test="tests/work/test_tracker.py::test_a_term_that_ends_while_values_are_computed_writes_nothing",
+    ),
+]

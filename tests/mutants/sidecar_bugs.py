@@ -1,0 +1,332 @@
+"""Bugs in the sidecar: its election loop, its listener, its way to Redis and its scripts, each before a real Redis."""
+
+from tests.mutants.trial import Bug
+
+_CANDIDATE = "tests/sidecar/test_candidate.py::test_"
+_PROCESS = "tests/sidecar/test_process.py::test_"
+_CONTROL = "tests/sidecar/test_control.py::test_"
+_WAITING = "tests/sidecar/test_control_waiting.py::test_"
+_RESIGN = "tests/sidecar/test_control_resign.py::test_"
+_STORE = "tests/sidecar/test_redis_store.py::test_"
+_FAILURES = "tests/sidecar/test_redis_failures.py::test_"
+_SCRIPTS = "tests/sidecar/test_scripts.py::test_"
+_GUARD = "tests/sidecar/test_scripts_guard.py::test_"
+_WATCH = "tests/sidecar/test_redis_watch.py::test_"
+
+WIRING = [
+    Bug(
+        "a client that died goes on waiting",
+        "sidecar/run.py",
+        right="handler_cancellation=True",
+        wrong="handler_cancellation=False",
+        test=_PROCESS + "a_client_that_dies_while_its_question_is_held_leaves_no_demand",
+    ),
+    Bug(
+        "FAILOVER_GUARD is read and not followed",
+        "sidecar/run.py",
+        right="failover_guard=settings.failover_guard",
+        wrong="failover_guard=False",
+        test=_PROCESS + "what_keeps_a_lease_safe_is_in_force_where_it_is_set",
+    ),
+    Bug(
+        "MIN_REPLICAS is read and not followed",
+        "sidecar/run.py",
+        right="min_replicas=settings.min_replicas",
+        wrong="min_replicas=0",
+        test=_PROCESS + "what_keeps_a_lease_safe_is_in_force_where_it_is_set",
+    ),
+]
+
+ELECTION = [
+    Bug(
+        "the deadline of a term is counted from the reply",
+        "sidecar/candidate.py",
+        right="lease.replied(call, result, now)",
+        wrong="lease.replied(Call(call.kind, now, call.give_up_at, call.token, call.tenure), result, now)",
+        test=_CANDIDATE + "a_term_counts_from_before_its_call_was_sent",
+    ),
+    Bug(
+        "an error of Redis is taken for a renewal",
+        "sidecar/candidate.py",
+        right="lease.failed(call, now, delivered=result.unresolved)",
+        wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
+        test=_CANDIDATE + "without_answers_a_term_ends_at_its_deadline",
+    ),
+    Bug(
+        "a call that was sent counts as one that was not",
+        "sidecar/candidate.py",
+        right="delivered=result.unresolved",
+        wrong="delivered=False",
+        test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
+    ),
+    Bug(
+        "what is noticed while a call is under way is forgotten",
+        "sidecar/candidate.py",
+        right="self.leases[name].noticed(self._clock())",
+        wrong="self.leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
+        test=_CANDIDATE + "what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended",
+    ),
+    Bug(
+        "a resign while an acquire is under way is forgotten",
+        "sidecar/candidate.py",
+        right="resigned = self.leases[name].resigned(self._clock(), token, client)",
+        wrong="resigned = self._asleep_until > 0 and self.leases[name].resigned(self._clock(), token, client)",
+        test=_CANDIDATE + "a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others",
+    ),
+    Bug(
+        "a question does not wake the loop",
+        "sidecar/candidate.py",
+        right="self._telemetry.polled(name, now)\n        self._wake_for(name, now)",
+        wrong="self._telemetry.polled(name, now)",
+        test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
+    ),
+    Bug(
+        "the answers of a round trip are mixed up",
+        "sidecar/candidate.py",
+        right="zip(calls.items(), results, strict=True)",
+        wrong="zip(calls.items(), reversed(results), strict=True)",
+        test=_CANDIDATE + "the_answers_of_a_round_trip_reach_each_its_lease",
+    ),
+    Bug(
+        "a drain ends once any lease is given up",
+        "sidecar/candidate.py",
+        right="while not all(lease.drained",
+        wrong="while not any(lease.drained",
+        test=_CANDIDATE + "a_drain_has_ended_when_every_lease_is_given_up",
+    ),
+    Bug(
+        "a client that went away is demand for ever",
+        "sidecar/candidate.py",
+        right="self.leases[name].unhold(ticket, now, answered=answered)",
+        wrong="answered and self.leases[name].unhold(ticket, now, answered=answered)",
+        test=_WAITING + "a_client_that_goes_away_while_it_waits_leaves_no_demand",
+    ),
+    Bug(
+        "a sidecar that is told to stop gives its lease up at once",
+        "sidecar/lease.py",
+        right="self._drain_until = now + self",
+        wrong="self._grants.until = now\n            self._drain_until = now + self",
+        test="tests/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
+    ),
+    Bug(
+        "a change while the watch was away is not looked at",
+        "sidecar/redis_watch.py",
+        right="                self._all_changed()  # what happened meanwhile was not heard\n",
+        wrong="",
+        test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
+    ),
+]
+
+LISTENER = [
+    Bug(
+        "an answer is held past the grant",
+        "sidecar/control.py",
+        right="wait = min(wait, self._timings.grant_ttl / 2)",
+        wrong="wait = min(wait, self._timings.grant_ttl * 3)",
+        test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",
+    ),
+    Bug(
+        "a grant is counted from the answer and told from the question",
+        "sidecar/control.py",
+        right='"expires_in": grant,',
+        wrong='"expires_in": grant and grant + self._clock() - arrived,',
+        test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
+    ),
+    Bug(
+        "who leads is told to everybody who asks",
+        "sidecar/control.py",
+        right="grant = self._candidate.granted(name, arrived, _client(request), _token(request))",
+        wrong='grant = self._candidate.granted(name, arrived, "", None)',
+        test="tests/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
+    ),
+    Bug(
+        "the first answer of a restarted sidecar is no",
+        "sidecar/control.py",
+        right="if unknown:  #",
+        wrong="if not names:  #",
+        test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "versions come back after a restart",
+        "sidecar/control.py",
+        right="self._boot = boot",
+        wrong='self._boot = "0"',
+        test=_WAITING + "versions_never_come_back_after_a_restart",
+    ),
+    Bug(
+        "a resign is of any term",
+        "sidecar/control.py",
+        right="self._candidate.resigned(name, _token(request), _client(request))",
+        wrong="self._candidate.resigned(name, None, _client(request))",
+        test=_RESIGN + "a_resign_may_name_its_term_and_gives_up_no_other",
+    ),
+    Bug(
+        "a resign needs no header",
+        "sidecar/control.py",
+        right="if not _client(request):",
+        wrong="if not name:",
+        test=_RESIGN + "a_resign_needs_the_header",
+    ),
+    Bug(
+        "a resign may come from a page of any host",
+        "sidecar/control.py",
+        right="_check_host(request)\n        resigned",
+        wrong="resigned",
+        test=_RESIGN + "a_resign_needs_a_loopback_host[example.com]",
+    ),
+    Bug(
+        "a question may come from a page of any host",
+        "sidecar/control.py",
+        right="_check_host(request)\n        for name in names",
+        wrong="for name in names",
+        test=_CONTROL + "to_ask_needs_a_loopback_host_too",
+    ),
+    Bug(
+        "a name that begins as the loopback's is the loopback",
+        "sidecar/control.py",
+        right='return name == "localhost" or',
+        wrong='return name.startswith(("localhost", "127.0.0.1")) or',
+        test=_RESIGN + "a_resign_needs_a_loopback_host",
+    ),
+]
+
+REDIS = [
+    Bug(
+        "scripts are sent without a deadline",
+        "sidecar/redis_store.py",
+        right="self._server_clock.at(call.give_up_at),",
+        wrong="2**52,",
+        test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
+    ),
+    Bug(
+        "a deadline of the server's counts from the reply before",
+        "sidecar/redis_store.py",
+        right="self._server_clock.observe(server_time, self._clock())\n        return reply",
+        wrong="return reply",
+        test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good[wheel]",
+    ),
+    Bug(
+        "an error of Redis is taken for a reply",
+        "sidecar/redis_store.py",
+        right="return _failure(error, unresolved=False)\n        reply,",
+        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
+        test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
+    ),
+    Bug(
+        "a call that was sent is told as one that was not",
+        "sidecar/redis_store.py",
+        right="problem = _failure(error, unresolved=sent)",
+        wrong="problem = _failure(error, unresolved=False)",
+        test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
+    ),
+    Bug(
+        "after an error the same server is asked again",
+        "sidecar/redis_store.py",
+        right="            await self.close()  # after an error",
+        wrong="            pass  # after an error",
+        test=_FAILURES + "a_primary_that_was_made_a_replica_is_read_only[wheel]",
+    ),
+    Bug(
+        "a round trip may take as long as its most patient call",
+        "sidecar/redis_store.py",
+        right="min(keyed.call.give_up_at",
+        wrong="max(keyed.call.give_up_at",
+        test=_STORE + "a_round_trip_is_given_up_at_the_earliest_of_its_limits[wheel]",
+    ),
+    Bug(
+        "a term counts before the replicas were heard",
+        "sidecar/redis_store.py",
+        right="results = [] if self._min_replicas else results",
+        wrong="results = list(results)",
+        test=_FAILURES + "a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count[wheel]",
+    ),
+    Bug(
+        "MIN_REPLICAS confirms everything",
+        "sidecar/redis_store.py",
+        right=">= self._min_replicas",
+        wrong=">= 0",
+        test=_FAILURES + "without_enough_replicas_a_term_does_not_count[wheel]",
+    ),
+]
+
+SCRIPTS = [
+    Bug(
+        "no late check",
+        "sidecar/scripts/prelude.lua",
+        right="if now > deadline then return 'late' end",
+        wrong="",
+        test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
+    ),
+    Bug(
+        "blind renew",
+        "sidecar/scripts/renew.lua",
+        right="if not our_term() then",
+        wrong="if not holder then",
+        test=_SCRIPTS + "renew_and_release_compare_id_and_token[wheel]",
+    ),
+    Bug(
+        "release without the term",
+        "sidecar/scripts/release.lua",
+        right="if not our_term() then",
+        wrong="if not ours() then",
+        test=_SCRIPTS + "a_late_release_of_an_earlier_term_does_not_touch_the_new_one[wheel]",
+    ),
+    Bug(
+        "renew and release do not compare the tenure",
+        "sidecar/scripts/prelude.lua",
+        right="and last == token and last_tenure == tenure end",
+        wrong="and last == token end",
+        test=_SCRIPTS + "a_tenure_that_was_taken_over_can_neither_renew_nor_release[wheel]",
+    ),
+    Bug(
+        "acquire takes what another holds",
+        "sidecar/scripts/acquire.lua",
+        right="if holder and holder ~= id then",
+        wrong="if holder and holder ~= id and string.upper(holder) == 'DISABLED' then",
+        test=_SCRIPTS + "a_held_lease_is_left_alone_and_its_holder_named[wheel]",
+    ),
+    Bug(
+        "tokens by INCR",
+        "sidecar/scripts/acquire.lua",
+        right="math.max((tonumber(last or '') or 0) + 1, now)",
+        wrong="(tonumber(last or '') or 0) + 1",
+        test=_SCRIPTS + "tokens_rise_though_the_fence_was_deleted[wheel]",
+    ),
+    Bug(
+        "tokens by the server's clock alone",
+        "sidecar/scripts/acquire.lua",
+        right="math.max((tonumber(last or '') or 0) + 1, now)",
+        wrong="now",
+        test=_SCRIPTS + "tokens_rise_within_one_microsecond_and_after_the_clock_went_back[wheel]",
+    ),
+    Bug(
+        "a release tells nobody",
+        "sidecar/scripts/release.lua",
+        right="redis.call('PUBLISH', key .. ':changed', 'released')",
+        wrong="",
+        test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
+    ),
+    Bug(
+        "no guard",
+        "sidecar/scripts/acquire.lua",
+        right="if wait > 0 then",
+        wrong="if wait < 0 then",
+        test=_GUARD + "on_another_server_no_new_term_starts_for_one_ttl[wheel]",
+    ),
+    Bug(
+        "re-adoption through the guard",
+        "sidecar/scripts/acquire.lua",
+        right="if wait > 0 then",
+        wrong="if wait > 0 and holder ~= id then",
+        test=_GUARD + "an_acquire_by_the_id_in_the_key_waits_like_everybody[wheel]",
+    ),
+    Bug(
+        "the guard knows a server by its run id alone",
+        "sidecar/scripts/prelude.lua",
+        right="if run == run_id and (repl or replid) == replid then",
+        wrong="if run == run_id then",
+        test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
+    ),
+]
+
+BUGS = WIRING + ELECTION + LISTENER + REDIS + SCRIPTS

@@ -1,0 +1,71 @@
+"""Bugs cannot rot unseen, and a bug counts as found only where its test fails; `make mutants` looks for them all."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.bugs import BUGS
+from tests.mutants.trial import COPIED, ROOT, Bug, attempt
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_each_bug_still_has_its_place_and_leaves_a_program(bug: Bug, tmp_path: Path) -> None:
+    broken = tmp_path / bug.file
+    broken.parent.mkdir(parents=True)
+    broken.write_text((ROOT / bug.file).read_text())
+    bug.put_into(tmp_path)
+    if broken.suffix == ".py":
+        ast.parse(broken.read_text())
+
+
+def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there() -> None:
+    assert len({(bug.file, bug.right, bug.wrong) for bug in BUGS}) == len({bug.name for bug in BUGS}) == len(BUGS)
+    tests = sorted({bug.test for bug in BUGS})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *tests]
+    collected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert collected.returncode == 0, collected.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """One of one law and its tests."""
+    for name in COPIED:
+        if "." not in name:
+            (tmp_path / name).mkdir()
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    (tmp_path / "sidecar/law.py").write_text("LIMIT = 5\n")
+    (tmp_path / "tests/test_law.py").write_text(
+        "from sidecar.law import LIMIT\n\n"
+        "def test_the_limit() -> None:\n    assert LIMIT == 5\n\n"
+        "def test_that_there_is_one() -> None:\n    assert LIMIT\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wrong", "test", "failed", "passed"),
+    [
+        ("LIMIT = 6", "the_limit", True, False),
+        ("LIMIT = 6", "that_there_is_one", False, True),
+        ("LIMIT = (", "the_limit", False, False),
+        ("LIMIT = 6", "no_such_thing", False, False),
+        ("LIMIT = 5", "the_limit", False, True),
+    ],
+    ids=["found", "survives", "no program", "no such test", "no bug"],
+)
+def test_a_bug_is_found_where_its_test_fails_and_not_where_it_cannot_be_run(
+    project: Path, wrong: str, test: str, failed: bool, passed: bool
+) -> None:
+    bug = Bug("another limit", "sidecar/law.py", "LIMIT = 5", wrong, f"tests/test_law.py::test_{test}")
+    verdict = attempt(project, [bug.test], bug)
+    assert (verdict.failed, verdict.passed) == (failed, passed), verdict.output
+    assert (project / "sidecar/law.py").read_text() == "LIMIT = 5\n"
+
+
+def test_a_bug_whose_place_is_gone_is_an_error(project: Path) -> None:
+    for right in ("LIMIT = 4", "I"):
+        with pytest.raises(ValueError, match="not once"):
+            attempt(project, ["tests/test_law.py"], Bug("stale", "sidecar/law.py", right, "", "tests/test_law.py"))

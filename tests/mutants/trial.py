@@ -1,0 +1,100 @@
+"""A bug in a production module, and the real test that has to find it: tried out in a copy of the project."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("ops", "service", "sidecar", "supabase", "tests", "pyproject.toml")
+PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout")
+"""All that the tests need: to load every plugin that is installed takes longer than most tests."""
+TEST_LIMIT, LIMIT = 30, 120
+"""What a test, and a run of pytest, may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """What is `right` in `file`, in exactly one place, becomes what is `wrong`; `test` has to fail then."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+    def put_into(self, folder: Path) -> None:
+        """Break the copy of the project in `folder`.
+
+        Raises:
+            ValueError: what is to be replaced is not there exactly once.
+        """
+        path = folder / self.file
+        text = path.read_text()
+        if (count := text.count(self.right)) != 1:
+            raise ValueError(f"{self.name}: {self.right!r} is {count} times in {self.file}, not once")
+        path.write_text(text.replace(self.right, self.wrong))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of tests: whether they `failed`, or `passed`; neither where they could not be run to their end."""
+
+    failed: bool
+    passed: bool
+    seconds: float
+    output: str
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy what the tests need, and what was compiled of it."""
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+        else:
+            shutil.copy2(source / name, target / name)
+
+
+def attempt(source: Path, tests: list[str], bug: Bug | None = None) -> Verdict:
+    """Run these tests on a copy of `source` that has the bug, if there is one."""
+    with TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        copy(source, folder)
+        if bug is not None:
+            bug.put_into(folder)
+        return _run(folder, tests)
+
+
+def _run(folder: Path, tests: list[str]) -> Verdict:
+    report = folder / "report.xml"
+    plugins = [word for plugin in PLUGINS for word in ("-p", plugin)]
+    options = ["-q", "-x", "--tb=short", f"--timeout={TEST_LIMIT}", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", *plugins, *options, *tests],
+        cwd=folder,
+        env=environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=LIMIT)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # the sidecars that it started, too
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            output = f"no end within {LIMIT} s"
+    seconds = time.monotonic() - began
+    cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+    failed = process.returncode == 1 and any(case.find("failure") is not None for case in cases)
+    return Verdict(failed, process.returncode == 0 and len(cases) >= len(tests), seconds, output)

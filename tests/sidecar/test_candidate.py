@@ -1,0 +1,150 @@
+"""The election loop between its lease and a real Redis: what happens while a call is under way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.protocol import Timings
+from sidecar.redis_watch import WatchMode
+from tests.proxy import Proxy
+from tests.sidecar.conftest import client_of
+from tests.sidecar.served import KEYS, Served, served
+from tests.waiting import eventually
+
+SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
+"""Whatever happens within seconds was not waited for."""
+QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
+
+FORGETFUL = Timings(ttl=20.0, heartbeat=6.0, grant_ttl=0.2, call_limit=0.3)
+"""Demand ends long before a key expires."""
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    with client_of(redis_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
+    """Of the calls, not of the watch."""
+    async with Proxy(redis_server.port) as way:
+        yield way
+
+
+@asynccontextmanager
+async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
+    """A sidecar that hears of every change, and whose next call is no more than a call."""
+    async with served(redis, timings=timings, calls=way.port) as sidecar:
+        await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
+        yield sidecar
+
+
+def scripts_run(redis: Redis) -> int:
+    return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
+
+
+async def test_a_question_wakes_a_loop_that_sleeps(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
+        async with asyncio.timeout(5):
+            assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
+
+
+async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        before = scripts_run(redis)
+        way.replies.hold()
+        asking = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: scripts_run(redis) > before)  # its answer, that b holds the lease, is on its way
+        noticed = asyncio.Event()
+        hear = sidecar.watch._changed
+
+        def heard(name: str) -> None:
+            hear(name)
+            noticed.set()
+
+        sidecar.watch._changed = heard
+        redis.delete(KEYS["tracker"])
+        async with asyncio.timeout(5):
+            await noticed.wait()
+        way.flow()
+        assert (await asking)["is_leader"] is True
+
+
+async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.get("/is-leader/tracker")
+        await sidecar.resign()  # nobody acts on the word of a sidecar before this one
+        way.replies.hold()
+        redis.delete(KEYS["tracker"])
+        await sidecar.get("/is-leader/tracker")
+        await eventually(lambda: redis.get(KEYS["tracker"]) == "a")
+        await sidecar.resign()
+        way.flow()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=5)
+        assert await sidecar.state() == "waiting"
+
+
+async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        way.replies.lose()
+        await sidecar.get("/is-leader/tracker")
+        await eventually(lambda: sidecar.candidate.trouble["tracker"] is not None)
+        assert redis.get(KEYS["tracker"]) == "a"
+        way.flow()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=5)
+
+
+async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        way.replies.delay = 0.3
+        asked = elapsed()
+        await sidecar.lead()
+        lead_until = elapsed() + sidecar.candidate.leases["tracker"].remaining(elapsed())
+        assert lead_until - asked < SLOW.ttl - SLOW.margin + 0.2
+        way.flow()
+
+
+async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
+    async with connected(redis_server, way, QUICK) as sidecar:
+        version = (await sidecar.lead())["version"]
+        way.replies.hold()
+        until = elapsed() + QUICK.ttl - QUICK.margin
+        while (answer := await sidecar.get("/is-leader/tracker", wait=1, version=version))["is_leader"]:
+            assert elapsed() + answer["expires_in"] < until + QUICK.grant_ttl
+        assert elapsed() < until + 0.3
+
+
+async def test_the_answers_of_a_round_trip_reach_each_its_lease(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        leases = (await sidecar.get("/is-leader"))["leases"]
+        assert {name: lease["holder"] for name, lease in leases.items()} == {"tracker": "b", "scheduler": "a"}
+
+
+async def test_a_drain_has_ended_when_every_lease_is_given_up(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, QUICK) as sidecar:
+        await sidecar.lead()
+        sidecar.candidate.drain()
+        async with asyncio.timeout(10):
+            await sidecar.election
+        assert redis.get(KEYS["tracker"]) is None

@@ -1,0 +1,185 @@
+"""`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection that ends at a model of Redis.
+
+Known to differ from the simulation, and left out: the real one connects before it needs to (here it does so at the
+start alone), and a server that was stopped answers a greeting when it goes on (here, as in the simulation, never).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from random import Random
+from typing import Any, cast
+
+from aiohttp.test_utils import make_mocked_request
+from redis.asyncio.connection import Connection
+from redis.exceptions import ResponseError
+
+from sidecar.candidate import Candidate
+from sidecar.control import Control
+from sidecar.lease import Lease
+from sidecar.protocol import Call, Transition
+from sidecar.redis_store import _SCRIPTS, RedisStore
+from sidecar.telemetry import Telemetry
+from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.server import EPOCH, Server
+from tests.simulation.virtual_time import VirtualLoop
+
+
+class Line:
+    """What `RedisStore` takes for a connection: it ends at the model, `DELAY` away."""
+
+    def __init__(self, real: "Real") -> None:
+        self._real = real
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def connect(self) -> None:
+        """Nothing is sent before the first command."""
+
+    def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return commands
+
+    async def send_packed_command(self, commands: list[tuple[Any, ...]]) -> None:
+        self._real.later(DELAY, self._arrive, commands, self._real.cut)
+
+    async def read_response(self) -> Any:
+        answer = await self._answers.get()
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        """A connection is nothing here."""
+
+    def _arrive(self, commands: list[tuple[Any, ...]], lost: bool) -> None:
+        real, script = self._real, commands[0][0] == "EVAL"
+        if lost or real.cut:
+            return
+        if real.true() < real.server.thaw_at:
+            if script:
+                real.later(real.server.thaw_at - real.true() + DELAY, self._arrive, commands, False)
+            return
+        time = real.server.tell_time(real.true())
+        for command in commands:
+            if command[0] == "TIME":
+                answer: Any = (time // 1_000_000, time % 1_000_000)
+            elif command[0] == "INFO":
+                answer = "maxmemory_policy:noeviction"
+            else:
+                answer = ResponseError(real.server.error) if real.server.error else real.run_script(command)
+            real.later(DELAY, self._answers.put_nowait, answer)
+
+
+class Real:
+    """As `sidecar.run` wires it, but for its sockets."""
+
+    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+        self.told = Told()
+        self.loop = loop
+        self.server = Server("run1", rate=1.0, offset=EPOCH, born=-1000.0)
+        self.cut = False
+        uniform = Random(seed).uniform
+        lease = Lease(ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True)
+        store = RedisStore(
+            lambda: cast("Connection", Line(self)), ME, TIMINGS, clock=self.now, failover_guard=True, min_replicas=0
+        )
+        self.candidate = Candidate(
+            {NAME: lease}, {NAME: NAME}, store, TIMINGS, _Transitions(self.told, self.now), clock=self.now
+        )
+        self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict)
+        self._version = ""
+        self._question: asyncio.Task[None] | None = None
+        next_call = lease.next_call
+
+        def observed(now: float) -> Call | None:
+            call = next_call(now)
+            if call is not None:
+                self.told.call(call)
+            return call
+
+        lease.next_call = observed  # type: ignore[method-assign]
+
+    def now(self) -> float:
+        return self.loop.time()
+
+    def true(self) -> float:
+        return self.loop.time() - START
+
+    def later(self, seconds: float, happens: Callable[..., object], *arguments: object) -> None:
+        self.loop.call_later(seconds, happens, *arguments)
+
+    def run_script(self, command: tuple[Any, ...]) -> str:
+        """What the script of an EVAL answers, in the words of `prelude.lua`."""
+        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated = command
+        model, touched = self.server.model, self.server.model.touched
+        if script == _SCRIPTS["acquire"]:
+            answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure)
+        elif script == _SCRIPTS["renew"]:
+            answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
+        else:
+            answer = model.release(instance, ttl, deadline, bool(guarding), token or None, tenure)
+        if model.touched != touched:
+            self.touched()
+        words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
+        return " ".join(map(str, (*words, answer.guard, answer.holder or "")))
+
+    def touched(self) -> None:
+        """The watch tells of it."""
+        self.later(DELAY, self.notice)
+
+    def ask(self, wait: float) -> None:
+        if (self._question is None or self._question.done()) and self._runs():
+            self._question = self.loop.create_task(self._ask(wait))
+
+    async def _ask(self, wait: float) -> None:
+        query = f"?wait={wait}&version={self._version}" if wait and self._version else ""
+        request = make_mocked_request(
+            "GET", f"/is-leader/{NAME}{query}", headers={"Host": "localhost"}, match_info={"lease": NAME}
+        )
+        response = await self.control._is_leader(request)
+        assert isinstance(response.body, bytes)
+        answer = json.loads(response.body)
+        self._version = answer["version"]
+        self.told.answer(self.now(), answer["token"], answer["expires_in"])
+
+    def hang_up(self) -> None:
+        if self._question is not None:
+            self._question.cancel()
+
+    def resign(self) -> None:
+        if self._runs():
+            self.candidate.resigned(NAME, None, "")
+
+    def notice(self) -> None:
+        if self._runs():
+            self.candidate.noticed(NAME)
+
+    def drain(self) -> None:
+        self.candidate.drain()
+
+    def _runs(self) -> bool:
+        return not self._election.done()
+
+    async def run(self, schedule: Schedule, end: float) -> Told:
+        for when, happens in schedule:
+            self.later(when, happens, self)
+        self._election = asyncio.create_task(self.candidate.run())
+        self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with it
+        self.later(0.01, setattr, self.candidate, "_open_at", inf)  # see the module
+        await asyncio.sleep(end)
+        for task in (self._election, self._question):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        return self.told
+
+
+class _Transitions(Telemetry):
+    def __init__(self, told: Told, clock: Callable[[], float]) -> None:
+        super().__init__(ME, clock=clock)
+        self._told = told
+
+    def transition(self, lease: str, transition: Transition) -> None:
+        self._told.transition(transition)

@@ -1,0 +1,165 @@
+"""The simulator's sidecar in a world of its own, with a client that does what it is told."""
+
+from collections.abc import Callable
+from heapq import heappop
+from random import Random
+from typing import Any, cast
+
+from sidecar.protocol import Call, Transition
+from tests.simulation.candidate import TIMER, Sidecar
+from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.scenario import Scenario
+from tests.simulation.server import Server
+from tests.simulation.world import World
+
+
+class Bare(World):
+    """A world of one task without clients, faults and oracles."""
+
+    def __init__(self, seed: int, told: Told) -> None:
+        nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True)
+        super().__init__(nature, Random(seed))
+        self.random = Random(seed)
+        self.told = told
+        self.oracle = cast("Any", _Silent())
+
+    def delay(self) -> float:
+        return DELAY
+
+    def changed(self, server: Server, *, released: bool) -> None:
+        for sidecar in server.watchers:
+            self.at(self.now + DELAY, sidecar.noticed, server)
+
+    def transition(self, sidecar: Sidecar, transition: Transition) -> None:
+        self.told.transition(transition)
+
+    def drained(self, sidecar: Sidecar) -> None:
+        """It is not started again."""
+
+
+class _Silent:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Observed(Sidecar):
+    __slots__ = ()
+
+    def _execute(self, call: Call) -> None:
+        cast("Bare", self.world).told.call(call)
+        super()._execute(call)
+
+
+class Simulated:
+    """Is its sidecar's client, too: one question at a time, asked and held back as `Control` does it."""
+
+    def __init__(self, seed: int) -> None:
+        self.told = Told()
+        self.world = Bare(seed, self.told)
+        self.server = self.world.primary
+        self.sidecar = Observed(self.world, 0, 1.0, START)
+        self.sidecar.client = cast("Any", self)
+        self.grant, self.name, self.token = None, "", None
+        self.held = False
+        self._question = 0
+        self._arrived, self._then, self._ticket = 0.0, 0.0, 0
+        self._version: tuple[int, int] | None = None
+        self.sidecar.start(ME)
+        self.sidecar.server = self.server
+        self.sidecar._connection.observe(self.server.tell_time(0.0), START)
+        self.sidecar.watched = self.server
+        self.server.watchers.append(self.sidecar)
+
+    @property
+    def cut(self) -> bool:
+        return self.sidecar.cut
+
+    @cut.setter
+    def cut(self, cut: bool) -> None:
+        self.sidecar.cut = cut
+
+    def now(self) -> float:
+        return self.sidecar.now()
+
+    def ask(self, wait: float) -> None:
+        sidecar = self.sidecar
+        if self.held or not sidecar.alive:
+            return
+        self._arrived = sidecar.now()
+        self._then = wait if sidecar.asked(self._version) else 0.0
+        if sidecar.lease.known():
+            self._go_on()
+        else:
+            self._hold(PATIENT.call_limit)
+
+    def _go_on(self) -> None:
+        """Answer, or hold back as the client wished."""
+        wait, self._then = self._then, 0.0
+        if wait:
+            leads = self.sidecar.lease.leads(self.sidecar.now())
+            self._hold(min(wait, TIMINGS.grant_ttl / 2) if leads else wait)
+        else:
+            self._answer()
+
+    def _hold(self, wait: float) -> None:
+        self._ticket = self.sidecar.lease.hold()
+        self.held = True
+        self._question += 1
+        self.world.at(self.world.now + wait + TIMER, self._hold_ends, self._question)
+
+    def _hold_ends(self, question: int) -> None:
+        if self.held and question == self._question:
+            self._unhold(answered=True)
+            self._go_on()
+
+    def release(self, *, answered: bool) -> None:
+        self._unhold(answered=answered)
+        if answered:
+            self._answer()
+
+    def _unhold(self, *, answered: bool) -> None:
+        self.held = False
+        sidecar = self.sidecar
+        sidecar.lease.unhold(self._ticket, sidecar.now(), answered=answered)
+        if sidecar.lease.wake_at(sidecar.now()) < sidecar.asleep_until:
+            sidecar.wake()
+
+    def _answer(self) -> None:
+        token, expires_in, self._version = self.sidecar.grant(self._arrived)
+        self.told.answer(self.now(), token, expires_in)
+
+    def touched(self) -> None:
+        self.world.changed(self.server, released=False)
+
+    def hang_up(self) -> None:
+        if self.held:
+            self.release(answered=False)
+
+    def resign(self) -> None:
+        if self.sidecar.alive:
+            self.sidecar.resigned((None, "", None))
+
+    def notice(self) -> None:
+        self.sidecar.noticed(self.server)
+
+    def drain(self) -> None:
+        self.sidecar.drain()
+
+    def nothing(self, *_: object) -> None:
+        """What the simulator's own client does when it is told of something."""
+
+    sync = unsettled = sidecar_thawed = resign_answered = nothing
+
+    def lost_sidecar(self) -> None:
+        self.held = False
+
+    def run(self, schedule: Schedule, end: float) -> Told:
+        for when, happens in schedule:
+            self.world.at(when, lambda happens: happens(self), happens)
+        while self.world._queue and self.world._queue[0][0] <= end:
+            self.world.now, _, action, argument = heappop(self.world._queue)
+            self.world._nested = 0
+            action(argument)
+        for transition in self.sidecar.lease.transitions():  # of those that change nothing in an answer
+            self.told.transition(transition)
+        return self.told

@@ -1,0 +1,109 @@
+"""The simulated sidecar does what the real one does: same calls at the same moments, same answers, same transitions."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.simulation.driven import START, TIMINGS, Driven, Happening, Told
+from tests.simulation.real_driver import Real
+from tests.simulation.redis_model import RedisModel
+from tests.simulation.simulated_driver import Simulated
+from tests.simulation.virtual_time import VirtualLoop
+
+STEP, APART = 0.01, 0.00001
+"""Moments of a schedule are multiples of the one, in seconds, and the n-th is later by n times the other."""
+MOST = 30
+"""Moments of a schedule: so few that `APART` cannot add up to a `DELAY`."""
+CLOSE = 1e-3
+"""By how much the same moment may differ, in seconds."""
+
+
+def changes_key(change: Callable[[RedisModel], None]) -> Happening:
+    """Somebody else writes to the key, and the watch tells of it."""
+
+    def happens(driven: Driven) -> None:
+        driven.server.tell_time(driven.now() - START)
+        change(driven.server.model)
+        driven.touched()
+
+    return happens
+
+
+def fails(driven: Driven) -> None:
+    """Redis answers every script with an error, or does so no longer."""
+    driven.server.error = None if driven.server.error else "READONLY"
+
+
+def cuts(driven: Driven) -> None:
+    """No packet passes, or all do again."""
+    driven.cut = not driven.cut
+
+
+def stops(seconds: float) -> Happening:
+    """The server is stopped for so long."""
+
+    def happens(driven: Driven) -> None:
+        driven.server.thaw_at = driven.now() - START + seconds
+
+    return happens
+
+
+def asks(wait: float) -> Happening:
+    """The client asks, and lets its question be held back for so many seconds."""
+    return lambda driven: driven.ask(wait)
+
+
+HAPPENINGS: dict[str, Happening] = {
+    **{f"asks, {wait} s": asks(wait) for wait in (0.0, 0.33, 1.17, 4.9, 9.7)},
+    "hangs up": lambda driven: driven.hang_up(),
+    "resigns": lambda driven: driven.resign(),
+    "notices": lambda driven: driven.notice(),
+    "b for 3 s": changes_key(lambda model: model.set("b", 3000)),
+    "b for 20 s": changes_key(lambda model: model.set("b", 20_000)),
+    "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
+    "DEL": changes_key(RedisModel.delete),
+    "PERSIST": changes_key(RedisModel.persist),
+    "errors": fails,
+    "cut": cuts,
+    "stops for 1 s": stops(1.003),
+    "stops for 5 s": stops(5.007),
+    "drains": lambda driven: driven.drain(),
+}
+
+MOMENTS = st.lists(
+    st.tuples(
+        st.integers(1, 400),
+        st.sampled_from([name for name in HAPPENINGS for _ in range(1 + 2 * name.startswith("asks"))]),
+    ),
+    min_size=1,
+    max_size=MOST,
+)
+"""Steps since the moment before, and what happens."""
+
+
+def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
+    """What the simulated one and the real one did."""
+    schedule, steps = [], 100
+    for number, (gap, name) in enumerate(moments):
+        steps += gap
+        schedule.append((steps * STEP + number * APART, HAPPENINGS[name]))
+    end = steps * STEP + 2 * TIMINGS.ttl
+    loop = VirtualLoop(START)
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        real = runner.run(Real(seed, loop).run(schedule, end))
+    return Simulated(seed).run(schedule, end), real
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(moments=MOMENTS, seed=st.integers(0, 1000))
+def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:
+    simulated, real = both(moments, seed)
+    assert simulated.calls == real.calls
+    assert simulated.transitions == real.transitions
+    assert simulated.answers == real.answers
+    assert simulated.called_at == pytest.approx(real.called_at, abs=CLOSE)
+    assert simulated.answered == pytest.approx(real.answered, abs=CLOSE)
