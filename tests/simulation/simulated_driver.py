@@ -148,7 +148,7 @@ class Simulated:
     def nothing(self, *_: object) -> None:
         """What the simulator's own client does when it is told of something."""
 
-    sync = unsettled = sidecar_thawed = resign_answered = nothing
+    sync = unsettled = sidecar_thawed = resign_answered = found_sidecar = nothing
 
     def lost_sidecar(self) -> None:
         self.held = False
