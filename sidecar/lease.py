@@ -50,7 +50,6 @@ class Lease:
         self.timings = timings
         self._boot = boot
         self._uniform = uniform
-
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
         self._attempts = 0  # to acquire; each brings a tenure of its own
@@ -343,9 +342,12 @@ class Lease:
         self._leaving = None
         self._settle(call)
         self._due = max(now, self._yield_until)
-        ours = reply.tenure.startswith(f"{self._boot}-")  # of an attempt of this process, not of another of its id
-        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and ours:
+        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply.tenure):
             self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
+
+    def _brought(self, tenure: str) -> bool:
+        """Whether an attempt of this process, and not of another one of the same id, brought the tenure."""
+        return tenure.startswith(f"{self._boot}-")
 
     def _settle(self, call: Call) -> None:
         """An answer to a call that was sent after every late acquire tells whether the key is ours."""

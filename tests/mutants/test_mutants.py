@@ -9,6 +9,7 @@ import pytest
 
 from tests.mutants.bugs import BUGS
 from tests.mutants.trial import COPIED, ROOT, Bug, attempt
+from tests.simulation.mutants import MUTANTS, Mutant
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -19,6 +20,15 @@ def test_each_bug_still_has_its_place_and_leaves_a_program(bug: Bug, tmp_path: P
     bug.put_into(tmp_path)
     if broken.suffix == ".py":
         ast.parse(broken.read_text())
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_simulated_bug_still_has_its_place(mutant: Mutant) -> None:
+    before = [getattr(owner, attribute) for owner, attribute, _ in mutant.replaced]
+    with mutant.applied():
+        for owner, attribute, substitute in mutant.replaced:
+            assert getattr(owner, attribute) is substitute
+    assert [getattr(owner, attribute) for owner, attribute, _ in mutant.replaced] == before
 
 
 def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there() -> None:
