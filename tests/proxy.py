@@ -11,6 +11,7 @@ What a network does to a request on its way and to a reply on its way back are s
 
 import asyncio
 from contextlib import suppress
+from ssl import SSLContext
 from typing import Self
 
 
@@ -49,10 +50,11 @@ class Direction:
 
 
 class Proxy:
-    """The proxy, an async context manager; `port` is where it listens."""
+    """The proxy, an async context manager; `port` is where it listens. With `tls` clients have to speak TLS to it."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: SSLContext | None = None) -> None:
         self.target = target
+        self.tls = tls
         self.requests = Direction()
         self.replies = Direction()
         self.port = 0
@@ -70,7 +72,7 @@ class Proxy:
 
     async def accept(self) -> None:
         """Listen, on the same port as before."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
