@@ -33,8 +33,8 @@ LONGEST_SLEEP = 60.0
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
 
-PORTFOLIOS_A_LANE, LANES = 100_000, 2
-"""From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
+PORTFOLIOS_A_LANE, LANES = 25_000, 2
+"""Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the
 database writes each with one processor."""
 
 RETENTION_PAUSE = timedelta(minutes=10)
@@ -220,15 +220,16 @@ class Tracker:
             async with self._store.fenced(term.name, term.token, term.holder) as first:
                 await first.make_intraday(session.date)
 
-        async def write(writes: FencedWrites, part: Values) -> None:
-            await writes.live(session.date, as_of)
+        async def write(lane: FencedWrites, part: Values) -> None:
+            if lane is writes[-1]:  # committed first: no value without the prices that it is made of
+                await lane.quotes(quotes)
+            await lane.live(session.date, as_of)
             if len(part):
-                await writes.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
+                await lane.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
 
         async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
             if lanes > 1:
                 await writes[0].hold_off_deletions()  # it is committed last
-            await writes[-1].quotes(quotes)  # committed first: no value without the prices that it is made of
             await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)

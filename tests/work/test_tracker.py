@@ -426,6 +426,16 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
 
+async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, measures: Measures) -> None:
+    """The next leader begins in the slot of the last one's tick, with a portfolio more."""
+    await store.put_positions([entry(2, "A", "2")])
+    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN + TICK / 3, {"A": "11"}).follow(1, token=2)
+    query = "select portfolio_id, value, token from portfolio_intraday where slot = $1 order by portfolio_id"
+    assert [tuple(point) for point in await raw.fetch(query, OPEN)] == [(UUID(int=1), 11, 2), (UUID(int=2), 22, 2)]
+
+
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
