@@ -695,14 +695,22 @@ async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_o
 
 
 @pytest.mark.parametrize("portfolios_a_lane", [100, 3])
+@pytest.mark.parametrize(("points_a_tick", "longest_turn"), [(4, 10), (1, 2)])
 async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch, portfolios_a_lane: int
+    store: Store,
+    raw: Connection,
+    measures: Measures,
+    monkeypatch: pytest.MonkeyPatch,
+    portfolios_a_lane: int,
+    points_a_tick: int,
+    longest_turn: int,
 ) -> None:
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
+    monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, measures, OPEN, {"A": "10"})
     tracker = market.tracker()
-    tracker._points_a_tick = 4
+    tracker._points_a_tick = points_a_tick
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
