@@ -33,9 +33,13 @@ LONGEST_SLEEP = 60.0
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
 
-PORTFOLIOS_A_LANE, LANES = 100_000, 2
-"""From how many portfolios on a tick takes another transaction beside the first, and how many it takes at most: the
+PORTFOLIOS_A_LANE, LANES = 25_000, 2
+"""Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the
 database writes each with one processor."""
+
+POINTS_A_TICK, LONGEST_TURN = 20_000, 10
+"""How many portfolios get a point of the day's course at every tick. Of more, each gets one in its turn, once in so
+many ticks at the least: every five minutes. A million points every 30 seconds is more than any database keeps."""
 
 RETENTION_PAUSE = timedelta(minutes=10)
 """From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
@@ -59,7 +63,8 @@ class Tracker:
     of a term comes at once. A tick that is late because the one before took long is left out.
 
     Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
-    The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn.
+    The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn,
+    once in `LONGEST_TURN` ticks at the least.
 
     A price that the source does not give is carried forward and marked stale; so is one that `is_old`. A
     source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
@@ -74,7 +79,7 @@ class Tracker:
         *,
         interval: float = 30.0,
         keep_days: int = 30,
-        points_a_tick: int = 100_000,
+        points_a_tick: int = POINTS_A_TICK,
         now: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -220,15 +225,16 @@ class Tracker:
             async with self._store.fenced(term.name, term.token, term.holder) as first:
                 await first.make_intraday(session.date)
 
-        async def write(writes: FencedWrites, part: Values) -> None:
-            await writes.live(session.date, as_of)
+        async def write(lane: FencedWrites, part: Values) -> None:
+            if lane is writes[-1]:  # committed first: no value without the prices that it is made of
+                await lane.quotes(quotes)
+            await lane.live(session.date, as_of)
             if len(part):
-                await writes.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
+                await lane.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
 
         async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
             if lanes > 1:
                 await writes[0].hold_off_deletions()  # it is committed last
-            await writes[-1].quotes(quotes)  # committed first: no value without the prices that it is made of
             await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
@@ -236,9 +242,9 @@ class Tracker:
     def _turn(self, slot: datetime, values: Values, points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios whose course gets a point at that slot: all, if `points` will do.
 
-        They take turns, neighbours together: a million points every 30 seconds is more than any database keeps.
+        Else they take turns, neighbours together, of `LONGEST_TURN` ticks at most.
         """
-        turns = -(-len(values) // max(points, 1))
+        turns = min(-(-len(values) // max(points, 1)), LONGEST_TURN)
         turn = (slot - EPOCH) // self._interval % turns
         first, last = uuids(values.part(turn, turns).ids[[0, -1]])
         return first, last

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import date, datetime
 from uuid import UUID
 
+import asyncpg
+
 from service.copy_format import copy_of
 from service.database import Connection, StaleTerm
 from service.positions import uuids
@@ -58,7 +60,12 @@ class FencedWrites:
         A second write of a slot replaces the first.
         """
         await self.make_intraday(session_date)
-        await self._connection.execute(statement("write_intraday"), session_date, slot, first, last, self._token)
+        points = session_date, slot, first, last, self._token
+        try:
+            async with self._connection.transaction():
+                await self._connection.execute(statement("write_intraday"), *points)
+        except asyncpg.UniqueViolationError:  # such as when the leader before has had a tick in this slot too
+            await self._connection.execute(statement("write_intraday") + statement("replace_intraday"), *points)
 
     async def make_intraday(self, session_date: date) -> None:
         """Make room for that day's course, if there is none yet."""

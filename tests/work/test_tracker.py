@@ -427,6 +427,16 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
 
+async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, measures: Measures) -> None:
+    """The next leader begins in the slot of the last one's tick, with a portfolio more."""
+    await store.put_positions([entry(2, "A", "2")])
+    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    await store.put_positions([entry(1, "A", "1")])
+    await Market(store, measures, OPEN + TICK / 3, {"A": "11"}).follow(1, token=2)
+    query = "select portfolio_id, value, token from portfolio_intraday where slot = $1 order by portfolio_id"
+    assert [tuple(point) for point in await raw.fetch(query, OPEN)] == [(UUID(int=1), 11, 2), (UUID(int=2), 22, 2)]
+
+
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -702,14 +712,22 @@ async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_o
 
 
 @pytest.mark.parametrize("portfolios_a_lane", [100, 3])
+@pytest.mark.parametrize(("points_a_tick", "longest_turn"), [(4, 10), (1, 2)])
 async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch, portfolios_a_lane: int
+    store: Store,
+    raw: Connection,
+    measures: Measures,
+    monkeypatch: pytest.MonkeyPatch,
+    portfolios_a_lane: int,
+    points_a_tick: int,
+    longest_turn: int,
 ) -> None:
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
+    monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, measures, OPEN, {"A": "10"})
     tracker = market.tracker()
-    tracker._points_a_tick = 4
+    tracker._points_a_tick = points_a_tick
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
