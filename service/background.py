@@ -17,6 +17,8 @@ Work = Callable[[Term], Awaitable[object]]
 
 PAUSE = 1.0, 30.0
 """Seconds from a failure of the work until its lease is campaigned for again: at first, and at most."""
+APART = 0.05
+"""Seconds that one work may take to end before the next one is told to."""
 STEADY = 60.0
 """Seconds of work after which a failure counts as the first again."""
 
@@ -46,10 +48,21 @@ class Background:
         self._clock = clock
 
     async def run(self, works: Mapping[str, Work]) -> None:
-        """Run each work under the lease that names it, until cancelled; then all have ended and resigned."""
+        """Run each work under the lease that names it, until cancelled; then all have ended and resigned.
+
+        The first in `works` resigns first: its hand-over does not wait for the others' calls to Redis.
+        """
         async with asyncio.TaskGroup() as tasks:
-            for lease, work in works.items():
+            running = [
                 tasks.create_task(self._keep_running(self.leaderships[lease], work), name=lease)
+                for lease, work in works.items()
+            ]
+            try:
+                await asyncio.wait(running)
+            finally:
+                for each in running:
+                    each.cancel()
+                    await asyncio.wait((each,), timeout=APART)
 
     async def _keep_running(self, leadership: Leadership, work: Work) -> None:
         first, most = self._pause

@@ -81,3 +81,32 @@ async def test_work_that_failed_is_started_again_under_a_later_term(
     async with working(sidecar.url, {TRACKER_LEASE: fail_twice}, pause=0.01):
         await until(third)
     assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_the_first_work_ends_first_but_one_that_takes_long_keeps_nobody(
+    waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
+) -> None:
+    began = {lease: asyncio.Event() for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
+    scheduler_ended = asyncio.Event()
+    ends: list[str] = []
+
+    async def work(term: Term) -> None:
+        began[term.name].set()
+        try:
+            await asyncio.sleep(FOREVER)
+        finally:
+            if term.name == SCHEDULER_LEASE:
+                scheduler_ended.set()
+            elif waits:
+                await until(scheduler_ended)
+            else:
+                for _ in range(50):
+                    await asyncio.sleep(0)
+            ends.append(term.name)
+
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    async with working(sidecar.url, {TRACKER_LEASE: work, SCHEDULER_LEASE: work}, pause=FOREVER):
+        for each in began.values():
+            await until(each)
+    assert ends == ([SCHEDULER_LEASE, TRACKER_LEASE] if waits else [TRACKER_LEASE, SCHEDULER_LEASE])
