@@ -93,6 +93,8 @@ class Tracker:
         self._points_a_tick = points_a_tick
         self._now = now
         self._sleep = sleep
+        self._written = (now() - EPOCH) // self._interval
+        """Ticks written, from a number that differs from process to process: whose turn it is to get a point."""
         self.last_run: datetime | None = None
         """When the last tick of this process was committed."""
         self.loading: Loading | None = None
@@ -230,7 +232,7 @@ class Tracker:
                 await lane.quotes(quotes)
             await lane.live(session.date, as_of)
             if len(part):
-                await lane.intraday(session.date, slot, *self._turn(slot, part, self._points_a_tick // lanes))
+                await lane.intraday(session.date, slot, *self._turn(part, self._points_a_tick // lanes))
 
         async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
             if lanes > 1:
@@ -238,15 +240,16 @@ class Tracker:
             await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
+        self._written += 1
 
-    def _turn(self, slot: datetime, values: Values, points: int) -> tuple[UUID, UUID]:
-        """The first and the last of the portfolios whose course gets a point at that slot: all, if `points` will do.
+    def _turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
+        """The first and the last of the portfolios whose course gets a point at this tick: all, if `points` will do.
 
-        Else they take turns, neighbours together, of `LONGEST_TURN` ticks at most.
+        Else they take turns, neighbours together, of `LONGEST_TURN` ticks at most. Turns go by the ticks that were
+        written and not by the clock: where each second tick is left out, half of the portfolios would have no course.
         """
         turns = min(-(-len(values) // max(points, 1)), LONGEST_TURN)
-        turn = (slot - EPOCH) // self._interval % turns
-        first, last = uuids(values.part(turn, turns).ids[[0, -1]])
+        first, last = uuids(values.part(self._written % turns, turns).ids[[0, -1]])
         return first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:

@@ -1,7 +1,7 @@
 """`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each has to be found.
 
 First in what the simulation runs, which has to find it, then in the production modules around that (the drivers, the
-scripts, the fence), where a test with real processes has to. Those tests must pass where nothing is broken.
+scripts, the fence), where a test of the real code has to. Those tests must pass where nothing is broken.
 """
 
 import argparse

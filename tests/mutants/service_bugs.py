@@ -2,6 +2,7 @@
 
 from tests.mutants.trial import Bug
 
+_LANES = "tests/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/work/test_fence.py::test_"
 
 BUGS = [
@@ -67,5 +68,19 @@ BUGS = [
         right="term.check()\n        await self._write(",
         wrong="await self._write(",
         test="tests/work/test_tracker.py::test_a_term_that_ends_while_values_are_computed_writes_nothing",
+    ),
+    Bug(
+        "values are committed before the prices that they are made of",
+        "service/tracker.py",
+        right="if lane is writes[-1]:",
+        wrong="if lane is writes[0]:",
+        test=_LANES + "no_value_is_there_without_the_prices_that_it_is_made_of",
+    ),
+    Bug(
+        "a tick in lanes does not hold off deletions",
+        "service/tracker.py",
+        right="await writes[0].hold_off_deletions()",
+        wrong="pass",
+        test=_LANES + "a_deletion_waits_for_a_tick_in_lanes",
     ),
 ]

@@ -20,6 +20,24 @@ def test_each_bug_still_has_its_place_and_leaves_a_program(bug: Bug, tmp_path: P
     bug.put_into(tmp_path)
     if broken.suffix == ".py":
         ast.parse(broken.read_text())
+        checked = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "ruff",
+                "check",
+                "--isolated",
+                "--select",
+                "F821",
+                "--target-version",
+                "py311",
+                broken,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert checked.returncode == 0, f"a name that is not there is no bug of the protocol: {checked.stdout}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

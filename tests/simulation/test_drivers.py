@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.driven import START, TIMINGS, Driven, Happening, Told
@@ -100,6 +100,9 @@ def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
+@example(  # the last answer of a sidecar that drains
+    moments=[(116, "asks, 1.17 s"), (31, "asks, 4.9 s"), (35, "drains"), (229, "asks, 4.9 s")], seed=0
+)
 def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:
     simulated, real = both(moments, seed)
     assert simulated.calls == real.calls

@@ -12,12 +12,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ops.local.servers import PostgresServer
+from service.database import Connection
 from service.measures import Measures
 from service.migrations import migrate
 from service.positions import Book, uuids
 from service.prices import Price
 from service.records import PositionEntry
 from service.store import Store
+from tests.waiting import eventually
 
 USER = UUID(int=0xA)
 LONG_AGO = date(2020, 1, 1)
@@ -183,3 +185,7 @@ def holdings(book: Book) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
 async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
     """What each portfolio holds on that date."""
     return holdings(await store.load_positions(day))
+
+
+async def somebody_waits_for_a_lock(raw: Connection) -> None:
+    await eventually(lambda: raw.fetchval("select exists (select from pg_locks where not granted)"))

@@ -23,8 +23,7 @@ from service.store import Store
 from service.timetable import JOBS
 from service.tracker import Tracker
 from service.writes import FencedWrites
-from tests.waiting import eventually
-from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
+from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry, somebody_waits_for_a_lock
 from tests.work.reference import nothing_held
 
 CALENDAR = NyseCalendar()
@@ -645,10 +644,6 @@ async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Con
     assert await rows(store, 1) == []
     assert len(await rows(store, 2)) == 1
     assert [row[0] for row in await replaced(raw)] == [UUID(int=2)]
-
-
-async def somebody_waits_for_a_lock(raw: Connection) -> None:
-    await eventually(lambda: raw.fetchval("select exists (select from pg_locks where not granted)"))
 
 
 @pytest.fixture(params=["history", "intraday"])

@@ -437,6 +437,17 @@ async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Co
     assert [tuple(point) for point in await raw.fetch(query, OPEN)] == [(UUID(int=1), 11, 2), (UUID(int=2), 22, 2)]
 
 
+async def test_a_second_point_of_a_slot_is_as_stale_and_as_covered_as_the_second_tick(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    await store.put_positions([entry(1, "A", "2"), entry(1, "B", "2")])
+    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    query = "select priced_fraction, stale from portfolio_intraday where slot = $1"
+    first = await raw.fetchrow(query, OPEN)
+    await Market(store, measures, OPEN + TICK / 3, {"B": "11"}).follow(1, token=2)
+    assert (tuple(first or ()), tuple(await raw.fetchrow(query, OPEN) or ())) == ((Decimal("0.5"), False), (1, True))
+
+
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -695,45 +706,6 @@ async def test_the_positions_are_loaded_before_the_market_opens(
         await market.tracker(interval=3600).run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1, hours=1)))
     assert days == [MONDAY], "once a term"
     assert (await live(store)).value == 50
-
-
-async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 3)
-    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
-    told: list[object] = []
-    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
-    await Market(store, measures, OPEN, {"A": "10"}).follow(2)
-    await raw.fetchval("select 1")  # what was notified before comes before its answer
-    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
-    values = await store.live_many([UUID(int=n) for n in range(1, 8)])
-    assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
-
-
-@pytest.mark.parametrize("portfolios_a_lane", [100, 3])
-@pytest.mark.parametrize(("points_a_tick", "longest_turn"), [(4, 10), (1, 2)])
-async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
-    store: Store,
-    raw: Connection,
-    measures: Measures,
-    monkeypatch: pytest.MonkeyPatch,
-    portfolios_a_lane: int,
-    points_a_tick: int,
-    longest_turn: int,
-) -> None:
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
-    monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
-    await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
-    market = Market(store, measures, OPEN, {"A": "10"})
-    tracker = market.tracker()
-    tracker._points_a_tick = points_a_tick
-    with pytest.raises(Over):
-        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
-    for portfolio in range(1, 8):
-        points = await slots(raw, portfolio)
-        assert len(points) == 2
-        assert points[1] - points[0] == 2 * TICK
 
 
 async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
