@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 from tests.simulation.report import table
 from tests.simulation.run import Choice, Progress, run, story
@@ -12,15 +13,29 @@ STORIES = 3
 """So many violations are told."""
 
 
+def between(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
+    """What reads a number of these bounds from the command line, and refuses any other."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+        return value
+
+    return number
+
+
 def main() -> int:
     """Exit status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--hours", type=float, default=100_000, help="simulated hours (default: 100000)")
+    parser.add_argument(
+        "--hours", type=between(float, 0, 1e9), default=100_000, help="simulated hours (default: 100000)"
+    )
     parser.add_argument("--seed", default="1", help="any word; the same one gives the same run (default: 1)")
     parser.add_argument("--mix", choices=sorted(MIXES), help="only worlds with these faults")
-    parser.add_argument("--ttl", type=float, help="only worlds with this ttl, in seconds")
-    parser.add_argument("--processes", type=int, help="processes to run on (default: one a core)")
-    parser.add_argument("--world", type=int, help="tell the end of this one world of the seed")
+    parser.add_argument("--ttl", type=between(float, 1, 3600), help="only worlds with this ttl, in seconds")
+    parser.add_argument("--processes", type=between(int, 1, 256), help="processes to run on (default: one a core)")
+    parser.add_argument("--world", type=between(int, 0, 10**9), help="tell the end of this one world of the seed")
     options = parser.parse_args()
     choice = Choice(options.seed, options.mix, options.ttl)
     if options.world is not None:

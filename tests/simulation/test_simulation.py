@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.simulation.__main__ import main
 from tests.simulation.mutants import MUTANTS, PACE, TTL
 from tests.simulation.run import Choice, plan, run, run_world, story, whole_story
 from tests.simulation.scenario import MIXES
@@ -44,6 +45,17 @@ def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> N
         return ended.stdout.splitlines()[:-2]  # how long it took is another matter
 
     assert told(1) == told(2)
+
+
+@pytest.mark.parametrize("arguments", ["--hours -5", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])
+def test_what_cannot_be_simulated_is_refused(
+    arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulation", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"argument {arguments.split()[0]}: " in capsys.readouterr().err
 
 
 def test_as_many_worlds_are_planned_as_make_up_the_hours() -> None:
