@@ -18,7 +18,7 @@ USAGE = """usage: python -m service [COMMAND]
   token        print a development access token; see token --help
   healthcheck  ask the service in this container whether it is well
 
-Settings come from the environment; README.md has them all.
+Settings come from the environment; README.md and docs/price-sources.md have them all.
 Exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
 
 WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"

@@ -178,6 +178,7 @@ class Runner:
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
+            ("By hand", guide.by_hand(self._environment(self._first, API), ours=self._settings.database_url is None)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):

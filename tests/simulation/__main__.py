@@ -29,7 +29,7 @@ def main() -> int:
     """Exit status 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument(
-        "--hours", type=between(float, 0, 1e9), default=100_000, help="simulated hours (default: 100000)"
+        "--hours", type=between(float, 0.01, 1e9), default=100_000, help="simulated hours (default: 100000)"
     )
     parser.add_argument("--seed", default="1", help="any word; the same one gives the same run (default: 1)")
     parser.add_argument("--mix", choices=sorted(MIXES), help="only worlds with these faults")

@@ -47,7 +47,7 @@ def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> N
     assert told(1) == told(2)
 
 
-@pytest.mark.parametrize("arguments", ["--hours -5", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])
+@pytest.mark.parametrize("arguments", ["--hours 0", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])
 def test_what_cannot_be_simulated_is_refused(
     arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
