@@ -175,7 +175,8 @@ async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: St
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     told: list[tuple[int, int]] = []
     await store.load_positions(DAY, lambda done, total: told.append((done, total)))
-    assert told == [(0, 7), (3, 7), (6, 7), (7, 7)]
+    # Two read beside each other: the rest, which is short, may be there before the second piece.
+    assert told in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
 
     def enough(done: int, total: int) -> None:
         raise RuntimeError
