@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -244,8 +245,10 @@ class Runner:
 
     def _leave_nothing(self) -> None:
         for child in psutil.Process().children(recursive=True):
-            self._console.event("run", f"pid {child.pid} ({child.name()}) was left over and is killed", tone="error")
-            child.kill()
+            with suppress(psutil.NoSuchProcess):  # it ends by itself just now
+                left = f"pid {child.pid} ({child.name()}) was left over and is killed"
+                child.kill()
+                self._console.event("run", left, tone="error")
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[object, object, None]) -> bool:

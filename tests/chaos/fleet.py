@@ -225,4 +225,8 @@ class Fleet:
 
 def left_over() -> list[str]:
     """The processes that this one has started and that still run."""
-    return [f"{child.name()} (pid {child.pid})" for child in psutil.Process().children(recursive=True)]
+    found: list[str] = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself just now
+            found.append(f"{child.name()} (pid {child.pid})")
+    return found

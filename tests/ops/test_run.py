@@ -22,6 +22,7 @@ import pytest
 from ops.local.addresses import check_free
 from ops.local.servers import RedisServer
 from ops.local.settings import UsageError
+from tests.ops.living import lives
 
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}
@@ -131,7 +132,7 @@ class Run:
             self.process.send_signal(number)
         status = self.process.wait(PATIENCE)
         deadline = time.monotonic() + 10
-        while left := [child for child in self.seen.values() if _lives(child)]:
+        while left := [child for child in self.seen.values() if lives(child)]:
             assert time.monotonic() < deadline, f"left running: {left}"
             time.sleep(0.05)
         return status
@@ -164,13 +165,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     assert "nothing is left running" in run.screen
     stopped = re.findall(r"task1/(\w+) +stopped$", run.screen, re.MULTILINE)
     assert stopped[-2:] == ["api", "sidecar"], "ECS's order"
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _command(process: psutil.Process) -> str:
@@ -288,7 +282,7 @@ def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_ti
     run.until_shown(f"task{task}               is healthy")
     new = {name: run.pid(task, name) for name in old}
     assert not {*old.values()} & {*new.values()}
-    assert not any(psutil.pid_exists(pid) for pid in old.values())
+    assert not any(lives(pid) for pid in old.values())
     assert run.get(8080 + 100 * (task - 1), "/healthz") is not None
     run.until(lambda: run.status(task).get("leases", {}).get("background_services", {}).get("state") == "following")
     assert run.end(signal.SIGINT) == 0

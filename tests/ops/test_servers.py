@@ -14,6 +14,7 @@ import pytest
 
 from ops.local import postgres_server
 from ops.local.servers import PostgresServer, RedisServer, ServerError
+from tests.ops.living import lives
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
         server = psutil.Process(int(owner.stdout.readline()))
         owner.kill()
     deadline = time.monotonic() + 20
-    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+    while lives(server):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 

@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from ops.local.containers import Pace, first_of
 from ops.local.definition import TaskDefinition, parse
 from ops.local.tasks import Task
+from tests.ops.living import lives
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
 """Runs until SIGTERM."""
@@ -252,7 +251,7 @@ async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
     async with running(task) as run:
         await run
     child = int((tmp_path / "child").read_text())
-    await until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not lives(child))
 
 
 async def test_all_that_a_container_wrote_is_heard(tmp_path: Path) -> None:
@@ -282,7 +281,7 @@ async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
     run.cancel()
     await asyncio.wait([run])
     assert run.cancelled()
-    await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not lives(pid))
 
 
 async def test_first_of_returns_at_an_event_or_at_its_timeout() -> None:
