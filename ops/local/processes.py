@@ -48,7 +48,7 @@ class Process:
 async def running(
     argv: Sequence[str], *, environment: Mapping[str, str], folder: Path, output: Callable[[bytes], None]
 ) -> AsyncIterator[Process]:
-    """Run a program for as long as the block lasts; it is killed if it still runs at the end.
+    """Run a program for as long as the block lasts; killed at its end if it still runs, and awaited.
 
     Args:
         argv: the command line.
@@ -83,6 +83,7 @@ async def running(
             yield process
         finally:
             process.kill()
+            await child.wait()
             reading.cancel()
 
 

@@ -281,7 +281,7 @@ async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
     run.cancel()
     await asyncio.wait([run])
     assert run.cancelled()
-    await until(lambda: not lives(pid))
+    assert not lives(pid)
 
 
 async def test_first_of_returns_at_an_event_or_at_its_timeout() -> None:
