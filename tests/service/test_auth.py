@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -151,6 +152,8 @@ async def test_a_token_signed_with_a_published_key_or_the_shared_secret_is_its_u
     assert project.asked == 1
 
 
+FAR_AHEAD = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+
 WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "another issuer": {"iss": "https://other.supabase.co/auth/v1"},
     "the issuer of anon keys": {"iss": "supabase"},
@@ -161,8 +164,8 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "an expiry that is none": {"exp": "tomorrow"},
     "no user": {"sub": None},
     "a user that is no uuid": {"sub": "1"},
-    "not yet": {"nbf": int(time.time()) + 600},
-    "issued in the future": {"iat": int(time.time()) + 600},
+    "not yet": {"nbf": FAR_AHEAD},
+    "issued in the future": {"iat": FAR_AHEAD},
 }
 
 
