@@ -71,7 +71,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer, after which the connection is closed."""
         super().handle_error(request, status, exc, message)  # it logs
-        what = f"malformed HTTP: {message.splitlines()[0]}" if message else HTTPStatus(status).phrase
+        what = f"malformed HTTP: {message.splitlines()[0].rstrip(':')}" if message else HTTPStatus(status).phrase
         answer = web.json_response({"error": what}, status=status)
         answer.force_close()
         return answer

@@ -72,7 +72,7 @@ def _may_be_host(text: str) -> bool:
 def _sidecar_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
     except ValueError:
         usable = False
     if not usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
@@ -83,7 +83,7 @@ def _sidecar_url(text: str) -> str:
 def _public_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or parts.username is not None:
