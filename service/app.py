@@ -28,7 +28,7 @@ from service.freshness import Freshness
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, StreamQuota, TooManyStreams
 from service.openapi import description
-from service.parameters import BadRequest, read_dates, read_limit, read_portfolio_id
+from service.parameters import BadRequest, check_names, read_dates, read_limit, read_portfolio_id
 from service.status import BackgroundStatus
 from service.store import TooManyPositions
 from service.streams import Streams
@@ -91,6 +91,7 @@ class Api:
 
     async def _history(self, request: web.Request) -> web.Response:
         portfolio_id, _, _ = await self._portfolio(request)
+        check_names(request.query, "from", "to", "limit")
         first, last = read_dates(request.query)
         rows = await self._access.store.history(portfolio_id, first, last, read_limit(request.query))
         return _json({"portfolio_id": portfolio_id, "history": [answers.history_row(row) for row in rows]})

@@ -41,16 +41,15 @@ class CsvFile:
                 yield from self._rows(raw, read)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise self.bad(f"the gzip file is damaged or cut off: {error}") from error
-        except UnicodeDecodeError as error:
-            raise self.bad("near this line there is a byte that is not UTF-8") from error
         except OSError as error:
             raise BadFile(f"{self._path}: {error.strerror or error}") from error
 
     def _rows(self, raw: IO[bytes], read: Callable[[int], object]) -> Iterator[tuple[int, dict[str, str]]]:
         packed = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
-        with gzip.open(raw, "rt", encoding="utf-8-sig", newline="") if packed else _text(raw) as text:
-            lines = csv.reader(text, strict=True)
+        plain = gzip.GzipFile(fileobj=raw) if packed else raw
+        with io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            lines = csv.reader(map(_checked, text), strict=True)
             csv.field_size_limit(LONGEST_FIELD)
             try:
                 header = [name.strip() for name in next(lines, [])]
@@ -64,6 +63,8 @@ class CsvFile:
                     yield self._line, dict(zip(header, (field.strip() for field in fields), strict=True))
                     if self._line % 1000 == 0:
                         read(raw.tell())
+            except UnicodeEncodeError:
+                raise self.bad("a byte is not UTF-8", line=lines.line_num + 1) from None
             except csv.Error as error:
                 self._line = lines.line_num
                 raise self.bad(f"not CSV: {error}") from error
@@ -91,5 +92,8 @@ class CsvFile:
             raise self.bad(f"{row[column]!r} is {error}", column=column) from None
 
 
-def _text(raw: IO[bytes]) -> IO[str]:
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+def _checked(line: str) -> str:
+    """The line; UnicodeEncodeError if it is no text. Many are decoded at once: an error there would name none."""
+    if not line.isascii():
+        line.encode()
+    return line

@@ -23,7 +23,8 @@ QUANTITY = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 MOST, PLACES = Decimal(10) ** 10, Decimal("1e-8")
 """The first quantity that does not fit the database, and the places that do."""
 EXACT = Context(prec=60)
-MISSING = object()
+MISSING, TWICE = object(), object()
+"""What stands for a field that is not there, and for one of which nobody can say which value is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
         InvalidEntries: naming each field that is wrong.
     """
     try:
-        rows = json.loads(body, parse_float=_Number, parse_int=_Number, parse_constant=_Number)
+        rows = json.loads(
+            body, parse_float=_Number, parse_int=_Number, parse_constant=_Number, object_pairs_hook=_object
+        )
     except (ValueError, RecursionError):
         raise InvalidEntries(FieldError("body", "not JSON")) from None
     if not isinstance(rows, list):
@@ -80,6 +83,13 @@ class _Number(str):
     __slots__ = ()
 
 
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        found[name] = TWICE if name in found else value
+    return found
+
+
 def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] | None:
     """The fields of one entry; None if any is wrong, which is added to the errors."""
     if not isinstance(row, dict):
@@ -102,8 +112,7 @@ def _symbol(value: object) -> str:
 
 
 def _quantity(value: object) -> Decimal:
-    if value is MISSING:
-        raise ValueError("missing")
+    _check_given_once(value)
     if not isinstance(value, str) or not QUANTITY.fullmatch(value):
         raise ValueError("not a decimal number of zero or more")
     quantity = Decimal(value)
@@ -126,11 +135,17 @@ def _date(value: object) -> date:
 
 
 def _text(value: object) -> str:
-    if value is MISSING:
-        raise ValueError("missing")
+    _check_given_once(value)
     if type(value) is not str:
         raise ValueError("not a string")
     return value
+
+
+def _check_given_once(value: object) -> None:
+    if value is MISSING:
+        raise ValueError("missing")
+    if value is TWICE:
+        raise ValueError("given twice")
 
 
 def _unknown(_: object) -> None:

@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -29,9 +29,12 @@ POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from
 PRICE_COLUMNS = ("symbol", "session_date", "close")
 
 ABOUT = """Load a CSV file, plain or gzipped: all of it or nothing. A line that is there already changes nothing.
+A header without lines is said and is no failure, for files that a program makes; an empty file is refused.
 
   positions  portfolio_id,user_id,symbol,quantity,valid_from   quantity 0 closes a position
   prices     symbol,session_date,close                         no source replaces an imported close"""
+
+NOTHING = "nothing to import: there is no line below the header"
 
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -95,6 +98,8 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_positions"))
         lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        if not lines:
+            return NOTHING
         await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
         portfolios = _count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
@@ -127,6 +132,8 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_prices"))
         lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        if not lines:
+            return NOTHING
         await _refuse_doubles(connection, file, ("symbol", "session_date"))
         jumps = await connection.fetch(statement("import_jumps"))
         closes = _count(await connection.execute(statement("import_prices")))
@@ -169,7 +176,9 @@ async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str,
 
 
 def _with_progress(file: CsvFile, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    size = path.stat().st_size if path.exists() else 0
+    size = 0
+    with suppress(OSError):  # to open it will tell
+        size = path.stat().st_size
     with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
         yield from file.rows(lambda read: bar.update(read - bar.n))
 

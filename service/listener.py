@@ -8,6 +8,8 @@ in front, which passes whole headers on and shares its connections, keeps both l
 
 import asyncio
 import resource
+from http import HTTPStatus
+from typing import Any
 
 from aiohttp import web
 
@@ -19,9 +21,7 @@ def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
     """What answers for the application; `shutdown_timeout` is how many seconds its connections have to end."""
     return web.AppRunner(
         app,
-        access_log=None,  # every request is counted in a metric
         handler_cancellation=True,  # the end of a stream whose client has gone
-        keepalive_timeout=KEEP_ALIVE,
         shutdown_timeout=shutdown_timeout,
     )
 
@@ -51,7 +51,30 @@ class Listener(web.BaseSite):
 
     def _connected(self) -> asyncio.Protocol:
         server = self._runner.server
-        return server() if server is not None and len(server.connections) < self._most else _Refused()
+        if server is None or len(server.connections) >= self._most:
+            return _Refused()
+        options: dict[str, Any] = {"access_log": None, "keepalive_timeout": KEEP_ALIVE}  # a metric counts every request
+        return _Connection(server, loop=asyncio.get_running_loop(), **options)
+
+
+class _Connection(web.RequestHandler):
+    """As aiohttp's own, but what was no HTTP, which reaches no route, is answered with JSON too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer, after which the connection is closed."""
+        super().handle_error(request, status, exc, message)  # it logs
+        what = f"malformed HTTP: {message.splitlines()[0].rstrip(':')}" if message else HTTPStatus(status).phrase
+        answer = web.json_response({"error": what}, status=status)
+        answer.force_close()
+        return answer
 
 
 class _Refused(asyncio.Protocol):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import date
 from uuid import UUID
 
+from multidict import MultiMapping
+
 from service.entries import DATE
 from service.limits import MOST_ROWS
 
@@ -29,6 +31,19 @@ def read_portfolio_id(path: Mapping[str, str]) -> UUID:
     if not PORTFOLIO_ID.fullmatch(text):
         raise BadRequest("id", "not a UUID")
     return UUID(text)
+
+
+def check_names(query: MultiMapping[str], *known: str) -> None:
+    """See that a query has only parameters that are read, each once.
+
+    Raises:
+        BadRequest: one is unknown, or given twice.
+    """
+    for name in query:
+        if name not in known:
+            raise BadRequest(name[:40], f"no such parameter; there are {', '.join(known)}")
+        if len(query.getall(name)) > 1:
+            raise BadRequest(name, "given twice")
 
 
 def read_dates(query: Mapping[str, str]) -> tuple[date | None, date | None]:

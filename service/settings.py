@@ -1,12 +1,16 @@
 """The environment, read once and checked before anything starts."""
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainValidator,
     SecretStr,
@@ -14,7 +18,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.address import DEFAULT, Address
 from service.market import CALENDARS
@@ -69,7 +72,7 @@ def _may_be_host(text: str) -> bool:
 def _sidecar_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
     except ValueError:
         usable = False
     if not usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
@@ -80,7 +83,7 @@ def _sidecar_url(text: str) -> str:
 def _public_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or parts.username is not None:
@@ -109,24 +112,22 @@ def _calendar(text: str) -> str:
 
 
 def _word(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
+    return value.lower() if isinstance(value, str) else value
 
 
 def _address(value: object) -> Address:
-    return Address.parse(str(value).strip())
+    return Address.parse(str(value))
 
 
-Kind = TypeVar("Kind", bound=BaseSettings)
+Kind = TypeVar("Kind", bound=BaseModel)
 Key = Annotated[SecretStr, AfterValidator(_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-class AuthSettings(BaseSettings):
+class AuthSettings(BaseModel):
     """Who may come in, each by the environment variable of its name; an empty variable counts as not set."""
 
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, str_strip_whitespace=True, frozen=True, validate_default=False
-    )
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # which refuses bytes that are no text
 
     auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
     supabase_url: Annotated[str, AfterValidator(_public_url)] | None = None
@@ -138,7 +139,7 @@ class Settings(AuthSettings):
 
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
-    api_bind: Annotated[Address, NoDecode, PlainValidator(_address)] = Address.parse(DEFAULT)
+    api_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(DEFAULT)
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
     tracker_interval: Annotated[Seconds, Field(ge=0.1)] = 30.0
     price_source: Literal["simulated", "alpaca"] = "simulated"
@@ -161,13 +162,13 @@ class Settings(AuthSettings):
         return self
 
 
-def read_settings() -> Settings:
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings that the environment asks for.
 
     Raises:
         SettingsError: a value is missing or malformed.
     """
-    return _read(Settings)
+    return _read(Settings, environment)
 
 
 def read_auth_settings() -> AuthSettings:
@@ -176,20 +177,24 @@ def read_auth_settings() -> AuthSettings:
     Raises:
         SettingsError: a value is missing or malformed.
     """
-    return _read(AuthSettings)
+    return _read(AuthSettings, os.environ)
 
 
-def _read(kind: type[Kind]) -> Kind:
+def _read(kind: type[Kind], environment: Mapping[str, str]) -> Kind:
+    values = {name: environment.get(name.upper(), "").strip() for name in kind.model_fields}
     try:
-        return kind()  # from the environment
+        return kind.model_validate({name: value for name, value in values.items() if value})
     except ValidationError as error:
-        raise SettingsError("\n".join(_line(found) for found in error.errors(include_input=False))) from None
+        raise SettingsError("\n".join(map(_line, error.errors()))) from None
 
 
 def _line(found: ErrorDetails) -> str:
+    problem = found["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     if not found["loc"]:  # about several of them: the text names the one to mend
-        return found["msg"].removeprefix("Value error, ")
+        return problem
     name = str(found["loc"][0]).upper()
     if found["type"] == "missing":
         return f"{name}: missing"
-    return f"{name}: {found['msg'].removeprefix('Value error, ')}"
+    # What may be any string may be a secret: it is not repeated.
+    is_not = "not" if found["type"].startswith("string") else f"{str(found['input'])[:40]!r} is not"
+    return f"{name}: {problem.replace('Input should be', is_not)}"

@@ -23,6 +23,8 @@ from ops.local.programs import API, SIDECAR
 from ops.local.settings import PORT_STEP, RunSettings, UsageError
 from ops.local.slots import Slot
 from ops.local.tasks import Task, describe
+from service.settings import SettingsError as ServiceSettingsError
+from service.settings import read_settings as read_service_settings
 from sidecar.redis_store import connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
@@ -133,6 +135,10 @@ class Runner:
             self._redis = connector(checked.redis)()
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
+        try:
+            read_service_settings(self._environment(self._first, API))
+        except ServiceSettingsError as error:
+            raise UsageError(f"container {API}: {'; '.join(str(error).splitlines())}") from error
         await self._backends.start(checked)
         self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))

@@ -386,6 +386,18 @@ def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
     assert f"{tmp_path}/file" in refused({"RUN_FOLDER": f"{tmp_path}/file"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [("LEASE_TTL", "container sidecar: LEASE_TTL: "), ("TRACKER_INTERVAL", "container api: TRACKER_INTERVAL: ")],
+)
+def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
+    tmp_path: Path, variable: str, told: str
+) -> None:
+    said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset()), variable: "soon"})
+    assert said.startswith(f"run: {told}'soon' is not a")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
+
+
 @pytest.mark.parametrize("name", ["migrate.log", "task2-sidecar.log"])
 def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
     log = tmp_path / "logs" / name

@@ -9,9 +9,10 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 import pytest
-from aiohttp import web
 
 from ops.local.servers import PostgresServer, RedisServer
+from service.address import Address
+from service.listener import Listener
 from service.migrations import migrate
 from service.samples import load_samples
 from service.store import Store
@@ -109,7 +110,7 @@ async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterat
         served = Served(store, session)
         probing = asyncio.create_task(served.access.run())
         await served.access.connected()
-        async with served.listening(web.TCPSite, host="127.0.0.1", port=0):
+        async with served.listening(Listener, address=Address("127.0.0.1", 0)):
             yield served
         probing.cancel()
         await asyncio.wait((probing,))

@@ -32,6 +32,9 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
         (f"/portfolios/{PORTFOLIO}/history?limit=-1", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit={MOST_ROWS + 1}", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=1e2", "limit"),
+        (f"/portfolios/{PORTFOLIO}/history?limit=1&limit=1", "limit"),
+        (f"/portfolios/{PORTFOLIO}/history?from=2026-02-13&to=2026-02-13&from=2026-02-12", "from"),
+        (f"/portfolios/{PORTFOLIO}/history?form=2026-02-13", "form"),
     ],
 )
 async def test_a_malformed_parameter_is_400_and_named(path: str, field: str, served: Served) -> None:

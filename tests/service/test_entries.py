@@ -90,6 +90,15 @@ def test_an_entry_that_is_there_twice_is_an_error() -> None:
     }
 
 
+@pytest.mark.parametrize("field", ["symbol", "quantity", "valid_from"])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_field_that_is_given_more_than_once_is_an_error_even_if_the_values_are_the_same(
+    field: str, times: int
+) -> None:
+    fields = json.dumps(GOOD)[1:-1] + f', "{field}": "{GOOD[field]}"' * (times - 1)
+    assert errors(f"[{{{fields}}}]") == {f"[0].{field}": "given twice"}
+
+
 def test_no_more_errors_are_told_than_a_person_reads() -> None:
     assert len(errors(json.dumps([{}] * MOST_ENTRIES))) == MOST_ERRORS
 

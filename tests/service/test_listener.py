@@ -1,13 +1,14 @@
 """What connections may take: a header that does not end, and more of them than there may be."""
 
 import asyncio
+import json
 import resource
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import aiohttp
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 
 from ops.local.servers import free_port
 from service import limits, listener
@@ -49,7 +50,7 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
     monkeypatch.setattr(listener, "KEEP_ALIVE", 0.3)
     reading = asyncio.create_task(served.streams.run(served.store))
     async with (
-        served.listening(web.TCPSite, host="127.0.0.1", port=0),
+        served.listening(Listener, address=Address("127.0.0.1", 0)),
         session.get(f"{served.url}/portfolios/{PORTFOLIO}/stream") as stream,
     ):
         reader, writer = await connect(served)
@@ -97,6 +98,33 @@ async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(lim
 
     await eventually(answers)
     other.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n\r\n", "Content-Type"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n", "more than 8190 bytes"),
+        (b"FETCH /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
+        (b"GET http://x:y/ HTTP/1.1\r\nHost: x\r\n\r\n", "http://x:y/"),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", "HTTPS"),
+    ],
+    ids=["a header twice", "a long header", "a method", "a port", "TLS"],
+)
+async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
+    sent: bytes, told: str, served: Served
+) -> None:
+    reader, writer = await connect(served)
+    writer.write(sent)
+    async with asyncio.timeout(20):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.split(b" ")[1] == b"400"
+    assert b"Content-Type: application/json" in head
+    error = json.loads(body)["error"]
+    assert error.startswith("malformed HTTP: ")
+    assert told in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

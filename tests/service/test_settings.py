@@ -46,10 +46,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql://app:1/topsecret@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:1@topsecret@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret%00@db.example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret\udcff@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@aws-0.pooler.supabase.com:6543/postgres"),
         ("SIDECAR_URL", "127.0.0.1:4040"),
         ("SIDECAR_URL", "https://127.0.0.1:4040"),
         ("SIDECAR_URL", "http://127.0.0.1:99999"),
+        ("SIDECAR_URL", "http://sidecar..example:4040"),
         ("SIDECAR_URL", "http://127.0.0.1:4040/is-leader"),
         ("API_BIND", "8080"),
         ("API_BIND", "0.0.0.0:0"),
@@ -63,6 +65,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TRACKER_INTERVAL", "inf"),
         ("PRICE_SOURCE", "crystal ball"),
         ("PRICE_SEED", "1.5"),
+        ("PRICE_SEED", "9" * 5000),
         ("APCA_API_KEY_ID", "two topsecret words"),
         ("APCA_API_SECRET_KEY", "topsecret\nline"),
         ("ALPACA_FEED", "cnn"),
@@ -72,6 +75,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AUTH", "on"),
         ("SUPABASE_URL", "project.supabase.co"),
         ("SUPABASE_URL", "http://project.supabase.co"),
+        ("SUPABASE_URL", "https://project..supabase.co"),
         ("SUPABASE_URL", "https://project.supabase.co?apikey=topsecret"),
         ("SUPABASE_JWT_SECRET", "topsecret"),
         ("LOG_FORMAT", "xml"),
@@ -93,6 +97,27 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
     assert told.err.startswith(f"{name}: ")
     assert told.err.count("\n") == 1
     assert "topsecret" not in told.err
+    assert len(told.err) < 120
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("LOG_FORMAT", "xml", "'xml' is not 'json' or 'text'"),
+        ("PRICE_SOURCE", " ALPACA ", "'ALPACA' is not 'simulated' or 'alpaca'"),
+        ("TRACKER_INTERVAL", "30 s", "'30 s' is not a valid number"),
+        ("TRACKER_INTERVAL", "0.05", "'0.05' is not greater than or equal to 0.1"),
+        ("SHUTDOWN_TIMEOUT", "inf", "'inf' is not a finite number"),
+        ("PRICE_SEED", "1e3", "'1e3' is not a valid integer"),
+        ("SIDECAR_URL", "http://\udcff:1", "not a valid string"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_the_setting(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main([]) == 2
+    assert capsys.readouterr() == ("", f"{name}: {told}\n")
 
 
 @pytest.mark.parametrize(

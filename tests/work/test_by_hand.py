@@ -23,7 +23,7 @@ from service.market import NyseCalendar
 from service.prices import PricesUnavailable
 from service.prices.simulated import SimulatedPrices
 from service.scheduler import Scheduler
-from service.settings import Settings, SettingsError
+from service.settings import Settings, SettingsError, read_settings
 from service.store import Store
 from tests.service.processes import clean_environment
 from tests.waiting import eventually
@@ -39,7 +39,7 @@ LEASE = "daily_scheduler"
 def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("DATABASE_URL", migrated)
     monkeypatch.setenv("AUTH", "off")
-    return Settings()  # type: ignore[call-arg]  # from the environment
+    return read_settings()
 
 
 @pytest.fixture

@@ -91,7 +91,12 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         (POSITIONS + GOOD + f'{ONE},{USER},"KO,1,2026-03-02\n', "line 3: not CSV"),
         (POSITIONS + GOOD + f'{ONE},{USER},"K"O,1,2026-03-02\n', "line 3: not CSV"),
         (POSITIONS + GOOD + "x" * 2000 + "\n", "line 3: not CSV"),
-        ((POSITIONS + GOOD).encode() + b"\xff\xfe\n", "not UTF-8"),
+        (POSITIONS + GOOD + "\0\n", "line 3: 1 fields where the header has 5"),
+        (POSITIONS + GOOD.replace("\n", ",\n"), "line 2: 6 fields where the header has 5"),
+        ("\ufeff", "line 1, portfolio_id: the column is missing"),
+        ((POSITIONS + GOOD).encode() + b"\xff\xfe\n", "line 3: a byte is not UTF-8"),
+        ((POSITIONS + GOOD).encode("utf-16"), "line 1: a byte is not UTF-8"),
+        ((POSITIONS + GOOD).encode() + b'"\n\xc4"\n', "line 4: a byte is not UTF-8"),
         (gzip.compress((POSITIONS + GOOD * 1000).encode(), mtime=0)[:-20], "the gzip file is damaged or cut off"),
         (gzip.compress((POSITIONS + GOOD).encode(), mtime=0)[:-8] + bytes(8), "the gzip file is damaged or cut off"),
     ],
@@ -184,6 +189,16 @@ async def test_imported_closes_replace_those_of_a_source(migrated: str, raw: Con
     assert (row["token"], row["at"]) == (None, session.close)
 
 
+@pytest.mark.parametrize("below", ["", "\n\r\n"])
+async def test_a_header_without_lines_is_said_and_is_no_failure(
+    migrated: str, raw: Connection, tmp_path: Path, below: str
+) -> None:
+    nothing = "nothing to import: there is no line below the header"
+    assert await import_positions(migrated, file(tmp_path, POSITIONS + below)) == nothing
+    assert await import_prices(migrated, file(tmp_path, PRICES.strip() + below), NYSE, NOW) == nothing
+    assert await counts(raw) == (0, 0, 0)
+
+
 async def test_a_dry_run_keeps_nothing(migrated: str, raw: Connection, tmp_path: Path) -> None:
     assert "1 new portfolios" in await import_positions(migrated, file(tmp_path, POSITIONS + GOOD), dry_run=True)
     await import_prices(migrated, file(tmp_path, PRICES + "KO,2026-03-02,5\n"), NYSE, NOW, dry_run=True)
@@ -199,6 +214,7 @@ def test_a_bad_file_is_one_line_and_status_two(
         (file(tmp_path, "nonsense\n"), "file.csv, line 1, symbol: the column is missing"),
         (tmp_path / "nowhere.csv", "No such file"),
         (tmp_path, "Is a directory"),
+        (tmp_path / ("x" * 300), "x: File name too long"),
     ):
         assert main(["import", "prices", str(path)]) == 2
         error = capsys.readouterr().err
