@@ -131,13 +131,6 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
         await runner.cleanup()
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
-    """Return as soon as the condition holds; a test that waits in vain fails."""
-    async with asyncio.timeout(within):
-        while not (held if isinstance(held := condition(), bool) else await held):  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.002)
-
-
 class Clock:
     """Seconds that pass when the test says so."""
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ops.local.containers import Pace, first_of
 from ops.local.definition import TaskDefinition, parse
 from ops.local.tasks import Task
 from tests.ops.living import lives
+from tests.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
 """Runs until SIGTERM."""
@@ -82,12 +83,6 @@ async def running(task: Task) -> AsyncIterator["asyncio.Task[str]"]:
         task.stop("the test ends")
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - of other processes, which set no event
-            await asyncio.sleep(0.01)
-
-
 def order(folder: Path) -> list[str]:
     file = folder / "order"
     return file.read_text().splitlines() if file.exists() else []
@@ -99,12 +94,12 @@ async def test_a_container_starts_once_its_dependency_is_healthy(tmp_path: Path)
     )
     task, _ = new_task(tmp_path, definition)
     async with running(task):
-        await until(lambda: order(tmp_path) == ["sidecar begins"])
+        await eventually(lambda: order(tmp_path) == ["sidecar begins"])
         await asyncio.sleep(0.1)
         assert not task.containers["api"].started.is_set()
         (tmp_path / "well").touch()
         await asyncio.wait_for(task.steady.wait(), 20)
-        await until(lambda: order(tmp_path) == ["sidecar begins", "api begins"])
+        await eventually(lambda: order(tmp_path) == ["sidecar begins", "api begins"])
 
 
 async def test_containers_stop_in_the_reverse_of_their_order(tmp_path: Path) -> None:
@@ -115,7 +110,7 @@ async def test_containers_stop_in_the_reverse_of_their_order(tmp_path: Path) -> 
     )
     task, _ = new_task(tmp_path, definition)
     async with running(task) as run:
-        await until(lambda: len(order(tmp_path)) == 3)
+        await eventually(lambda: len(order(tmp_path)) == 3)
         task.stop("enough")
     assert run.result() == "enough"
     assert order(tmp_path)[3:] == ["third ends", "second ends", "first ends"]
@@ -127,7 +122,7 @@ async def test_a_container_that_does_not_heed_sigterm_is_killed_after_its_stop_t
     )
     task, heard = new_task(tmp_path, definition)
     async with running(task):
-        await until(lambda: len(order(tmp_path)) == 2)
+        await eventually(lambda: len(order(tmp_path)) == 2)
         began = time.monotonic()
         task.stop("enough")
     assert time.monotonic() - began >= 0.3
@@ -169,7 +164,7 @@ async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -
     (tmp_path / "ready").touch()
     task, _ = new_task(tmp_path, definition)
     async with running(task):
-        await until(lambda: order(tmp_path) == ["setup", "api begins"])
+        await eventually(lambda: order(tmp_path) == ["setup", "api begins"])
 
 
 async def test_complete_is_the_end_however_it_ended(tmp_path: Path) -> None:
@@ -178,7 +173,7 @@ async def test_complete_is_the_end_however_it_ended(tmp_path: Path) -> None:
     )
     task, _ = new_task(tmp_path, definition)
     async with running(task):
-        await until(lambda: order(tmp_path) == ["api begins"])
+        await eventually(lambda: order(tmp_path) == ["api begins"])
 
 
 async def test_a_dependency_that_is_not_healthy_in_time_stops_the_task(tmp_path: Path) -> None:
@@ -210,12 +205,12 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
     )
     task, heard = new_task(tmp_path, definition)
     async with running(task):
-        await until(lambda: len(order(tmp_path)) == 2)
+        await eventually(lambda: len(order(tmp_path)) == 2)
         await asyncio.sleep(QUICK.restart_attempt_period + 0.05)
         first = task.containers["sidecar"].pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        await until(lambda: order(tmp_path).count("sidecar begins") == 2)
+        await eventually(lambda: order(tmp_path).count("sidecar begins") == 2)
         assert task.containers["sidecar"].pid != first
         assert not task.stopping.is_set()
     assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
@@ -251,7 +246,7 @@ async def test_what_a_container_starts_ends_with_it(tmp_path: Path) -> None:
     async with running(task) as run:
         await run
     child = int((tmp_path / "child").read_text())
-    await until(lambda: not lives(child))
+    await eventually(lambda: not lives(child))
 
 
 async def test_all_that_a_container_wrote_is_heard(tmp_path: Path) -> None:
@@ -266,7 +261,7 @@ async def test_all_that_a_container_wrote_is_heard(tmp_path: Path) -> None:
 async def test_a_kill_ends_an_orderly_stop_at_once(tmp_path: Path) -> None:
     task, _ = new_task(tmp_path, define(container("api", STUBBORN), stop_timeout=60))
     async with running(task):
-        await until(lambda: order(tmp_path) == ["api begins"])
+        await eventually(lambda: order(tmp_path) == ["api begins"])
         task.stop("enough")
         await asyncio.sleep(0.05)
         task.kill()
@@ -275,7 +270,7 @@ async def test_a_kill_ends_an_orderly_stop_at_once(tmp_path: Path) -> None:
 async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
     task, _ = new_task(tmp_path, define(container("api", STUBBORN), stop_timeout=60))
     run = asyncio.create_task(task.run())
-    await until(lambda: order(tmp_path) == ["api begins"])
+    await eventually(lambda: order(tmp_path) == ["api begins"])
     pid = task.containers["api"].pid
     assert pid is not None
     run.cancel()

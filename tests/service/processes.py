@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,22 +12,9 @@ from typing import Any, Self
 import aiohttp
 
 from ops.local.servers import free_port
+from tests.waiting import LIMIT, eventually
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 20.0
-"""Seconds after which a condition that a test waits for counts as never coming."""
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], *, within: float = LIMIT) -> Any:
-    """Wait until the condition gives something true, and return that; errors of the network count as not yet."""
-    async with asyncio.timeout(within):
-        while True:
-            try:
-                if found := await condition():
-                    return found
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.02)
 
 
 def clean_environment(**settings: str) -> dict[str, str]:

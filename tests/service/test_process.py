@@ -21,8 +21,9 @@ from service.migrations import migrate
 from service.samples import SAMPLES, load_samples
 from service.store import Store
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Process, Service, Sidecar, eventually
+from tests.service.processes import Process, Service, Sidecar
 from tests.service.served import PORTFOLIO
+from tests.waiting import eventually
 
 LEASES = {"background_services", "daily_scheduler"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

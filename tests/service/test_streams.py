@@ -17,8 +17,9 @@ from service.database import StoreError
 from service.freshness import STALE_AFTER
 from service.timetable import utc_now
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Service, eventually
+from tests.service.processes import Service
 from tests.service.served import NOON, PORTFOLIO, Served
+from tests.waiting import eventually
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
 

@@ -1,7 +1,7 @@
 """The election loop between its lease and a real Redis: what happens while a call is under way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +12,6 @@ from sidecar.clock import elapsed
 from sidecar.protocol import Timings
 from sidecar.redis_watch import WatchMode
 from tests.proxy import Proxy
-from tests.sidecar.conftest import client_of
 from tests.sidecar.served import KEYS, Served, served
 from tests.waiting import eventually
 
@@ -22,13 +21,6 @@ QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 
 FORGETFUL = Timings(ttl=20.0, heartbeat=6.0, grant_ttl=0.2, call_limit=0.3)
 """Demand ends long before a key expires."""
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    with client_of(redis_server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

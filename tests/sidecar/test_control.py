@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from redis import Redis
@@ -16,13 +16,6 @@ from tests.sidecar.served import KEYS, TIMINGS, Served, served
 from tests.waiting import eventually
 
 CLIENT = {"X-Lease-Client": "test"}
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    with client_of(redis_server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

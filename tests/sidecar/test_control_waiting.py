@@ -1,7 +1,7 @@
 """Requests that are held back: what ends them, how long they may take, and that they count as asking."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -12,16 +12,8 @@ from sidecar.clock import elapsed
 from sidecar.lease import YIELD
 from sidecar.protocol import Call
 from sidecar.redis_watch import WatchMode
-from tests.sidecar.conftest import client_of
 from tests.sidecar.served import KEYS, TIMINGS, Served, served
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    with client_of(redis_server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from ops.local.servers import RedisServer, free_port
 from sidecar.clock import elapsed
 from tests.client.processes import Process, RealSidecar, ended
 from tests.sidecar.conftest import client_of, command
+from tests.waiting import eventually
 
 LEASE = "background_services"
 SMALL = {"LEASE_TTL": "3", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "0.6", "REDIS_TIMEOUT": "0.3", "LOG_FORMAT": "json"}
@@ -73,17 +74,6 @@ class Asker:
             return line in await response.text()
 
 
-async def until(condition: Callable[[], Any], within: float = 20.0) -> None:
-    """Return as soon as the condition holds; a connection refused is not yet."""
-    async with asyncio.timeout(within):
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                held = condition()
-                if await held if asyncio.iscoroutine(held) else held:
-                    return
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
@@ -108,7 +98,7 @@ async def one(server: RedisServer, tmp_path: Path, session: aiohttp.ClientSessio
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
-        await until(asker.status)
+        await eventually(asker.status)
         yield asker
 
 
@@ -117,7 +107,7 @@ async def leader(one: Asker) -> AsyncIterator[Asker]:
     """A sidecar that leads, with a client that goes on asking."""
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(one.campaign())
-        await until(lambda: one.last.get("is_leader"))
+        await eventually(lambda: one.last.get("is_leader"))
         yield one
         asking.cancel()
 
@@ -147,7 +137,7 @@ async def test_sigterm_waits_for_the_last_grant_then_deletes_the_key_and_exits_0
     _, believed_until, _ = one.believes[-1]
     if not answer["is_leader"]:
         assert answer["state"] == "draining"
-    await until(lambda: not redis.exists(key(one)))
+    await eventually(lambda: not redis.exists(key(one)))
     assert elapsed() >= believed_until - 0.01
     assert one.sidecar.wait() == 0
 
@@ -155,7 +145,7 @@ async def test_sigterm_waits_for_the_last_grant_then_deletes_the_key_and_exits_0
 async def test_sigterm_after_a_resign_does_not_wait(leader: Asker, redis: Redis) -> None:
     async with leader._session.get(f"{leader.sidecar.url}/status"):
         leader.sidecar.send(signal.SIGTERM)
-    await until(lambda: leader.last.get("state") == "draining")
+    await eventually(lambda: leader.last.get("state") == "draining")
     await leader.resign()
     assert leader.sidecar.wait() == 0
     assert not redis.exists(key(leader))
@@ -174,7 +164,7 @@ async def test_a_killed_sidecar_that_is_restarted_takes_its_term_up_again(leader
     assert redis.expire(key(leader), 60)  # however long this machine takes to start it
     leader.believes.clear()
     leader.sidecar.start()
-    await until(lambda: leader.believes)
+    await eventually(lambda: leader.believes)
     assert leader.believes[0][2] == token
 
 
@@ -183,7 +173,7 @@ async def test_the_first_answer_of_a_sidecar_frozen_past_its_deadline_is_no(one:
     one.sidecar.send(signal.SIGSTOP)
     lead_until = elapsed() + 3
     asking = asyncio.create_task(one.ask())
-    await until(lambda: elapsed() > lead_until)  # its own deadline, at most
+    await eventually(lambda: elapsed() > lead_until)  # its own deadline, at most
     one.sidecar.send(signal.SIGCONT)
     assert (await asking)["is_leader"] is False
 
@@ -193,17 +183,17 @@ async def test_disabled_stops_at_once_nobody_leads_until_it_ends_and_then_somebo
 ) -> None:
     began = elapsed()
     redis.set(key(leader), "DISABLED", px=1500)
-    await until(lambda: leader.last.get("state") == "disabled")
+    await eventually(lambda: leader.last.get("state") == "disabled")
     assert (leader.last["is_leader"], leader.last["holder"]) == (False, "DISABLED")
     leader.believes.clear()
-    await until(lambda: leader.believes)
+    await eventually(lambda: leader.believes)
     assert leader.believes[0][0] - began >= 1.5
 
 
 async def test_a_deleted_key_heals_under_a_newer_token(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.delete(key(leader))
-    await until(lambda: (leader.last.get("token") or 0) > token)
+    await eventually(lambda: (leader.last.get("token") or 0) > token)
     assert redis.get(key(leader)) == "task-a"
 
 
@@ -228,7 +218,7 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
                     await asker.ask(wait="2", version=asker.last["version"])
             return elapsed() - began
 
-        await until(watches)
+        await eventually(watches)
         await lead(asker)
         times: dict[str, list[float]] = {"disabled": [], "healed": [], "deleted": []}
         for _ in range(5):
@@ -254,12 +244,12 @@ async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(on
     assert (await one.ask())["holder"] == "task-b"
     held = asyncio.create_task(one.ask(wait="30", version=one.last["version"]))
     demand_until = elapsed() + 2 * float(SMALL["GRANT_TTL"])
-    await until(lambda: elapsed() > demand_until)
+    await eventually(lambda: elapsed() > demand_until)
     assert await state() == "following", "a question that is held is demand"
     held.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await held
-    await until(waiting, within=5)
+    await eventually(waiting, within=5)
 
 
 @pytest.mark.parametrize(
@@ -275,20 +265,20 @@ async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
-        await until(asker.status)
+        await eventually(asker.status)
 
         async def told() -> bool:
             assert (await asker.ask())["is_leader"] is False
             return word in str((await asker.status())[field])
 
-        await until(told)
+        await eventually(told)
 
 
 async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(leader: Asker, redis: Redis) -> None:
     token = leader.last["token"]
     redis.set(key(leader), "someone-else", px=700)
-    await until(lambda: (leader.last.get("token") or 0) > token)
-    await until(lambda: len(logged(leader.sidecar, "is the LEADER")) == 2)
+    await eventually(lambda: (leader.last.get("token") or 0) > token)
+    await eventually(lambda: len(logged(leader.sidecar, "is the LEADER")) == 2)
     began, again = logged(leader.sidecar, "Instance task-a is the LEADER, starting background services")
     [lost] = logged(leader.sidecar, "Instance task-a is NOT the leader, skipping background services")
     assert (began["lease"], began["instance"], began["token"], began["reason"]) == (LEASE, "task-a", token, "acquired")
@@ -320,7 +310,7 @@ async def test_without_a_client_to_require_it_leads_unasked(
         async def leads() -> bool:
             return bool((await asker.status())["state"] == "leading")
 
-        await until(leads)
+        await eventually(leads)
 
 
 def _full(server: RedisServer, redis: Redis, _: Asker) -> None:
@@ -384,19 +374,19 @@ async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovere
     async def told() -> bool:
         return word in str((await leader.status())["trouble"])
 
-    await until(told)
-    await until(lambda: not leader.last["is_leader"])
+    await eventually(told)
+    await eventually(lambda: not leader.last["is_leader"])
     assert await leader.health() == 200
     assert any(word in line["message"] + line.get("kind", "") for line in logged(leader.sidecar, ""))
     if word != "not a string":
         assert await leader.metric(f'sidecar_redis_errors_total{{kind="{word}"}}')
     heal(server, redis, leader)
-    await until(lambda: leader.last["is_leader"])
+    await eventually(lambda: leader.last["is_leader"])
 
     async def well() -> bool:
         return (await leader.status())["trouble"] is None
 
-    await until(well)
+    await eventually(well)
     assert await leader.health() == 200
 
 
@@ -411,12 +401,12 @@ async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restart
                 asker.sidecar.start()
                 asking.append(tasks.create_task(asker.campaign()))
             for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
-                await until(lambda: any(asker.last.get("is_leader") for asker in askers))
+                await eventually(lambda: any(asker.last.get("is_leader") for asker in askers))
                 leads, follows = sorted(askers, key=lambda asker: not asker.last.get("is_leader"))
                 leads.sidecar.stop(number)
                 leads.last = {}
                 follows.last = {}
-                await until(lambda: any(asker.last.get("is_leader") for asker in askers))
+                await eventually(lambda: any(asker.last.get("is_leader") for asker in askers))
                 leads.sidecar.start()
             for task in asking:
                 task.cancel()

@@ -13,7 +13,7 @@ from sidecar.protocol import Kind
 from tests.client.processes import RealSidecar, ended
 from tests.proxy import Proxy
 from tests.sidecar.storing import at_port, storing
-from tests.sidecar.test_process import SMALL, Asker, until
+from tests.sidecar.test_process import SMALL, Asker
 from tests.sidecar.test_redis_watch import watching
 from tests.waiting import eventually
 
@@ -154,17 +154,17 @@ async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis
         with ended(sidecar):
             sidecar.start()
             asker = Asker(sidecar, session)
-            await until(asker.status)
+            await eventually(asker.status)
             async with asyncio.TaskGroup() as tasks:
                 asking = tasks.create_task(asker.campaign())
                 for server.greets in (False, True):
                     for server.nonsense in NONSENSE.values():
                         server.heard = {"calls": 0, "watch": 0}
-                        await until(lambda: min(server.heard.values()) >= 1)
+                        await eventually(lambda: min(server.heard.values()) >= 1)
                         assert await asker.health() == 200
                 assert asker.believes == []
                 proxy.target = redis_server.port
                 await proxy.cut()
-                await until(lambda: asker.last.get("is_leader"))
+                await eventually(lambda: asker.last.get("is_leader"))
                 asking.cancel()
             assert "Traceback" not in sidecar.output

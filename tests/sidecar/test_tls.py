@@ -18,7 +18,8 @@ from ops.local.servers import RedisServer
 from tests.client.processes import RealSidecar, ended
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.sidecar.test_process import SMALL, Asker, logged, until
+from tests.sidecar.test_process import SMALL, Asker, logged
+from tests.waiting import eventually
 
 PASSWORD = "correct-horse"
 
@@ -79,13 +80,13 @@ async def test_leaders_follow_each_other_by_tls(
         one, other = (Asker(each, session) for each in pair)
         for each in (one, other):
             each.sidecar.start()
-            await until(each.status)
-        await until(lambda: _leads(one))
+            await eventually(each.status)
+        await eventually(lambda: _leads(one))
         assert not (await other.ask())["is_leader"]
         await one.resign()
-        await until(lambda: _leads(other))
+        await eventually(lambda: _leads(other))
         assert other.believes[0][2] > one.believes[0][2]
-        await until(lambda: _watches(other))
+        await eventually(lambda: _watches(other))
 
 
 @pytest.mark.parametrize("options", ["", "?ssl_ca_certs={other}"], ids=["no authority", "another authority"])
@@ -127,8 +128,8 @@ async def test_trust_can_be_waived(
     with ended(trusting):
         trusting.start()
         asker = Asker(trusting, session)
-        await until(asker.status)
-        await until(lambda: _leads(asker))
+        await eventually(asker.status)
+        await eventually(lambda: _leads(asker))
 
 
 async def _leads(asker: Asker) -> bool:
@@ -140,8 +141,8 @@ async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
-        await until(asker.status)
-        await until(lambda: _tells(asker, said))
+        await eventually(asker.status)
+        await eventually(lambda: _tells(asker, said))
         assert await asker.health() == 200
         status = await asker.status()
     assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))

@@ -16,6 +16,7 @@ from service.measures import Measures
 from service.protection import NoProtection, TaskProtection, protection_by
 from service.scheduler import Scheduler
 from service.store import Store
+from tests.waiting import eventually
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 ARN = "arn:aws:ecs:us-west-1:000000000000:task/cluster/0123456789abcdef"
@@ -84,14 +85,6 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
         run = tasks.create_task(protection.run())
         yield protection
         run.cancel()
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
 
 
 def free(measures: Measures) -> Callable[[], bool]:
