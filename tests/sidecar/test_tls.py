@@ -18,7 +18,7 @@ from ops.local.servers import RedisServer
 from tests.client.processes import RealSidecar, ended
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.sidecar.test_process import SMALL, Asker, logged
+from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
 from tests.waiting import eventually
 
 PASSWORD = "correct-horse"
@@ -65,9 +65,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def sidecar(folder: Path, name: str, server: RedisServer, front: Proxy, options: str) -> RealSidecar:
-    """One that reaches the server by TLS."""
-    sidecar = RealSidecar(folder, server, name, **SMALL)
+def sidecar(
+    folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
+) -> RealSidecar:
+    """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
+    sidecar = RealSidecar(folder, server, name, **timings)
     sidecar._environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
 
@@ -118,7 +120,7 @@ async def test_tls_to_a_server_that_speaks_none_is_told(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
-        await _is_refused(sidecar(tmp_path, "task-a", redis_of_its_own, plain, ""), session, "no answer in time")
+        await _is_refused(sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL), session, "no answer in time")
 
 
 async def test_trust_can_be_waived(
