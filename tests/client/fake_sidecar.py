@@ -16,7 +16,8 @@ class FakeSidecar:
 
     def __init__(self) -> None:
         self.instance_id = "task-a"
-        self.grant = 1.0
+        self.grant = 5.0
+        """Seconds; a machine that stands still for less takes the lead from nobody."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
         self.state = "following"

@@ -32,7 +32,7 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
             leads = [one.get("is_leader") for one in shown]
             return sorted(map(bool, leads)) == [False, True] and shown[0].get("holder") == shown[1].get("holder")
 
-        await eventually(one_leads, within=30)
+        await eventually(one_leads, within=60)
         leader = 0 if shown[0]["is_leader"] else 1
         assert shown[leader]["holder"] == shown[leader]["instance_id"]
         assert shown[leader]["token"] > 0
