@@ -12,9 +12,11 @@ from typing import Any, Self
 import aiohttp
 
 from ops.local.servers import free_port
-from tests.waiting import LIMIT, eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
+START_LIMIT = 60.0
+"""Seconds that the start of a process, or its end, may take where the machine is busy."""
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -63,7 +65,7 @@ class Process:
 
     async def end(self) -> int:
         """Wait for the exit, and return the status."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(START_LIMIT):
             return await self.running.wait()
 
     def output(self) -> str:
@@ -94,7 +96,7 @@ class Service(Process):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        await eventually(self.healthy)
+        await eventually(self.healthy, within=START_LIMIT)
         return self
 
     async def get(self, path: str) -> Any:
