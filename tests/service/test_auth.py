@@ -161,8 +161,8 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "an expiry that is none": {"exp": "tomorrow"},
     "no user": {"sub": None},
     "a user that is no uuid": {"sub": "1"},
-    "not yet": {"nbf": int(time.time()) + 600},
-    "issued in the future": {"iat": int(time.time()) + 600},
+    "not yet": {"nbf": int(time.time()) + 86_400},
+    "issued in the future": {"iat": int(time.time()) + 86_400},
 }
 
 
