@@ -6,9 +6,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ops.local.servers import PostgresServer, RedisServer
 from tests.model.spin import missing
+
+# Whatever the machine does meanwhile, and the same examples in every run: what they find is not left to chance.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 NO_SPIN = missing()
 collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []  # in CI they fail, and say why

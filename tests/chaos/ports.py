@@ -2,9 +2,10 @@
 
 import random
 
-from ops.local.addresses import check_free, listeners, shifted
+from ops.local.addresses import listeners, shifted
 from ops.local.definition import TaskDefinition
-from ops.local.settings import PORT_STEP, UsageError
+from ops.local.settings import PORT_STEP
+from tests.ports import claim
 
 SERVERS = range(24_000, 32_000)
 """The tasks' ports lie below."""
@@ -14,7 +15,7 @@ def quiet_port() -> int:
     """A port for a server or a proxy that nobody listens on, drawn anew at each call."""
     while True:
         port = random.choice(SERVERS)
-        if _free(port):
+        if claim([port]):
             return port
 
 
@@ -23,13 +24,5 @@ def free_offset(definition: TaskDefinition, tasks: int) -> int:
     ports = [port for one in definition.container_definitions for port in listeners(shifted(one, 0)).values()]
     while True:
         offset = random.randrange(1000, SERVERS.start - max(ports) - PORT_STEP * tasks, PORT_STEP)
-        if all(_free(port + offset + PORT_STEP * number) for port in ports for number in range(tasks)):
+        if claim(port + offset + PORT_STEP * number for port in ports for number in range(tasks)):
             return offset
-
-
-def _free(port: int) -> bool:
-    try:
-        check_free(port, "a chaos run")
-    except UsageError:
-        return False
-    return True

@@ -16,7 +16,8 @@ class FakeSidecar:
 
     def __init__(self) -> None:
         self.instance_id = "task-a"
-        self.grant = 1.0
+        self.grant = 5.0
+        """Seconds; a machine that stands still for less takes the lead from nobody."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
         self.state = "following"
@@ -129,13 +130,6 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
         yield sidecar
     finally:
         await runner.cleanup()
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], within: float = 10.0) -> None:
-    """Return as soon as the condition holds; a test that waits in vain fails."""
-    async with asyncio.timeout(within):
-        while not (held if isinstance(held := condition(), bool) else await held):  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.002)
 
 
 class Clock:

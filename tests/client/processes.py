@@ -47,11 +47,11 @@ class Process:
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for its end, which a test has seen to, and force it after ten seconds; returns its exit status."""
+        """Wait for its end, which a test has seen to, and force it after a minute; returns its exit status."""
         assert self.process is not None
         process, self.process = self.process, None
         try:
-            return process.wait(10)
+            return process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.client.fake_sidecar import until
 from tests.client.processes import Process, RealSidecar, ended, shows
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -32,7 +32,7 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
             leads = [one.get("is_leader") for one in shown]
             return sorted(map(bool, leads)) == [False, True] and shown[0].get("holder") == shown[1].get("holder")
 
-        await until(one_leads, within=30)
+        await eventually(one_leads, within=60)
         leader = 0 if shown[0]["is_leader"] else 1
         assert shown[leader]["holder"] == shown[leader]["instance_id"]
         assert shown[leader]["token"] > 0
@@ -51,5 +51,5 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
             heir.update(await shows(urls[1 - leader]))
             return bool(heir.get("is_leader"))
 
-        await until(heir_leads)
+        await eventually(heir_leads)
         assert heir["token"] > shown[leader]["token"]

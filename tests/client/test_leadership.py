@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from sidecar.client import Leadership, LeaseClient, Term, TermOver
-from tests.client.fake_sidecar import NAME, Clock, FakeSidecar, Work, until
+from tests.client.fake_sidecar import NAME, Clock, FakeSidecar, Work
+from tests.waiting import eventually
 
 
 @asynccontextmanager
@@ -31,12 +32,12 @@ async def running(sidecar: FakeSidecar, work: Work, **options: float) -> AsyncIt
 async def test_work_runs_under_the_term_that_the_sidecar_grants(sidecar: FakeSidecar) -> None:
     work = Work(sidecar.events)
     async with running(sidecar, work) as lead:
-        await until(lambda: lead.holder == "task-b")
+        await eventually(lambda: lead.holder == "task-b")
         assert (lead.is_leader, lead.token, lead.remaining()) == (False, None, 0.0)
         assert (lead.state, lead.instance_id) == ("following", "task-a")
         assert work.terms == []
         await sidecar.elect(7)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         assert (lead.is_leader, lead.token, lead.holder, lead.state) == (True, 7, "task-a", "leading")
         assert 0 < lead.remaining() <= sidecar.grant
         (term,) = work.terms
@@ -77,7 +78,7 @@ async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSide
 async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
-        await until(lambda: len(sidecar.polls) == 2)  # the second one is held back
+        await eventually(lambda: len(sidecar.polls) == 2)  # the second one is held back
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -128,25 +129,24 @@ async def test_an_error_while_the_work_unwinds_is_not_lost(sidecar: FakeSidecar,
 
 
 async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(sidecar: FakeSidecar) -> None:
-    sidecar.grant = 0.4
     sidecar.reelect = True
     work = Work(sidecar.events)
     work.release.clear()
     async with running(sidecar, work) as lead:
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         await sidecar.follow("DISABLED", "disabled")
-        await until(lambda: "cancel 1" in sidecar.events)
+        await eventually(lambda: "cancel 1" in sidecar.events)
         assert (lead.is_leader, lead.holder, lead.state) == (False, "DISABLED", "disabled")
         with pytest.raises(TermOver):
             work.terms[0].check()
         await sidecar.elect(2)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # longer than any grant: time for whoever would poll or begin meanwhile
+        await asyncio.sleep(0.6)  # time for whoever would poll or begin meanwhile
         assert len(sidecar.polls) == polls
         assert sidecar.events == ["begin 1", "cancel 1"]
         work.release.set()
-        await until(lambda: len(work.terms) == 2)
+        await eventually(lambda: len(work.terms) == 2)
         assert sidecar.events == ["begin 1", "cancel 1", "end 1", "resign", "begin 2"]
         assert work.terms[1].remaining() > 0
         assert work.terms[0].remaining() == 0, "once over a term stays over"
@@ -159,9 +159,9 @@ async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> 
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         run.cancel()
-        await until(lambda: "cancel 1" in sidecar.events)
+        await eventually(lambda: "cancel 1" in sidecar.events)
         polls = len(sidecar.polls)
         await asyncio.sleep(0.6)  # longer than the grant: to ask is to campaign
         assert len(sidecar.polls) == polls
@@ -184,7 +184,7 @@ async def test_work_that_returns_because_its_term_is_over_has_no_result(sidecar:
 
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
-        await until(lambda: terms == [1])
+        await eventually(lambda: terms == [1])
         await sidecar.elect(4)  # an unannounced change of the token; the resign is of term 1
         assert await run == "done under 4"
     assert terms == [1, 4]
@@ -198,6 +198,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
     async def work(term: Term) -> str:
         if term.token == 1:
             time.sleep(0.5)  # noqa: ASYNC251 - a work that blocks the loop past its deadline
+            sidecar.grant = 5.0
             term.check()
         return f"done under {term.token}"
 
@@ -221,54 +222,55 @@ async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, c
     await sidecar.elect(1)
     work = Work(sidecar.events)
     async with running(sidecar, work):
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         if change == "instance_id":
             sidecar.instance_id = "task-c"
         sidecar.reelect = True
         await sidecar.elect(1 if change == "instance_id" else 2)
-        await until(lambda: len(work.terms) == 2)
+        await eventually(lambda: len(work.terms) == 2)
         assert sidecar.events[:4] == ["begin 1", "cancel 1", "end 1", "resign"]
         assert work.terms[1].holder == sidecar.instance_id
 
 
 async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
-    sidecar.grant = 0.8
+    sidecar.grant = 4.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=0.1) as lead:
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         polls, began = len(sidecar.polls), time.monotonic()
-        lowest = 1.0
-        while time.monotonic() < began + 2.4:
+        lowest = sidecar.grant
+        while time.monotonic() < began + 1.5 * sidecar.grant:
             lowest = min(lowest, lead.remaining())
             await asyncio.sleep(0.01)
         assert lowest > 0.1, "it would have been stopped"
         assert sidecar.events == ["begin 1"]
-        assert len(sidecar.polls) - polls <= 2.4 / (0.8 / 6)
+        assert len(sidecar.polls) - polls <= 1.5 * 6
 
 
 async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: FakeSidecar) -> None:
-    sidecar.grant = 0.8
+    sidecar.grant = 6.0
     work = Work(sidecar.events)
-    async with running(sidecar, work, stop_before=0.3) as lead:
+    async with running(sidecar, work, stop_before=3.0) as lead:
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         asked, frozen_at = len(sidecar.polls), time.monotonic()
         sidecar.misbehave = sidecar.silence
-        await until(lambda: bool(work.left))
-        assert 0 < work.left[0] < 0.3
+        await eventually(lambda: bool(work.left))
+        assert 0 < work.left[0] < 3.0
         assert time.monotonic() < frozen_at + sidecar.grant, "of a grant that was given before"
         assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
-        await until(lambda: "resign" in sidecar.events)
-        await until(lambda: lead.holder is None)
+        await eventually(lambda: "resign" in sidecar.events)
+        await eventually(lambda: lead.holder is None)
         assert not lead.is_leader
 
 
 async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work) as lead:
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         asked = len(sidecar.polls)
 
         async def once(request: web.Request) -> web.StreamResponse:
@@ -276,7 +278,7 @@ async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar)
             raise web.HTTPInternalServerError
 
         sidecar.misbehave = once
-        await until(lambda: len(sidecar.polls) >= asked + 4)
+        await eventually(lambda: len(sidecar.polls) >= asked + 4)
         assert lead.is_leader
         assert sidecar.events == ["begin 1"]
         assert "wait" in sidecar.polls[asked][1]
@@ -284,15 +286,15 @@ async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar)
 
 
 async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sidecar: FakeSidecar) -> None:
-    sidecar.grant = 0.2
+    sidecar.grant = 3.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=5.0):
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         began = time.monotonic()
         sidecar.misbehave = sidecar.silence
-        await until(lambda: "cancel 1" in sidecar.events)
-        assert time.monotonic() - began > 0.05
+        await eventually(lambda: "cancel 1" in sidecar.events)
+        assert time.monotonic() - began > sidecar.grant / 4
 
 
 async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
@@ -303,9 +305,9 @@ async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_wait
     work.release.clear()
     async with running(sidecar, work) as lead:
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         sidecar.misbehave = sidecar.silence
-        await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
+        await eventually(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
         assert not lead.is_leader
         await asyncio.sleep(0.6)
         complaints = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -348,7 +350,7 @@ async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSideca
     async with LeaseClient(sidecar.url, clock=clock) as client:
         work = Work([])
         run = asyncio.create_task(client.leadership(NAME).run(work))
-        await until(lambda: len(sidecar.polls) > 2)
+        await eventually(lambda: len(sidecar.polls) > 2)
         assert not client.leadership(NAME).is_leader
         assert client.leadership(NAME).state is None
         assert sidecar.events == [], "there was no term to resign from"
@@ -397,8 +399,8 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url, clock=clock) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
-        await until(lambda: len(work.terms) == 1)
-        await until(lambda: "resign" in sidecar.events)
+        await eventually(lambda: len(work.terms) == 1)
+        await eventually(lambda: "resign" in sidecar.events)
         assert sidecar.events[:4] == ["begin 1", "cancel 1", "end 1", "resign"]
         assert work.terms[0].remaining() == 0.0
         run.cancel()
@@ -413,9 +415,9 @@ async def test_work_is_stopped_when_the_clock_says_so_and_the_loop_slept(sidecar
     work = Work(sidecar.events)
     async with LeaseClient(sidecar.url, clock=clock) as client:
         run = asyncio.create_task(client.leadership(NAME).run(work))
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         clock.now += 49.6  # a suspended machine: the loop's timers have not moved
-        await until(lambda: "cancel 1" in sidecar.events, within=2.0)
+        await eventually(lambda: "cancel 1" in sidecar.events)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -430,7 +432,7 @@ async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> No
         assert (lead.is_leader, lead.holder, lead.state, lead.instance_id) == (False, None, None, None)
         assert sidecar.polls == []
         run = asyncio.create_task(lead.run(Work([])))
-        await until(lambda: len(sidecar.polls) == 2)
+        await eventually(lambda: len(sidecar.polls) == 2)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -441,7 +443,7 @@ async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> No
 async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: FakeSidecar) -> None:
     work = Work(sidecar.events)
     async with running(sidecar, work):
-        await until(lambda: len(sidecar.polls) == 2)
+        await eventually(lambda: len(sidecar.polls) == 2)
         await asyncio.sleep(0.5)
         assert len(sidecar.polls) == 2
         assert sidecar.polls[0][1] == {}
@@ -450,12 +452,13 @@ async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: Fak
 
 
 async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 1.0
     await sidecar.elect(1)
     work = Work(sidecar.events)
     async with running(sidecar, work):
-        await until(lambda: work.running == 1)
-        await until(lambda: any(kind == "knock" for kind, _ in sidecar.peers))
-        await until(lambda: len(sidecar.polls) >= 5)
+        await eventually(lambda: work.running == 1)
+        await eventually(lambda: any(kind == "knock" for kind, _ in sidecar.peers))
+        await eventually(lambda: len(sidecar.polls) >= 5)
     kind, peer = sidecar.peers[-1]
     assert kind == "resign"
     assert peer in {other for _, other in sidecar.peers[:-1]}
@@ -466,7 +469,7 @@ async def test_proxies_of_the_environment_are_not_used(sidecar: FakeSidecar, mon
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     work = Work(sidecar.events)
     async with running(sidecar, work) as lead:
-        await until(lambda: lead.holder == "task-b")
+        await eventually(lambda: lead.holder == "task-b")
 
 
 async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar) -> None:
@@ -476,11 +479,11 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
         assert client.leadership(NAME) is lead
         assert client.leadership("daily_scheduler") is not lead
         run = asyncio.create_task(lead.run(work))
-        await until(lambda: lead.holder == "task-b")
+        await eventually(lambda: lead.holder == "task-b")
         with pytest.raises(RuntimeError, match="already"):
             await lead.run(work)
         await sidecar.elect(1)
-        await until(lambda: work.running == 1)
+        await eventually(lambda: work.running == 1)
         with pytest.raises(RuntimeError, match=r"cancel its run\(\)"):
             await lead.resign()
         assert "resign" not in sidecar.events

@@ -12,5 +12,5 @@ collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_cl
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(2)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
         yield session

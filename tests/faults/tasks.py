@@ -17,13 +17,14 @@ from tests.proxy import Proxy
 from tests.waiting import eventually
 
 LEASE = "background_services"
-TTL = 3.0
+TTL = 6.0
+"""A machine that stands still for two seconds takes the lease from nobody."""
 MARGIN = TTL / 6
 TIMINGS = {
-    "LEASE_TTL": "3",
+    "LEASE_TTL": "6",
     "HEARTBEAT_INTERVAL": "1",
-    "GRANT_TTL": "0.6",
-    "REDIS_TIMEOUT": "0.3",
+    "GRANT_TTL": "2",
+    "REDIS_TIMEOUT": "1",
     "LOG_FORMAT": "json",
 }
 
@@ -122,8 +123,13 @@ async def running(*tasks: Task) -> AsyncIterator[None]:
         for task in tasks:
             task.sidecar.start()
         for task in tasks:
-            await eventually(task.has_greeted, within=20)
+            await eventually(task.has_greeted, within=60)
         yield
+
+
+def terms(task: Task) -> set[int]:
+    """The tokens under which its client ever believed."""
+    return {belief.token for belief in task.beliefs}
 
 
 def two_believers(tasks: Iterable[Task]) -> list[tuple[Belief, Belief]]:

@@ -42,7 +42,8 @@ async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_wit
     token = leader.token
     redis.persist(leader.key)
     await eventually(lambda: 0 < redis.pttl(leader.key) <= TTL * 1000)
-    assert (leader.leads, leader.token) == (True, token)
+    await eventually(lambda: leader.leads)
+    assert leader.token == token
 
     redis.set(leader.key, "a stranger")
     await eventually(lambda: _in_trouble(leader, "the key has no TTL: a stranger holds it"))

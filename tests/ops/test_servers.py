@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from ops.local import postgres_server
-from ops.local.servers import PostgresServer, RedisServer, ServerError
+from ops.local.server import MOST_HELD, _held
+from ops.local.servers import PostgresServer, RedisServer, ServerError, free_port
 from tests.ops.living import lives
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,24 @@ def test_a_server_that_cannot_start_is_told_in_one_line(tmp_path: Path) -> None:
         server = RedisServer(tmp_path / "redis", port=listener.getsockname()[1])
         with pytest.raises(ServerError, match=r"^RedisServer did not start on port \d+: .*$"):
             server.start(wait=5)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere such a socket keeps servers out, too")
+def test_a_free_port_is_nobody_else_s_before_it_is_listened_on_and_after_its_server_was_killed(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path / "redis")
+    for _ in range(2):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", server.port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+        server.start()
+        server.kill()
+
+
+def test_only_so_many_ports_are_held_at_a_time() -> None:
+    ports = {free_port() for _ in range(MOST_HELD + 10)}
+    assert len(ports) > MOST_HELD
+    assert len(_held) <= MOST_HELD
 
 
 def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,22 +12,11 @@ from typing import Any, Self
 import aiohttp
 
 from ops.local.servers import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 20.0
-"""Seconds after which a condition that a test waits for counts as never coming."""
-
-
-async def eventually(condition: Callable[[], Awaitable[object]], *, within: float = LIMIT) -> Any:
-    """Wait until the condition gives something true, and return that; errors of the network count as not yet."""
-    async with asyncio.timeout(within):
-        while True:
-            try:
-                if found := await condition():
-                    return found
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.02)
+START_LIMIT = 60.0
+"""Seconds that the start of a process, or its end, may take where the machine is busy."""
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -77,7 +65,7 @@ class Process:
 
     async def end(self) -> int:
         """Wait for the exit, and return the status."""
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(START_LIMIT):
             return await self.running.wait()
 
     def output(self) -> str:
@@ -108,7 +96,7 @@ class Service(Process):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        await eventually(self.healthy)
+        await eventually(self.healthy, within=START_LIMIT)
         return self
 
     async def get(self, path: str) -> Any:

@@ -47,7 +47,7 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
 async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
     before: bytes, served: Served, session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(listener, "KEEP_ALIVE", 2.0)
     reading = asyncio.create_task(served.streams.run(served.store))
     async with (
         served.listening(Listener, address=Address("127.0.0.1", 0)),

@@ -28,8 +28,9 @@ from service.entries import EARLIEST, LATEST, MOST, PLACES
 from service.openapi import VERSION, description
 from service.samples import SAMPLES, USERS
 from service.settings import AuthSettings
-from tests.service.processes import ROOT, Service, Sidecar, eventually
+from tests.service.processes import ROOT, Service, Sidecar
 from tests.service.served import PORTFOLIO, Served
+from tests.waiting import eventually
 
 PROJECT = "http://127.0.0.1:9"
 SECRET = "a shared secret of more than thirty-two bytes"

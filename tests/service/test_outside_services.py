@@ -9,8 +9,9 @@ from aiohttp import ClientSession
 from service.samples import SAMPLES
 from tests.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, trade
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Service, eventually
+from tests.service.processes import Service
 from tests.service.served import PORTFOLIO
+from tests.waiting import eventually
 from tests.work.test_protection import Agent
 
 PRICES = {"AAPL": "191.2350", "MSFT": "402.5", "NVDA": "130.01"}

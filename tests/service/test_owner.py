@@ -121,7 +121,7 @@ async def test_a_stream_is_the_owner_s_and_ends_when_the_token_has_expired(
 ) -> None:
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     monkeypatch.setattr("service.auth.LEEWAY", 0.0)
-    expires = int(time.time()) + 2
+    expires = int(time.time()) + 4
     async with session.get(url, headers=bearer(exp=expires)) as response:
         assert response.status == 200
         async with asyncio.timeout(20):

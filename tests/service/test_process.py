@@ -21,8 +21,9 @@ from service.migrations import migrate
 from service.samples import SAMPLES, load_samples
 from service.store import Store
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Process, Service, Sidecar, eventually
+from tests.service.processes import Process, Service, Sidecar
 from tests.service.served import PORTFOLIO
+from tests.waiting import eventually
 
 LEASES = {"background_services", "daily_scheduler"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -33,7 +34,7 @@ async def events(response: aiohttp.ClientResponse, count: int, *, after: datetim
     """When the next so many values of a stream were made, of those that were made after that instant."""
     assert response.status == 200
     found: list[datetime] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             line = (await response.content.readline()).decode()
             assert line, "the stream has ended"
@@ -275,7 +276,7 @@ async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
             service.signal()
         assert await other.end() == 0
         assert await leader.end() == ("the work did not end" in leader.output())
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30, "it would be held up for ever else"
         await asyncio.wait((reading,))
         reading.exception()
     finally:

@@ -17,8 +17,9 @@ from service.database import StoreError
 from service.freshness import STALE_AFTER
 from service.timetable import utc_now
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Service, eventually
+from tests.service.processes import Service
 from tests.service.served import NOON, PORTFOLIO, Served
+from tests.waiting import eventually
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
@@ -74,7 +75,7 @@ async def test_a_silent_stream_has_heartbeats(streaming: Served, monkeypatch: py
 async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "SEND_LIMIT", 0.5)
+    monkeypatch.setattr(app, "SEND_LIMIT", 2.0)
     small = socket.socket()  # a listener with small buffers, which fill soon; what it accepts inherits them
     small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     small.bind(("127.0.0.1", 0))

@@ -23,6 +23,14 @@ def _any_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 @pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client of the wheel's Redis, which is emptied."""
+    with client_of(redis_server) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
 def any_redis(any_server: RedisServer) -> Iterator[Redis]:
     """A client of an empty Redis, of each version that there is; it is shared: what a test configures it restores."""
     with client_of(any_server) as client:

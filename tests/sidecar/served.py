@@ -23,7 +23,10 @@ from sidecar.telemetry import Telemetry
 from tests.sidecar.storing import at_port
 
 KEYS = {"tracker": "test:tracker:leader", "scheduler": "test:scheduler:leader"}
-TIMINGS = Timings(ttl=3.0, heartbeat=1.0, grant_ttl=0.5, call_limit=0.4)
+TIMINGS = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=5.0, call_limit=5.0)
+"""Nothing runs out, though the machine stands still for seconds."""
+QUICK = Timings(ttl=3.0, heartbeat=1.0, grant_ttl=0.5, call_limit=0.4)
+"""For what has to run out."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Served:
 
     async def lead(self, name: str = "tracker") -> dict[str, Any]:
         """Ask until it leads; returns the answer that says so."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             answer = await self.get(f"/is-leader/{name}")
             while not answer["is_leader"]:
                 answer = await self.get(f"/is-leader/{name}", wait=1, version=answer["version"])

@@ -20,7 +20,7 @@ def at_port(port: int, *, username: str | None = None, password: str | None = No
 
 
 class Storing:
-    """Makes calls for the candidate `a`, each within the call limit."""
+    """Makes calls for the candidate `a`."""
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
@@ -36,23 +36,29 @@ class Storing:
 
     async def outcome(self, kind: Kind) -> Outcome:
         """The outcome of a call that is answered."""
-        result = await self.call(kind, limit=5.0)
+        result = await self.call(kind, limit=10.0)
         assert isinstance(result, Reply), result
         return result.outcome
 
-    async def failure(self, kind: Kind) -> Failure:
-        """Why a call is not answered."""
-        result = await self.call(kind)
+    async def failure(self, kind: Kind, *, limit: float = 10.0) -> Failure:
+        """Why a call fails; a busy machine may take seconds for an answer that is an error."""
+        result = await self.call(kind, limit=limit)
         assert isinstance(result, Failure), result
         return result
+
+    async def timeout(self, kind: Kind, *, limit: float = TIMINGS.call_limit) -> Failure:
+        """The failure of a call that nothing answers within its limit."""
+        failure = await self.failure(kind, limit=limit)
+        assert failure.kind == "timeout", failure
+        return failure
 
 
 @asynccontextmanager
 async def storing(
-    connect: Callable[[], Connection], *, min_replicas: int = 0, guard: bool = False
+    connect: Callable[[], Connection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
 ) -> AsyncIterator[Storing]:
     """A store that connects so, closed at the end."""
-    store = RedisStore(connect, "a", TIMINGS, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
+    store = RedisStore(connect, "a", timings, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
     try:
         yield Storing(store)
     finally:

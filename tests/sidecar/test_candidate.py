@@ -1,7 +1,7 @@
 """The election loop between its lease and a real Redis: what happens while a call is under way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +12,6 @@ from sidecar.clock import elapsed
 from sidecar.protocol import Timings
 from sidecar.redis_watch import WatchMode
 from tests.proxy import Proxy
-from tests.sidecar.conftest import client_of
 from tests.sidecar.served import KEYS, Served, served
 from tests.waiting import eventually
 
@@ -20,15 +19,8 @@ SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Whatever happens within seconds was not waited for."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 
-FORGETFUL = Timings(ttl=20.0, heartbeat=6.0, grant_ttl=0.2, call_limit=0.3)
+FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Demand ends long before a key expires."""
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    with client_of(redis_server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture
@@ -53,7 +45,7 @@ def scripts_run(redis: Redis) -> int:
 async def test_a_question_wakes_a_loop_that_sleeps(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(SLOW.heartbeat / 2):
             assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
@@ -75,7 +67,7 @@ async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_ha
 
         sidecar.watch._changed = heard
         redis.delete(KEYS["tracker"])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await noticed.wait()
         way.flow()
         assert (await asking)["is_leader"] is True
@@ -94,7 +86,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
         await eventually(lambda: redis.get(KEYS["tracker"]) == "a")
         await sidecar.resign()
         way.flow()
-        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=5)
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
         assert await sidecar.state() == "waiting"
 
 
@@ -107,17 +99,20 @@ async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_ask
         await eventually(lambda: sidecar.candidate.trouble["tracker"] is not None)
         assert redis.get(KEYS["tracker"]) == "a"
         way.flow()
-        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=5)
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
 
 
 async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
-        way.replies.delay = 0.3
-        asked = elapsed()
-        await sidecar.lead()
-        lead_until = elapsed() + sidecar.candidate.leases["tracker"].remaining(elapsed())
-        assert lead_until - asked < SLOW.ttl - SLOW.margin + 0.2
+        before = scripts_run(redis)
+        way.replies.hold()
+        leading = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: scripts_run(redis) > before)
+        executed = elapsed()
         way.flow()
+        await leading
+        now = elapsed()
+        assert now + sidecar.candidate.leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
 
 
 async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
@@ -125,9 +120,10 @@ async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisSe
         version = (await sidecar.lead())["version"]
         way.replies.hold()
         until = elapsed() + QUICK.ttl - QUICK.margin
+        sent_at = elapsed()
         while (answer := await sidecar.get("/is-leader/tracker", wait=1, version=version))["is_leader"]:
-            assert elapsed() + answer["expires_in"] < until + QUICK.grant_ttl
-        assert elapsed() < until + 0.3
+            assert sent_at + answer["expires_in"] <= until
+            sent_at = elapsed()
 
 
 async def test_the_answers_of_a_round_trip_reach_each_its_lease(
@@ -145,6 +141,6 @@ async def test_a_drain_has_ended_when_every_lease_is_given_up(
     async with connected(redis_server, way, QUICK) as sidecar:
         await sidecar.lead()
         sidecar.candidate.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await sidecar.election
         assert redis.get(KEYS["tracker"]) is None

@@ -1,23 +1,15 @@
 """POST /resign/NAME: who may, and what of."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.sidecar.conftest import client_of
 from tests.sidecar.served import KEYS, Served, served
 from tests.waiting import eventually
 
 CLIENT = {"X-Lease-Client": "test"}
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    with client_of(redis_server) as client:
-        client.flushall()
-        yield client
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
 from tests.client.processes import RealSidecar, ended
 from tests.sidecar.conftest import client_of
-from tests.sidecar.test_process import SMALL, Asker, key, until
+from tests.sidecar.test_process import SMALL, Asker, key
+from tests.waiting import eventually
 
 TTL, HEARTBEAT = 3, 1.0
 
@@ -86,7 +87,7 @@ async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_eac
         for asker in askers:
             asker.sidecar.start()
         for asker in askers:
-            await until(asker.status)
+            await eventually(asker.status)
         guide = GuideCandidate(redis, key(askers[0]))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = tasks.create_task(guide.run())
@@ -104,13 +105,13 @@ async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_eac
 async def _turns(guide: GuideCandidate, askers: list[Asker], give_up: Callable[[], None]) -> None:
     """Each side leads beyond one ttl while the other campaigns, and then gives up."""
     guide.wants = True
-    await until(guide.leads)
+    await eventually(guide.leads)
     began = elapsed()
     async with campaigning(askers):
-        await until(lambda: guide.believes[-1][1] > began + TTL + HEARTBEAT / 2)  # it has renewed
+        await eventually(lambda: guide.believes[-1][1] > began + TTL + HEARTBEAT / 2)  # it has renewed
         before = sum(len(asker.believes) for asker in askers)
         give_up()
-        await until(lambda: sum(len(asker.believes) for asker in askers) > before)
+        await eventually(lambda: sum(len(asker.believes) for asker in askers) > before)
         guide.wants = True
         began = elapsed()
-        await until(lambda: any(asker.believes and asker.believes[-1][1] > began + TTL for asker in askers))
+        await eventually(lambda: any(asker.believes and asker.believes[-1][1] > began + TTL for asker in askers))

@@ -127,7 +127,7 @@ async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(identity, "_LIMIT", 0.3 if answer is never else 10.0)
+    monkeypatch.setattr(identity, "_LIMIT", 1.5 if answer is never else 10.0)
     metadata.answer = answer
     made_up = await instance_id(None, metadata.url)
     assert made_up

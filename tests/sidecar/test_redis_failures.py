@@ -10,10 +10,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from ops.local.servers import RedisServer
-from sidecar.protocol import Kind, Outcome, Reply
-from sidecar.redis_store import Failure
+from sidecar.protocol import Kind, Outcome, Reply, Timings
 from tests.sidecar.conftest import BINARIES, client_of, command
-from tests.sidecar.storing import KEY, TIMINGS, Storing, at_port, storing
+from tests.sidecar.storing import KEY, Storing, at_port, storing
 from tests.waiting import eventually
 
 SECRET = "correct-horse"
@@ -152,11 +151,12 @@ async def test_a_server_that_is_still_loading_is_told_as_such(tmp_path: Path, bi
         redis.mset({f"key-{number}": "x" * 20_000 for number in range(1000)})
         redis.save()
         server.kill()
-    with RedisServer(tmp_path, binary=BINARIES[binary], arguments=("--key-load-delay", "1500")) as server:
+    with RedisServer(tmp_path, binary=BINARIES[binary], arguments=("--key-load-delay", "10000")) as server:
         async with storing(at_port(server.port)) as store:
-            failure = await store.call(Kind.ACQUIRE, limit=5.0)
-            assert isinstance(failure, Failure)
-            assert failure.kind == "loading"
+            assert (await store.failure(Kind.ACQUIRE)).kind == "loading"
+            server.kill()
+            server.arguments = ()
+            await server.start_beside()
             await eventually(lambda: _answered(store))
 
 
@@ -174,21 +174,19 @@ async def test_a_key_of_the_wrong_type_is_an_answer(any_redis: Redis, any_server
 
 async def test_without_enough_replicas_a_term_does_not_count(any_redis: Redis, any_server: RedisServer) -> None:
     async with storing(at_port(any_server.port), min_replicas=1) as store:
-        result = await store.call(Kind.ACQUIRE)
-        assert isinstance(result, Reply)
-        assert result.outcome is Outcome.UNCONFIRMED
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.UNCONFIRMED
         assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "to look needs no replica"
 
 
 async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
-    async with storing(at_port(any_server.port), min_replicas=1) as store:
-        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
-        failed = await store.call(Kind.ACQUIRE, limit=TIMINGS.call_limit / 5)  # WAIT alone takes half of it
+    patient = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=20.0)  # WAIT alone takes half of that
+    async with storing(at_port(any_server.port), min_replicas=1, timings=patient) as store:
+        assert await store.store.open() is None
+        failed = await store.timeout(Kind.ACQUIRE, limit=2.0)
         assert any_redis.get(KEY) == "a"
-        assert isinstance(failed, Failure)
-        assert (failed.kind, failed.unresolved) == ("timeout", True)
+        assert failed.unresolved
 
 
 async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
@@ -207,9 +205,7 @@ async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
             await eventually(lambda: _counts(store, Kind.RENEW))
             replica.pause()
             redis.pexpire(KEY, 3000)
-            failed = await store.call(Kind.RENEW, limit=TIMINGS.call_limit * 3)
-            assert isinstance(failed, Reply)
-            assert failed.outcome is Outcome.UNCONFIRMED
+            assert await store.outcome(Kind.RENEW) is Outcome.UNCONFIRMED
             replica.resume()
             await eventually(lambda: _counts(store, Kind.RENEW))
 
@@ -223,8 +219,7 @@ async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any
     command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-wait")
     try:
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
-            result = await store.call(Kind.ACQUIRE)
-            assert isinstance(result, Failure)
-            assert (result.kind, result.unresolved) == ("noperm", True)
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.unresolved) == ("noperm", True)
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")

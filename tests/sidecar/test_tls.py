@@ -18,7 +18,8 @@ from ops.local.servers import RedisServer
 from tests.client.processes import RealSidecar, ended
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.sidecar.test_process import SMALL, Asker, logged, until
+from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
+from tests.waiting import eventually
 
 PASSWORD = "correct-horse"
 
@@ -64,9 +65,11 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def sidecar(folder: Path, name: str, server: RedisServer, front: Proxy, options: str) -> RealSidecar:
-    """One that reaches the server by TLS."""
-    sidecar = RealSidecar(folder, server, name, **SMALL)
+def sidecar(
+    folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
+) -> RealSidecar:
+    """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
+    sidecar = RealSidecar(folder, server, name, **timings)
     sidecar._environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
 
@@ -79,13 +82,13 @@ async def test_leaders_follow_each_other_by_tls(
         one, other = (Asker(each, session) for each in pair)
         for each in (one, other):
             each.sidecar.start()
-            await until(each.status)
-        await until(lambda: _leads(one))
+            await eventually(each.status)
+        await eventually(lambda: _leads(one))
         assert not (await other.ask())["is_leader"]
         await one.resign()
-        await until(lambda: _leads(other))
+        await eventually(lambda: _leads(other))
         assert other.believes[0][2] > one.believes[0][2]
-        await until(lambda: _watches(other))
+        await eventually(lambda: _watches(other))
 
 
 @pytest.mark.parametrize("options", ["", "?ssl_ca_certs={other}"], ids=["no authority", "another authority"])
@@ -117,7 +120,7 @@ async def test_tls_to_a_server_that_speaks_none_is_told(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:
-        await _is_refused(sidecar(tmp_path, "task-a", redis_of_its_own, plain, ""), session, "no answer in time")
+        await _is_refused(sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL), session, "no answer in time")
 
 
 async def test_trust_can_be_waived(
@@ -127,8 +130,8 @@ async def test_trust_can_be_waived(
     with ended(trusting):
         trusting.start()
         asker = Asker(trusting, session)
-        await until(asker.status)
-        await until(lambda: _leads(asker))
+        await eventually(asker.status)
+        await eventually(lambda: _leads(asker))
 
 
 async def _leads(asker: Asker) -> bool:
@@ -140,8 +143,8 @@ async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
-        await until(asker.status)
-        await until(lambda: _tells(asker, said))
+        await eventually(asker.status)
+        await eventually(lambda: _tells(asker, said))
         assert await asker.health() == 200
         status = await asker.status()
     assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))

@@ -139,7 +139,7 @@ async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
 
 
 async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migrated: str, store: Store) -> None:
-    async with await Store.connect(migrated, idle_limit=0.5) as frozen:
+    async with await Store.connect(migrated, idle_limit=2.0) as frozen:
         await frozen.take_up("lease", 1, "one")
         with pytest.raises(StoreError):
             async with frozen.fenced("lease", 1, "one", VALUES) as writes:

@@ -379,7 +379,7 @@ async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
 
     await store.put_positions([entry(1, "A", "1")])
     market = Market(store, measures, OPEN, {"A": "10"}, PricesUnavailable, hang, {"A": "11"})
-    await market.follow(4, interval=0.5)
+    await market.follow(4, interval=2.0)
     assert len(await slots(raw)) == 4
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(11), False)
 
