@@ -609,8 +609,7 @@ async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twic
     await work.start_over()
     assert await work.attempt()
     expected = await written(raw)
-    await work.start_over()
-    refused = 0
+    refused, rounds = 0, 0
 
     async def lead(place: int) -> None:
         nonlocal refused
@@ -620,9 +619,13 @@ async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twic
         except StaleTerm:
             refused += 1
 
-    await asyncio.gather(*(lead(place) for place in range(6)))
-    assert await written(raw) == expected
-    assert 0 < refused < 6
+    while not refused:  # a machine that stands still can put their moments so that none meets another
+        await work.start_over()
+        await asyncio.gather(*(lead(place) for place in range(6)))
+        assert await written(raw) == expected
+        rounds += 1
+        assert rounds < 20
+    assert refused < 6 * rounds
 
 
 async def test_history_is_given_newest_within_bounds_oldest_first(store: Store, term: FakeTerm) -> None:
