@@ -34,8 +34,10 @@ class Process:
 
     def terminate(self) -> None:
         """SIGTERM to the process itself, as a container's first process gets it."""
+        # Not its own terminate, which polls: that may reap the process before the event loop does, and its exit code
+        # is lost.
         with suppress(ProcessLookupError):
-            self._process.terminate()
+            os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to the process and to all that it started."""
