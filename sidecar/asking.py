@@ -225,11 +225,15 @@ class Poll:
     async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
         """Ask once, after a pause where one is called for; None if no valid answer came, which is logged once.
 
+        None, too, if no time is `left` after the pause.
+
         `left()` is the time, in seconds, within which an answer is of use (infinite while not leading): an answer is
         asked for after a third of it, and given up in time for another try. `token` is of the last term.
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(min(self._uniform(*PAUSE), max(left() / 4, 0.01)))
+            if left() <= 0:  # we were frozen: to ask now would be to campaign while the work comes to its end
+                return None
         if self._version is None:
             hold, limit = {}, min(LIMIT, left())
         else:

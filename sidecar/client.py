@@ -190,7 +190,7 @@ class Leadership:
 
     async def _prolong(self, term: Term, grant: Grant) -> None:
         """Let each answer prolong the grant; return when the term is over."""
-        while True:
+        while grant.working_time() > 0:
             answer = await self._poll.next(grant.working_time, term.token)
             if answer is None:
                 continue

@@ -5,9 +5,11 @@ only the last time matters, since each answer replaces the one before. `sync` ma
 """
 
 from collections.abc import Callable
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.asking import LIMIT, PAUSE, WAIT
+from sidecar.client import TICK
 from sidecar.tenure import Grant
 from tests.simulation.candidate import HANDLING, TIMER, Sidecar
 from tests.simulation.store import Tenure
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 STOP_BEFORE = 0.5
+ROUND = TIMER + HANDLING
+"""What a question takes beyond being held back, in seconds."""
+NO_HURRY = 1e9
+"""The time to work, in seconds, of who does not work."""
 
 Version = tuple[int, int]
 Told = tuple[int, float, float, int | None, float | None, Version, str]
@@ -29,19 +35,29 @@ class Client:
     """
 
     __slots__ = (
+        "_arrived",
         "_ask",
         "_asked_at",
+        "_asks",
+        "_awaits",
+        "_check_at",
         "_clock",
         "_explicit",
+        "_froze_at",
+        "_gives_up_at",
         "_inbox",
         "_knocks",
-        "_last_token",
         "_limit_at",
+        "_looked_at",
+        "_open",
         "_resigned_term",
         "_resigning",
+        "_steady",
         "_stopping",
         "_ticket",
+        "_trouble",
         "_version",
+        "_wait",
         "believes",
         "deadline",
         "frozen",
@@ -50,10 +66,12 @@ class Client:
         "interrupted",
         "leaves",
         "life",
+        "name",
         "ready_since",
         "running",
         "sidecar",
         "tenure",
+        "token",
         "working",
         "world",
     )
@@ -77,7 +95,22 @@ class Client:
         self.ready_since: float | None = None
         self._ask = 0
         self._asked_at = 0.0
+        self._arrived = 0.0
+        """When its question was at the sidecar, in local time."""
+        self._wait = 0.0
+        """For how long it lets its question be held back, in seconds."""
+        self._steady = False
+        """The next question will be held back for as long."""
+        self._looked_at = self._froze_at = 0.0
+        """When it looked at the clock, every `TICK` from then on, and when it was last frozen, in local time."""
+        self._check_at = inf
+        """When it looks next whether its work has to stop, in true time."""
+        self._gives_up_at = 0.0
+        """When it waits for the answer no longer, in local time."""
         self._limit_at = 0.0
+        """When the sidecar answers though nothing has changed, in local time."""
+        self._open = False
+        """Its question is not answered yet."""
         self._ticket = 0
         self._explicit = False
         """The end of the held question is an event, since what is left of the grant is short."""
@@ -87,8 +120,17 @@ class Client:
         self._resigned_term: int | None = None
         self._resigning = False
         """Its resign is not answered yet."""
+        self._awaits = -1
+        """The number at which it waits for that answer."""
+        self._asks = False
+        """It waits with its next question."""
+        self._trouble = False
+        """Its last question got no answer."""
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
-        self._last_token: int | None = None
+        self.name = ""
+        """The word that the process names itself with."""
+        self.token: int | None = None
+        """Of the last term that it was granted."""
         self._knocks = -1
 
     # Its life.
@@ -99,11 +141,12 @@ class Client:
             self.leaves = False
             return
         self.life += 1
+        self.name = str(self.life)
         self.running, self.frozen, self.leaves = True, False, False
         self.ready_since = self.world.now
         self._inbox = []
-        self._version = self._last_token = None
-        self._resigning = False
+        self._version = self.token = None
+        self._resigning = self._trouble = False
         self.ask(self._ask)
 
     def kill(self) -> None:
@@ -135,7 +178,7 @@ class Client:
     def freeze(self) -> None:
         """SIGSTOP. A transaction may be under way: begun, or just about to."""
         self.sync()
-        self.frozen = True
+        self.frozen, self._froze_at = True, self.sidecar.now()
         self.ready_since = None
         if self.until() > self.world.now:
             self.world.interrupt_write(self)
@@ -149,21 +192,15 @@ class Client:
         self.frozen = False
         self.ready_since = None if self._stopping or self.leaves else self.world.now
         inbox, self._inbox = self._inbox, []
+        arrived = (self._hear, self._hears_of_resign, self._resigns_again, self._lost)
+        inbox.sort(key=lambda item: item[0] not in arrived)  # an event loop sees what came before what time it is
         for action, argument in inbox:
             action(argument)
+        if self.grant is not None and self._next_look() <= self.sidecar.now():
+            self._looked_at = self.sidecar.now()
         self.unsettled()
         if self.believes:
             self.world.oracle.resumed(self)
-
-    @property
-    def name(self) -> str:
-        """The word that the process names itself with."""
-        return str(self.life)
-
-    @property
-    def token(self) -> int | None:
-        """Of the last term that it was granted."""
-        return self._last_token
 
     # What it believes.
 
@@ -192,9 +229,10 @@ class Client:
         if grant.working_time() <= 0:
             return False
         self.grant = grant
+        self._looked_at, self._check_at = now, inf
         self.believes = self.working = True
         self.tenure = self.world.oracle.began(self, instance, token)
-        self._last_token = token
+        self.token = token
         self.world.work(self)
         return True
 
@@ -237,7 +275,7 @@ class Client:
         self._ask += 1
         if self.leaves:
             self._resigned_term = None
-        if self.sidecar.alive:
+        if self.sidecar.alive and not self._resigning:
             self._resigning = True
             self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (ticket, self.name, self._resigned_term))
         self._version = None
@@ -246,11 +284,36 @@ class Client:
             self.life += 1
             return
         self.ready_since = self.world.now
-        self.world.at(self.world.now + (2 * HANDLING if not self.sidecar.frozen else LIMIT), self.ask, self._ask)
+        self._awaits, self._asks = self._ask, False
+        self.world.at(self.world.now + (LIMIT if self.sidecar.alive else 0.0), self._campaign, self._ask)
 
     def resign_answered(self) -> None:
         """It may ask again."""
         self._resigning = False
+        self.world.at(self.world.now + HANDLING, self._hears_of_resign, self._ask)
+
+    def _hears_of_resign(self, number: int) -> None:
+        """The answer to its resign arrives."""
+        if number != self._ask or number != self._awaits:
+            return
+        if self.frozen:
+            self._inbox.append((self._hears_of_resign, number))
+        elif self._asks:
+            self._ask += 1
+            self._send(self._ask)
+        else:
+            self._campaign(number)
+
+    def _campaign(self, number: int) -> None:
+        """Its resign is answered, or it waited for that long enough: ask, after a pause if nobody answered last."""
+        if number != self._ask or not self.running or self._stopping:
+            return
+        if self.frozen:
+            self._inbox.append((self._campaign, number))
+        elif self._trouble:
+            self.world.at(self.world.now + self.world.random.uniform(*PAUSE), self.ask, number)
+        else:
+            self.ask(number)
 
     # How it asks.
 
@@ -261,15 +324,27 @@ class Client:
         if self.frozen:
             self._inbox.append((self.ask, number))
             return
+        if self.grant is not None and self._left() <= 0:  # it was frozen, and sees first that its work has to stop
+            self.stop()
+            return
         self._ask = number = number + 1
+        if self._resigning:  # it could be taken for the resign of what is granted now
+            self._awaits, self._asks = number, True
+            self._gives_up_at = self.sidecar.now() + LIMIT
+            self._mind_limit()
+        else:
+            self._send(number)
+
+    def _send(self, number: int) -> None:
         sidecar = self.sidecar
+        self._open, self._steady = True, self.grant is None
         self._asked_at = sidecar.now()
+        self._hurry(NO_HURRY if self.grant is None else self._left())
         if not sidecar.alive:
             self._retry()
         elif sidecar.frozen:
-            self.world.at(self.world.now + min(LIMIT, self._left()) + TIMER, self._gave_up, number)
-            if not self._resigning:
-                sidecar.later(self._arrive, number)
+            self._mind_limit()
+            sidecar.later(self._arrive, number)
         else:
             self._arrive(number)
 
@@ -278,39 +353,44 @@ class Client:
         sidecar = self.sidecar
         if number != self._ask or not sidecar.alive:
             return
-        arrived = sidecar.now()
+        self._arrived = arrived = sidecar.now()
         asked = sidecar.asked(self._version)
         if not sidecar.lease.known():  # it was just started: Redis will soon have said who leads
             self._ticket = sidecar.lease.hold()
             self.held = self._explicit = True
-            limit = self._asked_at + self.world.scenario.timings.call_limit
+            limit = arrived + self.world.scenario.timings.call_limit
             self._limit_at = limit
             self.world.at(max(sidecar.true(limit), self.world.now) + TIMER, self._hold_ends, number)
-            self.world.at(self.world.now + min(LIMIT, self._left()) + TIMER, self._abandons, number)
+            self._mind_limit()
         elif asked:
             self._ticket = sidecar.lease.hold()
             self.held = True
-            self._explicit = False
-            self._limit_at = self._asked_at + self._wait()
+            self._limit_at = arrived + self._wait
+            self._explicit = arrived > self._asked_at
             if taken := sidecar.lease.taken(arrived, self.name, self.token):  # answered when it may act itself
                 self._explicit = True
-                self._limit_at = min(self._limit_at, arrived + taken)
-                self.world.at(max(sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, number)
-            if self.grant is not None and self._left() < 2.4 * self.world.poll:  # a short grant: ask again sooner
+                self._limit_at = arrived + min(self._wait, taken, sidecar.lease.timings.grant_ttl / 2)
+            if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again sooner
                 self._explicit = True
-                self._limit_at = self._asked_at + max(self._left() / 3, 0.001)
+            if self._explicit:
                 self.world.at(max(sidecar.true(self._limit_at), self.world.now) + TIMER, self._hold_ends, number)
+            if self._limit_at > self._gives_up_at:  # the sidecar was frozen
+                self._mind_limit()
         else:
             self._answer(arrived)
 
-    def _abandons(self, number: int) -> None:
-        """No answer in time, though it is held back on purpose."""
-        if number == self._ask and self.held and self.running and not (self._stopping or self.frozen):
-            self._drop_question()
-            self._retry()
+    def _hurry(self, left: float) -> None:
+        """See how long the question that it asks now may be held back, and how long it waits: `Poll.next`."""
+        if self._version is None:
+            self._wait, limit = 0.0, min(LIMIT, left)
+        else:
+            wait = min(WAIT, max(left / 3, 0.001))
+            self._wait, limit = round(wait, 3), wait + min(LIMIT, wait)
+        self._gives_up_at = self._asked_at + limit
 
-    def _wait(self) -> float:
-        return min(WAIT, self.world.poll) if self.grant is not None else WAIT
+    def _mind_limit(self) -> None:
+        """There may be no answer in time."""
+        self.world.at(max(self.sidecar.true(self._gives_up_at), self.world.now) + TIMER, self._gave_up, self._ask)
 
     def _answer(self, arrived: float) -> None:
         token, expires_in, version = self.sidecar.grant(arrived)
@@ -323,7 +403,7 @@ class Client:
             self.held = False
             sidecar = self.sidecar
             sidecar.lease.unhold(self._ticket, sidecar.now(), answered=answered)
-            self._answer(self._asked_at)
+            self._answer(self._arrived)
 
     def _hold_ends(self, number: int) -> None:
         """The held question is answered, though nothing has changed. A client that is frozen does not read it."""
@@ -342,7 +422,11 @@ class Client:
         if self.frozen:
             self._inbox.append((self._hear, told))
             return
+        if self.sidecar.now() >= self._gives_up_at:  # it was frozen, and the time limit comes first
+            self._retry()
+            return
         _, sent_at, _, token, expires_in, version, instance = told
+        self._open, self._trouble = False, False
         self._version = version
         grant = self.grant
         if grant is not None and self.tenure is not None:
@@ -360,7 +444,9 @@ class Client:
         self.ask(self._ask)
 
     def _retry(self) -> None:
+        self._open, self._trouble = False, True
         self._version = None
+        self._ask += 1  # whatever comes of the last one is not heard any more
         if self.grant is None and not self.sidecar.alive:
             self._knocks = self._ask  # again and again: no event before somebody is there to hear it
             return
@@ -380,13 +466,25 @@ class Client:
             if self.frozen:
                 self._inbox.append((self._gave_up, number))
                 return
-            if self.held and not self.sidecar.frozen:
-                return
+            if self.held:
+                self.sync()
+            if self.sidecar.now() < self._gives_up_at:
+                return  # that was the limit of an earlier one
             self._drop_question()
-            self._retry()
+            if self._left() <= 0 and self._next_look() < self._gives_up_at:
+                self.stop()  # it was frozen, and sees first that its work has to stop
+            else:
+                self._retry()
+
+    def _next_look(self) -> float:
+        """When it would have looked at the clock next, had it not been frozen, in local time."""
+        looks = ceil((self._froze_at - self._looked_at) / TICK)
+        stop_at = self.grant._stop_at if self.grant is not None else inf
+        return min(self._looked_at + looks * TICK, stop_at)
 
     def _drop_question(self) -> None:
         """Close the connection; the sidecar sees it."""
+        self._open = False
         if self.held:
             self.held = False
             sidecar = self.sidecar
@@ -411,7 +509,7 @@ class Client:
     def _left(self) -> float:
         """Seconds of work that the grant allows; without one there is no hurry."""
         if self.grant is None:
-            return 1e9
+            return NO_HURRY
         self._clock = self.sidecar.now()
         return self.grant.working_time()
 
@@ -421,24 +519,28 @@ class Client:
         """Catch up with the questions that were answered and asked again since this was last called."""
         if not self.held or self.frozen or self._explicit or self.sidecar.frozen:
             return
-        sidecar = self.sidecar
-        now = sidecar.now()
-        wait = self._wait()
-        times = int((now - self._asked_at) / wait)
-        if times < 1:
-            return
-        answered = self._asked_at + times * wait
-        arrived = answered - wait
-        lease = sidecar.lease
-        lease.asked(answered)
-        first = self._asked_at + wait
-        self._asked_at, self._limit_at = answered, answered + wait
-        if self.grant is not None:
-            expires_in = lease.grant(arrived, answered, self.name, self.token)
-            if expires_in is not None and self._extend(self.grant, arrived + expires_in, first):
-                self._extend(self.grant, arrived + expires_in, answered)
-            else:
-                self.world.at(self.world.now, self._check, (self.life, self.grant))
+        lease, grant, now = self.sidecar.lease, self.grant, self.sidecar.now()
+        while (first := self._asked_at + (wait := self._wait) + ROUND) <= now:
+            times = int((now - self._asked_at) / (wait + ROUND)) if self._steady else 1
+            arrived = self._asked_at + (times - 1) * (wait + ROUND) if times > 1 else self._asked_at
+            answered = arrived + wait + TIMER
+            lease.asked(answered)
+            self._asked_at = answered + HANDLING
+            left = NO_HURRY
+            if grant is not None:
+                expires_in = lease.grant(arrived, answered, self.name, self.token)
+                self._clock = first
+                if expires_in is None or not grant.extend(arrived + expires_in):
+                    self.world.at(self.world.now, self._check, (self.life, grant))
+                else:
+                    self.deadline = arrived + expires_in
+                    if times > 1:
+                        self._clock = self._asked_at
+                        grant.extend(self.deadline)
+                left = grant.working_time()
+            self._hurry(left)
+            self._steady = self._wait == wait
+            self._arrived, self._limit_at = self._asked_at, self._asked_at + self._wait
 
     def unsettled(self) -> None:
         """The grant may not be prolonged: see when the work has to stop."""
@@ -447,15 +549,23 @@ class Client:
             if left <= 0:
                 self.stop()
             else:
-                self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, (self.life, self.grant))
+                self._check_in(left, (self.life, self.grant))
         if self.held and self.sidecar.frozen:
-            limit = self._limit_at + min(LIMIT, self._wait())
-            self.world.at(max(self.sidecar.true(limit), self.world.now) + TIMER, self._gave_up, self._ask)
+            self._mind_limit()
+
+    def _check_in(self, left: float, arg: tuple[int, Grant]) -> None:
+        when = self.world.now + left / self.sidecar.rate + TIMER
+        if when < self._check_at:  # else a look before that decides whether there has to be another
+            self._check_at = when
+            self.world.at(when, self._check, arg)
 
     def _check(self, arg: tuple[int, Grant]) -> None:
         """The time at which the work had to stop, as it was known."""
         life, grant = arg
-        if life != self.life or grant is not self.grant or self._stopping or self.frozen:
+        if life != self.life or grant is not self.grant:
+            return
+        self._check_at = inf
+        if self._stopping or self.frozen:
             return
         self.sync()
         left = self._left()
@@ -465,26 +575,36 @@ class Client:
             not self.held
             or self.sidecar.frozen
             or self.sidecar.lease.remaining(self.sidecar.now()) < self.world.near_deadline
-            or self.deadline <= self._asked_at + self._wait()  # of a short grant, over before the next answer
+            or self.deadline <= self._asked_at + self._wait + ROUND  # of a short grant, over before the next answer
         ):
-            self.world.at(self.world.now + left / self.sidecar.rate + TIMER, self._check, arg)
+            self._check_in(left, arg)
 
     def lost_sidecar(self) -> None:
-        """The sidecar is gone: the connection is reset."""
-        self._resigning = False
-        if self.running and not self.frozen:
-            self.held = False
-            if not self._stopping:
-                self._ask += 1
-                self._retry()
-        elif self.running:
-            self.held = False
-            self._ask += 1
-            self._inbox.append((self._lost, self._ask))
+        """The sidecar is gone: the connections are reset."""
+        again = self._resigning and self.frozen
+        self._resigning = self.held = False
+        if again:
+            self._inbox.append((self._resigns_again, self.life))
+        elif self.running and not self._stopping:
+            if self._awaits == self._ask:
+                self._hears_of_resign(self._ask)
+            elif self._open:
+                self._lost(self._ask)
+
+    def _resigns_again(self, life: int) -> None:
+        """Its resign was lost with the connection: whoever listens there now hears it."""
+        if self.sidecar.alive:
+            self._resigning = True
+            self.world.at(self.world.now + HANDLING, self.sidecar.resigned, (None, self.name, self._resigned_term))
+        else:
+            self._hears_of_resign(self._ask)
 
     def _lost(self, number: int) -> None:
         if number == self._ask and self.running and not self._stopping:
-            self._retry()
+            if self.frozen:
+                self._inbox.append((self._lost, number))
+            else:
+                self._retry()
 
     def sidecar_thawed(self) -> None:
         """The sidecar goes on, and the held question with it unless the client has given it up."""

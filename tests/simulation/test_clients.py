@@ -1,0 +1,134 @@
+"""The simulated client does what the real one does: asks, believes, stops and resigns at the same moments."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.simulation.client_driven import TTL, Driven, Happening, Notes
+from tests.simulation.driven import ME
+from tests.simulation.real_client import Real
+from tests.simulation.redis_model import RedisModel
+from tests.simulation.simulated_client import Simulated
+
+STEP, APART = 0.01, 0.00001
+"""Moments of a history are multiples of the one, in seconds, and the n-th is later by n times the other."""
+CLOSE = 2e-3
+"""By how much the same moment may differ, in seconds."""
+
+
+def client_stops(seconds: float) -> Happening:
+    """The client is frozen for so long."""
+
+    def happens(driven: Driven) -> None:
+        driven.freeze()
+        driven.world.at(driven.world.now + seconds, lambda _: driven.thaw())
+
+    return happens
+
+
+def sidecar_stops(seconds: float) -> Happening:
+    """The sidecar is frozen for so long."""
+
+    def happens(driven: Driven) -> None:
+        sidecar = driven.world.sidecar
+        if sidecar.alive and not sidecar.frozen:
+            sidecar.freeze()
+            boot = sidecar.boot
+            driven.world.at(driven.world.now + seconds, lambda _: sidecar.thaw() if sidecar.boot == boot else None)
+
+    return happens
+
+
+def sidecar_starts(driven: Driven) -> None:
+    if not driven.world.sidecar.alive:
+        driven.world.sidecar.start(ME)
+
+
+def changes_key(change: Callable[[RedisModel], None]) -> Happening:
+    """Somebody else writes to the key, and the watch tells of it."""
+
+    def happens(driven: Driven) -> None:
+        world = driven.world
+        world.primary.tell_time(world.now)
+        change(world.primary.model)
+        world.changed(world.primary, released=False)
+
+    return happens
+
+
+def cuts(driven: Driven) -> None:
+    """No packet passes between the sidecar and Redis, or all do again."""
+    driven.world.sidecar.cut = not driven.world.sidecar.cut
+
+
+def errs(driven: Driven) -> None:
+    """Redis answers every script with an error, or does so no longer."""
+    server = driven.world.primary
+    server.error = None if server.error else "READONLY"
+
+
+HAPPENINGS: dict[str, Happening] = {
+    "looks": lambda driven: driven.look(),
+    "client starts": lambda driven: driven.start(),
+    "client crashes": lambda driven: driven.kill(),
+    "client leaves": lambda driven: driven.leave(),
+    "client starts over": lambda driven: driven.start_over(),
+    **{f"client stops for {seconds:.1f} s": client_stops(seconds) for seconds in (0.2003, 1.5007, 4.9003, 12.0011)},
+    "sidecar starts": sidecar_starts,
+    "sidecar crashes": lambda driven: driven.world.sidecar.kill(),
+    "sidecar drains": lambda driven: driven.world.sidecar.drain(),
+    **{f"sidecar stops for {seconds:.1f} s": sidecar_stops(seconds) for seconds in (0.3007, 1.7003, 4.5011, 11.0003)},
+    "b for 3 s": changes_key(lambda model: model.set("b", 3000)),
+    "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
+    "DEL": changes_key(RedisModel.delete),
+    "cut": cuts,
+    "errors": errs,
+}
+
+MOMENTS = st.lists(
+    st.tuples(st.integers(1, 400) | st.integers(1, 30), st.sampled_from(list(HAPPENINGS))), min_size=1, max_size=30
+)
+"""Steps since the moment before, and what happens."""
+
+
+def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tuple[Notes, Notes]:
+    """What the simulated one and the real one did."""
+    history, steps = [], 100
+    for number, (gap, name) in enumerate(moments):
+        steps += gap
+        history.append((steps * STEP + number * APART, HAPPENINGS[name]))
+    end = steps * STEP + TTL
+    history += [(end - before, HAPPENINGS["looks"]) for before in (29.001, 21.003, 13.007, 0.005)]
+    return Simulated(share, grant_ttl).run(history, end), Real(share, grant_ttl).run(history, end)
+
+
+@pytest.mark.timeout(300)
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    moments=MOMENTS,
+    share=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.8, 0.9]),
+    grant_ttl=st.sampled_from([5.0, 5.0, 1.0, 2.0, 12.0]),
+)
+@example(  # a client that thaws long after its term asks nothing before it has resigned
+    moments=[(24, "sidecar crashes"), (28, "client stops for 12.0 s"), (804, "sidecar starts")],
+    share=0.6,
+    grant_ttl=5.0,
+)
+@example(  # who leaves while its resign is not answered sends no other
+    moments=[(1071, "sidecar stops for 4.5 s"), (333, "client leaves")], share=0.1, grant_ttl=5.0
+)
+@example(  # an answer that was read after its time limit is none
+    moments=[(1820, "client stops for 12.0 s")], share=0.6, grant_ttl=12.0
+)
+@example(  # a short grant that is not prolonged any more
+    moments=[(1153, "cut")], share=0.3, grant_ttl=12.0
+)
+def test_the_simulated_client_and_the_real_one_do_the_same(
+    moments: list[tuple[int, str]], share: float, grant_ttl: float
+) -> None:
+    simulated, real = both(moments, share, grant_ttl)
+    assert simulated.what == real.what
+    for mine, theirs in zip(simulated.when, real.when, strict=True):
+        assert mine == pytest.approx(theirs, abs=CLOSE)
