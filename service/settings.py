@@ -2,6 +2,7 @@
 
 import os
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -196,5 +197,5 @@ def _line(found: ErrorDetails) -> str:
     if found["type"] == "missing":
         return f"{name}: missing"
     # What may be any string may be a secret: it is not repeated.
-    is_not = "not" if found["type"].startswith("string") else f"{str(found['input'])[:40]!r} is not"
+    is_not = "not" if found["type"].startswith("string") else f"{reprlib.repr(found['input'])} is not"
     return f"{name}: {problem.replace('Input should be', is_not)}"

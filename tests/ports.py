@@ -3,8 +3,6 @@
 import socket
 from collections.abc import Iterable
 
-_claimed: list[socket.socket] = []
-
 
 def claim(ports: Iterable[int]) -> bool:
     """Whether all of these ports of 127.0.0.1 were nobody's; then no other test claims them while this process lives.
@@ -22,5 +20,6 @@ def claim(ports: Iterable[int]) -> bool:
                 each.close()
             return False
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _claimed.extend(claimed)
+    for each in claimed:
+        each.detach()  # stays bound for as long as the process lives
     return True

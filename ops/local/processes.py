@@ -34,10 +34,10 @@ class Process:
 
     def terminate(self) -> None:
         """SIGTERM to the process itself, as a container's first process gets it."""
-        # Not its own terminate, which polls: that may reap the process before the event loop does, and its exit code
-        # is lost.
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
+        # Not by its own terminate, which polls: that may reap it before the event loop does, and lose its exit code.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to the process and to all that it started."""

@@ -1,6 +1,7 @@
 """A server as a child process: started, paused, killed, and never left behind."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -18,7 +19,8 @@ class ServerError(Exception):
 
 
 MOST_HELD = 128
-_held: deque[socket.socket] = deque()
+_held: deque[int] = deque()
+"""Descriptors of sockets."""
 
 
 def free_port() -> int:
@@ -33,11 +35,11 @@ def free_port() -> int:
     holder.bind(("127.0.0.1", 0))
     port: int = holder.getsockname()[1]
     if sys.platform.startswith("linux"):
-        _held.append(holder)
+        _held.append(holder.detach())
     else:
         holder.close()
     if len(_held) > MOST_HELD:
-        _held.popleft().close()
+        os.close(_held.popleft())
     return port
 
 

@@ -1,3 +1,5 @@
+"""Whether a process is still there."""
+
 import psutil
 
 

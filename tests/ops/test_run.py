@@ -31,7 +31,7 @@ PATIENCE = 60.0
 
 GRANT_TTL = 5.0
 """`task-definition.json`."""
-MARGIN = 15.0
+MARGIN = 10.0
 """For the release to be heard and for this test's own look on a busy machine: still before the lease is over."""
 
 T = TypeVar("T")
