@@ -36,8 +36,9 @@ $(STAMP): requirements/dev.txt | $(VENV)/bin/python
 run: $(LOCAL) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
 	@$(BIN)/python -m ops.local
 
+# Three at once, on two cores too: most tests wait for other processes.
 test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --tasks $(or $(TASKS),4) --seed $(or $(SEED),1)

@@ -1,5 +1,8 @@
 """The settings: what is refused, and how that is said."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from ops.local.servers import free_port
@@ -174,6 +177,16 @@ def test_alpaca_s_prices_need_both_keys(
     assert capsys.readouterr().err == f"{missing}: missing; PRICE_SOURCE=alpaca needs it\n"
 
 
+@pytest.fixture
+def signals_as_they_were() -> Iterator[None]:
+    """For a test that serves: whoever has served ignores signals until its end, and so would its children."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_they_were")
 @pytest.mark.parametrize(
     ("auth", "told"),
     [
