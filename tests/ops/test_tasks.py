@@ -92,9 +92,8 @@ def order(folder: Path) -> list[str]:
 
 
 async def test_a_container_starts_once_its_dependency_is_healthy(tmp_path: Path) -> None:
-    definition = define(
-        container("api", SERVE, **after("sidecar", "HEALTHY")), container("sidecar", SERVE, **probe("test -e well"))
-    )
+    sidecar = container("sidecar", SERVE, **probe("test -e well"))
+    definition = define(container("api", SERVE, **after("sidecar", "HEALTHY")), sidecar, interval=10)
     task, _ = new_task(tmp_path, definition)
     async with running(task):
         await eventually(lambda: order(tmp_path) == ["sidecar begins"])
@@ -194,6 +193,7 @@ async def test_an_essential_container_that_becomes_unhealthy_has_its_task_stoppe
     task, heard = new_task(tmp_path, definition)
     async with running(task) as run:
         await asyncio.wait_for(task.steady.wait(), 20)
+        await eventually(lambda: order(tmp_path) == ["api begins"])
         (tmp_path / "ill").touch()
         await run
     assert run.result() == "essential container api is unhealthy"
