@@ -1,5 +1,6 @@
 """`python -m service [COMMAND]`. Each command imports only what it needs: the health check has to be quick."""
 
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -110,6 +111,11 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
     except KeyboardInterrupt:  # before there was anything to stop
-        sys.exit(130)
+        status = 130
+    except BrokenPipeError:  # who reads has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
+        status = 1
+    sys.exit(status)

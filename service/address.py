@@ -1,5 +1,6 @@
 """Where the API listens. A module of its own because the health check, which has to be quick, needs nothing else."""
 
+import reprlib
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
@@ -23,14 +24,14 @@ class Address:
         """
         host, colon, port = text.rpartition(":")
         if not colon:
-            raise ValueError(f"{text!r} is not ADDRESS:PORT")
+            raise ValueError(f"{reprlib.repr(text)} is not ADDRESS:PORT")
         host = host.removeprefix("[").removesuffix("]")
         try:
             ip_address(host)
         except ValueError:
-            raise ValueError(f"{host!r} is not an IP address") from None
+            raise ValueError(f"{reprlib.repr(host)} is not an IP address") from None
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-            raise ValueError(f"{port!r} is not a port")
+            raise ValueError(f"{reprlib.repr(port)} is not a port")
         return cls(host, int(port))
 
     def __str__(self) -> str:

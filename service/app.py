@@ -122,6 +122,8 @@ class Api:
         portfolio_id, owner, _ = await self._portfolio(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="not application/json")
+        if (announced := request.content_length or 0) > LARGEST_BODY:
+            raise web.HTTPRequestEntityTooLarge(LARGEST_BODY, announced)
         try:
             async with asyncio.timeout(BODY_LIMIT):
                 body = await request.read()

@@ -131,8 +131,6 @@ def guard_by(settings: AuthSettings) -> Guard:
     if settings.auth == "off":
         return OpenGuard()
     if settings.supabase_url is None:
-        if settings.auth == "supabase":
-            raise SettingsError("SUPABASE_URL: missing; AUTH=supabase needs it")
         raise SettingsError("SUPABASE_URL: missing; or set AUTH=off, which lets everybody read and change everything")
     return TokenGuard(settings.supabase_url, KeySet(settings.supabase_url), settings.supabase_jwt_secret)
 

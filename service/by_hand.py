@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from service.background import SCHEDULER_LEASE
+from service.entries import read_day
 from service.jobs import Jobs
 from service.market import CALENDARS, Calendar, Session
 from service.measures import Measures
@@ -170,6 +171,6 @@ def _sessions(asked: Asked, calendar: Calendar, now: datetime) -> list[Session]:
 
 def _date(text: str) -> date:
     try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a date, YYYY-MM-DD") from None
+        return read_day(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is {error}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 GZIP_MAGIC = b"\x1f\x8b"
-LONGEST_FIELD = 1000
+LONGEST_FIELD, LONGEST_SHOWN = 1000, 60
 Value = TypeVar("Value")
 
 
@@ -89,7 +89,8 @@ class CsvFile:
         try:
             return read(row[column])
         except ValueError as error:
-            raise self.bad(f"{row[column]!r} is {error}", column=column) from None
+            shown = repr(row[column][:LONGEST_SHOWN]) + "..." * (len(row[column]) > LONGEST_SHOWN)
+            raise self.bad(f"{shown} is {error}", column=column) from None
 
 
 def _checked(line: str) -> str:

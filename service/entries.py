@@ -125,7 +125,15 @@ def _quantity(value: object) -> Decimal:
 
 
 def _date(value: object) -> date:
-    text = _text(value)
+    return read_day(_text(value))
+
+
+def read_day(text: str) -> date:
+    """A date in its one form, from `EARLIEST` to `LATEST`.
+
+    Raises:
+        ValueError: it is none; the text begins with "not".
+    """
     try:
         if DATE.fullmatch(text) and EARLIEST <= (day := date.fromisoformat(text)) <= LATEST:
             return day

@@ -1,9 +1,10 @@
 """`python -m service import positions|prices FILE`: a CSV file into the database, all of it or nothing."""
 
 import argparse
+import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from service.csv_file import BadFile, CsvFile
 from service.database import Connection, connect, store_errors
-from service.entries import DATE, EARLIEST, LATEST, SYMBOL
+from service.entries import SYMBOL, read_day
 from service.market import CALENDARS, Calendar
 from service.overrides import OverriddenCalendar
 from service.settings import Settings
@@ -39,6 +40,8 @@ NOTHING = "nothing to import: there is no line below the header"
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 JUMPS_SHOWN = 10
+LINES_AT_A_TIME = 1000
+"""After which the event loop has its turn: else Ctrl-C would be heard at the file's end, which may be minutes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,15 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
     """Load positions, and the portfolios that are new; returns what was done, in words."""
     file = CsvFile(path, POSITION_COLUMNS)
 
-    def records() -> Iterator[tuple[object, ...]]:
-        for line, row in _with_progress(file, path):
+    async def records() -> AsyncIterator[tuple[object, ...]]:
+        async for line, row in _with_progress(file, path):
             yield (
                 line,
                 file.value(row, "portfolio_id", _id),
                 file.value(row, "user_id", _id),
                 file.value(row, "symbol", _symbol),
                 file.value(row, "quantity", _quantity),
-                file.value(row, "valid_from", _date),
+                file.value(row, "valid_from", read_day),
             )
 
     async with _transaction(dsn, dry_run=dry_run) as connection:
@@ -115,7 +118,7 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
 
     @cache
     def close_of(text: str) -> tuple[date, datetime]:
-        day = _date(text)
+        day = read_day(text)
         session = calendar.session(day)
         if session is None:
             raise ValueError(f"not a session in the calendar {calendar.name}")
@@ -123,8 +126,8 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
             raise ValueError("not over yet")
         return day, session.close
 
-    def records() -> Iterator[tuple[object, ...]]:
-        for line, row in _with_progress(file, path):
+    async def records() -> AsyncIterator[tuple[object, ...]]:
+        async for line, row in _with_progress(file, path):
             symbol = file.value(row, "symbol", _symbol)
             day, at = file.value(row, "session_date", close_of)
             yield line, symbol, day, file.value(row, "close", _price), at
@@ -175,12 +178,18 @@ async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str,
         raise file.bad(f"the same as in line {double['first']}", line=double["last"], column=columns)
 
 
-def _with_progress(file: CsvFile, path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    size = 0
+async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
+    with tqdm(total=_size(path), desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
+        for line, row in file.rows(lambda read: bar.update(read - bar.n)):
+            if line % LINES_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+            yield line, row
+
+
+def _size(path: Path) -> int:
     with suppress(OSError):  # to open it will tell
-        size = path.stat().st_size
-    with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
-        yield from file.rows(lambda read: bar.update(read - bar.n))
+        return path.stat().st_size
+    return 0
 
 
 def _id(text: str) -> UUID:
@@ -193,15 +202,6 @@ def _symbol(text: str) -> str:
     if not SYMBOL.fullmatch(text):
         raise ValueError("not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'")
     return text
-
-
-def _date(text: str) -> date:
-    try:
-        if DATE.fullmatch(text) and EARLIEST <= (day := date.fromisoformat(text)) <= LATEST:
-            return day
-    except ValueError:
-        pass  # such as February 30
-    raise ValueError(f"not a date from {EARLIEST} to {LATEST}, YYYY-MM-DD")
 
 
 def _quantity(text: str) -> Decimal:

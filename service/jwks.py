@@ -15,7 +15,9 @@ PUBLISHED_AT = "/auth/v1/.well-known/jwks.json"
 CACHED = 600.0
 """Seconds from a look that went well to the next: so long may a key live on that is published no more."""
 PAUSE = 30.0
-"""Seconds from one look to the next at least, however many tokens name keys that nobody knows; and after a failure."""
+"""Seconds from one look to the next at least, however many tokens name keys that nobody knows."""
+RETRY = 5.0
+"""Seconds from a look that failed to the next: until it goes well, a task that has just started lets nobody in."""
 ANSWER_LIMIT = 5.0
 """Seconds that a look may take, and so that a token may wait whose key is not known."""
 LARGEST_ANSWER = 1024 * 1024
@@ -40,7 +42,7 @@ class KeySet:
     """The keys at one address: looked at when first needed, then again and again, and kept while they cannot be had.
 
     A key that is known is given at once, whatever a look does. One that is not known makes us look again, as keys are
-    changed, and waits for that look; but none begins within `PAUSE` seconds of the last.
+    changed, and waits for that look; but none begins within `PAUSE` seconds of the last, or `RETRY` if that one failed.
     """
 
     def __init__(self, project_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +83,8 @@ class KeySet:
 
     def _look_anew(self) -> asyncio.Task[None] | None:
         """The look under way, or one that begins now; None if it is too early for another."""
-        if self._look is None and (self._looked_at is None or self._clock() - self._looked_at >= PAUSE):
+        pause = RETRY if self._failed else PAUSE
+        if self._look is None and (self._looked_at is None or self._clock() - self._looked_at >= pause):
             self._begin_look()
         return self._look
 
@@ -100,7 +103,7 @@ class KeySet:
         finally:
             self._look, self._looked_at, self._failed = None, self._clock(), failed
             loop = asyncio.get_running_loop()
-            self._next_look = loop.call_later(PAUSE if failed else CACHED, self._begin_look)
+            self._next_look = loop.call_later(RETRY if failed else CACHED, self._begin_look)
 
     async def _fetch(self) -> Mapping[tuple[str, Algorithm], Any]:
         if self._session is None:

@@ -58,7 +58,7 @@ class Listener(web.BaseSite):
 
 
 class _Connection(web.RequestHandler):
-    """As aiohttp's own, but what was no HTTP, which reaches no route, is answered with JSON too."""
+    """As aiohttp's own, but what reaches no route, such as what is no HTTP, is answered with JSON too."""
 
     __slots__ = ()
 
@@ -75,6 +75,14 @@ class _Connection(web.RequestHandler):
         answer = web.json_response({"error": what}, status=status)
         answer.force_close()
         return answer
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; an error is still one of aiohttp's here only if no route was asked."""
+        if isinstance(resp, web.HTTPError):
+            resp = web.json_response({"error": resp.text or resp.reason}, status=resp.status)
+        return await super().finish_response(request, resp, start_time)
 
 
 class _Refused(asyncio.Protocol):

@@ -27,8 +27,9 @@ Money, quantities and fractions are decimals in strings, never binary floats; mo
 in UTC; dates are the exchange's.
 
 Errors are JSON with an `error` for people to read. Besides those of each path, a path that is not there is 404, and a
-method that a path has not is 405 with `Allow`. Whatever answers GET answers HEAD too, streams apart. Parameters that
-have no name here are ignored. A portfolio that is not the caller's own is 404, as if it were not there. No answer takes
+method that a path has not is 405 with `Allow`; an `Expect` of anything but 100-continue is 417. Whatever answers GET
+answers HEAD too, streams apart. Parameters of a query that have no name here are 400 where there are others that have
+one, and ignored elsewhere. A portfolio that is not the caller's own is 404, as if it were not there. No answer takes
 longer than {ANSWER_LIMIT:g} s, streams apart.
 """
 
@@ -73,7 +74,12 @@ def description() -> Json:
                     _parameter("query", "to", DAY, description="The last day, included."),
                     _parameter("query", "limit", _integer(1, MOST_ROWS) | {"default": MOST_ROWS}),
                 ],
-                "get": _owners("The newest values at the end of days, oldest first", _json("History"), 400, 401, 404),
+                "get": _owners(
+                    "The newest values at the end of days, oldest first; a parameter that is not one of these, or is "
+                    "there twice, is 400",
+                    _json("History"),
+                    *(400, 401, 404),
+                ),
             },
             "/portfolios/{id}/stream": {
                 "parameters": [_ref("parameters", "id")],

@@ -108,7 +108,7 @@ def _shared_secret(secret: SecretStr) -> SecretStr:
 
 def _calendar(text: str) -> str:
     if text not in CALENDARS:
-        raise ValueError(f"{text!r} is not one of {', '.join(CALENDARS)}")
+        raise ValueError(f"{reprlib.repr(text)} is not one of {', '.join(CALENDARS)}")
     return text
 
 
@@ -133,6 +133,12 @@ class AuthSettings(BaseModel):
     auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
     supabase_url: Annotated[str, AfterValidator(_public_url)] | None = None
     supabase_jwt_secret: Annotated[SecretStr, AfterValidator(_shared_secret)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_auth_needs(self) -> Self:
+        if self.auth == "supabase" and self.supabase_url is None:
+            raise ValueError("SUPABASE_URL: missing; AUTH=supabase needs it")
+        return self
 
 
 class Settings(AuthSettings):

@@ -103,7 +103,10 @@ class AlpacaPrices:
         }
 
     async def closes(self, symbols: Collection[str], day: date) -> Answer:
-        """Each symbol's close of that session, not adjusted for later splits; none before the session is over."""
+        """Each symbol's close of that session, not adjusted for later splits; none before the session is over.
+
+        A symbol is the company's that had it on that day, whatever it is called now, and whoever has taken it over.
+        """
         session = self._calendar.session(day)
         now = self._now()
         if session is None or session.close > now:
@@ -114,6 +117,7 @@ class AlpacaPrices:
             "timeframe": "1Day",
             "start": _text(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)),  # the time of the day's bar
             "end": _text(at),
+            "asof": day.isoformat(),  # whose symbol it was then: by default it is who has it today that is asked for
             "adjustment": "raw",
             "feed": "sip" if official or self._feed == "sip" else "iex",
             "limit": str(PAGE),

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
@@ -39,6 +39,9 @@ class Alpaca:
 
     snapshots: dict[str, str] = field(default_factory=dict)
     bars: dict[str, list[str]] = field(default_factory=dict)
+    renamed: dict[str, tuple[date, str]] = field(default_factory=dict)
+    """Of a symbol that a company gave up: since when, and what it is called now. By default the one is asked for that
+    has the symbol today; by `asof`, whoever had it on that date, and the answer calls it as the question did."""
     invalid: set[str] = field(default_factory=set)
     names_invalid: bool = True
     most_symbols: int = 100_000
@@ -125,13 +128,18 @@ class Alpaca:
         known = (symbol for symbol in query["symbols"].split(",") if symbol in self.snapshots)
         return "{" + ",".join(f"{json.dumps(symbol)}:{self.snapshots[symbol]}" for symbol in known) + "}"
 
+    def _today(self, symbol: str, asof: date) -> str:
+        since, name = self.renamed.get(symbol, (date.min, symbol))
+        return name if asof < since else symbol
+
     def _bars(self, query: dict[str, str]) -> str:
         """Pages of `limit` bars over all symbols, in the order of the symbols."""
         first, last = (datetime.fromisoformat(query[name]) for name in ("start", "end"))
+        asof = date.fromisoformat(query.get("asof", str(self.now.date())))
         every = [
             (symbol, text)
             for symbol in query["symbols"].split(",")
-            for text in self.bars.get(symbol, ())
+            for text in self.bars.get(self._today(symbol, asof), ())
             if first <= datetime.fromisoformat(json.loads(text)["t"]) <= last
         ]
         start = int(query.get("page_token", "0"))

@@ -336,11 +336,20 @@ async def test_closes_are_the_consolidated_ones_of_that_day_s_bar_not_adjusted(a
             "timeframe": "1Day",
             "start": "2026-02-13T05:00:00Z",
             "end": "2026-02-13T21:00:00Z",
+            "asof": "2026-02-13",
             "adjustment": "raw",
             "feed": "sip",
             "limit": "10000",
         }
     ]
+
+
+async def test_a_close_is_that_of_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
+    alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
+    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # what S is now is older than its symbol
+    async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
+        found = await prices.closes(["OLD", "S"], FRIDAY)
+    assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}
 
 
 async def test_closes_in_summer_are_asked_for_by_summer_s_midnight(alpaca: Alpaca) -> None:

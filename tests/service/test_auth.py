@@ -337,7 +337,7 @@ async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_lon
 async def test_a_look_that_failed_is_repeated_though_nobody_asks(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "PAUSE", 0.01)
+    monkeypatch.setattr(jwks, "RETRY", 0.01)
     project.instead = web.Response(status=500)
     token = project.token(ec_key("one"), "one")
     with pytest.raises(KeysUnavailable):
@@ -346,6 +346,22 @@ async def test_a_look_that_failed_is_repeated_though_nobody_asks(
     await eventually(lambda: guard._keys._keys)
     monkeypatch.setattr(guard._keys, "_look_anew", lambda: pytest.fail("the key is known"))
     assert await who(guard, token) == USER
+
+
+async def test_after_a_look_that_failed_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
+    token = project.token(ec_key("one"), "one")
+    project.instead = web.Response(status=500)
+    for now, asked in ((0.0, 1), (jwks.RETRY - 1, 1), (jwks.RETRY, 2)):
+        project.now = now
+        with pytest.raises(KeysUnavailable):
+            await guard.caller(f"Bearer {token}")
+        assert project.asked == asked
+    project.instead = None
+    project.now += jwks.RETRY
+    assert await who(guard, token) == USER
+    project.now += jwks.RETRY
+    await refused(guard, project.token(ec_key("other"), "made up"))
+    assert project.asked == 3, "it went well: now the longer pause counts"
 
 
 async def test_a_look_that_hangs_is_ended_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,11 @@ async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
     assert "\n" not in error
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
+async def test_an_expectation_that_nobody_knows_is_417_in_json(path: str, served: Served) -> None:
+    assert await served.get(path, headers={"Expect": "miracles"}) == (417, {"error": "Unknown Expect: miracles"})
+
+
 @pytest.mark.parametrize(
     ("files", "most"),
     [(1024, 960), (100, 50), (1_000_000, limits.MOST_CONNECTIONS), (resource.RLIM_INFINITY, limits.MOST_CONNECTIONS)],

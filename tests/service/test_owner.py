@@ -247,6 +247,11 @@ async def test_what_is_no_json_is_415_what_is_too_large_413(guarded: Served) -> 
     assert (status, answer.keys()) == (413, {"error"})
 
 
+async def test_a_body_that_is_announced_as_too_large_is_413_before_it_comes(guarded: Served) -> None:
+    head = await head_of_the_answer(guarded, limits.LARGEST_BODY + 1)
+    assert head.startswith("HTTP/1.1 413")
+
+
 async def test_a_body_that_is_not_encoded_as_its_headers_say_is_400(
     guarded: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,15 +264,21 @@ async def test_a_body_that_is_not_encoded_as_its_headers_say_is_400(
 
 async def test_a_body_that_does_not_come_is_408(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "BODY_LIMIT", 0.1)
+    assert (await head_of_the_answer(guarded, 100)).startswith("HTTP/1.1 408")
+
+
+async def head_of_the_answer(guarded: Served, announced: int) -> str:
+    """The first line of the answer to a write of whose body, so many bytes long, only the first one comes."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
         f"PUT /portfolios/{PORTFOLIO}/positions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Content-Length: 100\r\nAuthorization: {bearer()['Authorization']}\r\n\r\n[".encode()
+        f"Content-Length: {announced}\r\nAuthorization: {bearer()['Authorization']}\r\n\r\n[".encode()
     )
     async with asyncio.timeout(20):
-        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+        head = await reader.readline()
     writer.close()
+    return head.decode()
 
 
 async def test_an_answer_that_takes_too_long_is_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:

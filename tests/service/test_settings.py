@@ -8,7 +8,7 @@ import pytest
 from ops.local.servers import free_port
 from service.__main__ import main
 from service.address import Address
-from service.settings import read_settings
+from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
@@ -60,7 +60,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("API_BIND", "0.0.0.0:0"),
         ("API_BIND", "0.0.0.0:65536"),
         ("API_BIND", "localhost:8080"),
+        ("API_BIND", "x" * 5000),
+        ("API_BIND", "x" * 5000 + ":1"),
+        ("API_BIND", "0.0.0.0:" + "1" * 5000),
         ("MARKET_CALENDAR", "LSE"),
+        ("MARKET_CALENDAR", "N" * 5000),
         ("TRACKER_INTERVAL", "soon"),
         ("TRACKER_INTERVAL", "0"),
         ("TRACKER_INTERVAL", "-1"),
@@ -202,6 +206,11 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
         monkeypatch.setenv("AUTH", auth)
     assert main([]) == 2
     assert capsys.readouterr().err == told
+
+
+def test_what_the_kind_of_auth_needs_is_known_before_anything_is_started() -> None:
+    with pytest.raises(SettingsError, match=r"^SUPABASE_URL: missing; AUTH=supabase needs it$"):
+        read_settings({"DATABASE_URL": "postgresql://db.example/portfolio", "AUTH": "supabase"})
 
 
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """What is loaded from CSV files, and what is wrong with those that are not."""
 
+import asyncio
 import gzip
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -8,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from service import imports
 from service.__main__ import main
 from service.csv_file import BadFile
 from service.database import Connection
@@ -109,6 +111,33 @@ async def test_a_bad_file_of_positions_is_told_with_line_and_column_and_nothing_
     assert str(told.value).startswith("file.csv, line ")
     assert where in str(told.value)
     assert "\n" not in str(told.value)
+    assert await counts(raw) == (0, 0, 0)
+
+
+async def test_a_long_value_is_told_by_its_beginning(migrated: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile) as told:
+        await import_positions(migrated, file(tmp_path, POSITIONS + GOOD.replace("KO", "K" * 900)))
+    assert str(told.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
+
+
+async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_there_and_keeps_nothing(
+    migrated: str, raw: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_AT_A_TIME)]
+    path = file(tmp_path, POSITIONS + "".join(lines))
+    read = []
+
+    def symbol(text: str) -> str:
+        read.append(text)
+        if len(read) == 10:
+            importing.cancel()  # as the event loop does at Ctrl-C
+        return text
+
+    monkeypatch.setattr(imports, "_symbol", symbol)
+    importing = asyncio.create_task(import_positions(migrated, path))
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+    assert 10 <= len(read) <= imports.LINES_AT_A_TIME
     assert await counts(raw) == (0, 0, 0)
 
 
