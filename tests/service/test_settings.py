@@ -1,6 +1,9 @@
 """The settings: what is refused, and how that is said."""
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -236,6 +239,16 @@ def test_each_command_tells_its_use_without_any_setting(
 def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of("--help") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "] == list(COMMANDS)
+
+
+def test_who_reads_no_further_gets_no_traceback() -> None:
+    """As `python -m service --help | head -0`."""
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    with os.fdopen(ours, "wb") as out:
+        command = [sys.executable, "-m", "service", "--help"]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
