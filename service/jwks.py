@@ -98,8 +98,11 @@ class KeySet:
         try:
             self._keys = await self._fetch()
             failed = False
+            if self._failed:
+                logger.info("the keys of access tokens are there again")
         except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
-            logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
+            if not self._failed:  # told once, not at each look
+                logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
         finally:
             self._look, self._looked_at, self._failed = None, self._clock(), failed
             loop = asyncio.get_running_loop()
