@@ -350,9 +350,8 @@ async def test_a_look_that_failed_is_repeated_though_nobody_asks(
 
 async def test_after_a_look_that_failed_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
-    project.instead = web.Response(status=500)
     for now, asked in ((0.0, 1), (jwks.RETRY - 1, 1), (jwks.RETRY, 2)):
-        project.now = now
+        project.now, project.instead = now, web.Response(status=500)
         with pytest.raises(KeysUnavailable):
             await guard.caller(f"Bearer {token}")
         assert project.asked == asked
