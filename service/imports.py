@@ -33,7 +33,9 @@ ABOUT = """Load a CSV file, plain or gzipped: all of it or nothing. A line that 
 A header without lines is said and is no failure, for files that a program makes; an empty file is refused.
 
   positions  portfolio_id,user_id,symbol,quantity,valid_from   quantity 0 closes a position
-  prices     symbol,session_date,close                         no source replaces an imported close"""
+  prices     symbol,session_date,close                         no source replaces an imported close
+
+Values of past days stay as they are; `run snapshot --date D` sets those of a day right."""
 
 NOTHING = "nothing to import: there is no line below the header"
 
@@ -103,6 +105,7 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
         lines = _count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
+        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
         portfolios = _count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
@@ -137,6 +140,7 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
         lines = _count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
+        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("symbol", "session_date"))
         jumps = await connection.fetch(statement("import_jumps"))
         closes = _count(await connection.execute(statement("import_prices")))
@@ -184,6 +188,11 @@ async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, 
             if line % LINES_AT_A_TIME == 0:
                 await asyncio.sleep(0)
             yield line, row
+
+
+def _tell_on_terminal(text: str) -> None:
+    if sys.stderr.isatty():  # where the progress bar is, too
+        sys.stderr.write(f"{text}\n")
 
 
 def _size(path: Path) -> int:
