@@ -222,10 +222,12 @@ class Store:
 
     async def market_overrides(self, calendar: str) -> dict[date, MarketOverride]:
         """The days that differ from that calendar."""
-        rows = await self._fetch(
-            "select session_date, opens_at, closes_at, reason from market_override where calendar = $1", calendar
-        )
+        rows = await self._fetch(statement("market_overrides"), calendar)
         return {row["session_date"]: MarketOverride(**row) for row in rows}
+
+    async def overridden_calendars(self) -> set[str]:
+        """The names of calendars, right or wrong, that some day is said to differ from."""
+        return {row["calendar"] for row in await self._fetch("select distinct calendar from market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
