@@ -77,7 +77,9 @@ class OverrideReader:
         strangers = await store.overridden_calendars() - CALENDARS.keys()
         for name in sorted(strangers - self._strangers):
             there = ", ".join(CALENDARS)
-            logger.error("market_override: no calendar is called %r, so its days count nowhere; there are %s", name, there)
+            logger.error(
+                "market_override: no calendar is called %r, so its days count nowhere; there are %s", name, there
+            )
         self._strangers = strangers
 
 
