@@ -49,8 +49,8 @@ BUGS = [
     Bug(
         "fault 5: the EOD is run only by who saw the market open and then closed",
         "service/scheduler.py",
-        right="due = due_runs(self._calendar, self._now(), self._look_back)",
-        wrong="due = [run for run in due_runs(self._calendar, self._now(), 1) if run.due == self._now()]",
+        right="if (run.job, run.session.date) not in done",
+        wrong="if (run.job, run.session.date) not in done and run.due == now",
         test=_SCHEDULER + "a_day_without_a_leader_at_the_close_is_not_lost",
     ),
     Bug(
@@ -91,8 +91,8 @@ BUGS = [
     Bug(
         "fault 8: nothing is caught up",
         "service/scheduler.py",
-        right="due = due_runs(self._calendar, self._now(), self._look_back)",
-        wrong="due = due_runs(self._calendar, self._now(), 1)",
+        right="self._calendar.last_closed(now), self._look_back)",
+        wrong="self._calendar.last_closed(now), 1)",
         test=_SCHEDULER + "missed_runs_are_caught_up_oldest_first_within_the_look_back",
     ),
     Bug(

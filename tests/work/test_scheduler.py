@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from service.database import Connection, StaleTerm
+from service.jobs import Jobs
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.measures import Measures
 from service.prices import PricesUnavailable
@@ -120,6 +121,17 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_ver
     assert ("eod", MONDAY, "done") in await runs(raw)
 
 
+async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_it(
+    store: Store, measures: Measures
+) -> None:
+    office = Office(store, measures, CLOSE - timedelta(minutes=1), look_back=1)
+    office.answer_takes = timedelta(minutes=2)
+    await office.work(CLOSE + timedelta(hours=1))
+    friday, monday = await store.history(UUID(int=1))
+    assert (friday.date, monday.date, monday.origin) == (date(2026, 2, 27), MONDAY, "captured")
+    assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
+
+
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -208,3 +220,31 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
     assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
     assert {status for _, _, status in await runs(raw)} == {"done"}
+
+
+async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
+    store: Store, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+) -> None:
+    office = Office(store, measures, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
+    assert given_up(measures) == 0, "what was before the first is nobody's loss"
+    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up
+    caplog.clear()
+    await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
+    assert given_up(measures) == 3
+    lost = [line for line in caplog.messages if "by hand" in line]
+    assert lost == [
+        "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
+    ]
+    term = FakeTerm(3, "by hand")
+    await store.take_up(term.name, term.token, term.holder)
+    jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
+    for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
+        await jobs.run("snapshot", session, term)
+    await office.work(office.clock.time + timedelta(minutes=5), token=4)
+    assert given_up(measures) == 0
+    assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
+
+
+def given_up(measures: Measures) -> float:
+    return float(measures.given_up._value.get())
