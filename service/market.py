@@ -84,7 +84,7 @@ class NyseCalendar(Calendar):
 
     OPEN = time(9, 30)
     CLOSE = time(16, 0)
-    EARLY_CLOSE = re.compile(r"\(markets close at (\d{1,2}):(\d{2})pm\)")
+    EARLY_CLOSE = re.compile(r"\(markets close at (\d{1,2}):([0-5]\d)pm\)")
 
     def __init__(self) -> None:
         self._holidays: Mapping[date, str] = holidays.financial_holidays("NYSE", language="en_US")

@@ -153,10 +153,12 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
+    assert measures.runs_waiting._value.get() == 3, "those of Monday"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
     assert await raw.fetchval("select count(*) from job_run where error is not null") == 0
+    assert measures.runs_waiting._value.get() == 0
 
 
 async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, measures: Measures) -> None:

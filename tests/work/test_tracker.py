@@ -326,6 +326,21 @@ async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
     assert counted(measures, "skipped") == 1, "that of the opening"
 
 
+async def test_a_term_that_loads_across_midnight_writes_nothing_from_the_positions_of_the_day_before(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", TUESDAY)])
+    midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
+    market = Market(store, measures, midnight - timedelta(seconds=5), {"A": "10"})
+    loading_for(10, market, monkeypatch)
+    with pytest.raises(Over):
+        await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + TICK))
+    assert await store.live(UUID(int=1)) is None
+    with pytest.raises(Over):
+        await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + 2 * TICK))
+    assert ((await live(store)).session_date, (await live(store)).value) == (TUESDAY, Decimal(50))
+
+
 def loading_for(seconds: float, market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     real = market.store.load_positions
 
