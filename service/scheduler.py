@@ -144,8 +144,13 @@ class Scheduler:
         """
         retry_at = None if everything_done else self._now() + self._retry_after
         while True:
+            now = self._now()
+            began = min(began, now)  # a clock set back must not make the wait longer
             due = min(next_due(job, self._calendar, began) for job in JOBS)
-            left = ((due if retry_at is None else min(due, retry_at)) - self._now()).total_seconds()
+            if retry_at is not None:
+                retry_at = min(retry_at, now + self._retry_after)
+                due = min(due, retry_at)
+            left = (due - now).total_seconds()
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))

@@ -132,6 +132,21 @@ async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_i
     assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
 
 
+async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, measures: Measures) -> None:
+    office = Office(store, measures, CLOSE + timedelta(days=4), look_back=1)
+    scheduler = office.scheduler()
+
+    async def set_back(seconds: float) -> None:
+        await office.clock.sleep(seconds)
+        if len(office.clock.slept) == 1:
+            office.clock.time = CLOSE - timedelta(minutes=30)
+
+    scheduler._sleep = set_back
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(checks=60))
+    assert (CLOSE, MONDAY) in office.asked
+
+
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
