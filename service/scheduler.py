@@ -74,10 +74,14 @@ class Scheduler:
             TermOver: the term said so.
         """
         await take_up(self._store, term, self._sleep)
-        while True:
-            began = self._now()
-            everything_done = await self._work_off(term)
-            await self._sleep_until_next_look(began, everything_done=everything_done)
+        try:
+            while True:
+                began = self._now()
+                everything_done = await self._work_off(term)
+                await self._sleep_until_next_look(began, everything_done=everything_done)
+        finally:  # from now on the next leader knows, and does it
+            self._measures.runs_waiting.set(0)
+            self._measures.given_up.set(0)
 
     async def _work_off(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""

@@ -138,6 +138,19 @@ async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_m
     assert await rows(store, 2) == []
 
 
+@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
+async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_its_row(
+    store: Store, term: FakeTerm, nonsense: str
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "C", "1")])
+    desk = Desk(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": nonsense, "B": "6", "C": nonsense}})
+    for day in (FRIDAY, MONDAY):
+        await desk.jobs.run("eod", session(day), term)
+    assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
+    assert [(row.value, row.stale) for row in await rows(store, 2)] == [(Decimal(5), False), (Decimal(6), False)]
+    assert await rows(store, 3) == [], "it has never had a price"
+
+
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
     """What the tracker has kept."""
     async with store.fenced("lease", 1, "one") as writes:

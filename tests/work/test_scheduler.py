@@ -31,6 +31,14 @@ class Office:
         self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.asked: list[tuple[datetime, date]] = []
+        self.waiting, self.given_up = 0.0, 0.0
+        """What the metrics said when the leader went to sleep."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.waiting, self.given_up = (
+            float(gauge._value.get()) for gauge in (self.measures.runs_waiting, self.measures.given_up)
+        )
+        await self.clock.sleep(seconds)
 
     async def closes(self, day: date) -> Mapping[str, str]:
         self.asked.append((self.clock.time, day))
@@ -47,7 +55,7 @@ class Office:
             self.measures,
             look_back=self.look_back,
             now=self.clock.now,
-            sleep=self.clock.sleep,
+            sleep=self.sleep,
         )
 
     async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
@@ -168,12 +176,13 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
-    assert measures.runs_waiting._value.get() == 3, "those of Monday"
+    assert office.waiting == 3, "those of Monday"
+    assert measures.runs_waiting._value.get() == 0, "they wait for the next leader"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
     assert await raw.fetchval("select count(*) from job_run where error is not null") == 0
-    assert measures.runs_waiting._value.get() == 0
+    assert office.waiting == 0
 
 
 async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, measures: Measures) -> None:
@@ -214,6 +223,23 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
+async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
+    store: Store, measures: Measures
+) -> None:
+    """It would be an alert for as long as it follows."""
+    office = Office(store, measures, CLOSE, look_back=2)
+
+    async def lose(day: date) -> Mapping[str, str]:
+        await store.take_up("lease", 2, "newer")
+        assert measures.runs_waiting._value.get() > 0
+        return {"A": "10"}
+
+    office.closes = lose  # type: ignore[method-assign]
+    with pytest.raises(StaleTerm):
+        await office.scheduler().run(FakeTerm(1))
+    assert measures.runs_waiting._value.get() == 0
+
+
 async def test_a_newer_term_ends_the_work(store: Store, measures: Measures) -> None:
     office = Office(store, measures, CLOSE, look_back=1)
     await store.take_up("lease", 5, "newer")
@@ -244,11 +270,11 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is
 ) -> None:
     office = Office(store, measures, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
-    assert given_up(measures) == 0, "what was before the first is nobody's loss"
+    assert office.given_up == 0, "what was before the first is nobody's loss"
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up
     caplog.clear()
     await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
-    assert given_up(measures) == 3
+    assert office.given_up == 3
     lost = [line for line in caplog.messages if "by hand" in line]
     assert lost == [
         "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
@@ -259,9 +285,5 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is
     for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
         await jobs.run("snapshot", session, term)
     await office.work(office.clock.time + timedelta(minutes=5), token=4)
-    assert given_up(measures) == 0
+    assert office.given_up == 0
     assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
-
-
-def given_up(measures: Measures) -> float:
-    return float(measures.given_up._value.get())

@@ -148,7 +148,7 @@ async def test_a_price_that_comes_back_is_fresh_again(store: Store, measures: Me
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(12), False)
 
 
-@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "Infinity"])
+@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
 async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, measures: Measures, nonsense: str) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Market(store, measures, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
