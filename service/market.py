@@ -68,6 +68,7 @@ class Calendar(Protocol):
 
     def sessions(self, first: date, last: date) -> list[Session]:
         """The sessions from `first` to `last`, both included, oldest first."""
+        last = min(last, date.max - DAY)  # the last date there is has no midnight to end at
         days = (first + n * DAY for n in range((last - first).days + 1))
         return [session for day in days if (session := self.session(day)) is not None]
 
@@ -83,7 +84,7 @@ class NyseCalendar(Calendar):
 
     OPEN = time(9, 30)
     CLOSE = time(16, 0)
-    EARLY_CLOSE = re.compile(r"\(markets close at (\d{1,2}):(\d{2})pm\)")
+    EARLY_CLOSE = re.compile(r"\(markets close at (\d{1,2}):([0-5]\d)pm\)")
 
     def __init__(self) -> None:
         self._holidays: Mapping[date, str] = holidays.financial_holidays("NYSE", language="en_US")

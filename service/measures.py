@@ -42,6 +42,11 @@ class Measures:
         self.runs_waiting = Gauge(
             "portfolio_job_runs_waiting", "Runs that are due and not done, as the leader sees it.", registry=registry
         )
+        self.given_up = Gauge(
+            "portfolio_job_sessions_given_up",
+            "Sessions that left the look-back unsettled, as the leader sees it; a snapshot by hand settles them.",
+            registry=registry,
+        )
         self.protected = Gauge(
             "portfolio_task_protected",
             "1 while ECS may have been told to spare this task, for a job.",

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import date
 
 from service.database import StoreError
-from service.market import DAY, Calendar, Session, midnight
+from service.market import CALENDARS, DAY, Calendar, Session, midnight
 from service.records import MarketOverride
 from service.store import Store
 
@@ -59,6 +59,7 @@ class OverrideReader:
         self._sleep = sleep
         self.known = asyncio.Event()
         """Set once they have been read. Nobody should rely on the calendar before."""
+        self._strangers: set[str] = set()
 
     async def run(self, store: Store) -> None:
         """Read, again and again, until cancelled."""
@@ -73,6 +74,13 @@ class OverrideReader:
         """Read once."""
         self._calendar.override(await store.market_overrides(self._calendar.name))
         self.known.set()
+        strangers = await store.overridden_calendars() - CALENDARS.keys()
+        for name in sorted(strangers - self._strangers):
+            there = ", ".join(CALENDARS)
+            logger.error(
+                "market_override: no calendar is called %r, so its days count nowhere; there are %s", name, there
+            )
+        self._strangers = strangers
 
 
 def _session(override: MarketOverride) -> Session | None:

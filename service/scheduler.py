@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import date, datetime, timedelta
 from typing import Never
 
 from service.database import StoreError
@@ -16,19 +16,26 @@ from service.protection import NoProtection, Protection
 from service.records import JobName
 from service.store import Store
 from service.term import Sleep, Term, take_up
-from service.timetable import JOBS, DueRun, due_runs, next_due, oldest, utc_now
+from service.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest, utc_now
 
 logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
 
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""By how much the database's clock, by which a run was done, may lag behind the one by which it was due."""
+
+REMEMBERED = 60
+"""Sessions in which a gap that no run will fill any more is looked for: a quarter of a year."""
+
 
 class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A run that fails holds up no other one, and is tried again after `retry_after` seconds until it is done or out
-    of the look-back. While there is something to run, the task is protected from a scale-in.
+    of the look-back. A session that leaves the look-back unsettled is told, until a snapshot by hand settles it. While
+    there is something to run, the task is protected from a scale-in.
     """
 
     def __init__(
@@ -54,6 +61,8 @@ class Scheduler:
         self._protection = protection or NoProtection()
         self._now = now
         self._sleep = sleep
+        self._given_up: set[date] = set()
+        """The sessions that were told as left unsettled."""
 
     def next_runs(self) -> dict[JobName, datetime]:
         """By job, when it is next due, whoever leads; what was run last is in `Store.job_runs`."""
@@ -68,35 +77,58 @@ class Scheduler:
             TermOver: the term said so.
         """
         await take_up(self._store, term, self._sleep)
-        while True:
-            began = self._now()
-            everything_done = await self._work_off(term)
-            await self._sleep_until_next_look(began, everything_done=everything_done)
+        try:
+            while True:
+                began = self._now()
+                everything_done = await self._work_off(term)
+                await self._sleep_until_next_look(began, everything_done=everything_done)
+        finally:  # from now on the next leader knows, and does it
+            self._measures.runs_waiting.set(0)
+            self._measures.given_up.set(0)
 
     async def _work_off(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""
         term.check()
-        due = due_runs(self._calendar, self._now(), self._look_back)
+        now = self._now()
+        earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
+        due = due_runs(self._calendar, now, max(self._look_back, REMEMBERED))
         try:
-            done = await self._store.finished_runs(oldest(due).date) if due else set()
+            done = await self._store.finished_runs(oldest(due).date) if due else {}
         except StoreError as error:
             logger.warning("cannot see which runs are done: %s", error, extra={"lease": term.name})
             return False
-        waiting = [run for run in due if (run.job, run.session.date) not in done]
+        # One that was done by hand before it was due had no official closes yet, and is done again.
+        undone = [
+            run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER
+        ]
+        waiting = [run for run in undone if run.session.date >= earliest]
+        left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
+        settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
+        self._tell_given_up(left, settled)
         failed = 0
         with self._protection.held():
             for place, run in enumerate(waiting):
                 self._measures.runs_waiting.set(failed + len(waiting) - place)
-                failed += not await self._attempt(run, term)
+                failed += not await self._attempt(run, term, anew=(run.job, run.session.date) in done)
         self._measures.runs_waiting.set(failed)
         return failed == 0
 
-    async def _attempt(self, run: DueRun, term: Term) -> bool:
+    def _tell_given_up(self, left: set[date], settled: Iterable[date]) -> None:
+        """Tell of the sessions left unsettled behind the look-back, but for those before the first that was settled."""
+        first = min(settled, default=date.max)
+        given_up = {day for day in left if day > first}
+        self._measures.given_up.set(len(given_up))
+        if new := sorted(given_up - self._given_up):
+            days = ", ".join(map(str, new))
+            logger.error("unsettled and too long ago to be caught up, run the snapshot by hand: %s", days)
+        self._given_up = given_up
+
+    async def _attempt(self, run: DueRun, term: Term, *, anew: bool) -> bool:
         """Run one; returns whether it is done."""
         about = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
         started = time.perf_counter()
         try:
-            rows = await self._jobs.run(run.job, run.session, term)
+            rows = await self._jobs.run(run.job, run.session, term, anew=anew)
         except (PricesUnavailable, StoreError) as error:
             self._measures.runs.labels(run.job, "failed").inc()
             logger.warning("%s of %s failed, will be tried again: %s", run.job, run.session.date, error, extra=about)
@@ -123,8 +155,13 @@ class Scheduler:
         """
         retry_at = None if everything_done else self._now() + self._retry_after
         while True:
+            now = self._now()
+            began = min(began, now)  # a clock set back must not make the wait longer
             due = min(next_due(job, self._calendar, began) for job in JOBS)
-            left = ((due if retry_at is None else min(due, retry_at)) - self._now()).total_seconds()
+            if retry_at is not None:
+                retry_at = min(retry_at, now + self._retry_after)
+                due = min(due, retry_at)
+            left = (due - now).total_seconds()
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))

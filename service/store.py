@@ -5,7 +5,7 @@ What a leader writes goes through `Store.fenced`, which refuses a term that a ne
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import date
+from datetime import date, datetime
 from typing import Self
 from uuid import UUID
 
@@ -222,10 +222,12 @@ class Store:
 
     async def market_overrides(self, calendar: str) -> dict[date, MarketOverride]:
         """The days that differ from that calendar."""
-        rows = await self._fetch(
-            "select session_date, opens_at, closes_at, reason from market_override where calendar = $1", calendar
-        )
+        rows = await self._fetch(statement("market_overrides"), calendar)
         return {row["session_date"]: MarketOverride(**row) for row in rows}
+
+    async def overridden_calendars(self) -> set[str]:
+        """The names of calendars, right or wrong, that some day is said to differ from."""
+        return {row["calendar"] for row in await self._fetch("select distinct calendar from market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
@@ -276,12 +278,12 @@ class Store:
         """Each symbol's last close at that date or before it."""
         return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
 
-    async def finished_runs(self, since: date) -> set[tuple[JobName, date]]:
-        """The (job, session date) of the runs from that session on that are done."""
+    async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
+        """By job and session date, when the runs from that session on were done; those that are not are left out."""
         rows = await self._fetch(
-            "select job, session_date from job_run where status = 'done' and session_date >= $1", since
+            "select job, session_date, finished_at from job_run where status = 'done' and session_date >= $1", since
         )
-        return {(row["job"], row["session_date"]) for row in rows}
+        return {(row["job"], row["session_date"]): row["finished_at"] for row in rows}
 
     # What the users and their imports write: portfolios and positions, which no leader writes. So there is no fence.
 

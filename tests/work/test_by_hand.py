@@ -19,7 +19,7 @@ from aiohttp import web
 from service import by_hand
 from service.by_hand import Asked, parse
 from service.database import Connection, StaleTerm
-from service.market import NyseCalendar
+from service.market import CALENDARS, NyseCalendar
 from service.prices import PricesUnavailable
 from service.prices.simulated import SimulatedPrices
 from service.scheduler import Scheduler
@@ -198,6 +198,12 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
 async def test_a_session_that_there_is_not_is_told(settings: Settings, options: tuple[str, ...], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         await run(settings, "eod", *options)
+
+
+async def test_the_last_date_there_is_has_no_session_not_even_where_the_market_never_closes(settings: Settings) -> None:
+    for name in CALENDARS:
+        with pytest.raises(SettingsError, match=f"no session on 9999-12-31 in the calendar {name}"):
+            await run(settings.model_copy(update={"market_calendar": name}), "eod", "--date", "9999-12-31")
 
 
 @pytest.mark.parametrize(

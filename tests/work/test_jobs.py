@@ -138,6 +138,19 @@ async def test_a_symbol_without_any_close_lowers_the_priced_fraction_and_alone_m
     assert await rows(store, 2) == []
 
 
+@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
+async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_its_row(
+    store: Store, term: FakeTerm, nonsense: str
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1"), entry(3, "C", "1")])
+    desk = Desk(store, {FRIDAY: {"A": "10", "B": "5"}, MONDAY: {"A": nonsense, "B": "6", "C": nonsense}})
+    for day in (FRIDAY, MONDAY):
+        await desk.jobs.run("eod", session(day), term)
+    assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
+    assert [(row.value, row.stale) for row in await rows(store, 2)] == [(Decimal(5), False), (Decimal(6), False)]
+    assert await rows(store, 3) == [], "it has never had a price"
+
+
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
     """What the tracker has kept."""
     async with store.fenced("lease", 1, "one") as writes:
@@ -191,17 +204,19 @@ async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_tod
 
 @pytest.mark.parametrize("job", ["snapshot", "reconstruction"])
 async def test_a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it(
-    store: Store, term: FakeTerm, job: JobName
+    store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
     await quote(store, "A", "12", CLOSE - timedelta(minutes=1))
     desk = Desk(store, {MONDAY: {"B": "5"}}, look_back=1)
     await desk.jobs.run("eod", session(MONDAY), term)
+    captured = await one_row(store)
     desk.closes[MONDAY] = {"A": "12", "B": "99"} if job == "reconstruction" else {"A": "12", "B": "5"}
     await desk.jobs.run(job, session(MONDAY), term)
     row, other = await one_row(store, 1), await one_row(store, 2)
     assert (row.value, row.stale, row.origin, row.revision) == (Decimal(12), False, "settled", 2)
     assert (other.value, other.stale) == (Decimal(5), False)
+    assert await replaced(raw) == [astuple(captured)], "what it was is kept"
     assert not (await store.closes(MONDAY, ["A"]))["A"].provisional
 
 
@@ -315,19 +330,26 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
     assert [(await one_row(store, n)).origin for n in (1, 2)] == ["reconstructed", "reconstructed"]
 
 
-async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(store: Store, term: FakeTerm) -> None:
-    """Even one that came to be after a job looked for what is missing."""
+@pytest.mark.parametrize("job", ["eod", "reconstruction"])
+async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
+    store: Store, raw: Connection, term: FakeTerm, job: JobName
+) -> None:
+    """Even one that came to be after a job looked for what is missing, and though it would be another by now."""
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
+    await store.put_positions([entry(1, "A", "2", MONDAY)])
 
     class LateStore(Store):
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
-    assert await late.jobs.run("reconstruction", session(MONDAY), term) == 0
+    assert await late.jobs.run(job, session(MONDAY), term, anew=True) == 0
     assert await rows(store) == before
+    assert await replaced(raw) == []
+    await Desk(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
+    assert (await one_row(store)).value == 20
 
 
 async def test_an_eod_run_on_time_says_captured_and_a_late_one_does_not(store: Store, term: FakeTerm) -> None:

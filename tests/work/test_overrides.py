@@ -80,14 +80,46 @@ async def test_hours_of_another_day_make_no_session_and_are_logged_once(
     assert (record.levelno, "2026-03-02" in record.getMessage()) == (logging.ERROR, True)
 
 
-async def test_a_day_at_the_end_of_time_does_no_harm(store: Store, raw: Connection) -> None:
+@pytest.mark.parametrize(
+    ("day", "opens", "closes"),
+    [
+        ("infinity", "-infinity", "infinity"),
+        ("20260-03-02", None, None),  # a digit too many
+        ("0044-03-15 BC", None, None),
+        ("2026-03-02", "2026-03-02 14:30Z", "20260-03-02 18:00Z"),
+        ("2026-03-02", "0044-03-15 14:30Z BC", "2026-03-02 18:00Z"),
+    ],
+)
+async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
+    store: Store, raw: Connection, day: str, opens: str | None, closes: str | None
+) -> None:
+    """It would end the reader, and with it the service, in every task at once."""
+    await override(raw, FRIDAY, None, None)
     await raw.execute(
         """
         insert into market_override (calendar, session_date, opens_at, closes_at, reason)
-        values ('NYSE', 'infinity', '-infinity', 'infinity', 'a joke')
-        """
+        values ('NYSE', $1::text::date, $2::text::timestamptz, $3::text::timestamptz, 'a slip of the pen')
+        """,
+        day,
+        opens,
+        closes,
     )
-    assert (await read(store)).session(date.max) is None
+    calendar = await read(store)
+    assert calendar.session(FRIDAY) is None
+    assert calendar.session(TUESDAY) == NyseCalendar().session(TUESDAY)
+    assert (calendar.session(MONDAY) is None) == (day == "2026-03-02")
+
+
+async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
+    store: Store, raw: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("NYSE", "24/7", "nyse"):
+        await raw.execute("insert into market_override values ($1, $2, null, null, 'mourning')", name, MONDAY)
+    reader = OverrideReader(OverriddenCalendar(NyseCalendar()))
+    for _ in range(2):
+        await reader.read(store)
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["market_override: no calendar is called 'nyse', so its days count nowhere; there are NYSE, 24/7"]
 
 
 async def test_another_calendar_s_overrides_are_not_ours(store: Store, raw: Connection) -> None:

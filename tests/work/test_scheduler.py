@@ -7,11 +7,13 @@ from uuid import UUID
 import pytest
 
 from service.database import Connection, StaleTerm
+from service.jobs import Jobs
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.measures import Measures
 from service.prices import PricesUnavailable
 from service.scheduler import Scheduler
 from service.store import Store
+from service.timetable import due_at
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 NYSE = NyseCalendar()
@@ -30,6 +32,14 @@ class Office:
         self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.asked: list[tuple[datetime, date]] = []
+        self.waiting, self.given_up = 0.0, 0.0
+        """What the metrics said when the leader went to sleep."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.waiting, self.given_up = (
+            float(gauge._value.get()) for gauge in (self.measures.runs_waiting, self.measures.given_up)
+        )
+        await self.clock.sleep(seconds)
 
     async def closes(self, day: date) -> Mapping[str, str]:
         self.asked.append((self.clock.time, day))
@@ -46,7 +56,7 @@ class Office:
             self.measures,
             look_back=self.look_back,
             now=self.clock.now,
-            sleep=self.clock.sleep,
+            sleep=self.sleep,
         )
 
     async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
@@ -120,6 +130,32 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_ver
     assert ("eod", MONDAY, "done") in await runs(raw)
 
 
+async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_it(
+    store: Store, measures: Measures
+) -> None:
+    office = Office(store, measures, CLOSE - timedelta(minutes=1), look_back=1)
+    office.answer_takes = timedelta(minutes=2)
+    await office.work(CLOSE + timedelta(hours=1))
+    friday, monday = await store.history(UUID(int=1))
+    assert (friday.date, monday.date, monday.origin) == (date(2026, 2, 27), MONDAY, "captured")
+    assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
+
+
+async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, measures: Measures) -> None:
+    office = Office(store, measures, CLOSE + timedelta(days=4), look_back=1)
+    scheduler = office.scheduler()
+
+    async def set_back(seconds: float) -> None:
+        await office.clock.sleep(seconds)
+        if len(office.clock.slept) == 1:
+            office.clock.time = CLOSE - timedelta(minutes=30)
+
+    scheduler._sleep = set_back
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(checks=60))
+    assert (CLOSE, MONDAY) in office.asked
+
+
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
     store: Store, raw: Connection, measures: Measures
 ) -> None:
@@ -141,10 +177,13 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
+    assert office.waiting == 3, "those of Monday"
+    assert measures.runs_waiting._value.get() == 0, "they wait for the next leader"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
     assert await raw.fetchval("select count(*) from job_run where error is not null") == 0
+    assert office.waiting == 0
 
 
 async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, measures: Measures) -> None:
@@ -153,6 +192,24 @@ async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Conn
     asked = len(office.asked)
     await office.work(CLOSE + timedelta(minutes=5), token=2)
     assert len(office.asked) == asked
+
+
+async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_it_is(
+    store: Store, raw: Connection, measures: Measures
+) -> None:
+    """The closes that a snapshot has minutes after the bell are not yet the official ones."""
+    early, due = CLOSE + timedelta(minutes=5), due_at("snapshot", NYSE.last_closed(CLOSE))
+    await raw.execute(
+        "insert into job_run (job, session_date, status, holder, token, finished_at) "
+        "values ('snapshot', $1, 'done', 'by hand', 0, $2)",
+        *(MONDAY, early),
+    )
+    office = Office(store, measures, early, look_back=1)
+    await office.work(CLOSE + timedelta(hours=20))
+    run = await raw.fetchrow("select status, attempts, finished_at from job_run where job = 'snapshot'")
+    assert run is not None
+    assert (run["status"], run["attempts"]) == ("done", 2)
+    assert [day for at, day in office.asked if at >= due] == [MONDAY]
 
 
 async def test_a_database_that_fails_costs_time_and_not_the_term(
@@ -185,6 +242,23 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
+async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
+    store: Store, measures: Measures
+) -> None:
+    """It would be an alert for as long as it follows."""
+    office = Office(store, measures, CLOSE, look_back=2)
+
+    async def lose(day: date) -> Mapping[str, str]:
+        await store.take_up("lease", 2, "newer")
+        assert measures.runs_waiting._value.get() > 0
+        return {"A": "10"}
+
+    office.closes = lose  # type: ignore[method-assign]
+    with pytest.raises(StaleTerm):
+        await office.scheduler().run(FakeTerm(1))
+    assert measures.runs_waiting._value.get() == 0
+
+
 async def test_a_newer_term_ends_the_work(store: Store, measures: Measures) -> None:
     office = Office(store, measures, CLOSE, look_back=1)
     await store.take_up("lease", 5, "newer")
@@ -208,3 +282,27 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
     assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
     assert {status for _, _, status in await runs(raw)} == {"done"}
+
+
+async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
+    store: Store, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+) -> None:
+    office = Office(store, measures, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
+    assert office.given_up == 0, "what was before the first is nobody's loss"
+    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up
+    caplog.clear()
+    await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
+    assert office.given_up == 3
+    lost = [line for line in caplog.messages if "by hand" in line]
+    assert lost == [
+        "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
+    ]
+    term = FakeTerm(3, "by hand")
+    await store.take_up(term.name, term.token, term.holder)
+    jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
+    for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
+        await jobs.run("snapshot", session, term)
+    await office.work(office.clock.time + timedelta(minutes=5), token=4)
+    assert office.given_up == 0
+    assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]

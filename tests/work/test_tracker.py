@@ -148,7 +148,7 @@ async def test_a_price_that_comes_back_is_fresh_again(store: Store, measures: Me
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(12), False)
 
 
-@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "Infinity"])
+@pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
 async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, measures: Measures, nonsense: str) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Market(store, measures, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
@@ -324,6 +324,21 @@ async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
     await market.follow(3)
     assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
     assert counted(measures, "skipped") == 1, "that of the opening"
+
+
+async def test_a_term_that_loads_across_midnight_writes_nothing_from_the_positions_of_the_day_before(
+    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", TUESDAY)])
+    midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
+    market = Market(store, measures, midnight - timedelta(seconds=5), {"A": "10"})
+    loading_for(10, market, monkeypatch)
+    with pytest.raises(Over):
+        await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + TICK))
+    assert await store.live(UUID(int=1)) is None
+    with pytest.raises(Over):
+        await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + 2 * TICK))
+    assert ((await live(store)).session_date, (await live(store)).value) == (TUESDAY, Decimal(50))
 
 
 def loading_for(seconds: float, market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,19 +606,22 @@ async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, 
 
 
 async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
-    store: Store, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+    migrated: str, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nor is that waited for as long as for another statement: whoever reads the day's course waits behind it."""
+
     async def leaving() -> Answer:
         await reader.rollback()
         return {"A": "10"}
 
-    await store.put_positions([entry(1, "A", "1")])
-    long_ago = OPEN - timedelta(days=35)
-    await Market(store, measures, long_ago, {"A": "10"}).follow(1)
-    reader = raw.transaction()
-    await reader.start()
-    await raw.fetch("select from portfolio_intraday")
-    await Market(store, measures, OPEN, {"A": "10"}, leaving, {"A": "10"}).follow(21, token=2)
+    async with await Store.connect(migrated, call_limit=3600) as store, asyncio.timeout(120):
+        await store.put_positions([entry(1, "A", "1")])
+        long_ago = OPEN - timedelta(days=35)
+        await Market(store, measures, long_ago, {"A": "10"}).follow(1)
+        reader = raw.transaction()
+        await reader.start()
+        await raw.fetch("select from portfolio_intraday")
+        await Market(store, measures, OPEN, {"A": "10"}, leaving, {"A": "10"}).follow(21, token=2)
     assert await slots(raw) == [OPEN + number * TICK for number in range(21)], "the old day is gone"
     assert (counted(measures, "written"), counted(measures, "failed")) == (22, 0)
     assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
