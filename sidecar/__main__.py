@@ -16,7 +16,8 @@ def main(arguments: list[str]) -> int:
 
             return run(os.environ)
     except SettingsError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"sidecar: {line}", file=sys.stderr)
         return 2
     helped = arguments in (["-h"], ["--help"])
     print("usage: python -m sidecar [healthcheck]", file=sys.stdout if helped else sys.stderr)
