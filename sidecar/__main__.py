@@ -1,6 +1,7 @@
 """`python -m sidecar` runs the sidecar; `python -m sidecar healthcheck` asks the one beside it how it is."""
 
 import os
+import signal
 import sys
 
 from sidecar.settings import SettingsError
@@ -12,6 +13,7 @@ def main(arguments: list[str]) -> int:
         if arguments == ["healthcheck"]:
             return _healthcheck()
         if not arguments:
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             from sidecar.run import run
 
             return run(os.environ)

@@ -55,7 +55,7 @@ class RedisWatch:
         self._uniform = uniform
         self.mode = WatchMode.OFF
         self.refusal: str | None = None
-        """Why the server does not track, where it does not."""
+        """Why the server does not track, or lets nobody listen, where it does not."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -89,8 +89,12 @@ class RedisWatch:
         channels = [f"{key}:changed" for key in self._keys.values()]
         channels += [_INVALIDATED] if mode is WatchMode.TRACKING else []
         await connection.send_command("SUBSCRIBE", *channels)
-        for _ in channels:
-            await connection.read_response()
+        try:
+            for _ in channels:
+                await connection.read_response()
+        except ResponseError as error:  # a user of an ACL may be given no channels
+            self.refusal = str(error)[:200]
+            raise
         self.mode = mode
 
     async def _listen(self, connection: Connection) -> None:

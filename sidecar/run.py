@@ -75,6 +75,7 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
     listeners = [
         await _listen("CONTROL_BIND", settings.control, control.app(), strangers=False),
         await _listen("METRICS_BIND", settings.metrics, metrics, strangers=True),

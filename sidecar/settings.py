@@ -116,7 +116,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
-        instance_id=take("INSTANCE_ID", _instance_id, None),
+        instance_id=take("INSTANCE_ID", checked_instance_id, None),
         metadata_uri=env.get("ECS_CONTAINER_METADATA_URI_V4"),
         control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),
         metrics=take("METRICS_BIND", _address, Address("0.0.0.0", 9102)),  # noqa: S104 - scraped from outside the task
@@ -144,6 +144,19 @@ def control_address(environment: Mapping[str, str]) -> Address:
         return _loopback(environment.get("CONTROL_BIND", "").strip() or CONTROL)
     except ValueError as error:
         raise SettingsError(f"CONTROL_BIND: {error}") from None
+
+
+def checked_instance_id(text: str) -> str:
+    """The text, if it can be the value of a key.
+
+    Raises:
+        ValueError: it cannot, or would mean something else there.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
+        raise ValueError(
+            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
+        )
+    return text
 
 
 def _place(url: str) -> str:
@@ -272,11 +285,3 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def _level(text: str) -> str:
     return _one_of("debug", "info", "warning", "error")(text).upper()
-
-
-def _instance_id(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
-        raise ValueError(
-            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
-        )
-    return text

@@ -130,6 +130,13 @@ BAD = [
     ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_min_version=1.2"),
     ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"),
 ]
+
+
+def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
+        connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
+
+
 OPTIONS = [
     "retry", "encoding", "credential_provider", "redis_connect_func", "retry_on_error", "socket_timeout", "host",
     "protocol", "password", "parser_class", "max_connections", "health_check_interval", "client_name",
