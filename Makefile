@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos model bench bench-tracker lint format lock clean simulate mutants
+.PHONY: help setup run test chaos model alerts bench bench-tracker lint format lock clean simulate mutants
 
 help: ## Show what can be made
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -55,6 +55,11 @@ model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5
 
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours $(HOURS) --seed $(SEED)
+
+alerts: ## Test the alerting rules (needs promtool)
+	@command -v promtool >/dev/null || { echo "make: there is no promtool; Debian has it in the package prometheus" >&2; exit 2; }
+	promtool check config ops/prometheus/local.yml
+	promtool test rules ops/prometheus/rules_test.yml
 
 mutants: $(STAMP) ## Break the protocol on purpose; the simulation, or a real test, must find each bug
 	@$(BIN)/python -m tests.mutants --seed $(SEED)

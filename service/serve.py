@@ -70,6 +70,7 @@ class _Service:
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
         registry = new_registry()
         metrics = HttpMetrics(registry)
+        metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._measures = Measures(registry)
         self._protection = protection_by(settings.ecs_agent_uri, self._measures)
         self._access = StoreAccess(self._connect, metrics)

@@ -95,6 +95,7 @@ class HttpMetrics:
             "When new values were last heard of, whoever wrote them.",
             registry=registry,
         )
+        self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
         self.database_up = Gauge("portfolio_database_up", "1 while the database answers.", registry=registry)
 
 

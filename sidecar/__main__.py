@@ -1,4 +1,4 @@
-"""`python -m sidecar` runs the sidecar; `python -m sidecar healthcheck` asks the one beside it how it is."""
+"""`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands`."""
 
 import os
 import signal
@@ -8,22 +8,34 @@ from sidecar.settings import SettingsError
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; returns the exit status: 2 for bad settings or a bad command line."""
+    """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
     try:
-        if arguments == ["healthcheck"]:
+        if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             from sidecar.run import run
 
             return run(os.environ)
+        return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {line}", file=sys.stderr)
         return 2
-    helped = arguments in (["-h"], ["--help"])
-    print("usage: python -m sidecar [healthcheck]", file=sys.stdout if helped else sys.stderr)
-    return 0 if helped else 2
+
+
+def _command(arguments: list[str]) -> int:
+    from sidecar import commands
+
+    if arguments in (["-h"], ["--help"]):
+        print(commands.USAGE)
+        return 0
+    try:
+        print(commands.run(arguments, os.environ))
+    except (commands.CommandError, commands.UsageError) as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return 2 if isinstance(error, commands.UsageError) else 1
+    return 0
 
 
 def _healthcheck() -> int:
@@ -38,4 +50,7 @@ def _healthcheck() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before there was anything to give up
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""The leases in Redis: the calls of one round trip out, their replies back. Only this module sends a script.
+"""The leases in Redis: the calls of one round trip out, their replies back. Only this module sends their scripts.
 
 One connection, no retries of the client library's own, and a limit on each round trip: a hidden retry of an acquire
 that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute.
@@ -166,7 +166,7 @@ class RedisStore:
         """Connect, and learn the server's time and policy."""
         connection = self._connect()
         try:
-            await _log_in(connection)
+            await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
             self._server_clock.observe(_time(await connection.read_response()), self._clock())
             try:
@@ -230,7 +230,8 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
 
 
-async def _log_in(connection: Connection) -> None:
+async def log_in(connection: Connection) -> None:
+    """Connect; what it raises repeats nothing of a password."""
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
     except (Disconnected, OSError):

@@ -66,15 +66,16 @@ class RealSidecar(Process):
     """`python -m sidecar`, holding one lease under a key of the test's own."""
 
     def __init__(self, folder: Path, redis: RedisServer, name: str, **environment: str) -> None:
-        port = free_port()
+        port, metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         super().__init__(
             folder / f"{name}.log",
             ["-m", "sidecar"],
             REDIS_URL=redis.url,
             INSTANCE_ID=name,
             CONTROL_BIND=f"127.0.0.1:{port}",
-            METRICS_BIND=f"127.0.0.1:{free_port()}",
+            METRICS_BIND=f"127.0.0.1:{metrics_port}",
             LEASES="background_services",
             LEASE_KEY=f"{folder.name}:{{name}}",
             FAILOVER_GUARD="false",  # this Redis has only just been started, and nothing was lost

@@ -71,8 +71,7 @@ class Asker:
             assert response.status == 200
 
     async def metric(self, line: str) -> bool:
-        port = self.sidecar._environment["METRICS_BIND"].rpartition(":")[2]
-        async with self._session.get(f"http://127.0.0.1:{port}/metrics") as response:
+        async with self._session.get(self.sidecar.metrics_url) as response:
             return line in await response.text()
 
 

@@ -233,9 +233,10 @@ def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
         assert ended.stderr == f"sidecar: {name}: cannot listen on {address}: Address already in use\n"
 
 
-def test_an_unknown_command_ends_with_the_usage_and_status_2() -> None:
+def test_an_unknown_command_is_one_line_and_status_2() -> None:
     ended = run({}, "heathcheck")
-    assert (ended.returncode, ended.stderr) == (2, "usage: python -m sidecar [healthcheck]\n")
+    said = "sidecar: no command 'heathcheck'; --help names those there are, and what each takes\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
 
 
 def test_the_health_check_reads_the_same_variable() -> None:

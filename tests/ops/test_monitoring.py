@@ -1,0 +1,146 @@
+"""Prometheus's rules and Grafana's dashboard: what they ask for is what the product tells.
+
+That each alert speaks when it should is tested by promtool, in `ops/prometheus/rules_test.yml` (`make alerts`).
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+
+from ops.local.servers import RedisServer
+from service.measures import Measures
+from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from sidecar.client import LeaseClient
+from tests.client.processes import RealSidecar, ended
+from tests.ops.test_task_definition import CONTAINERS
+from tests.waiting import eventually
+
+OPS = Path(__file__).parents[2] / "ops"
+GROUPS = yaml.safe_load((OPS / "prometheus/rules.yml").read_text())["groups"]
+RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+PANELS = json.loads((OPS / "grafana/dashboard.json").read_text())["panels"]
+ASKED = [rule["expr"] for rule in RULES] + [
+    target["expr"] for panel in PANELS if panel["type"] != "row" for target in panel["targets"]
+]
+OF_PROMETHEUS = {"job", "instance"}
+"""Labels that a scrape adds."""
+
+Told = dict[str, set[str]]
+"""The labels of each metric."""
+
+
+def told(families: Iterable[Any]) -> Told:
+    """What these families' samples are called, and labelled with."""
+    found: Told = {}
+    for family in families:
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def of_the_service() -> Told:
+    """Every metric of the API, those that count nothing yet too."""
+    registry = new_registry()
+    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(Measures(registry)).values()]
+    for metric in with_labels:
+        if isinstance(metric, MetricWrapperBase) and metric._labelnames:
+            metric.labels(*metric._labelnames)
+    registry.register(LeadershipFigures({"lease": LeaseClient().leadership("lease")}))
+    return told(registry.collect())
+
+
+async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
+    """Every metric of a sidecar that leads and has renewed, as it is scraped."""
+    sidecar = RealSidecar(
+        folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
+    )
+
+    async def scraped() -> str:
+        async with aiohttp.ClientSession() as session, session.get(sidecar.metrics_url) as response:
+            text = await response.text()
+        return text if "sidecar_renewal_duration_seconds_count 0.0" not in text and "sidecar_token" in text else ""
+
+    with ended(sidecar):
+        sidecar.start()
+        return told(text_string_to_metric_families(await eventually(scraped)))
+
+
+def selectors(expression: Any) -> Iterator[Any]:
+    """Each metric that a parsed expression asks for."""
+    if isinstance(expression, promql_parser.VectorSelector):
+        yield expression
+    for part in ("lhs", "rhs", "expr", "param", "vector_selector"):
+        if (inner := getattr(expression, part, None)) is not None:
+            yield from selectors(inner)
+    for argument in getattr(expression, "args", ()):
+        yield from selectors(argument)
+
+
+async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: RedisServer, tmp_path: Path) -> None:
+    there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
+    there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
+    there["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
+    for text in ASKED:
+        for selector in selectors(promql_parser.parse(text)):
+            assert selector.name in there, text
+            labels = {matcher.name for matcher in selector.matchers.matchers}
+            assert labels <= there[selector.name] | OF_PROMETHEUS, text
+
+
+def test_each_alert_says_how_bad_it_is_what_is_so_and_what_to_do() -> None:
+    assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 10
+    for alert in ALERTS:
+        assert alert["labels"]["severity"] in ("critical", "warning"), alert["alert"]
+        assert set(alert["annotations"]) == {"summary", "runbook"}, alert["alert"]
+        assert all(text.endswith(".") for text in alert["annotations"].values()), alert["alert"]
+
+
+def test_no_alert_on_who_leads_is_quicker_than_two_scrapes_of_a_hand_over() -> None:
+    waits = {alert["alert"]: alert["for"] for alert in ALERTS if "lease:leaders:sum" in alert["expr"]}
+    assert waits == {"NobodyLeads": "2m", "TwoLeaders": "1m"}
+
+
+def test_each_alert_of_the_guide_s_is_there() -> None:
+    """Redis's connection, the leader's changes, the work's continuity, a missed EOD, nobody or two that lead."""
+    wanted = {"RedisUnreachable", "LeadMovesOften", "LiveValuesStandStill", "JobsWait", "NobodyLeads", "TwoLeaders"}
+    assert wanted <= {alert["alert"] for alert in ALERTS}
+
+
+@pytest.mark.parametrize("file", ["local.yml", "ecs.yml"])
+def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
+    """On ECS each container's docker label says the same to older ways of finding it."""
+    config = yaml.safe_load((OPS / "prometheus" / file).read_text())
+    ports = {}
+    for job in config["scrape_configs"]:
+        if file == "ecs.yml":
+            (discovery,) = job["aws_sd_configs"]
+            ports[job["job_name"]] = discovery["port"]
+        else:
+            ports[job["job_name"]] = int(job["static_configs"][0]["targets"][0].rpartition(":")[2])
+    for job, port in ports.items():
+        container = CONTAINERS[job]
+        assert container["dockerLabels"]["ECS_PROMETHEUS_EXPORTER_PORT"] == str(port)
+        assert port in [mapping["containerPort"] for mapping in container["portMappings"]]
+    assert set(ports) == set(CONTAINERS)
+    assert config["rule_files"] == ["rules.yml"]
+
+
+def test_the_dashboard_s_panels_have_places_of_their_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for place in (panel["gridPos"] for panel in PANELS):
+        across, down = range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+        cells = {(x, y) for x in across for y in down}
+        assert not cells & taken
+        assert max(across) < 24
+        taken |= cells
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    assert all(panel["description"] for panel in PANELS if panel["type"] != "row")
