@@ -68,7 +68,6 @@ class Calendar(Protocol):
 
     def sessions(self, first: date, last: date) -> list[Session]:
         """The sessions from `first` to `last`, both included, oldest first."""
-        last = min(last, date.max - DAY)  # the last date there is has no midnight to end at
         days = (first + n * DAY for n in range((last - first).days + 1))
         return [session for day in days if (session := self.session(day)) is not None]
 

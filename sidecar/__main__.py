@@ -1,6 +1,7 @@
 """`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands`."""
 
 import os
+import signal
 import sys
 
 from sidecar.settings import SettingsError
@@ -12,12 +13,14 @@ def main(arguments: list[str]) -> int:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             from sidecar.run import run
 
             return run(os.environ)
         return _command(arguments)
     except SettingsError as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"sidecar: {line}", file=sys.stderr)
         return 2
 
 

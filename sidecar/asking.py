@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from sidecar.host import may_be_host
+
 WAIT = 10.0
 """For how long, in seconds, a follower lets a request be held back."""
 LIMIT = 1.0
@@ -99,8 +101,7 @@ class Sidecar:
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        if not _is_address(url):
             raise ValueError(f"the sidecar's address is not of the form http://HOST:PORT: {url!r}")
         self._url = url.rstrip("/")
         self._clock = clock
@@ -201,6 +202,15 @@ class Sidecar:
             raise RuntimeError("the LeaseClient is not open: use 'async with LeaseClient() as client'")
         url = f"{self._url}/{path}/{quote(name, safe='')}"
         return self._session.request(method, url, allow_redirects=False, **options)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        reachable = may_be_host(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        return False
+    return reachable and parts.scheme in ("http", "https") and not parts.query and not parts.fragment
 
 
 class Poll:

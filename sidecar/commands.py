@@ -74,8 +74,7 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def _status(environment: Mapping[str, str]) -> str:
-    address = control_address(environment)
-    url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}/status"
+    url = f"http://{control_address(environment)}/status"
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=LIMIT) as answer:
             return json.dumps(json.load(answer), indent=2)

@@ -51,8 +51,8 @@ class Control:
         self._status = status
 
     def app(self) -> web.Application:
-        """The control listener's application. It must be served with handler cancellation."""
-        app = web.Application(middlewares=[_errors_as_json], client_max_size=1024)
+        """The control listener's application, for a `Listener`. It must be served with handler cancellation."""
+        app = web.Application(client_max_size=1024)
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
         app.router.add_get("/leader/{lease}", self._leader)
@@ -158,7 +158,7 @@ def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Applicatio
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=1024)
+    app = web.Application(client_max_size=1024)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
     return app
@@ -210,14 +210,3 @@ def _json(content: dict[str, Any], *, status: int = 200) -> web.Response:
 
 def _refusal(kind: type[web.HTTPError], error: str, **more: object) -> web.HTTPError:
     return kind(text=json.dumps({"error": error, **more}), content_type="application/json")
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.content_type != "application/json":
-            error.text = json.dumps({"error": f"{error.reason}: {request.method} {request.path}"})
-            error.content_type = "application/json"
-        raise

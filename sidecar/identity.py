@@ -8,6 +8,8 @@ import socket
 
 import aiohttp
 
+from sidecar.settings import checked_instance_id
+
 log = logging.getLogger(__name__)
 
 _LIMIT = 2.0
@@ -34,15 +36,12 @@ async def instance_id(given: str | None, metadata_uri: str | None) -> str:
         ):
             reply.raise_for_status()
             task = json.loads(await _whole(reply.content))
-        task_id = str(task["TaskARN"]).rpartition("/")[2]
-        if not task_id:
-            raise KeyError("TaskARN")
-    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        return checked_instance_id(task["TaskARN"].rpartition("/")[2])
+    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
         made_up = _made_up()
         log.warning("ECS task metadata cannot be read (%s: %s); a sidecar that is restarted will be another instance",
                     type(error).__name__, error, extra={"instance": made_up})  # fmt: skip
         return made_up
-    return task_id
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:

@@ -1,5 +1,6 @@
 """The words of the protocol: what a candidate may do in Redis, what comes of it, and the durations that bind both."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -54,12 +55,11 @@ class State(StrEnum):
 
 
 class UnsafeTimings(ValueError):
-    """Timings under which the promises could not be kept; `setting` names the one to change."""
+    """Timings under which the promises could not be kept; `wrong` says why, by the setting that is to be changed."""
 
-    def __init__(self, setting: str, why: str) -> None:
-        super().__init__(f"{setting}: {why}")
-        self.setting = setting
-        self.why = why
+    def __init__(self, wrong: dict[str, str]) -> None:
+        super().__init__("\n".join(f"{setting}: {why}" for setting, why in wrong.items()))
+        self.wrong = wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,24 @@ class Timings:
     call_limit: float = 2.0
 
     def __post_init__(self) -> None:
+        if wrong := dict(self._unsafe()):
+            raise UnsafeTimings(wrong)
+
+    def _unsafe(self) -> Iterator[tuple[str, str]]:
         if not 0.3 <= self.ttl <= 86_400:
-            raise UnsafeTimings("LEASE_TTL", f"{self.ttl:g} s is not between 0.3 and 86400")
+            yield "LEASE_TTL", f"{self.ttl:g} s is not between 0.3 and 86400"
+            return  # the others are measured by it
         if not self.heartbeat > 0:
-            raise UnsafeTimings("HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0")
+            yield "HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0"
         if not self.call_limit >= 0.01:
-            raise UnsafeTimings("REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01")
+            yield "REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01"
         if not 0.05 <= self.grant_ttl <= min(self.ttl / 2, 30):
-            raise UnsafeTimings(
-                "GRANT_TTL",
-                f"{self.grant_ttl:g} s is not between 0.05 and 30, or above half of LEASE_TTL ({self.ttl:g} s)",
-            )
-        if not self.heartbeat + 2 * self.call_limit <= self.ttl - self.margin:
-            raise UnsafeTimings(
-                "HEARTBEAT_INTERVAL",
-                f"{self.heartbeat:g} s and two calls of REDIS_TIMEOUT ({self.call_limit:g} s) do not fit into five"
-                f" sixths of LEASE_TTL ({self.ttl:g} s)",
-            )
+            limits = f"is not between 0.05 and 30, or above half of LEASE_TTL ({self.ttl:g} s)"
+            yield "GRANT_TTL", f"{self.grant_ttl:g} s {limits}"
+        if self.heartbeat + 2 * self.call_limit > self.ttl - self.margin:
+            calls = f"two calls of REDIS_TIMEOUT ({self.call_limit:g} s)"
+            limits = f"do not fit into five sixths of LEASE_TTL ({self.ttl:g} s)"
+            yield "HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s and {calls} {limits}"
 
     @property
     def margin(self) -> float:

@@ -9,6 +9,7 @@ being odd must not end the sidecar. A cancellation is no Exception, and passes.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,9 @@ _KINDS: dict[type[Exception], str] = {
     TryAgainError: "tryagain",
 }
 """Where redis-py makes a class of an error code and takes it from the text."""
+
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+"""Options of a URL that name a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,9 @@ def connector(address: RedisAddress) -> Callable[[], Connection]:
         if isinstance(made, SSLConnection):
             made.ssl_context.get()  # reads the files
     except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
-        raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
+        lost = [name for name in _FILES if name in given and not os.access(given[name], os.R_OK)]
+        what = f"the file of the option {lost[0]!r} cannot be read" if lost else "the value of an option cannot be used"
+        raise SettingsError(f"REDIS_URL: {what}") from None
     return lambda: make(**given)
 
 
@@ -317,6 +323,8 @@ def _failure(error: Exception, *, unresolved: bool) -> Failure:
         kind, text = "timeout", "no answer in time"
     elif (known := _KINDS.get(type(error))) is not None:
         kind = known
+        if kind == "moved":
+            text = f"a cluster of several nodes, and the key is not at this one ({text})"
     elif code := _CODES.search(text):
         kind = code.group().lower()
     elif "user executing the script" in text:

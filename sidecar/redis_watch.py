@@ -55,7 +55,7 @@ class RedisWatch:
         self._uniform = uniform
         self.mode = WatchMode.OFF
         self.refusal: str | None = None
-        """Why the server does not track, where it does not."""
+        """Why the server does not track, or lets nobody listen, where it does not."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -76,22 +76,25 @@ class RedisWatch:
 
     async def _subscribe(self, connection: Connection) -> None:
         await connection.connect()  # type: ignore[no-untyped-call]
-        mode = WatchMode.TRACKING
+        mode, refusal = WatchMode.TRACKING, None
         try:
             await connection.send_command("CLIENT", "ID")
             own_id = await connection.read_response()
             prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
             await connection.send_command("CLIENT", "TRACKING", "ON", "REDIRECT", own_id, "BCAST", *prefixes)
             await connection.read_response()
-            self.refusal = None
         except ResponseError as error:
-            mode, self.refusal = WatchMode.NOTICES, str(error)[:200]
+            mode, refusal = WatchMode.NOTICES, str(error)[:200]
         channels = [f"{key}:changed" for key in self._keys.values()]
         channels += [_INVALIDATED] if mode is WatchMode.TRACKING else []
         await connection.send_command("SUBSCRIBE", *channels)
-        for _ in channels:
-            await connection.read_response()
-        self.mode = mode
+        try:
+            for _ in channels:
+                await connection.read_response()
+        except ResponseError as error:  # a user of an ACL may be given no channels
+            self.refusal = str(error)[:200]
+            raise
+        self.mode, self.refusal = mode, refusal
 
     async def _listen(self, connection: Connection) -> None:
         """Pass messages on; raises whatever redis-py does when the connection is no longer good."""

@@ -17,6 +17,7 @@ from sidecar.clock import elapsed
 from sidecar.control import Control, metrics_app
 from sidecar.identity import instance_id
 from sidecar.lease import Lease
+from sidecar.listener import Listener
 from sidecar.redis_store import RedisStore, connector
 from sidecar.redis_watch import RedisWatch
 from sidecar.settings import Address, Settings, SettingsError, read
@@ -70,12 +71,14 @@ async def _run(settings: Settings) -> None:
         return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
+    metrics = metrics_app(telemetry.registry, control.healthz)
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
     listeners = [
-        await _listen("CONTROL_BIND", settings.control, control.app()),
-        await _listen("METRICS_BIND", settings.metrics, metrics_app(telemetry.registry, control.healthz)),
+        await _listen("CONTROL_BIND", settings.control, control.app(), strangers=False),
+        await _listen("METRICS_BIND", settings.metrics, metrics, strangers=True),
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -89,12 +92,12 @@ async def _run(settings: Settings) -> None:
         log.info("Sidecar %s has given its leases up", name)
 
 
-async def _listen(setting: str, address: Address, app: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+async def _listen(setting: str, address: Address, app: web.Application, *, strangers: bool) -> web.AppRunner:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        await Listener(runner, address, strangers=strangers).start()
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise SettingsError(f"{setting}: cannot listen on {address.host}:{address.port}: {why}") from None
+        raise SettingsError(f"{setting}: cannot listen on {address}: {why}") from None
     return runner

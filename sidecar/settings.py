@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from sidecar.host import may_be_host
 from sidecar.protocol import Timings, UnsafeTimings
 
 T = TypeVar("T")
@@ -19,8 +20,12 @@ _URL_OPTIONS = (
 """What a Redis URL may ask of the library: any more would undo what the sidecar relies on, or end it."""
 
 
+CONTROL = "127.0.0.1:4040"
+"""Where the control listener is unless CONTROL_BIND says otherwise."""
+
+
 class SettingsError(Exception):
-    """A setting that cannot be used; the text is one line that names it."""
+    """Settings that cannot be used; the text has one line for each, which begins with its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,9 @@ class Address:
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        return f"{_in_url(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,17 @@ def read(environment: Mapping[str, str]) -> Settings:
     """The settings that `environment` asks for; a variable that is empty counts as not set.
 
     Raises:
-        SettingsError: a value is missing, malformed or unsafe.
+        SettingsError: values are missing, malformed or unsafe; it names every one of them.
     """
     env = {name: value.strip() for name, value in environment.items() if value.strip()}
+    wrong: dict[str, str] = {}
 
     def take(name: str, parse: Callable[[str], T], default: T) -> T:
         try:
             return parse(env[name]) if name in env else default
         except ValueError as error:
-            raise SettingsError(f"{name}: {error}") from None
+            wrong[name] = str(error)
+            return default
 
     ttl = take("LEASE_TTL", _seconds, 30.0)
     timings = {
@@ -82,59 +92,71 @@ def read(environment: Mapping[str, str]) -> Settings:
         "grant_ttl": take("GRANT_TTL", _seconds, 5.0),
         "call_limit": take("REDIS_TIMEOUT", _seconds, ttl / 15),
     }
-    try:
-        checked = Timings(**timings)
-    except UnsafeTimings as error:
-        raise SettingsError(str(error)) from None
+    checked = Timings()
+    if not wrong:  # else they would be held against a default
+        try:
+            checked = Timings(**timings)
+        except UnsafeTimings as error:
+            wrong |= error.wrong
 
-    return Settings(
-        redis=_redis(env, take("REDIS_PORT", _port, 6379)),
-        keys=_keys(env),
+    host, port = take("REDIS_HOST", _host, "localhost"), take("REDIS_PORT", _port, 6379)
+    redis = RedisAddress(
+        place=take("REDIS_URL", _place, f"redis://{Address(host, port)}"),
+        url=env.get("REDIS_URL"),
+        host=host,
+        port=port,
+        username=env.get("REDIS_USERNAME"),
+        password=env.get("REDIS_PASSWORD"),
+    )
+    names = take("LEASES", _names, ["background_services", "daily_scheduler"])
+    settings = Settings(
+        redis=redis,
+        keys=take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader")),
         timings=checked,
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
-        instance_id=take("INSTANCE_ID", _instance_id, None),
+        instance_id=take("INSTANCE_ID", checked_instance_id, None),
         metadata_uri=env.get("ECS_CONTAINER_METADATA_URI_V4"),
-        control=control_address(env),
+        control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),
         metrics=take("METRICS_BIND", _address, Address("0.0.0.0", 9102)),  # noqa: S104 - scraped from outside the task
         log_format=take("LOG_FORMAT", _one_of("json", "text"), "json"),
         log_level=take("LOG_LEVEL", _level, "INFO"),
     )
+    if "REDIS_URL" in env:
+        for name in ("REDIS_HOST", "REDIS_PORT"):
+            if name in env:
+                wrong[name] = "cannot be set together with REDIS_URL"
+    if redis.username is not None and redis.password is None:
+        wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
+    if wrong:
+        raise SettingsError("\n".join(f"{name}: {why}" for name, why in wrong.items()))
+    return settings
 
 
-def control_address(env: Mapping[str, str]) -> Address:
+def control_address(environment: Mapping[str, str]) -> Address:
     """Where the control listener is: on loopback, or not at all.
 
     Raises:
         SettingsError: CONTROL_BIND is malformed, or reachable from outside the task.
     """
     try:
-        address = _address(env.get("CONTROL_BIND", "").strip() or "127.0.0.1:4040")
+        return _loopback(environment.get("CONTROL_BIND", "").strip() or CONTROL)
     except ValueError as error:
         raise SettingsError(f"CONTROL_BIND: {error}") from None
-    if not ip_address(address.host).is_loopback:
-        raise SettingsError(
-            f"CONTROL_BIND: {address.host} is not a loopback address; whoever reaches it can resign leases"
+
+
+def checked_instance_id(text: str) -> str:
+    """The text, if it can be the value of a key.
+
+    Raises:
+        ValueError: it cannot, or would mean something else there.
+    """
+    if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
+        raise ValueError(
+            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
         )
-    return address
-
-
-def _redis(env: Mapping[str, str], port: int) -> RedisAddress:
-    url, host = env.get("REDIS_URL"), env.get("REDIS_HOST", "localhost")
-    place = f"redis://{host}:{port}"
-    if url is not None:
-        for name in ("REDIS_HOST", "REDIS_PORT"):
-            if name in env:
-                raise SettingsError(f"{name}: cannot be set together with REDIS_URL")
-        try:
-            place = _place(url)
-        except ValueError as error:
-            raise SettingsError(f"REDIS_URL: {error}") from None
-    username, password = env.get("REDIS_USERNAME"), env.get("REDIS_PASSWORD")
-    if username is not None and password is None:
-        raise SettingsError("REDIS_PASSWORD: missing, though REDIS_USERNAME is set")
-    return RedisAddress(place, url, host, port, username, password)
+    return text
 
 
 def _place(url: str) -> str:
@@ -163,32 +185,44 @@ def _place(url: str) -> str:
         return f"unix://{parts.path}"
     if not parts.hostname:
         raise ValueError("names no host")
+    if not may_be_host(parts.hostname):  # not repeated: it could be of a password
+        raise ValueError("names what cannot be a host")
     if not re.fullmatch(r"/?[0-9]*", parts.path):
         raise ValueError("what follows the host is not the number of a database")
-    return f"{parts.scheme}://{parts.hostname}{port}"
+    return f"{parts.scheme}://{_in_url(parts.hostname)}{port}"
 
 
-def _keys(env: Mapping[str, str]) -> dict[str, str]:
-    names = [name.strip() for name in env.get("LEASES", "background_services,daily_scheduler").split(",")]
-    pattern = env.get("LEASE_KEY", "portfolio:{name}:leader")
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host(text: str) -> str:
+    if not may_be_host(text):
+        raise ValueError("not the name or the address of a host; a URL is for REDIS_URL")  # and may hold a password
+    return text
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-            raise SettingsError(f"LEASES: {name!r} is not a name of letters, digits, '_', '.' and '-'")
+            raise ValueError(f"{name!r} is not a name of letters, digits, '_', '.' and '-'")
     if len(set(names)) < len(names):
-        raise SettingsError("LEASES: a name stands there twice")
+        raise ValueError("a name stands there twice")
+    return names
+
+
+def _keys(names: list[str], pattern: str) -> dict[str, str]:
     if len(names) > 1 and "{name}" not in pattern:
-        raise SettingsError("LEASE_KEY: without {name} all leases would share one key")
+        raise ValueError("without {name} all leases would share one key")
     keys = {name: pattern.replace("{name}", name) for name in names}
     for key in keys.values():
         if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
-            raise SettingsError(
-                f"LEASE_KEY: {key!r} holds a space or a brace; braces would move the fence to another slot"
-            )
+            raise ValueError(f"{key!r} holds a space or a brace; braces would move the fence to another slot")
         if key.startswith("fence:"):
-            raise SettingsError("LEASE_KEY: 'fence:' is the prefix of the fences")
-    for key in keys.values():
+            raise ValueError("'fence:' is the prefix of the fences")
         if any(other != key and other.startswith(key) for other in keys.values()):
-            raise SettingsError(f"LEASE_KEY: {key!r} begins another lease's key; a watch could not tell them apart")
+            raise ValueError(f"{key!r} begins another lease's key; a watch could not tell them apart")
     return keys
 
 
@@ -226,6 +260,13 @@ def _address(text: str) -> Address:
     return Address(host, _port(port))
 
 
+def _loopback(text: str) -> Address:
+    address = _address(text)
+    if not ip_address(address.host).is_loopback:
+        raise ValueError(f"{address.host} is not a loopback address; whoever reaches it can resign leases")
+    return address
+
+
 def _switch(text: str) -> bool:
     values = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
     if text.lower() not in values:
@@ -244,11 +285,3 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
 def _level(text: str) -> str:
     return _one_of("debug", "info", "warning", "error")(text).upper()
-
-
-def _instance_id(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
-        raise ValueError(
-            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
-        )
-    return text

@@ -25,9 +25,11 @@ local function integer(number) return string.format('%.0f', number) end -- tostr
 local holder, last, last_holder, last_tenure = false, false, false, false
 local guard = guarding and 'on' or 'off'
 
+local function word(text) return text and not string.find(text, ' ', 1, true) and text or '-' end -- else it is garbage
+
 local function answer(outcome, wait)
   local left = holder and redis.call('PTTL', key) or -2
-  return table.concat({outcome, last or '-', last_tenure or '-', integer(left), integer(now), integer(wait or 0), guard,
+  return table.concat({outcome, word(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
                        holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 

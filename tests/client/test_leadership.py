@@ -499,7 +499,11 @@ async def test_a_client_that_is_not_open_says_so() -> None:
         await LeaseClient().leadership(NAME).run(Work([]))
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1", "http://a..b", "http://a b", "http://h:x",
+     "http://h:0", "http://[::1", "http://" + "x" * 64],
+)  # fmt: skip
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         LeaseClient(url)

@@ -16,9 +16,11 @@ from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
 from sidecar.control import Control, metrics_app
 from sidecar.lease import Lease
+from sidecar.listener import Listener
 from sidecar.protocol import Timings
 from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch
+from sidecar.settings import Address
 from sidecar.telemetry import Telemetry
 from tests.sidecar.storing import at_port
 
@@ -104,12 +106,13 @@ async def served(
     telemetry.watch(leases, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
-        apps = (control.app(), metrics_app(telemetry.registry, control.healthz))
-        urls = [await stack.enter_async_context(_listening(app)) for app in apps]
+        url = await stack.enter_async_context(_listening(control.app(), strangers=False))
+        metrics = metrics_app(telemetry.registry, control.healthz)
+        metrics_url = await stack.enter_async_context(_listening(metrics, strangers=True))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
-            yield Served(candidate, tasks[0], watch, session, *urls)
+            yield Served(candidate, tasks[0], watch, session, url, metrics_url)
         finally:
             for task in tasks:
                 task.cancel()
@@ -118,11 +121,11 @@ async def served(
 
 
 @asynccontextmanager
-async def _listening(app: web.Application) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
+async def _listening(app: web.Application, *, strangers: bool) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await Listener(runner, Address("127.0.0.1", 0), strangers=strangers).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

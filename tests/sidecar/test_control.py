@@ -1,6 +1,7 @@
 """The HTTP contract of the sidecar, request by request."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 
@@ -105,6 +106,22 @@ async def test_a_bad_wait_or_version_is_400_and_no_demand(sidecar: Served, path:
 async def test_every_other_request_is_refused_in_json(sidecar: Served, method: str, path: str, status: int) -> None:
     answered, answer = await sidecar.refusal(method, path, headers=CLIENT)
     assert (answered, list(answer)) == (status, ["error"])
+
+
+@pytest.mark.parametrize("path", ["/is-leader/tracker", "/nowhere"])
+async def test_an_expectation_that_is_not_known_is_refused_in_json_and_no_demand(sidecar: Served, path: str) -> None:
+    for url in (sidecar.url, sidecar.metrics_url):
+        async with sidecar.session.get(f"{url}{path}", headers={"Expect": "a miracle"}) as response:
+            assert (response.status, list(await response.json())) == (417, ["error"])
+    assert await sidecar.state() == "waiting"
+
+
+async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: float) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(sidecar.candidate.leases["tracker"], "remaining", fail)
+    assert await sidecar.refusal("GET", "/status") == (500, {"error": "Internal Server Error: GET /status"})
 
 
 async def test_leader_answers_probes_by_its_status(sidecar: Served) -> None:
@@ -295,7 +312,10 @@ async def test_a_client_that_talks_nonsense_harms_nobody_and_fills_no_log(
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         writer.write(request_)
         async with asyncio.timeout(10):
-            assert (await reader.read()).startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+        assert json.loads(body)["error"].startswith("malformed HTTP: ")
+        assert len(body) < 300
         writer.close()
         await writer.wait_closed()
         async with sidecar.session.get(f"{url}/healthz") as response:

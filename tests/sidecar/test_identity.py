@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -96,6 +97,13 @@ async def without_arn(_: web.Request) -> web.StreamResponse:
     return web.json_response({"Cluster": "default"})
 
 
+def of_arn(arn: object) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response(TASK | {"TaskARN": arn})
+
+    return answer
+
+
 async def a_list(_: web.Request) -> web.StreamResponse:
     return web.json_response([1])
 
@@ -120,7 +128,13 @@ async def without_end(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@pytest.mark.parametrize("answer", [never, throttled, page, without_arn, a_list, cut_short, without_end])
+NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", "arn:task/disabled", "x" * 129]
+"""An id made of one would be every task's, or mean something else as the value of a key."""
+
+
+@pytest.mark.parametrize(
+    "answer", [never, throttled, page, without_arn, a_list, cut_short, without_end, *map(of_arn, NO_ARN)]
+)
 async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     metadata: Metadata,
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]],
@@ -130,6 +144,6 @@ async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     monkeypatch.setattr(identity, "_LIMIT", 1.5 if answer is never else 10.0)
     metadata.answer = answer
     made_up = await instance_id(None, metadata.url)
-    assert made_up
+    assert made_up.startswith(f"{socket.gethostname()[:64]}-")
     assert metadata.asked == 1
     assert [record.levelname for record in caplog.records if record.name == identity.__name__] == ["WARNING"]

@@ -314,6 +314,29 @@ async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
     assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"")
 
 
+async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server: RedisServer, tmp_path: Path) -> None:
+    """The first process of a container does not get one that it has not asked for: it would run on until SIGKILL."""
+    asked = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()  # until whoever asks has had enough
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as metadata:
+        sidecar = RealSidecar(tmp_path, server, "", **STEADY)
+        sidecar._environment["ECS_CONTAINER_METADATA_URI_V4"] = _url(metadata)
+        with ended(sidecar):
+            sidecar.start()
+            await asked.wait()
+            assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
+        assert logged(sidecar, "has given its leases up")
+
+
+def _url(server: asyncio.Server) -> str:
+    return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 async def test_without_a_client_to_require_it_leads_unasked(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

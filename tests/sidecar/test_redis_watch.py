@@ -116,8 +116,10 @@ async def test_where_nothing_may_be_subscribed_to_it_is_off_and_tries_again(
             before = any_redis.info("stats")["total_connections_received"]
             await eventually(lambda: any_redis.info("stats")["total_connections_received"] > before + 1)
             assert watch.watch.mode is WatchMode.OFF
+            assert "channels" in (watch.watch.refusal or "")
             command(any_redis, "ACL", "SETUSER", "sidecar", "allchannels")
             await watch.connected(WatchMode.TRACKING)
+            assert watch.watch.refusal is None
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")
 

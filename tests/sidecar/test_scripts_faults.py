@@ -48,8 +48,9 @@ def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make
         lambda redis: redis.hset(FENCE, "token", ""),
         lambda redis: redis.hset(FENCE, "token", str(2**53)),
         lambda redis: redis.hset(FENCE, "token", "9" * 400),
+        lambda redis: redis.hset(FENCE, "token", " 7"),
     ],
-    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "too-large", "infinite"],
+    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "too-large", "infinite", "spaced"],
 )
 def test_a_fence_that_is_garbage_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
     make(any_redis)
@@ -65,7 +66,16 @@ def test_garbage_in_the_fence_ends_a_term_that_is_held(any_redis: Redis) -> None
 
 
 def test_garbage_beside_the_token_harms_nothing(any_redis: Redis) -> None:
-    any_redis.hset(FENCE, mapping={"somebody": "else's", "run_id": "no such", "changed": "x", "changed_at": "never"})
+    any_redis.hset(
+        FENCE,
+        mapping={
+            "somebody": "else's",
+            "run_id": "no such",
+            "changed": "x",
+            "changed_at": "never",
+            "tenure": "of two words",
+        },
+    )
     assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
     any_redis.hset(FENCE, "changed_at", "never")
     assert Caller(any_redis, guarding=True).acquire().wait == 30_000

@@ -63,6 +63,7 @@ def test_what_is_set_is_taken_and_an_empty_variable_is_not_set() -> None:
     [
         (f"redis://:{SECRET}@h:1/2", "redis://h:1"),
         (f"rediss://user:{SECRET}@h", "rediss://h"),
+        (f"rediss://:{SECRET}@[::1]:6380", "rediss://[::1]:6380"),
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
     ],
 )
@@ -103,6 +104,10 @@ BAD = [
     ("LOG_FORMAT", "xml"),
     ("LOG_LEVEL", "loud"),
     ("REDIS_PORT", "port"),
+    ("REDIS_HOST", "a..b"),
+    ("REDIS_HOST", "two words"),
+    ("REDIS_HOST", f"redis://:{SECRET}@h"),
+    ("REDIS_HOST", "x" * 64),
     ("REDIS_URL", f"http://:{SECRET}@h"),
     ("REDIS_URL", f"redis://:{SECRET}@h:port"),
     ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1"),
@@ -116,6 +121,8 @@ BAD = [
     ("REDIS_URL", f"redis://:{SECRET}@"),
     ("REDIS_URL", "redis://:6379"),
     ("REDIS_URL", "redis:///1"),
+    ("REDIS_URL", f"redis://:{SECRET}@a..b"),
+    ("REDIS_URL", f"redis://{SECRET} h:6379"),
     ("REDIS_URL", "unix://"),
     ("REDIS_URL", "unix://run/redis.sock"),
     ("REDIS_URL", f"redis://:{SECRET}@h?ssl_ca_certs=/ca.pem"),
@@ -123,6 +130,13 @@ BAD = [
     ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_min_version=1.2"),
     ("REDIS_URL", f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"),
 ]
+
+
+def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
+        connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
+
+
 OPTIONS = [
     "retry", "encoding", "credential_provider", "redis_connect_func", "retry_on_error", "socket_timeout", "host",
     "protocol", "password", "parser_class", "max_connections", "health_check_interval", "client_name",
@@ -165,6 +179,34 @@ def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
 def test_settings_that_do_not_go_together_are_refused(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=f"^{named}: "):
         read(environment)
+
+
+def test_every_setting_that_cannot_be_used_is_named_in_a_line_of_its_own() -> None:
+    bad = {
+        "LEASE_TTL": "soon", "LEASES": "a b", "REDIS_URL": "h", "REDIS_USERNAME": "u", "METRICS_BIND": "here",
+        "CONTROL_BIND": "0.0.0.0:1", "LOG_LEVEL": "loud",
+    }  # fmt: skip
+    named = sorted(bad.keys() - {"REDIS_USERNAME"} | {"REDIS_PASSWORD"})
+    with pytest.raises(SettingsError) as refused:
+        read(bad)
+    assert sorted(line.partition(": ")[0] for line in str(refused.value).splitlines()) == named
+    ended = run(bad)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert sorted(line.split(": ")[1] for line in ended.stderr.splitlines()) == named
+    assert all(line.startswith("sidecar: ") for line in ended.stderr.splitlines())
+
+
+def test_unsafe_timings_are_named_beside_what_else_cannot_be_used() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read({"GRANT_TTL": "20", "HEARTBEAT_INTERVAL": "25", "LOG_FORMAT": "xml"})
+    assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [
+        "GRANT_TTL", "HEARTBEAT_INTERVAL", "LOG_FORMAT",
+    ]  # fmt: skip
+
+
+def test_a_timing_is_not_held_against_one_that_cannot_be_read() -> None:
+    with pytest.raises(SettingsError, match=r"^LEASE_TTL: 'soon' is not a number of seconds$"):
+        read({"LEASE_TTL": "soon", "HEARTBEAT_INTERVAL": "60"})
 
 
 def test_a_bad_setting_ends_the_process_with_status_2_and_one_line() -> None:

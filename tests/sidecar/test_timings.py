@@ -57,4 +57,11 @@ def test_timings_at_the_safe_side_of_a_boundary_are_taken(good: dict[str, float]
 def test_unsafe_timings_are_refused_and_the_setting_is_named(setting: str, bad: dict[str, float]) -> None:
     with pytest.raises(UnsafeTimings, match=f"^{setting}: ") as caught:
         Timings(**bad)
-    assert caught.value.setting == setting
+    assert list(caught.value.wrong) == [setting]
+
+
+def test_every_unsafe_timing_is_named_in_a_line_of_its_own() -> None:
+    with pytest.raises(UnsafeTimings) as caught:
+        Timings(heartbeat=25.0, grant_ttl=16.0, call_limit=0.001)
+    assert list(caught.value.wrong) == ["REDIS_TIMEOUT", "GRANT_TTL", "HEARTBEAT_INTERVAL"]
+    assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == list(caught.value.wrong)

@@ -1,0 +1,77 @@
+"""What connections from outside the task may take: a port that all the network reaches costs nobody the lead."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from ops.local.servers import RedisServer
+from sidecar import listener
+from tests.sidecar.served import served
+from tests.waiting import eventually
+
+HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def answers(url: str) -> bool:
+    """Whether a new connection is answered; one that is not wanted is closed at once."""
+    with suppress(ConnectionError):
+        async with connected(url) as (reader, writer), asyncio.timeout(20):
+            writer.write(b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n")
+            return (await reader.read()).startswith(b"HTTP/1.0 200")
+    return False
+
+
+async def test_of_strangers_connections_there_are_so_many_and_the_client_is_answered_all_the_same(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever reaches the metrics takes every file descriptor: the client loses the lead, the task its health."""
+    monkeypatch.setattr(listener, "STRANGERS", 2)
+    async with served(redis_server) as sidecar:
+        async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
+            for line in (writer, other):
+                line.write(HALF)  # it is served, but there is nothing to answer yet
+
+            async def full() -> bool:
+                return not await answers(sidecar.metrics_url)
+
+            await eventually(full)
+            assert not one.at_eof()
+            assert not two.at_eof()
+            assert (await sidecar.lead())["is_leader"]
+
+        async def free() -> bool:
+            return await answers(sidecar.metrics_url)
+
+        await eventually(free)
+
+
+@pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
+async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_and_the_clients_is_not(
+    before: bytes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "PATIENCE", 1.0)
+    async with (
+        served(redis_server) as sidecar,
+        connected(sidecar.url) as (own, own_writer),
+        connected(sidecar.metrics_url) as (strange, writer),
+        asyncio.timeout(20),
+    ):
+        own_writer.write(before)
+        writer.write(before)
+        answered = await strange.read()
+        assert answered.count(b"HTTP/1.1 200") == before.count(b"\r\n\r\n")
+        own_writer.write(b"\r\n\r\n" if before else HALF + b"\r\n\r\n")
+        assert (await own.readline()).startswith(b"HTTP/1.1 ")
