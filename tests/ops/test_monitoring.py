@@ -85,6 +85,12 @@ def selectors(expression: Any) -> Iterator[Any]:
         yield from selectors(argument)
 
 
+async def test_no_label_of_ours_is_one_that_a_scrape_adds(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Prometheus would rename ours to `exported_job`, and a sum by `job` would be one over the targets."""
+    there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
+    assert {name for name, labels in there.items() if labels & OF_PROMETHEUS} == set()
+
+
 async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: RedisServer, tmp_path: Path) -> None:
     there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
