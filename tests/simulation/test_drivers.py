@@ -100,6 +100,18 @@ def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
+@example(  # who is idle while Redis is away connects once a heartbeat
+    moments=[(100, "cut"), (150, "asks, 4.9 s"), (400, "hangs up"), (400, "asks, 9.7 s"), (400, "cut")], seed=0
+)
+@example(  # the loop is woken as the demand of a client that is held back ends, and connects then
+    moments=[
+        *((157, "errors"), (662, "hangs up"), (1204, "asks, 4.9 s"), (247, "asks, 0.0 s"), (337, "b for 3 s")),
+        *((303, "asks, 1.17 s"), (331, "asks, 0.0 s"), (205, "asks, 9.7 s"), (85, "asks, 4.9 s")),
+        *((1273, "asks, 0.0 s"), (198, "errors"), (433, "asks, 0.0 s"), (229, "cut"), (58, "b for 3 s")),
+        *((637, "asks, 4.9 s"), (1478, "asks, 0.0 s"), (262, "asks, 9.7 s"), (1335, "asks, 4.9 s")),
+    ],
+    seed=621,
+)
 @example(  # the last answer of a sidecar that drains
     moments=[(116, "asks, 1.17 s"), (31, "asks, 4.9 s"), (35, "drains"), (229, "asks, 4.9 s")], seed=0
 )
