@@ -495,7 +495,18 @@ class Sidecar:
 
     def _limit(self, until: float) -> None:
         """What is under way will end then if nothing comes before."""
+        if 0 < (left := self.lease.remaining(self.now())) < until - self.now():
+            self.world.at(self.true(self.now() + left) + TIMER, self._term_ends, self.boot)
         self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
+
+    def _term_ends(self, boot: int) -> None:
+        """The held question is answered at the end of the term, though the loop is blocked: `Candidate.hold`."""
+        if self.frozen:
+            self._inbox.append((self._term_ends, boot))
+        elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):
+            self.client.sync()
+            if self.client.held:
+                self.client.release(answered=True)
 
     def _time_out(self, attempt: int) -> None:
         if attempt == self._attempt and (self._call is not None or self._opening):
