@@ -115,6 +115,34 @@ ELECTION = [
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
+    Bug(
+        "a held question outlives the term while a call is under way",
+        "sidecar/candidate.py",
+        right="ends = [now + self",
+        wrong="ends = [inf + self",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "held questions are not told of a drain while a call is under way",
+        "sidecar/candidate.py",
+        right="lease.drain(self._clock())\n        self._publish()",
+        wrong="lease.drain(self._clock())",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew at every waking",
+        "sidecar/candidate.py",
+        right="self._open_at = self._clock() + self._timings.heartbeat",
+        wrong="self._open_at = self._clock()",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew by a call alone",
+        "sidecar/candidate.py",
+        right="if not self._store.connected and",
+        wrong="if False and",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
 ]
 
 LISTENER = [

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
-from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +19,7 @@ from sidecar.server_clock import ServerClock
 from sidecar.tenure import Grant
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
+from tests.simulation.command_line import workers
 from tests.simulation.faults import Faults
 from tests.simulation.redis_model import Answer, RedisModel
 from tests.simulation.run import Choice, run_world
@@ -477,5 +477,5 @@ def _find(arg: tuple[int, str]) -> Finding:
 
 def find_all(seed: str, processes: int) -> Iterator[Finding]:
     """Look for all of them, on so many processes."""
-    with get_context("spawn").Pool(processes) as pool:
+    with workers(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])
