@@ -173,9 +173,9 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 @mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
-    if lease._in_flight or lease._leaving or not lease._drain_until or lease._late_acquire_until is None:
+    if lease._in_flight or lease._leaving or not lease._drain_until or not lease._unheard.pending:
         return wake_at
-    return min(wake_at, max(lease._due, lease._late_acquire_until))
+    return min(wake_at, max(lease._due, lease._unheard.until))
 
 
 @mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
