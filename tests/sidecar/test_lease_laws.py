@@ -455,7 +455,7 @@ def test_that_two_workers_lead_is_found_where_the_sidecar_tells_both(
 ) -> None:
     grant = Lease.grant
     monkeypatch.setattr(Lease, "grant", lambda lease, arrived, now, *_: grant(lease, arrived, now))
-    with pytest.raises(AssertionError, match="both would pass the fence|believers"):
+    with pytest.raises(AssertionError, match=r"both would pass the fence|believers"):
         run_state_machine_as_test(
             CandidatesOfWorkers,
             settings=settings(_SEARCH, print_blob=False, report_multiple_bugs=False, verbosity=Verbosity.quiet),

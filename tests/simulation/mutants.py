@@ -17,7 +17,7 @@ from sidecar.demand import Demand
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
-from sidecar.tenure import Grant
+from sidecar.term import Grant
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
 from tests.simulation.faults import Faults
