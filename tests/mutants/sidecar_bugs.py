@@ -109,6 +109,14 @@ ELECTION = [
         test="tests/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
+        "a term that is taken up again is anybody's",
+        "sidecar/lease.py",
+        right="return self._former.client if self._former is not None and self._former.token == token else",
+        wrong="return",
+        test="tests/sidecar/test_grants.py::"
+        "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
+    ),
+    Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
         right="                self._all_changed()  # what happened meanwhile was not heard\n",
