@@ -17,7 +17,7 @@ import sidecar.client
 from service.database import StaleTerm
 from service.writes import FencedWrites
 from sidecar.clock import elapsed
-from sidecar.tenure import Grant, Term
+from sidecar.term import Grant, Term
 
 VARIABLE = "CHAOS_DIARY"
 """The environment variable that names the file."""

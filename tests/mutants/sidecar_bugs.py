@@ -109,11 +109,47 @@ ELECTION = [
         test="tests/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
+        "a term that is taken up again is anybody's",
+        "sidecar/lease.py",
+        right="return self._former.client if self._former is not None and self._former.token == token else",
+        wrong="return",
+        test="tests/sidecar/test_grants.py::"
+        "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
+    ),
+    Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
         right="                self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
+    ),
+    Bug(
+        "a held question outlives the term while a call is under way",
+        "sidecar/candidate.py",
+        right="ends = [now + self",
+        wrong="ends = [inf + self",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "held questions are not told of a drain while a call is under way",
+        "sidecar/candidate.py",
+        right="lease.drain(self._clock())\n        self._publish()",
+        wrong="lease.drain(self._clock())",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew at every waking",
+        "sidecar/candidate.py",
+        right="self._open_at = self._clock() + self._timings.heartbeat",
+        wrong="self._open_at = self._clock()",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew by a call alone",
+        "sidecar/candidate.py",
+        right="if not self._store.connected and",
+        wrong="if False and",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 from sidecar.grants import Grants
 from sidecar.protocol import Kind, Outcome
-from tests.sidecar.one_lease import T, answer, due, fresh_lease
+from tests.sidecar.one_lease import BELIEVED, T, answer, due, fresh_lease
 
 
 def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
@@ -29,6 +29,20 @@ def test_no_two_clients_are_granted_one_token() -> None:
     answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
     assert lease.grant(105.3, 105.3, "another", token=None) == T.grant_ttl
     assert lease.grant(105.4, 105.4, "frozen", token=1) is None
+
+
+def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
+    """Redis was away for longer than a term is believed, and for less than its key lives."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED, token=7)
+    lease.grant(100, 100, "frozen")
+    lease.failed(due(lease, 110, Kind.RENEW), 112, delivered=False)
+    lease.tick(100 + BELIEVED)
+    answer(lease, due(lease, 126, Kind.ACQUIRE), 126, Outcome.ADOPTED, token=7)
+    assert lease.grant(126.1, 126.1, "another") is None, "it needs a term of its own"
+    due(lease, 126.1, Kind.RELEASE)
 
 
 def test_a_client_without_a_name_is_told_what_is_so() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sidecar.lease import ECHO, Lease
-from sidecar.protocol import Kind, Outcome, Reply, State
+from sidecar.lease import Lease
+from sidecar.protocol import ECHO, Kind, Outcome, Reply, State
 from tests.sidecar.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
 

@@ -2,8 +2,7 @@
 
 from math import inf
 
-from sidecar.lease import YIELD
-from sidecar.protocol import Kind, Outcome, Reply, State
+from sidecar.protocol import YIELD, Kind, Outcome, Reply, State
 from tests.sidecar.one_lease import T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
 

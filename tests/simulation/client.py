@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.asking import LIMIT, PAUSE, WAIT
 from sidecar.client import TICK
-from sidecar.tenure import Grant
+from sidecar.term import Grant
 from tests.simulation.candidate import HANDLING, TIMER, Sidecar
 from tests.simulation.store import Tenure
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
-from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
@@ -17,9 +16,10 @@ from sidecar.demand import Demand
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
-from sidecar.tenure import Grant
+from sidecar.term import Grant
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
+from tests.simulation.command_line import workers
 from tests.simulation.faults import Faults
 from tests.simulation.redis_model import Answer, RedisModel
 from tests.simulation.run import Choice, run_world
@@ -173,9 +173,9 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 @mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
-    if lease._in_flight or lease._leaving or not lease._drain_until or lease._late_acquire_until is None:
+    if lease._in_flight or lease._leaving or not lease._drain_until or not lease._unheard.pending:
         return wake_at
-    return min(wake_at, max(lease._due, lease._late_acquire_until))
+    return min(wake_at, max(lease._due, lease._unheard.until))
 
 
 @mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
@@ -477,5 +477,5 @@ def _find(arg: tuple[int, str]) -> Finding:
 
 def find_all(seed: str, processes: int) -> Iterator[Finding]:
     """Look for all of them, on so many processes."""
-    with get_context("spawn").Pool(processes) as pool:
+    with workers(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])
