@@ -13,7 +13,6 @@ from service.database import StoreError, side_by_side
 from service.freshness import is_old
 from service.jumps import report_jumps
 from service.market import Calendar, Session
-from service.measures import Measures
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.records import Quote
@@ -21,6 +20,7 @@ from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
 from service.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
+from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Tracker:
         store: Store,
         prices: PriceSource,
         calendar: Calendar,
-        measures: Measures,
+        metrics: WorkMetrics,
         *,
         interval: float = 30.0,
         keep_days: int = 30,
@@ -86,7 +86,7 @@ class Tracker:
         self._store = store
         self._prices = prices
         self._calendar = calendar
-        self._measures = measures
+        self._metrics = metrics
         self._interval = timedelta(seconds=interval)
         self._price_limit = min(interval, PRICE_LIMIT)
         self._keep_days = timedelta(days=keep_days)
@@ -137,7 +137,7 @@ class Tracker:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
                 quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
-                self._measures.ticks.labels("failed").inc()
+                self._metrics.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
             self._count_left_out(due, ticks)
             due = await self._sleep_until_next_tick()
@@ -266,7 +266,7 @@ class Tracker:
         else:
             found = usable(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
-        self._measures.prices_failed.inc()
+        self._metrics.prices_failed.inc()
         logger.warning("prices are unavailable, the last known ones are carried forward: %s", reason)
         return {}
 
@@ -292,7 +292,7 @@ class Tracker:
         first = self._slot(due) if due in session else self._first_place(session)
         last = self._slot(min(self._now(), session.close - timedelta.resolution))
         passed = (last - first) // self._interval + 1
-        self._measures.ticks.labels("skipped").inc(max(0, passed - ticks))
+        self._metrics.ticks.labels("skipped").inc(max(0, passed - ticks))
 
     async def _sleep_until_next_tick(self) -> datetime:
         """Returns when that is."""
@@ -327,9 +327,9 @@ class Tracker:
         seconds: float,
     ) -> None:
         priced = sum(symbol in known for symbol in held)
-        self._measures.ticks.labels("written").inc()
-        self._measures.tick_seconds.observe(seconds)
-        self._measures.tracked.set(tracked)
-        self._measures.carried.set(priced - len(fresh))
-        self._measures.unpriced.set(len(held) - priced)
+        self._metrics.ticks.labels("written").inc()
+        self._metrics.tick_seconds.observe(seconds)
+        self._metrics.tracked.set(tracked)
+        self._metrics.carried.set(priced - len(fresh))
+        self._metrics.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)

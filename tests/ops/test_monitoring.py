@@ -16,8 +16,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.servers import RedisServer
-from service.measures import Measures
-from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
+from service.work_metrics import WorkMetrics
 from sidecar.client import LeaseClient
 from tests.client.processes import RealSidecar, ended
 from tests.ops.test_task_definition import CONTAINERS
@@ -50,11 +50,11 @@ def told(families: Iterable[Any]) -> Told:
 def of_the_service() -> Told:
     """Every metric of the API, those that count nothing yet too."""
     registry = new_registry()
-    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(Measures(registry)).values()]
+    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
     for metric in with_labels:
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
-    registry.register(LeadershipFigures({"lease": LeaseClient().leadership("lease")}))
+    registry.register(LeadershipMetrics({"lease": LeaseClient().leadership("lease")}))
     return told(registry.collect())
 
 

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
-class Measures:
+class WorkMetrics:
     """The metrics of the tracker and the scheduler in one registry; made once a process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
