@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Never
 from uuid import UUID
@@ -15,7 +14,7 @@ from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
-from service.records import Quote
+from service.records import Loading, Quote
 from service.store import Store
 from service.term import Sleep, Term, take_up
 from service.timetable import utc_now
@@ -46,14 +45,6 @@ RETENTION_PAUSE = timedelta(minutes=10)
 
 SAY_EVERY = 5.0
 """Seconds between two lines of log on how far the loading has come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """How many portfolios' positions are loaded, and of how many."""
-
-    done: int
-    total: int
 
 
 class Tracker:

@@ -14,9 +14,9 @@ from service import tracker as tracking
 from service.database import Connection, StaleTerm
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.prices import Price, PricesUnavailable
-from service.records import LiveValue, PositionEntry
+from service.records import LiveValue, Loading, PositionEntry
 from service.store import Store
-from service.tracker import Loading, Tracker
+from service.tracker import Tracker
 from service.valuation import Values, value_all
 from service.work_metrics import WorkMetrics
 from tests.work.conftest import LONG_AGO, USER, Clock, FakeTerm, Over, ScriptedPrices, entry
