@@ -4,12 +4,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
 from service.freshness import is_old
+from service.grid import EPOCH, Grid
 from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.positions import Book, uuids
@@ -23,8 +24,6 @@ from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
-
-EPOCH = datetime.fromtimestamp(0, UTC)
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
@@ -77,14 +76,14 @@ class Tracker:
         self._store = store
         self._prices = prices
         self._calendar = calendar
+        self._grid = Grid(calendar, timedelta(seconds=interval))
         self._metrics = metrics
-        self._interval = timedelta(seconds=interval)
         self._price_limit = min(interval, PRICE_LIMIT)
         self._keep_days = timedelta(days=keep_days)
         self._points_a_tick = points_a_tick
         self._now = now
         self._sleep = sleep
-        self._written = (now() - EPOCH) // self._interval
+        self._written = self._grid.number(now())
         """Ticks written, from a number that differs from process to process: whose turn it is to get a point."""
         self.last_run: datetime | None = None
         """When the last tick of this process was committed."""
@@ -94,7 +93,7 @@ class Tracker:
     @property
     def next_run(self) -> datetime:
         """When the leader's next tick is due, whoever leads."""
-        return self._tick_after(self._now())
+        return self._grid.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
         """Track until the term is over. A price source or a database that fails costs ticks, not the term.
@@ -115,13 +114,13 @@ class Tracker:
             try:
                 now = self._now()
                 if book is None or self._calendar.current(now) is not None:
-                    book = await self._positions(term, book, self._day(now))
+                    book = await self._positions(term, book, self._grid.session(now).date)
                 if quotes is None:
                     quotes = await self._store.quotes()
                 now = self._now()  # looked at anew: to load a million portfolios takes half a minute
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
-                    written = await self._tick(term, session, self._slot(now), book, quotes, told)
+                    written = await self._tick(term, session, self._grid.slot(now), book, quotes, told)
                     if written is not None:
                         quotes, ticks = written, 1
                     if now >= retention_due:
@@ -130,7 +129,7 @@ class Tracker:
                 quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
                 self._metrics.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
-            self._count_left_out(due, ticks)
+            self._metrics.ticks.labels("skipped").inc(self._grid.left_out(due, self._now(), ticks))
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
@@ -273,41 +272,15 @@ class Tracker:
             logger.info("dropped %d days of intraday values", dropped)
         return session.close
 
-    def _day(self, now: datetime) -> date:
-        """The date of the session that is open, or else that opens next."""
-        return (self._calendar.current(now) or self._calendar.next_open(now)).date
-
-    def _count_left_out(self, due: datetime, ticks: int) -> None:
-        """Count the places on the session's grid that have passed, from the one that was due on, without a tick."""
-        session = self._calendar.current(due) or self._calendar.next_open(due)
-        first = self._slot(due) if due in session else self._first_place(session)
-        last = self._slot(min(self._now(), session.close - timedelta.resolution))
-        passed = (last - first) // self._interval + 1
-        self._metrics.ticks.labels("skipped").inc(max(0, passed - ticks))
-
     async def _sleep_until_next_tick(self) -> datetime:
         """Returns when that is."""
         now = self._now()
-        due = self._tick_after(now)
+        due = self._grid.next_tick(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
-            due = min(due, self._tick_after(now))  # a clock set back must not make the wait longer
+            due = min(due, self._grid.next_tick(now))  # a clock set back must not make the wait longer
         return due
-
-    def _slot(self, now: datetime) -> datetime:
-        return EPOCH + (now - EPOCH) // self._interval * self._interval
-
-    def _tick_after(self, now: datetime) -> datetime:
-        """The first place on the grid that is later than `now` and in a session."""
-        due = self._slot(now) + self._interval
-        if self._calendar.current(due) is None:
-            due = max(due, self._first_place(self._calendar.next_open(now)))
-        return due
-
-    def _first_place(self, session: Session) -> datetime:
-        """The first place on the grid that is in the session."""
-        return self._slot(session.open + self._interval - timedelta.resolution)
 
     def _report(
         self,

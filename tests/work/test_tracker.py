@@ -537,25 +537,6 @@ async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Conne
     assert sum(market.clock.slept) < 600
 
 
-@pytest.mark.parametrize("interval", [2.0, 7.0, 30.0, 0.25])
-def test_the_next_tick_is_on_the_grid_later_than_now_and_in_a_session(
-    store: Store, metrics: WorkMetrics, interval: float
-) -> None:
-    calendar = NyseCalendar()
-    for start in (OPEN - timedelta(hours=2), OPEN, CLOSE - timedelta(seconds=1), CLOSE):
-        market = Market(store, metrics, start, {})
-        due = market.tracker(calendar, interval).next_run
-        assert due > start
-        assert calendar.current(due) is not None
-        assert due.timestamp() % interval == 0
-
-
-def test_a_market_that_never_closes_has_a_tick_across_midnight(store: Store, metrics: WorkMetrics) -> None:
-    midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
-    market = Market(store, metrics, midnight - timedelta(seconds=1), {})
-    assert market.tracker(AroundTheClockCalendar(), 2).next_run == midnight
-
-
 async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     notices = store.listen()
