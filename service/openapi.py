@@ -15,7 +15,7 @@ from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MO
 from service.parameters import PORTFOLIO_ID
 from service.records import Origin, RunStatus
 from service.samples import SAMPLES
-from service.store import MOST_ENTRIES_IN_ALL, MOST_POSITIONS
+from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 from service.timetable import JOBS
 
 VERSION = "0.1.0"
@@ -47,7 +47,7 @@ ERRORS = {
     404: "No such portfolio of the caller's; or it has no value yet.",
     406: "There is no such version of the format that is asked for.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
-    409: f"The portfolio would have more than {MOST_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
+    409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
     413: f"The body is larger than {LARGEST_BODY} bytes.",
     415: "The body is not application/json.",
     429: f"The user has {MOST_STREAMS} streams open on this task already.",

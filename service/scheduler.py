@@ -14,14 +14,11 @@ from service.prices import PriceSource, PricesUnavailable
 from service.protection import NoProtection, Protection
 from service.records import JobName
 from service.store import Store
-from service.term import Sleep, Term, take_up
+from service.term import LONGEST_SLEEP, Sleep, Term, take_up
 from service.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest, utc_now
 from service.work_metrics import WorkMetrics
 
 logger = logging.getLogger(__name__)
-
-LONGEST_SLEEP = 60.0
-"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 """By how much the database's clock, by which a run was done, may lag behind the one by which it was due."""

@@ -13,7 +13,7 @@ import asyncpg
 
 from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
 from service.notices import Notice, listen
-from service.position_reader import PositionReader, Progress
+from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.records import (
     Close,
@@ -36,7 +36,7 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 READERS = 2
 """Connections that read every position side by side."""
-MOST_POSITIONS = 5000
+MOST_OPEN_POSITIONS = 5000
 """Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
 MOST_ENTRIES_IN_ALL = 100_000
 """Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
@@ -44,10 +44,6 @@ MOST_ENTRIES_IN_ALL = 100_000
 
 class TooManyPositions(Exception):
     """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
-
-
-def _quietly(_done: int, _total: int) -> None:
-    """Progress that nobody asked about."""
 
 
 class Store:
@@ -233,12 +229,12 @@ class Store:
 
     # What the work reads.
 
-    async def load_positions(self, day: date, progress: Progress = _quietly) -> Book:
+    async def load_positions(self, day: date, progress: Progress = quietly) -> Book:
         """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
         async with self._positions(READERS) as reader:
             return await reader.load(day, progress)
 
-    async def update_positions(self, book: Book, day: date, progress: Progress = _quietly) -> Book:
+    async def update_positions(self, book: Book, day: date, progress: Progress = quietly) -> Book:
         """The book of that date, with all that was committed until now: changed where it must be, or loaded anew."""
         async with self._positions() as reader:
             return await reader.update(book, day, progress)
@@ -251,7 +247,7 @@ class Store:
         without_row: str | None = None,
         or_stale: bool = False,
         portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
-        progress: Progress = _quietly,
+        progress: Progress = quietly,
     ) -> Book:
         """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
 
@@ -294,7 +290,7 @@ class Store:
         that already has more than it may, as after an import, may still be written to if that makes it no worse.
 
         Raises:
-            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES_IN_ALL`; none is written.
+            TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
         async with self._connection() as connection, connection.transaction():
@@ -309,8 +305,8 @@ class Store:
                 [entry.quantity for entry in entries],
             )
             (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            if after["open"] > max(MOST_POSITIONS, before["open"]):
-                raise TooManyPositions(f"more than {MOST_POSITIONS} open positions")
+            if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
+                raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
             if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
                 raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
         return int(after["entries"])

@@ -17,16 +17,13 @@ from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.records import Loading, Quote
 from service.store import Store
-from service.term import Sleep, Term, take_up
+from service.term import LONGEST_SLEEP, Sleep, Term, take_up
 from service.timetable import utc_now
 from service.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
 from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
-
-LONGEST_SLEEP = 60.0
-"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
 
 PRICE_LIMIT = 10.0
 """Seconds that the price source may take; less where ticks are closer together."""
