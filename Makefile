@@ -41,20 +41,20 @@ test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1
-	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) --tasks $(or $(TASKS),4) --seed $(or $(SEED),1)
+	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)'
 
 bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 	$(BIN)/python -m bench.handover
 	$(BIN)/python -m bench.footprint
 
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
-	@$(BIN)/python -m bench.tracker $(PORTFOLIOS)
+	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
 
 model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long
 
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
-	@$(BIN)/python -m tests.simulation --hours $(HOURS) --seed $(SEED)
+	@$(BIN)/python -m tests.simulation --hours '$(HOURS)' --seed '$(SEED)'
 
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: there is no promtool; Debian has it in the package prometheus" >&2; exit 2; }
@@ -62,7 +62,7 @@ alerts: ## Test the alerting rules (needs promtool)
 	promtool test rules ops/prometheus/rules_test.yml
 
 mutants: $(STAMP) ## Break the protocol on purpose; the simulation, or a real test, must find each bug
-	@$(BIN)/python -m tests.mutants --seed $(SEED)
+	@$(BIN)/python -m tests.mutants --seed '$(SEED)'
 
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline, or may have."""
+    """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline."""
 
     kind: str
     text: str
