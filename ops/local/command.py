@@ -17,7 +17,7 @@ from ops.local.runner import Runner
 from ops.local.settings import RunSettings, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in range(3, 10)))
+WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 USAGE = """usage: python -m ops.local
 In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run; for servers of your own REDIS_URL (REDIS_USERNAME,
@@ -67,7 +67,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         loop.add_signal_handler(number, asked, number)
     try:
         runner.check()
-        tasks = f"{WORDS[settings.tasks]} of {definition.family}"
+        tasks = f"{WORDS[settings.tasks]} task{'s' if settings.tasks > 1 else ''} of {definition.family}"
         console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
         await runner.run()
     finally:
