@@ -34,7 +34,7 @@ def main() -> int:
         return 2
     try:
         settings = RunSettings.read(os.environ, ROOT)
-        definition = spelled_out(read(ROOT / "task-definition.json"))
+        definition = read(ROOT / "task-definition.json")
         with _folder(settings.folder) as logs:
             asyncio.run(_run(definition, settings, logs))
     except (UsageError, DefinitionError) as error:
@@ -47,7 +47,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     stopping = asyncio.Event()
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
-    runner = Runner(definition, settings, os.environ, ROOT, console, stopping)
+    runner = Runner(spelled_out(definition), settings, os.environ, ROOT, console, stopping)
     asked_at: list[float] = []
 
     def asked(number: signal.Signals) -> None:
@@ -69,6 +69,8 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         runner.check()
         tasks = f"{WORDS[settings.tasks]} task{'s' if settings.tasks > 1 else ''} of {definition.family}"
         console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
+        for name in definition.left_out:
+            console.step(name, "left out: its command is its image's, which cannot be known here")
         await runner.run()
     finally:
         console.close()

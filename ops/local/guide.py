@@ -93,7 +93,14 @@ def by_hand(api: Mapping[str, str], *, root: Path, ours: bool) -> list[str]:
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
-    words = ["cd", shlex.quote(str(root)), "&&", *settings, shlex.quote(sys.executable), "-m service run eod --dry-run"]
+    words = [
+        "cd",
+        shlex.quote(str(root)),
+        "&&",
+        *settings,
+        shlex.quote(sys.executable),
+        "-m service run snapshot --dry-run",
+    ]
     line = " ".join(words)
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 

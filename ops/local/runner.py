@@ -76,14 +76,22 @@ class Runner:
 
     def check(self) -> None:
         """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
-        logs = ["migrate", "sample"]
+        users: dict[int, str] = {}
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
-                logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
-                    check_free(port, f"{label}/{container.name} ({variable})")
+                    user = f"{label}/{container.name} ({variable})"
+                    if port in users:
+                        apart = f"two tasks' ports lie {PORT_STEP} apart here"
+                        raise UsageError(f"{users[port]} and {user} both need port {port}: change one ({apart})")
+                    users[port] = user
+        for port, user in users.items():
+            check_free(port, user)
+        containers = [container.name for container in self._definition.container_definitions]
         try:
-            self._console.open_logs(logs)
+            self._console.open_logs(
+                ["migrate", "sample", *(f"{label}/{name}" for label in self._shifts for name in containers)]
+            )
         except OSError as error:
             raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 

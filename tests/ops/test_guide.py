@@ -54,7 +54,7 @@ def test_a_job_by_hand_has_the_settings_of_the_api_but_no_address_that_may_hold_
     words = shlex.split(line)
     assert [words.pop(0) for _ in range(3)] == ["cd", "/a check out", "&&"]
     assert words[:3] == ["MARKET_CALENDAR=24/7", "PRICE_SOURCE=simulated", "DATABASE_URL=postgres://a:b@c/d e"]
-    assert words[3:] == [sys.executable, "-m", "service", "run", "eod", "--dry-run"]
+    assert words[3:] == [sys.executable, "-m", "service", "run", "snapshot", "--dry-run"]
     assert "DATABASE_URL" not in "".join(guide.by_hand(api, root=Path("/"), ours=False))
 
 

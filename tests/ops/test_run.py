@@ -234,7 +234,7 @@ def test_the_job_by_hand_runs_from_whatever_folder_its_line_is_pasted_in(run: Ru
     (line,) = re.findall(r"^  (.* -m service run .*)$", run.screen, re.MULTILINE)
     done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "eod" in done.stdout
+    assert "would value" in done.stdout
 
 
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
