@@ -12,6 +12,9 @@ from typing import Protocol
 from ops.local.definition import ContainerDefinition, HealthCheck
 from ops.local.processes import Process, running
 
+MOST_WORDS = 300
+"""Bytes."""
+
 
 class Journal(Protocol):
     """Where tasks and containers tell what happens to them."""
@@ -65,6 +68,7 @@ class Container:
         self.exit_code: int | None = None
         self.started_at: datetime | None = None
         self.uptime = 0.0
+        self._written = b""
         self._process: Process | None = None
         self._journal = journal
         self._pace = pace
@@ -101,6 +105,12 @@ class Container:
         """The process's id, None while there is none."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote, and no more of it than MOST_WORDS; empty if it wrote nothing."""
+        lines = self._written.decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
     def kill(self) -> None:
         """SIGKILL to the container's processes, now."""
         if self._process is not None:
@@ -110,6 +120,7 @@ class Container:
         return running(argv, environment=self.environment, folder=self.folder, output=output)
 
     def _heard(self, chunk: bytes) -> None:
+        self._written = (self._written + chunk)[-MOST_WORDS:]
         self._journal.output(self.label, chunk)
 
     async def _stop_when_asked(self, process: Process) -> None:

@@ -10,6 +10,9 @@ from ssl import CERT_NONE
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+INDENTED = " | python3 -m json.tool"
+"""For people: an answer is one line, without an end."""
+
 
 @dataclass(frozen=True)
 class TaskView:
@@ -39,13 +42,15 @@ def leaders(leads: Mapping[str, str | None]) -> list[str]:
 def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
     """Lines that show what goes on."""
     first, last = tasks[0], tasks[-1]
+    history = f"'http://{first.api}/portfolios/{portfolio}/history?limit=3'"
+    sidecar_s = "the sidecar's view (to ask /is-leader would be to campaign)"
     return _explained(
         [
-            (f"curl -s http://{first.api}/portfolios/{portfolio}/live", "a live value"),
+            (f"curl -s http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
             (f"curl -sN http://{last.api}/portfolios/{portfolio}/stream", "values as they change, from any task"),
-            (f"curl -s 'http://{first.api}/portfolios/{portfolio}/history?limit=3'", "what the last days closed at"),
-            (f"curl -s http://{first.api}/background/status", "who runs what, and when next"),
-            (f"curl -s http://{first.control}/status", "the sidecar's view (to ask /is-leader would be to campaign)"),
+            (f"curl -s {history}{INDENTED}", "what the last days closed at"),
+            (f"curl -s http://{first.api}/background/status{INDENTED}", "who runs what, and when next"),
+            (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
                 f"curl -s http://{first.metrics}/metrics http://{first.api}/metrics",
                 "the sidecar's metrics, and the API's",
@@ -76,14 +81,27 @@ def break_it(
     return _explained(lines)
 
 
-def by_hand(api: Mapping[str, str], *, ours: bool) -> list[str]:
+def by_hand(api: Mapping[str, str], *, root: Path, ours: bool) -> list[str]:
     """A line that runs a job beside the tasks, by the API's settings; the database's address only if it is `ours`.
 
     A caller who gave the address has it in the environment, and it may hold a password.
+
+    Args:
+        api: the environment of an API.
+        root: the checkout: Python finds the program in it, and in no other folder.
+        ours: whether the run has started the database.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
-    line = " ".join([*settings, shlex.quote(sys.executable), "-m service run eod --dry-run"])
+    words = [
+        "cd",
+        shlex.quote(str(root)),
+        "&&",
+        *settings,
+        shlex.quote(sys.executable),
+        "-m service run snapshot --dry-run",
+    ]
+    line = " ".join(words)
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 
 

@@ -28,7 +28,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:
-    """The definition with these defaults in its environment: what is not there could not be moved.
+    """The containers that can be run here, with these defaults in their environment: what is not there cannot be moved.
 
     Raises:
         DefinitionError: it has no container for one of the programs.
@@ -37,7 +37,7 @@ def spelled_out(definition: TaskDefinition) -> TaskDefinition:
     for name in DEFAULTS:
         if name not in names:
             raise DefinitionError(f"task definition: no container is named {name}")
-    containers = [_spelled_out(container) for container in definition.container_definitions]
+    containers = [_spelled_out(container) for container in definition.container_definitions if container.argv]
     return definition.model_copy(update={"container_definitions": containers})
 
 

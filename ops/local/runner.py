@@ -76,14 +76,22 @@ class Runner:
 
     def check(self) -> None:
         """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
-        logs = ["migrate", "sample"]
+        users: dict[int, str] = {}
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
-                logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
-                    check_free(port, f"{label}/{container.name} ({variable})")
+                    user = f"{label}/{container.name} ({variable})"
+                    if port in users:
+                        apart = f"two tasks' ports lie {PORT_STEP} apart here"
+                        raise UsageError(f"{users[port]} and {user} both need port {port}: change one ({apart})")
+                    users[port] = user
+        for port, user in users.items():
+            check_free(port, user)
+        containers = [container.name for container in self._definition.container_definitions]
         try:
-            self._console.open_logs(logs)
+            self._console.open_logs(
+                ["migrate", "sample", *(f"{label}/{name}" for label in self._shifts for name in containers)]
+            )
         except OSError as error:
             raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 
@@ -181,11 +189,12 @@ class Runner:
             return
         tasks = [self._task_view(slot) for slot in self._slots]
         cli = guide.redis_cli(self._redis)
+        ours = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
-            ("By hand", guide.by_hand(self._environment(self._first, API), ours=self._settings.database_url is None)),
+            ("By hand", guide.by_hand(self._environment(self._first, API), root=self._root, ours=ours)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):

@@ -47,7 +47,7 @@ class Task:
         self.definition = definition
         self.label = label
         self.task_id = task_id
-        self.steady = asyncio.Event()  # every container has started and is healthy, if it can be
+        self.steady = asyncio.Event()  # every essential container has started and is healthy, if it can be
         self.stopping = asyncio.Event()
         self.reason = ""
         self._journal = journal
@@ -111,6 +111,8 @@ class Task:
             except OSError as error:
                 self._end(container, f"cannot be started: {container.definition.argv[0]}: {error.strerror}")
                 return
+            if 0 < code < 128 and container.last_words:  # not killed: it has said why, on whatever level
+                self._journal.event(container.label, f"| {container.last_words}")
             if self._exited is not None:
                 self._exited(self.label, container.definition.name)
             if self.stopping.is_set():
@@ -178,6 +180,8 @@ class Task:
 
     async def _watch_steady(self) -> None:
         for container in self.containers.values():
+            if not container.definition.essential:
+                continue
             await container.started.wait()
             if container.definition.health_check is not None:
                 await container.healthy.wait()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from ops.local.guide import INDENTED
 from ops.local.servers import RedisServer
 from tests.ops.living import lives
 from tests.ports import claim
@@ -216,7 +217,8 @@ def test_live_values_change_and_are_the_same_from_every_task(run: Run) -> None:
 
 def test_each_curl_line_works_when_pasted(run: Run) -> None:
     """Read as the shell reads it, and fetched from here: a bare machine has no curl."""
-    lines = [shlex.split(line) for line in re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)]
+    found = re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)
+    lines = [shlex.split(line.removesuffix(INDENTED)) for line in found]
     assert len(lines) >= 5
     for line in lines:
         addresses = [word for word in line[1:] if word.startswith("http://")]
@@ -226,6 +228,13 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
             with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
                 assert answer.status == 200
                 assert answer.read1(64), address
+
+
+def test_the_job_by_hand_runs_from_whatever_folder_its_line_is_pasted_in(run: Run, tmp_path: Path) -> None:
+    (line,) = re.findall(r"^  (.* -m service run .*)$", run.screen, re.MULTILINE)
+    done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "would value" in done.stdout
 
 
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:

@@ -153,6 +153,23 @@ async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
         assert not run.done()
 
 
+async def test_a_container_that_is_not_essential_and_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
+    missing = {"name": "helper", "image": "test", "essential": False, "entryPoint": ["/no/such/program"]}
+    unwell = container("monitor", SERVE, essential=False, **probe("false"))
+    task, heard = new_task(tmp_path, define(container("api", SERVE, **probe("true")), missing, unwell))
+    async with running(task):
+        await asyncio.wait_for(task.steady.wait(), 20)
+    assert "task1/helper cannot be started: /no/such/program: No such file or directory" in heard.events
+
+
+async def test_what_a_container_said_last_is_told_when_it_has_failed(tmp_path: Path) -> None:
+    task, heard = new_task(tmp_path, define(container("api", "echo one; echo port in use >&2; echo; exit 2")))
+    async with running(task) as run:
+        await run
+    told = ["| port in use", "exited with 2; it is essential: task1 stops"]
+    assert heard.events == [f"task1/api {line}" for line in told]
+
+
 async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -> None:
     setup = container("setup", "test -e ready && echo setup >>order", essential=False)
     definition = define(container("api", SERVE, **after("setup", "SUCCESS")), setup)
