@@ -82,6 +82,8 @@ class Container:
         began = time.monotonic()
         try:
             async with self._running(self.definition.argv, self._heard) as process, asyncio.TaskGroup() as group:
+                if self.exit_code is not None:
+                    self._journal.event(self.label, f"runs again: pid {process.pid}")
                 self._process, self.exit_code, self.started_at = process, None, datetime.now(UTC)
                 self.started.set()
                 beside = [group.create_task(self._stop_when_asked(process))]

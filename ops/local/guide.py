@@ -76,14 +76,16 @@ def break_it(
     return _explained(lines)
 
 
-def by_hand(api: Mapping[str, str], *, ours: bool) -> list[str]:
+def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     """A line that runs a job beside the tasks, by the API's settings; the database's address only if it is `ours`.
 
-    A caller who gave the address has it in the environment, and it may hold a password.
+    A caller who gave the address has it in the environment, and it may hold a password. The other terminal may be
+    anywhere: the line goes to `folder`, the checkout.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
     line = " ".join([*settings, shlex.quote(sys.executable), "-m service run eod --dry-run"])
+    line = f"(cd {shlex.quote(str(folder))} && {line})"
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 
 

@@ -145,7 +145,7 @@ def _why(states: Iterable[str]) -> str:
     known = set(states)
     for state, reason in (
         ("disabled", ": an operator has disabled it"),
-        ("guarded", ": the failover guard waits for one lease, since Redis was started anew"),
+        ("guarded", ": the failover guard waits out one LEASE_TTL, since Redis was started anew"),
         ("disconnected", ": Redis does not answer"),
         ("draining", ": its task is stopping"),
         ("following", ": the key outlives its holder until it expires"),

@@ -181,11 +181,12 @@ class Runner:
             return
         tasks = [self._task_view(slot) for slot in self._slots]
         cli = guide.redis_cli(self._redis)
+        own_database = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
-            ("By hand", guide.by_hand(self._environment(self._first, API), ours=self._settings.database_url is None)),
+            ("By hand", guide.by_hand(self._environment(self._first, API), self._root, ours=own_database)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):

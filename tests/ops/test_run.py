@@ -228,6 +228,14 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
                 assert answer.read1(64), address
 
 
+def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
+    (line,) = re.findall(r"^  (\(cd .* -m service run .*\))$", run.screen, re.MULTILINE)
+    pasted = subprocess.run(
+        ["/bin/sh", "-c", line], cwd="/", env={}, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert pasted.returncode == 0, pasted
+
+
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
     ((task, token),) = run.until_led()["background_services"]
     run.until(lambda: time.time() - psutil.Process(run.pid(task, "sidecar")).create_time() > 6)

@@ -214,8 +214,10 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: order(tmp_path).count("sidecar begins") == 2)
-        assert task.containers["sidecar"].pid != first
+        second = task.containers["sidecar"].pid
+        assert second != first
         assert not task.stopping.is_set()
+    assert f"task1/sidecar runs again: pid {second}" in heard.events
     assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
 
 
