@@ -19,7 +19,7 @@ class TaskView:
     api: str
     control: str
     metrics: str
-    pids: Mapping[str, int | None]
+    pids: Mapping[str, int]
 
 
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
@@ -62,11 +62,11 @@ def break_it(
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label
     others = "another task leads within the grant time, and " if len(tasks) > 1 else ""
-    api, sidecar = task.pids.get("api"), task.pids.get("sidecar")
-    lines = [
-        (f"kill -9 {sidecar}", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
-        (f"kill -9 {api}", f"the API beside it: {others}a new task is started"),
-    ]
+    kills = (
+        ("sidecar", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
+        ("api", f"the API of {task.label}: {others}a new task is started"),
+    )
+    lines = [(f"kill -9 {task.pids[name]}", what) for name, what in kills if name in task.pids]
     if redis is not None:
         key = keys.get(lease) or next(iter(keys.values()))
         lines += [

@@ -243,7 +243,7 @@ class Runner:
             api=self._address(slot.label, API, "API_BIND"),
             control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
             metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
-            pids={name: container.pid for name, container in slot.task.containers.items()},
+            pids=slot.task.pids,
         )
 
     def _tell_leader(self, lease: str, text: str, new: bool) -> None:

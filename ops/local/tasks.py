@@ -47,7 +47,7 @@ class Task:
         self.definition = definition
         self.label = label
         self.task_id = task_id
-        self.steady = asyncio.Event()  # every container has started and is healthy, if it can be
+        self.steady = asyncio.Event()  # every essential container has started and is healthy, if it can be
         self.stopping = asyncio.Event()
         self.reason = ""
         self._journal = journal
@@ -92,6 +92,11 @@ class Task:
         self.stop("killed")
         for container in self.containers.values():
             container.kill()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each container that runs."""
+        return {name: container.pid for name, container in self.containers.items() if container.pid is not None}
 
     async def _live(self, container: Container) -> None:
         """One container's life, from waiting for its dependencies to its end."""
@@ -178,6 +183,8 @@ class Task:
 
     async def _watch_steady(self) -> None:
         for container in self.containers.values():
+            if not container.definition.essential:
+                continue
             await container.started.wait()
             if container.definition.health_check is not None:
                 await container.healthy.wait()

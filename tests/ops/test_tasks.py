@@ -221,6 +221,23 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
     assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        container("beside", "exit 0"),
+        container("beside", SERVE, **probe("false")),
+        container("beside", "never", entryPoint=["/no/such/program"]),
+    ],
+    ids=["ends", "is ill", "cannot be started"],
+)
+async def test_a_task_is_steady_once_its_essential_containers_are(tmp_path: Path, beside: dict[str, Any]) -> None:
+    definition = define(container("api", SERVE, **probe("true")), beside | {"essential": False})
+    task, _ = new_task(tmp_path, definition)
+    async with running(task):
+        await asyncio.wait_for(task.steady.wait(), 20)
+        assert task.pids["api"] == task.containers["api"].pid
+
+
 async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) -> None:
     policy = {"enabled": True, "restartAttemptPeriod": 60}
     slow = Pace(start_probe=0.02, restart_attempt_period=30)  # a busy machine may take seconds to start a shell
