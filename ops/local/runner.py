@@ -77,11 +77,16 @@ class Runner:
     def check(self) -> None:
         """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
         logs = ["migrate", "sample"]
+        users: dict[int, str] = {}
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
                 logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
-                    check_free(port, f"{label}/{container.name} ({variable})")
+                    user = f"{label}/{container.name} ({variable})"
+                    if port in users:
+                        raise UsageError(f"port {port} is wanted by both {users[port]} and {user}")
+                    users[port] = user
+                    check_free(port, user)
         try:
             self._console.open_logs(logs)
         except OSError as error:

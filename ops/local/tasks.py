@@ -124,7 +124,8 @@ class Task:
                 return
             why_not = self._no_restart(container, code)
             if why_not is not None:
-                self._end(container, f"exited with {describe(code)}{why_not}")
+                why = f", saying {container.last_line!r}" if 0 < code < 128 and container.last_line else ""
+                self._end(container, f"exited with {describe(code)}{why}{why_not}")
                 return
             again = "restartPolicy: started again in this task"
             self._journal.event(
