@@ -33,7 +33,7 @@ def addresses(tasks: Sequence[TaskView]) -> list[str]:
 
 def leaders(leads: Mapping[str, str | None]) -> list[str]:
     """One line a lease."""
-    return [f"  {name:<22}{task or 'nobody yet'}" for name, task in leads.items()]
+    return [f"  {name:<22}{task or 'none of these tasks yet'}" for name, task in leads.items()]
 
 
 def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
