@@ -57,8 +57,10 @@ class Backends:
                 group.create_task(self._up(self._redis, "Redis") if self._redis else self._greet(sidecar))
                 if self._postgres is not None:
                     group.create_task(self._up(self._postgres, "Postgres"))
-        except* UsageError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as failures:  # not `except*`: Python 3.11.2, Debian 12's, makes a group of what it raises
+            if isinstance(first := failures.exceptions[0], UsageError):
+                raise first from None
+            raise
 
     @property
     def variables(self) -> dict[str, str]:

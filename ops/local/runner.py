@@ -83,10 +83,9 @@ class Runner:
                     user = f"{label}/{container.name} ({variable})"
                     if port in users:
                         apart = f"two tasks' ports lie {PORT_STEP} apart here"
-                        raise UsageError(f"{users[port]} and {user} both need port {port}: change one ({apart})")
+                        raise UsageError(f"port {port} is wanted by both {users[port]} and {user} ({apart})")
                     users[port] = user
-        for port, user in users.items():
-            check_free(port, user)
+                    check_free(port, user)
         containers = [container.name for container in self._definition.container_definitions]
         try:
             self._console.open_logs(
@@ -189,12 +188,12 @@ class Runner:
             return
         tasks = [self._task_view(slot) for slot in self._slots]
         cli = guide.redis_cli(self._redis)
-        ours = self._settings.database_url is None
+        own_database = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
-            ("By hand", guide.by_hand(self._environment(self._first, API), root=self._root, ours=ours)),
+            ("By hand", guide.by_hand(self._environment(self._first, API), self._root, ours=own_database)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):
@@ -251,7 +250,7 @@ class Runner:
             api=self._address(slot.label, API, "API_BIND"),
             control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
             metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
-            pids={name: container.pid for name, container in slot.task.containers.items()},
+            pids=slot.task.pids,
         )
 
     def _tell_leader(self, lease: str, text: str, new: bool) -> None:

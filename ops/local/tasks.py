@@ -93,6 +93,11 @@ class Task:
         for container in self.containers.values():
             container.kill()
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each container that runs."""
+        return {name: container.pid for name, container in self.containers.items() if container.pid is not None}
+
     async def _live(self, container: Container) -> None:
         """One container's life, from waiting for its dependencies to its end."""
         try:
@@ -111,8 +116,6 @@ class Task:
             except OSError as error:
                 self._end(container, f"cannot be started: {container.definition.argv[0]}: {error.strerror}")
                 return
-            if 0 < code < 128 and container.last_words:  # not killed: it has said why, on whatever level
-                self._journal.event(container.label, f"| {container.last_words}")
             if self._exited is not None:
                 self._exited(self.label, container.definition.name)
             if self.stopping.is_set():
@@ -121,7 +124,8 @@ class Task:
                 return
             why_not = self._no_restart(container, code)
             if why_not is not None:
-                self._end(container, f"exited with {describe(code)}{why_not}")
+                why = f", saying {container.last_line!r}" if 0 < code < 128 and container.last_line else ""
+                self._end(container, f"exited with {describe(code)}{why}{why_not}")
                 return
             again = "restartPolicy: started again in this task"
             self._journal.event(

@@ -48,9 +48,10 @@ def test_an_address_elsewhere_or_none_at_all_is_left_alone() -> None:
     assert shifted(container(elsewhere), 100) == elsewhere
 
 
-def test_an_address_that_is_none_is_told() -> None:
-    with pytest.raises(DefinitionError, match=r"^container c: environment API_BIND='here' is not host:port$"):
-        shifted(container({"API_BIND": "here"}), 100)
+@pytest.mark.parametrize("value", ["here", "8080", ":8080", "0.0.0.0:"])
+def test_an_address_that_is_none_is_told(value: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"^container c: environment API_BIND='{value}' is not host:port$"):
+        shifted(container({"API_BIND": value}), 100)
 
 
 def test_a_container_gets_its_definition_and_not_the_caller_s_environment() -> None:

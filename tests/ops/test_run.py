@@ -1,5 +1,7 @@
 """`python -m ops.local` as a user meets it: real Redis, real Postgres, two tasks, real signals."""
 
+import asyncio
+import io
 import json
 import os
 import random
@@ -20,8 +22,13 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from ops.local.console import Console
+from ops.local.definition import parse
 from ops.local.guide import INDENTED
+from ops.local.programs import spelled_out
+from ops.local.runner import Runner
 from ops.local.servers import RedisServer
+from ops.local.settings import RunSettings, UsageError
 from tests.ops.living import lives
 from tests.ports import claim
 
@@ -230,11 +237,12 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
                 assert answer.read1(64), address
 
 
-def test_the_job_by_hand_runs_from_whatever_folder_its_line_is_pasted_in(run: Run, tmp_path: Path) -> None:
-    (line,) = re.findall(r"^  (.* -m service run .*)$", run.screen, re.MULTILINE)
-    done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "would value" in done.stdout
+def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
+    (line,) = re.findall(r"^  (\(cd .* -m service run .*\))$", run.screen, re.MULTILINE)
+    pasted = subprocess.run(
+        ["/bin/sh", "-c", line], cwd="/", env={}, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert pasted.returncode == 0, pasted
 
 
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
@@ -407,6 +415,22 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 8180 + offset)):
         said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
     assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
+
+
+def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+    offset = free_offset()
+    clash = json.loads((ROOT / "task-definition.json").read_text())
+    (sidecar,) = (entry for entry in clash["containerDefinitions"] if entry["name"] == "sidecar")
+    (bind,) = (entry for entry in sidecar["environment"] if entry["name"] == "METRICS_BIND")
+    bind["value"] = "0.0.0.0:8180"  # the second task's API, a hundred ports on
+    settings = RunSettings.read({"RUN_PORT_OFFSET": str(offset)}, tmp_path)
+    console = Console(io.StringIO(), tmp_path, colours=False, closed=lambda: None)
+    runner = Runner(spelled_out(parse(clash)), settings, {}, ROOT, console, asyncio.Event())
+    with pytest.raises(UsageError) as refusal:
+        runner.check()
+    assert str(refusal.value) == (
+        f"port {8180 + offset} is wanted by both task1/sidecar (METRICS_BIND) and task2/api (API_BIND)"
+    )
 
 
 def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:
