@@ -106,8 +106,9 @@ class FencedWrites:
             [price.price for price in closes],
             [price.at for price in closes],
             self._token,
+            closed,
+            symbols,
         )
-        await self._connection.execute(statement("close_at_last_quote"), session_date, closed, symbols, self._token)
 
     async def history(self, kind: str, day: date, *, origin: Origin, settle: Settle) -> Written:
         """Add a day's row, marked `origin`, to each portfolio staged that has none. A value that is unknown is no row.
