@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from service.csv_file import CsvFile
-from service.database import Connection, connect, store_errors
+from service.database import Connection, connect, row_count, store_errors
 from service.market import CALENDARS, Calendar
 from service.notation import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
 from service.overrides import OverriddenCalendar
@@ -100,16 +100,16 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
 
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_positions"))
-        lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
         _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
-        portfolios = _count(await connection.execute(statement("import_portfolios")))
+        portfolios = row_count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
         if other is not None:
             raise file.bad("the portfolio is another user's", line=other, column="user_id")
-        positions = _count(await connection.execute(statement("import_positions")))
+        positions = row_count(await connection.execute(statement("import_positions")))
     return f"{lines} lines: {portfolios} new portfolios, {positions} new or changed positions"
 
 
@@ -135,13 +135,13 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
 
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_prices"))
-        lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
         _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("symbol", "session_date"))
         jumps = await connection.fetch(statement("import_jumps"))
-        closes = _count(await connection.execute(statement("import_prices")))
+        closes = row_count(await connection.execute(statement("import_prices")))
     told = [f"{lines} lines: {closes} new or changed closes"]
     if jumps:
         told.append(f"taken as they are, though they jump as at a split: {len(jumps)}")
@@ -222,7 +222,3 @@ def _decimal(text: str, places: int) -> Decimal:
     if len(text.partition(".")[2].rstrip("0")) > places:
         raise ValueError(f"too precise: more than {places} decimal places")
     return Decimal(text)
-
-
-def _count(done: str) -> int:
-    return int(done.rsplit(" ", 1)[-1])

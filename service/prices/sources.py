@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service.market import Calendar
-from service.prices import PriceSource
+from service.prices import PRICE_LIMIT, PriceSource
 from service.prices.alpaca import AlpacaPrices
 from service.prices.alpaca_client import AlpacaClient, Credentials
 from service.prices.simulated import SimulatedPrices
@@ -12,8 +12,6 @@ from service.settings import Settings, SettingsError
 
 TICK_SHARE = 0.8
 """How much of a tick the latest prices may take: less than the tracker gives them, so that a part comes in."""
-LONGEST = 10.0
-"""Seconds that the tracker gives them at most, however far its ticks are apart."""
 
 
 def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datetime]) -> PriceSource:
@@ -33,6 +31,6 @@ def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datet
         AlpacaClient(settings.alpaca_data_url, Credentials(key_id, secret_key)),
         calendar,
         feed=settings.alpaca_feed,
-        budget=min(settings.tracker_interval, LONGEST) * TICK_SHARE,
+        budget=min(settings.tracker_interval, PRICE_LIMIT) * TICK_SHARE,
         now=now,
     )
