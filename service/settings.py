@@ -69,7 +69,8 @@ def _may_be_host(text: str) -> bool:
         return True
     name, _, port = text.partition("]" if text.startswith("[") else ":")
     try:
-        return bool(name.encode("idna")) and re.fullmatch(r":?[0-9]*", port) is not None
+        possible = re.fullmatch(r"\[?[\w.:%-]+", name) and name.encode("idna")
+        return bool(possible) and re.fullmatch(r":?[0-9]*", port) is not None
     except UnicodeError:
         return False
 
