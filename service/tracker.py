@@ -15,7 +15,7 @@ from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.measures import Measures
 from service.positions import Book, uuids
-from service.prices import Price, PriceSource, PricesUnavailable
+from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
 from service.records import Quote
 from service.store import Store
 from service.term import Sleep, Term, take_up
@@ -29,9 +29,6 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
-
-PRICE_LIMIT = 10.0
-"""Seconds that the price source may take; less where ticks are closer together."""
 
 PORTFOLIOS_A_LANE, LANES = 25_000, 2
 """Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the

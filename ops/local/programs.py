@@ -24,7 +24,8 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""What they take where the definition leaves it out, of the variables that must differ on this machine."""
+"""What they take where the definition leaves it out, of the variables that must differ on this machine; of the prices'
+source, which they do not start without, what it is here."""
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:
