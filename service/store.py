@@ -25,6 +25,7 @@ from service.records import (
     JobName,
     JobRun,
     LiveValue,
+    Loading,
     MarketOverride,
     PositionEntry,
     Quote,
@@ -116,13 +117,13 @@ class Store:
             token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
         return token
 
-    async def tell_loading(self, lease: str, token: int, holder: str, done: int, total: int) -> None:
-        """Say that the term has loaded the positions of so many portfolios, of so many.
+    async def tell_loading(self, lease: str, token: int, holder: str, loading: Loading) -> None:
+        """Say how far the term has come with loading positions.
 
         Raises:
             StaleTerm: it is not the newest term.
         """
-        if not await self._fetch(statement("tell_loading"), lease, token, holder, done, total):
+        if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
 
     async def forget_loading(self, lease: str, token: int) -> None:
@@ -211,13 +212,10 @@ class Store:
         rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
 
-    async def loading(self, lease: str) -> tuple[int, int] | None:
-        """Of how many portfolios the lease's newest term has loaded the positions, and how many there are.
-
-        None unless it loads now.
-        """
+    async def loading(self, lease: str) -> Loading | None:
+        """How far the lease's newest term has come with loading positions; None unless it loads now."""
         rows = await self._fetch(statement("loading"), lease)
-        return (rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
+        return Loading(rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 
     async def job_runs(self) -> dict[JobName, JobRun]:
         """By job, the run of the latest session that has one."""

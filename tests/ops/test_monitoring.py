@@ -16,8 +16,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.servers import RedisServer
-from service.measures import Measures
-from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
+from service.work_metrics import WorkMetrics
 from sidecar.client import LeaseClient
 from tests.client.processes import RealSidecar, ended
 from tests.ops.test_task_definition import CONTAINERS
@@ -50,11 +50,11 @@ def told(families: Iterable[Any]) -> Told:
 def of_the_service() -> Told:
     """Every metric of the API, those that count nothing yet too."""
     registry = new_registry()
-    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(Measures(registry)).values()]
+    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
     for metric in with_labels:
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
-    registry.register(LeadershipFigures({"lease": LeaseClient().leadership("lease")}))
+    registry.register(LeadershipMetrics({"lease": LeaseClient().leadership("lease")}))
     return told(registry.collect())
 
 
@@ -83,6 +83,12 @@ def selectors(expression: Any) -> Iterator[Any]:
             yield from selectors(inner)
     for argument in getattr(expression, "args", ()):
         yield from selectors(argument)
+
+
+async def test_no_label_of_ours_is_one_that_a_scrape_adds(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Prometheus would rename ours to `exported_job`, and a sum by `job` would be one over the targets."""
+    there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
+    assert {name for name, labels in there.items() if labels & OF_PROMETHEUS} == set()
 
 
 async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: RedisServer, tmp_path: Path) -> None:

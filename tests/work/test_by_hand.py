@@ -169,7 +169,7 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
 
 
 async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
-    settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, measures: Any
+    settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
         await store.take_up(LEASE, 10**15, "leader")
@@ -181,7 +181,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
         await run(settings, "eod")
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
-    scheduler = Scheduler(store, prices, NyseCalendar(), measures, look_back=1, now=lambda: NOW)
+    scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
     await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"

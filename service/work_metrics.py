@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
-class Measures:
+class WorkMetrics:
     """The metrics of the tracker and the scheduler in one registry; made once a process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -29,13 +29,13 @@ class Measures:
         self.runs = Counter(
             "portfolio_job_runs",
             "Attempts at a run of a job by outcome: done or failed.",
-            ["job", "outcome"],
+            ["job_name", "outcome"],
             registry=registry,
         )
         self.run_seconds = Histogram(
             "portfolio_job_run_seconds",
             "How long an attempt that finished a run took.",
-            ["job"],
+            ["job_name"],
             registry=registry,
             buckets=(0.1, 1, 10, 60, 300, 1800),
         )
