@@ -224,6 +224,7 @@ async def service(dsn: str) -> AsyncIterator[str]:
         "API_BIND": f"127.0.0.1:{port}",
         "SIDECAR_URL": "http://127.0.0.1:9",
         "AUTH": "off",
+        "PRICE_SOURCE": "simulated",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", env={**os.environ, **environment, "LOG_LEVEL": "error"}

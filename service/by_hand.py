@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from service.background import SCHEDULER_LEASE
-from service.entries import read_day
 from service.jobs import Jobs
 from service.market import CALENDARS, Calendar, Session
+from service.notation import read_day
 from service.overrides import OverriddenCalendar
 from service.prices import PricesUnavailable
 from service.prices.sources import price_source

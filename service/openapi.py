@@ -9,10 +9,10 @@ from datetime import date
 from typing import Any, get_args
 
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
-from service.entries import EARLIEST, LATEST, MOST, MOST_ENTRIES, MOST_ERRORS, PLACES, QUANTITY, SYMBOL
+from service.entries import MOST_ENTRIES, MOST_ERRORS, QUANTITY
 from service.jobs import KIND
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MOST_STREAMS
-from service.parameters import PORTFOLIO_ID
+from service.notation import EARLIEST, ID, LATEST, MOST_QUANTITY, SMALLEST_QUANTITY, SYMBOL
 from service.records import Origin, RunStatus
 from service.samples import SAMPLES
 from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
@@ -34,7 +34,7 @@ longer than {ANSWER_LIMIT:g} s, streams apart.
 """
 
 TEXT: Json = {"type": "string"}
-UUID: Json = {"type": "string", "format": "uuid", "pattern": f"^{PORTFOLIO_ID.pattern}$"}
+UUID: Json = {"type": "string", "format": "uuid", "pattern": f"^{ID.pattern}$"}
 DAY: Json = {"type": "string", "format": "date"}
 INSTANT: Json = {"type": "string", "format": "date-time", "pattern": "Z$"}
 MONEY: Json = {"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+\.[0-9]{4}$"}
@@ -195,10 +195,10 @@ def _schemas() -> Json:
         "Position": _object(
             symbol=_text(SYMBOL.pattern),
             quantity={
-                "description": f"Under {MOST:f}, in steps of {PLACES:f}; 0 closes.",
+                "description": f"Under {MOST_QUANTITY:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes.",
                 "anyOf": [
                     _text(QUANTITY.pattern) | {"format": "decimal"},
-                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST)},
+                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST_QUANTITY)},
                 ],
             },
             valid_from=DAY | {"pattern": _days(EARLIEST, LATEST), "description": f"From {EARLIEST} to {LATEST}."},

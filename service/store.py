@@ -1,4 +1,7 @@
-"""The portfolio database. Only this package's `store`, `writes`, `notices` and `migrations` speak SQL.
+"""The portfolio database.
+
+SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports` and
+`migrations`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """

@@ -14,7 +14,7 @@ from service.grid import EPOCH, Grid
 from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.positions import Book, uuids
-from service.prices import Price, PriceSource, PricesUnavailable
+from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
 from service.records import Loading, Quote
 from service.store import Store
 from service.term import LONGEST_SLEEP, Sleep, Term, take_up
@@ -24,9 +24,6 @@ from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
-
-PRICE_LIMIT = 10.0
-"""Seconds that the price source may take; less where ticks are closer together."""
 
 PORTFOLIOS_A_LANE, LANES = 25_000, 2
 """Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the

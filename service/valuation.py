@@ -22,10 +22,6 @@ from service.records import Quote
 
 logger = logging.getLogger(__name__)
 
-QUANTITY_PLACES = 8
-MOST_QUANTITY = Decimal(10) ** 10
-"""The first quantity, in shares, that is refused: 64 bits hold no more of 1e-8."""
-
 PRICE_PLACES = Decimal("0.000001")
 HIGHEST_PRICE = Decimal(10) ** 9
 """The first price, in dollars, that is taken for none."""

@@ -85,19 +85,19 @@ class Lease:
         """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
         self._demand.unhold(ticket, now, answered=answered)
 
-    def taken(self, now: float, client: str, token: int | None = None) -> float:
-        """`Grants.taken`; `token` is of the last term that the client was granted."""
-        return self._grants.taken(now, client, knows_term=self._knows(token))
+    def taken_for(self, now: float, client: str, token: int | None = None) -> float:
+        """`Grants.taken_for`; `token` is of the last term that the client was granted."""
+        return self._grants.taken_for(now, client, knows_term=self._knows(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
         """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
         From here on the lease is not given up by our own will before that time has passed or the client has resigned,
         and no other client that names itself may act: of a server's workers one leads. When that one has fallen silent,
-        another needs a term of its own. `token` as for `taken`.
+        another needs a term of its own. `token` as for `taken_for`.
         """
         term = self._term
-        if term is None or not self.leads(now) or self.taken(now, client, token):
+        if term is None or not self.leads(now) or self.taken_for(now, client, token):
             return None
         if client and term.client not in ("", client) and (term.client or term.token != token):
             self._leave(term, Reason.CLIENT_SILENT, now)
@@ -180,13 +180,13 @@ class Lease:
             self._noticed = False
             self.noticed(now)
 
-    def failed(self, call: Call, now: float, *, delivered: bool) -> None:
-        """`call` got no answer. Unless it is known not to have been `delivered`, it may execute until `give_up_at`."""
+    def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
+        """`call` got no answer; it `may_execute` until `give_up_at`, unless it is known not to have been delivered."""
         self._in_flight = None
         self._noticed = False
         self._connected = False
         self._due = now + self._pause()
-        if delivered and call.kind is Kind.ACQUIRE:
+        if may_execute and call.kind is Kind.ACQUIRE:
             self._unheard.may_execute(until=call.give_up_at)
 
     # What to do.

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.local.server import ServerError
+from sidecar.settings import SettingsError
+from sidecar.settings import read as read_sidecar_settings
 from tests.chaos.schedule import plan
 from tests.simulation.command_line import INTERRUPTED, Parser
 
@@ -39,6 +41,12 @@ def main(arguments: list[str]) -> int:
 
     services = (options.tasks + 1) // 2 if options.services is None else options.services
     folder = Path(options.folder or f".run/chaos/{options.seed}").absolute()
+    try:
+        given = {"MIN_REPLICAS": os.environ.get("MIN_REPLICAS") or str(int(options.isolating))}
+        min_replicas = read_sidecar_settings(given).min_replicas
+    except SettingsError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
     if not _made_anew(folder):
         print(f"chaos: {folder}: is not empty, and not an earlier run's", file=sys.stderr)
         return 2
@@ -55,7 +63,7 @@ def main(arguments: list[str]) -> int:
         ttl=options.ttl,
         services=services,
         fence=not options.without_fence,
-        min_replicas=int(os.environ.get("MIN_REPLICAS") or options.isolating),
+        min_replicas=min_replicas,
         tell=lambda text: print(text, flush=True),
     )
     try:

@@ -48,15 +48,15 @@ ELECTION = [
     Bug(
         "an error of Redis is taken for a renewal",
         "sidecar/candidate.py",
-        right="lease.failed(call, now, delivered=result.unresolved)",
+        right="lease.failed(call, now, may_execute=result.may_execute)",
         wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
         test=_CANDIDATE + "without_answers_a_term_ends_at_its_deadline",
     ),
     Bug(
         "a call that was sent counts as one that was not",
         "sidecar/candidate.py",
-        right="delivered=result.unresolved",
-        wrong="delivered=False",
+        right="may_execute=result.may_execute",
+        wrong="may_execute=False",
         test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
     ),
     Bug(
@@ -244,15 +244,15 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return _failure(error, unresolved=False)\n        reply,",
+        right="return _failure(error, may_execute=False)\n        reply,",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
         "a call that was sent is told as one that was not",
         "sidecar/redis_store.py",
-        right="problem = _failure(error, unresolved=sent)",
-        wrong="problem = _failure(error, unresolved=False)",
+        right="problem = _failure(error, may_execute=sent)",
+        wrong="problem = _failure(error, may_execute=False)",
         test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
     ),
     Bug(

@@ -143,7 +143,7 @@ class Candidates(RuleBasedStateMachine):
             return
         if task.reply is None:
             task.ghosts.append(task.in_flight)
-        task.lease.failed(task.in_flight, self.now, delivered=True)
+        task.lease.failed(task.in_flight, self.now, may_execute=True)
         task.in_flight = task.reply = None
 
     @precondition(lambda self: any(task.in_flight and not task.reply for task in self.tasks.values()))
@@ -152,7 +152,7 @@ class Candidates(RuleBasedStateMachine):
         task = self.tasks[name]
         if task.in_flight is None or task.reply is not None:
             return
-        task.lease.failed(task.in_flight, self.now, delivered=False)
+        task.lease.failed(task.in_flight, self.now, may_execute=False)
         task.in_flight = None
 
     @precondition(lambda self: any(task.ghosts for task in self.tasks.values()))
@@ -399,7 +399,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         if call is not None:
             if executed and call.kind is not Kind.RELEASE:
                 self.redis.execute(call, name, self.now)
-            lease.failed(call, self.now, delivered=True)
+            lease.failed(call, self.now, may_execute=True)
 
     @rule(name=NAMES)
     def redis_is_away_until_a_term_is_over(self, name: str) -> None:
@@ -414,7 +414,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
                     worker.until = max(worker.until, self.now + (grant or 0.0))
             call = lease.next_call(self.now)
             if call is not None:
-                lease.failed(call, self.now, delivered=False)
+                lease.failed(call, self.now, may_execute=False)
 
     @rule(number=st.integers(0, 3))
     def a_worker_resigns(self, number: int) -> None:

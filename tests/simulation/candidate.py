@@ -510,21 +510,21 @@ class Sidecar:
 
     def _time_out(self, attempt: int) -> None:
         if attempt == self._attempt and (self._call is not None or self._opening):
-            self._failed(self._time_out, attempt, delivered=self._sent)
+            self._failed(self._time_out, attempt, may_execute=self._sent)
 
     def _refused(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._refused, attempt, delivered=False)
+            self._failed(self._refused, attempt, may_execute=False)
 
     def _reset(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._reset, attempt, delivered=True)
+            self._failed(self._reset, attempt, may_execute=True)
 
     def _erred(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._erred, attempt, delivered=False)
+            self._failed(self._erred, attempt, may_execute=False)
 
-    def _failed(self, again: Callable[[int], None], attempt: int, *, delivered: bool) -> None:
+    def _failed(self, again: Callable[[int], None], attempt: int, *, may_execute: bool) -> None:
         if self.frozen:
             self._inbox.append((again, attempt))
             return
@@ -539,8 +539,8 @@ class Sidecar:
         self.client.sync()
         now = self.now()
         if self.world.trace is not None:
-            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if delivered else 'not '}delivered")
-        self.lease.failed(call, now, delivered=delivered)
+            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
+        self.lease.failed(call, now, may_execute=may_execute)
         self.publish(now)
         self.client.unsettled()
         self.step()

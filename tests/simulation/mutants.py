@@ -136,7 +136,7 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    if lease._term is None or not lease.leads(now) or lease.taken(now, client, token):
+    if lease._term is None or not lease.leads(now) or lease.taken_for(now, client, token):
         return None
     lease._term.granted = True
     until = max(arrived, lease._term.began) + lease.timings.grant_ttl
@@ -151,12 +151,12 @@ mutant("a grant may outlive the lease", Lease, "grant", mix="network")(_unclippe
 
 
 @mutant("an error is taken for success", Lease, "failed", mix="network")
-def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
+def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     if call.kind is Kind.RENEW:
         reply = Reply(Outcome.RENEWED, lease.instance_id, call.token, lease.timings.ttl, 0.0, call.tenure)
         _LEASE_REPLIED(lease, call, reply, now)
     else:
-        _LEASE_FAILED(lease, call, now, delivered=delivered)
+        _LEASE_FAILED(lease, call, now, may_execute=may_execute)
 
 
 @mutant("a leader does not mind what it finds in its key's place", Lease, "_renew_replied", mix="operator")
@@ -237,8 +237,8 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
 
 
 @mutant("a release whose answer was lost is forgotten", Lease, "failed", mix="quiet")
-def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
-    _LEASE_FAILED(lease, call, now, delivered=delivered)
+def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
+    _LEASE_FAILED(lease, call, now, may_execute=may_execute)
     if call.kind is Kind.RELEASE:
         lease._leaving = None
 

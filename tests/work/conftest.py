@@ -187,5 +187,6 @@ async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal],
     return holdings(await store.load_positions(day))
 
 
-async def somebody_waits_for_a_lock(raw: Connection) -> None:
-    await eventually(lambda: raw.fetchval("select exists (select from pg_locks where not granted)"))
+async def somebody_waits_for_a_lock(raw: Connection, many: int = 1) -> None:
+    """Or so many do, each on a connection of its own."""
+    await eventually(lambda: raw.fetchval("select count(*) >= $1 from pg_locks where not granted", many))

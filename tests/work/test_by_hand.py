@@ -39,6 +39,7 @@ LEASE = "daily_scheduler"
 def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("DATABASE_URL", migrated)
     monkeypatch.setenv("AUTH", "off")
+    monkeypatch.setenv("PRICE_SOURCE", "simulated")
     return read_settings()
 
 
@@ -245,7 +246,7 @@ async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settin
     """`python -m service run ...` as a process; its status, its output and, if it is piped, its errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "run", *options),
-        env=clean_environment(AUTH="off", LOG_LEVEL="error", **settings),
+        env=clean_environment(**{"AUTH": "off", "PRICE_SOURCE": "simulated", "LOG_LEVEL": "error"} | settings),
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
     )
