@@ -146,6 +146,9 @@ def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
 async def _tell(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     for day in (day.date for session in sessions for day in jobs.days(job, session)):
         book = await jobs.book(job, day)
+        if not len(book):
+            sys.stdout.write(f"{job} of {day} would write nothing: no portfolio lacks a row\n")
+            continue
         closes = await store.closes(day, book.held())
         there = sum(close.is_official(day) for close in closes.values())
         sys.stdout.write(

@@ -106,6 +106,13 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
+async def test_a_dry_run_of_what_is_done_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(settings, "eod")
+    capsys.readouterr()
+    await run(settings, "eod", "--dry-run")
+    assert capsys.readouterr().out.endswith("would write nothing: no portfolio lacks a row\n")
+
+
 @pytest.mark.parametrize(
     "options",
     [("eod",), ("snapshot",), ("reconstruct",), ("reconstruct", "--from", "2026-02-26", "--to", "2026-03-01")],
