@@ -61,7 +61,7 @@ class Lease:
         self._unheard = Unheard()  # acquires that may have executed
 
         self._outcome: Outcome | None = None
-        self._fresh = True  # Redis has not yet said how the key stands: a term that is found is a predecessor's
+        self._fresh = True  # Redis has not yet said how the key stands: a term found may be a predecessor's
         self._connected = True
         self._holder: str | None = None
         self._led: bool | None = None  # as last told by a transition
