@@ -192,7 +192,7 @@ class Tracker:
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
         self.last_run = as_of
-        self._report(len(book), symbols, quotes.keys(), answers.keys(), time.perf_counter() - started)
+        self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes
 
     async def _write(
@@ -280,14 +280,16 @@ class Tracker:
         self,
         tracked: int,
         held: Collection[str],
-        known: Collection[str],
+        marks: Mapping[str, Mark],
         fresh: Collection[str],
         seconds: float,
     ) -> None:
-        priced = sum(symbol in known for symbol in held)
+        priced = sum(symbol in marks for symbol in held)
         self._metrics.ticks.labels("written").inc()
         self._metrics.tick_seconds.observe(seconds)
         self._metrics.tracked.set(tracked)
+        self._metrics.held.set(len(held))
+        self._metrics.stale.set(sum(symbol in marks and marks[symbol].stale for symbol in held))
         self._metrics.carried.set(priced - len(fresh))
         self._metrics.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)

@@ -1,10 +1,18 @@
 """What the work reports of itself to Prometheus."""
 
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from service.records import JobName
 
 
 class WorkMetrics:
-    """The metrics of the tracker and the scheduler in one registry; made once a process."""
+    """The metrics of the tracker and the scheduler in one registry; made once a process.
+
+    Counted from zero: a job is done once a day, and of a count that begins at one Prometheus sees no rise. A label is
+    never called `job`, which is a scrape's own.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ticks = Counter(
@@ -17,6 +25,12 @@ class WorkMetrics:
             "portfolio_tracker_tick_seconds", "How long a tick that was written took.", registry=registry
         )
         self.tracked = Gauge("portfolio_tracker_portfolios", "Portfolios in the last tick.", registry=registry)
+        self.held = Gauge("portfolio_tracker_held_symbols", "Symbols held in the last tick.", registry=registry)
+        self.stale = Gauge(
+            "portfolio_tracker_stale_symbols",
+            "Held symbols whose price is stale: carried forward, or an old one that the source still gives.",
+            registry=registry,
+        )
         self.carried = Gauge(
             "portfolio_tracker_carried_prices", "Held symbols whose price was carried forward.", registry=registry
         )
@@ -39,6 +53,12 @@ class WorkMetrics:
             registry=registry,
             buckets=(0.1, 1, 10, 60, 300, 1800),
         )
+        for outcome in ("written", "failed", "skipped"):
+            self.ticks.labels(outcome)
+        for job in get_args(JobName):
+            self.run_seconds.labels(job)
+            for outcome in ("done", "failed"):
+                self.runs.labels(job, outcome)
         self.runs_waiting = Gauge(
             "portfolio_job_runs_waiting", "Runs that are due and not done, as the leader sees it.", registry=registry
         )

@@ -12,13 +12,19 @@ from prometheus_client.registry import Collector
 from pythonjsonlogger.json import JsonFormatter
 
 from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind, State, Transition
+from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
 from sidecar.redis_store import Failure, RedisStore
 from sidecar.redis_watch import RedisWatch, WatchMode
 
 log = logging.getLogger("sidecar")
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
+
+_REASONS: dict[str, tuple[str, ...]] = {
+    "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
+    "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
+}
+"""Counted from zero: a task leads once or twice in its life, and Prometheus sees no rise in a count that begins at one."""
 
 
 class Telemetry:
@@ -88,6 +94,10 @@ class Telemetry:
 
     def watch(self, leases: Mapping[str, Lease], store: RedisStore, redis_watch: RedisWatch) -> None:
         """Show these, as they are at the instant of each scrape."""
+        for lease in leases:
+            for to, reasons in _REASONS.items():
+                for reason in reasons:
+                    self._transitions.labels(lease, to, reason)
         self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._clock))
 
 

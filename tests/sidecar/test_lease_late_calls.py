@@ -8,7 +8,7 @@ def test_an_answer_to_a_later_call_does_not_settle_an_acquire_that_may_still_exe
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
-    lease.failed(cut_short, 0.1, delivered=True)
+    lease.failed(cut_short, 0.1, may_execute=True)
     retried = lease.wake_at(0.1)
     assert retried < cut_short.give_up_at
     answer(lease, due(lease, retried, Kind.ACQUIRE), retried, Outcome.HELD, holder="b")
@@ -23,7 +23,7 @@ def test_a_drain_waits_until_no_acquire_can_execute_unseen() -> None:
     lease = fresh_lease()
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
-    lease.failed(cut_short, 0.1, delivered=True)
+    lease.failed(cut_short, 0.1, may_execute=True)
     lease.drain(0.2)
 
     assert not lease.drained(0.3)
@@ -58,7 +58,7 @@ def test_a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:
     lease = leading(0.0)
     lease.resigned(1.0)
-    lease.failed(due(lease, 1.0, Kind.RELEASE), 3.0, delivered=True)
+    lease.failed(due(lease, 1.0, Kind.RELEASE), 3.0, may_execute=True)
 
-    lease.failed(due(lease, BELIEVED + 1, Kind.RELEASE), BELIEVED + 1, delivered=False)
+    lease.failed(due(lease, BELIEVED + 1, Kind.RELEASE), BELIEVED + 1, may_execute=False)
     assert lease.next_call(T.ttl + 0.001) is None

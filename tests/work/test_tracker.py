@@ -287,13 +287,15 @@ async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
     await market.follow(2)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, False)
-    assert metrics.carried._value.get() == 0
+    assert (metrics.carried._value.get(), metrics.stale._value.get()) == (0, 0)
     await market.follow(28, token=2)
     assert (await live(store)).as_of == OPEN + 29 * TICK
     assert not (await live(store)).stale
     await market.follow(2, token=3)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
+    told = (metrics.carried, metrics.stale, metrics.held)
+    assert [gauge._value.get() for gauge in told] == [0, 1, 1], "a source that stands still is told by no failure"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
