@@ -2,6 +2,7 @@
 
 from tests.mutants.trial import Bug
 
+_LATE = "tests/sidecar/test_lease_late_calls.py::test_"
 _CANDIDATE = "tests/sidecar/test_candidate.py::test_"
 _PROCESS = "tests/sidecar/test_process.py::test_"
 _CONTROL = "tests/sidecar/test_control.py::test_"
@@ -150,6 +151,44 @@ ELECTION = [
         right="if not self._store.connected and",
         wrong="if False and",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+]
+
+LATE = [
+    Bug(
+        "a drain ends while an acquire may still execute",
+        "sidecar/lease.py",
+        right=" or self._in_flight or self._unheard.pending",
+        wrong=" or self._in_flight",
+        test=_LATE + "a_drain_waits_until_no_acquire_can_execute_unseen",
+    ),
+    Bug(
+        "any answer settles an acquire that may still execute",
+        "sidecar/unheard.py",
+        right="if sent_at >= self.until:",
+        wrong="if sent_at > -inf:",
+        test=_LATE + "no_answer_settles_an_acquire_that_may_still_execute",
+    ),
+    Bug(
+        "who resigns while an acquire is under way does not yield",
+        "sidecar/lease.py",
+        right="elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:",
+        wrong="elif self._in_flight is not None and self._in_flight.kind is Kind.LOOK:",
+        test=_LATE + "who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_at_once",
+    ),
+    Bug(
+        "a question from before a resign ends one that came after",
+        "sidecar/demand.py",
+        right="if ticket == self._withdrawals:",
+        wrong="if self.holds > 0:",
+        test=_LATE + "a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends",
+    ),
+    Bug(
+        "a release is given up while the key lives",
+        "sidecar/lease.py",
+        right="now >= self._leaving.lead_until + self.timings.margin:",
+        wrong="now >= self._leaving.lead_until:",
+        test=_LATE + "a_release_is_tried_until_the_key_must_have_expired",
     ),
 ]
 
@@ -365,4 +404,4 @@ SCRIPTS = [
     ),
 ]
 
-BUGS = WIRING + ELECTION + LISTENER + REDIS + SCRIPTS
+BUGS = WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS
