@@ -24,7 +24,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
     "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
 }
-"""Counted from zero: a task leads once or twice in its life, and Prometheus sees no rise where a count begins at one."""
+"""Counted from zero: a task leads once or twice in its life, and no rise is seen where a count begins at one."""
 
 
 class Telemetry:

@@ -1,6 +1,5 @@
 """Addresses and environments: what differs on this machine, and nothing else."""
 
-import asyncio
 import socket
 import sys
 from pathlib import Path
@@ -8,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from ops.local.addresses import check_free, listeners, shifted
-from ops.local.console import Console
 from ops.local.definition import ContainerDefinition, DefinitionError, TaskDefinition, parse
 from ops.local.environment import container_environment
 from ops.local.programs import API, DEFAULTS, SIDECAR, spelled_out
-from ops.local.runner import Runner
 from ops.local.servers import free_port
 from ops.local.settings import RunSettings, UsageError
 from service.settings import Settings as ServiceSettings
@@ -199,15 +196,6 @@ def test_a_container_whose_command_is_its_image_s_is_not_run() -> None:
     }
     found = spelled_out(parse(agent_too))
     assert [entry.name for entry in found.container_definitions] == [API, SIDECAR]
-
-
-def test_two_programs_that_need_one_port_are_told_with_their_names(tmp_path: Path) -> None:
-    clash = definition(sidecar=container({"METRICS_BIND": "0.0.0.0:8180"}, name=SIDECAR))
-    console = Console(sys.stdout, tmp_path, colours=False, closed=lambda: None)
-    settings = RunSettings.read({}, tmp_path)
-    runner = Runner(spelled_out(clash), settings, {}, tmp_path, console, asyncio.Event())
-    with pytest.raises(UsageError, match=r"^task1/sidecar \(METRICS_BIND\) and task2/api \(API_BIND\) both need port"):
-        runner.check()
 
 
 def test_a_port_in_use_is_told_with_its_user_and_a_way_out() -> None:

@@ -430,6 +430,7 @@ def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_
         runner.check()
     assert str(refusal.value) == (
         f"port {8180 + offset} is wanted by both task1/sidecar (METRICS_BIND) and task2/api (API_BIND)"
+        " (two tasks' ports lie 100 apart here)"
     )
 
 

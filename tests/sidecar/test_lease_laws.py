@@ -10,7 +10,7 @@ from math import inf
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import Verbosity, settings
+from hypothesis import Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sidecar.lease import Lease
@@ -458,5 +458,5 @@ def test_that_two_workers_lead_is_found_where_the_sidecar_tells_both(
     with pytest.raises(AssertionError, match=r"both would pass the fence|believers"):
         run_state_machine_as_test(
             CandidatesOfWorkers,
-            settings=settings(_SEARCH, print_blob=False, report_multiple_bugs=False, verbosity=Verbosity.quiet),
+            settings=settings(_SEARCH, max_examples=5_000, phases=[Phase.generate], verbosity=Verbosity.quiet),
         )

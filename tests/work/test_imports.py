@@ -136,7 +136,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
             importing.cancel()  # as the event loop does at Ctrl-C
         return text
 
-    monkeypatch.setattr(imports, "_symbol", symbol)
+    monkeypatch.setattr(imports, "read_symbol", symbol)
     importing = asyncio.create_task(import_positions(migrated, path))
     with pytest.raises(asyncio.CancelledError):
         await importing
