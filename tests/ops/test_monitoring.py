@@ -4,6 +4,7 @@ That each alert speaks when it should is tested by promtool, in `ops/prometheus/
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.servers import RedisServer
+from service import __main__ as service_commands
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.work_metrics import WorkMetrics
+from sidecar import commands
 from sidecar.client import LeaseClient
 from tests.client.processes import RealSidecar, ended
 from tests.ops.test_task_definition import CONTAINERS
@@ -47,6 +50,14 @@ def told(families: Iterable[Any]) -> Told:
     return found
 
 
+def at_its_start() -> Told:
+    """What an API tells before anything has happened."""
+    registry = new_registry()
+    HttpMetrics(registry)
+    WorkMetrics(registry)
+    return told(registry.collect())
+
+
 def of_the_service() -> Told:
     """Every metric of the API, those that count nothing yet too."""
     registry = new_registry()
@@ -59,7 +70,7 @@ def of_the_service() -> Told:
 
 
 async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
-    """Every metric of a sidecar that leads and has renewed, as it is scraped."""
+    """Every metric of a sidecar that leads, has renewed, and has lost nothing yet, as it is scraped."""
     sidecar = RealSidecar(
         folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
     )
@@ -85,21 +96,52 @@ def selectors(expression: Any) -> Iterator[Any]:
         yield from selectors(argument)
 
 
-async def test_no_label_of_ours_is_one_that_a_scrape_adds(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Prometheus would rename ours to `exported_job`, and a sum by `job` would be one over the targets."""
-    there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
-    assert {name for name, labels in there.items() if labels & OF_PROMETHEUS} == set()
+def risen(expression: Any) -> Iterator[str]:
+    """The counters of which an expression wants the rise."""
+    if isinstance(expression, promql_parser.Call) and expression.func.name in ("increase", "rate"):
+        yield from (selector.name for argument in expression.args for selector in selectors(argument))
+    for part in ("lhs", "rhs", "expr"):
+        if (inner := getattr(expression, part, None)) is not None:
+            yield from risen(inner)
+    for argument in getattr(expression, "args", ()):
+        yield from risen(argument)
 
 
 async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: RedisServer, tmp_path: Path) -> None:
-    there = await of_a_sidecar(redis_server, tmp_path) | of_the_service()
+    of_sidecar = await of_a_sidecar(redis_server, tmp_path)
+    of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
+    there = of_sidecar | of_the_service()
+    for name, labels in there.items():
+        assert not labels & OF_PROMETHEUS, f"{name}: a scrape calls such a label exported_job, and job is its own"
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
-    there["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
     for text in ASKED:
+        names = {selector.name for selector in selectors(promql_parser.parse(text))}
+        labels_there = set().union(*(there.get(name, set()) for name in names), OF_PROMETHEUS)
         for selector in selectors(promql_parser.parse(text)):
             assert selector.name in there, text
             labels = {matcher.name for matcher in selector.matchers.matchers}
             assert labels <= there[selector.name] | OF_PROMETHEUS, text
+        for grouped in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", text):
+            assert {label.strip() for label in grouped.split(",") if label.strip()} <= labels_there, text
+
+
+async def test_a_count_whose_rise_is_asked_for_begins_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Prometheus sees no rise where a count begins at one: an EOD is done once a day, and by a new task once."""
+    there = await of_a_sidecar(redis_server, tmp_path) | at_its_start()
+    as_they_come = {
+        "sidecar_redis_errors_total",
+        "portfolio_http_requests_total",
+        "portfolio_http_request_seconds_bucket",
+    }
+    wanted = {name for text in ASKED for name in risen(promql_parser.parse(text))}
+    assert "portfolio_job_runs_total" in wanted
+    assert wanted - as_they_come <= set(there)
+    registry = new_registry()
+    WorkMetrics(registry)
+    for job in ("eod", "snapshot", "reconstruction"):
+        for outcome in ("done", "failed"):
+            labels = {"job_name": job, "outcome": outcome}
+            assert registry.get_sample_value("portfolio_job_runs_total", labels) == 0
 
 
 def test_each_alert_says_how_bad_it_is_what_is_so_and_what_to_do() -> None:
@@ -112,7 +154,35 @@ def test_each_alert_says_how_bad_it_is_what_is_so_and_what_to_do() -> None:
 
 def test_no_alert_on_who_leads_is_quicker_than_two_scrapes_of_a_hand_over() -> None:
     waits = {alert["alert"]: alert["for"] for alert in ALERTS if "lease:leaders:sum" in alert["expr"]}
-    assert waits == {"NobodyLeads": "2m", "TwoLeaders": "1m"}
+    assert waits == {"NobodyLeads": "2m", "LeaderUnseen": "10m", "TwoLeaders": "1m"}
+    config = yaml.safe_load((OPS / "prometheus/ecs.yml").read_text())["global"]
+    assert config == {"scrape_interval": "15s", "evaluation_interval": "15s"}, "four in a row"
+
+
+def test_each_alert_is_seen_to_fire_and_to_stay_silent_by_promtool() -> None:
+    tests = yaml.safe_load((OPS / "prometheus/rules_test.yml").read_text())["tests"]
+    told = {name for test in tests for name in spoken(test)}
+    assert told == {alert["alert"] for alert in ALERTS}
+    deploy = next(test for test in tests if "deploy" in test["name"])
+    assert spoken(deploy) == set()
+    assert len(deploy["promql_expr_test"]) > 5
+
+
+def spoken(test: dict[str, Any]) -> set[str]:
+    """The alerts that a test of promtool's sees firing."""
+    of_alerts = {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
+    firing = [case for case in test.get("promql_expr_test", ()) if "firing" in case["expr"]]
+    samples = (sample["labels"] for case in firing for sample in case["exp_samples"])
+    return of_alerts | {re.findall(r'alertname="(\w+)"', labels)[0] for labels in samples}
+
+
+def test_each_command_of_a_runbook_is_one_that_the_programs_have() -> None:
+    runbooks = " ".join(alert["annotations"]["runbook"] for alert in ALERTS)
+    said = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
+    assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= said
+    known = {"sidecar": commands.USAGE, "service": service_commands.USAGE}
+    for program, command in said:
+        assert re.search(rf"^ +{command}\b", known[program], re.MULTILINE), command
 
 
 def test_each_alert_of_the_guide_s_is_there() -> None:
@@ -123,7 +193,7 @@ def test_each_alert_of_the_guide_s_is_there() -> None:
 
 @pytest.mark.parametrize("file", ["local.yml", "ecs.yml"])
 def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
-    """On ECS each container's docker label says the same to older ways of finding it."""
+    """On ECS each container's docker labels say the same, the job's name too, to older ways of finding it."""
     config = yaml.safe_load((OPS / "prometheus" / file).read_text())
     ports = {}
     for job in config["scrape_configs"]:
@@ -132,11 +202,14 @@ def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
             ports[job["job_name"]] = discovery["port"]
         else:
             ports[job["job_name"]] = int(job["static_configs"][0]["targets"][0].rpartition(":")[2])
+    containers = {each["dockerLabels"]["ECS_PROMETHEUS_JOB_NAME"]: each for each in CONTAINERS.values()}
     for job, port in ports.items():
-        container = CONTAINERS[job]
-        assert container["dockerLabels"]["ECS_PROMETHEUS_EXPORTER_PORT"] == str(port)
-        assert port in [mapping["containerPort"] for mapping in container["portMappings"]]
-    assert set(ports) == set(CONTAINERS)
+        assert containers[job]["dockerLabels"]["ECS_PROMETHEUS_EXPORTER_PORT"] == str(port)
+        assert port in [mapping["containerPort"] for mapping in containers[job]["portMappings"]]
+    assert set(ports) == set(containers)
+    for text in ASKED:
+        for named in re.findall(r'job=~"([^"]*)"', text):
+            assert set(named.split("|")) == set(containers), text
     assert config["rule_files"] == ["rules.yml"]
 
 
