@@ -30,12 +30,12 @@ from bench.cost import Cost, Machine
 from ops.local.servers import PostgresServer, free_port
 from service.jobs import Jobs
 from service.market import AroundTheClockCalendar
-from service.measures import Measures
 from service.migrations import migrate
 from service.positions import uuids
 from service.prices import Price
 from service.store import Store
 from service.tracker import Tracker
+from service.work_metrics import WorkMetrics
 
 POSITIONS, SYMBOLS = 20, 8_000
 TICKS, CHANGED, LISTENERS, SAMPLE, STEP = 5, 1_000, 1_000, 10_000, 20_000
@@ -150,7 +150,7 @@ async def ticks(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, 
         book = await store.update_positions(book, today)
     del book
     tracker = Tracker(
-        store, prices, AroundTheClockCalendar(), Measures(CollectorRegistry()), interval=30.0, now=now, sleep=sleep
+        store, prices, AroundTheClockCalendar(), WorkMetrics(CollectorRegistry()), interval=30.0, now=now, sleep=sleep
     )
     with suppress(Enough):
         await tracker.run(Term("background_services"))
@@ -224,6 +224,7 @@ async def service(dsn: str) -> AsyncIterator[str]:
         "API_BIND": f"127.0.0.1:{port}",
         "SIDECAR_URL": "http://127.0.0.1:9",
         "AUTH": "off",
+        "PRICE_SOURCE": "simulated",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", env={**os.environ, **environment, "LOG_LEVEL": "error"}

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from service.records import HistoryRow, JobRun, LiveValue
+from service.records import HistoryRow, JobRun, LiveValue, Loading
 
 
 def to_json(answer: object) -> str:
@@ -77,3 +77,8 @@ def job_run(run: JobRun) -> dict[str, Any]:
         "updated_at": run.updated_at,
         "finished_at": run.finished_at,
     }
+
+
+def loading(progress: Loading) -> dict[str, Any]:
+    """How many portfolios' positions the leader, whichever task it is, has loaded, of how many."""
+    return {"portfolios_done": progress.done, "portfolios": progress.total}

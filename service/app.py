@@ -105,11 +105,11 @@ class Api:
         with (
             self._quota.one(caller.user_id),
             self._metrics.streams.track_inprogress(),
-            self._streams.listener(portfolio_id) as listener,
-            _at(caller.expires_at, listener.end),
+            self._streams.subscriber(portfolio_id) as subscriber,
+            _at(caller.expires_at, subscriber.end),
         ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
-                async for value in listener:
+                async for value in subscriber:
                     event = answers.to_json(answers.live_value(value))
                     try:
                         await response.send(event, id=f"{value.token}-{value.as_of.timestamp():.6f}")

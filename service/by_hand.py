@@ -15,10 +15,9 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from service.background import SCHEDULER_LEASE
-from service.entries import read_day
 from service.jobs import Jobs
 from service.market import CALENDARS, Calendar, Session
-from service.measures import Measures
+from service.notation import read_day
 from service.overrides import OverriddenCalendar
 from service.prices import PricesUnavailable
 from service.prices.sources import price_source
@@ -27,6 +26,7 @@ from service.records import JobName
 from service.settings import Settings, SettingsError
 from service.store import Store
 from service.timetable import utc_now
+from service.work_metrics import WorkMetrics
 
 JOB_NAMES: dict[str, JobName] = {"eod": "eod", "snapshot": "snapshot", "reconstruct": "reconstruction"}
 
@@ -110,7 +110,7 @@ async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = ut
 @asynccontextmanager
 async def _protected(agent_uri: str | None) -> AsyncIterator[None]:
     """Protect this task from a scale-in for the length of the block; where there is no agent nothing is done."""
-    protection = protection_by(agent_uri, Measures(CollectorRegistry()))
+    protection = protection_by(agent_uri, WorkMetrics(CollectorRegistry()))
     protecting = asyncio.create_task(protection.run())
     try:
         with protection.held():
@@ -146,6 +146,9 @@ def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
 async def _tell(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     for day in (day.date for session in sessions for day in jobs.days(job, session)):
         book = await jobs.book(job, day)
+        if not len(book):
+            sys.stdout.write(f"{job} of {day} would write nothing: no portfolio lacks a row\n")
+            continue
         closes = await store.closes(day, book.held())
         there = sum(close.is_official(day) for close in closes.values())
         sys.stdout.write(

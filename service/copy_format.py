@@ -37,7 +37,7 @@ VALUE_ROW = np.dtype(
         *(("oldest_size", ">i4"), ("oldest", ">i8")),
     ]
 )
-"""A row of `staged_value`: see `stage_values.sql`."""
+"""A row of `staged_value`: see `stage_table.sql`."""
 
 
 def records(copied: bytes | bytearray, kind: np.dtype[np.void]) -> NDArray[np.void]:

@@ -56,6 +56,11 @@ def dsn_errors() -> Iterator[None]:
         raise StoreError("database: DATABASE_URL, or a variable PG..., makes no sense") from None
 
 
+def row_count(done: str) -> int:
+    """Of how many rows a command tells that is done, such as "UPDATE 3"."""
+    return int(done.rsplit(" ", 1)[-1])
+
+
 async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
     try:

@@ -9,6 +9,7 @@ from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
+from service.notation import MOST_QUANTITY, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
 from service.records import PositionEntry
 
 MOST_ENTRIES = 1000
@@ -16,12 +17,7 @@ MOST_ENTRIES = 1000
 MOST_ERRORS = 20
 """In one answer."""
 
-SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./-]{0,19}")
-DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-EARLIEST, LATEST = date(1970, 1, 1), date(2099, 12, 31)
 QUANTITY = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
-MOST, PLACES = Decimal(10) ** 10, Decimal("1e-8")
-"""The first quantity that does not fit the database, and the places that do."""
 EXACT = Context(prec=60)
 MISSING, TWICE = object(), object()
 """What stands for a field that is not there, and for one of which nobody can say which value is meant."""
@@ -105,10 +101,7 @@ def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] 
 
 
 def _symbol(value: object) -> str:
-    text = _text(value)
-    if not SYMBOL.fullmatch(text):
-        raise ValueError("not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'")
-    return text
+    return read_symbol(_text(value))
 
 
 def _quantity(value: object) -> Decimal:
@@ -116,30 +109,16 @@ def _quantity(value: object) -> Decimal:
     if not isinstance(value, str) or not QUANTITY.fullmatch(value):
         raise ValueError("not a decimal number of zero or more")
     quantity = Decimal(value)
-    if quantity >= MOST:
+    if quantity >= MOST_QUANTITY:
         raise ValueError("too large")
-    exact = quantity.quantize(PLACES, context=EXACT)
+    exact = quantity.quantize(SMALLEST_QUANTITY, context=EXACT)
     if exact != quantity:
-        raise ValueError("has more than 8 decimal places")
+        raise ValueError(f"has more than {QUANTITY_PLACES} decimal places")
     return exact
 
 
 def _date(value: object) -> date:
     return read_day(_text(value))
-
-
-def read_day(text: str) -> date:
-    """A date in its one form, from `EARLIEST` to `LATEST`.
-
-    Raises:
-        ValueError: it is none; the text begins with "not".
-    """
-    try:
-        if DATE.fullmatch(text) and EARLIEST <= (day := date.fromisoformat(text)) <= LATEST:
-            return day
-    except ValueError:
-        pass  # such as February 30
-    raise ValueError(f"not a date from {EARLIEST} to {LATEST}, YYYY-MM-DD")
 
 
 def _text(value: object) -> str:

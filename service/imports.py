@@ -11,20 +11,19 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from uuid import UUID
 
 from tqdm import tqdm
 
-from service.csv_file import BadFile, CsvFile
-from service.database import Connection, connect, store_errors
-from service.entries import SYMBOL, read_day
+from service.csv_file import CsvFile
+from service.database import Connection, connect, row_count, store_errors
 from service.market import CALENDARS, Calendar
+from service.notation import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
 from service.overrides import OverriddenCalendar
 from service.settings import Settings
 from service.sql import statement
 from service.store import Store
 from service.timetable import utc_now
-from service.valuation import HIGHEST_PRICE, MOST_QUANTITY
+from service.valuation import HIGHEST_PRICE
 
 POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from")
 PRICE_COLUMNS = ("symbol", "session_date", "close")
@@ -40,7 +39,6 @@ Values of past days stay as they are; `run snapshot --date D` sets those of a da
 NOTHING = "nothing to import: there is no line below the header"
 
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
-ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 JUMPS_SHOWN = 10
 LINES_AT_A_TIME = 1000
 """After which the event loop has its turn: else Ctrl-C would be heard at the file's end, which may be minutes away."""
@@ -93,25 +91,25 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
         async for line, row in _with_progress(file, path):
             yield (
                 line,
-                file.value(row, "portfolio_id", _id),
-                file.value(row, "user_id", _id),
-                file.value(row, "symbol", _symbol),
+                file.value(row, "portfolio_id", read_id),
+                file.value(row, "user_id", read_id),
+                file.value(row, "symbol", read_symbol),
                 file.value(row, "quantity", _quantity),
                 file.value(row, "valid_from", read_day),
             )
 
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_positions"))
-        lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
         _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
-        portfolios = _count(await connection.execute(statement("import_portfolios")))
+        portfolios = row_count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
         if other is not None:
             raise file.bad("the portfolio is another user's", line=other, column="user_id")
-        positions = _count(await connection.execute(statement("import_positions")))
+        positions = row_count(await connection.execute(statement("import_positions")))
     return f"{lines} lines: {portfolios} new portfolios, {positions} new or changed positions"
 
 
@@ -131,19 +129,19 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
 
     async def records() -> AsyncIterator[tuple[object, ...]]:
         async for line, row in _with_progress(file, path):
-            symbol = file.value(row, "symbol", _symbol)
+            symbol = file.value(row, "symbol", read_symbol)
             day, at = file.value(row, "session_date", close_of)
             yield line, symbol, day, file.value(row, "close", _price), at
 
     async with _transaction(dsn, dry_run=dry_run) as connection:
         await connection.execute(statement("import_table_prices"))
-        lines = _count(await connection.copy_records_to_table("imported", records=records()))
+        lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
         _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("symbol", "session_date"))
         jumps = await connection.fetch(statement("import_jumps"))
-        closes = _count(await connection.execute(statement("import_prices")))
+        closes = row_count(await connection.execute(statement("import_prices")))
     told = [f"{lines} lines: {closes} new or changed closes"]
     if jumps:
         told.append(f"taken as they are, though they jump as at a split: {len(jumps)}")
@@ -201,20 +199,8 @@ def _size(path: Path) -> int:
     return 0
 
 
-def _id(text: str) -> UUID:
-    if not ID.fullmatch(text):
-        raise ValueError("not a UUID")
-    return UUID(text)
-
-
-def _symbol(text: str) -> str:
-    if not SYMBOL.fullmatch(text):
-        raise ValueError("not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'")
-    return text
-
-
 def _quantity(text: str) -> Decimal:
-    quantity = _decimal(text, 8)
+    quantity = _decimal(text, QUANTITY_PLACES)
     if quantity >= MOST_QUANTITY:
         raise ValueError(f"too large: {MOST_QUANTITY:f} shares or more")
     return quantity
@@ -236,10 +222,3 @@ def _decimal(text: str, places: int) -> Decimal:
     if len(text.partition(".")[2].rstrip("0")) > places:
         raise ValueError(f"too precise: more than {places} decimal places")
     return Decimal(text)
-
-
-def _count(done: str) -> int:
-    return int(done.rsplit(" ", 1)[-1])
-
-
-__all__ = ["Asked", "BadFile", "import_positions", "import_prices", "parse", "run"]

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from service.jumps import report_jumps
 from service.market import Calendar, Session
-from service.position_reader import Progress
+from service.position_reader import Progress, quietly
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.records import Cursor, JobName, JobRun, Origin, Settle
@@ -32,10 +32,6 @@ SETTLE: dict[JobName, Settle] = {"eod": "none", "snapshot": "all", "reconstructi
 
 PRICE_LIMIT = 60.0
 """Seconds that the price source may take for a session's closes."""
-
-
-def _quietly(_done: int, _total: int) -> None:
-    """Progress that nobody asked about."""
 
 
 class Jobs:
@@ -65,7 +61,7 @@ class Jobs:
         self._now = now
 
     async def run(
-        self, job: JobName, session: Session, term: Term, progress: Progress = _quietly, *, anew: bool = False
+        self, job: JobName, session: Session, term: Term, progress: Progress = quietly, *, anew: bool = False
     ) -> int | None:
         """Run a job for a session, from where the run stands; returns the rows written, or None if it was done.
 
@@ -125,7 +121,7 @@ class Jobs:
         in_look_back = last_sessions(self._calendar, self._calendar.last_closed(self._now()), self._look_back)
         return [day for day in in_look_back if day.date < session.date] + [session]
 
-    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = _quietly) -> Book:
+    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = quietly) -> Book:
         """What the job has to value for the session of that date, one block for each chunk."""
         settle = SETTLE[job]
         return await self._store.opened_positions(

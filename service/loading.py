@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Never
 
 from service.database import StoreError
+from service.records import Loading
 from service.store import Store
 from service.term import Sleep, Term
-from service.tracker import Loading
 
 INTERVAL = 2.0
 """Seconds from one look, and one write at most, to the next. A load that is shorter is not told of."""
@@ -32,7 +32,7 @@ async def tell_loading(
         now = loading()
         try:
             if now is not None:
-                await store.tell_loading(term.name, term.token, term.holder, now.done, now.total)
+                await store.tell_loading(term.name, term.token, term.holder, now)
                 told = True
             elif told:
                 await store.forget_loading(term.name, term.token)

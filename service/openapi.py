@@ -9,13 +9,13 @@ from datetime import date
 from typing import Any, get_args
 
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
-from service.entries import EARLIEST, LATEST, MOST, MOST_ENTRIES, MOST_ERRORS, PLACES, QUANTITY, SYMBOL
+from service.entries import MOST_ENTRIES, MOST_ERRORS, QUANTITY
 from service.jobs import KIND
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MOST_STREAMS
-from service.parameters import PORTFOLIO_ID
+from service.notation import EARLIEST, ID, LATEST, MOST_QUANTITY, SMALLEST_QUANTITY, SYMBOL
 from service.records import Origin, RunStatus
 from service.samples import SAMPLES
-from service.store import MOST_ENTRIES_IN_ALL, MOST_POSITIONS
+from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 from service.timetable import JOBS
 
 VERSION = "0.1.0"
@@ -34,7 +34,7 @@ longer than {ANSWER_LIMIT:g} s, streams apart.
 """
 
 TEXT: Json = {"type": "string"}
-UUID: Json = {"type": "string", "format": "uuid", "pattern": f"^{PORTFOLIO_ID.pattern}$"}
+UUID: Json = {"type": "string", "format": "uuid", "pattern": f"^{ID.pattern}$"}
 DAY: Json = {"type": "string", "format": "date"}
 INSTANT: Json = {"type": "string", "format": "date-time", "pattern": "Z$"}
 MONEY: Json = {"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+\.[0-9]{4}$"}
@@ -47,7 +47,7 @@ ERRORS = {
     404: "No such portfolio of the caller's; or it has no value yet.",
     406: "There is no such version of the format that is asked for.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
-    409: f"The portfolio would have more than {MOST_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
+    409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
     413: f"The body is larger than {LARGEST_BODY} bytes.",
     415: "The body is not application/json.",
     429: f"The user has {MOST_STREAMS} streams open on this task already.",
@@ -195,10 +195,10 @@ def _schemas() -> Json:
         "Position": _object(
             symbol=_text(SYMBOL.pattern),
             quantity={
-                "description": f"Under {MOST:f}, in steps of {PLACES:f}; 0 closes.",
+                "description": f"Under {MOST_QUANTITY:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes.",
                 "anyOf": [
                     _text(QUANTITY.pattern) | {"format": "decimal"},
-                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST)},
+                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST_QUANTITY)},
                 ],
             },
             valid_from=DAY | {"pattern": _days(EARLIEST, LATEST), "description": f"From {EARLIEST} to {LATEST}."},

@@ -7,10 +7,8 @@ from uuid import UUID
 
 from multidict import MultiMapping
 
-from service.entries import DATE
 from service.limits import MOST_ROWS
-
-PORTFOLIO_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+from service.notation import DATE, read_id
 
 
 class BadRequest(Exception):
@@ -27,10 +25,10 @@ def read_portfolio_id(path: Mapping[str, str]) -> UUID:
     Raises:
         BadRequest: it is no UUID, or one in another of its many forms.
     """
-    text = path["id"]
-    if not PORTFOLIO_ID.fullmatch(text):
-        raise BadRequest("id", "not a UUID")
-    return UUID(text)
+    try:
+        return read_id(path["id"])
+    except ValueError as error:
+        raise BadRequest("id", str(error)) from None
 
 
 def check_names(query: MultiMapping[str], *known: str) -> None:

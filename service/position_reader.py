@@ -30,6 +30,10 @@ RELOAD_ABOVE = 0.2
 """The share of portfolios that may have changed for reading them one by one to be quicker than reading all."""
 
 
+def quietly(_done: int, _total: int) -> None:
+    """Progress that nobody asked about."""
+
+
 class PositionReader:
     """Reads within one transaction, which must be repeatable-read.
 

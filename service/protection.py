@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from service.measures import Measures
+from service.work_metrics import WorkMetrics
 
 EXPIRES = 10
 """Minutes after which the protection ends by itself, should this process be gone."""
@@ -71,14 +71,14 @@ class TaskProtection:
     def __init__(
         self,
         agent_uri: str,
-        measures: Measures,
+        metrics: WorkMetrics,
         *,
         refresh: float = REFRESH,
         retry: float = RETRY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = agent_uri.rstrip("/") + "/task-protection/v1/state"
-        self._measures = measures
+        self._metrics = metrics
         self._refresh = refresh
         self._retry = retry
         self._clock = clock
@@ -142,7 +142,7 @@ class TaskProtection:
         except Refused as refusal:
             if protect and refusal.certain:
                 self._note(before)
-            self._measures.protection_refused.inc()
+            self._metrics.protection_refused.inc()
             if str(refusal) != self._complaint:
                 self._complaint = str(refusal)
                 what = "is not protected from a scale-in" if protect else "stays protected for a while"
@@ -158,7 +158,7 @@ class TaskProtection:
 
     def _note(self, until: float | None) -> None:
         self._until = until
-        self._measures.protected.set(until is not None)
+        self._metrics.protected.set(until is not None)
 
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
         """Put the state; returns when ECS says it ends."""
@@ -184,9 +184,9 @@ class TaskProtection:
         return protection.get("ExpirationDate")
 
 
-def protection_by(agent_uri: str | None, measures: Measures) -> Protection:
+def protection_by(agent_uri: str | None, metrics: WorkMetrics) -> Protection:
     """The agent's protection, or none where there is no agent."""
-    return NoProtection() if agent_uri is None else TaskProtection(agent_uri, measures)
+    return NoProtection() if agent_uri is None else TaskProtection(agent_uri, metrics)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -68,6 +68,14 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How many portfolios' positions a term has loaded, and of how many."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """How far a run is: every session before `session_date` is done or skipped, in it each portfolio up to that one."""
 

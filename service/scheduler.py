@@ -10,18 +10,15 @@ from typing import Never
 from service.database import StoreError
 from service.jobs import Jobs
 from service.market import Calendar
-from service.measures import Measures
 from service.prices import PriceSource, PricesUnavailable
 from service.protection import NoProtection, Protection
 from service.records import JobName
 from service.store import Store
-from service.term import Sleep, Term, take_up
+from service.term import LONGEST_SLEEP, Sleep, Term, take_up
 from service.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest, utc_now
+from service.work_metrics import WorkMetrics
 
 logger = logging.getLogger(__name__)
-
-LONGEST_SLEEP = 60.0
-"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 """By how much the database's clock, by which a run was done, may lag behind the one by which it was due."""
@@ -43,7 +40,7 @@ class Scheduler:
         store: Store,
         prices: PriceSource,
         calendar: Calendar,
-        measures: Measures,
+        metrics: WorkMetrics,
         *,
         look_back: int = 7,
         chunk: int = 20_000,
@@ -55,7 +52,7 @@ class Scheduler:
         self._store = store
         self._jobs = Jobs(store, prices, calendar, look_back=look_back, chunk=chunk, now=now)
         self._calendar = calendar
-        self._measures = measures
+        self._metrics = metrics
         self._look_back = look_back
         self._retry_after = timedelta(seconds=retry_after)
         self._protection = protection or NoProtection()
@@ -83,8 +80,8 @@ class Scheduler:
                 everything_done = await self._work_off(term)
                 await self._sleep_until_next_look(began, everything_done=everything_done)
         finally:  # from now on the next leader knows, and does it
-            self._measures.runs_waiting.set(0)
-            self._measures.given_up.set(0)
+            self._metrics.runs_waiting.set(0)
+            self._metrics.given_up.set(0)
 
     async def _work_off(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""
@@ -108,16 +105,16 @@ class Scheduler:
         failed = 0
         with self._protection.held():
             for place, run in enumerate(waiting):
-                self._measures.runs_waiting.set(failed + len(waiting) - place)
+                self._metrics.runs_waiting.set(failed + len(waiting) - place)
                 failed += not await self._attempt(run, term, anew=(run.job, run.session.date) in done)
-        self._measures.runs_waiting.set(failed)
+        self._metrics.runs_waiting.set(failed)
         return failed == 0
 
     def _tell_given_up(self, left: set[date], settled: Iterable[date]) -> None:
         """Tell of the sessions left unsettled behind the look-back, but for those before the first that was settled."""
         first = min(settled, default=date.max)
         given_up = {day for day in left if day > first}
-        self._measures.given_up.set(len(given_up))
+        self._metrics.given_up.set(len(given_up))
         if new := sorted(given_up - self._given_up):
             days = ", ".join(map(str, new))
             logger.error("unsettled and too long ago to be caught up, run the snapshot by hand: %s", days)
@@ -130,13 +127,13 @@ class Scheduler:
         try:
             rows = await self._jobs.run(run.job, run.session, term, anew=anew)
         except (PricesUnavailable, StoreError) as error:
-            self._measures.runs.labels(run.job, "failed").inc()
+            self._metrics.runs.labels(run.job, "failed").inc()
             logger.warning("%s of %s failed, will be tried again: %s", run.job, run.session.date, error, extra=about)
             await self._record_failure(run, term, str(error))
             return False
         if rows is not None:
-            self._measures.runs.labels(run.job, "done").inc()
-            self._measures.run_seconds.labels(run.job).observe(time.perf_counter() - started)
+            self._metrics.runs.labels(run.job, "done").inc()
+            self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
             logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=about)
         return True
 

@@ -22,7 +22,6 @@ from service.freshness import Freshness
 from service.listener import Listener, runner
 from service.loading import tell_loading
 from service.market import CALENDARS
-from service.measures import Measures
 from service.overrides import OverriddenCalendar, OverrideReader
 from service.prices import PriceSource
 from service.prices.sources import price_source
@@ -32,10 +31,11 @@ from service.settings import Settings, SettingsError
 from service.status import BackgroundStatus
 from service.store import Store
 from service.streams import Streams
-from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.term import Term
 from service.timetable import utc_now
 from service.tracker import Tracker
+from service.work_metrics import WorkMetrics
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
@@ -71,13 +71,13 @@ class _Service:
         registry = new_registry()
         metrics = HttpMetrics(registry)
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
-        self._measures = Measures(registry)
-        self._protection = protection_by(settings.ecs_agent_uri, self._measures)
+        self._work_metrics = WorkMetrics(registry)
+        self._protection = protection_by(settings.ecs_agent_uri, self._work_metrics)
         self._access = StoreAccess(self._connect, metrics)
         freshness = Freshness(self._calendar)
         self._streams = Streams(metrics, freshness, utc_now)
         self._background = Background(client)
-        registry.register(LeadershipFigures(self._background.leaderships))
+        registry.register(LeadershipMetrics(self._background.leaderships))
         self._tracker: Tracker | None = None
         status = BackgroundStatus(
             self._background.leaderships,
@@ -142,7 +142,7 @@ class _Service:
     async def _work(self, store: Store) -> None:
         await self._access.connected()
         await self._overrides.known.wait()
-        parts = store, self._prices, self._calendar, self._measures
+        parts = store, self._prices, self._calendar, self._work_metrics
         tracker = self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
         scheduler = Scheduler(*parts, protection=self._protection)
 

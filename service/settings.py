@@ -30,6 +30,10 @@ SHORTEST_SECRET = 32
 """Bytes of a secret that tokens are signed with by HS256."""
 
 
+LONGEST_INTERVAL = 3600
+"""Seconds between two ticks: a half day's session still has some."""
+
+
 class SettingsError(Exception):
     """Settings that cannot be used; the text has one line for each and never a value that may be secret."""
 
@@ -65,7 +69,8 @@ def _may_be_host(text: str) -> bool:
         return True
     name, _, port = text.partition("]" if text.startswith("[") else ":")
     try:
-        return bool(name.encode("idna")) and re.fullmatch(r":?[0-9]*", port) is not None
+        possible = re.fullmatch(r"\[?[\w.:%-]+", name) and name.encode("idna")
+        return bool(possible) and re.fullmatch(r":?[0-9]*", port) is not None
     except UnicodeError:
         return False
 
@@ -148,8 +153,8 @@ class Settings(AuthSettings):
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
     api_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(DEFAULT)
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
-    tracker_interval: Annotated[Seconds, Field(ge=0.1)] = 30.0
-    price_source: Literal["simulated", "alpaca"] = "simulated"
+    tracker_interval: Annotated[Seconds, Field(ge=0.1, le=LONGEST_INTERVAL)] = 30.0
+    price_source: Literal["simulated", "alpaca"] | None = None
     price_seed: int = 1
     apca_api_key_id: Key | None = None
     apca_api_secret_key: Key | None = None

@@ -12,7 +12,7 @@ from service.access import StoreAccess
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
 from service.database import StoreError
 from service.market import Calendar
-from service.records import Fence, JobName, JobRun
+from service.records import Fence, JobName, JobRun, Loading
 from service.timetable import JOBS, next_due, utc_now
 from sidecar.client import Leadership
 
@@ -26,7 +26,7 @@ class _Records:
 
     fences: Mapping[str, Fence] = field(default_factory=dict)
     runs: Mapping[JobName, JobRun] = field(default_factory=dict)
-    loading: tuple[int, int] | None = None
+    loading: Loading | None = None
     trouble: str | None = None
 
 
@@ -77,7 +77,7 @@ class BackgroundStatus:
                 "lease": TRACKER_LEASE,
                 "last_run": self._last_tick(),
                 "next_run": self._next_tick(),
-                "loading": _progress(records.loading),
+                "loading": records.loading and answers.loading(records.loading),
             },
         }
         for job in JOBS:
@@ -106,11 +106,3 @@ class BackgroundStatus:
             return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
         except StoreError as error:
             return _Records(trouble=str(error).removeprefix("database: "))
-
-
-def _progress(loading: tuple[int, int] | None) -> dict[str, int] | None:
-    """How many portfolios' positions the leader, whichever task it is, has loaded, of how many, while it loads."""
-    if loading is None:
-        return None
-    done, total = loading
-    return {"portfolios_done": done, "portfolios": total}

@@ -1,4 +1,7 @@
-"""The portfolio database. Only this package's `store`, `writes`, `notices` and `migrations` speak SQL.
+"""The portfolio database.
+
+SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports` and
+`migrations`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
@@ -13,7 +16,7 @@ import asyncpg
 
 from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
 from service.notices import Notice, listen
-from service.position_reader import PositionReader, Progress
+from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.records import (
     Close,
@@ -22,6 +25,7 @@ from service.records import (
     JobName,
     JobRun,
     LiveValue,
+    Loading,
     MarketOverride,
     PositionEntry,
     Quote,
@@ -35,7 +39,7 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 READERS = 2
 """Connections that read every position side by side."""
-MOST_POSITIONS = 5000
+MOST_OPEN_POSITIONS = 5000
 """Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
 MOST_ENTRIES_IN_ALL = 100_000
 """Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
@@ -43,10 +47,6 @@ MOST_ENTRIES_IN_ALL = 100_000
 
 class TooManyPositions(Exception):
     """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
-
-
-def _quietly(_done: int, _total: int) -> None:
-    """Progress that nobody asked about."""
 
 
 class Store:
@@ -113,13 +113,13 @@ class Store:
             token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
         return token
 
-    async def tell_loading(self, lease: str, token: int, holder: str, done: int, total: int) -> None:
-        """Say that the term has loaded the positions of so many portfolios, of so many.
+    async def tell_loading(self, lease: str, token: int, holder: str, loading: Loading) -> None:
+        """Say how far the term has come with loading positions.
 
         Raises:
             StaleTerm: it is not the newest term.
         """
-        if not await self._fetch(statement("tell_loading"), lease, token, holder, done, total):
+        if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
 
     async def forget_loading(self, lease: str, token: int) -> None:
@@ -208,13 +208,10 @@ class Store:
         rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
 
-    async def loading(self, lease: str) -> tuple[int, int] | None:
-        """Of how many portfolios the lease's newest term has loaded the positions, and how many there are.
-
-        None unless it loads now.
-        """
+    async def loading(self, lease: str) -> Loading | None:
+        """How far the lease's newest term has come with loading positions; None unless it loads now."""
         rows = await self._fetch(statement("loading"), lease)
-        return (rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
+        return Loading(rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 
     async def job_runs(self) -> dict[JobName, JobRun]:
         """By job, the run of the latest session that has one."""
@@ -235,12 +232,12 @@ class Store:
 
     # What the work reads.
 
-    async def load_positions(self, day: date, progress: Progress = _quietly) -> Book:
+    async def load_positions(self, day: date, progress: Progress = quietly) -> Book:
         """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
         async with self._positions(READERS) as reader:
             return await reader.load(day, progress)
 
-    async def update_positions(self, book: Book, day: date, progress: Progress = _quietly) -> Book:
+    async def update_positions(self, book: Book, day: date, progress: Progress = quietly) -> Book:
         """The book of that date, with all that was committed until now: changed where it must be, or loaded anew."""
         async with self._positions() as reader:
             return await reader.update(book, day, progress)
@@ -253,7 +250,7 @@ class Store:
         without_row: str | None = None,
         or_stale: bool = False,
         portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
-        progress: Progress = _quietly,
+        progress: Progress = quietly,
     ) -> Book:
         """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
 
@@ -296,7 +293,7 @@ class Store:
         that already has more than it may, as after an import, may still be written to if that makes it no worse.
 
         Raises:
-            TooManyPositions: it would have more than `MOST_POSITIONS` open, or `MOST_ENTRIES_IN_ALL`; none is written.
+            TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
         async with self._connection() as connection, connection.transaction():
@@ -311,8 +308,8 @@ class Store:
                 [entry.quantity for entry in entries],
             )
             (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            if after["open"] > max(MOST_POSITIONS, before["open"]):
-                raise TooManyPositions(f"more than {MOST_POSITIONS} open positions")
+            if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
+                raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
             if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
                 raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
         return int(after["entries"])

@@ -1,8 +1,8 @@
 """Live values to the clients that listen, from any task, whoever leads.
 
-One reader a process hears of new values, reads those that somebody listens to in one query, and hands each listener the
-latest. A listener that is slow skips values; it holds up nobody and costs the memory of one value. A value that becomes
-stale because no other follows is told again, as stale: by the clock alone, for perhaps no database answers then.
+One reader a process hears of new values, reads those that somebody listens to in one query, and hands each subscriber
+the latest. A subscriber that is slow skips values; it holds up nobody and costs the memory of one value. A value that
+becomes stale because no other follows is told again, as stale: by the clock alone, for perhaps no database answers.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ AGE_INTERVAL = 30.0
 logger = logging.getLogger(__name__)
 
 
-class Listener:
+class Subscriber:
     """One client's place: at most one value that it has not taken yet."""
 
     def __init__(self, freshness: Freshness) -> None:
@@ -67,7 +67,7 @@ class Listener:
 
 
 class Streams:
-    """The listeners of this process, and the reader that serves them."""
+    """The subscribers of this process, and the reader that serves them."""
 
     def __init__(self, metrics: HttpMetrics, freshness: Freshness, now: Callable[[], datetime]) -> None:
         self._metrics = metrics
@@ -75,36 +75,36 @@ class Streams:
         self._now = now
         self.last_tick: datetime | None = None
         """When new values were last heard of, whoever wrote them; None until then."""
-        self._listeners: defaultdict[UUID, set[Listener]] = defaultdict(set)
+        self._subscribers: defaultdict[UUID, set[Subscriber]] = defaultdict(set)
         self._unread: set[UUID] = set()
         self._stirred = asyncio.Event()
         self._closed = False
 
     @contextmanager
-    def listener(self, portfolio_id: UUID) -> Iterator[Listener]:
-        """A listener to a portfolio: its current value comes at once, if it has one, then each new one."""
-        listener = Listener(self._freshness)
+    def subscriber(self, portfolio_id: UUID) -> Iterator[Subscriber]:
+        """A subscriber to a portfolio: its current value comes at once, if it has one, then each new one."""
+        subscriber = Subscriber(self._freshness)
         if self._closed:
-            listener.end()
-        self._listeners[portfolio_id].add(listener)
+            subscriber.end()
+        self._subscribers[portfolio_id].add(subscriber)
         self._read_soon({portfolio_id})
         try:
-            yield listener
+            yield subscriber
         finally:
-            listeners = self._listeners[portfolio_id]
-            listeners.discard(listener)
-            if not listeners:
-                del self._listeners[portfolio_id]
+            subscribers = self._subscribers[portfolio_id]
+            subscribers.discard(subscriber)
+            if not subscribers:
+                del self._subscribers[portfolio_id]
 
     def close(self) -> None:
-        """End every listener, and each that comes later."""
+        """End every subscriber, and each that comes later."""
         self._closed = True
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.end()
+        for subscribers in self._subscribers.values():
+            for subscriber in subscribers:
+                subscriber.end()
 
     async def run(self, store: Store) -> None:
-        """Serve the listeners, until cancelled."""
+        """Serve the subscribers, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hear(store))
             tasks.create_task(self._read(store))
@@ -119,21 +119,21 @@ class Streams:
             if not notice.missed:
                 self.last_tick = self._now()
                 self._metrics.last_tick.set(self.last_tick.timestamp())
-            self._read_soon(set(self._listeners))
+            self._read_soon(set(self._subscribers))
 
     async def _grow_old(self) -> None:
         while True:
             await asyncio.sleep(AGE_INTERVAL)
-            for listeners in self._listeners.values():
-                for listener in listeners:
-                    listener.look_again()
+            for subscribers in self._subscribers.values():
+                for subscriber in subscribers:
+                    subscriber.look_again()
 
     async def _read(self, store: Store) -> None:
         """One query at a time, for all that was asked for while the last one ran."""
         while True:
             await self._stirred.wait()
             self._stirred.clear()
-            wanted, self._unread = self._unread & self._listeners.keys(), set()
+            wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue
             try:
@@ -146,5 +146,5 @@ class Streams:
                 await asyncio.sleep(RETRY_DELAY)
                 continue
             for portfolio_id, value in values.items():
-                for listener in self._listeners.get(portfolio_id, ()):
-                    listener.offer(value)
+                for subscriber in self._subscribers.get(portfolio_id, ()):
+                    subscriber.offer(value)

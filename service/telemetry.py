@@ -99,7 +99,7 @@ class HttpMetrics:
         self.database_up = Gauge("portfolio_database_up", "1 while the database answers.", registry=registry)
 
 
-class LeadershipFigures(Collector):
+class LeadershipMetrics(Collector):
     """Computed from the clock at each scrape: no gauge outlives the lead that it tells of."""
 
     def __init__(self, leaderships: Mapping[str, Leadership]) -> None:

@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 Sleep = Callable[[float], Awaitable[None]]
 
+LONGEST_SLEEP = 60.0
+"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
+
 RETRY_DELAY = 1.0
 """Seconds between two attempts to take a term up while the database is away."""
 

@@ -4,34 +4,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Never
 from uuid import UUID
 
 from service.database import StoreError, side_by_side
 from service.freshness import is_old
+from service.grid import EPOCH, Grid
 from service.jumps import report_jumps
 from service.market import Calendar, Session
-from service.measures import Measures
 from service.positions import Book, uuids
-from service.prices import Price, PriceSource, PricesUnavailable
-from service.records import Quote
+from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
+from service.records import Loading, Quote
 from service.store import Store
-from service.term import Sleep, Term, take_up
+from service.term import LONGEST_SLEEP, Sleep, Term, take_up
 from service.timetable import utc_now
 from service.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
+from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
-
-EPOCH = datetime.fromtimestamp(0, UTC)
-
-LONGEST_SLEEP = 60.0
-"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
-
-PRICE_LIMIT = 10.0
-"""Seconds that the price source may take; less where ticks are closer together."""
 
 PORTFOLIOS_A_LANE, LANES = 25_000, 2
 """Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the
@@ -46,14 +38,6 @@ RETENTION_PAUSE = timedelta(minutes=10)
 
 SAY_EVERY = 5.0
 """Seconds between two lines of log on how far the loading has come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """How many portfolios' positions are loaded, and of how many."""
-
-    done: int
-    total: int
 
 
 class Tracker:
@@ -75,7 +59,7 @@ class Tracker:
         store: Store,
         prices: PriceSource,
         calendar: Calendar,
-        measures: Measures,
+        metrics: WorkMetrics,
         *,
         interval: float = 30.0,
         keep_days: int = 30,
@@ -86,14 +70,14 @@ class Tracker:
         self._store = store
         self._prices = prices
         self._calendar = calendar
-        self._measures = measures
-        self._interval = timedelta(seconds=interval)
+        self._grid = Grid(calendar, timedelta(seconds=interval))
+        self._metrics = metrics
         self._price_limit = min(interval, PRICE_LIMIT)
         self._keep_days = timedelta(days=keep_days)
         self._points_a_tick = points_a_tick
         self._now = now
         self._sleep = sleep
-        self._written = (now() - EPOCH) // self._interval
+        self._written = self._grid.number(now())
         """Ticks written, from a number that differs from process to process: whose turn it is to get a point."""
         self.last_run: datetime | None = None
         """When the last tick of this process was committed."""
@@ -103,7 +87,7 @@ class Tracker:
     @property
     def next_run(self) -> datetime:
         """When the leader's next tick is due, whoever leads."""
-        return self._tick_after(self._now())
+        return self._grid.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
         """Track until the term is over. A price source or a database that fails costs ticks, not the term.
@@ -124,22 +108,22 @@ class Tracker:
             try:
                 now = self._now()
                 if book is None or self._calendar.current(now) is not None:
-                    book = await self._positions(term, book, self._day(now))
+                    book = await self._positions(term, book, self._grid.session(now).date)
                 if quotes is None:
                     quotes = await self._store.quotes()
                 now = self._now()  # looked at anew: to load a million portfolios takes half a minute
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
-                    written = await self._tick(term, session, self._slot(now), book, quotes, told)
+                    written = await self._tick(term, session, self._grid.slot(now), book, quotes, told)
                     if written is not None:
                         quotes, ticks = written, 1
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
                 quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
-                self._measures.ticks.labels("failed").inc()
+                self._metrics.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
-            self._count_left_out(due, ticks)
+            self._metrics.ticks.labels("skipped").inc(self._grid.left_out(due, self._now(), ticks))
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
@@ -266,7 +250,7 @@ class Tracker:
         else:
             found = usable(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
-        self._measures.prices_failed.inc()
+        self._metrics.prices_failed.inc()
         logger.warning("prices are unavailable, the last known ones are carried forward: %s", reason)
         return {}
 
@@ -282,41 +266,15 @@ class Tracker:
             logger.info("dropped %d days of intraday values", dropped)
         return session.close
 
-    def _day(self, now: datetime) -> date:
-        """The date of the session that is open, or else that opens next."""
-        return (self._calendar.current(now) or self._calendar.next_open(now)).date
-
-    def _count_left_out(self, due: datetime, ticks: int) -> None:
-        """Count the places on the session's grid that have passed, from the one that was due on, without a tick."""
-        session = self._calendar.current(due) or self._calendar.next_open(due)
-        first = self._slot(due) if due in session else self._first_place(session)
-        last = self._slot(min(self._now(), session.close - timedelta.resolution))
-        passed = (last - first) // self._interval + 1
-        self._measures.ticks.labels("skipped").inc(max(0, passed - ticks))
-
     async def _sleep_until_next_tick(self) -> datetime:
         """Returns when that is."""
         now = self._now()
-        due = self._tick_after(now)
+        due = self._grid.next_tick(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
-            due = min(due, self._tick_after(now))  # a clock set back must not make the wait longer
+            due = min(due, self._grid.next_tick(now))  # a clock set back must not make the wait longer
         return due
-
-    def _slot(self, now: datetime) -> datetime:
-        return EPOCH + (now - EPOCH) // self._interval * self._interval
-
-    def _tick_after(self, now: datetime) -> datetime:
-        """The first place on the grid that is later than `now` and in a session."""
-        due = self._slot(now) + self._interval
-        if self._calendar.current(due) is None:
-            due = max(due, self._first_place(self._calendar.next_open(now)))
-        return due
-
-    def _first_place(self, session: Session) -> datetime:
-        """The first place on the grid that is in the session."""
-        return self._slot(session.open + self._interval - timedelta.resolution)
 
     def _report(
         self,
@@ -327,11 +285,11 @@ class Tracker:
         seconds: float,
     ) -> None:
         priced = sum(symbol in marks for symbol in held)
-        self._measures.ticks.labels("written").inc()
-        self._measures.tick_seconds.observe(seconds)
-        self._measures.tracked.set(tracked)
-        self._measures.held.set(len(held))
-        self._measures.stale.set(sum(symbol in marks and marks[symbol].stale for symbol in held))
-        self._measures.carried.set(priced - len(fresh))
-        self._measures.unpriced.set(len(held) - priced)
+        self._metrics.ticks.labels("written").inc()
+        self._metrics.tick_seconds.observe(seconds)
+        self._metrics.tracked.set(tracked)
+        self._metrics.held.set(len(held))
+        self._metrics.stale.set(sum(symbol in marks and marks[symbol].stale for symbol in held))
+        self._metrics.carried.set(priced - len(fresh))
+        self._metrics.unpriced.set(len(held) - priced)
         logger.debug("tick: %d portfolios, %d prices, %.3f s", tracked, len(fresh), seconds)

@@ -22,10 +22,6 @@ from service.records import Quote
 
 logger = logging.getLogger(__name__)
 
-QUANTITY_PLACES = 8
-MOST_QUANTITY = Decimal(10) ** 10
-"""The first quantity, in shares, that is refused: 64 bits hold no more of 1e-8."""
-
 PRICE_PLACES = Decimal("0.000001")
 HIGHEST_PRICE = Decimal(10) ** 9
 """The first price, in dollars, that is taken for none."""
@@ -41,12 +37,12 @@ UNIT = 10**10
 """Of 1e-14 dollars, how many make a ten-thousandth of one."""
 WIDEST = 2.0**96
 """Of 1e-14 dollars, the most that a portfolio's positions may come to, regardless of sign: 792 trillion dollars."""
-MOST_POSITIONS = 2**19
+MOST_EXACT_POSITIONS = 2**19
 """Of one portfolio, so that what floating point rounds away stays below 2^62."""
 
 NEVER = np.iinfo(np.int64).max
 """For an instant: Postgres's infinity."""
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -79,7 +75,9 @@ class Marks:
         return cls(
             np.array([0 if mark is None else _millionths(mark.price) for mark in found], np.int64),
             np.array([0 if mark is None else _millionths(mark.open) for mark in found], np.int64),
-            np.array([NEVER if mark is None else (mark.at - EPOCH) // MICROSECOND for mark in found], np.int64),
+            np.array(
+                [NEVER if mark is None else (mark.at - POSTGRES_EPOCH) // MICROSECOND for mark in found], np.int64
+            ),
             np.array([mark is not None and mark.stale for mark in found], np.bool_),
         )
 
@@ -135,7 +133,7 @@ def value_block(block: Block, marks: Marks) -> Values:
         has_price = marks.prices > 0
         value[held], wide = _sums(block.quantities, marks.prices[symbols], starts)
         day_open[held], wide_open = _sums(block.quantities, marks.opens[symbols], starts)
-        too_wide[held] = wide | wide_open | (block.counts[held] > MOST_POSITIONS)
+        too_wide[held] = wide | wide_open | (block.counts[held] > MOST_EXACT_POSITIONS)
         oldest[held] = np.minimum.reduceat(marks.at[symbols], starts)
         if marks.stale.any():
             stale[held] = np.logical_or.reduceat((marks.stale & has_price)[symbols], starts)

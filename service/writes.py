@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from service.copy_format import copy_of
-from service.database import Connection, StaleTerm
+from service.database import Connection, StaleTerm, row_count
 from service.positions import uuids
 from service.prices import Price
 from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
@@ -42,7 +42,7 @@ class FencedWrites:
         if not self._staged:
             return
         known, between = (session_date, as_of, self._token), uuids(self._staged.ids[[0, -1]])
-        updated = _count(await self._connection.execute(statement("update_live"), *known, *between))
+        updated = row_count(await self._connection.execute(statement("update_live"), *known, *between))
         if updated < len(self._staged):
             await self._connection.execute(statement("insert_live"), *known)
 
@@ -106,8 +106,9 @@ class FencedWrites:
             [price.price for price in closes],
             [price.at for price in closes],
             self._token,
+            closed,
+            symbols,
         )
-        await self._connection.execute(statement("close_at_last_quote"), session_date, closed, symbols, self._token)
 
     async def history(self, kind: str, day: date, *, origin: Origin, settle: Settle) -> Written:
         """Add a day's row, marked `origin`, to each portfolio staged that has none. A value that is unknown is no row.
@@ -163,8 +164,3 @@ class FencedWrites:
 async def _parts(values: Values) -> AsyncIterator[bytes]:
     for part in copy_of(values):
         yield part
-
-
-def _count(done: str) -> int:
-    """Of the rows of a command, by its tag."""
-    return int(done.rsplit(" ", 1)[-1])

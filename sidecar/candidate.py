@@ -155,7 +155,7 @@ class Candidate:
     def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
         lease, now = self.leases[name], self._clock()
         if isinstance(result, Failure):
-            lease.failed(call, now, delivered=result.unresolved)
+            lease.failed(call, now, may_execute=result.may_execute)
             self._telemetry.failed(name, result)
             self.trouble[name] = f"{result.kind}: {result.text}"
             return

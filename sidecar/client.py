@@ -18,7 +18,7 @@ from typing import Self, TypeVar
 
 from sidecar.asking import Answer, Poll, Sidecar
 from sidecar.clock import elapsed
-from sidecar.tenure import Grant, Term, TermOver
+from sidecar.term import Grant, Term, TermOver
 
 __all__ = ["LeaseClient", "Leadership", "Term", "TermOver"]  # noqa: RUF022 - from the outside in
 
@@ -96,7 +96,7 @@ class Leadership:
         resigned, and the result, the error or the cancellation passes on.
 
         Raises:
-            RuntimeError: it runs already, or the client is not open.
+            RuntimeError: it runs already, the client is not open, or the work cancelled itself.
         """
         if self._running:
             raise RuntimeError(f"{self.name} is being campaigned for already")
@@ -170,6 +170,8 @@ class Leadership:
             asking.result()  # an error there is a bug, and not to be lost
         if interruption is not None:
             raise interruption
+        if job.cancelled() and not stopped:
+            raise RuntimeError(f"the work of {self.name} cancelled itself")
         return None if stopped else job
 
     async def _begin(self) -> tuple[Term, Grant]:

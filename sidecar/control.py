@@ -131,7 +131,7 @@ class Control:
             return
         if any(self._candidate.leases[name].leads(self._clock()) for name in names):
             wait = min(wait, self._timings.grant_ttl / 2)
-        taken = max(self._candidate.leases[name].taken(self._clock(), _client(request), token) for name in names)
+        taken = max(self._candidate.leases[name].taken_for(self._clock(), _client(request), token) for name in names)
         await self._candidate.hold(names, self._candidate.version(names), min(wait, taken or wait))
 
     def _version(self, names: list[str]) -> str:

@@ -52,4 +52,4 @@ class Demand:
 
     def there(self, now: float) -> bool:
         """Whether the lease is wanted at this instant."""
-        return self.always or self.holds > 0 or now < self.until
+        return self.stands or now < self.until

@@ -21,7 +21,7 @@ class Grants:
         self._named = ""  # who was granted last, by name; nobody yet: perhaps a predecessor's client
         self._named_until = predecessors
 
-    def taken(self, now: float, client: str, *, knows_term: bool) -> float:
+    def taken_for(self, now: float, client: str, *, knows_term: bool) -> float:
         """For how many seconds another client may act, so that the one of this name may not; 0 if none may.
 
         `knows_term`: it could say the token of the term that is led, which a predecessor has told its client alone.

@@ -15,12 +15,8 @@ from math import inf
 
 from sidecar.demand import Demand
 from sidecar.grants import Grants
-from sidecar.protocol import Call, Kind, Outcome, Reason, Reply, State, Term, Timings, Transition, View
-
-YIELD = 1.0
-"""For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
-ECHO = 0.005
-"""How long, in seconds, a leader puts off looking at a change of its key: most are its own, its client comes first."""
+from sidecar.protocol import ECHO, YIELD, Call, Kind, Outcome, Reason, Reply, State, Term, Timings, Transition, View
+from sidecar.unheard import Unheard
 
 
 class Lease:
@@ -52,6 +48,7 @@ class Lease:
         self._uniform = uniform
         self._term: Term | None = None  # led, or at least not yet given up
         self._leaving: Term | None = None  # given up, its key still to be deleted
+        self._former: Term | None = None  # ended last: taken up again under its token it is its client's still
         self._attempts = 0  # to acquire; each brings a tenure of its own
         self._grants = Grants(now + timings.grant_ttl)
         self._demand = Demand(timings.demand, always=not require_client)
@@ -61,10 +58,10 @@ class Lease:
         self._in_flight: Call | None = None
         self._due = now  # when the next call is to be made, if one is wanted
         self._noticed = False  # something changed while a call was in flight
-        self._late_acquire_until: float | None = None  # after it: an acquire of ours may have executed unseen
+        self._unheard = Unheard()  # acquires that may have executed
 
         self._outcome: Outcome | None = None
-        self._fresh = True  # Redis has not yet said how the key stands: a term that is found is a predecessor's
+        self._fresh = True  # Redis has not yet said how the key stands: a term found may be a predecessor's
         self._connected = True
         self._holder: str | None = None
         self._led: bool | None = None  # as last told by a transition
@@ -88,19 +85,19 @@ class Lease:
         """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
         self._demand.unhold(ticket, now, answered=answered)
 
-    def taken(self, now: float, client: str, token: int | None = None) -> float:
-        """`Grants.taken`; `token` is of the last term that the client was granted."""
-        return self._grants.taken(now, client, knows_term=self._knows(token))
+    def taken_for(self, now: float, client: str, token: int | None = None) -> float:
+        """`Grants.taken_for`; `token` is of the last term that the client was granted."""
+        return self._grants.taken_for(now, client, knows_term=self._knows(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
         """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
         From here on the lease is not given up by our own will before that time has passed or the client has resigned,
         and no other client that names itself may act: of a server's workers one leads. When that one has fallen silent,
-        another needs a term of its own. `token` as for `taken`.
+        another needs a term of its own. `token` as for `taken_for`.
         """
         term = self._term
-        if term is None or not self.leads(now) or self.taken(now, client, token):
+        if term is None or not self.leads(now) or self.taken_for(now, client, token):
             return None
         if client and term.client not in ("", client) and (term.client or term.token != token):
             self._leave(term, Reason.CLIENT_SILENT, now)
@@ -142,7 +139,7 @@ class Lease:
         """Whether nothing is left to give up, or not in any sensible time."""
         if self._drain_until is None:
             return False
-        busy = self._term or self._leaving or self._in_flight or self._late_acquire_until is not None
+        busy = self._term or self._leaving or self._in_flight or self._unheard.pending
         return not busy or now >= self._drain_until
 
     # What Redis does.
@@ -171,7 +168,7 @@ class Lease:
             mended = reply.outcome is Outcome.LATE and not late_again  # the server's clock is known better now
             self._due = now if mended else now + self._pause()
             if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
-                self._late_acquire_until = now
+                self._unheard.may_execute(until=now)
         elif call.kind is Kind.ACQUIRE:
             self._acquire_replied(call, reply, now)
         elif call.kind is Kind.RENEW:
@@ -183,14 +180,14 @@ class Lease:
             self._noticed = False
             self.noticed(now)
 
-    def failed(self, call: Call, now: float, *, delivered: bool) -> None:
-        """`call` got no answer. Unless it is known not to have been `delivered`, it may execute until `give_up_at`."""
+    def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
+        """`call` got no answer; it `may_execute` until `give_up_at`, unless it is known not to have been delivered."""
         self._in_flight = None
         self._noticed = False
         self._connected = False
         self._due = now + self._pause()
-        if delivered and call.kind is Kind.ACQUIRE:
-            self._late_acquire_until = max(self._late_acquire_until or -inf, call.give_up_at)
+        if may_execute and call.kind is Kind.ACQUIRE:
+            self._unheard.may_execute(until=call.give_up_at)
 
     # What to do.
 
@@ -209,7 +206,7 @@ class Lease:
             call = self._call(Kind.RENEW, now, self._term)
         elif self._campaigns(now):
             call = self._call(Kind.LOOK if now < self._yield_until else Kind.ACQUIRE, now)
-        elif self._late_acquire_until is not None and now >= self._late_acquire_until:
+        elif self._unheard.pending and now >= self._unheard.until:
             call = self._call(Kind.LOOK, now)
         else:
             return None
@@ -221,7 +218,7 @@ class Lease:
         term = self._term
         if term is not None and now >= term.lead_until:
             self._end(Reason.DEADLINE, now)
-            self._late_acquire_until = now  # the key may be ours still
+            self._unheard.may_execute(until=now)  # the key may be ours still
         elif term is not None and now >= self._leave_at(term):
             self._leave(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
         if self._leaving is not None and now >= self._leaving.lead_until + self.timings.margin:
@@ -240,8 +237,8 @@ class Lease:
                 times.append(max(self._due, self._grants.until))
             elif self._campaigns(now) or (self._term and self._drain_until is None):
                 times.append(self._due)
-            elif self._term is None and self._late_acquire_until is not None:
-                times.append(max(self._due, self._late_acquire_until))
+            elif self._term is None and self._unheard.pending:
+                times.append(max(self._due, self._unheard.until))
         return min(times)
 
     # What is so.
@@ -309,10 +306,10 @@ class Lease:
             if self._campaigns(now) and self._led is None:
                 self._tell(leads=False, token=None, reason=reply.outcome)
             return
-        self._settle(call)
+        self._unheard.answered(call.sent_at)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        client = None if self._fresh and reply.outcome is Outcome.ADOPTED else ""
         until = self._believed_until(call, reply)
+        client = self._client_of(reply.token) if reply.outcome is Outcome.ADOPTED else ""
         term = Term(reply.token, call.tenure, began=now, lead_until=until, client=client)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
@@ -320,6 +317,12 @@ class Lease:
             self._tell(leads=True, token=term.token, reason=reply.outcome)
         else:
             self._give_up(term, now)
+
+    def _client_of(self, token: int) -> str | None:
+        """Whose a term is that is taken up again: no other client may have its token, though this one fell silent."""
+        if self._fresh:
+            return None
+        return self._former.client if self._former is not None and self._former.token == token else ""
 
     def _renew_replied(self, call: Call, reply: Reply, now: float) -> None:
         term = self._term
@@ -340,7 +343,7 @@ class Lease:
             self._due = now + self._follow(reply) if others else max(now, self._yield_until)
             return
         self._leaving = None
-        self._settle(call)
+        self._unheard.answered(call.sent_at)
         self._due = max(now, self._yield_until)
         if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply.tenure):
             self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
@@ -348,11 +351,6 @@ class Lease:
     def _brought(self, tenure: str) -> bool:
         """Whether an attempt of this process, and not of another one of the same id, brought the tenure."""
         return tenure.startswith(f"{self._boot}-")
-
-    def _settle(self, call: Call) -> None:
-        """An answer to a call that was sent after every late acquire tells whether the key is ours."""
-        if self._late_acquire_until is not None and call.sent_at >= self._late_acquire_until:
-            self._late_acquire_until = None
 
     def _believed_until(self, call: Call, reply: Reply) -> float:
         return call.sent_at + min(reply.ttl or 0.0, self.timings.ttl) - self.timings.margin
@@ -392,6 +390,7 @@ class Lease:
 
     def _end(self, reason: str, now: float) -> None:
         term, self._term = self._term, None
+        self._former = term
         self._tell(leads=False, token=term.token if term else None, reason=reason)
         self._hurry(now)
 

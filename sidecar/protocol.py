@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+YIELD = 1.0
+"""For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
+ECHO = 0.005
+"""How long, in seconds, a leader puts off looking at a change of its key: most are its own, its client comes first."""
+
 
 class Kind(StrEnum):
     """What a call does in Redis. A `LOOK` changes nothing there."""

@@ -69,11 +69,11 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call without a reply: `kind` is a label, `text` for people. `unresolved`: it may execute until its deadline."""
+    """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline."""
 
     kind: str
     text: str
-    unresolved: bool
+    may_execute: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class RedisStore:
             async with asyncio.timeout(self._timings.call_limit):
                 await self._greet()
         except Exception as error:  # noqa: BLE001 - see the module
-            return _failure(error, unresolved=False)
+            return _failure(error, may_execute=False)
         return None
 
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
@@ -144,7 +144,7 @@ class RedisStore:
                     results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
                 confirmed = await self._confirmation(connection)
         except Exception as error:  # noqa: BLE001 - see the module
-            problem = _failure(error, unresolved=sent)
+            problem = _failure(error, may_execute=sent)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
@@ -207,7 +207,7 @@ class RedisStore:
         try:
             answer = await connection.read_response()
         except ResponseError as error:
-            return _failure(error, unresolved=False)
+            return _failure(error, may_execute=False)
         reply, server_time, self.guard = _parse(answer)
         self._server_clock.observe(server_time, self._clock())
         return reply
@@ -219,7 +219,7 @@ class RedisStore:
         try:
             return _number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
-            return _failure(error, unresolved=True)
+            return _failure(error, may_execute=True)
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
@@ -317,7 +317,7 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _failure(error: Exception, *, unresolved: bool) -> Failure:
+def _failure(error: Exception, *, may_execute: bool) -> Failure:
     text = str(error).partition("\n")[0].partition(", with args")[0][:200]
     if isinstance(error, TimeoutError):
         kind, text = "timeout", "no answer in time"
@@ -335,4 +335,4 @@ def _failure(error: Exception, *, unresolved: bool) -> Failure:
         kind = "connection"
     else:
         kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
-    return Failure(kind, text or type(error).__name__, unresolved=unresolved)
+    return Failure(kind, text or type(error).__name__, may_execute=may_execute)

@@ -11,11 +11,6 @@ class ServerClock:
     def __init__(self) -> None:
         self._offset: float | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether any reply has been seen."""
-        return self._offset is not None
-
     def observe(self, server_time: int, received_at: float) -> None:
         """A reply that was received at `received_at` (s, our clock) said that it was `server_time` (µs) there."""
         self._offset = server_time / 1e6 - received_at

@@ -2,8 +2,8 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
@@ -24,7 +24,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
     "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
 }
-"""Counted from zero: a task leads once or twice in its life, and Prometheus sees no rise to a count's first value."""
+"""Counted from zero: a task leads once or twice in its life, and no rise is seen where a count begins at one."""
 
 
 class Telemetry:
@@ -44,9 +44,7 @@ class Telemetry:
             "sidecar_renewal_duration_seconds", "From before a renewal was sent until its answer was here",
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2), registry=self.registry,
         )  # fmt: skip
-        self._errors = Counter(
-            "sidecar_redis_errors", "Calls that Redis did not answer", ["kind"], registry=self.registry
-        )
+        self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
         self._polled_at: dict[str, float] = {}
         self._failing: dict[str | None, str] = {}
         self._server: tuple[str | None, str | None] = (None, None)
@@ -155,25 +153,25 @@ class _Gauges(Collector):
         yield from (up, leading, remaining, token, state, silence, watch, guard, policy)
 
 
-class _TextFormatter(logging.Formatter):
-    """One line for people: time, level, message, then the fields as key=value."""
+class _UtcTimes(logging.Formatter):
+    """Times in UTC, as ISO 8601 with milliseconds."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+class _JsonLines(_UtcTimes, JsonFormatter):
+    """One JSON object a line: time, level, logger, message, and the caller's fields."""
+
+
+class _TextLines(_UtcTimes):
+    """One line for people: time, level, message, then the caller's fields as name=value."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
         """The line, without the traceback that may follow it."""
-        fields = {key: value for key, value in vars(record).items() if key not in _PLAIN and value is not None}
-        return " ".join([super().formatMessage(record), *(f"{key}={value}" for key, value in fields.items())])
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        return _iso(record)
-
-
-class _JsonFormatter(JsonFormatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        return _iso(record)
-
-
-def _iso(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
+        return " ".join([super().formatMessage(record), *(f"{name}={value}" for name, value in fields.items())])
 
 
 def log_to_stdout(form: str, level: str) -> None:
@@ -181,9 +179,9 @@ def log_to_stdout(form: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     if form == "json":
         rename = {"asctime": "time", "levelname": "level", "name": "logger"}
-        handler.setFormatter(_JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=rename))
+        handler.setFormatter(_JsonLines("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=rename))
     else:
-        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(_TextLines("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)

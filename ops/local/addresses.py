@@ -75,7 +75,7 @@ def _owner(port: int) -> str:
 
 
 def _port(container: ContainerDefinition, name: str, value: str) -> int:
-    port = value.rpartition(":")[2]
-    if not (port.isascii() and port.isdecimal()):
+    host, _, port = value.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal()):
         raise DefinitionError(f"container {container.name}: environment {name}={value!r} is not host:port")
     return int(port)

@@ -20,6 +20,9 @@ START_AGAIN_AFTER = 3.0
 
 LOOK_EVERY = 0.1
 
+VOUCH_WITHIN = 10.0
+"""Seconds."""
+
 
 class Backends:
     """Where Redis and Postgres are. `find` and `start` first; `stop` leaves none of ours running."""
@@ -54,8 +57,10 @@ class Backends:
                 group.create_task(self._up(self._redis, "Redis") if self._redis else self._greet(sidecar))
                 if self._postgres is not None:
                     group.create_task(self._up(self._postgres, "Postgres"))
-        except* UsageError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as failures:  # not `except*`: Python 3.11.2, Debian 12's, makes a group of what it raises
+            if isinstance(first := failures.exceptions[0], UsageError):
+                raise first from None
+            raise
 
     @property
     def variables(self) -> dict[str, str]:
@@ -76,15 +81,20 @@ class Backends:
         The guard stays on: when that Redis is killed and started again, no new term starts for one lease.
 
         Raises:
-            UsageError: it is gone already.
+            UsageError: it is gone already, or does not answer.
         """
         if self._redis is None:
             return
+        port = self._redis.port
         try:
-            async with redis.asyncio.Redis(host=LOOPBACK, port=self._redis.port, decode_responses=True) as client:
+            # Without the library's own timeouts: on Python 3.11 a cancellation, which is Ctrl-C, can be lost in them.
+            client = redis.asyncio.Redis(host=LOOPBACK, port=port, decode_responses=True, socket_timeout=None)
+            async with asyncio.timeout(VOUCH_WITHIN), client:
                 run_id = (await client.info("server"))["run_id"]
                 for key in keys:
                     await client.hset(fence_of(key), "run_id", run_id)
+        except TimeoutError as error:
+            raise UsageError(f"Redis, which was just started, has not answered for {VOUCH_WITHIN:g} s") from error
         except RedisError as error:
             raise UsageError(f"Redis is gone since it was started: {error}") from error
 

@@ -17,7 +17,7 @@ from ops.local.runner import Runner
 from ops.local.settings import RunSettings, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("No tasks", "One task", "Two tasks", *(f"{number} tasks" for number in range(3, 10)))
+WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 USAGE = """usage: python -m ops.local
 In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run; for servers of your own REDIS_URL (REDIS_USERNAME,
@@ -34,7 +34,7 @@ def main() -> int:
         return 2
     try:
         settings = RunSettings.read(os.environ, ROOT)
-        definition = spelled_out(read(ROOT / "task-definition.json"))
+        definition = read(ROOT / "task-definition.json")
         with _folder(settings.folder) as logs:
             asyncio.run(_run(definition, settings, logs))
     except (UsageError, DefinitionError) as error:
@@ -47,7 +47,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
     stopping = asyncio.Event()
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(sys.stdout, logs, colours=colours, closed=stopping.set)
-    runner = Runner(definition, settings, os.environ, ROOT, console, stopping)
+    runner = Runner(spelled_out(definition), settings, os.environ, ROOT, console, stopping)
     asked_at: list[float] = []
 
     def asked(number: signal.Signals) -> None:
@@ -67,8 +67,10 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         loop.add_signal_handler(number, asked, number)
     try:
         runner.check()
-        tasks = f"{WORDS[settings.tasks]} of {definition.family}"
+        tasks = f"{WORDS[settings.tasks]} task{'s' if settings.tasks > 1 else ''} of {definition.family}"
         console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
+        for name in definition.left_out:
+            console.step(name, "left out: its command is its image's, which cannot be known here")
         await runner.run()
     finally:
         console.close()

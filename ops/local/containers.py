@@ -12,6 +12,9 @@ from typing import Protocol
 from ops.local.definition import ContainerDefinition, HealthCheck
 from ops.local.processes import Process, running
 
+TAIL = 300
+"""How many bytes of what a container wrote are kept for its last words."""
+
 
 class Journal(Protocol):
     """Where tasks and containers tell what happens to them."""
@@ -66,6 +69,7 @@ class Container:
         self.started_at: datetime | None = None
         self.uptime = 0.0
         self._process: Process | None = None
+        self._tail = b""
         self._journal = journal
         self._pace = pace
         self._on_unhealthy = on_unhealthy
@@ -82,6 +86,8 @@ class Container:
         began = time.monotonic()
         try:
             async with self._running(self.definition.argv, self._heard) as process, asyncio.TaskGroup() as group:
+                if self.exit_code is not None:
+                    self._journal.event(self.label, f"runs again: pid {process.pid}")
                 self._process, self.exit_code, self.started_at = process, None, datetime.now(UTC)
                 self.started.set()
                 beside = [group.create_task(self._stop_when_asked(process))]
@@ -101,6 +107,12 @@ class Container:
         """The process's id, None while there is none."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def last_line(self) -> str:
+        """The last line that it wrote, as far as it is kept; empty before the first."""
+        lines = self._tail.decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
     def kill(self) -> None:
         """SIGKILL to the container's processes, now."""
         if self._process is not None:
@@ -110,6 +122,7 @@ class Container:
         return running(argv, environment=self.environment, folder=self.folder, output=output)
 
     def _heard(self, chunk: bytes) -> None:
+        self._tail = (self._tail + chunk)[-TAIL:]
         self._journal.output(self.label, chunk)
 
     async def _stop_when_asked(self, process: Process) -> None:

@@ -94,14 +94,14 @@ class ContainerDefinition(_Part):
     stop_timeout: int = Field(default=30, ge=2, le=120)
 
     @model_validator(mode="after")
-    def _has_a_command(self) -> Self:
-        if not self.argv:
+    def _can_be_run_or_left_out(self) -> Self:
+        if not self.argv and self.essential:
             raise ValueError("has neither entryPoint nor command; the image's cannot be known here")
         return self
 
     @property
     def argv(self) -> list[str]:
-        """The command line to run."""
+        """The command line to run; empty where it is the image's, which cannot be known here."""
         return [*self.entry_point, *self.command]
 
     @property
@@ -128,6 +128,11 @@ class TaskDefinition(_Part):
                 target = containers.get(dependency.container_name)
                 if target is None:
                     raise ValueError(f"{container.name} dependsOn {dependency.container_name}, which does not exist")
+                if not target.argv:
+                    raise ValueError(
+                        f"{container.name} dependsOn {target.name}, which has neither entryPoint nor command;"
+                        " the image's cannot be known here"
+                    )
                 if dependency.condition == "HEALTHY" and target.health_check is None:
                     raise ValueError(f"{container.name} dependsOn {target.name} HEALTHY, which has no healthCheck")
                 if dependency.condition in ("COMPLETE", "SUCCESS") and target.essential:
@@ -140,6 +145,11 @@ class TaskDefinition(_Part):
         except CycleError as error:
             raise ValueError(f"dependsOn goes round in a circle: {' -> '.join(error.args[1])}") from error
         return self
+
+    @property
+    def left_out(self) -> list[str]:
+        """The containers, none of them essential, whose command cannot be known here."""
+        return [container.name for container in self.container_definitions if not container.argv]
 
     def container(self, name: str) -> ContainerDefinition:
         """The container of that name; KeyError without one."""

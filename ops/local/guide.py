@@ -10,6 +10,9 @@ from ssl import CERT_NONE
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+INDENTED = " | python3 -m json.tool"
+"""For people: an answer is one line, without an end."""
+
 
 @dataclass(frozen=True)
 class TaskView:
@@ -19,7 +22,7 @@ class TaskView:
     api: str
     control: str
     metrics: str
-    pids: Mapping[str, int | None]
+    pids: Mapping[str, int]
 
 
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
@@ -33,19 +36,21 @@ def addresses(tasks: Sequence[TaskView]) -> list[str]:
 
 def leaders(leads: Mapping[str, str | None]) -> list[str]:
     """One line a lease."""
-    return [f"  {name:<22}{task or 'nobody yet'}" for name, task in leads.items()]
+    return [f"  {name:<22}{task or 'none of these tasks yet'}" for name, task in leads.items()]
 
 
 def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
     """Lines that show what goes on."""
     first, last = tasks[0], tasks[-1]
+    history = f"'http://{first.api}/portfolios/{portfolio}/history?limit=3'"
+    sidecar_s = "the sidecar's view (to ask /is-leader would be to campaign)"
     return _explained(
         [
-            (f"curl -s http://{first.api}/portfolios/{portfolio}/live", "a live value"),
+            (f"curl -s http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
             (f"curl -sN http://{last.api}/portfolios/{portfolio}/stream", "values as they change, from any task"),
-            (f"curl -s 'http://{first.api}/portfolios/{portfolio}/history?limit=3'", "what the last days closed at"),
-            (f"curl -s http://{first.api}/background/status", "who runs what, and when next"),
-            (f"curl -s http://{first.control}/status", "the sidecar's view (to ask /is-leader would be to campaign)"),
+            (f"curl -s {history}{INDENTED}", "what the last days closed at"),
+            (f"curl -s http://{first.api}/background/status{INDENTED}", "who runs what, and when next"),
+            (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
                 f"curl -s http://{first.metrics}/metrics http://{first.api}/metrics",
                 "the sidecar's metrics, and the API's",
@@ -62,11 +67,11 @@ def break_it(
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label
     others = "another task leads within the grant time, and " if len(tasks) > 1 else ""
-    api, sidecar = task.pids.get("api"), task.pids.get("sidecar")
-    lines = [
-        (f"kill -9 {sidecar}", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
-        (f"kill -9 {api}", f"the API beside it: {others}a new task is started"),
-    ]
+    kills = (
+        ("sidecar", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
+        ("api", f"the API of {task.label}: {others}a new task is started"),
+    )
+    lines = [(f"kill -9 {task.pids[name]}", what) for name, what in kills if name in task.pids]
     if redis is not None:
         key = keys.get(lease) or next(iter(keys.values()))
         lines += [
@@ -76,14 +81,16 @@ def break_it(
     return _explained(lines)
 
 
-def by_hand(api: Mapping[str, str], *, ours: bool) -> list[str]:
+def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     """A line that runs a job beside the tasks, by the API's settings; the database's address only if it is `ours`.
 
-    A caller who gave the address has it in the environment, and it may hold a password.
+    A caller who gave the address has it in the environment, and it may hold a password. The other terminal may be
+    anywhere: the line goes to `folder`, the checkout.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
-    line = " ".join([*settings, shlex.quote(sys.executable), "-m service run eod --dry-run"])
+    line = " ".join([*settings, shlex.quote(sys.executable), "-m service run snapshot --dry-run"])
+    line = f"(cd {shlex.quote(str(folder))} && {line})"
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 
 

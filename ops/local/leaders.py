@@ -6,7 +6,7 @@ its times are seconds of any clock that does not step.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class _Lease:
     token: int = 0
     vacant_since: float | None = None
     vacancy_told: bool = False
+    holder: object = None
+    ours: set[object] = field(default_factory=set)
     states: dict[str, str] = field(default_factory=dict)
 
 
@@ -50,10 +52,13 @@ class Board:
         return {name: lease.leader for name, lease in self._leases.items()}
 
     def seen(self, task: str, name: str, view: Mapping[str, Any], now: float) -> None:
-        """A task's sidecar has told its view of a lease: `is_leader`, `token` and `state`."""
+        """A task's sidecar has told its view of a lease: `is_leader`, `holder`, `token` and `state`."""
         lease = self._leases.setdefault(name, _Lease(vacant_since=now))
         lease.states[task] = str(view.get("state"))
+        lease.holder = view.get("holder")
         token = view.get("token")
+        if view.get("is_leader") is True:
+            lease.ours.add(lease.holder)
         if view.get("is_leader") is True and isinstance(token, int):
             if token >= lease.token and (lease.leader, lease.token) != (task, token):
                 self._tell(name, self._new_leader(lease, task, token, now), True)
@@ -76,7 +81,8 @@ class Board:
             if lease.vacant_since is None or lease.vacancy_told or now - lease.vacant_since < patience:
                 continue
             lease.vacancy_told = True
-            self._tell(name, f"nobody leads{_why(lease.states.values())}", False)
+            elsewhere = lease.holder is not None and lease.holder not in lease.ours
+            self._tell(name, _vacancy(set(lease.states.values()), str(lease.holder) if elsewhere else None), False)
 
     def _lost(self, lease: _Lease, now: float) -> None:
         lease.leader, lease.vacant_since, lease.vacancy_told = None, now, False
@@ -141,16 +147,18 @@ class Watch:
                 continue
 
 
-def _why(states: Iterable[str]) -> str:
-    known = set(states)
+def _vacancy(states: set[str], elsewhere: str | None) -> str:
+    """Why no task of this run leads: by the states that they are in, and the holder if that is none of them."""
+    if "following" in states and elsewhere is not None:
+        return f"no task of this run leads: {elsewhere} holds the key"
     for state, reason in (
-        ("disabled", ": an operator has disabled it"),
-        ("guarded", ": the failover guard waits for one lease, since Redis was started anew"),
-        ("disconnected", ": Redis does not answer"),
-        ("draining", ": its task is stopping"),
-        ("following", ": the key outlives its holder until it expires"),
-        ("waiting", ": no API asks for it"),
+        ("disabled", "an operator has disabled it"),
+        ("guarded", "the failover guard waits out one LEASE_TTL, since Redis was started anew"),
+        ("disconnected", "Redis does not answer"),
+        ("draining", "its task is stopping"),
+        ("following", "the key outlives its holder until it expires"),
+        ("waiting", "no API asks for it"),
     ):
-        if state in known:
-            return reason
-    return ""
+        if state in states:
+            return f"nobody leads: {reason}"
+    return "nobody leads"

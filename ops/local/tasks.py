@@ -47,7 +47,7 @@ class Task:
         self.definition = definition
         self.label = label
         self.task_id = task_id
-        self.steady = asyncio.Event()  # every container has started and is healthy, if it can be
+        self.steady = asyncio.Event()  # every essential container has started and is healthy, if it can be
         self.stopping = asyncio.Event()
         self.reason = ""
         self._journal = journal
@@ -93,6 +93,11 @@ class Task:
         for container in self.containers.values():
             container.kill()
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each container that runs."""
+        return {name: container.pid for name, container in self.containers.items() if container.pid is not None}
+
     async def _live(self, container: Container) -> None:
         """One container's life, from waiting for its dependencies to its end."""
         try:
@@ -119,7 +124,8 @@ class Task:
                 return
             why_not = self._no_restart(container, code)
             if why_not is not None:
-                self._end(container, f"exited with {describe(code)}{why_not}")
+                why = f", saying {container.last_line!r}" if 0 < code < 128 and container.last_line else ""
+                self._end(container, f"exited with {describe(code)}{why}{why_not}")
                 return
             again = "restartPolicy: started again in this task"
             self._journal.event(
@@ -178,6 +184,8 @@ class Task:
 
     async def _watch_steady(self) -> None:
         for container in self.containers.values():
+            if not container.definition.essential:
+                continue
             await container.started.wait()
             if container.definition.health_check is not None:
                 await container.healthy.wait()

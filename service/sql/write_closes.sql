@@ -1,11 +1,31 @@
--- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token. A source's closes, which no longer are provisional.
-insert into price_eod as eod (symbol, session_date, close, at, token)
-select row.symbol, $1, row.close, row.at, $5
-from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)
+-- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token; $6 the session's close, $7 all symbols. A source's closes,
+-- which no longer are provisional. Of those whose close nobody has given, the last live price before it, if that is newer
+-- than every close known; provisional, as its `at` may be long before. In one statement and in key order, as an import goes:
+-- two writers that go different ways through the same rows wait for each other until the database ends one.
+with given as (
+    select symbol, close, at from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)
+),
+found as (
+    select symbol, close, at, false as provisional from given
+    union all
+    select symbol, price, at, true
+    from price_live as live
+    where symbol = any($7::text[]) and at <= $6
+        and not exists (select from given where given.symbol = live.symbol)
+        and not exists (
+            select from price_eod as known
+            where known.symbol = live.symbol and session_date <= $1 and known.at >= live.at
+        )
+)
+insert into price_eod as eod (symbol, session_date, close, at, token, provisional)
+select symbol, $1, close, at, $5, provisional
+from found
+order by symbol
 on conflict (symbol, session_date) do update set
     close = excluded.close,
     at = excluded.at,
     token = excluded.token,
-    provisional = false
+    provisional = excluded.provisional
     where eod.token is not null -- imported ones stay
-        and (eod.close, eod.at, eod.provisional) is distinct from (excluded.close, excluded.at, false)
+        and (eod.provisional or not excluded.provisional)
+        and (eod.close, eod.at, eod.provisional) is distinct from (excluded.close, excluded.at, excluded.provisional)

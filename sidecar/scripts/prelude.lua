@@ -3,7 +3,7 @@
 -- KEYS[1]  the lease's key: its holder's id, a plain string with a TTL
 -- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), tenure (which stretch of that
 --          term), run_id and replid (of the server that last acted on the lease), changed (the server that was seen
---          instead) and changed_at (µs: when it was first seen)
+--          instead) and changed_at (µs: when it was first seen), beat (µs: the last renewal that replicas confirmed)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
 -- ARGV[3]  deadline in the server's time, µs: after it nothing is done

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ops.local.server import ServerError
+from sidecar.settings import SettingsError
+from sidecar.settings import read as read_sidecar_settings
 from tests.chaos.schedule import plan
+from tests.simulation.command_line import INTERRUPTED, Parser
 
 if TYPE_CHECKING:
     from tests.chaos.run import Record
@@ -38,6 +41,12 @@ def main(arguments: list[str]) -> int:
 
     services = (options.tasks + 1) // 2 if options.services is None else options.services
     folder = Path(options.folder or f".run/chaos/{options.seed}").absolute()
+    try:
+        given = {"MIN_REPLICAS": os.environ.get("MIN_REPLICAS") or str(int(options.isolating))}
+        min_replicas = read_sidecar_settings(given).min_replicas
+    except SettingsError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
     if not _made_anew(folder):
         print(f"chaos: {folder}: is not empty, and not an earlier run's", file=sys.stderr)
         return 2
@@ -54,14 +63,14 @@ def main(arguments: list[str]) -> int:
         ttl=options.ttl,
         services=services,
         fence=not options.without_fence,
-        min_replicas=int(os.environ.get("MIN_REPLICAS") or options.isolating),
+        min_replicas=min_replicas,
         tell=lambda text: print(text, flush=True),
     )
     try:
         record = asyncio.run(_until_signalled(run))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nchaos: interrupted; nothing is left running", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except ServerError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
@@ -90,7 +99,7 @@ def _made_anew(folder: Path) -> bool:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = Parser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=_positive, default=10.0, help="how long it runs, about (10)")
     parser.add_argument("--tasks", type=int, choices=range(2, 10), default=4, help="how many tasks (4)")
     parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
@@ -114,7 +123,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 < value < 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value

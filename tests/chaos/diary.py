@@ -7,7 +7,7 @@ Times are seconds of CLOCK_BOOTTIME, one clock for all processes of a machine.
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -15,9 +15,10 @@ from unittest.mock import patch
 import service.store
 import sidecar.client
 from service.database import StaleTerm
+from service.valuation import Values
 from service.writes import FencedWrites
 from sidecar.clock import elapsed
-from sidecar.tenure import Grant, Term
+from sidecar.term import Grant, Term
 
 VARIABLE = "CHAOS_DIARY"
 """The environment variable that names the file."""
@@ -82,7 +83,7 @@ def observe(diary: Diary) -> None:
 
 def _observe_store(diary: Diary) -> None:
     store = service.store.Store
-    take_up, fenced = store.take_up, store.fenced
+    take_up, fenced_lanes = store.take_up, store.fenced_lanes  # each fenced transaction is one of lanes
 
     def refused(lease: str, token: int, began: float) -> None:
         diary.write("refused", lease=lease, token=token, began=began, at=elapsed())
@@ -96,16 +97,16 @@ def _observe_store(diary: Diary) -> None:
             raise
 
     @asynccontextmanager
-    async def observed_fenced(
-        self: service.store.Store, lease: str, token: int, holder: str
-    ) -> AsyncIterator[FencedWrites]:
+    async def observed_lanes(
+        self: service.store.Store, lease: str, token: int, holder: str, lanes: Sequence[Values | None]
+    ) -> AsyncIterator[Sequence[FencedWrites]]:
         began = elapsed()
         try:
-            async with fenced(self, lease, token, holder) as writes:
+            async with fenced_lanes(self, lease, token, holder, lanes) as writes:
                 yield writes
         except StaleTerm:
             refused(lease, token, began)
             raise
 
     patch.object(store, "take_up", observed_take_up).start()
-    patch.object(store, "fenced", observed_fenced).start()
+    patch.object(store, "fenced_lanes", observed_lanes).start()

@@ -54,6 +54,12 @@ class EcsLog(Console):
             self.unhealthy.append((elapsed(), who, text))
         super().event(who, text, tone=tone)
 
+    def lines(self) -> dict[str, list[str]]:
+        """What each container has said, by the name of its log."""
+        return {
+            path.stem: path.read_text(errors="replace").splitlines() for path in sorted(self.folder.glob("task*.log"))
+        }
+
     def close(self) -> None:
         """Close the files."""
         super().close()

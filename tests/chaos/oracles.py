@@ -5,7 +5,7 @@ promises no more than that stale writes are refused, which is checked everywhere
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.database import Accepted
@@ -150,3 +150,25 @@ def sidecars_unhealthy(
         if who.endswith("/sidecar")
         and not any(who == f"{task}/sidecar" and began <= at <= ended + patience for task, began, ended in spans)
     ]
+
+
+def tracebacks(logs: Mapping[str, Iterable[str]]) -> list[Violation]:
+    """Nothing that is done to a program is an error that it had not thought of.
+
+    And a work that fails at once, whatever the reason, would have kept every promise: it wrote nothing.
+
+    Args:
+        logs: the lines of each container's log, by its name.
+    """
+    found = []
+    for who, lines in logs.items():
+        ends: list[str] = []
+        inside = False
+        for line in lines:
+            if line.startswith("Traceback "):
+                inside = True
+            elif inside and not line.startswith(" "):
+                ends.append(line.strip())
+                inside = False
+        found += [Violation("traceback", f"{who}: {end} ({ends.count(end)} times)") for end in dict.fromkeys(ends)]
+    return found

@@ -120,6 +120,7 @@ def _judge(record: Record, fleet: Fleet, injector: Injector) -> None:
     record.violations += oracles.leaders_refused(record.refusals, record.beliefs)
     record.violations += oracles.tokens_shared(record.beliefs)
     record.violations += oracles.sidecars_unhealthy(fleet.log.unhealthy, frozen, PROBED_WITHIN)
+    record.violations += oracles.tracebacks(fleet.log.lines())
 
 
 class _Conductor:

@@ -12,6 +12,7 @@ from tests.chaos.oracles import (
     sidecars_unhealthy,
     stale_writes,
     tokens_shared,
+    tracebacks,
     two_believers,
 )
 
@@ -131,3 +132,15 @@ def test_a_writer_is_between_check_and_write_from_its_word_to_its_next(tmp_path:
         diary.flush()
         seen.read()
         assert not seen.checked
+
+
+def test_a_traceback_in_a_log_is_found_and_told_by_its_last_line() -> None:
+    fallen = [
+        "it begins",
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1, in run',
+        "TypeError: no",
+        "goes on",
+    ]
+    [violation] = tracebacks({"task1-api": fallen + fallen, "task2-api": ["all is well"]})
+    assert violation.text == "task1-api: TypeError: no (2 times)"

@@ -75,6 +75,19 @@ async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSide
     assert sidecar.events == ["resign"]
 
 
+async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(sidecar: FakeSidecar) -> None:
+    """Passed on as it is, it would end whoever runs this without anybody having asked for that."""
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> None:
+        raise asyncio.CancelledError
+
+    async with LeaseClient(sidecar.url) as client:
+        with pytest.raises(RuntimeError, match=f"the work of {NAME} cancelled itself"):
+            await client.leadership(NAME).run(work)
+    assert sidecar.events == ["resign"]
+
+
 async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))

@@ -20,7 +20,7 @@ async def test_a_cluster_that_does_not_serve_our_slot_is_told_and_recovered_from
     with RedisServer(tmp_path, port=port, arguments=("--cluster-enabled", "yes")) as server:
         async with storing(at_port(server.port)) as store:
             failure = await store.failure(Kind.ACQUIRE)
-            assert (failure.kind, failure.unresolved) == ("clusterdown", False)
+            assert (failure.kind, failure.may_execute) == ("clusterdown", False)
             with client_of(server) as redis:
                 command(redis, "CLUSTER", "ADDSLOTS", *map(str, range(2**14)))
                 await eventually(lambda: "cluster_state:ok" in str(command(redis, "CLUSTER", "INFO")))

@@ -4,9 +4,7 @@ First in what the simulation runs, which has to find it, then in the production 
 scripts, the fence), where a test of the real code has to. Those tests must pass where nothing is broken.
 """
 
-import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ from pathlib import Path
 from tests.mutants.bugs import BUGS
 from tests.mutants.trial import ROOT, Bug, Verdict, attempt, copy
 from tests.simulation import mutants
+from tests.simulation.command_line import Parser, exit_with
 
 AT_ONCE = 3
 """Runs of real tests for each core: most of their time they wait."""
@@ -22,7 +21,7 @@ AT_ONCE = 3
 
 def main() -> int:
     """Exit status 1 if a bug was not found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser = Parser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--seed", default="1", help="of the simulated worlds (default: 1)")
     parser.add_argument("--processes", type=int, help="processes to simulate on (default: one a core)")
     options = parser.parse_args()
@@ -61,4 +60,4 @@ def _try_all(at_once: int) -> Iterator[tuple[Bug, Verdict]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("mutants", main)

@@ -22,7 +22,7 @@ BUGS = [
     ),
     Bug(
         "an answer revives a term that is over",
-        "sidecar/tenure.py",
+        "sidecar/term.py",
         right="if self._ended or now >= self._deadline:",
         wrong="if self._ended:",
         test=_LEADERSHIP + "a_late_answer_does_not_revive_a_term",
@@ -107,7 +107,7 @@ BUGS = [
     ),
     Bug(
         "the work may go on to the deadline",
-        "sidecar/tenure.py",
+        "sidecar/term.py",
         right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
         wrong="deadline",
         test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",

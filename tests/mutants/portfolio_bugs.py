@@ -49,8 +49,8 @@ BUGS = [
     Bug(
         "fault 5: the EOD is run only by who saw the market open and then closed",
         "service/scheduler.py",
-        right="if (run.job, run.session.date) not in done",
-        wrong="if (run.job, run.session.date) not in done and run.due == now",
+        right="[run for run in undone if run.session.date >= earliest]",
+        wrong="[run for run in undone if run.due == now]",
         test=_SCHEDULER + "a_day_without_a_leader_at_the_close_is_not_lost",
     ),
     Bug(
@@ -141,7 +141,7 @@ BUGS = [
     Bug(
         "fault 13: a reconstruction that was done once is never done again",
         "service/scheduler.py",
-        right="if (run.job, run.session.date) not in done",
+        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER",
         wrong="if run.job not in {job for job, _ in done}",
         test=_SCHEDULER + "a_run_that_fails_holds_up_no_other_and_is_tried_again",
     ),

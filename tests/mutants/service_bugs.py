@@ -1,9 +1,10 @@
-"""Bugs in the fence and in what passes it, each found by a test with a real Postgres."""
+"""Bugs in the fence, in what passes it and in what goes around it, each found by a test with a real Postgres."""
 
 from tests.mutants.trial import Bug
 
 _LANES = "tests/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/work/test_fence.py::test_"
+_IMPORTS = "tests/work/test_imports.py::test_"
 
 BUGS = [
     Bug(
@@ -82,5 +83,19 @@ BUGS = [
         right="await writes[0].hold_off_deletions()",
         wrong="pass",
         test=_LANES + "a_deletion_waits_for_a_tick_in_lanes",
+    ),
+    Bug(
+        "a user's positions are written in the request's order, not in the import's",
+        "service/sql/put_positions.sql",
+        right="\norder by portfolio_id, symbol, valid_from",
+        wrong="",
+        test=_IMPORTS + "a_user_s_write_and_an_import_of_the_same_positions_follow_each_other",
+    ),
+    Bug(
+        "closes are written in the source's order, not in the import's",
+        "service/sql/write_closes.sql",
+        right="\norder by symbol",
+        wrong="",
+        test=_IMPORTS + "the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each_other",
     ),
 ]

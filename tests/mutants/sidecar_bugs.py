@@ -2,6 +2,7 @@
 
 from tests.mutants.trial import Bug
 
+_LATE = "tests/sidecar/test_lease_late_calls.py::test_"
 _CANDIDATE = "tests/sidecar/test_candidate.py::test_"
 _PROCESS = "tests/sidecar/test_process.py::test_"
 _CONTROL = "tests/sidecar/test_control.py::test_"
@@ -48,15 +49,15 @@ ELECTION = [
     Bug(
         "an error of Redis is taken for a renewal",
         "sidecar/candidate.py",
-        right="lease.failed(call, now, delivered=result.unresolved)",
+        right="lease.failed(call, now, may_execute=result.may_execute)",
         wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
         test=_CANDIDATE + "without_answers_a_term_ends_at_its_deadline",
     ),
     Bug(
         "a call that was sent counts as one that was not",
         "sidecar/candidate.py",
-        right="delivered=result.unresolved",
-        wrong="delivered=False",
+        right="may_execute=result.may_execute",
+        wrong="may_execute=False",
         test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
     ),
     Bug(
@@ -109,11 +110,85 @@ ELECTION = [
         test="tests/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
+        "a term that is taken up again is anybody's",
+        "sidecar/lease.py",
+        right="return self._former.client if self._former is not None and self._former.token == token else",
+        wrong="return",
+        test="tests/sidecar/test_grants.py::"
+        "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
+    ),
+    Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
         right="                self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
+    ),
+    Bug(
+        "a held question outlives the term while a call is under way",
+        "sidecar/candidate.py",
+        right="ends = [now + self",
+        wrong="ends = [inf + self",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "held questions are not told of a drain while a call is under way",
+        "sidecar/candidate.py",
+        right="lease.drain(self._clock())\n        self._publish()",
+        wrong="lease.drain(self._clock())",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew at every waking",
+        "sidecar/candidate.py",
+        right="self._open_at = self._clock() + self._timings.heartbeat",
+        wrong="self._open_at = self._clock()",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+    Bug(
+        "a connection that failed is made anew by a call alone",
+        "sidecar/candidate.py",
+        right="if not self._store.connected and",
+        wrong="if False and",
+        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+    ),
+]
+
+LATE = [
+    Bug(
+        "a drain ends while an acquire may still execute",
+        "sidecar/lease.py",
+        right=" or self._in_flight or self._unheard.pending",
+        wrong=" or self._in_flight",
+        test=_LATE + "a_drain_waits_until_no_acquire_can_execute_unseen",
+    ),
+    Bug(
+        "any answer settles an acquire that may still execute",
+        "sidecar/unheard.py",
+        right="if sent_at >= self.until:",
+        wrong="if sent_at > -inf:",
+        test=_LATE + "no_answer_settles_an_acquire_that_may_still_execute",
+    ),
+    Bug(
+        "who resigns while an acquire is under way does not yield",
+        "sidecar/lease.py",
+        right="elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:",
+        wrong="elif self._in_flight is not None and self._in_flight.kind is Kind.LOOK:",
+        test=_LATE + "who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_at_once",
+    ),
+    Bug(
+        "a question from before a resign ends one that came after",
+        "sidecar/demand.py",
+        right="if ticket == self._withdrawals:",
+        wrong="if self.holds > 0:",
+        test=_LATE + "a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends",
+    ),
+    Bug(
+        "a release is given up while the key lives",
+        "sidecar/lease.py",
+        right="now >= self._leaving.lead_until + self.timings.margin:",
+        wrong="now >= self._leaving.lead_until:",
+        test=_LATE + "a_release_is_tried_until_the_key_must_have_expired",
     ),
 ]
 
@@ -208,15 +283,15 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return _failure(error, unresolved=False)\n        reply,",
+        right="return _failure(error, may_execute=False)\n        reply,",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
         "a call that was sent is told as one that was not",
         "sidecar/redis_store.py",
-        right="problem = _failure(error, unresolved=sent)",
-        wrong="problem = _failure(error, unresolved=False)",
+        right="problem = _failure(error, may_execute=sent)",
+        wrong="problem = _failure(error, may_execute=False)",
         test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
     ),
     Bug(
@@ -329,4 +404,4 @@ SCRIPTS = [
     ),
 ]
 
-BUGS = WIRING + ELECTION + LISTENER + REDIS + SCRIPTS
+BUGS = WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS

@@ -28,6 +28,12 @@ def test_entry_point_and_command_make_the_command_line() -> None:
     assert task.container("a").argv == ["python", "-m", "service"]
 
 
+def test_a_container_that_nobody_needs_may_have_its_image_s_command_and_is_left_out() -> None:
+    agent = {"name": "agent", "image": "agent:1", "essential": False}
+    assert parse(definition(container("a"), agent)).left_out == ["agent"]
+    assert parse(definition(container("a"))).left_out == []
+
+
 def test_defaults_are_those_of_ecs() -> None:
     checked = parse(definition(container("a", healthCheck=PROBE))).container("a")
     assert (checked.essential, checked.stop_timeout) == (True, 30)
@@ -71,6 +77,10 @@ def test_a_shell_check_runs_in_a_shell() -> None:
             "containerDefinitions[a].environment[X].value: Field required",
         ),
         (definition(container("a", command=[])), "containerDefinitions[a]: has neither entryPoint nor command"),
+        (
+            definition(container("a", **after("b", "START")), container("b", essential=False, command=[])),
+            "a dependsOn b, which has neither entryPoint nor command",
+        ),
         (definition(container("a"), container("a")), "two containers have the same name"),
         (definition(container("a", essential=False)), "no container is essential"),
         (definition(container("a", **after("b", "START"))), "a dependsOn b, which does not exist"),

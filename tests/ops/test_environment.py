@@ -45,9 +45,10 @@ def test_an_address_elsewhere_or_none_at_all_is_left_alone() -> None:
     assert shifted(container(elsewhere), 100) == elsewhere
 
 
-def test_an_address_that_is_none_is_told() -> None:
-    with pytest.raises(DefinitionError, match=r"^container c: environment API_BIND='here' is not host:port$"):
-        shifted(container({"API_BIND": "here"}), 100)
+@pytest.mark.parametrize("value", ["here", "8080", ":8080", "0.0.0.0:"])
+def test_an_address_that_is_none_is_told(value: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"^container c: environment API_BIND='{value}' is not host:port$"):
+        shifted(container({"API_BIND": value}), 100)
 
 
 def test_a_container_gets_its_definition_and_not_the_caller_s_environment() -> None:
@@ -170,7 +171,7 @@ def test_what_is_spelled_out_is_what_the_programs_do_without_it() -> None:
     assert sidecar_settings.read(DEFAULTS[SIDECAR]) == checked
     fields = ServiceSettings.model_fields
     for name, value in DEFAULTS[API].items():
-        if name != "AUTH":  # who leaves it out asks for SUPABASE_URL, as with `supabase`
+        if name not in ("AUTH", "PRICE_SOURCE"):  # without SUPABASE_URL, as with `supabase`, or this nothing starts
             default = fields[name.lower()].default
             assert value in (str(default), f"{default:g}" if isinstance(default, float) else None), name
 
@@ -185,6 +186,16 @@ def test_a_definition_without_one_of_the_two_programs_is_told(name: str) -> None
     other = parse({"family": "test", "containerDefinitions": [container({}, name=name)]})
     with pytest.raises(DefinitionError, match=r"^task definition: no container is named (api|sidecar)$"):
         spelled_out(other)
+
+
+def test_a_container_whose_command_is_its_image_s_is_not_run() -> None:
+    agent = {"name": "agent", "image": "agent:1", "essential": False}
+    agent_too = {
+        "family": "test",
+        "containerDefinitions": [container({}, name=API), container({}, name=SIDECAR), agent],
+    }
+    found = spelled_out(parse(agent_too))
+    assert [entry.name for entry in found.container_definitions] == [API, SIDECAR]
 
 
 def test_a_port_in_use_is_told_with_its_user_and_a_way_out() -> None:

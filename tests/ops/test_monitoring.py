@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ops.local.servers import RedisServer
 from service import __main__ as service_commands
-from service.measures import Measures
-from service.telemetry import HttpMetrics, LeadershipFigures, new_registry
+from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
+from service.work_metrics import WorkMetrics
 from sidecar import commands
 from sidecar.client import LeaseClient
 from tests.client.processes import RealSidecar, ended
@@ -54,18 +54,18 @@ def at_its_start() -> Told:
     """What an API tells before anything has happened."""
     registry = new_registry()
     HttpMetrics(registry)
-    Measures(registry)
+    WorkMetrics(registry)
     return told(registry.collect())
 
 
 def of_the_service() -> Told:
     """Every metric of the API, those that count nothing yet too."""
     registry = new_registry()
-    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(Measures(registry)).values()]
+    with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
     for metric in with_labels:
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
-    registry.register(LeadershipFigures({"lease": LeaseClient().leadership("lease")}))
+    registry.register(LeadershipMetrics({"lease": LeaseClient().leadership("lease")}))
     return told(registry.collect())
 
 
@@ -137,7 +137,7 @@ async def test_a_count_whose_rise_is_asked_for_begins_at_zero(redis_server: Redi
     assert "portfolio_job_runs_total" in wanted
     assert wanted - as_they_come <= set(there)
     registry = new_registry()
-    Measures(registry)
+    WorkMetrics(registry)
     for job in ("eod", "snapshot", "reconstruction"):
         for outcome in ("done", "failed"):
             labels = {"job_name": job, "outcome": outcome}

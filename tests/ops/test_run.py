@@ -1,5 +1,7 @@
 """`python -m ops.local` as a user meets it: real Redis, real Postgres, two tasks, real signals."""
 
+import asyncio
+import io
 import json
 import os
 import random
@@ -20,7 +22,13 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from ops.local.console import Console
+from ops.local.definition import parse
+from ops.local.guide import INDENTED
+from ops.local.programs import spelled_out
+from ops.local.runner import Runner
 from ops.local.servers import RedisServer
+from ops.local.settings import RunSettings, UsageError
 from tests.ops.living import lives
 from tests.ports import claim
 
@@ -216,7 +224,8 @@ def test_live_values_change_and_are_the_same_from_every_task(run: Run) -> None:
 
 def test_each_curl_line_works_when_pasted(run: Run) -> None:
     """Read as the shell reads it, and fetched from here: a bare machine has no curl."""
-    lines = [shlex.split(line) for line in re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)]
+    found = re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)
+    lines = [shlex.split(line.removesuffix(INDENTED)) for line in found]
     assert len(lines) >= 5
     for line in lines:
         addresses = [word for word in line[1:] if word.startswith("http://")]
@@ -226,6 +235,14 @@ def test_each_curl_line_works_when_pasted(run: Run) -> None:
             with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
                 assert answer.status == 200
                 assert answer.read1(64), address
+
+
+def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
+    (line,) = re.findall(r"^  (\(cd .* -m service run .*\))$", run.screen, re.MULTILINE)
+    pasted = subprocess.run(
+        ["/bin/sh", "-c", line], cwd="/", env={}, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert pasted.returncode == 0, pasted
 
 
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
@@ -398,6 +415,23 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(tmp_path: Path) -> Non
     with socket.create_server(("127.0.0.1", 8180 + offset)):
         said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(offset)})
     assert said.startswith(f"run: port {8180 + offset}, which task2/api (API_BIND) needs, is in use by ")
+
+
+def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+    offset = free_offset()
+    clash = json.loads((ROOT / "task-definition.json").read_text())
+    (sidecar,) = (entry for entry in clash["containerDefinitions"] if entry["name"] == "sidecar")
+    (bind,) = (entry for entry in sidecar["environment"] if entry["name"] == "METRICS_BIND")
+    bind["value"] = "0.0.0.0:8180"  # the second task's API, a hundred ports on
+    settings = RunSettings.read({"RUN_PORT_OFFSET": str(offset)}, tmp_path)
+    console = Console(io.StringIO(), tmp_path, colours=False, closed=lambda: None)
+    runner = Runner(spelled_out(parse(clash)), settings, {}, ROOT, console, asyncio.Event())
+    with pytest.raises(UsageError) as refusal:
+        runner.check()
+    assert str(refusal.value) == (
+        f"port {8180 + offset} is wanted by both task1/sidecar (METRICS_BIND) and task2/api (API_BIND)"
+        " (two tasks' ports lie 100 apart here)"
+    )
 
 
 def test_a_bad_setting_or_folder_is_one_line(tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ async def test_the_exit_of_another_container_does_not(tmp_path: Path) -> None:
         assert not run.done()
 
 
+async def test_a_container_that_is_not_essential_and_does_not_start_leaves_its_task_healthy(tmp_path: Path) -> None:
+    missing = {"name": "helper", "image": "test", "essential": False, "entryPoint": ["/no/such/program"]}
+    unwell = container("monitor", SERVE, essential=False, **probe("false"))
+    task, heard = new_task(tmp_path, define(container("api", SERVE, **probe("true")), missing, unwell))
+    async with running(task):
+        await asyncio.wait_for(task.steady.wait(), 20)
+    assert "task1/helper cannot be started: /no/such/program: No such file or directory" in heard.events
+
+
 async def test_success_is_awaited_and_a_failure_starts_nothing(tmp_path: Path) -> None:
     setup = container("setup", "test -e ready && echo setup >>order", essential=False)
     definition = define(container("api", SERVE, **after("setup", "SUCCESS")), setup)
@@ -214,9 +223,28 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: order(tmp_path).count("sidecar begins") == 2)
-        assert task.containers["sidecar"].pid != first
+        second = task.containers["sidecar"].pid
+        assert second != first
         assert not task.stopping.is_set()
+    assert f"task1/sidecar runs again: pid {second}" in heard.events
     assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        container("beside", "exit 0"),
+        container("beside", SERVE, **probe("false")),
+        container("beside", "never", entryPoint=["/no/such/program"]),
+    ],
+    ids=["ends", "is ill", "cannot be started"],
+)
+async def test_a_task_is_steady_once_its_essential_containers_are(tmp_path: Path, beside: dict[str, Any]) -> None:
+    definition = define(container("api", SERVE, **probe("true")), beside | {"essential": False})
+    task, _ = new_task(tmp_path, definition)
+    async with running(task):
+        await asyncio.wait_for(task.steady.wait(), 20)
+        assert task.pids["api"] == task.containers["api"].pid
 
 
 async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) -> None:
@@ -227,6 +255,15 @@ async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) 
         await run
     assert "restartPolicy wants 30 s (on ECS 60 s)" in run.result()
     assert len(heard.events) == 1
+
+
+async def test_a_container_s_last_words_are_told_when_it_fails_by_itself(tmp_path: Path) -> None:
+    words = "echo starting; echo 'API_BIND: no such address' >&2; "
+    for end, said in ("exit 2", True), ("exit 0", False), ("kill -9 $$", False):
+        task, heard = new_task(tmp_path, define(container("api", words + end)))
+        async with running(task) as run:
+            await run
+        assert ("saying 'API_BIND: no such address'" in heard.events[0]) == said, heard.events
 
 
 async def test_an_ignored_exit_code_is_not_restarted(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from tests.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, answering, ba
 
 FRIDAY = date(2026, 2, 13)
 CLOSE = datetime(2026, 2, 13, 21, 0, tzinfo=UTC)
-OPEN_HOURS = datetime(2026, 2, 13, 15, 30, 1, tzinfo=UTC)
 CREDENTIALS = Credentials(SecretStr(KEY_ID), SecretStr(SECRET_KEY))
 
 

@@ -91,6 +91,7 @@ class Service(Process):
             "TRACKER_INTERVAL": "0.2",
             "API_BIND": f"127.0.0.1:{self.port}",
             "AUTH": "off",
+            "PRICE_SOURCE": "simulated",
         }
         super().__init__("service", log, **(defaults | settings))
 

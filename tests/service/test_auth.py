@@ -242,7 +242,6 @@ async def test_an_open_guard_lets_everybody_see_everything() -> None:
     assert (caller.user_id, caller.expires_at, caller.may_see(USER)) == (None, None, True)
 
 
-ALGORITHMS = ["HS256", "ES256", "RS256", "none"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text("a1.ä", max_size=9), st.lists, max_leaves=5
 )

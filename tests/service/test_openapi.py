@@ -24,7 +24,7 @@ from schemathesis.core.result import Ok
 
 from ops.local.servers import RedisServer
 from service.development_token import development_token
-from service.entries import EARLIEST, LATEST, MOST, PLACES
+from service.notation import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
 from service.openapi import VERSION, description
 from service.samples import SAMPLES, USERS
 from service.settings import AuthSettings
@@ -40,7 +40,7 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
 Case: TypeAlias = schemathesis.Case[Any]
 
 schemathesis.openapi.format("date", st.dates(EARLIEST, LATEST).map(str))
-schemathesis.openapi.format("decimal", st.decimals(0, MOST - 1, places=len(f"{PLACES:f}") - 2).map(str))
+schemathesis.openapi.format("decimal", st.decimals(0, MOST_QUANTITY - 1, places=QUANTITY_PLACES).map(str))
 
 
 def described(*, inventing_tokens: bool) -> schemathesis.BaseSchema:

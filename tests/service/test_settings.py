@@ -40,6 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "app:topsecret@db.example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@db..example/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@one,db..example/portfolio"),
+        ("DATABASE_URL", "postgresql://app:topsecret@d b/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@" + "d" * 64 + "/portfolio"),
         ("DATABASE_URL", "postgresql://app:topsecret@/portfolio?host=db..example"),
         ("DATABASE_URL", "postgresql://app:topsecret@/portfolio?host=db.example:topsecret"),
@@ -58,6 +59,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SIDECAR_URL", "https://127.0.0.1:4040"),
         ("SIDECAR_URL", "http://127.0.0.1:99999"),
         ("SIDECAR_URL", "http://sidecar..example:4040"),
+        ("SIDECAR_URL", "http://a b:80"),
         ("SIDECAR_URL", "http://127.0.0.1:4040/is-leader"),
         ("API_BIND", "8080"),
         ("API_BIND", "0.0.0.0:0"),
@@ -86,6 +88,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SUPABASE_URL", "project.supabase.co"),
         ("SUPABASE_URL", "http://project.supabase.co"),
         ("SUPABASE_URL", "https://project..supabase.co"),
+        ("SUPABASE_URL", "https://project supabase.co"),
         ("SUPABASE_URL", "https://project.supabase.co?apikey=topsecret"),
         ("SUPABASE_JWT_SECRET", "topsecret"),
         ("LOG_FORMAT", "xml"),
@@ -117,6 +120,7 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
         ("PRICE_SOURCE", " ALPACA ", "'ALPACA' is not 'simulated' or 'alpaca'"),
         ("TRACKER_INTERVAL", "30 s", "'30 s' is not a valid number"),
         ("TRACKER_INTERVAL", "0.05", "'0.05' is not greater than or equal to 0.1"),
+        ("TRACKER_INTERVAL", "3601", "'3601' is not less than or equal to 3600"),
         ("SHUTDOWN_TIMEOUT", "inf", "'inf' is not a finite number"),
         ("PRICE_SEED", "1e3", "'1e3' is not a valid integer"),
         ("SIDECAR_URL", "http://\udcff:1", "not a valid string"),
@@ -205,10 +209,22 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
     auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
     assert main([]) == 2
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.usefixtures("signals_as_they_were")
+def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setenv("AUTH", "off")
+    assert main([]) == 2
+    told = "PRICE_SOURCE: missing; it is alpaca, or simulated, which makes every price up\n"
+    assert capsys.readouterr() == ("", told)
 
 
 def test_what_the_kind_of_auth_needs_is_known_before_anything_is_started() -> None:

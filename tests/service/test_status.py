@@ -10,8 +10,8 @@ import pytest
 from service import loading, status
 from service.database import StaleTerm, StoreError
 from service.loading import tell_loading
+from service.records import Loading
 from service.store import Store
-from service.tracker import Loading
 from tests.service.served import Served
 from tests.waiting import eventually
 from tests.work.conftest import FakeTerm
@@ -128,14 +128,14 @@ async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
 ) -> None:
     monkeypatch.setattr(status, "FRESH", 0.0)
     await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", 3, 7)
+    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
     assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
     await served.store.take_up(LEASE, 2, "two")
     assert await told(served) is None
     with pytest.raises(StaleTerm):
-        await served.store.tell_loading(LEASE, 1, "one", 4, 7)
+        await served.store.tell_loading(LEASE, 1, "one", Loading(4, 7))
     assert await told(served) is None
-    await served.store.tell_loading(LEASE, 2, "two", 1, 7)
+    await served.store.tell_loading(LEASE, 2, "two", Loading(1, 7))
     await served.store.forget_loading(LEASE, 1)
     assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
 
@@ -143,7 +143,7 @@ async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
 async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "FRESH", 0.0)
     await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", 3, 7)
+    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
     async with served.store._connection() as connection:
         await connection.execute("update position_loading set written_at = now() - interval '1 minute'")
     assert await told(served) is None

@@ -152,15 +152,15 @@ async def has_value(service: Service) -> bool:
         return response.status == 200
 
 
-async def test_a_slow_listener_gets_the_latest_value_alone(streaming: Served) -> None:
-    with streaming.streams.listener(PORTFOLIO) as listener:
-        values = aiter(listener)
+async def test_a_slow_subscriber_gets_the_latest_value_alone(streaming: Served) -> None:
+    with streaming.streams.subscriber(PORTFOLIO) as subscriber:
+        values = aiter(subscriber)
         for value in ("1", "2", "3"):
             await streaming.write_live(value)
         latest = await streaming.store.live(PORTFOLIO)
 
         async def offered() -> bool:
-            return listener._latest == latest
+            return subscriber._latest == latest
 
         await eventually(offered)
         assert await anext(values) == latest
@@ -186,7 +186,7 @@ async def test_a_client_that_leaves_is_forgotten(streaming: Served) -> None:
     async with streaming.session.get(streaming.url + STREAM):
         await eventually(lambda: clients(streaming, 1))
     await eventually(lambda: clients(streaming, 0))
-    assert not streaming.streams._listeners
+    assert not streaming.streams._subscribers
 
 
 async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(streaming: Served) -> None:

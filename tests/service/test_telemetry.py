@@ -7,7 +7,7 @@ import sys
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.telemetry import JsonLines, LeadershipFigures, TextLines, new_registry, set_up_logs
+from service.telemetry import JsonLines, LeadershipMetrics, TextLines, new_registry, set_up_logs
 from sidecar.client import LeaseClient
 
 
@@ -61,7 +61,7 @@ def test_the_time_is_in_utc_wherever_the_machine_stands(monkeypatch: pytest.Monk
 
 def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
     registry = CollectorRegistry()
-    registry.register(LeadershipFigures({"some": LeaseClient().leadership("some")}))
+    registry.register(LeadershipMetrics({"some": LeaseClient().leadership("some")}))
     assert registry.get_sample_value("portfolio_leading", {"lease": "some"}) == 0
     assert registry.get_sample_value("portfolio_token", {"lease": "some"}) == 0
 

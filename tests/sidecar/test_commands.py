@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
 from sidecar.__main__ import main
-from tests.client.processes import RealSidecar, ended, shows
+from tests.client.processes import ROOT, RealSidecar, ended, shows
 from tests.sidecar.test_process import STEADY
 from tests.waiting import eventually
 
@@ -106,6 +109,17 @@ def test_a_refused_password_is_not_repeated(redis_server: RedisServer, run: Run)
     assert status == 1
     assert "hunter2" not in complained
     assert complained.count("\n") == 1
+
+
+def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
+    out, into = os.pipe()
+    os.close(out)
+    try:
+        words = [sys.executable, "-m", "sidecar", "--help"]
+        ended = subprocess.run(words, cwd=ROOT, stdout=into, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(into)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_status_without_a_sidecar_is_one_line(run: Run) -> None:

@@ -9,8 +9,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.lease import YIELD
-from sidecar.protocol import Call, Timings
+from sidecar.protocol import YIELD, Call, Timings
 from sidecar.redis_watch import WatchMode
 from tests.sidecar.served import KEYS, QUICK, TIMINGS, Served, served
 from tests.waiting import eventually

@@ -2,7 +2,7 @@
 
 from sidecar.grants import Grants
 from sidecar.protocol import Kind, Outcome
-from tests.sidecar.one_lease import T, answer, due, fresh_lease
+from tests.sidecar.one_lease import BELIEVED, T, answer, due, fresh_lease
 
 
 def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
@@ -12,7 +12,7 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101, "two") is None
     assert lease.grant(104, 104, "one") == T.grant_ttl
-    assert lease.taken(105, "two") == 104 + T.grant_ttl - 105
+    assert lease.taken_for(105, "two") == 104 + T.grant_ttl - 105
     assert lease.grant(108, 108, "one") == T.grant_ttl
 
 
@@ -29,6 +29,20 @@ def test_no_two_clients_are_granted_one_token() -> None:
     answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
     assert lease.grant(105.3, 105.3, "another", token=None) == T.grant_ttl
     assert lease.grant(105.4, 105.4, "frozen", token=1) is None
+
+
+def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
+    """Redis was away for longer than a term is believed, and for less than its key lives."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED, token=7)
+    lease.grant(100, 100, "frozen")
+    lease.failed(due(lease, 110, Kind.RENEW), 112, may_execute=False)
+    lease.tick(100 + BELIEVED)
+    answer(lease, due(lease, 126, Kind.ACQUIRE), 126, Outcome.ADOPTED, token=7)
+    assert lease.grant(126.1, 126.1, "another") is None, "it needs a term of its own"
+    due(lease, 126.1, Kind.RELEASE)
 
 
 def test_a_client_without_a_name_is_told_what_is_so() -> None:
@@ -55,7 +69,7 @@ def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_e
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
-    assert lease.taken(101, "one") == T.grant_ttl - 1
+    assert lease.taken_for(101, "one") == T.grant_ttl - 1
     assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
 
@@ -95,7 +109,7 @@ def test_an_acquire_whose_reply_was_lost_is_found_as_nobodys_term_yet() -> None:
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
     lease.noticed(101)
     lost = due(lease, 101, Kind.ACQUIRE)
-    lease.failed(lost, 103, delivered=True)
+    lease.failed(lost, 103, may_execute=True)
     lease.asked(103)
     answer(lease, due(lease, lease.wake_at(103), Kind.ACQUIRE), 105, Outcome.ADOPTED)
     assert lease.grant(105, 105, "one") == T.grant_ttl
@@ -112,7 +126,7 @@ def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
     grants = Grants(0)
     grants.give("one", 10)
     grants.give("one", 8)  # the answer to an earlier question
-    assert grants.taken(0, "two", knows_term=True) == 10
+    assert grants.taken_for(0, "two", knows_term=True) == 10
     assert grants.take_back(9, "two", knows_term=True) is False
     assert grants.take_back(9, "one", knows_term=False) is True
-    assert grants.taken(9, "two", knows_term=True) == 0
+    assert grants.taken_for(9, "two", knows_term=True) == 0

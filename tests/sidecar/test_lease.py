@@ -2,8 +2,8 @@
 
 import pytest
 
-from sidecar.lease import ECHO, Lease
-from sidecar.protocol import Kind, Outcome, Reply, State
+from sidecar.lease import Lease
+from sidecar.protocol import ECHO, Kind, Outcome, Reply, State
 from tests.sidecar.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
 
@@ -19,7 +19,7 @@ def test_a_term_is_counted_from_before_the_call_was_sent() -> None:
 def test_each_attempt_has_its_own_anchor() -> None:
     lease = leading(100)
     lost = due(lease, 110, Kind.RENEW)
-    lease.failed(lost, 112, delivered=True)
+    lease.failed(lost, 112, may_execute=True)
     assert lease.wake_at(112) == pytest.approx(112 + T.retry)
     retry_at = lease.wake_at(112)
     retry = due(lease, retry_at, Kind.RENEW)
@@ -34,7 +34,7 @@ def test_failures_never_prolong_a_term_and_are_retried_until_its_end() -> None:
         if call := lease.next_call(now):
             calls += 1
             assert call.give_up_at <= 100 + BELIEVED
-            lease.failed(call, now, delivered=True)
+            lease.failed(call, now, may_execute=True)
         now = lease.wake_at(now)
     assert now == pytest.approx(100 + BELIEVED)
     assert calls >= 10
@@ -134,7 +134,7 @@ def test_a_lost_answer_to_an_acquire_leads_to_the_same_term() -> None:
     lease.asked(100)
     lost = due(lease, 100, Kind.ACQUIRE)
     redis.execute(lost, "a", 100.1)
-    lease.failed(lost, 102, delivered=True)
+    lease.failed(lost, 102, may_execute=True)
     again = lease.wake_at(102)
     call = due(lease, again, Kind.ACQUIRE)
     lease.replied(call, redis.execute(call, "a", again), again)
@@ -145,7 +145,7 @@ def test_an_acquire_that_may_have_executed_unseen_is_looked_after_when_the_deman
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     lost = due(lease, 100, Kind.ACQUIRE)
-    lease.failed(lost, 101, delivered=True)
+    lease.failed(lost, 101, may_execute=True)
     lease.resigned(101)
     redis.execute(lost, "a", 101.9)
     look = due(lease, lease.wake_at(101), Kind.LOOK)
@@ -162,7 +162,7 @@ def test_a_release_that_executes_late_does_not_touch_what_was_acquired_since() -
     lease.replied(acquire, redis.execute(acquire, "a", 100), 100)
     lease.resigned(101)
     lost = due(lease, 101, Kind.RELEASE)
-    lease.failed(lost, 101.1, delivered=True)
+    lease.failed(lost, 101.1, may_execute=True)
     again = due(lease, lease.wake_at(101.1), Kind.RELEASE)
     lease.replied(again, redis.execute(again, "a", 102), 102)
     lease.asked(102.5)
@@ -176,7 +176,7 @@ def test_an_acquire_that_executes_late_brings_no_earlier_tenure_back_and_leaves_
     redis, lease = RedisModel(T.ttl, T.heartbeat), fresh_lease()
     lease.asked(100)
     late = due(lease, 100, Kind.ACQUIRE)
-    lease.failed(late, 100.1, delivered=True)
+    lease.failed(late, 100.1, may_execute=True)
     acquire = due(lease, lease.wake_at(100.1), Kind.ACQUIRE)
     lease.replied(acquire, redis.execute(acquire, "a", 101.5), 101.5)
     assert redis.execute(late, "a", 101.6).outcome is Outcome.ADOPTED
@@ -265,7 +265,7 @@ def test_versions_differ_after_every_change_and_after_every_resign() -> None:
     answer(lease, due(lease, 101, Kind.ACQUIRE), 101, Outcome.HELD, holder="c")
     versions.append(lease.view(101).version)
     lease.noticed(102)
-    lease.failed(due(lease, 102, Kind.ACQUIRE), 102, delivered=False)
+    lease.failed(due(lease, 102, Kind.ACQUIRE), 102, may_execute=False)
     versions.append(lease.view(102).version)
     lease.resigned(103)
     versions.append(lease.view(103).version)

@@ -2,8 +2,7 @@
 
 from math import inf
 
-from sidecar.lease import YIELD
-from sidecar.protocol import Kind, Outcome, Reply, State
+from sidecar.protocol import YIELD, Kind, Outcome, Reply, State
 from tests.sidecar.one_lease import T, answer, due, fresh_lease, leading
 from tests.sidecar.redis_model import RedisModel
 
@@ -120,7 +119,7 @@ def test_drain_ends_within_its_bound_though_redis_is_silent() -> None:
     now = 101.0
     while not lease.drained(now):
         if call := lease.next_call(now):
-            lease.failed(call, now := now + T.call_limit, delivered=True)
+            lease.failed(call, now := now + T.call_limit, may_execute=True)
         else:
             now = lease.wake_at(now)
     assert now <= 101 + T.grant_ttl + 4 * T.call_limit
@@ -169,7 +168,7 @@ def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> 
     """The renewals went unanswered, not unheard: the key may live, and nobody else could lead."""
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
-    lease.failed(lost, lost.give_up_at, delivered=True)
+    lease.failed(lost, lost.give_up_at, may_execute=True)
     lease.tick(125)
     assert not lease.leads(125)
     lease.resigned(125)

@@ -25,7 +25,7 @@ async def test_a_wrong_password_is_told_without_telling_it(any_redis: Redis, any
             assert (await store.failure(Kind.ACQUIRE)).kind == "auth"
         async with storing(at_port(any_server.port, password=SECRET)) as store:
             failure = await store.failure(Kind.ACQUIRE)
-            assert (failure.kind, failure.unresolved) == ("auth", False)
+            assert (failure.kind, failure.may_execute) == ("auth", False)
             assert SECRET not in failure.text
             command(any_redis, "CONFIG", "SET", "requirepass", SECRET)
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -186,7 +186,7 @@ async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_coun
         assert await store.store.open() is None
         failed = await store.timeout(Kind.ACQUIRE, limit=2.0)
         assert any_redis.get(KEY) == "a"
-        assert failed.unresolved
+        assert failed.may_execute
 
 
 async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
@@ -220,6 +220,6 @@ async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any
     try:
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
             failure = await store.failure(Kind.ACQUIRE)
-            assert (failure.kind, failure.unresolved) == ("noperm", True)
+            assert (failure.kind, failure.may_execute) == ("noperm", True)
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")

@@ -44,7 +44,7 @@ async def test_a_call_is_given_up_at_its_own_limit_where_nothing_answers(store: 
         began = elapsed()
         failure = await store.timeout(Kind.ACQUIRE)
         took.append(elapsed() - began)
-        assert not failure.unresolved, "it was not even sent"
+        assert not failure.may_execute, "it was not even sent"
     assert TIMINGS.call_limit * 0.9 <= min(took) < TIMINGS.call_limit + 0.4
 
 
@@ -55,7 +55,7 @@ async def test_a_round_trip_is_given_up_at_the_earliest_of_its_limits(store: Sto
     calls = [KeyedCall(KEY, Call(Kind.ACQUIRE, began, began + limit)) for limit in (60.0, 1.0)]
     results = await store.store.execute(calls)
     assert elapsed() - began < 20
-    assert all(isinstance(result, Failure) and result.unresolved for result in results)
+    assert all(isinstance(result, Failure) and result.may_execute for result in results)
 
 
 async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
@@ -63,7 +63,7 @@ async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
 ) -> None:
     assert await store.outcome(Kind.LOOK) is Outcome.VACANT
     proxy.replies.lose()
-    assert (await store.timeout(Kind.ACQUIRE, limit=2.0)).unresolved
+    assert (await store.timeout(Kind.ACQUIRE, limit=2.0)).may_execute
     token = any_redis.hget(fence_of(KEY), "token")
     assert any_redis.get(KEY) == "a"
     proxy.flow()
@@ -137,7 +137,7 @@ async def test_a_connection_that_is_cut_is_made_anew(store: Storing, proxy: Prox
 async def test_a_connection_that_is_refused_leaves_nothing_unresolved(store: Storing, proxy: Proxy) -> None:
     await proxy.refuse()
     failure = await store.failure(Kind.ACQUIRE)
-    assert (failure.kind, failure.unresolved) == ("connection", False)
+    assert (failure.kind, failure.may_execute) == ("connection", False)
     await proxy.accept()
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 

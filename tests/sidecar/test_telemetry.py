@@ -106,7 +106,7 @@ def test_renewals_are_timed_and_nothing_else_is(told: Told) -> None:
 def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar")
     for kind in ("timeout", "timeout", "oom"):
-        told.telemetry.failed("led", Failure(kind, "why", unresolved=False))
+        told.telemetry.failed("led", Failure(kind, "why", may_execute=False))
     assert (told.value("redis_errors_total", kind="timeout"), told.value("redis_errors_total", kind="oom")) == (2, 1)
     told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
     told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)

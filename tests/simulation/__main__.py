@@ -1,10 +1,10 @@
 """`python -m tests.simulation`: simulate so many hours, and say what came of them."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 
+from tests.simulation.command_line import Parser, exit_with
 from tests.simulation.report import table
 from tests.simulation.run import Choice, Progress, run, story
 from tests.simulation.scenario import MIXES
@@ -17,7 +17,10 @@ def between(kind: type[int] | type[float], least: float, most: float) -> Callabl
     """What reads a number of these bounds from the command line, and refuses any other."""
 
     def number(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
         return value
@@ -27,7 +30,7 @@ def between(kind: type[int] | type[float], least: float, most: float) -> Callabl
 
 def main() -> int:
     """Exit status 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = Parser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument(
         "--hours", type=between(float, 0.01, 1e9), default=100_000, help="simulated hours (default: 100000)"
     )
@@ -56,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with("simulate", main)

@@ -1,6 +1,11 @@
 """A sidecar in the world: drives the production `Lease` as `sidecar.candidate` and `sidecar.redis_store` do.
 
-The loop is blocked while a call is under way, a call ends at its own limit, and a failed one costs the connection.
+Of `Candidate` this does again, for one lease: the loop (`run`, `_open`, `_sleep`, `_wake_for`), what of a result goes
+to the lease (`_settle`), and the telling of a change (`_publish`); `hold` is the client's. The rules are the lease's.
+`test_drivers.py` compares it with the real one.
+
+The loop is blocked while a call is under way or a connection is made, a call ends at its own limit, and a failed one
+costs the connection, which is made anew by the next call or, where none is due, once a heartbeat.
 A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
 """
 
@@ -26,6 +31,8 @@ TIMER = 1e-6
 
 Request = tuple[int, Call, Server, str, int]
 """On its way: the attempt's number, the call, the server and its run id, the deadline in server time (µs)."""
+Greeting = tuple[int, Call | None, Server, str, int]
+"""The same of who connects, without a deadline yet, and perhaps without a call."""
 
 
 class Sidecar:
@@ -39,6 +46,8 @@ class Sidecar:
         "_floor",
         "_inbox",
         "_offset",
+        "_open_at",
+        "_opening",
         "_sent",
         "_timer",
         "_ttl_ms",
@@ -100,7 +109,8 @@ class Sidecar:
         """When Redis last answered a call, and not that it was late."""
         self.asleep_until = 0.0
         self._call: Call | None = None
-        self._sent = self._broken = False
+        self._sent = self._broken = self._opening = False
+        self._open_at = 0.0
         self._offset = 0
         self._connection = ServerClock()
         self.lease: Lease
@@ -139,7 +149,7 @@ class Sidecar:
         self._disconnect()
         self.world.at(self.world.now, self.watch, self.boot)
         self.client.found_sidecar()
-        self.wake()
+        self._open()
 
     def kill(self) -> None:
         """The process ends at once; what it sent is under way still."""
@@ -148,7 +158,7 @@ class Sidecar:
             self.alive = self.frozen = False
             self._attempt += 1
             self._timer += 1
-            self._call, self._inbox = None, []
+            self._call, self._inbox, self._opening = None, [], False
             self.unwatch()
             self.client.lost_sidecar()
 
@@ -190,8 +200,8 @@ class Sidecar:
     # The election loop.
 
     def wake(self) -> None:
-        """Go round now, unless a call is under way."""
-        if self._call is None and not self.frozen:
+        """Go round now, unless the loop is blocked."""
+        if self._call is None and not self._opening and not self.frozen:
             self._timer += 1
             self.world.at(self.world.now, self._timed, self._timer)
 
@@ -203,7 +213,10 @@ class Sidecar:
         if timer == self._timer:
             if self.frozen:
                 return  # `thaw` steps
-            self.step()
+            if self.server is None and self.now() >= self._open_at:
+                self._open()
+            else:
+                self.step()
 
     def step(self) -> None:
         """One round of `Candidate.run`."""
@@ -227,8 +240,8 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a question is held back it does not matter when it was asked.
-        until = lease.wake_at(inf if client.held else now)
+        # While a question is held back it does not matter when it was asked, but to who might connect at any waking.
+        until = lease.wake_at(inf if client.held and self.server is not None else now)
         if until > now + world.heartbeat:
             until = now + world.heartbeat
         self.asleep_until = until
@@ -302,21 +315,34 @@ class Sidecar:
         self._call = call
         self._attempt += 1
         self._sent = False
-        world, server = self.world, self.server
-        if server is not None:
-            self._send(call, server)
+        if self.server is not None:
+            self._send(call, self.server)
             return
+        self._connect(call, call.give_up_at)
+
+    def _open(self) -> None:
+        """Have a connection before a call needs it."""
+        timings, now = self.world.scenario.timings, self.now()
+        self._open_at, self.asleep_until = now + timings.heartbeat, -inf
+        self._opening, self._sent = True, False
+        self._timer += 1
+        self._attempt += 1
+        self._connect(None, now + timings.call_limit)
+
+    def _connect(self, call: Call | None, until: float) -> None:
+        """Greet the server within that time, and send the call that waits for it, if one does."""
+        world = self.world
         server = world.resolve(self.task)
         if self._unreachable(server) or server.thaw_at > world.now or self._loses():
-            self._limit(call)
+            self._limit(until)
         elif not server.up:
             world.at(world.now + world.delay(), self._refused, self._attempt)
         else:
-            self._limit(call)
+            self._limit(until)
             delay = 2 * world.delay() + self._lag()
             world.at(world.now + delay, self._greeted, (self._attempt, call, server, server.model.run_id, 0))
 
-    def _greeted(self, request: Request) -> None:
+    def _greeted(self, request: Greeting) -> None:
         """Connected, and the server's TIME is here."""
         attempt, call, server, run_id, _ = request
         if attempt != self._attempt:
@@ -329,7 +355,12 @@ class Sidecar:
             return
         self.server, self._offset = server, 0
         self._connection.observe(server.tell_time(self.world.now), self.now())
-        self._send(call, server)
+        if call is not None:
+            self._send(call, server)
+            return
+        self._opening = False
+        self._attempt += 1
+        self.step()
 
     def _send(self, call: Call, server: Server) -> None:
         world = self.world
@@ -343,12 +374,12 @@ class Sidecar:
         deadline = self._connection.at(call.give_up_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.snare is not None and self.snare(self, request):
-            self._limit(call)
+            self._limit(call.give_up_at)
             return
         if self.trouble is None and not self.cut:
             world.soon(world.now + world.delay(), self.arrive, request)
             return
-        self._limit(call)
+        self._limit(call.give_up_at)
         if self._unreachable(server) or self._loses():
             world.count("request lost")
             return
@@ -365,7 +396,7 @@ class Sidecar:
         current = attempt == self._attempt
         if server.thaw_at > world.now:
             if current:
-                self._limit(call)
+                self._limit(call.give_up_at)
             world.at(server.thaw_at + world.delay(), self.arrive, request)
             return
         if not server.up or server.model.run_id != run_id:
@@ -374,7 +405,7 @@ class Sidecar:
             return
         if self._unreachable(server):
             if current:
-                self._limit(call)
+                self._limit(call.give_up_at)
             return
         if server.error is not None:
             if current:
@@ -394,10 +425,10 @@ class Sidecar:
         reply = (attempt, call, answer, confirmed)
         if self.trouble is None:
             if delay > scenario.timings.call_limit / 3:
-                self._limit(call)
+                self._limit(call.give_up_at)
             world.soon(world.now + delay, self._replied, reply)
             return
-        self._limit(call)  # the network may have become bad since the request was sent
+        self._limit(call.give_up_at)  # the network may have become bad since the request was sent
         if self._loses():
             world.count("reply lost")
         else:
@@ -462,40 +493,54 @@ class Sidecar:
             client.unsettled()
         self.step()  # which publishes
 
-    def _limit(self, call: Call) -> None:
-        """The call will end at its own limit if nothing comes before."""
-        self.world.at(max(self.true(call.give_up_at), self.world.now) + TIMER, self._time_out, self._attempt)
+    def _limit(self, until: float) -> None:
+        """What is under way will end then if nothing comes before."""
+        if 0 < (left := self.lease.remaining(self.now())) < until - self.now():
+            self.world.at(self.true(self.now() + left) + TIMER, self._term_ends, self.boot)
+        self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
+
+    def _term_ends(self, boot: int) -> None:
+        """The held question is answered at the end of the term, though the loop is blocked: `Candidate.hold`."""
+        if self.frozen:
+            self._inbox.append((self._term_ends, boot))
+        elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):
+            self.client.sync()
+            if self.client.held:
+                self.client.release(answered=True)
 
     def _time_out(self, attempt: int) -> None:
-        if attempt == self._attempt and self._call is not None:
-            self._failed(self._time_out, attempt, delivered=self._sent)
+        if attempt == self._attempt and (self._call is not None or self._opening):
+            self._failed(self._time_out, attempt, may_execute=self._sent)
 
     def _refused(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._refused, attempt, delivered=False)
+            self._failed(self._refused, attempt, may_execute=False)
 
     def _reset(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._reset, attempt, delivered=True)
+            self._failed(self._reset, attempt, may_execute=True)
 
     def _erred(self, attempt: int) -> None:
         if attempt == self._attempt:
-            self._failed(self._erred, attempt, delivered=False)
+            self._failed(self._erred, attempt, may_execute=False)
 
-    def _failed(self, again: Callable[[int], None], attempt: int, *, delivered: bool) -> None:
+    def _failed(self, again: Callable[[int], None], attempt: int, *, may_execute: bool) -> None:
         if self.frozen:
             self._inbox.append((again, attempt))
             return
         call, self._call = self._call, None
+        opening, self._opening = self._opening, False
         self._attempt += 1
         self._disconnect()
         if call is None:
+            if opening:
+                self.step()
             return
         self.client.sync()
         now = self.now()
         if self.world.trace is not None:
-            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if delivered else 'not '}delivered")
-        self.lease.failed(call, now, delivered=delivered)
+            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
+        self.lease.failed(call, now, may_execute=may_execute)
         self.publish(now)
         self.client.unsettled()
         self.step()

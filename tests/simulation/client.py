@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.asking import LIMIT, PAUSE, WAIT
 from sidecar.client import TICK
-from sidecar.tenure import Grant
+from sidecar.term import Grant
 from tests.simulation.candidate import HANDLING, TIMER, Sidecar
 from tests.simulation.store import Tenure
 
@@ -367,7 +367,7 @@ class Client:
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if taken := sidecar.lease.taken(arrived, self.name, self.token):  # answered when it may act itself
+            if taken := sidecar.lease.taken_for(arrived, self.name, self.token):  # answered when it may act itself
                 self._explicit = True
                 self._limit_at = arrived + min(self._wait, taken, sidecar.lease.timings.grant_ttl / 2)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again sooner

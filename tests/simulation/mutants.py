@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
-from multiprocessing import get_context
 from typing import Any
 from unittest.mock import patch
 
@@ -17,9 +16,10 @@ from sidecar.demand import Demand
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
 from sidecar.server_clock import ServerClock
-from sidecar.tenure import Grant
+from sidecar.term import Grant
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
+from tests.simulation.command_line import workers
 from tests.simulation.faults import Faults
 from tests.simulation.redis_model import Answer, RedisModel
 from tests.simulation.run import Choice, run_world
@@ -136,7 +136,7 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    if lease._term is None or not lease.leads(now) or lease.taken(now, client, token):
+    if lease._term is None or not lease.leads(now) or lease.taken_for(now, client, token):
         return None
     lease._term.granted = True
     until = max(arrived, lease._term.began) + lease.timings.grant_ttl
@@ -151,12 +151,12 @@ mutant("a grant may outlive the lease", Lease, "grant", mix="network")(_unclippe
 
 
 @mutant("an error is taken for success", Lease, "failed", mix="network")
-def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
+def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     if call.kind is Kind.RENEW:
         reply = Reply(Outcome.RENEWED, lease.instance_id, call.token, lease.timings.ttl, 0.0, call.tenure)
         _LEASE_REPLIED(lease, call, reply, now)
     else:
-        _LEASE_FAILED(lease, call, now, delivered=delivered)
+        _LEASE_FAILED(lease, call, now, may_execute=may_execute)
 
 
 @mutant("a leader does not mind what it finds in its key's place", Lease, "_renew_replied", mix="operator")
@@ -173,9 +173,9 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 @mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
-    if lease._in_flight or lease._leaving or not lease._drain_until or lease._late_acquire_until is None:
+    if lease._in_flight or lease._leaving or not lease._drain_until or not lease._unheard.pending:
         return wake_at
-    return min(wake_at, max(lease._due, lease._late_acquire_until))
+    return min(wake_at, max(lease._due, lease._unheard.until))
 
 
 @mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
@@ -237,8 +237,8 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
 
 
 @mutant("a release whose answer was lost is forgotten", Lease, "failed", mix="quiet")
-def _(lease: Lease, call: Call, now: float, *, delivered: bool) -> None:
-    _LEASE_FAILED(lease, call, now, delivered=delivered)
+def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
+    _LEASE_FAILED(lease, call, now, may_execute=may_execute)
     if call.kind is Kind.RELEASE:
         lease._leaving = None
 
@@ -477,5 +477,5 @@ def _find(arg: tuple[int, str]) -> Finding:
 
 def find_all(seed: str, processes: int) -> Iterator[Finding]:
     """Look for all of them, on so many processes."""
-    with get_context("spawn").Pool(processes) as pool:
+    with workers(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])

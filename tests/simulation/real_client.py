@@ -193,7 +193,7 @@ class Real:
             return
         if sidecar.lease.leads(now):
             wait = min(wait, self.world.scenario.timings.grant_ttl / 2)
-        taken = sidecar.lease.taken(now, request.process.name, request.token)
+        taken = sidecar.lease.taken_for(now, request.process.name, request.token)
         self._holds(request, min(wait, taken or wait))
 
     def _holds(self, request: Request, wait: float) -> None:

@@ -1,14 +1,13 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection that ends at a model of Redis.
 
-Known to differ from the simulation, and left out: the real one connects before it needs to (here it does so at the
-start alone), and a server that was stopped answers a greeting when it goes on (here, as in the simulation, never).
+Known to differ from the simulation, and left out: a server that was stopped answers a greeting when it goes on (here,
+as in the simulation, never).
 """
 
 import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from random import Random
 from typing import Any, cast
 
@@ -166,7 +165,6 @@ class Real:
             self.later(when, happens, self)
         self._election = asyncio.create_task(self.candidate.run())
         self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with it
-        self.later(0.01, setattr, self.candidate, "_open_at", inf)  # see the module
         await asyncio.sleep(end)
         for task in (self._election, self._question):
             if task is not None:

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import EnumType
-from multiprocessing import get_context
 from random import Random
 
 from sidecar.protocol import Kind, Outcome, Reason, State
+from tests.simulation.command_line import workers
 from tests.simulation.oracles import Violation
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.world import STORY, World
@@ -172,7 +172,7 @@ def _results(choice: Choice, worlds: int, processes: int) -> Iterator[Result]:
     if processes == 1:
         yield from (run_world(choice, index) for index in range(worlds))
         return
-    with get_context("spawn").Pool(processes, _prepare, (choice,)) as pool:
+    with workers(processes, _prepare, choice) as pool:
         yield from pool.imap(_run_prepared, range(worlds), chunksize=CHUNK)
         pool.close()
         pool.join()  # they end by themselves: to terminate them takes a SIGTERM, which our caller may have blocked

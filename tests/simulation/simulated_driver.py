@@ -65,8 +65,6 @@ class Simulated:
         self._arrived, self._then, self._ticket = 0.0, 0.0, 0
         self._version: tuple[int, int] | None = None
         self.sidecar.start(ME)
-        self.sidecar.server = self.server
-        self.sidecar._connection.observe(self.server.tell_time(0.0), START)
         self.sidecar.watched = self.server
         self.server.watchers.append(self.sidecar)
 

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from ops.local.servers import PostgresServer
 from service.database import Connection
-from service.measures import Measures
 from service.migrations import migrate
 from service.positions import Book, uuids
 from service.prices import Price
 from service.records import PositionEntry
 from service.store import Store
+from service.work_metrics import WorkMetrics
 from tests.waiting import eventually
 
 USER = UUID(int=0xA)
@@ -163,8 +163,8 @@ async def raw(migrated: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record
 
 
 @pytest.fixture
-def measures() -> Measures:
-    return Measures(CollectorRegistry())
+def metrics() -> WorkMetrics:
+    return WorkMetrics(CollectorRegistry())
 
 
 def entry(portfolio: int, symbol: str, quantity: str, valid_from: date = LONG_AGO, user: UUID = USER) -> PositionEntry:
@@ -187,5 +187,6 @@ async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal],
     return holdings(await store.load_positions(day))
 
 
-async def somebody_waits_for_a_lock(raw: Connection) -> None:
-    await eventually(lambda: raw.fetchval("select exists (select from pg_locks where not granted)"))
+async def somebody_waits_for_a_lock(raw: Connection, many: int = 1) -> None:
+    """Or so many do, each on a connection of its own."""
+    await eventually(lambda: raw.fetchval("select count(*) >= $1 from pg_locks where not granted", many))

@@ -12,7 +12,7 @@ from service.market import Session
 from service.positions import Block, id_array
 from service.prices import Price
 from service.records import LiveValue
-from service.valuation import EPOCH, MICROSECOND, NEVER, Mark, Marks, Values, value_block
+from service.valuation import MICROSECOND, NEVER, POSTGRES_EPOCH, Mark, Marks, Values, value_block
 
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 PLACES = Decimal("0.0001")
@@ -150,7 +150,7 @@ def worths(values: Values) -> list[Worth]:
             _money(day_open) if known else None,
             _money(fraction),
             bool(stale),
-            None if oldest == NEVER else EPOCH + int(oldest) * MICROSECOND,
+            None if oldest == NEVER else POSTGRES_EPOCH + int(oldest) * MICROSECOND,
         )
         for value, day_open, fraction, known, stale, oldest in zip(
             values.value, values.day_open, values.fraction, values.known, values.stale, values.oldest, strict=True
@@ -184,6 +184,6 @@ def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Va
         known=one > 0,
         fraction=one * 10_000,
         stale=one < 0,
-        oldest=one * ((oldest - EPOCH) // MICROSECOND),
+        oldest=one * ((oldest - POSTGRES_EPOCH) // MICROSECOND),
         too_wide=one < 0,
     )

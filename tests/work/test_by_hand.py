@@ -39,6 +39,7 @@ LEASE = "daily_scheduler"
 def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("DATABASE_URL", migrated)
     monkeypatch.setenv("AUTH", "off")
+    monkeypatch.setenv("PRICE_SOURCE", "simulated")
     return read_settings()
 
 
@@ -105,6 +106,13 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
+async def test_a_dry_run_of_what_is_done_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    await run(settings, "eod")
+    capsys.readouterr()
+    await run(settings, "eod", "--dry-run")
+    assert capsys.readouterr().out.endswith("would write nothing: no portfolio lacks a row\n")
+
+
 @pytest.mark.parametrize(
     "options",
     [("eod",), ("snapshot",), ("reconstruct",), ("reconstruct", "--from", "2026-02-26", "--to", "2026-03-01")],
@@ -168,7 +176,7 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
 
 
 async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
-    settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, measures: Any
+    settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
         await store.take_up(LEASE, 10**15, "leader")
@@ -180,7 +188,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
         await run(settings, "eod")
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
-    scheduler = Scheduler(store, prices, NyseCalendar(), measures, look_back=1, now=lambda: NOW)
+    scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
     await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"
@@ -245,7 +253,7 @@ async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settin
     """`python -m service run ...` as a process; its status, its output and, if it is piped, its errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "run", *options),
-        env=clean_environment(AUTH="off", LOG_LEVEL="error", **settings),
+        env=clean_environment(**{"AUTH": "off", "PRICE_SOURCE": "simulated", "LOG_LEVEL": "error"} | settings),
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +16,10 @@ from service.csv_file import BadFile
 from service.database import Connection
 from service.imports import import_positions, import_prices
 from service.market import NyseCalendar
+from service.prices import Price
+from service.records import Quote
 from service.store import Store
-from tests.work.conftest import USER, entry, held
+from tests.work.conftest import USER, entry, held, somebody_waits_for_a_lock
 
 NYSE = NyseCalendar()
 NOW = datetime(2026, 3, 3, 17, tzinfo=UTC)
@@ -133,7 +136,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
             importing.cancel()  # as the event loop does at Ctrl-C
         return text
 
-    monkeypatch.setattr(imports, "_symbol", symbol)
+    monkeypatch.setattr(imports, "read_symbol", symbol)
     importing = asyncio.create_task(import_positions(migrated, path))
     with pytest.raises(asyncio.CancelledError):
         await importing
@@ -216,6 +219,48 @@ async def test_imported_closes_replace_those_of_a_source(migrated: str, raw: Con
     session = NYSE.session(MONDAY)
     assert session is not None
     assert (row["token"], row["at"]) == (None, session.close)
+
+
+async def test_a_user_s_write_and_an_import_of_the_same_positions_follow_each_other(
+    migrated: str, store: Store, raw: Connection, tmp_path: Path
+) -> None:
+    both = [entry(1, "B", "2"), entry(1, "A", "2")]
+    await store.put_positions(both)
+    path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,3,2020-01-01\n{ONE},{USER},B,3,2020-01-01\n")
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
+        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both began
+        tasks.create_task(import_positions(migrated, path))
+        await somebody_waits_for_a_lock(raw)
+        tasks.create_task(store.put_own_positions(ONE, USER, both))
+        await somebody_waits_for_a_lock(raw, 2)
+    assert await held(store, MONDAY) == {ONE: (("A", Decimal(2)), ("B", Decimal(2)))}, "the import was first"
+
+
+@pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["of a source", "and of a last live price"])
+async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each_other(
+    migrated: str, store: Store, raw: Connection, tmp_path: Path, given: Sequence[str]
+) -> None:
+    session = NYSE.session(MONDAY)
+    assert session is not None
+    path = file(tmp_path, PRICES + "A,2026-03-02,5\nB,2026-03-02,5\n")
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.closes(MONDAY, session.close, [], [Price(symbol, Decimal(4), session.open) for symbol in "AB"])
+        await writes.quotes([Quote("A", Decimal(6), session.close, MONDAY, Decimal(6))])
+
+    async def write() -> None:
+        prices = [Price(symbol, Decimal(6), session.close) for symbol in given]
+        async with store.fenced("lease", 1, "one") as writes:
+            await writes.closes(MONDAY, session.close, ["A", "B"], prices)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
+        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both began
+        tasks.create_task(import_prices(migrated, path, NYSE, NOW))
+        await somebody_waits_for_a_lock(raw)
+        tasks.create_task(write())
+        await somebody_waits_for_a_lock(raw, 2)
+    closes = await store.closes(MONDAY, ["A", "B"])
+    assert [closes[symbol].close for symbol in "AB"] == [5, 5], "what is imported stays"
 
 
 @pytest.mark.parametrize("below", ["", "\n\r\n"])

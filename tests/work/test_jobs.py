@@ -16,12 +16,12 @@ from service import answers
 from service.database import Connection, StaleTerm
 from service.jobs import Jobs
 from service.market import NyseCalendar, Session
-from service.measures import Measures
 from service.prices import PricesUnavailable
 from service.records import HistoryRow, JobName, Quote
 from service.store import Store
 from service.timetable import JOBS
 from service.tracker import Tracker
+from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry, somebody_waits_for_a_lock
 from tests.work.reference import nothing_held
@@ -182,7 +182,7 @@ async def test_a_price_made_after_the_close_is_no_close(store: Store, term: Fake
 
 
 async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_today(
-    store: Store, term: FakeTerm, measures: Measures
+    store: Store, term: FakeTerm, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])
     await quote(store, "A", "12.5", session(FRIDAY).close)
@@ -192,7 +192,7 @@ async def test_the_capture_and_the_live_value_agree_where_nothing_was_priced_tod
         return {}
 
     tracker = Tracker(
-        store, ScriptedPrices(silence, now=clock.now), CALENDAR, measures, now=clock.now, sleep=clock.sleep
+        store, ScriptedPrices(silence, now=clock.now), CALENDAR, metrics, now=clock.now, sleep=clock.sleep
     )
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=clock, until=CLOSE))

@@ -9,11 +9,11 @@ import pytest
 
 from service.database import Connection, StoreError
 from service.market import AroundTheClockCalendar, NyseCalendar
-from service.measures import Measures
 from service.overrides import OverriddenCalendar, OverrideReader
 from service.records import MarketOverride
 from service.scheduler import Scheduler
 from service.store import Store
+from service.work_metrics import WorkMetrics
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 FRIDAY, MONDAY, TUESDAY = date(2026, 2, 27), date(2026, 3, 2), date(2026, 3, 3)
@@ -160,7 +160,7 @@ async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_c
 
 
 async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_to_it(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])
     calendar = await read(store)
@@ -178,7 +178,7 @@ async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_
             await OverrideReader(calendar).read(store)
 
     scheduler = Scheduler(
-        store, ScriptedPrices(closes=closes), calendar, measures, look_back=1, now=clock.now, sleep=sleep
+        store, ScriptedPrices(closes=closes), calendar, metrics, look_back=1, now=clock.now, sleep=sleep
     )
     with pytest.raises(Over):
         await scheduler.run(FakeTerm(clock=clock, until=CLOSE + timedelta(hours=1)))

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from service.market import NyseCalendar
-from service.measures import Measures
 from service.protection import ANSWER_LIMIT, NoProtection, TaskProtection, protection_by
 from service.scheduler import Scheduler
 from service.store import Store
+from service.work_metrics import WorkMetrics
 from tests.waiting import eventually
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
@@ -87,34 +87,34 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
         run.cancel()
 
 
-def free(measures: Measures) -> Callable[[], bool]:
+def free(metrics: WorkMetrics) -> Callable[[], bool]:
     """Whether this side knows that there is no protection."""
-    return lambda: [s.value for metric in measures.protected.collect() for s in metric.samples] == [0]
+    return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
 
 
-def refusals(measures: Measures) -> float:
-    (found,) = [s.value for m in measures.protection_refused.collect() for s in m.samples if s.name.endswith("_total")]
+def refusals(metrics: WorkMetrics) -> float:
+    (found,) = [s.value for m in metrics.protection_refused.collect() for s in m.samples if s.name.endswith("_total")]
     return found
 
 
-async def test_it_is_put_for_the_length_of_the_job_and_taken_back(agent: Agent, measures: Measures) -> None:
-    async with running(TaskProtection(agent.uri, measures)) as protection:
+async def test_it_is_put_for_the_length_of_the_job_and_taken_back(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
         with protection.held():
             await eventually(lambda: agent.protected)
-        await eventually(free(measures))
+        await eventually(free(metrics))
         assert agent.put == [ON, OFF]
         with protection.held():
             await eventually(lambda: agent.protected)
-        await eventually(free(measures))
+        await eventually(free(metrics))
     assert agent.put == [ON, OFF] * 2
 
 
-async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agent: Agent, measures: Measures) -> None:
-    async with running(TaskProtection(agent.uri, measures)) as protection:
+async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
         with pytest.raises(ZeroDivisionError), protection.held():
             await eventually(lambda: agent.protected)
             raise ZeroDivisionError
-        await eventually(free(measures))
+        await eventually(free(metrics))
 
         async def job() -> None:
             with protection.held():
@@ -124,29 +124,29 @@ async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agen
         await eventually(lambda: agent.protected)
         task.cancel()
         await asyncio.wait((task,))
-        await eventually(free(measures))
+        await eventually(free(metrics))
 
 
-async def test_it_is_taken_back_at_the_end_of_the_process(agent: Agent, measures: Measures) -> None:
-    protection = TaskProtection(agent.uri, measures)
+async def test_it_is_taken_back_at_the_end_of_the_process(agent: Agent, metrics: WorkMetrics) -> None:
+    protection = TaskProtection(agent.uri, metrics)
     with protection.held():
         async with running(protection):
             await eventually(lambda: agent.protected)
     assert agent.put == [ON, OFF]
 
 
-async def test_it_is_renewed_while_the_job_runs_and_jobs_may_overlap(agent: Agent, measures: Measures) -> None:
-    async with running(TaskProtection(agent.uri, measures, refresh=0.02)) as protection:
+async def test_it_is_renewed_while_the_job_runs_and_jobs_may_overlap(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, refresh=0.02)) as protection:
         with protection.held():
             with protection.held():
                 await eventually(lambda: len(agent.put) > 2)
             await eventually(lambda: len(agent.put) > 5)
-        await eventually(free(measures))
+        await eventually(free(metrics))
     assert agent.put[:-1] == [ON] * (len(agent.put) - 1)
 
 
-async def test_without_a_job_nothing_is_ever_put(agent: Agent, measures: Measures) -> None:
-    async with running(TaskProtection(agent.uri, measures, refresh=0.001)) as protection:
+async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, refresh=0.001)) as protection:
         for _ in range(10):
             with protection.held():
                 pass  # over before anybody could say so
@@ -170,19 +170,19 @@ async def test_a_refusal_is_logged_once_tried_again_and_never_fatal(
     words: str,
     taken_back: bool,
     agent: Agent,
-    measures: Measures,
+    metrics: WorkMetrics,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     agent.answer = answer
-    async with running(TaskProtection(agent.uri, measures, retry=0.01)) as protection:
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
         with protection.held():
             await eventually(lambda: len(agent.put) >= 4)
             assert [record.getMessage() for record in caplog.records] == [
                 f"this task is not protected from a scale-in: {words}"
             ]
-            assert refusals(measures) >= 3
+            assert refusals(metrics) >= 3
         if not taken_back:
-            await eventually(free(measures))
+            await eventually(free(metrics))
     if taken_back:
         assert agent.put[-1] == OFF, "it may be protected all the same"
     else:
@@ -190,16 +190,16 @@ async def test_a_refusal_is_logged_once_tried_again_and_never_fatal(
 
 
 async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
-    agent: Agent, measures: Measures, caplog: pytest.LogCaptureFixture
+    agent: Agent, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     agent.answer = NO_ROLE
-    async with running(TaskProtection(agent.uri, measures, retry=0.01)) as protection:
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
         with protection.held():
             await eventually(lambda: len(agent.put) >= 2)
             agent.answer = None
             await eventually(lambda: agent.protected)
-        await eventually(free(measures))
+        await eventually(free(metrics))
     assert [record.getMessage().partition(" until")[0] for record in caplog.records] == [
         "this task is not protected from a scale-in: the ECS agent answers 403 AccessDeniedException: no role",
         "this task is protected from a scale-in",
@@ -207,32 +207,32 @@ async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
     ]
 
 
-async def test_what_could_not_be_taken_back_is_tried_again(agent: Agent, measures: Measures) -> None:
-    async with running(TaskProtection(agent.uri, measures, retry=0.01)) as protection:
+async def test_what_could_not_be_taken_back_is_tried_again(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
         with protection.held():
             await eventually(lambda: agent.protected)
             agent.answer = LATE
         await eventually(lambda: agent.put.count(OFF) >= 3)
         assert agent.protected
         agent.answer = None
-        await eventually(free(measures))
+        await eventually(free(metrics))
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1/api/x", "nonsense", "http://[", ""])
 async def test_an_agent_that_is_not_there_is_never_fatal(
-    uri: str, measures: Measures, caplog: pytest.LogCaptureFixture
+    uri: str, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(TaskProtection(uri, measures, retry=0.01)) as protection:
+    async with running(TaskProtection(uri, metrics, retry=0.01)) as protection:
         with protection.held():
-            await eventually(lambda: refusals(measures) >= 3)
+            await eventually(lambda: refusals(metrics) >= 3)
     assert caplog.messages[0].startswith("this task is not protected from a scale-in: the ECS agent cannot be reached")
 
 
-async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Agent, measures: Measures) -> None:
+async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Agent, metrics: WorkMetrics) -> None:
     agent.hangs = True
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
-        protection = TaskProtection(agent.uri, measures)
+        protection = TaskProtection(agent.uri, metrics)
         run = tasks.create_task(protection.run())
         began = loop.time()
         with protection.held():
@@ -245,16 +245,16 @@ async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Age
     assert agent.put == [ON, OFF], "though it never answered: it may have heard"
 
 
-async def test_without_an_agent_there_is_no_protection(measures: Measures) -> None:
-    protection = protection_by(None, measures)
+async def test_without_an_agent_there_is_no_protection(metrics: WorkMetrics) -> None:
+    protection = protection_by(None, metrics)
     assert isinstance(protection, NoProtection)
     with protection.held():
         await protection.run()
-    assert isinstance(protection_by("http://169.254.170.2/api/x", measures), TaskProtection)
+    assert isinstance(protection_by("http://169.254.170.2/api/x", metrics), TaskProtection)
 
 
 async def test_the_scheduler_protects_its_task_while_it_runs_jobs_and_only_then(
-    agent: Agent, store: Store, measures: Measures
+    agent: Agent, store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2")])
     seen: list[bool] = []
@@ -267,15 +267,15 @@ async def test_the_scheduler_protects_its_task_while_it_runs_jobs_and_only_then(
     clock = Clock(datetime(2026, 3, 2, 21, 0, tzinfo=UTC))
 
     async def sleep(seconds: float) -> None:
-        await eventually(free(measures))
+        await eventually(free(metrics))
         await clock.sleep(seconds)
 
-    async with running(TaskProtection(agent.uri, measures)) as protection:
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
         scheduler = Scheduler(
             store,
             ScriptedPrices(closes=closes),
             NyseCalendar(),
-            measures,
+            metrics,
             look_back=1,
             protection=protection,
             now=clock.now,

@@ -9,11 +9,11 @@ import pytest
 from service.database import Connection, StaleTerm
 from service.jobs import Jobs
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
-from service.measures import Measures
 from service.prices import PricesUnavailable
 from service.scheduler import Scheduler
 from service.store import Store
 from service.timetable import due_at
+from service.work_metrics import WorkMetrics
 from tests.work.conftest import Clock, FakeTerm, Over, ScriptedPrices, entry
 
 NYSE = NyseCalendar()
@@ -24,9 +24,9 @@ CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 class Office:
     """A scheduler with prices that are there, or not, by date."""
 
-    def __init__(self, store: Store, measures: Measures, start: datetime, *, look_back: int = 3) -> None:
+    def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *, look_back: int = 3) -> None:
         self.store = store
-        self.measures = measures
+        self.metrics = metrics
         self.clock = Clock(start)
         self.look_back = look_back
         self.answer_takes = timedelta()
@@ -37,7 +37,7 @@ class Office:
 
     async def sleep(self, seconds: float) -> None:
         self.waiting, self.given_up = (
-            float(gauge._value.get()) for gauge in (self.measures.runs_waiting, self.measures.given_up)
+            float(gauge._value.get()) for gauge in (self.metrics.runs_waiting, self.metrics.given_up)
         )
         await self.clock.sleep(seconds)
 
@@ -53,7 +53,7 @@ class Office:
             self.store,
             ScriptedPrices(closes=self.closes),
             calendar,
-            self.measures,
+            self.metrics,
             look_back=self.look_back,
             now=self.clock.now,
             sleep=self.sleep,
@@ -74,9 +74,11 @@ async def portfolio(store: Store) -> None:
     await store.put_positions([entry(1, "A", "1")])
 
 
-async def test_through_a_week_each_session_has_each_run_once(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_through_a_week_each_session_has_each_run_once(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
     thursday = datetime(2026, 11, 25, 17, 0, tzinfo=UTC)  # the day before Thanksgiving; Friday is a half day
-    office = Office(store, measures, thursday, look_back=1)
+    office = Office(store, metrics, thursday, look_back=1)
     await office.work(thursday + timedelta(days=7))
     days = [session.date for session in NYSE.sessions(date(2026, 11, 24), date(2026, 12, 2))]
     assert days == [
@@ -98,11 +100,11 @@ async def test_through_a_week_each_session_has_each_run_once(store: Store, raw: 
 
 
 async def test_a_day_without_a_leader_at_the_close_is_not_lost(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """One process saw the market open and went; another came when it was closed."""
-    await Office(store, measures, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
-    await Office(store, measures, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
+    await Office(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
+    await Office(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
     (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
     assert (row.origin, row.token) == ("captured", 2)
 
@@ -111,7 +113,7 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     ("seconds", "captured_by"), [(-1, 2), (0, 2), (0.5, 2), (0.749, 2), (0.751, 1), (0.999, 1), (1, 1)]
 )
 async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
-    store: Store, raw: Connection, measures: Measures, seconds: float, captured_by: int
+    store: Store, raw: Connection, metrics: WorkMetrics, seconds: float, captured_by: int
 ) -> None:
     """The closes take the source 0.75 s: a leader that goes before has asked for them, and written nothing."""
     await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
@@ -120,7 +122,7 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_ver
         (1, CLOSE - timedelta(minutes=10), moment),
         (2, moment, CLOSE + timedelta(minutes=5)),
     ):
-        office = Office(store, measures, since, look_back=1)
+        office = Office(store, metrics, since, look_back=1)
         office.answer_takes = timedelta(seconds=0.75)
         await office.work(until, token)
     found = await raw.fetch(
@@ -131,9 +133,9 @@ async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_ver
 
 
 async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_it(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, measures, CLOSE - timedelta(minutes=1), look_back=1)
+    office = Office(store, metrics, CLOSE - timedelta(minutes=1), look_back=1)
     office.answer_takes = timedelta(minutes=2)
     await office.work(CLOSE + timedelta(hours=1))
     friday, monday = await store.history(UUID(int=1))
@@ -141,8 +143,8 @@ async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_i
     assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
 
 
-async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, measures: Measures) -> None:
-    office = Office(store, measures, CLOSE + timedelta(days=4), look_back=1)
+async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE + timedelta(days=4), look_back=1)
     scheduler = office.scheduler()
 
     async def set_back(seconds: float) -> None:
@@ -157,9 +159,9 @@ async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, me
 
 
 async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, measures, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
+    office = Office(store, metrics, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
     await office.work(datetime(2026, 3, 5, 15, 1, tzinfo=UTC))
     assert await runs(raw) == [
         (job, date(2026, 3, day), "done") for day in (2, 3, 4) for job in ("eod", "snapshot", "reconstruction")
@@ -167,9 +169,9 @@ async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
 
 
 async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, measures, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
+    office = Office(store, metrics, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
     office.missing = {MONDAY}
     await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
     stands = {(job, day): status for job, day, status in await runs(raw)}
@@ -178,7 +180,7 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
     assert office.waiting == 3, "those of Monday"
-    assert measures.runs_waiting._value.get() == 0, "they wait for the next leader"
+    assert metrics.runs_waiting._value.get() == 0, "they wait for the next leader"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
     assert {status for _, _, status in await runs(raw)} == {"done"}
@@ -186,8 +188,8 @@ async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
     assert office.waiting == 0
 
 
-async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, measures: Measures) -> None:
-    office = Office(store, measures, CLOSE, look_back=2)
+async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE, look_back=2)
     await office.work(CLOSE + timedelta(minutes=1))
     asked = len(office.asked)
     await office.work(CLOSE + timedelta(minutes=5), token=2)
@@ -195,7 +197,7 @@ async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Conn
 
 
 async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_it_is(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """The closes that a snapshot has minutes after the bell are not yet the official ones."""
     early, due = CLOSE + timedelta(minutes=5), due_at("snapshot", NYSE.last_closed(CLOSE))
@@ -204,7 +206,7 @@ async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_
         "values ('snapshot', $1, 'done', 'by hand', 0, $2)",
         *(MONDAY, early),
     )
-    office = Office(store, measures, early, look_back=1)
+    office = Office(store, metrics, early, look_back=1)
     await office.work(CLOSE + timedelta(hours=20))
     run = await raw.fetchrow("select status, attempts, finished_at from job_run where job = 'snapshot'")
     assert run is not None
@@ -213,9 +215,9 @@ async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_
 
 
 async def test_a_database_that_fails_costs_time_and_not_the_term(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, measures, CLOSE, look_back=1)
+    office = Office(store, metrics, CLOSE, look_back=1)
     scheduler = office.scheduler()
 
     async def sleep(seconds: float) -> None:
@@ -230,12 +232,12 @@ async def test_a_database_that_fails_costs_time_and_not_the_term(
     assert (await store.job_runs())["eod"].session_date == MONDAY
 
 
-async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await raw.execute("""
         create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
         create trigger meddle before insert on job_run for each row execute function meddle();
     """)
-    office = Office(store, measures, CLOSE, look_back=1)
+    office = Office(store, metrics, CLOSE, look_back=1)
     await office.work(CLOSE + timedelta(minutes=3))
     await raw.execute("drop trigger meddle on job_run")
     await office.work(CLOSE + timedelta(minutes=5), token=2)
@@ -243,31 +245,31 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
 
 
 async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     """It would be an alert for as long as it follows."""
-    office = Office(store, measures, CLOSE, look_back=2)
+    office = Office(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
         await store.take_up("lease", 2, "newer")
-        assert measures.runs_waiting._value.get() > 0
+        assert metrics.runs_waiting._value.get() > 0
         return {"A": "10"}
 
     office.closes = lose  # type: ignore[method-assign]
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(1))
-    assert measures.runs_waiting._value.get() == 0
+    assert metrics.runs_waiting._value.get() == 0
 
 
-async def test_a_newer_term_ends_the_work(store: Store, measures: Measures) -> None:
-    office = Office(store, measures, CLOSE, look_back=1)
+async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE, look_back=1)
     await store.take_up("lease", 5, "newer")
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(4))
 
 
-async def test_followers_know_the_next_runs_too(store: Store, measures: Measures) -> None:
-    scheduler = Office(store, measures, CLOSE).scheduler()
+async def test_followers_know_the_next_runs_too(store: Store, metrics: WorkMetrics) -> None:
+    scheduler = Office(store, metrics, CLOSE).scheduler()
     assert scheduler.next_runs() == {
         "eod": CLOSE + timedelta(days=1),
         "snapshot": datetime(2026, 3, 3, 9, 0, tzinfo=UTC),
@@ -276,18 +278,18 @@ async def test_followers_know_the_next_runs_too(store: Store, measures: Measures
 
 
 async def test_a_market_that_never_closes_has_a_session_each_day(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    office = Office(store, measures, CLOSE, look_back=1)
+    office = Office(store, metrics, CLOSE, look_back=1)
     await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
     assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
 async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
-    store: Store, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+    store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    office = Office(store, measures, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     assert office.given_up == 0, "what was before the first is nobody's loss"
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up

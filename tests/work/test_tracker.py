@@ -13,12 +13,12 @@ import pytest
 from service import tracker as tracking
 from service.database import Connection, StaleTerm
 from service.market import AroundTheClockCalendar, Calendar, NyseCalendar
-from service.measures import Measures
 from service.prices import Price, PricesUnavailable
-from service.records import LiveValue, PositionEntry
+from service.records import LiveValue, Loading, PositionEntry
 from service.store import Store
-from service.tracker import Loading, Tracker
+from service.tracker import Tracker
 from service.valuation import Values, value_all
+from service.work_metrics import WorkMetrics
 from tests.work.conftest import LONG_AGO, USER, Clock, FakeTerm, Over, ScriptedPrices, entry
 from tests.work.reference import Course
 
@@ -34,9 +34,9 @@ Script = Answer | type[PricesUnavailable] | Callable[[], Awaitable[Answer]]
 class Market:
     """One script for each tick, the last one for all that follow; `follow` runs a tracker through some of them."""
 
-    def __init__(self, store: Store, measures: Measures, start: datetime, *scripts: Script) -> None:
+    def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *scripts: Script) -> None:
         self.store = store
-        self.measures = measures
+        self.metrics = metrics
         self.clock = Clock(start)
         self.scripts = list(scripts)
         self.prices = ScriptedPrices(self.answer, now=self.clock.now)
@@ -54,7 +54,7 @@ class Market:
             self.store,
             self.prices,
             calendar or NyseCalendar(),
-            self.measures,
+            self.metrics,
             interval=interval,
             now=self.clock.now,
             sleep=self.clock.sleep,
@@ -85,8 +85,8 @@ async def day_figures(store: Store) -> tuple[object, ...]:
     return value.value, value.day_open, value.day_high, value.day_low, value.day_change
 
 
-def counted(measures: Measures, outcome: str) -> float:
-    return float(measures.ticks.labels(outcome)._value.get())
+def counted(metrics: WorkMetrics, outcome: str) -> float:
+    return float(metrics.ticks.labels(outcome)._value.get())
 
 
 async def slots(raw: Connection, portfolio: int = 1) -> list[datetime]:
@@ -96,9 +96,11 @@ async def slots(raw: Connection, portfolio: int = 1) -> list[datetime]:
     return [row["slot"] for row in rows]
 
 
-async def test_every_tick_of_the_grid_values_every_portfolio(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_every_tick_of_the_grid_values_every_portfolio(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(1, "B", "1"), entry(2, "B", "0.5")])
-    market = Market(store, measures, OPEN, {"A": "10", "B": "3"}, {"A": "11", "B": "4"})
+    market = Market(store, metrics, OPEN, {"A": "10", "B": "3"}, {"A": "11", "B": "4"})
     await market.follow(3)
     assert await slots(raw) == [OPEN, OPEN + TICK, OPEN + 2 * TICK]
     assert ((await live(store, 1)).value, (await live(store, 2)).value) == (Decimal(26), Decimal(2))
@@ -106,10 +108,10 @@ async def test_every_tick_of_the_grid_values_every_portfolio(store: Store, raw: 
 
 
 async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN + timedelta(seconds=41), {"A": "10"})
+    market = Market(store, metrics, OPEN + timedelta(seconds=41), {"A": "10"})
     tracker = market.tracker()
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 3 * TICK))
@@ -118,23 +120,23 @@ async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
     assert market.clock.slept[0] == 19
 
 
-async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     async def slowly() -> Answer:
         await market.clock.sleep(70)
         return {"A": "10"}
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, slowly, {"A": "10"})
+    market = Market(store, metrics, OPEN, slowly, {"A": "10"})
     await market.follow(5)
     assert await slots(raw) == [OPEN, OPEN + 3 * TICK, OPEN + 4 * TICK]
-    assert (counted(measures, "written"), counted(measures, "skipped")) == (3, 2)
+    assert (counted(metrics, "written"), counted(metrics, "skipped")) == (3, 2)
 
 
 async def test_a_missing_price_is_carried_forward_and_marked_stale_with_its_age(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10", "B": "5"}, {"A": "11"})
+    market = Market(store, metrics, OPEN, {"A": "10", "B": "5"}, {"A": "11"})
     await market.follow(3)
     value = await live(store)
     assert (value.value, value.stale, value.priced_fraction) == (Decimal(16), True, Decimal(1))
@@ -142,49 +144,49 @@ async def test_a_missing_price_is_carried_forward_and_marked_stale_with_its_age(
     assert (await live(store, 2)).stale is False
 
 
-async def test_a_price_that_comes_back_is_fresh_again(store: Store, measures: Measures) -> None:
+async def test_a_price_that_comes_back_is_fresh_again(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, {}, {"A": "12"}).follow(3)
+    await Market(store, metrics, OPEN, {"A": "10"}, {}, {"A": "12"}).follow(3)
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(12), False)
 
 
 @pytest.mark.parametrize("nonsense", ["0", "-3", "NaN", "sNaN", "Infinity", "0.0000004", "1e9"])
-async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, measures: Measures, nonsense: str) -> None:
+async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, metrics: WorkMetrics, nonsense: str) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
+    await Market(store, metrics, OPEN, {"A": "10"}, {"A": nonsense}).follow(2)
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(10), True)
 
 
-async def test_a_symbol_without_any_price_is_left_out_and_said_so(store: Store, measures: Measures) -> None:
+async def test_a_symbol_without_any_price_is_left_out_and_said_so(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}).follow()
+    await Market(store, metrics, OPEN, {"A": "10"}).follow()
     assert ((await live(store, 1)).value, (await live(store, 1)).priced_fraction) == (Decimal(10), Decimal("0.5"))
     assert ((await live(store, 2)).value, (await live(store, 2)).priced_fraction) == (None, Decimal(0))
 
 
-async def test_a_price_that_turns_up_is_no_gain_and_no_new_high(store: Store, measures: Measures) -> None:
+async def test_a_price_that_turns_up_is_no_gain_and_no_new_high(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, {"A": "10", "B": "90"}).follow(2)
+    await Market(store, metrics, OPEN, {"A": "10"}, {"A": "10", "B": "90"}).follow(2)
     value = await live(store)
     assert (value.day_change, value.day_high, value.day_low) == (Decimal(0), Decimal(100), Decimal(100))
 
 
-async def test_a_purchase_is_no_gain(store: Store, measures: Measures) -> None:
+async def test_a_purchase_is_no_gain(store: Store, metrics: WorkMetrics) -> None:
     async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY)])
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, buying, {"A": "11"}).follow(3)
+    await Market(store, metrics, OPEN, {"A": "10"}, buying, {"A": "11"}).follow(3)
     assert ((await live(store)).value, (await live(store)).day_change) == (Decimal(110), Decimal(10))
 
 
 async def test_open_high_low_and_change_start_anew_with_each_session(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
     market = Market(
-        store, measures, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "20", "21", "20.5"))
+        store, metrics, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "20", "21", "20.5"))
     )
     tracker = market.tracker()
     term = FakeTerm(clock=market.clock, until=CLOSE)
@@ -212,20 +214,20 @@ async def test_open_high_low_and_change_start_anew_with_each_session(
 
 
 async def test_a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
+    market = Market(store, metrics, CLOSE - 3 * TICK, *({"A": price} for price in ("10", "14", "9", "10", "11")))
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 2 * TICK))
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
 
 async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
+    market = Market(store, metrics, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
     assert await day_figures(store) == (100, 100, 100, 100, 0), "nothing of today is known"
@@ -235,12 +237,12 @@ async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day
 
 
 async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     """As the market opens, a source gives the last trade of the day before."""
     await store.put_positions([entry(1, "A", "1")])
     scripts: list[Script] = [{"A": made("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
-    market = Market(store, measures, OPEN, *scripts)
+    market = Market(store, metrics, OPEN, *scripts)
     await market.follow(1)
     assert await day_figures(store) == (100, 100, 100, 100, 0)
     assert (await live(store)).stale
@@ -249,12 +251,12 @@ async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_rec
 
 
 async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_when_it_does(
-    store: Store, measures: Measures
+    store: Store, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     old = made("100", OPEN - timedelta(hours=17), "B")
     market = Market(
-        store, measures, OPEN, *({"A": price, "B": old} for price in ("10", "14", "9")), {"A": "12", "B": "90"}
+        store, metrics, OPEN, *({"A": price, "B": old} for price in ("10", "14", "9")), {"A": "12", "B": "90"}
     )
     await market.follow(3)
     assert await day_figures(store) == (109, 110, 114, 109, -1)
@@ -262,7 +264,7 @@ async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_
     assert await day_figures(store) == (102, 100, 102, 102, 2)
 
 
-async def test_high_and_low_are_of_the_positions_held_now(store: Store, measures: Measures) -> None:
+async def test_high_and_low_are_of_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
     """A purchase is no new high; nor is what an empty portfolio was worth the low of what is bought."""
 
     async def buying() -> Answer:
@@ -270,70 +272,72 @@ async def test_high_and_low_are_of_the_positions_held_now(store: Store, measures
         return {"A": "12"}
 
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1"), entry(2, "A", "0", MONDAY)])
-    await Market(store, measures, OPEN, {"A": "10"}, buying, {"A": "11"}, {"A": "10.5"}).follow(4)
+    await Market(store, metrics, OPEN, {"A": "10"}, buying, {"A": "11"}, {"A": "10.5"}).follow(4)
     assert await day_figures(store) == (105, 100, 110, 105, 5)
     emptied = await live(store, 2)
     assert (emptied.day_high, emptied.day_low) == (Decimal(33), Decimal("31.5"))
 
 
-async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(store: Store, measures: Measures) -> None:
+async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
+    store: Store, metrics: WorkMetrics
+) -> None:
     await store.put_positions([entry(1, "A", "1")])
     earlier = made("50", OPEN - timedelta(minutes=5))
-    market = Market(store, measures, OPEN, {"A": made("100", OPEN)}, {"A": earlier})
+    market = Market(store, metrics, OPEN, {"A": made("100", OPEN)}, {"A": earlier})
     await market.follow(2)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, False)
-    assert (measures.carried._value.get(), measures.stale._value.get()) == (0, 0)
+    assert (metrics.carried._value.get(), metrics.stale._value.get()) == (0, 0)
     await market.follow(28, token=2)
     assert (await live(store)).as_of == OPEN + 29 * TICK
     assert not (await live(store)).stale
     await market.follow(2, token=3)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
-    told = (measures.carried, measures.stale, measures.held)
+    told = (metrics.carried, metrics.stale, metrics.held)
     assert [gauge._value.get() for gauge in told] == [0, 1, 1], "a source that stands still is told by no failure"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
 async def test_a_price_is_stale_once_it_is_older_than_the_limit(
-    store: Store, measures: Measures, beyond: timedelta, stale: bool
+    store: Store, metrics: WorkMetrics, beyond: timedelta, stale: bool
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
     price = made("10", OPEN - timedelta(minutes=15) - beyond)
-    await Market(store, measures, OPEN, {"A": price}).follow(1)
+    await Market(store, metrics, OPEN, {"A": price}).follow(1)
     assert (await live(store)).stale is stale
 
 
 async def test_a_term_that_loads_beyond_the_close_writes_nothing(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, CLOSE - timedelta(seconds=5), {"A": "10"})
+    market = Market(store, metrics, CLOSE - timedelta(seconds=5), {"A": "10"})
     loading_for(40, market, monkeypatch)
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
     assert await slots(raw) == []
     assert await store.live(UUID(int=1)) is None
-    assert (counted(measures, "written"), counted(measures, "skipped")) == (0, 1)
+    assert (counted(metrics, "written"), counted(metrics, "skipped")) == (0, 1)
 
 
 async def test_a_term_that_loads_for_long_begins_with_the_tick_of_that_moment(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN - timedelta(seconds=5), {"A": "10"})
+    market = Market(store, metrics, OPEN - timedelta(seconds=5), {"A": "10"})
     loading_for(40, market, monkeypatch)
     await market.follow(3)
     assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
-    assert counted(measures, "skipped") == 1, "that of the opening"
+    assert counted(metrics, "skipped") == 1, "that of the opening"
 
 
 async def test_a_term_that_loads_across_midnight_writes_nothing_from_the_positions_of_the_day_before(
-    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", TUESDAY)])
     midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
-    market = Market(store, measures, midnight - timedelta(seconds=5), {"A": "10"})
+    market = Market(store, metrics, midnight - timedelta(seconds=5), {"A": "10"})
     loading_for(10, market, monkeypatch)
     with pytest.raises(Over):
         await market.tracker(AroundTheClockCalendar()).run(FakeTerm(clock=market.clock, until=midnight + TICK))
@@ -354,23 +358,23 @@ def loading_for(seconds: float, market: Market, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_prices_that_come_after_the_close_are_none_of_the_session(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def slowly() -> Answer:
         await market.clock.sleep(30)
         return {"A": "99"}
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, CLOSE - 2 * TICK, {"A": "10"}, slowly)
+    market = Market(store, metrics, CLOSE - 2 * TICK, {"A": "10"}, slowly)
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=CLOSE + timedelta(minutes=2)))
     assert ((await live(store)).value, (await store.quotes())["A"].price) == (Decimal(10), Decimal(10))
-    assert (counted(measures, "written"), counted(measures, "skipped")) == (1, 1)
+    assert (counted(metrics, "written"), counted(metrics, "skipped")) == (1, 1)
 
 
-async def test_the_days_figures_outlive_a_change_of_leader(store: Store, measures: Measures) -> None:
+async def test_the_days_figures_outlive_a_change_of_leader(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, *({"A": price} for price in ("10", "14", "9", "12")))
+    market = Market(store, metrics, OPEN, *({"A": price} for price in ("10", "14", "9", "12")))
     await market.follow(2)
     await market.follow(2, token=2)
     value = await live(store)
@@ -378,9 +382,9 @@ async def test_the_days_figures_outlive_a_change_of_leader(store: Store, measure
     assert value.token == 2
 
 
-async def test_a_new_leader_carries_the_last_leaders_prices_forward(store: Store, measures: Measures) -> None:
+async def test_a_new_leader_carries_the_last_leaders_prices_forward(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"}, PricesUnavailable)
+    market = Market(store, metrics, OPEN, {"A": "10"}, PricesUnavailable)
     await market.follow(1)
     await market.follow(1, token=2)
     value = await live(store)
@@ -388,21 +392,21 @@ async def test_a_new_leader_carries_the_last_leaders_prices_forward(store: Store
 
 
 async def test_a_price_source_that_fails_or_hangs_does_not_end_the_term(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def hang() -> Answer:
         await asyncio.Event().wait()
         return {}
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"}, PricesUnavailable, hang, {"A": "11"})
+    market = Market(store, metrics, OPEN, {"A": "10"}, PricesUnavailable, hang, {"A": "11"})
     await market.follow(4, interval=2.0)
     assert len(await slots(raw)) == 4
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(11), False)
 
 
 async def test_a_database_that_fails_costs_ticks_and_not_the_term(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def breaking() -> Answer:
         await raw.execute("""
@@ -416,13 +420,13 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
         return {"A": "12"}
 
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, breaking, mending).follow(3)
+    await Market(store, metrics, OPEN, {"A": "10"}, breaking, mending).follow(3)
     assert await slots(raw) == [OPEN, OPEN + 2 * TICK]
     assert (await live(store)).value == 12
 
 
 async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     """A tick in lanes commits its prices first: if then the database goes away, they are newer than those in memory."""
 
@@ -439,41 +443,41 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
         raise PricesUnavailable
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"}, failing, mending)
+    market = Market(store, metrics, OPEN, {"A": "10"}, failing, mending)
     await market.follow(3)
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
 
-async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     """The next leader begins in the slot of the last one's tick, with a portfolio more."""
     await store.put_positions([entry(2, "A", "2")])
-    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, measures, OPEN + TICK / 3, {"A": "11"}).follow(1, token=2)
+    await Market(store, metrics, OPEN + TICK / 3, {"A": "11"}).follow(1, token=2)
     query = "select portfolio_id, value, token from portfolio_intraday where slot = $1 order by portfolio_id"
     assert [tuple(point) for point in await raw.fetch(query, OPEN)] == [(UUID(int=1), 11, 2), (UUID(int=2), 22, 2)]
 
 
 async def test_a_second_point_of_a_slot_is_as_stale_and_as_covered_as_the_second_tick(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "2"), entry(1, "B", "2")])
-    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     query = "select priced_fraction, stale from portfolio_intraday where slot = $1"
     first = await raw.fetchrow(query, OPEN)
-    await Market(store, measures, OPEN + TICK / 3, {"B": "11"}).follow(1, token=2)
+    await Market(store, metrics, OPEN + TICK / 3, {"B": "11"}).follow(1, token=2)
     assert (tuple(first or ()), tuple(await raw.fetchrow(query, OPEN) or ())) == ((Decimal("0.5"), False), (1, True))
 
 
 async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def lose() -> Answer:
         await store.take_up("lease", 2, "two")
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"}, lose)
+    market = Market(store, metrics, OPEN, {"A": "10"}, lose)
     with pytest.raises(StaleTerm):
         await market.tracker().run(FakeTerm())
     assert await slots(raw) == [OPEN]
@@ -481,10 +485,10 @@ async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
 
 
 async def test_a_term_that_ends_between_two_steps_writes_nothing_more(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"})
+    market = Market(store, metrics, OPEN, {"A": "10"})
     for checks in range(5):
         with pytest.raises(Over):
             await market.tracker().run(FakeTerm(checks=checks))
@@ -492,7 +496,7 @@ async def test_a_term_that_ends_between_two_steps_writes_nothing_more(
 
 
 async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     term = FakeTerm()
 
@@ -503,14 +507,14 @@ async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
     monkeypatch.setattr(tracking, "value_all", slow)
     await store.put_positions([entry(1, "A", "1")])
     with pytest.raises(Over):
-        await Market(store, measures, OPEN, {"A": "10"}).tracker().run(term)
+        await Market(store, metrics, OPEN, {"A": "10"}).tracker().run(term)
     assert await slots(raw) == []
 
 
-async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     friday_evening = datetime(2026, 2, 27, 21, 0, tzinfo=UTC)
-    market = Market(store, measures, friday_evening, {"A": "10"})
+    market = Market(store, metrics, friday_evening, {"A": "10"})
     tracker = market.tracker()
     assert tracker.next_run == OPEN
     with pytest.raises(Over):
@@ -519,9 +523,9 @@ async def test_nothing_happens_outside_of_sessions(store: Store, raw: Connection
     assert max(market.clock.slept) <= 60, "a clock that is set meanwhile is noticed"
 
 
-async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN + timedelta(hours=2), {"A": "10"})
+    market = Market(store, metrics, OPEN + timedelta(hours=2), {"A": "10"})
     tracker = market.tracker()
 
     async def set_back(seconds: float) -> None:
@@ -535,80 +539,61 @@ async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Conne
     assert sum(market.clock.slept) < 600
 
 
-@pytest.mark.parametrize("interval", [2.0, 7.0, 30.0, 0.25])
-def test_the_next_tick_is_on_the_grid_later_than_now_and_in_a_session(
-    store: Store, measures: Measures, interval: float
-) -> None:
-    calendar = NyseCalendar()
-    for start in (OPEN - timedelta(hours=2), OPEN, CLOSE - timedelta(seconds=1), CLOSE):
-        market = Market(store, measures, start, {})
-        due = market.tracker(calendar, interval).next_run
-        assert due > start
-        assert calendar.current(due) is not None
-        assert due.timestamp() % interval == 0
-
-
-def test_a_market_that_never_closes_has_a_tick_across_midnight(store: Store, measures: Measures) -> None:
-    midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
-    market = Market(store, measures, midnight - timedelta(seconds=1), {})
-    assert market.tracker(AroundTheClockCalendar(), 2).next_run == midnight
-
-
-async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, measures: Measures) -> None:
+async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     notices = store.listen()
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
-    await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+    await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     assert not (await heard).missed
     assert (await live(store)).value == 10
 
 
 async def test_a_portfolio_deleted_meanwhile_does_not_fail_the_tick(
-    store: Store, raw: Connection, measures: Measures
+    store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def deleting() -> Answer:
         await raw.execute("delete from portfolio where id = $1", UUID(int=2))
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    await Market(store, measures, OPEN, {"A": "10"}, deleting).follow(2)
+    await Market(store, metrics, OPEN, {"A": "10"}, deleting).follow(2)
     assert (await live(store)).value == 11
     assert await store.live(UUID(int=2)) is None
     assert await slots(raw, 2) == []
 
 
-async def test_positions_count_from_the_day_they_are_valid(store: Store, measures: Measures) -> None:
+async def test_positions_count_from_the_day_they_are_valid(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions(
         [entry(1, "A", "1"), entry(1, "A", "5", TUESDAY), entry(1, "B", "7"), entry(1, "B", "0", MONDAY)]
     )
-    market = Market(store, measures, OPEN, {"A": "10", "B": "1"})
+    market = Market(store, metrics, OPEN, {"A": "10", "B": "1"})
     await market.follow(1)
     assert (await live(store)).value == 10
     assert market.prices.asked == [{"A"}]
 
 
-async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_old_days_of_the_course_are_dropped(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN - timedelta(days=35), {"A": "10"})
+    market = Market(store, metrics, OPEN - timedelta(days=35), {"A": "10"})
     await market.follow(1)
     market.clock.time = OPEN
     await market.follow(1)
     assert await slots(raw) == [OPEN]
 
 
-async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, measures: Measures) -> None:
+async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1")])
     thursday = OPEN + timedelta(days=3)
     days = [thursday - timedelta(days=age) for age in (31, 30, 0)]
     for token, day in enumerate(days, start=1):
-        market = Market(store, measures, day, {"A": "10"})
+        market = Market(store, metrics, day, {"A": "10"})
         await market.follow(1, token=token)
     assert await slots(raw) == days[1:]
 
 
 async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
-    migrated: str, raw: Connection, measures: Measures, caplog: pytest.LogCaptureFixture
+    migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor is that waited for as long as for another statement: whoever reads the day's course waits behind it."""
 
@@ -619,19 +604,19 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     async with await Store.connect(migrated, call_limit=3600) as store, asyncio.timeout(120):
         await store.put_positions([entry(1, "A", "1")])
         long_ago = OPEN - timedelta(days=35)
-        await Market(store, measures, long_ago, {"A": "10"}).follow(1)
+        await Market(store, metrics, long_ago, {"A": "10"}).follow(1)
         reader = raw.transaction()
         await reader.start()
         await raw.fetch("select from portfolio_intraday")
-        await Market(store, measures, OPEN, {"A": "10"}, leaving, {"A": "10"}).follow(21, token=2)
+        await Market(store, metrics, OPEN, {"A": "10"}, leaving, {"A": "10"}).follow(21, token=2)
     assert await slots(raw) == [OPEN + number * TICK for number in range(21)], "the old day is gone"
-    assert (counted(measures, "written"), counted(measures, "failed")) == (22, 0)
+    assert (counted(metrics, "written"), counted(metrics, "failed")) == (22, 0)
     assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_row_is_what_decimals_give_tick_by_tick(
-    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch, seed: int
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Two days of 2,000 portfolios in two lanes, empty, short and unpriced ones, some of which change between ticks.
 
@@ -682,7 +667,7 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
 
     await store.put_positions(PositionEntry(portfolio, USER, "S0", Decimal(0), LONG_AGO) for portfolio in portfolios)
     await trade(portfolios)
-    market = Market(store, measures, CLOSE - 3 * TICK, answer)
+    market = Market(store, metrics, CLOSE - 3 * TICK, answer)
     tracker = market.tracker()
     tracker._sleep = between
     with pytest.raises(Over):
@@ -690,17 +675,17 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
     assert compared == len(portfolios) * (3 + 5)
 
 
-async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, measures: Measures) -> None:
-    tracker = await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+async def test_no_portfolios_at_all_is_a_quiet_tick(store: Store, metrics: WorkMetrics) -> None:
+    tracker = await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     assert tracker.last_run == OPEN
 
 
 async def test_a_splits_jump_is_taken_as_it_is_and_reported(
-    store: Store, measures: Measures, caplog: pytest.LogCaptureFixture
+    store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     scripts = [{"A": "400", "B": "10"}, {"A": "100", "B": "14.99"}, {"A": "150", "B": "10"}]
-    await Market(store, measures, OPEN, *scripts).follow(3)
+    await Market(store, metrics, OPEN, *scripts).follow(3)
     assert (await live(store)).value == 160
     jumps = [line for line in caplog.messages if "split" in line]
     assert jumps == [
@@ -710,10 +695,10 @@ async def test_a_splits_jump_is_taken_as_it_is_and_reported(
 
 
 async def test_the_positions_are_loaded_before_the_market_opens(
-    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "A", "5", MONDAY)])
-    market = Market(store, measures, OPEN - timedelta(hours=1), {"A": "10"})
+    market = Market(store, metrics, OPEN - timedelta(hours=1), {"A": "10"})
     days: list[date] = []
     real = store.load_positions
 
@@ -729,10 +714,10 @@ async def test_the_positions_are_loaded_before_the_market_opens(
 
 
 async def test_while_positions_are_loaded_it_is_said_how_far_that_has_come(
-    store: Store, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, measures, OPEN, {"A": "10"})
+    market = Market(store, metrics, OPEN, {"A": "10"})
     tracker = market.tracker()
     seen: list[Loading | None] = []
     term = FakeTerm(clock=market.clock, until=OPEN + TICK)

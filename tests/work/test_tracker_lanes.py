@@ -10,21 +10,21 @@ import pytest
 
 from service import tracker as tracking
 from service.database import Connection
-from service.measures import Measures
 from service.store import Store
+from service.work_metrics import WorkMetrics
 from service.writes import FencedWrites
 from tests.work.conftest import FakeTerm, Over, entry, somebody_waits_for_a_lock
 from tests.work.test_tracker import OPEN, TICK, Answer, Market, counted, slots
 
 
 async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 3)
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
     told: list[object] = []
     await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
-    await Market(store, measures, OPEN, {"A": "10"}).follow(2)
+    await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
     await raw.fetchval("select 1")  # what was notified before comes before its answer
     assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
@@ -36,7 +36,7 @@ async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_o
 async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
     store: Store,
     raw: Connection,
-    measures: Measures,
+    metrics: WorkMetrics,
     monkeypatch: pytest.MonkeyPatch,
     portfolios_a_lane: int,
     points_a_tick: int,
@@ -45,7 +45,7 @@ async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
     monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
-    market = Market(store, measures, OPEN, {"A": "10"})
+    market = Market(store, metrics, OPEN, {"A": "10"})
     tracker = market.tracker()
     tracker._points_a_tick = points_a_tick
     with pytest.raises(Over):
@@ -57,7 +57,7 @@ async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
 
 
 async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 5)])
 
@@ -65,7 +65,7 @@ async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
         market.clock.time += timedelta(seconds=31)
         return {"A": "10"}
 
-    market = Market(store, measures, OPEN, late)
+    market = Market(store, metrics, OPEN, late)
     tracker = market.tracker()
     tracker._points_a_tick = 2
     monkeypatch.setattr(tracking, "PRICE_LIMIT", 60.0)
@@ -75,7 +75,7 @@ async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
 
 
 async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database fails between the commits of two lanes."""
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
@@ -88,16 +88,16 @@ async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
         """
     )
     try:
-        await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+        await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     finally:
         await raw.execute("drop function fail cascade")
-    assert counted(measures, "failed") == 1
+    assert counted(metrics, "failed") == 1
     assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=2)]
     assert await raw.fetchval("select price from price_live where symbol = 'A'") == 10
 
 
 async def test_a_deletion_waits_for_a_tick_in_lanes(
-    store: Store, raw: Connection, measures: Measures, monkeypatch: pytest.MonkeyPatch, migrated: str
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
 ) -> None:
     """Else it could wait for one lane, and the other for it."""
     monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
@@ -114,9 +114,9 @@ async def test_a_deletion_waits_for_a_tick_in_lanes(
 
     monkeypatch.setattr(FencedWrites, "live", live_beside_a_deletion)
     try:
-        await Market(store, measures, OPEN, {"A": "10"}).follow(1)
+        await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
         await asyncio.gather(*deleting)
     finally:
         await deleter.close()
-    assert counted(measures, "written") == 1
+    assert counted(metrics, "written") == 1
     assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=2)]

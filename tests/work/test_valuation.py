@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.market import NyseCalendar
+from service.notation import MOST_QUANTITY
 from service.positions import Block
 from service.prices import Price
 from service.records import Quote
 from service.valuation import (
     HIGHEST_PRICE,
-    MOST_QUANTITY,
     Mark,
     Marks,
     priced_in,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.records import JobName
 
 
-class Measures:
+class WorkMetrics:
     """The metrics of the tracker and the scheduler in one registry; made once a process.
 
     Counted from zero: a job is done once a day, and of a count that begins at one Prometheus sees no rise. A label is

@@ -1,0 +1,32 @@
+"""Redis and Postgres of a run."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from ops.local.backends import Backends
+from ops.local.console import Console
+from ops.local.settings import RunSettings
+from sidecar.settings import read
+
+
+async def test_a_stop_while_redis_is_vouched_for_is_heard_at_whatever_moment(tmp_path: Path) -> None:
+    settings = RunSettings.read({"DATABASE_URL": "postgres://nobody@127.0.0.1:1/none"}, tmp_path)
+    backends = Backends(settings, {}, Console(sys.stdout, tmp_path, colours=False, closed=lambda: None))
+    backends.find()
+    try:
+        await backends.start(read({}))
+        turns = 0
+        while True:
+            vouching = asyncio.ensure_future(backends.vouch_for_redis(["a", "b"]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if vouching.done():
+                break
+            vouching.cancel()
+            await asyncio.wait([vouching])
+            assert vouching.cancelled(), f"lost after {turns} turns of the loop"
+            turns += 1
+        assert turns > 1
+    finally:
+        await backends.stop()
