@@ -11,6 +11,8 @@ from sidecar import listener
 from tests.sidecar.served import served
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("redis")  # emptied: what another test holds nobody else could lead
+
 HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 
