@@ -371,6 +371,8 @@ class Sidecar:
         if self.ambush is not None:
             world.at(world.now, self.ambush, self)
             self.ambush = None
+        if call.give_up_at <= self.now():
+            self._limit(call.give_up_at)  # there is no time for an answer
         deadline = self._connection.at(call.give_up_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.snare is not None and self.snare(self, request):
