@@ -3,6 +3,8 @@
 import pytest
 from redis import Redis
 
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of
 from tests.sidecar.script_caller import FENCE, KEY, Caller
 
 
@@ -126,14 +128,16 @@ def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     assert any_redis.hget(FENCE, "token") == token, "the last token outlives its term"
 
 
-def test_looking_changes_nothing(any_redis: Redis) -> None:
-    assert Caller(any_redis, guarding=True).look().outcome == "vacant"
-    assert any_redis.dbsize() == 0
-    Caller(any_redis).acquire()
-    before = contents(any_redis)
-    assert Caller(any_redis).look().outcome == "superseded"
-    assert Caller(any_redis, "b").look().outcome == "held"
-    assert contents(any_redis) == before
+def test_looking_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
+    """Of a server of its own: one that was once promoted, as other tests do with theirs, is noted as another one."""
+    with client_of(any_redis_of_its_own) as redis:
+        assert Caller(redis, guarding=True).look().outcome == "vacant"
+        assert redis.dbsize() == 0
+        Caller(redis).acquire()
+        before = contents(redis)
+        assert Caller(redis).look().outcome == "superseded"
+        assert Caller(redis, "b").look().outcome == "held"
+        assert contents(redis) == before
 
 
 def test_after_its_deadline_a_script_does_nothing_but_tell_the_time(any_redis: Redis) -> None:
