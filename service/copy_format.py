@@ -1,6 +1,8 @@
-"""Postgres's binary COPY format, as arrays of records: a row is one record of fixed length, so no row is looked at."""
+"""Postgres's binary COPY format, as arrays of records."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,9 @@ VALUE_DIGITS, FRACTION_DIGITS = 5, 2
 POSITIVE, NEGATIVE = 0x0000, 0x4000
 
 ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
-POSITION_ROW = np.dtype([*ID_ROW.descr, ("symbol_size", ">i4"), ("symbol", ">i8"), ("size", ">i4"), ("units", ">i8")])
+HEAD_ROW = np.dtype([*ID_ROW.descr, ("size", ">i4")])
+SIZE = Struct(">i")
+POSITION = np.dtype([("symbol", ">i8"), ("units", ">i8")])
 
 
 def _numeric(digits: int) -> np.dtype[np.void]:
@@ -40,12 +44,47 @@ VALUE_ROW = np.dtype(
 """A row of `staged_value`: see `stage_table.sql`."""
 
 
-def records(copied: bytes | bytearray, kind: np.dtype[np.void]) -> NDArray[np.void]:
-    """The rows of a whole COPY TO whose columns are those of that record, none of them null."""
-    body = memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
-    if not copied.startswith(HEADER) or not copied.endswith(TRAILER) or len(body) % kind.itemsize:
-        raise ValueError("not what COPY sends for these columns")
-    return np.frombuffer(body, kind)
+def read_ids(copied: bytes | bytearray) -> Ids:
+    """The ids of a whole COPY TO of ids."""
+    body = _body(copied)
+    if len(body) % ID_ROW.itemsize:
+        raise ValueError("not what COPY sends for a column of ids")
+    return np.ascontiguousarray(np.frombuffer(body, ID_ROW)["id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The rows of `positions_between.sql`, turned round into key order."""
+
+    ids: Ids
+    counts: Numbers
+    """How many positions each portfolio has, closed ones included."""
+    positions: NDArray[np.void]
+    """`POSITION`s, those of a portfolio next to each other."""
+
+
+def read_held(copied: bytes | bytearray) -> Held:
+    """What a whole COPY TO of ids and packed positions says."""
+    body = bytes(_body(copied))  # a slice of it is nothing that the garbage collector would look at
+    heads, packed, at = [], [], 0
+    while at + HEAD_ROW.itemsize <= len(body):
+        behind = at + HEAD_ROW.itemsize
+        (size,) = SIZE.unpack_from(body, behind - SIZE.size)
+        heads.append(body[at:behind])
+        packed.append(body[behind : behind + size])
+        at = behind + size
+    if at != len(body):
+        raise ValueError("not what COPY sends for ids and packed positions")
+    rows = np.frombuffer(b"".join(heads), HEAD_ROW)
+    positions = np.frombuffer(b"".join(packed), POSITION)
+    counts = rows["size"].astype(np.int64) // POSITION.itemsize
+    return Held(np.ascontiguousarray(rows["id"][::-1]), counts[::-1], positions[::-1])
+
+
+def _body(copied: bytes | bytearray) -> memoryview:
+    if not copied.startswith(HEADER) or not copied.endswith(TRAILER):
+        raise ValueError("not the whole of what COPY sends")
+    return memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
 
 
 def copy_of(values: Values) -> Iterator[bytes]:

@@ -8,23 +8,18 @@ transaction sees one moment: what is read, and the snapshot that it is true of, 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
-from typing import TypeAlias
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 
-from service.copy_format import ID_ROW, POSITION_ROW, records
+from service.copy_format import Held, read_held, read_ids
 from service.database import Connection, side_by_side
-from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Symbols, id_array, uuids
+from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Symbols, id_array, starts_of, uuids
 from service.sql import statement
 
 Progress = Callable[[int, int], None]
 """Told how many portfolios are done, and of how many, after each block, of a load also at its start; may raise, which
 ends the reading."""
-
-Held: TypeAlias = tuple[NDArray[np.void], NDArray[np.int32]]
-"""Positions as `POSITION_ROW`s in key order, closed ones included, and the numbers of their symbols."""
 
 RELOAD_ABOVE = 0.2
 """The share of portfolios that may have changed for reading them one by one to be quicker than reading all."""
@@ -51,8 +46,7 @@ class PositionReader:
         seen: str = await self._connection.fetchval("select pg_current_snapshot()::text")
 
         async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block:
-            held = await reader._between(symbols, day, start, portfolios)
-            return await asyncio.to_thread(_block, portfolios, *held)
+            return _among(portfolios, await reader._between(symbols, day, start, portfolios))
 
         return Book(day, symbols, await self._blocks(None, PORTFOLIOS_A_BLOCK, read, progress), seen)
 
@@ -79,12 +73,10 @@ class PositionReader:
                 last = uuids(portfolios[-1:])[0]
                 wanted = await reader._ids("portfolios_without_row", start, last, day, without_row, or_stale)
             if len(wanted) == len(portfolios):  # a range is read in half the time
-                rows, numbers = await reader._between(symbols, day, start, portfolios)
+                block = await reader._between(symbols, day, start, portfolios)
             else:
-                rows, numbers = await reader._of(symbols, day, wanted)
-            if not len(rows):
-                return None
-            return await asyncio.to_thread(_block, rows["id"][_first_of_each(rows["id"])], rows, numbers)
+                block = await reader._of(symbols, day, wanted)
+            return block if len(block) else None
 
         return Book(day, symbols, await self._blocks(after, portfolios_a_block, read, progress), "")
 
@@ -97,7 +89,7 @@ class PositionReader:
         fresh = []
         for first in range(0, len(changed), PORTFOLIOS_A_BLOCK):
             there = await self._ids("portfolios_there", uuids(changed[first : first + PORTFOLIOS_A_BLOCK]))
-            fresh.append(_block(there, *await self._of(book.symbols, day, there)))
+            fresh.append(_among(there, await self._of(book.symbols, day, there)))
         book.replace(changed, Block.joined(fresh))
         book.seen, book.day = news["seen"], day
         return book
@@ -128,34 +120,31 @@ class PositionReader:
         return [block for block in blocks if block is not None]
 
     async def _ids(self, name: str, *parameters: object) -> Ids:
-        found: Ids = np.ascontiguousarray((await self._copy(name, ID_ROW, *parameters))["id"])
-        return found
+        return read_ids(await self._copy(name, *parameters))
 
-    async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Held:
-        """What those portfolios hold, which are all after the one named."""
+    async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Block:
+        """Those of the portfolios, which are all after the one named, that ever held something, with what they hold."""
         last = uuids(portfolios[-1:])[0]
-        rows = (await self._copy("positions_between", POSITION_ROW, day, after, last))[::-1]
-        return rows, await self._numbers(symbols, rows, "symbols_between", after, last)
+        copied = await self._copy("positions_between", day, after, last)
+        return await self._block(symbols, copied, "symbols_between", after, last)
 
-    async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Held:
-        """What those portfolios hold."""
+    async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Block:
+        """Those of the portfolios that ever held something, with what they hold."""
         ids = uuids(portfolios)
-        rows = (await self._copy("positions_of", POSITION_ROW, day, ids))[::-1]
-        return rows, await self._numbers(symbols, rows, "symbols_of", ids)
+        copied = await self._copy("positions_of", day, ids)
+        return await self._block(symbols, copied, "symbols_of", ids)
 
-    async def _numbers(
-        self, symbols: Symbols, rows: NDArray[np.void], unknown: str, *parameters: object
-    ) -> NDArray[np.int32]:
-        """The numbers of the rows' symbols; where some are unknown, that statement gives them all."""
-        keys = rows["symbol"].astype(np.int64)
-        numbers = await asyncio.to_thread(symbols.numbers, keys)
-        if (numbers < 0).any():
+    async def _block(self, symbols: Symbols, copied: bytearray, unknown: str, *parameters: object) -> Block:
+        """What was copied; where it has symbols that are not known yet, the statement `unknown` gives them all."""
+        held = await asyncio.to_thread(read_held, copied)
+        block = await asyncio.to_thread(_open, held, symbols)
+        if (block.symbols < 0).any():
             found = await self._connection.fetch(statement(unknown), *parameters)
             symbols.learn({row["number"]: row["symbol"] for row in found})
-            numbers = symbols.numbers(keys)
-        return numbers
+            block = await asyncio.to_thread(_open, held, symbols)
+        return block
 
-    async def _copy(self, name: str, kind: "np.dtype[np.void]", *parameters: object) -> NDArray[np.void]:
+    async def _copy(self, name: str, *parameters: object) -> bytearray:
         copied = bytearray()
 
         async def take(data: bytes) -> None:
@@ -164,26 +153,25 @@ class PositionReader:
         query = "\n".join(line for line in statement(name).splitlines() if not line.startswith("--"))
         # asyncpg puts the parameters into the text, in its comments too
         await self._connection.copy_from_query(query, *parameters, output=take, format="binary")
-        return records(copied, kind)
+        return copied
 
 
-def _first_of_each(ids: Ids) -> NDArray[np.intp]:
-    """Where each id begins, among ids of which the same are neighbours."""
-    differs = np.ones(len(ids), np.bool_)
-    differs[1:] = ids[1:] != ids[:-1]
-    return np.flatnonzero(differs)
+def _open(held: Held, symbols: Symbols) -> Block:
+    """The portfolios with those of their positions that are open; a symbol that is not known has the number -1."""
+    numbers = symbols.numbers(held.positions["symbol"].astype(np.int64))
+    quantities, counts = held.positions["units"].astype(np.int64), held.counts
+    is_open = quantities != 0
+    if not is_open.all():
+        until = np.concatenate([np.zeros(1, np.int64), np.cumsum(is_open)])
+        counts = np.diff(until[starts_of(counts)])
+        numbers, quantities = numbers[is_open], quantities[is_open]
+    return Block(held.ids, starts_of(counts), numbers, quantities)
 
 
-def _block(portfolios: Ids, rows: NDArray[np.void], numbers: NDArray[np.int32]) -> Block:
-    """The portfolios, in key order, with those of the rows' positions that are open."""
-    is_open = rows["units"] != 0
-    rows = rows[is_open]
-    firsts = _first_of_each(rows["id"])
+def _among(portfolios: Ids, block: Block) -> Block:
+    """All of those portfolios, in key order, of which the block has some."""
+    if len(block) == len(portfolios):
+        return block
     counts = np.zeros(len(portfolios), np.int64)
-    counts[np.searchsorted(portfolios, rows["id"][firsts])] = np.diff(firsts, append=len(rows))
-    return Block(
-        np.ascontiguousarray(portfolios),
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
-        numbers[is_open],
-        rows["units"].astype(np.int64),
-    )
+    counts[np.searchsorted(portfolios, block.ids)] = block.counts
+    return Block(portfolios, starts_of(counts), block.symbols, block.quantities)

@@ -71,7 +71,7 @@ class Block:
         counts = np.concatenate([block.counts for block in blocks])
         return cls(
             np.concatenate([block.ids for block in blocks]),
-            _starts(counts),
+            starts_of(counts),
             np.concatenate([block.symbols for block in blocks]),
             np.concatenate([block.quantities for block in blocks]),
         )
@@ -79,7 +79,7 @@ class Block:
     def take(self, rows: NDArray[np.intp]) -> "Block":
         """The portfolios of those rows, in that order."""
         counts = self.counts[rows]
-        starts = _starts(counts)
+        starts = starts_of(counts)
         places = np.repeat(self.starts[rows] - starts[:-1], counts) + np.arange(starts[-1])
         return Block(self.ids[rows], starts, self.symbols[places], self.quantities[places])
 
@@ -132,7 +132,7 @@ class Symbols:
         self._names: list[str] = []
         self._keys: list[int] = []
         self._numbers: dict[int, int] = {}
-        self._sorted: tuple[Numbers, NDArray[np.int32]] = np.empty(0, np.int64), np.empty(0, np.int32)
+        self._table = _Table(np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -150,20 +150,43 @@ class Symbols:
                 self._numbers[key] = len(self._names)
                 self._names.append(name)
                 self._keys.append(key)
-        keys = np.array(self._keys, np.int64)
-        order = np.argsort(keys)
-        self._sorted = keys[order], order.astype(np.int32)
+        self._table = _Table(np.array(self._keys, np.int64))
 
     def numbers(self, keys: Numbers) -> NDArray[np.int32]:
         """The numbers of symbols, by the database's keys for them; -1 for one that has not been learnt."""
-        known, numbers = self._sorted
-        if not len(known):
+        return self._table.numbers(keys)
+
+
+class _Table:
+    """Where each of some keys is, which are hashes: found at once in the slot of its last bits, where that is its own.
+
+    The few that share a slot are looked for in all; to do so for every key takes ten times as long.
+    """
+
+    SLOTS_A_KEY = 64
+
+    def __init__(self, keys: Numbers) -> None:
+        self._keys = keys
+        self._order = np.argsort(keys).astype(np.int32)
+        self._mask = np.int64((1 << (len(keys) * self.SLOTS_A_KEY).bit_length()) - 1)
+        self._slots = np.zeros(self._mask + 1, np.int32)
+        self._slots[keys & self._mask] = np.arange(len(keys), dtype=np.int32)
+
+    def numbers(self, keys: Numbers) -> NDArray[np.int32]:
+        """The place of each among the table's keys, -1 if it is not there."""
+        if not len(self._keys):
             return np.full(len(keys), -1, np.int32)
-        places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-        return np.where(known[places] == keys, numbers[places], np.int32(-1))
+        found: NDArray[np.int32] = self._slots[keys & self._mask]
+        elsewhere = np.flatnonzero(self._keys[found] != keys)
+        if len(elsewhere):
+            places = np.searchsorted(self._keys, keys[elsewhere], sorter=self._order)
+            candidates = self._order[np.minimum(places, len(self._keys) - 1)]
+            found[elsewhere] = np.where(self._keys[candidates] == keys[elsewhere], candidates, np.int32(-1))
+        return found
 
 
-def _starts(counts: Numbers) -> Numbers:
+def starts_of(counts: Numbers) -> Numbers:
+    """Where each of some runs begins that follow each other, and at the end how long they are in all."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 

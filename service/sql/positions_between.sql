@@ -1,12 +1,13 @@
 -- $1 date, $2 a portfolio or null, $3 a portfolio. What the portfolios after the first, up to the second, held on that
 -- date: closed positions (0 units) too, in the reverse of key order, for the last row of a symbol to be its first. So it
--- is an index-only scan, and nothing is sorted. A symbol is given as a number that is the same in every statement, for
--- all rows to be of one length.
-select portfolio_id, hashtextextended(symbol, 0), units
+-- is an index-only scan, and nothing is sorted. A symbol is given as a number that is the same in every statement, so that
+-- every position is of one length; those of a portfolio are one value, which costs a third of a row for each.
+select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
     from position
     where ($2::uuid is null or portfolio_id > $2) and portfolio_id <= $3::uuid and valid_from <= $1::date
     order by portfolio_id desc, symbol desc, valid_from desc
 ) as held
+group by portfolio_id
 order by portfolio_id desc

@@ -1,9 +1,10 @@
 -- $1 date, $2 portfolios. As `positions_between`.
-select portfolio_id, hashtextextended(symbol, 0), units
+select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
     from position
     where portfolio_id = any($2::uuid[]) and valid_from <= $1::date
     order by portfolio_id desc, symbol desc, valid_from desc
 ) as held
+group by portfolio_id
 order by portfolio_id desc

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import position_reader, positions
+from service.copy_format import HEADER, TRAILER, read_held
 from service.database import Connection, StoreError
 from service.positions import Block, Book, Symbols, id_array, uuids
+from service.sql import statement
 from service.store import Store
 from tests.work.conftest import CLEAN, LONG_AGO, entry, held, holdings
 from tests.work.reference import block_of
@@ -43,6 +45,46 @@ def the_book(portfolios: dict[UUID, int]) -> Book:
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
     return Book(DAY, symbols, blocks, "")
+
+
+keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
+"""Any, and some that have their last bits in common."""
+
+
+@given(st.lists(keys, unique=True), st.lists(keys))
+def test_a_symbol_is_found_by_its_key_whichever_others_there_are(known: list[int], others: list[int]) -> None:
+    symbols = Symbols()
+    for first in range(0, len(known), 4):  # a few at a time, as blocks bring them
+        symbols.learn({key: f"S{key}" for key in known[first : first + 4]})
+    asked = known[::-1] + others
+    found = symbols.numbers(np.array(asked, np.int64))
+    assert [symbols[number] if number >= 0 else None for number in found] == [
+        f"S{key}" if key in known else None for key in asked
+    ]
+
+
+@pytest.mark.parametrize("portfolios", [0, 1, 3])
+async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
+    store: Store, raw: Connection, portfolios: int
+) -> None:
+    await store.put_positions([entry(n, symbol, str(n), LONG_AGO) for n in range(1, portfolios + 1) for symbol in "AB"])
+    parts: list[bytes] = []
+
+    async def take(data: bytes) -> None:
+        parts.append(data)
+
+    query = statement("positions_between").rpartition("-- ")[2].partition("\n")[2]
+    await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), output=take, format="binary")
+    copied = b"".join(parts)
+    whole = read_held(copied)
+    assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
+    assert (whole.counts.tolist(), len(whole.positions)) == ([2] * portfolios, 2 * portfolios)
+    for end in range(len(copied)):
+        with pytest.raises(ValueError, match="COPY"):
+            read_held(copied[:end])
+        if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % (26 + 2 * 16):
+            with pytest.raises(ValueError, match="COPY"):
+                read_held(copied[:end] + TRAILER)  # a row is not all there
 
 
 @given(st.dictionaries(ids, st.integers(0, 5)), st.dictionaries(ids, st.integers(0, 5)), st.data())
