@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from service.database import side_by_side
 from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.position_reader import Progress, quietly
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 KIND = "daily_eod"
 
 SETTLE: dict[JobName, Settle] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
+
+WRITERS = 2
+"""Of chunks, side by side: one brings its values to the server while the one before it writes."""
 
 PRICE_LIMIT = 60.0
 """Seconds that the price source may take for a session's closes."""
@@ -215,15 +219,25 @@ class _Work:
         }
         by_number = Marks.of(book.symbols, marks)
         rows, done, total = 0, 0, len(book)
-        for block in book.blocks:
-            values = await asyncio.to_thread(value_block, block, by_number)
-            report_too_wide(values)
-            self.term.check()
-            async with self._store.fenced(self.term.name, self.term.token, self.term.holder, values) as writes:
-                written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
-                cursor = Cursor(day, uuids(block.ids[-1:])[0])
-                await writes.advance(self.job, self._session_date, cursor, written)
-            rows += written.rows
-            done += len(block)
-            self._progress(done, total)
+        chunks = enumerate(book.blocks)
+        turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
+        turns[0].set()
+
+        async def write() -> None:
+            nonlocal rows, done
+            for place, block in chunks:
+                values = await asyncio.to_thread(value_block, block, by_number)
+                report_too_wide(values)
+                term = self.term.name, self.term.token, self.term.holder
+                async with self._store.fenced(*term, values, turns[place].wait) as writes:
+                    self.term.check()
+                    written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
+                    cursor = Cursor(day, uuids(block.ids[-1:])[0])
+                    await writes.advance(self.job, self._session_date, cursor, written)
+                turns[place + 1].set()
+                rows += written.rows
+                done += len(block)
+                self._progress(done, total)
+
+        await side_by_side(write() for _ in range(WRITERS))
         return rows

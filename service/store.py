@@ -6,7 +6,7 @@ SQL is spoken here and in `writes`, `position_reader` and `notices`, which are b
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
 from typing import Self
@@ -47,6 +47,10 @@ MOST_ENTRIES_IN_ALL = 100_000
 
 class TooManyPositions(Exception):
     """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
+
+
+async def _at_once() -> None:
+    """The turn of a transaction that waits for no other."""
 
 
 class Store:
@@ -128,23 +132,34 @@ class Store:
 
     @asynccontextmanager
     async def fenced(
-        self, lease: str, token: int, holder: str, values: Values | None = None
+        self,
+        lease: str,
+        token: int,
+        holder: str,
+        values: Values | None = None,
+        turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[FencedWrites]:
         """A transaction of the term that has taken the lease up; committed when the block ends without an error.
 
         `values`, in key order, are what it writes; they are with the server before it enters the fence. For while the
         server waits for the rest of a COPY none of its limits ends a transaction: a leader that was frozen there would
-        hold the fence against every later one.
+        hold the fence against every later one. `turn` is awaited between the two, so that one transaction's values are
+        brought there while another writes.
 
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
         """
-        async with self.fenced_lanes(lease, token, holder, [values]) as (writes,):
+        async with self.fenced_lanes(lease, token, holder, [values], turn) as (writes,):
             yield writes
 
     @asynccontextmanager
     async def fenced_lanes(
-        self, lease: str, token: int, holder: str, lanes: Sequence[Values | None]
+        self,
+        lease: str,
+        token: int,
+        holder: str,
+        lanes: Sequence[Values | None],
+        turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         """A transaction as of `fenced` for each lane's values, so that several processors of the server write at once.
 
@@ -161,6 +176,7 @@ class Store:
                 for connection, values in zip(connections, lanes, strict=True)
                 if values is not None
             )
+            await turn()
             idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_PATIENCE)
             for connection in connections:
                 await self._enter_fence(connection, lease, token, holder, idle)

@@ -117,7 +117,21 @@ class FencedWrites:
         and what it was is kept; a captured one becomes settled.
         """
         await self._connection.execute("select make_history_partition($1)", day)
-        (did,) = await self._connection.fetch(statement("write_history"), day, kind, origin, settle, self._token)
+        if not self._staged:
+            return Written()
+        between = uuids(self._staged.ids[[0, -1]])
+        if settle == "none":
+            try:
+                async with self._connection.transaction():
+                    done = await self._connection.execute(
+                        statement("add_history"), day, kind, origin, self._token, *between
+                    )
+                return Written(rows=row_count(done), added=row_count(done))
+            except asyncpg.UniqueViolationError:  # such as when it was written by hand since the positions were read
+                pass
+        (did,) = await self._connection.fetch(
+            statement("write_history"), day, kind, origin, settle, self._token, *between
+        )
         return Written(**did)
 
     async def claim(self, job: JobName, session_date: date, *, anew: bool = False) -> JobRun | None:

@@ -1,7 +1,7 @@
--- $1 date, $2 kind, $3 origin of a new row, $4 which rows that are there to set right: 'none', 'stale' or 'all', $5 token.
--- The staged values that are known. How many rows were written, and of them how many are new and how many have another
--- value than before: the rest only became settled. What is replaced by another value is kept; a row that is no different
--- stays as it is, unless it becomes settled: no revision without a change.
+-- $1 date, $2 kind, $3 origin of a new row, $4 which rows that are there to set right: 'none', 'stale' or 'all', $5 token,
+-- $6 and $7 the first and last portfolio staged. The staged values that are known. How many rows were written, and of them
+-- how many are new and how many have another value than before: the rest only became settled. What is replaced by another
+-- value is kept; a row that is no different stays as it is, unless it becomes settled: no revision without a change.
 with replaced as (
     insert into portfolio_history_revision (
         portfolio_id, date, kind, revision, value, priced_fraction, stale, origin, written_at, token
@@ -23,7 +23,7 @@ written as (
     insert into portfolio_history as history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
     select portfolio_id, $1, $2, value, priced_fraction, stale, $3, $5
     from staged_value
-    where known and exists (select from portfolio where id = portfolio_id)
+    where known and exists (select from portfolio where id = portfolio_id and id between $6 and $7)
     order by portfolio_id
     on conflict (portfolio_id, date, kind) do update set
         value = excluded.value,

@@ -44,7 +44,7 @@ BUGS = [
         "service/sql/write_history.sql",
         right="on conflict (portfolio_id, date, kind)",
         wrong="on conflict (portfolio_id, date)",
-        test=_JOBS + "eod_writes_one_row_a_portfolio_at_the_closes",
+        test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
     Bug(
         "fault 5: the EOD is run only by who saw the market open and then closed",

@@ -4,6 +4,7 @@ from tests.mutants.trial import Bug
 
 _LANES = "tests/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/work/test_fence.py::test_"
+_JOBS = "tests/work/test_jobs.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
 
 BUGS = [
@@ -83,6 +84,13 @@ BUGS = [
         right="await writes[0].hold_off_deletions()",
         wrong="pass",
         test=_LANES + "a_deletion_waits_for_a_tick_in_lanes",
+    ),
+    Bug(
+        "a chunk of a daily job is written as soon as its values are there",
+        "service/jobs.py",
+        right="turns[place].wait",
+        wrong="turns[0].wait",
+        test=_JOBS + "a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it",
     ),
     Bug(
         "a user's positions are written in the request's order, not in the import's",

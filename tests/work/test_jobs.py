@@ -16,6 +16,7 @@ from service import answers
 from service.database import Connection, StaleTerm
 from service.jobs import Jobs
 from service.market import NyseCalendar, Session
+from service.positions import uuids
 from service.prices import PricesUnavailable
 from service.records import HistoryRow, JobName, Quote
 from service.store import Store
@@ -562,6 +563,35 @@ async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
     assert checks > 8
 
 
+async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
+    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
+    ahead = asyncio.Event()
+    order: list[UUID] = []
+
+    class SlowStore(Store):
+        @asynccontextmanager
+        async def fenced(self, *args: Any) -> AsyncIterator[FencedWrites]:
+            if len(args) == 5:
+                turn, (first,) = args[4], uuids(args[3].ids[:1])
+
+                async def in_turn() -> None:
+                    if first != UUID(int=1):
+                        ahead.set()
+                    await turn()
+                    order.append(first)
+
+                args = (*args[:4], in_turn)
+                if first == UUID(int=1):
+                    async with asyncio.timeout(60):
+                        await ahead.wait()
+            async with super().fenced(*args) as writes:
+                yield writes
+
+    slow = SlowStore(store._pool, store._dsn, idle_limit=5, call_limit=5)
+    assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
+    assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
+
+
 @pytest.mark.parametrize("job", JOBS)
 async def test_terms_that_follow_each_other_in_one_run_never_write_in_turns(
     store: Store, raw: Connection, job: JobName
@@ -604,17 +634,16 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
     await store.take_up("lease", 1, "one")
 
     class LosingStore(Store):
-        writes = 0
-
         def fenced(self, *args: Any) -> Any:
-            self.writes += 1
-            return self.late(*args) if self.writes == 4 else super().fenced(*args)
+            if len(args) == 5 and uuids(args[3].ids)[0] == UUID(int=3):  # the second chunk
+                turn = args[4]
 
-        @asynccontextmanager
-        async def late(self, *args: Any) -> AsyncIterator[FencedWrites]:
-            await self.take_up("lease", 2, "two")
-            async with super().fenced(*args) as writes:
-                yield writes
+                async def lose() -> None:
+                    await turn()
+                    await self.take_up("lease", 2, "two")
+
+                args = (*args[:4], lose)
+            return super().fenced(*args)
 
     losing = LosingStore(store._pool, store._dsn, idle_limit=5, call_limit=5)
     with pytest.raises(StaleTerm):
