@@ -1,12 +1,14 @@
-"""Waiting for what other processes do: they set no event of ours. And what a machine that stands still does to tests."""
+"""Waiting for what other processes do, which set no event of ours; and tests that a standstill of this one spoils."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
+
+T = TypeVar("T")
 
 LIMIT = 20.0
 """Seconds after which a condition counts as never coming. Only a test that fails waits so long; where the machine is
@@ -66,17 +68,16 @@ async def standstill() -> AsyncIterator[Standstill]:
         await asyncio.wait((watching,))
 
 
-async def undisturbed(check: Callable[[], Awaitable[None]], *, bears: float) -> None:
-    """Run a check; anew, if it fails after this process stood still for longer than it bears, in seconds.
+async def undisturbed(check: Callable[[], Awaitable[T]], *, bears: float) -> T:
+    """What a check gives; it is run anew if it fails after this process stood still for longer than it bears (seconds).
 
     A fault of the product's fails it all the same: at once, or in every round.
     """
-    for number in range(1, ROUNDS + 1):
+    for _ in range(ROUNDS - 1):
         async with standstill() as stood:
             try:
-                await check()
+                return await check()
             except (AssertionError, TimeoutError):
-                if number == ROUNDS or stood.longest <= bears:
+                if stood.longest <= bears:
                     raise
-            else:
-                return
+    return await check()

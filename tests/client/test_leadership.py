@@ -165,6 +165,7 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
         assert work.terms[0].remaining() == 0, "once over a term stays over"
 
 
+@on_the_clock(bears=0.2)
 async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
     sidecar.grant = 0.4
     work = Work(sidecar.events)
@@ -312,6 +313,7 @@ async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sideca
         assert work.left[0] <= sidecar.grant / 4
 
 
+@on_the_clock(bears=0.2)
 async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
