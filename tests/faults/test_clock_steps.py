@@ -39,8 +39,8 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
         redis.set("key", "x", ex=100)
         for step, off in ((50.0, 50.0), (-80.0, -30.0)):
             server.step(step)
-            assert abs(redis.time()[0] - time.time() - off) < 5
-            assert abs(redis.ttl("key") - (100 - off)) < 5
+            assert abs(redis.time()[0] - time.time() - off) < 20
+            assert abs(redis.ttl("key") - (100 - off)) < 20
         server.step(150)
         assert redis.exists("key") == 0
 

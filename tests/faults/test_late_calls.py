@@ -30,9 +30,9 @@ async def tasks(
 
 @pytest.fixture
 async def one(redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
-    """One alone."""
+    """One alone, whose lease does not run out."""
     async with Proxy(redis_of_its_own.port) as way:
-        task = Task(tmp_path, "task-a", way, session)
+        task = Task(tmp_path, "task-a", way, session, LEASE_TTL="30")
         async with running(task):
             yield task
 
