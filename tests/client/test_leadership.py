@@ -246,7 +246,7 @@ async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, c
         assert work.terms[1].holder == sidecar.instance_id
 
 
-@on_the_clock(bears=2.0)
+@on_the_clock(bears=1.5)
 async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
     sidecar.grant = 4.0
     work = Work(sidecar.events)
@@ -281,7 +281,7 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: 
         assert not lead.is_leader
 
 
-@on_the_clock(bears=1.0)
+@on_the_clock(bears=0.5)
 async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
@@ -470,7 +470,7 @@ async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: Fak
         assert len({peer for _, peer in sidecar.peers}) == 1, "one connection, kept open"
 
 
-@on_the_clock(bears=0.3)
+@on_the_clock(bears=0.2)
 async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
     sidecar.grant = 1.0
     await sidecar.elect(1)

@@ -125,7 +125,7 @@ class Sidecar(Process):
             "REDIS_URL": redis_url,
             "INSTANCE_ID": name,
             "FAILOVER_GUARD": "false",
-            "GRANT_TTL": "8",
+            "GRANT_TTL": "10",
             "REDIS_TIMEOUT": "5",
             "CONTROL_BIND": self.url.removeprefix("http://"),
             "METRICS_BIND": f"127.0.0.1:{free_port()}",
