@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 LEASE = "background_services"
 TTL = 8.0
-"""A machine that stands still for four seconds takes the lease from nobody."""
+"""A Redis that stands still for four seconds takes the lease from nobody, nor does a task that does so for two."""
 MARGIN = TTL / 6
 TIMINGS = {
     "LEASE_TTL": f"{TTL:g}",
