@@ -14,6 +14,7 @@ from tests.chaos.fleet import Fleet, left_over
 from tests.chaos.observers import Belief, Life, Refusal
 from tests.chaos.oracles import Deletion, Violation
 from tests.chaos.schedule import LEASES, Fault, Kind, Round
+from tests.waiting import standstill
 
 SLACK = 2.0
 """What a busy machine may add to a hand-over or a takeover, in seconds."""
@@ -183,7 +184,6 @@ class _Conductor:
         before = fleet.seen.leader(lease, elapsed())
         if before is None:
             return
-        done = await self.injector.inflict(fault)
         allowed = {Kind.DEPLOY: 0.0, Kind.KILL_API: fleet.grant_ttl, Kind.KILL_TASK: fleet.ttl}[fault.kind] + SLACK
 
         async def followed() -> bool:
@@ -191,7 +191,11 @@ class _Conductor:
             return after is not None and after.token > before.token
 
         slow = f"after {fault.kind} of {before.task} nobody leads {lease}"
-        if await self._until(followed, allowed + 2 * fleet.ttl, "slow takeover", slow):
+        async with standstill() as stood:
+            done = await self.injector.inflict(fault)
+            has_followed = await self._until(followed, allowed + 2 * fleet.ttl, "slow takeover", slow)
+        if has_followed:
+            allowed += stood.longest  # then the whole machine may have stood still
             after = fleet.seen.leader(lease, elapsed())
             since = before.end if fault.kind is Kind.DEPLOY else done.began
             seconds = after.began - since if after else 0.0

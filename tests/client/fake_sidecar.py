@@ -4,9 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any
 
+import pytest
 from aiohttp import web
+
+from tests.waiting import undisturbed
 
 NAME = "background_services"
 
@@ -16,7 +20,7 @@ class FakeSidecar:
 
     def __init__(self) -> None:
         self.instance_id = "task-a"
-        self.grant = 5.0
+        self.grant = 10.0
         """Seconds; a machine that stands still for less takes the lead from nobody."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
@@ -130,6 +134,31 @@ async def fake_sidecar() -> AsyncIterator[FakeSidecar]:
         yield sidecar
     finally:
         await runner.cleanup()
+
+
+Test = Callable[..., Awaitable[None]]
+
+
+def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
+    """Of a test that fails where this process stands still for longer than that: see `undisturbed`.
+
+    Each round has a sidecar of its own.
+    """
+
+    def decorate(test: Test) -> Test:
+        @wraps(test)
+        async def rounds(**fixtures: Any) -> None:
+            async def check() -> None:
+                async with fake_sidecar() as sidecar:
+                    if isinstance(caplog := fixtures.get("caplog"), pytest.LogCaptureFixture):
+                        caplog.clear()
+                    await test(**fixtures | ({"sidecar": sidecar} if "sidecar" in fixtures else {}))
+
+            await undisturbed(check, bears=bears)
+
+        return rounds
+
+    return decorate
 
 
 class Clock:

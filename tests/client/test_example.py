@@ -14,7 +14,8 @@ from tests.waiting import eventually
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, tmp_path: Path, loop: str) -> None:
-    sidecars = [RealSidecar(tmp_path, redis_server, name) for name in ("task-a", "task-b")]
+    # A grant over which no machine stands still: else the lead moves, and both have ticked.
+    sidecars = [RealSidecar(tmp_path, redis_server, name, GRANT_TTL="10") for name in ("task-a", "task-b")]
     ports = [free_port(), free_port()]
     command = ["-m", "uvicorn", "--app-dir", "examples", "fastapi_app:app", "--loop", loop, "--port"]
     apps = [

@@ -14,7 +14,7 @@ from aiohttp import web
 from ops.local.servers import free_port
 from sidecar.asking import BURST, LONGEST_ANSWER, PAUSE, RATE, Unknown, parse
 from sidecar.client import Leadership, LeaseClient
-from tests.client.fake_sidecar import NAME, FakeSidecar, Work
+from tests.client.fake_sidecar import NAME, FakeSidecar, Work, on_the_clock
 from tests.waiting import eventually
 
 GRANT: dict[str, Any] = {
@@ -189,6 +189,7 @@ async def campaigning(url: str, work: Work, *, stop_before: float = 0.5) -> Asyn
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@on_the_clock(bears=0.5)
 async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
     sidecar: FakeSidecar, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +214,7 @@ async def test_a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered(
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
+@on_the_clock(bears=0.5)
 async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
     sidecar: FakeSidecar, kind: str
 ) -> None:
@@ -233,7 +235,6 @@ async def test_a_sidecar_that_turns_hostile_has_the_work_ended_within_the_grant(
 async def test_a_sidecar_that_ignores_wait_is_not_hammered(sidecar: FakeSidecar, version: str, leads: bool) -> None:
     if leads:
         await sidecar.elect(7)
-    sidecar.grant = 5.0
 
     async def at_once(request: web.Request) -> web.StreamResponse:
         changes: dict[str, Any] = {"version": str(len(sidecar.polls))} if version != "the same" else {}
@@ -265,6 +266,7 @@ async def test_a_sidecar_that_gives_and_takes_at_once_is_not_hammered(sidecar: F
         assert len(sidecar.polls) - asked <= BURST + RATE * (time.monotonic() - began) + 1
 
 
+@on_the_clock(bears=0.5)
 async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidecar) -> None:
     work = Work([])
     async with campaigning(sidecar.url, work) as lead:
@@ -279,6 +281,7 @@ async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidec
     assert queries[3] == {}
 
 
+@on_the_clock(bears=0.5)
 async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_often(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -402,7 +405,7 @@ async def test_nothing_is_asked_while_a_resign_may_still_be_heard(sidecar: FakeS
 
         async with asyncio.timeout(25):
             await lead.run(done)
-            assert arrived.is_set()
+            await arrived.wait()
             asked = len(sidecar.polls)
             again = asyncio.create_task(lead.run(Work([])))
             await eventually(lambda: lead._poll.trouble == "the resign is not answered yet")

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.client import Leadership, LeaseClient, Term, TermOver
-from tests.client.fake_sidecar import NAME, Clock, FakeSidecar, Work
+from tests.client.fake_sidecar import NAME, Clock, FakeSidecar, Work, on_the_clock
 from tests.waiting import eventually
 
 
@@ -91,7 +91,7 @@ async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(s
 async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
-        await eventually(lambda: len(sidecar.polls) == 2)  # the second one is held back
+        await eventually(lambda: len(sidecar.polls) >= 2)  # the second one is held back
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -165,6 +165,7 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
         assert work.terms[0].remaining() == 0, "once over a term stays over"
 
 
+@on_the_clock(bears=0.2)
 async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
     sidecar.grant = 0.4
     work = Work(sidecar.events)
@@ -211,7 +212,7 @@ async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidec
     async def work(term: Term) -> str:
         if term.token == 1:
             time.sleep(0.5)  # noqa: ASYNC251 - a work that blocks the loop past its deadline
-            sidecar.grant = 5.0
+            sidecar.grant = 10.0
             term.check()
         return f"done under {term.token}"
 
@@ -245,6 +246,7 @@ async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, c
         assert work.terms[1].holder == sidecar.instance_id
 
 
+@on_the_clock(bears=1.5)
 async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
     sidecar.grant = 4.0
     work = Work(sidecar.events)
@@ -261,6 +263,7 @@ async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeS
         assert len(sidecar.polls) - polls <= 1.5 * 6
 
 
+@on_the_clock(bears=0.5)
 async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: FakeSidecar) -> None:
     sidecar.grant = 6.0
     work = Work(sidecar.events)
@@ -278,6 +281,7 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: 
         assert not lead.is_leader
 
 
+@on_the_clock(bears=0.5)
 async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
     sidecar.grant = 3.0
     work = Work(sidecar.events)
@@ -304,12 +308,12 @@ async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sideca
     async with running(sidecar, work, stop_before=5.0):
         await sidecar.elect(1)
         await eventually(lambda: work.running == 1)
-        began = time.monotonic()
         sidecar.misbehave = sidecar.silence
-        await eventually(lambda: "cancel 1" in sidecar.events)
-        assert time.monotonic() - began > sidecar.grant / 4
+        await eventually(lambda: bool(work.left))
+        assert work.left[0] <= sidecar.grant / 4
 
 
+@on_the_clock(bears=0.2)
 async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -398,12 +402,12 @@ async def test_belief_ends_with_the_clock_at_the_deadline_and_not_after(sidecar:
 async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> None:
     clock = Clock()
     await sidecar.elect(1)
-    asked = 0
+    thawed = False
 
     async def thaw(request: web.Request) -> web.StreamResponse:
-        nonlocal asked
-        asked += 1
-        if asked == 2:  # the machine stood still: the old grant ran out, this answer's would go on
+        nonlocal thawed
+        if work.terms and not thawed:  # the machine stood still: the old grant ran out, this answer's would go on
+            thawed = True
             clock.now += 5.0
             return web.json_response(sidecar.answer(expires_in=10.0))
         return web.json_response(sidecar.answer(expires_in=5.0))
@@ -445,14 +449,16 @@ async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> No
         assert (lead.is_leader, lead.holder, lead.state, lead.instance_id) == (False, None, None, None)
         assert sidecar.polls == []
         run = asyncio.create_task(lead.run(Work([])))
-        await eventually(lambda: len(sidecar.polls) == 2)
+        await eventually(lambda: len(sidecar.polls) >= 2)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
+        asked = len(sidecar.polls)
         await asyncio.sleep(0.1)
-        assert len(sidecar.polls) == 2
+        assert len(sidecar.polls) == asked
 
 
+@on_the_clock(bears=0.5)
 async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: FakeSidecar) -> None:
     work = Work(sidecar.events)
     async with running(sidecar, work):
@@ -464,6 +470,7 @@ async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: Fak
         assert len({peer for _, peer in sidecar.peers}) == 1, "one connection, kept open"
 
 
+@on_the_clock(bears=0.2)
 async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
     sidecar.grant = 1.0
     await sidecar.elect(1)

@@ -17,16 +17,18 @@ from tests.proxy import Proxy
 from tests.waiting import eventually
 
 LEASE = "background_services"
-TTL = 6.0
-"""A machine that stands still for two seconds takes the lease from nobody."""
+TTL = 8.0
+"""A Redis that stands still for four seconds takes the lease from nobody, nor does a task that does so for two."""
 MARGIN = TTL / 6
 TIMINGS = {
-    "LEASE_TTL": "6",
+    "LEASE_TTL": f"{TTL:g}",
     "HEARTBEAT_INTERVAL": "1",
-    "GRANT_TTL": "2",
+    "GRANT_TTL": "2.5",
     "REDIS_TIMEOUT": "1",
     "LOG_FORMAT": "json",
 }
+STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
+"""Nothing runs out, though the machine stands still for seconds."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tests.faults.stepped_redis import SteppedRedis, compiled
 from tests.faults.tasks import MARGIN, TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.proxy import Proxy
 from tests.sidecar.conftest import BINARIES, client_of
-from tests.waiting import eventually
+from tests.waiting import eventually, undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
         redis.set("key", "x", ex=100)
         for step, off in ((50.0, 50.0), (-80.0, -30.0)):
             server.step(step)
-            assert abs(redis.time()[0] - time.time() - off) < 5
-            assert abs(redis.ttl("key") - (100 - off)) < 5
+            assert abs(redis.time()[0] - time.time() - off) < 20
+            assert abs(redis.ttl("key") - (100 - off)) < 20
         server.step(150)
         assert redis.exists("key") == 0
 
@@ -49,21 +49,24 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
 async def test_a_step_within_the_margin_breaks_nothing(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, step: float
 ) -> None:
-    async with AsyncExitStack() as open_:
-        tasks = await two_tasks(open_, server, tmp_path, session)
-        one, other = tasks
-        token = one.token
-        server.step(step)
-        stepped_at = elapsed()
-        await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
-        assert (terms(one), other.beliefs) == ({token}, []), "the leader leads on, the same term"
-
-        if step > 0:  # the worse: cut off, it cannot be told that the key expires sooner than it thinks
-            one.way.black_hole()
+    async def breaks_nothing() -> None:
+        async with AsyncExitStack() as open_:
+            tasks = await two_tasks(open_, server, tmp_path, session)
+            one, other = tasks
+            token = one.token
             server.step(step)
-            await eventually(lambda: other.leads)
-            assert two_believers(tasks) == []
-            assert other.token > token
+            stepped_at = elapsed()
+            await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
+            assert (terms(one), other.beliefs) == ({token}, []), "the leader leads on, the same term"
+
+            if step > 0:  # the worse: cut off, it cannot be told that the key expires sooner than it thinks
+                one.way.black_hole()
+                server.step(step)
+                await eventually(lambda: other.leads)
+                assert two_believers(tasks) == []
+                assert other.token > token
+
+    await undisturbed(breaks_nothing, bears=1.5)  # with the step a standstill uses the margin up
 
 
 async def test_a_step_beyond_the_margin_is_held_by_the_fence(

@@ -9,7 +9,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.redis_store import fence_of
-from tests.faults.tasks import TTL, Task, running
+from tests.faults.tasks import STEADY, Task, running
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
 from tests.waiting import eventually
@@ -26,7 +26,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 @pytest.fixture
 async def leader(redis: Redis, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
     async with Proxy(redis.connection_pool.connection_kwargs["port"]) as way:
-        task = Task(tmp_path, "task-a", way, session)
+        task = Task(tmp_path, "task-a", way, session, **STEADY)
         async with running(task), task.campaigning():
             await eventually(lambda: task.leads)
             yield task
@@ -41,7 +41,7 @@ async def test_a_renewal_restores_a_ttl_that_was_removed_and_a_strangers_key_wit
 ) -> None:
     token = leader.token
     redis.persist(leader.key)
-    await eventually(lambda: 0 < redis.pttl(leader.key) <= TTL * 1000)
+    await eventually(lambda: 0 < redis.ttl(leader.key) <= int(STEADY["LEASE_TTL"]))
     await eventually(lambda: leader.leads)
     assert leader.token == token
 

@@ -14,7 +14,7 @@ from sidecar.redis_store import fence_of
 from tests.faults.tasks import TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.waiting import eventually
+from tests.waiting import eventually, undisturbed
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ async def tasks(
 
 @pytest.fixture
 async def one(redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
-    """One alone."""
+    """One alone, whose lease does not run out."""
     async with Proxy(redis_of_its_own.port) as way:
-        task = Task(tmp_path, "task-a", way, session)
+        task = Task(tmp_path, "task-a", way, session, LEASE_TTL="30")
         async with running(task):
             yield task
 
@@ -74,42 +74,53 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks
-    async with AsyncExitStack() as open_:
-        redis = open_.enter_context(client_of(redis_of_its_own))
-        async with one.campaigning():
-            await eventually(lambda: one.leads)
-        await open_.enter_async_context(other.campaigning())
-        one.way.requests.hold()
-        await one.resign()
-        await eventually(lambda: other.leads)  # at the key's expiry: the release has not arrived
-        before = scripts_run(redis)
-        one.way.requests.flow()
-        await eventually(lambda: scripts_run(redis) > before)
-        arrived_at = elapsed()
-        await eventually(lambda: other.beliefs[-1].end > arrived_at + TTL / 2)
-        assert len(terms(other)) == 1, "its term went on"
-        assert redis.get(one.key) == other.name
-        assert two_believers(tasks) == []
+
+    async def touches_nothing() -> None:
+        one.way.flow()
+        earlier = terms(other)
+        async with AsyncExitStack() as open_:
+            redis = open_.enter_context(client_of(redis_of_its_own))
+            async with one.campaigning():
+                await eventually(lambda: one.leads)
+            await open_.enter_async_context(other.campaigning())
+            one.way.requests.hold()
+            await one.resign()
+            await eventually(lambda: other.leads)  # at the key's expiry: the release has not arrived
+            before = scripts_run(redis)
+            one.way.requests.flow()
+            await eventually(lambda: scripts_run(redis) > before)
+            arrived_at = elapsed()
+            await eventually(lambda: other.beliefs[-1].end > arrived_at + TTL / 2)
+            assert len(terms(other) - earlier) == 1, "its term went on"
+            assert redis.get(one.key) == other.name
+            assert two_believers(tasks) == []
+
+    await undisturbed(touches_nothing, bears=1.5)
 
 
 async def test_a_renewal_whose_reply_arrives_after_the_deadline_revives_nothing(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
     one, other = tasks
-    async with one.campaigning():
-        await eventually(lambda: one.leads)
-        async with other.campaigning():
-            one.way.replies.hold()
-            held_at = elapsed()
-            await eventually(lambda: other.leads)
-            assert one.beliefs[-1].end <= held_at + TTL * 5 / 6
-            one.way.replies.flow()
-            token, flowed_at = other.token, elapsed()
-            await eventually(lambda: other.beliefs[-1].end > flowed_at + TTL / 2)
-            assert all(belief.began < flowed_at for belief in one.beliefs)
-            assert other.token == token
-    assert two_believers(tasks) == []
-    assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
+
+    async def revives_nothing() -> None:
+        one.way.flow()
+        async with one.campaigning():
+            await eventually(lambda: one.leads)
+            async with other.campaigning():
+                one.way.replies.hold()
+                held_at = elapsed()
+                await eventually(lambda: other.leads)
+                assert one.beliefs[-1].end <= held_at + TTL * 5 / 6
+                one.way.replies.flow()
+                token, flowed_at = other.token, elapsed()
+                await eventually(lambda: other.beliefs[-1].end > flowed_at + TTL / 2)
+                assert all(belief.began < flowed_at for belief in one.beliefs)
+                assert other.token == token
+        assert two_believers(tasks) == []
+        assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
+
+    await undisturbed(revives_nothing, bears=1.5)
 
 
 async def _says(task: Task, word: str, field: str = "trouble") -> bool:

@@ -246,8 +246,9 @@ def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
 
 
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
-    ((task, token),) = run.until_led()["background_services"]
-    run.until(lambda: time.time() - psutil.Process(run.pid(task, "sidecar")).create_time() > 6)
+    started = [psutil.Process(run.pid(task, "sidecar")).create_time() for task in (1, 2)]
+    run.until(lambda: time.time() - max(started) > 6)
+    ((task, token),) = run.until_led()["background_services"]  # not before: a machine that stands still moves the lead
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
     run.until_shown("started again in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])

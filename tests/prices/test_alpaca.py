@@ -45,7 +45,7 @@ async def source(
     alpaca: Alpaca,
     *,
     feed: Feed = "iex",
-    budget: float = 8.0,
+    budget: float = 20.0,
     credentials: Credentials = CREDENTIALS,
     now: datetime | None = None,
     sleeps: Sleeps | None = None,

@@ -10,7 +10,10 @@ from ops.local.servers import free_port
 
 
 class FakeSidecar:
-    """Speaks the contract of `/is-leader/NAME` and `/resign/NAME`. A resign ends the lead of that lease for good."""
+    """Speaks the contract of `/is-leader/NAME` and `/resign/NAME`. A resign ends the lead of that lease for good.
+
+    So its grant is one that does not run out while this process stands still: a service that lost it would resign.
+    """
 
     def __init__(self, on_resign: Callable[[str], Awaitable[None]]) -> None:
         port = free_port()
@@ -49,7 +52,7 @@ class FakeSidecar:
                 "instance_id": "fake",
                 "holder": "fake" if leads else None,
                 "token": 7 if leads else None,
-                "expires_in": 5.0 if leads else None,
+                "expires_in": 30.0 if leads else None,
                 "state": "leading" if leads else "waiting",
                 "version": str(leads),
             }

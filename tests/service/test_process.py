@@ -23,13 +23,11 @@ from service.store import Store
 from tests.service.fake_sidecar import FakeSidecar
 from tests.service.processes import Process, Service, Sidecar
 from tests.service.served import PORTFOLIO
-from tests.waiting import eventually
+from tests.waiting import ROUNDS, eventually
 
 LEASES = {"background_services", "daily_scheduler"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODY = "http://127.0.0.1:9"
-ROUNDS = 5
-"""How often a test looks that may come too late."""
 
 
 async def events(response: aiohttp.ClientResponse, count: int, *, after: datetime = LONG_AGO) -> list[datetime]:

@@ -18,6 +18,8 @@ from tests.waiting import eventually
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Whatever happens within seconds was not waited for."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
+PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
+"""A drain waits for a Redis that stands still, and a key that is gone was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
 """Demand ends long before a key expires."""
@@ -138,7 +140,7 @@ async def test_the_answers_of_a_round_trip_reach_each_its_lease(
 async def test_a_drain_has_ended_when_every_lease_is_given_up(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
-    async with connected(redis_server, way, QUICK) as sidecar:
+    async with connected(redis_server, way, PATIENT) as sidecar:
         await sidecar.lead()
         sidecar.candidate.drain()
         async with asyncio.timeout(30):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -12,10 +13,14 @@ from sidecar.clock import elapsed
 from sidecar.protocol import YIELD, Call, Timings
 from sidecar.redis_watch import WatchMode
 from tests.sidecar.served import KEYS, QUICK, TIMINGS, Served, served
-from tests.waiting import eventually
+from tests.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
 """Whoever hears of a change within seconds was told by the watch."""
+PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
+"""What is over within seconds did not wait for the end of a grant."""
+FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
+"""Demand ends soon, and nothing else."""
 
 
 @pytest.fixture
@@ -52,17 +57,20 @@ async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis:
     assert answer["version"] != version
 
 
-@timed(Timings(ttl=6.0, heartbeat=1.0, grant_ttl=2.0, call_limit=2.0))
+@timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
 async def test_the_first_answer_of_a_new_term_is_a_held_one(sidecar: Served, redis: Redis) -> None:
-    version = await follow(sidecar, redis)
-    sent_at = elapsed()
-    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: elapsed() > sent_at + 2.0)
-    redis.delete(KEYS["tracker"])
-    answer = await held
-    assert answer["is_leader"] is True
-    assert sent_at + answer["expires_in"] > elapsed(), "it was born expired"
-    assert sent_at + answer["expires_in"] <= elapsed() + 2.0
+    async def is_held() -> None:
+        version = await follow(sidecar, redis)
+        sent_at = elapsed()
+        held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+        await eventually(lambda: elapsed() > sent_at + 2.0)
+        redis.delete(KEYS["tracker"])
+        answer = await held
+        assert answer["is_leader"] is True
+        assert sent_at + answer["expires_in"] > elapsed(), "it was born expired"
+        assert sent_at + answer["expires_in"] <= elapsed() + 2.0
+
+    await undisturbed(is_held, bears=1.0)
 
 
 async def test_a_request_with_another_version_is_answered_at_once(sidecar: Served, redis: Redis) -> None:
@@ -83,23 +91,34 @@ async def test_without_a_change_a_request_is_held_as_long_as_it_wishes(sidecar: 
 
 
 async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar: Served) -> None:
-    version = (await sidecar.lead())["version"]
-    began = elapsed()
-    answer = await sidecar.get("/is-leader/tracker", wait=30, version=version)
-    assert TIMINGS.grant_ttl / 2 <= elapsed() - began < TIMINGS.grant_ttl
-    assert answer["is_leader"] is True
+    async def is_held() -> None:
+        version = (await sidecar.lead())["version"]
+        began = elapsed()
+        answer = await sidecar.get("/is-leader/tracker", wait=30, version=version)
+        assert TIMINGS.grant_ttl / 2 <= elapsed() - began < TIMINGS.grant_ttl
+        assert answer["is_leader"] is True
+
+    await undisturbed(is_held, bears=1.5)
     began = elapsed()
     await sidecar.get("/is-leader", wait=30, version=(await sidecar.get("/is-leader"))["version"])
-    assert elapsed() - began < 3 * TIMINGS.grant_ttl
+    assert elapsed() - began < 20
 
 
-@timed(Timings(ttl=6.0, heartbeat=1.0, grant_ttl=3.0, call_limit=2.0))
+@timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
 async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
-    answer = await sidecar.lead()
-    token, until = answer["token"], elapsed() + 6.0
-    while elapsed() < until:
-        answer = await sidecar.get("/is-leader/tracker", wait=30, version=answer["version"])
-        assert (answer["is_leader"], answer["token"]) == (True, token)
+    """For longer than whoever asked once counts as there; and the term is renewed all the while."""
+
+    async def leads_on() -> None:
+        answer = await sidecar.lead()
+        token, began = answer["token"], elapsed()
+        until = began + sidecar.candidate.leases["tracker"].remaining(began)
+        while elapsed() < began + 6.5:
+            answer = await sidecar.get("/is-leader/tracker", wait=30, version=answer["version"])
+            assert (answer["is_leader"], answer["token"]) == (True, token)
+        now = elapsed()
+        assert now + sidecar.candidate.leases["tracker"].remaining(now) > until + 2.0
+
+    await undisturbed(leads_on, bears=1.0)
 
 
 async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redis: Redis) -> None:
@@ -115,6 +134,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
     assert answer["version"] != version
 
 
+@timed(PATIENT)
 async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
@@ -123,7 +143,7 @@ async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, 
     await sidecar.resign()
     assert (await held)["is_leader"] is False
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
-    assert elapsed() - resigned_at < TIMINGS.grant_ttl
+    assert elapsed() - resigned_at < PATIENT.grant_ttl
     assert await sidecar.state() == "waiting", "the held request was no demand any more"
 
 
@@ -135,11 +155,15 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
     assert elapsed() - resigned_at >= YIELD
 
 
-@timed(QUICK)
+@timed(FORGETFUL)
 async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: Served, redis: Redis) -> None:
-    version = await follow(sidecar, redis)
-    held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+    async def held_back() -> asyncio.Task[dict[str, Any]]:
+        version = await follow(sidecar, redis)
+        held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
+        await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+        return held
+
+    held = await undisturbed(held_back, bears=0.5)  # a question that comes when the demand is over is answered at once
     await eventually(lambda: elapsed() > sidecar.candidate.leases["tracker"]._demand.until)
     assert await sidecar.state() == "following", "a request that is held is demand"
     held.cancel()

@@ -39,7 +39,8 @@ class Metadata:
 
 
 @pytest.fixture
-async def metadata() -> AsyncIterator[Metadata]:
+async def metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Metadata]:
+    monkeypatch.setattr(identity, "_LIMIT", 10.0)
     it = Metadata()
     app = web.Application()
     app.router.add_get("/v4/container/task", it.handle)
@@ -141,7 +142,8 @@ async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(identity, "_LIMIT", 1.5 if answer is never else 10.0)
+    if answer is never:
+        monkeypatch.setattr(identity, "_LIMIT", 1.5)
     metadata.answer = answer
     made_up = await instance_id(None, metadata.url)
     assert made_up.startswith(f"{socket.gethostname()[:64]}-")

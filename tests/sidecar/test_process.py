@@ -19,7 +19,7 @@ from ops.local.servers import RedisServer, free_port
 from sidecar.clock import elapsed
 from tests.client.processes import Process, RealSidecar, ended
 from tests.sidecar.conftest import client_of, command
-from tests.waiting import eventually
+from tests.waiting import ROUNDS, eventually
 
 LEASE = "background_services"
 SMALL = {"LEASE_TTL": "3", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "0.6", "REDIS_TIMEOUT": "0.7", "LOG_FORMAT": "json"}
@@ -59,9 +59,13 @@ class Asker:
             status: dict[str, Any] = await response.json()
         return {**status, **status["leases"][LEASE]}
 
-    async def health(self) -> int:
-        async with self._session.get(f"{self.sidecar.url}/healthz") as response:
-            return response.status
+    async def is_healthy(self) -> bool:
+        """Whether one of some looks says so: a sidecar that stood still is stuck until its loop has come round."""
+        for _ in range(ROUNDS):
+            async with self._session.get(f"{self.sidecar.url}/healthz") as response:
+                if response.status == 200:
+                    return True
+        return False
 
     async def resign(self) -> None:
         """Stop to believe, and say so."""
@@ -114,6 +118,9 @@ async def leader(one: Asker) -> AsyncIterator[Asker]:
         yield one
         asking.cancel()
 
+
+FORGETFUL = STEADY | {"GRANT_TTL": "0.6"}
+"""Demand ends soon, and nothing else."""
 
 timed = pytest.mark.parametrize("one", [SMALL], ids=["small"], indirect=True)
 
@@ -245,7 +252,7 @@ async def test_an_operator_s_word_is_heard_by_the_watch_at_once(
         assert all(min(taken) < 0.25 for taken in times.values()), times
 
 
-@timed
+@pytest.mark.parametrize("one", [FORGETFUL], ids=["forgetful"], indirect=True)
 async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(one: Asker, redis: Redis) -> None:
     async def is_in(state: str) -> bool:
         return bool((await one.status())["state"] == state)
@@ -254,10 +261,13 @@ async def test_a_client_that_dies_while_its_question_is_held_leaves_no_demand(on
         return bool((await one.ask())["holder"] == "task-b")
 
     redis.set(key(one), "task-b", ex=60)
-    await eventually(follows)
-    held = asyncio.create_task(one.ask(wait="30", version=one.last["version"]))
-    demand_until = elapsed() + 2 * float(SMALL["GRANT_TTL"])
-    await eventually(lambda: elapsed() > demand_until)
+    for _ in range(ROUNDS):
+        await eventually(follows)
+        held = asyncio.create_task(one.ask(wait="30", version=one.last["version"]))
+        demand_until = elapsed() + 2 * float(FORGETFUL["GRANT_TTL"])
+        await eventually(lambda: elapsed() > demand_until)  # noqa: B023 - awaited within the turn
+        if not held.done():  # else it came when the demand was over, and was answered at once
+            break
     await eventually(lambda: is_in("following"))  # a question that is held is demand
     held.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -307,8 +317,12 @@ async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
         words = [sys.executable, "-m", "sidecar", "healthcheck"]
         return subprocess.run(words, env=one.sidecar._environment, capture_output=True, check=False, timeout=60)
 
-    well = await asyncio.to_thread(check)
-    assert (well.returncode, well.stdout, well.stderr) == (0, b"", b"")
+    for _ in range(ROUNDS):  # it waits for two seconds, and a sidecar may stand still for longer
+        well = await asyncio.to_thread(check)
+        assert (well.stdout, well.stderr) == (b"", b"")
+        if well.returncode == 0:
+            break
+    assert well.returncode == 0
     one.sidecar.stop(signal.SIGKILL)
     gone = await asyncio.to_thread(check)
     assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"")
@@ -415,7 +429,7 @@ async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovere
 
     await eventually(told)
     await eventually(lambda: not leader.last["is_leader"])
-    assert await leader.health() == 200
+    assert await leader.is_healthy()
     assert any(word in line["message"] + line.get("kind", "") for line in logged(leader.sidecar, ""))
     if word != "not a string":
         assert await leader.metric(f'sidecar_redis_errors_total{{kind="{word}"}}')
@@ -426,7 +440,7 @@ async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovere
         return (await leader.status())["trouble"] is None
 
     await eventually(well)
-    assert await leader.health() == 200
+    assert await leader.is_healthy()
 
 
 async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restarted(

@@ -84,7 +84,7 @@ async def trouble(
 ) -> None:
     """A leader meets the trouble, and leads on once it is over; on a connection that was made anew."""
     with client_of(server) as redis:
-        async with storing(at_port(server.port)) as store:
+        async with storing(at_port(server.port), timings=Timings()) as store:  # of 30 s: it has to live on
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
             connected = redis.info("stats")["total_connections_received"]
             begin(redis)
@@ -200,11 +200,12 @@ async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
     )  # fmt: skip
     with replica, client_of(any_redis_of_its_own) as redis:
         await eventually(lambda: redis.info("replication").get("slave0", {}).get("state") == "online")
-        async with storing(at_port(any_redis_of_its_own.port), min_replicas=1) as store:
+        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)  # the key does not expire meanwhile
+        async with storing(at_port(any_redis_of_its_own.port), min_replicas=1, timings=long) as store:
             await eventually(lambda: _counts(store, Kind.ACQUIRE))  # a replica on a busy machine may answer too late
             await eventually(lambda: _counts(store, Kind.RENEW))
             replica.pause()
-            redis.pexpire(KEY, 3000)
+            redis.pexpire(KEY, 30_000)
             assert await store.outcome(Kind.RENEW) is Outcome.UNCONFIRMED
             replica.resume()
             await eventually(lambda: _counts(store, Kind.RENEW))

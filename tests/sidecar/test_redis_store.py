@@ -12,7 +12,10 @@ from sidecar.redis_store import Failure, KeyedCall, fence_of
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
 from tests.sidecar.storing import KEY, TIMINGS, Storing, at_port, storing
-from tests.waiting import eventually
+from tests.waiting import ROUNDS, eventually
+
+TIMINGS_OF_A_LONG_LEASE = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
+"""Its key does not expire, however long the machine stands still."""
 
 
 @pytest.fixture
@@ -72,21 +75,20 @@ async def test_an_acquire_whose_reply_was_lost_finds_its_own_term(
 
 
 @pytest.mark.parametrize("kind", [Kind.ACQUIRE, Kind.RENEW, Kind.RELEASE])
-async def test_what_was_given_up_and_arrives_late_has_no_effect(
-    store: Storing, proxy: Proxy, any_redis: Redis, kind: Kind
-) -> None:
-    assert await store.outcome(Kind.LOOK) is Outcome.VACANT
-    if kind is not Kind.ACQUIRE:
-        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        any_redis.pexpire(KEY, 4000)
-    before = any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))
-    evals = _scripts_run(any_redis)
-    proxy.requests.hold()
-    await store.timeout(kind)
-    proxy.flow()
-    await eventually(lambda: _scripts_run(any_redis) > evals)
-    assert (any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))) == before
-    assert any_redis.pttl(KEY) <= 4000
+async def test_what_was_given_up_and_arrives_late_has_no_effect(proxy: Proxy, any_redis: Redis, kind: Kind) -> None:
+    async with storing(at_port(proxy.port), timings=TIMINGS_OF_A_LONG_LEASE) as store:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        if kind is not Kind.ACQUIRE:
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+            any_redis.pexpire(KEY, 40_000)
+        before = any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))
+        evals = _scripts_run(any_redis)
+        proxy.requests.hold()
+        await store.timeout(kind)
+        proxy.flow()
+        await eventually(lambda: _scripts_run(any_redis) > evals)
+        assert (any_redis.get(KEY), any_redis.hgetall(fence_of(KEY))) == before
+        assert any_redis.pttl(KEY) <= 40_000
 
 
 async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any_redis_of_its_own: RedisServer) -> None:
@@ -105,17 +107,23 @@ async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any
 async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good(proxy: Proxy) -> None:
     """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
     limit = 3.0
-    async with storing(at_port(proxy.port), timings=Timings(call_limit=limit)) as store:
-        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
-        proxy.replies.delay = limit * 2 / 3
-        assert isinstance(await store.call(Kind.RENEW, limit=limit), Reply)
-        proxy.flow()
-        proxy.requests.delay = limit * 2 / 3
-        late = await store.call(Kind.RENEW, limit=limit)
-        assert isinstance(late, Reply)
-        assert late.outcome is Outcome.LATE
-        assert isinstance(renewed := await store.call(Kind.RENEW, limit=limit), Reply)
-        assert renewed.outcome is Outcome.RENEWED
+    for _ in range(ROUNDS):
+        async with storing(at_port(proxy.port), timings=Timings(call_limit=limit)) as store:
+            assert await store.outcome(Kind.ACQUIRE) in (Outcome.ACQUIRED, Outcome.ADOPTED)
+            proxy.replies.delay = limit * 2 / 3
+            slow = await store.call(Kind.RENEW, limit=limit)
+            proxy.flow()
+            proxy.requests.delay = limit * 2 / 3
+            late = await store.call(Kind.RENEW, limit=limit)
+            renewed = await store.call(Kind.RENEW, limit=limit)
+            proxy.flow()
+        results = (slow, late, renewed)
+        if not any(isinstance(result, Failure) and result.kind == "timeout" for result in results):
+            break  # else one of them was slower still, where the machine stood still for a second
+    assert isinstance(slow, Reply)
+    assert isinstance(late, Reply)
+    assert isinstance(renewed, Reply)
+    assert (late.outcome, renewed.outcome) == (Outcome.LATE, Outcome.RENEWED)
 
 
 async def test_a_half_open_connection_is_given_up_and_another_one_made(store: Storing, proxy: Proxy) -> None:

@@ -23,17 +23,19 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 """Rights of a server that refuses CLIENT TRACKING, or CLIENT altogether, as some managed ones do."""
 
 
-LIMIT = 2.0
+LIMIT = 5.0
 """A machine that stands still for less costs no connection, after which everything is heard of."""
+PAUSE = 0.75
+"""Between two attempts to connect."""
 
 
 class Watching:
     """A watch and what it has heard."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Connection], limit: float) -> None:
         self.heard: list[str] = []
         self.watch = RedisWatch(
-            connect, KEYS, self.heard.append, limit=LIMIT, interval=0.3, uniform=lambda low, high: low
+            connect, KEYS, self.heard.append, limit=limit, interval=0.3, uniform=lambda *_: PAUSE / (limit / 2)
         )
 
     async def hears(self, *names: str) -> None:
@@ -48,8 +50,8 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(connect: Callable[[], Connection]) -> AsyncIterator[Watching]:
-    it = Watching(connect)
+async def watching(connect: Callable[[], Connection], limit: float = LIMIT) -> AsyncIterator[Watching]:
+    it = Watching(connect, limit)
     running = asyncio.create_task(it.watch.run())
     try:
         yield it

@@ -18,7 +18,7 @@ def test_a_vacant_lease_is_acquired_as_a_plain_string_with_a_ttl(any_redis: Redi
     assert (answer.outcome, answer.holder) == ("acquired", "a")
     assert 29_000 < answer.left <= 30_000
     assert any_redis.get(KEY) == "a"
-    assert 29 <= any_redis.ttl(KEY) <= 30
+    assert 20 <= any_redis.ttl(KEY) <= 30
     assert any_redis.ttl(FENCE) == -1
     assert any_redis.hget(FENCE, "token") == answer.token
 
@@ -112,16 +112,16 @@ def test_a_renewal_restores_the_ttl_whatever_somebody_made_of_it(any_redis: Redi
 def test_a_renewal_of_a_fresh_key_only_verifies_it(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     any_redis.pexpire(KEY, 28_000)
-    assert 26_000 < Caller(any_redis).renew(token).left <= 28_000
+    assert 20_000 < Caller(any_redis).renew(token).left <= 28_000
 
 
 def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     with any_redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
         heard.subscribe(f"{KEY}:changed")
-        heard.get_message(timeout=1)
+        heard.get_message(timeout=20)
         assert Caller(any_redis).release(token)[0] == "released"
-        message = heard.get_message(timeout=5)
+        message = heard.get_message(timeout=20)
     assert message is not None
     assert message["data"] == "released"
     assert any_redis.exists(KEY) == 0

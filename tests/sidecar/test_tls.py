@@ -145,7 +145,7 @@ async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said
         asker = Asker(sidecar, session)
         await eventually(asker.status)
         await eventually(lambda: _tells(asker, said))
-        assert await asker.health() == 200
+        assert await asker.is_healthy()
         status = await asker.status()
     assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))
     assert PASSWORD not in sidecar.output + str(status)

@@ -150,7 +150,8 @@ async def migrated(migrated_once: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Store]:
-    async with await Store.connect(migrated) as store:
+    # A test may look for long, on another connection, before a transaction of this one goes on.
+    async with await Store.connect(migrated, idle_limit=20.0) as store:
         yield store
 
 

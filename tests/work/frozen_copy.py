@@ -25,7 +25,7 @@ async def half(values: Values) -> AsyncIterator[bytes]:
 async def main(dsn: str) -> None:
     writes._parts = half
     values = nothing_held([UUID(int=1)])
-    async with await Store.connect(dsn, idle_limit=3.0, call_limit=3.0) as store:
+    async with await Store.connect(dsn, idle_limit=10.0, call_limit=10.0) as store:
         await store.take_up("lease", 1, "one")
         async with store.fenced("lease", 1, "one", values) as fenced:
             await fenced.live(date(2026, 3, 2), datetime.now(UTC))

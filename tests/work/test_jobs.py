@@ -645,7 +645,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
                 args = (*args[:4], lose)
             return super().fenced(*args)
 
-    losing = LosingStore(store._pool, store._dsn, idle_limit=5, call_limit=5)
+    losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
