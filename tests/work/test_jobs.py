@@ -587,7 +587,7 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
             async with super().fenced(*args) as writes:
                 yield writes
 
-    slow = SlowStore(store._pool, store._dsn, idle_limit=5, call_limit=5)
+    slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
