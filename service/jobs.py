@@ -210,7 +210,11 @@ class _Work:
             await writes.skip(self.job, self._session_date, day)
 
     async def fill(self, day: date, book: Book) -> int:
-        """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many."""
+        """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many.
+
+        The chunks are committed in their order, for the cursor says that all before it are there; one that fails takes
+        the one that is being written before it along.
+        """
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))
         marks = {
@@ -222,13 +226,13 @@ class _Work:
         chunks = enumerate(book.blocks)
         turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
         turns[0].set()
+        term = self.term.name, self.term.token, self.term.holder
 
         async def write() -> None:
             nonlocal rows, done
             for place, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
                 report_too_wide(values)
-                term = self.term.name, self.term.token, self.term.holder
                 async with self._store.fenced(*term, values, turns[place].wait) as writes:
                     self.term.check()
                     written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])

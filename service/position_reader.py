@@ -123,13 +123,13 @@ class PositionReader:
         return read_ids(await self._copy(name, *parameters))
 
     async def _between(self, symbols: Symbols, day: date, after: UUID | None, portfolios: Ids) -> Block:
-        """Those of the portfolios, which are all after the one named, that ever held something, with what they hold."""
+        """As `_of`, for portfolios that are all those after the one named up to their last."""
         last = uuids(portfolios[-1:])[0]
         copied = await self._copy("positions_between", day, after, last)
         return await self._block(symbols, copied, "symbols_between", after, last)
 
     async def _of(self, symbols: Symbols, day: date, portfolios: Ids) -> Block:
-        """Those of the portfolios that ever held something, with what they hold."""
+        """Those of the portfolios that had opened a position by that date, with what they hold."""
         ids = uuids(portfolios)
         copied = await self._copy("positions_of", day, ids)
         return await self._block(symbols, copied, "symbols_of", ids)

@@ -37,6 +37,8 @@ from service.writes import FencedWrites, stage
 
 LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
+TURN_PATIENCE = 2
+"""How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
 READERS = 2
 """Connections that read every position side by side."""
 MOST_OPEN_POSITIONS = 5000
@@ -144,7 +146,8 @@ class Store:
         `values`, in key order, are what it writes; they are with the server before it enters the fence. For while the
         server waits for the rest of a COPY none of its limits ends a transaction: a leader that was frozen there would
         hold the fence against every later one. `turn` is awaited between the two, so that one transaction's values are
-        brought there while another writes.
+        brought there while another writes; for `TURN_PATIENCE` times `call_limit` at most, or the server ends it: the
+        transaction of a leader that is frozen there holds up no other, but the vacuuming of every table.
 
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
@@ -172,7 +175,7 @@ class Store:
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
             await side_by_side(
-                stage(connection, values)
+                stage(connection, values, TURN_PATIENCE * self._call_limit)
                 for connection, values in zip(connections, lanes, strict=True)
                 if values is not None
             )

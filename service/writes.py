@@ -17,11 +17,15 @@ from service.valuation import Values
 LIVE_CHANNEL = "portfolio_live"
 
 
-async def stage(connection: Connection, values: Values) -> None:
-    """Bring values, in key order, to the server, for the statements of this transaction that write what is staged."""
+async def stage(connection: Connection, values: Values, idle_limit: float) -> None:
+    """Bring values, in key order, to the server, for the statements of this transaction that write what is staged.
+
+    From then on the server ends the transaction if it is idle for `idle_limit` seconds, unless it is told otherwise.
+    """
     await connection.execute(statement("stage_table"))
     # A join of a million rows in memory; and to compile a statement takes as long as to run it.
-    await connection.execute("set local work_mem = '128MB'; set local jit = off")
+    limit = f"set local idle_in_transaction_session_timeout = {int(idle_limit * 1000)}"
+    await connection.execute(f"set local work_mem = '128MB'; set local jit = off; {limit}")
     await connection.copy_to_table("staged_value", schema_name="pg_temp", source=_parts(values), format="binary")
 
 
@@ -127,7 +131,7 @@ class FencedWrites:
                         statement("add_history"), day, kind, origin, self._token, *between
                     )
                 return Written(rows=row_count(done), added=row_count(done))
-            except asyncpg.UniqueViolationError:  # such as when it was written by hand since the positions were read
+            except asyncpg.UniqueViolationError:  # such as one that was written around the service
                 pass
         (did,) = await self._connection.fetch(
             statement("write_history"), day, kind, origin, settle, self._token, *between

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import service.store
@@ -98,11 +99,11 @@ def _observe_store(diary: Diary) -> None:
 
     @asynccontextmanager
     async def observed_lanes(
-        self: service.store.Store, lease: str, token: int, holder: str, lanes: Sequence[Values | None]
+        self: service.store.Store, lease: str, token: int, holder: str, lanes: Sequence[Values | None], *turn: Any
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         began = elapsed()
         try:
-            async with fenced_lanes(self, lease, token, holder, lanes) as writes:
+            async with fenced_lanes(self, lease, token, holder, lanes, *turn) as writes:
                 yield writes
         except StaleTerm:
             refused(lease, token, began)

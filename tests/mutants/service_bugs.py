@@ -93,6 +93,13 @@ BUGS = [
         test=_JOBS + "a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it",
     ),
     Bug(
+        "a chunk one row of which is there is left out",
+        "service/writes.py",
+        right="such as one that was written around the service\n                pass",
+        wrong="such as one that was written around the service\n                return Written()",
+        test=_JOBS + "of_a_chunk_one_row_of_which_is_there_the_others_are_written",
+    ),
+    Bug(
         "a user's positions are written in the request's order, not in the import's",
         "service/sql/put_positions.sql",
         right="\norder by portfolio_id, symbol, valid_from",

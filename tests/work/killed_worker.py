@@ -27,11 +27,12 @@ def say(what: object) -> None:
     sys.stdout.flush()
 
 
-def count_statements(kill_at: int | None) -> list[str]:
+def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
     """The statements of writing transactions that this process sends; as soon as that one has been sent it is no more.
 
-    Statements that read are not counted: how many there are differs from run to run, with who of the readers beside
-    each other comes first upon a symbol.
+    The number `kill_at` is of all of them, or of the commits alone: these are the same in each run, while the others
+    are sent by two writers beside each other, in whichever order. Statements that read are not counted: how many there
+    are differs from run to run, with who of the readers beside each other comes first upon a symbol.
     """
     sent: list[str] = []
     writing: set[object] = set()
@@ -42,7 +43,10 @@ def count_statements(kill_at: int | None) -> list[str]:
                 writing.add(self)
             if self in writing:
                 sent.append(query)
-                if len(sent) == kill_at:  # the server gets it: the loop comes round once it is written to the socket
+                counts = not of_commits or query == "COMMIT;"
+                if (
+                    counts and (sent.count("COMMIT;") if of_commits else len(sent)) == kill_at
+                ):  # the server gets it: the loop comes round once it is written to the socket
                     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
             if query == "COMMIT;":
                 writing.discard(self)
@@ -55,13 +59,13 @@ def count_statements(kill_at: int | None) -> list[str]:
     return sent
 
 
-async def attempt(dsn: str, job: JobName, token: int, base: int, kill_at: int | None) -> list[str]:
+async def attempt(dsn: str, job: JobName, token: int, base: int, kill_at: int | None, of_commits: bool) -> list[str]:
     """One attempt of the run, under the term of that token."""
     raw = await asyncpg.connect(dsn)
     async with await Store.connect(dsn, connections=2) as store:
         work = Disturbed(store, raw, job)
         work.token, work.base = token - 1, base
-        sent = count_statements(kill_at)
+        sent = count_statements(kill_at, of_commits)
         assert await work.attempt()
     await raw.close()
     return sent

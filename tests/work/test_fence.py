@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from service.database import StaleTerm, StoreError
+from service.database import Connection, StaleTerm, StoreError
 from service.sql import statement
 from service.store import Store
 from tests.waiting import eventually
@@ -150,6 +150,23 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         assert await token_of_live(store) == 2
         with pytest.raises(StaleTerm):
             await write(frozen, 1)
+
+
+async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
+    migrated: str, store: Store, raw: Connection
+) -> None:
+    """It holds no fence, but while it lasts nothing that others update can be vacuumed."""
+    mine = "select count(*) from pg_stat_activity where backend_xid is not null and datname = current_database()"
+
+    async def turn() -> None:
+        assert await raw.fetchval(mine) == 1
+        await eventually(lambda: raw.fetchval(f"select ({mine}) = 0"))
+
+    async with await Store.connect(migrated, call_limit=3.0) as frozen:
+        await frozen.take_up("lease", 1, "one")
+        with pytest.raises(StoreError):
+            async with frozen.fenced("lease", 1, "one", VALUES, turn):
+                raise AssertionError("the transaction is over")
 
 
 async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(

@@ -353,6 +353,23 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
     assert (await one_row(store)).value == 20
 
 
+async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
+    store: Store, raw: Connection, term: FakeTerm
+) -> None:
+    await store.put_positions([entry(2, "A", "1")])
+    await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
+    await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
+
+    class LateStore(Store):
+        async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().opened_positions(*args, **{**kwargs, "without_row": None})
+
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
+    assert await late.jobs.run("eod", session(MONDAY), term, anew=True) == 2
+    assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
+    assert await raw.fetchval("select rows_added from job_run") == 2
+
+
 async def test_an_eod_run_on_time_says_captured_and_a_late_one_does_not(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     desk = Desk(store, {FRIDAY: {"A": "10"}, MONDAY: {"A": "10"}}, NEXT_MORNING - timedelta(seconds=1))
@@ -700,17 +717,20 @@ async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Con
     assert [row[0] for row in await replaced(raw)] == [UUID(int=2)]
 
 
-@pytest.fixture(params=["history", "intraday"])
+@pytest.fixture(params=["history", "history set right", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
     """Writes the staged values for good."""
 
     async def history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", settle="none")
 
+    async def history_set_right(writes: FencedWrites) -> None:
+        await writes.history("daily_eod", MONDAY, origin="captured", settle="all")
+
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
 
-    return history if request.param == "history" else intraday
+    return {"history": history, "history set right": history_set_right, "intraday": intraday}[request.param]
 
 
 async def with_values(raw: Connection) -> list[UUID]:

@@ -31,11 +31,13 @@ class Worker:
         async with asyncio.timeout(60):
             return json.loads(await self.process.stdout.readline())
 
-    async def attempt(self, work: Disturbed, kill_at: int | None = None) -> list[str] | None:
-        """One attempt in a process of its own; what it sent, or None if it was killed."""
+    async def attempt(
+        self, work: Disturbed, kill_at: int | None = None, *, of_commits: bool = False
+    ) -> list[str] | None:
+        """One attempt in a process of its own; what it sent, or None if it was killed at that statement or commit."""
         assert self.process.stdin is not None
         work.token += 1
-        ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at}
+        ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at, "of_commits": of_commits}
         self.process.stdin.write(json.dumps(ask).encode() + b"\n")
         found = await self.answer()
         if found == -signal.SIGKILL:
@@ -68,14 +70,15 @@ async def test_a_job_killed_at_a_chunks_boundary_or_inside_is_carried_on_to_the_
     sent = await worker.attempt(work)
     assert sent is not None
     expected = await written(raw)
-    boundaries = [place for place, query in enumerate(sent, start=1) if query == "COMMIT;"]
-    assert len(boundaries) >= 7
-    inside = random.Random(5).sample([place for place, query in enumerate(sent, start=1) if query != "COMMIT;"], SAMPLE)
-    for place in [*boundaries, *inside]:
+    commits = sent.count("COMMIT;")
+    assert commits >= 7
+    statements = random.Random(5).sample(range(1, len(sent) + 1), SAMPLE)
+    for place, of_commits in [*((n, True) for n in range(1, commits + 1)), *((n, False) for n in statements)]:
         await work.start_over()
-        assert await worker.attempt(work, kill_at=place) is None
+        assert await worker.attempt(work, kill_at=place, of_commits=of_commits) is None
         assert await work.attempt()
-        assert await written(raw) == expected, f"killed at statement {place}: {sent[place - 1]}"
+        where = f"{'commit' if of_commits else 'statement'} {place}"
+        assert await written(raw) == expected, f"killed at {where} of {sent}"
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service import position_reader, positions
-from service.copy_format import HEADER, TRAILER, read_held
+from service.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_held
 from service.database import Connection, StoreError
 from service.positions import Block, Book, Symbols, id_array, uuids
 from service.sql import statement
@@ -79,10 +79,11 @@ async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
     whole = read_held(copied)
     assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
     assert (whole.counts.tolist(), len(whole.positions)) == ([2] * portfolios, 2 * portfolios)
+    a_row = HEAD_ROW.itemsize + 2 * POSITION.itemsize
     for end in range(len(copied)):
         with pytest.raises(ValueError, match="COPY"):
             read_held(copied[:end])
-        if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % (26 + 2 * 16):
+        if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % a_row:
             with pytest.raises(ValueError, match="COPY"):
                 read_held(copied[:end] + TRAILER)  # a row is not all there
 
