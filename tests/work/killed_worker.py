@@ -43,10 +43,10 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
                 writing.add(self)
             if self in writing:
                 sent.append(query)
-                counts = not of_commits or query == "COMMIT;"
-                if (
-                    counts and (sent.count("COMMIT;") if of_commits else len(sent)) == kill_at
-                ):  # the server gets it: the loop comes round once it is written to the socket
+                counted_now = query == "COMMIT;" or not of_commits
+                place = sent.count("COMMIT;") if of_commits else len(sent)
+                if counted_now and place == kill_at:
+                    # the server gets it: the loop comes round once it is written to the socket
                     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
             if query == "COMMIT;":
                 writing.discard(self)

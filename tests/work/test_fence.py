@@ -156,17 +156,25 @@ async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
     migrated: str, store: Store, raw: Connection
 ) -> None:
     """It holds no fence, but while it lasts nothing that others update can be vacuumed."""
-    mine = "select count(*) from pg_stat_activity where backend_xid is not null and datname = current_database()"
+    mine = (
+        "select count(*) from pg_stat_activity "
+        "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
+    )
+
+    has_ended = False
 
     async def turn() -> None:
+        nonlocal has_ended
         assert await raw.fetchval(mine) == 1
         await eventually(lambda: raw.fetchval(f"select ({mine}) = 0"))
+        has_ended = True
 
     async with await Store.connect(migrated, call_limit=3.0) as frozen:
         await frozen.take_up("lease", 1, "one")
         with pytest.raises(StoreError):
             async with frozen.fenced("lease", 1, "one", VALUES, turn):
                 raise AssertionError("the transaction is over")
+    assert has_ended  # a wait in vain ends in a StoreError too
 
 
 async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
