@@ -50,8 +50,9 @@ run: $(LOCAL) ## Run Redis, Postgres and two tasks here; Ctrl-C stops them
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
-chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1
-	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)'
+chaos: $(STAMP) ## Whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder
+	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
+		$(if $(OTHER),--other-version '$(OTHER)')
 
 bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 	$(BIN)/python -m bench.handover

@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> int:
         services=services,
         fence=not options.without_fence,
         min_replicas=min_replicas,
+        other_version=options.other_version,
         tell=lambda text: print(text, flush=True),
     )
     try:
@@ -109,6 +110,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--isolating", action="store_true", help="cut primaries off that go on serving; MIN_REPLICAS is 1 then"
     )
     parser.add_argument("--without-fence", action="store_true", help="let stale leaders write, to see it found")
+    parser.add_argument(
+        "--other-version", type=_checkout, metavar="FOLDER", help="another checkout, which every second task runs"
+    )
     parser.add_argument("--picture", type=Path, help="where to draw it, .svg, .png or .pdf (FOLDER/run.svg)")
     parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")
@@ -130,6 +134,13 @@ def _positive(text: str) -> float:
     if not 0 < value < 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def _checkout(text: str) -> Path:
+    folder = Path(text).resolve()
+    if not (folder / "task-definition.json").is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a checkout of this project: it has no task-definition.json")
+    return folder
 
 
 if __name__ == "__main__":

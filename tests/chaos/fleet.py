@@ -76,10 +76,20 @@ class Fleet:
         services: how many of the tasks run the product's API; the others run the writer.
         fence: whether the database refuses stale writes.
         min_replicas: how many replicas have to confirm what a sidecar writes.
+        other_version: another checkout of the project. Each task that starts runs the version that its predecessor did
+            not run, and neighbours start with different versions: a rolling deploy and its way back, all the time.
     """
 
     def __init__(
-        self, folder: Path, tasks: int, ttl: float, services: int, *, fence: bool = True, min_replicas: int = 0
+        self,
+        folder: Path,
+        tasks: int,
+        ttl: float,
+        services: int,
+        *,
+        fence: bool = True,
+        min_replicas: int = 0,
+        other_version: Path | None = None,
     ) -> None:
         self.labels = [f"task{number + 1}" for number in range(tasks)]
         self.writers = self.labels[services:]
@@ -95,7 +105,10 @@ class Fleet:
         )
         self.slots: dict[str, Slot] = {}
         self.stopping = asyncio.Event()
-        self._definition = spelled_out(read(ROOT / "task-definition.json"))
+        self._versions = [ROOT] if other_version is None else [ROOT, other_version]
+        self._definitions = {version: spelled_out(read(version / "task-definition.json")) for version in self._versions}
+        self._definition = self._definitions[ROOT]
+        self._next_version = {label: number for number, label in enumerate(self.labels)}
         self._fence = () if fence else ("--without-fence",)
         self._confirmed = {"sidecar": {"MIN_REPLICAS": str(min_replicas)}}
         self._offset = free_offset(self._definition, tasks)
@@ -184,16 +197,16 @@ class Fleet:
                     self.seen.lived(label, name, container.pid, now)
             await asyncio.sleep(LOOK_EVERY)
 
-    def _derived(self, label: str) -> TaskDefinition:
+    def _derived(self, label: str, version: Path) -> TaskDefinition:
         program = "writer" if label in self.writers else "service"
         entry_point = ["python", "-m", "tests.chaos.api", program, *self._fence]
         containers = [
             container.model_copy(update={"entry_point": entry_point, "command": []})
             if container.name == "api"
             else container
-            for container in self._definition.container_definitions
+            for container in self._definitions[version].container_definitions
         ]
-        return self._definition.model_copy(update={"container_definitions": containers})
+        return self._definitions[version].model_copy(update={"container_definitions": containers})
 
     def _new_task(self, label: str) -> Task:
         task_id = new_task_id()
@@ -202,7 +215,9 @@ class Fleet:
             "REDIS_PORT": str(self.redis.ways[label].port),
             "DATABASE_URL": self.postgres.url,
         }
-        definition = self._derived(label)
+        version = self._versions[self._next_version[label] % len(self._versions)]
+        self._next_version[label] += 1
+        definition = self._derived(label, version)
         environments = {
             container.name: container_environment(
                 container, shift=self._shift(label), caller=self._caller, backends=backends
@@ -214,7 +229,7 @@ class Fleet:
             | self._confirmed.get(container.name, {})
             for container in definition.container_definitions
         }
-        return Task(definition, label, task_id, environments=environments, folder=ROOT, journal=self.log)
+        return Task(definition, label, task_id, environments=environments, folder=version, journal=self.log)
 
     def _shift(self, label: str) -> int:
         return self._offset + PORT_STEP * self.labels.index(label)

@@ -81,9 +81,10 @@ async def chaos(
     fence: bool,
     min_replicas: int,
     tell: Tell,
+    other_version: Path | None = None,
 ) -> Record:
     """Run the rounds on a fleet of its own under `folder`; returns what was seen, judged."""
-    fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas)
+    fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas, other_version=other_version)
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
     conductor = _Conductor(fleet, record, tell)
     async with fleet.running():

@@ -2,12 +2,15 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.chaos.fleet import Fleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +37,16 @@ def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path)
     assert "  stale write: " in said
 
 
+def test_each_task_that_starts_runs_the_version_that_the_task_before_it_did_not_run(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(ROOT / "task-definition.json", other)
+    fleet = Fleet(tmp_path / "run", tasks=2, ttl=6.0, services=2, other_version=other)
+    starts = [fleet._new_task(label) for label in ("task1", "task2", "task1", "task2")]
+    fleet.log.close()
+    assert [task.containers["sidecar"].folder for task in starts] == [ROOT, other, other, ROOT]
+
+
 def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run it, with a lease of 3 s; returns its exit status and what it said."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
@@ -56,7 +69,14 @@ def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "wrong",
-    [["--tasks", "1"], ["--minutes", "0"], ["--services", "9"], ["--picture", "/no/x.svg"], ["--picture", "x.gif"]],
+    [
+        ["--tasks", "1"],
+        ["--minutes", "0"],
+        ["--services", "9"],
+        ["--picture", "/no/x.svg"],
+        ["--picture", "x.gif"],
+        ["--other-version", "/no"],
+    ],
 )
 def test_wrong_arguments_are_told_in_one_line(wrong: list[str]) -> None:
     done = subprocess.run(
