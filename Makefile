@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos model alerts bench bench-tracker lint format lock clean simulate mutants
+.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants
 
 help: ## Show what can be made
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -60,6 +60,9 @@ bench: $(STAMP) ## Measure hand-over, memory, start and speed beside others'
 
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
 	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+
+images: $(STAMP) ## Build both images and look into them (docker, buildah or podman): PYTHON_IMAGE=name
+	@$(BIN)/python -m ops.images
 
 model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long

@@ -1,0 +1,56 @@
+"""The base image where no registry is reachable: Debian's packages, with Python, made once and kept."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ops.images.engine import Engine, ImageError, call
+
+SUITE = "trixie"
+KEPT = f"localhost/python-from-debian:{SUITE}"
+PACKAGES = "python3,python3-venv,python3-pip,python-is-python3,ca-certificates,tzdata"
+DEFAULT = "python:3.13-slim-bookworm"
+"""The base image that the Dockerfiles name."""
+
+
+def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
+    """The image to build on: PYTHON_IMAGE, or the Dockerfiles' own, or one made here where that cannot be pulled.
+
+    Raises:
+        ImageError: PYTHON_IMAGE cannot be pulled, or no base can be made.
+    """
+    wanted = environment.get("PYTHON_IMAGE")
+    if wanted is not None:
+        if engine.exists(wanted) or engine.pull(wanted):
+            return wanted
+        raise ImageError(f"PYTHON_IMAGE: {engine.name} cannot pull {wanted}")
+    if engine.exists(KEPT):
+        return KEPT
+    if engine.exists(DEFAULT) or engine.pull(DEFAULT):
+        return DEFAULT
+    say(f"{DEFAULT} cannot be pulled: a base image is made of Debian's packages and kept as {KEPT}")
+    _make(engine)
+    return KEPT
+
+
+def _make(engine: Engine) -> None:
+    if shutil.which("debootstrap") is None:
+        raise ImageError("debootstrap is not installed; Debian has it in the package debootstrap")
+    if os.geteuid() != 0:
+        raise ImageError("debootstrap needs root; run as root, or set PYTHON_IMAGE to an image that is here")
+    with tempfile.TemporaryDirectory(prefix="python-base-") as name:
+        root = Path(name) / "root"
+        mirror = _mirror()
+        call(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root), *mirror])
+        shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
+        root.chmod(0o755)
+        engine.add_root(root, KEPT)
+
+
+def _mirror() -> list[str]:
+    """The mirror that apt uses on this machine; empty, and debootstrap takes its own, if apt names none."""
+    sources = Path("/etc/apt/sources.list.d/debian.sources")
+    lines = sources.read_text().splitlines() if sources.exists() else []
+    return [line.split()[1] for line in lines if line.startswith("URIs: ")][:1]

@@ -1,0 +1,82 @@
+"""`make images` where nothing can build: one line and exit status 2. `.ci/run` builds the images for real."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.images.__main__ import images
+from ops.images.contents import _verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_images(path: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "ops.images"],
+        cwd=ROOT,
+        env={"PATH": str(path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_without_an_engine_the_error_names_the_three_that_would_do(tmp_path: Path) -> None:
+    ended = make_images(tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("images: no docker (with its engine), buildah or podman works here")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_engine_whose_daemon_does_not_answer_is_not_used(tmp_path: Path) -> None:
+    program(tmp_path, "docker", "exit 1")
+    ended = make_images(tmp_path, CONTAINER_ENGINE="docker")
+    assert ended.returncode == 2
+    assert ended.stderr == "images: CONTAINER_ENGINE: docker is not installed, or `docker info` fails\n"
+
+
+@pytest.mark.parametrize("name", ["kaniko", ""])
+def test_an_unknown_engine_is_refused(tmp_path: Path, name: str) -> None:
+    ended = make_images(tmp_path, CONTAINER_ENGINE=name)
+    assert ended.returncode == 2
+    assert ended.stderr == f"images: CONTAINER_ENGINE: {name!r} is not docker, buildah or podman\n"
+
+
+def test_a_base_image_that_cannot_be_pulled_is_named(tmp_path: Path) -> None:
+    program(tmp_path, "buildah", 'test "$1" = info')
+    ended = make_images(tmp_path, PYTHON_IMAGE="python:none")
+    assert ended.returncode == 2
+    assert ended.stderr == "images: PYTHON_IMAGE: buildah cannot pull python:none\n"
+
+
+def test_a_base_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> None:
+    program(tmp_path, "buildah", 'test "$1" = info')
+    ended = make_images(tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr == "images: debootstrap is not installed; Debian has it in the package debootstrap\n"
+
+
+def test_each_image_has_the_files_that_it_is_built_from() -> None:
+    for image in images():
+        assert (ROOT / image.dockerfile).is_file()
+        assert (ROOT / image.requirements).is_file()
+
+
+def test_a_vulnerable_package_fails_the_audit_and_is_named() -> None:
+    good: dict[str, object] = {"name": "a", "version": "1", "vulns": []}
+    bad: dict[str, object] = {"name": "b", "version": "2", "vulns": [{"id": "X"}]}
+    assert _verdict([good, bad]) == (False, "2 of 2 packages audited, 1 with known vulnerabilities: b 2")
+
+
+def test_an_audit_that_knows_no_package_does_not_pass_as_clean() -> None:
+    well, summary = _verdict([{"name": "a", "skip_reason": "not found"}])
+    assert (well, summary) == (True, "NOT AUDITED: the database knows none of the packages")
