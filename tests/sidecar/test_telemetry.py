@@ -155,7 +155,7 @@ def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(caps
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ"
     assert re.fullmatch(rf"{time} WARNING leads now lease=x token=7", line)
     assert re.fullmatch(rf"{time} ERROR   failed lease=x", failed)
-    assert traceback[-1] == "ValueError: why"
+    assert traceback[-1] == "  ValueError: why"
 
 
 @pytest.mark.usefixtures("logging_as_it_was")
