@@ -2,23 +2,21 @@
 
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pythonjsonlogger.json import JsonFormatter
 
+from runtime.log_lines import JsonLines, TextLines
+from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
-from sidecar.redis_store import Failure, RedisStore
+from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch, WatchMode
 
 log = logging.getLogger("sidecar")
-
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
 
 _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
@@ -153,35 +151,10 @@ class _Gauges(Collector):
         yield from (up, leading, remaining, token, state, silence, watch, guard, policy)
 
 
-class _UtcTimes(logging.Formatter):
-    """Times in UTC, as ISO 8601 with milliseconds."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-
-class _JsonLines(_UtcTimes, JsonFormatter):
-    """One JSON object a line: time, level, logger, message, and the caller's fields."""
-
-
-class _TextLines(_UtcTimes):
-    """One line for people: time, level, message, then the caller's fields as name=value."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
-        """The line, without the traceback that may follow it."""
-        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
-        return " ".join([super().formatMessage(record), *(f"{name}={value}" for name, value in fields.items())])
-
-
 def log_to_stdout(form: str, level: str) -> None:
     """Set logging up: `form` is `json` or `text`, `level` a name of logging's."""
     handler = logging.StreamHandler(sys.stdout)
-    if form == "json":
-        rename = {"asctime": "time", "levelname": "level", "name": "logger"}
-        handler.setFormatter(_JsonLines("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=rename))
-    else:
-        handler.setFormatter(_TextLines("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ops.local.servers import RedisServer
+from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind
-from sidecar.redis_store import Failure
 from sidecar.redis_watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
@@ -155,7 +155,7 @@ def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(caps
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d\d\dZ"
     assert re.fullmatch(rf"{time} WARNING leads now lease=x token=7", line)
     assert re.fullmatch(rf"{time} ERROR   failed lease=x", failed)
-    assert traceback[-1] == "ValueError: why"
+    assert traceback[-1] == "  ValueError: why"
 
 
 @pytest.mark.usefixtures("logging_as_it_was")

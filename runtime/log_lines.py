@@ -1,0 +1,82 @@
+"""The two forms of a log line, JSON and text. Neither lets a text from outside write a line of its own."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+from runtime.escape import cut, one_line
+
+MESSAGE = 4_000
+"""Limit of a message, and of each field beside it, in characters."""
+TRACEBACK_LINES, TRACEBACK_WIDTH = 200, 500
+"""Limits of a traceback: its first and its last lines are kept, so many characters of each."""
+
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
+
+ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class _UtcTimes(logging.Formatter):
+    """Times in UTC, as ISO 8601 with milliseconds."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+class JsonLines(_UtcTimes, JsonFormatter):
+    """One JSON object a line: time, level, logger, message, and the caller's fields. JSON escapes, this class cuts."""
+
+    def __init__(self) -> None:
+        names = {"asctime": "time", "levelname": "level", "name": "logger"}
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names)
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Cut each text of the object, apart from the traceback, which is cut already."""
+        return {
+            name: cut(value, MESSAGE) if isinstance(value, str) and name != "exc_info" else value
+            for name, value in log_data.items()
+        }
+
+    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
+        """The traceback, without its middle where it is long."""
+        return "\n".join(cut(line, TRACEBACK_WIDTH) for line in _shortened(str(super().formatException(ei))))
+
+
+class TextLines(_UtcTimes):
+    """One line for people: time, level, message, then the caller's fields as name=value.
+
+    A traceback follows on indented lines. No log line begins with a space: a line break in an error's text cannot
+    forge one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
+        """The line, without the traceback that may follow it."""
+        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
+        line = one_line(super().formatMessage(record), MESSAGE)
+        return " ".join([line, *(f"{name}={one_line(value, MESSAGE)}" for name, value in fields.items())])
+
+    def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
+        """The traceback, indented."""
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's
+        """The stack, indented."""
+        return _indented(stack_info)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {one_line(line, TRACEBACK_WIDTH)}" for line in _shortened(text))
+
+
+def _shortened(text: str) -> list[str]:
+    lines = text.splitlines()
+    left_out = len(lines) - TRACEBACK_LINES
+    half = TRACEBACK_LINES // 2
+    return lines if left_out <= 0 else [*lines[:half], f"... ({left_out} more lines)", *lines[-half:]]

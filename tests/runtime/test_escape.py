@@ -1,0 +1,59 @@
+"""Text from outside becomes one printable, bounded line, whatever is in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.escape import SHORT, cut, one_line
+
+ANYTHING = st.text(st.characters(categories=None), max_size=400)  # lone surrogates included
+
+
+@given(ANYTHING, st.integers(64, 500))
+def test_the_result_is_one_printable_line_within_the_limit_that_every_encoding_can_write(text: str, limit: int) -> None:
+    line = one_line(text, limit)
+    assert line.isprintable()
+    assert len(line) <= limit
+    line.encode()
+
+
+@given(ANYTHING, st.integers(64, 500))
+def test_a_result_that_is_escaped_again_stays_as_it_is(text: str, limit: int) -> None:
+    line = one_line(text, limit)
+    assert one_line(line, limit) == line
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=SHORT).filter(str.isprintable))
+def test_a_printable_text_comes_back_unchanged(text: str) -> None:
+    assert one_line(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb\r\t", r"a\nb\r\t"),
+        ("\x1b[2J\x07\x7f\x9b", r"\x1b[2J\x07\x7f\x9b"),
+        ("\u2028\u2029\x85", r"\u2028\u2029\x85"),
+        ("\u202eevil\u2066\u200b", r"\u202eevil\u2066\u200b"),
+        ("\udc80", r"\udc80"),
+        ("\U000e0001", r"\U000e0001"),
+        (b"\xff\x1b", r"\xff\x1b"),
+        ("größer, 日本", "größer, 日本"),
+        (None, "None"),
+    ],
+)
+def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(text: object, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+def test_what_is_cut_is_counted_and_no_escape_is_cut_in_two() -> None:
+    assert one_line("x" * 1_000_000) == "x" * 165 + "... (999835 more characters)"
+    kept, _, count = one_line("\x1b" * 1_000_000).partition("... ")
+    assert kept == r"\x1b" * 41
+    assert count == "(999959 more characters)"
+    assert one_line("\x1b" * 100).endswith(" more characters)"), "it is short, its escapes are not"
+
+
+def test_a_text_for_json_is_cut_and_not_escaped() -> None:
+    assert cut("\n" * 64, 64) == "\n" * 64
+    assert cut("\n" * 1000, 64) == "\n" * 29 + "... (971 more characters)"
