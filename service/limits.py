@@ -7,6 +7,8 @@ from uuid import UUID
 
 KEEP_ALIVE = 75.0
 """Seconds that a connection may go without a whole header: over the 60 for which a load balancer keeps its own open."""
+HEADER_LIMIT = 10.0
+"""Seconds that a request's header may take, from its first byte to its last."""
 MOST_CONNECTIONS = 10_000
 """To one task, streams included; fewer where the process may not have so many files open."""
 RESERVED_DESCRIPTORS = 64

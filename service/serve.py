@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 
+from runtime.listener import Listener
 from service.access import StoreAccess
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.database import side_by_side
 from service.freshness import Freshness
-from service.listener import Listener, runner
+from service.listener import connection_limits, runner
 from service.loading import tell_loading
 from service.market import CALENDARS
 from service.overrides import OverriddenCalendar, OverrideReader
@@ -123,7 +124,7 @@ class _Service:
         address = self._settings.api_bind
         await self._runner.setup()
         try:
-            await Listener(self._runner, address).start()
+            await Listener(self._runner, address, connection_limits()).start()
         except OSError as error:
             raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
         logger.info("listening on http://%s", address)

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from runtime.listener import Limits
 from sidecar.candidate import Candidate
 from sidecar.protocol import Timings
 
@@ -21,6 +22,9 @@ LONGEST_WAIT = 30.0
 CLIENT = "X-Lease-Client"
 """The header in which a client names itself with a word of its own: required to resign, which a page cannot send."""
 LONGEST_NAME = 64
+
+METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
+"""The metrics listener: all of the network may reach it, but leaves the file descriptors to Redis and the client."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -12,12 +12,12 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from runtime.listener import Limits, Listener
 from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
-from sidecar.control import Control, metrics_app
+from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.identity import instance_id
 from sidecar.lease import Lease
-from sidecar.listener import Listener
 from sidecar.redis_store import RedisStore, connector
 from sidecar.redis_watch import RedisWatch
 from sidecar.settings import Address, Settings, SettingsError, read
@@ -77,8 +77,8 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, candidate.drain)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
     listeners = [
-        await _listen("CONTROL_BIND", settings.control, control.app(), strangers=False),
-        await _listen("METRICS_BIND", settings.metrics, metrics, strangers=True),
+        await _listen("CONTROL_BIND", settings.control, control.app(), Limits()),
+        await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -92,11 +92,11 @@ async def _run(settings: Settings) -> None:
         log.info("Sidecar %s has given its leases up", name)
 
 
-async def _listen(setting: str, address: Address, app: web.Application, *, strangers: bool) -> web.AppRunner:
+async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await Listener(runner, address, strangers=strangers).start()
+        await Listener(runner, address, limits).start()
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise SettingsError(f"{setting}: cannot listen on {address}: {why}") from None

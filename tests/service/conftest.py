@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from ops.local.servers import PostgresServer, RedisServer
+from runtime.listener import Listener
 from service.address import Address
-from service.listener import Listener
+from service.listener import connection_limits
 from service.migrations import migrate
 from service.samples import load_samples
 from service.store import Store
@@ -110,7 +111,7 @@ async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterat
         served = Served(store, session)
         probing = asyncio.create_task(served.access.run())
         await served.access.connected()
-        async with served.listening(Listener, address=Address("127.0.0.1", 0)):
+        async with served.listening(Listener, address=Address("127.0.0.1", 0), limits=connection_limits()):
             yield served
         probing.cancel()
         await asyncio.wait((probing,))

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import ClientSession
 
 from ops.local.servers import free_port
-from service import limits, listener
+from runtime.listener import Limits, Listener
+from service import limits
 from service.address import Address
-from service.listener import Listener, most_connections
+from service.listener import most_connections
 from tests.service.served import PORTFOLIO, Served
 from tests.waiting import eventually
 
@@ -23,7 +24,7 @@ HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
 @pytest.fixture
 async def limited(served: Served) -> AsyncIterator[Served]:
     """The API once more, for two connections at a time."""
-    site = {"address": Address("127.0.0.1", free_port()), "most": 2}
+    site = {"address": Address("127.0.0.1", free_port()), "limits": Limits(connections=2)}
     other = Served(served.store, served.session)
     probing = asyncio.create_task(other.access.run())
     await other.access.connected()
@@ -45,12 +46,11 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
 async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
-    before: bytes, served: Served, session: ClientSession, monkeypatch: pytest.MonkeyPatch
+    before: bytes, served: Served, session: ClientSession
 ) -> None:
-    monkeypatch.setattr(listener, "KEEP_ALIVE", 2.0)
     reading = asyncio.create_task(served.streams.run(served.store))
     async with (
-        served.listening(Listener, address=Address("127.0.0.1", 0)),
+        served.listening(Listener, address=Address("127.0.0.1", 0), limits=Limits(idle=2.0)),
         session.get(f"{served.url}/portfolios/{PORTFOLIO}/stream") as stream,
     ):
         reader, writer = await connect(served)

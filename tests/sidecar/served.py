@@ -12,11 +12,11 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
+from runtime.listener import Limits, Listener
 from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
-from sidecar.control import Control, metrics_app
+from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.lease import Lease
-from sidecar.listener import Listener
 from sidecar.protocol import Timings
 from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch
@@ -87,10 +87,12 @@ async def served(
     timings: Timings = TIMINGS,
     guard: bool = False,
     calls: int | None = None,
+    limits: Limits = METRICS_LIMITS,
 ) -> AsyncIterator[Served]:
     """Wired as `sidecar.run` does it, on free ports; it ends without a drain.
 
     `calls`: the port at which its calls reach Redis, where that is a proxy's; the watch goes straight to Redis.
+    `limits`: what the metrics listener's connections may take.
     """
     boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
@@ -106,9 +108,9 @@ async def served(
     telemetry.watch(leases, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_listening(control.app(), strangers=False))
+        url = await stack.enter_async_context(_listening(control.app(), Limits()))
         metrics = metrics_app(telemetry.registry, control.healthz)
-        metrics_url = await stack.enter_async_context(_listening(metrics, strangers=True))
+        metrics_url = await stack.enter_async_context(_listening(metrics, limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
@@ -121,11 +123,11 @@ async def served(
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, *, strangers: bool) -> AsyncIterator[str]:
+async def _listening(app: web.Application, limits: Limits) -> AsyncIterator[str]:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await Listener(runner, Address("127.0.0.1", 0), strangers=strangers).start()
+        await Listener(runner, Address("127.0.0.1", 0), limits).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

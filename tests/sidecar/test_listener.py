@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar import listener
+from runtime.listener import Limits
 from tests.sidecar.served import served
 from tests.waiting import eventually
 
@@ -17,8 +17,11 @@ HALF = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+async def connected(
+    url: str, source: str = "127.0.0.1"
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    port = int(url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
     try:
         yield reader, writer
     finally:
@@ -37,11 +40,10 @@ async def answers(url: str) -> bool:
 
 
 async def test_of_strangers_connections_there_are_so_many_and_the_client_is_answered_all_the_same(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer,
 ) -> None:
     """Else whoever reaches the metrics takes every file descriptor: the client loses the lead, the task its health."""
-    monkeypatch.setattr(listener, "STRANGERS", 2)
-    async with served(redis_server) as sidecar:
+    async with served(redis_server, limits=Limits(connections=2)) as sidecar:
         async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
             for line in (writer, other):
                 line.write(HALF)  # it is served, but there is nothing to answer yet
@@ -62,11 +64,10 @@ async def test_of_strangers_connections_there_are_so_many_and_the_client_is_answ
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
 async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_and_the_clients_is_not(
-    before: bytes, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    before: bytes, redis_server: RedisServer
 ) -> None:
-    monkeypatch.setattr(listener, "PATIENCE", 1.0)
     async with (
-        served(redis_server) as sidecar,
+        served(redis_server, limits=Limits(idle=1.0)) as sidecar,
         connected(sidecar.url) as (own, own_writer),
         connected(sidecar.metrics_url) as (strange, writer),
         asyncio.timeout(20),
@@ -77,3 +78,14 @@ async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_a
         assert answered.count(b"HTTP/1.1 200") == before.count(b"\r\n\r\n")
         own_writer.write(b"\r\n\r\n" if before else HALF + b"\r\n\r\n")
         assert (await own.readline()).startswith(b"HTTP/1.1 ")
+
+
+async def test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics(redis_server: RedisServer) -> None:
+    async with served(redis_server) as sidecar, AsyncExitStack() as stack:
+        strange = [await stack.enter_async_context(connected(sidecar.metrics_url, "127.0.0.2")) for _ in range(64)]
+        for _, writer in strange:
+            writer.write(HALF)
+        refused = [asyncio.create_task(reader.read()) for reader, _ in strange]
+        await eventually(lambda: sum(task.done() for task in refused) == 64 - 8)
+        assert await sidecar.metric("sidecar_redis_up") == 1
+        await asyncio.gather(*refused, return_exceptions=True)  # after ten seconds the others are closed, too

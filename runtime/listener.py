@@ -1,0 +1,205 @@
+"""The HTTP listener of both containers: JSON errors, and bounds on what each peer's connections may take.
+
+aiohttp bounds neither the number of connections nor the time that a request's header takes. Without bounds, anybody who
+reaches a port can take the file descriptors that Redis, the database and the neighbour container need.
+"""
+
+import asyncio
+import ipaddress
+import json
+import socket
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol, cast
+
+from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+LONGEST_ERROR = 200
+"""Characters of a malformed request's description that the answer repeats."""
+END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
+
+
+class Address(Protocol):
+    """A numeric IP address and a TCP port; `str` gives `HOST:PORT`, with brackets around an IPv6 address."""
+
+    @property
+    def host(self) -> str:
+        """The IP address, without brackets."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the connections of one listener may take; without arguments there is no limit.
+
+    Args:
+        connections: open connections in total. The next connection is closed at once.
+        per_peer: open connections of one peer: an IPv4 address, or a /64 network of IPv6.
+        header: seconds that a request's header may take, from its first byte to its last.
+        idle: seconds that a connection may stay open without a request, and that the peer may take to read any part
+            of an answer.
+    """
+
+    connections: float = inf
+    per_peer: float = inf
+    header: float = inf
+    idle: float = inf
+
+
+class Listener(web.BaseSite):
+    """Accepts connections at an address, for the application of an `AppRunner` that has been set up."""
+
+    def __init__(self, runner: web.AppRunner, address: Address, limits: Limits | None = None) -> None:
+        super().__init__(runner)
+        self._address = address
+        self._limits = limits or Limits()
+
+    @property
+    def name(self) -> str:
+        """The address as a URL."""
+        return f"http://{self._address}"
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        await super().start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accepted, self._address.host, self._address.port)
+
+    def _accepted(self) -> asyncio.Protocol:
+        assert self._runner.server is not None  # noqa: S101 - `start` has checked it
+        return _Door(self._runner.server, self._limits)
+
+
+class _Door(asyncio.Protocol):
+    """A new connection's first protocol: only once it is made is the peer known, and admitted or not."""
+
+    def __init__(self, server: web.Server, limits: Limits) -> None:
+        self._server = server
+        self._limits = limits
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if not self._admits(_network(transport)):
+            transport.abort()
+            return
+        if self._limits.idle < inf:
+            # Else an answer that is not read keeps the connection open for ever, even one that was closed here.
+            milliseconds = int(self._limits.idle * 1000)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        connection = _Connection(self._server, self._limits)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+
+    def _admits(self, network: str) -> bool:
+        connections = self._server.connections
+        if len(connections) >= self._limits.connections:
+            return False
+        if self._limits.per_peer == inf:
+            return True
+        theirs = sum(isinstance(each, _Connection) and each.network == network for each in connections)
+        return theirs < self._limits.per_peer
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's request handler, with JSON for the errors that reach no route, and a limit on a header's time."""
+
+    __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes", "network")
+
+    def __init__(self, server: web.Server, limits: Limits) -> None:
+        options: dict[str, Any] = {} if limits.idle == inf else {"keepalive_timeout": limits.idle}
+        options["access_log"] = None  # a metric counts requests
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        self._header_limit = limits.header
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD  # the last request's
+        self._last_bytes = b""
+        self.network = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve the connection."""
+        self.network = _network(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop serving it."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes, and note where a header begins and ends."""
+        of_header, requests = self._body.is_eof(), self._request_count
+        super().data_received(data)
+        if self._header_limit == inf:
+            return
+        self._last_bytes = (self._last_bytes + data)[-4:]
+        if self._request_count > requests:
+            self._stop_timer()
+            self._body = self._messages[-1][1]
+            # Another header may have begun after that request. After a body this is unknown until the next bytes.
+            of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
+        if of_header and data and self._header_timer is None:
+            self._start_timer()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to a request that is not HTTP, or whose handler failed; the connection is closed after it."""
+        answer = super().handle_error(request, status, exc, message)  # it logs
+        if message and isinstance(answer, web.Response):
+            _set_error(answer, f"malformed HTTP: {message.splitlines()[0].rstrip(':')[:LONGEST_ERROR]}")
+        return answer
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; an error of aiohttp's own becomes JSON."""
+        if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
+            is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
+            _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
+        return await super().finish_response(request, resp, start_time)
+
+    def _start_timer(self) -> None:
+        self._header_timer = asyncio.get_running_loop().call_later(self._header_limit, self._header_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _header_is_late(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+        else:  # an earlier request is being answered; until that is done, nobody waits for this header
+            self._start_timer()
+
+
+def _set_error(answer: web.Response, error: str) -> None:
+    answer.text = json.dumps({"error": error})
+    answer.content_type = "application/json"
+
+
+def _network(transport: asyncio.BaseTransport) -> str:
+    """The peer's network: connections from the same network belong to the same peer."""
+    peer = transport.get_extra_info("peername")
+    return network_of(peer[0]) if peer else ""
+
+
+def network_of(host: str) -> str:
+    """The peer that a numeric address belongs to.
+
+    A peer with one IPv6 address usually has all of its /64 network. A dual-stack socket sees IPv4 addresses mapped.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
