@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
+from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Outcome, Reply, Timings
-from sidecar.redis_store import Failure, KeyedCall, RedisStore
+from sidecar.redis_store import KeyedCall, RedisStore
 from sidecar.telemetry import Telemetry
 
 _TROUBLE = {

@@ -17,24 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
+from sidecar.failures import KINDS, Failure, failure_of
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.server_clock import ServerClock
 from sidecar.settings import RedisAddress, SettingsError
@@ -46,34 +32,8 @@ _SCRIPTS = {
 }
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
-_CODES = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS)\b")
-"""Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
-_KINDS: dict[type[Exception], str] = {
-    AskError: "ask",
-    AuthenticationError: "auth",
-    BusyLoadingError: "loading",
-    ClusterCrossSlotError: "crossslot",
-    ClusterDownError: "clusterdown",
-    MasterDownError: "masterdown",
-    MovedError: "moved",
-    NoPermissionError: "noperm",
-    OutOfMemoryError: "oom",
-    ReadOnlyError: "readonly",
-    TryAgainError: "tryagain",
-}
-"""Where redis-py makes a class of an error code and takes it from the text."""
-
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Options of a URL that name a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline."""
-
-    kind: str
-    text: str
-    may_execute: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +86,7 @@ class RedisStore:
             async with asyncio.timeout(self._timings.call_limit):
                 await self._greet()
         except Exception as error:  # noqa: BLE001 - see the module
-            return _failure(error, may_execute=False)
+            return failure_of(error, may_execute=False)
         return None
 
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
@@ -144,7 +104,7 @@ class RedisStore:
                     results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
                 confirmed = await self._confirmation(connection)
         except Exception as error:  # noqa: BLE001 - see the module
-            problem = _failure(error, may_execute=sent)
+            problem = failure_of(error, may_execute=sent)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
@@ -207,7 +167,7 @@ class RedisStore:
         try:
             answer = await connection.read_response()
         except ResponseError as error:
-            return _failure(error, may_execute=False)
+            return failure_of(error, may_execute=False)
         reply, server_time, self.guard = _parse(answer)
         self._server_clock.observe(server_time, self._clock())
         return reply
@@ -219,7 +179,7 @@ class RedisStore:
         try:
             return _number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
-            return _failure(error, may_execute=True)
+            return failure_of(error, may_execute=True)
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
@@ -237,7 +197,7 @@ async def log_in(connection: Connection) -> None:
     except (Disconnected, OSError):
         raise
     except Exception as error:
-        if type(error) in _KINDS:
+        if type(error) in KINDS:
             raise
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
         raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
@@ -315,24 +275,3 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
 
 def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _failure(error: Exception, *, may_execute: bool) -> Failure:
-    text = str(error).partition("\n")[0].partition(", with args")[0][:200]
-    if isinstance(error, TimeoutError):
-        kind, text = "timeout", "no answer in time"
-    elif (known := _KINDS.get(type(error))) is not None:
-        kind = known
-        if kind == "moved":
-            text = f"a cluster of several nodes, and the key is not at this one ({text})"
-    elif code := _CODES.search(text):
-        kind = code.group().lower()
-    elif "user executing the script" in text:
-        kind = "noperm"
-    elif isinstance(error, ResponseError):
-        kind = "response"
-    elif isinstance(error, (RedisError, OSError)) and not isinstance(error, InvalidResponse):
-        kind = "connection"
-    else:
-        kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
-    return Failure(kind, text or type(error).__name__, may_execute=may_execute)

@@ -10,9 +10,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from runtime.log_lines import JsonLines, TextLines
+from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
-from sidecar.redis_store import Failure, RedisStore
+from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch, WatchMode
 
 log = logging.getLogger("sidecar")

@@ -283,15 +283,15 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return _failure(error, may_execute=False)\n        reply,",
+        right="return failure_of(error, may_execute=False)\n        reply,",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
         "a call that was sent is told as one that was not",
         "sidecar/redis_store.py",
-        right="problem = _failure(error, may_execute=sent)",
-        wrong="problem = _failure(error, may_execute=False)",
+        right="problem = failure_of(error, may_execute=sent)",
+        wrong="problem = failure_of(error, may_execute=False)",
         test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
     ),
     Bug(

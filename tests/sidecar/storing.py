@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from redis.asyncio.connection import Connection
 
 from sidecar.clock import elapsed
+from sidecar.failures import Failure
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
-from sidecar.redis_store import Failure, KeyedCall, RedisStore, connector
+from sidecar.redis_store import KeyedCall, RedisStore, connector
 from sidecar.settings import RedisAddress
 
 KEY = "portfolio:background_services:leader"

@@ -7,8 +7,9 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
 from sidecar.clock import elapsed
+from sidecar.failures import Failure
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
-from sidecar.redis_store import Failure, KeyedCall, fence_of
+from sidecar.redis_store import KeyedCall, fence_of
 from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
 from tests.sidecar.storing import KEY, TIMINGS, Storing, at_port, storing

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ops.local.servers import RedisServer
+from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind
-from sidecar.redis_store import Failure
 from sidecar.redis_watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
