@@ -69,7 +69,10 @@ def main(arguments: list[str]) -> int:
         case [name, *_] if name in WITHOUT_ARGUMENTS:
             print(f"python -m service {name}: takes no arguments", file=sys.stderr)
             return 2
-    print(f"python -m service: no command {arguments[0]!r}; --help names those there are", file=sys.stderr)
+    from runtime.escape import one_line
+
+    named = one_line(repr(arguments[0]), 80)
+    print(f"python -m service: no command {named}; --help names those there are", file=sys.stderr)
     return 2
 
 
@@ -94,6 +97,7 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
     """Run the work with the settings; what the user can mend is told in one line."""
     import uvloop
 
+    from service.command_line import print_error
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
     from service.fence import NotMended
@@ -107,10 +111,10 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
         set_up_logs(settings.log_format, settings.log_level)
         uvloop.run(work(settings))
     except (SettingsError, BadFile) as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 2
     except (StoreError, StaleTerm, MigrationError, NotMended, PricesUnavailable) as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 1
     return 0
 

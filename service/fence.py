@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from runtime.escape import one_line
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
+from service.command_line import Parser
 from service.database import connect, store_errors
 from service.fence_state import FenceState, read_fence, time_of
 from service.settings import Settings
@@ -54,7 +55,7 @@ class FenceArguments:
 
 def parse(options: Sequence[str]) -> FenceArguments:
     """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m service fence", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("lease", choices=LEASES, metavar="LEASE", help=" or ".join(LEASES))

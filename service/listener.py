@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.escape import one_line
 from service.address import Address
 from service.limits import KEEP_ALIVE, MOST_CONNECTIONS, RESERVED_DESCRIPTORS
 
@@ -71,7 +72,9 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer, after which the connection is closed."""
         super().handle_error(request, status, exc, message)  # it logs
-        what = f"malformed HTTP: {message.splitlines()[0].rstrip(':')}" if message else HTTPStatus(status).phrase
+        what = HTTPStatus(status).phrase
+        if message:
+            what = f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'))}"
         answer = web.json_response({"error": what}, status=status)
         answer.force_close()
         return answer
