@@ -57,8 +57,10 @@ def dsn_errors() -> Iterator[None]:
         yield
     except asyncpg.InterfaceError:
         raise
-    except ValueError:  # such as int() of PGPORT; its text may hold a piece of the password
-        raise StoreError("database: DATABASE_URL, or a variable PG..., makes no sense") from None
+    except KeyError:  # nobody is called by this process's user id, as in a container
+        raise StoreError("database: neither DATABASE_URL nor PGUSER names a user") from None
+    except ValueError:  # its text may hold a piece of the password
+        raise StoreError("database: DATABASE_URL makes no sense") from None
 
 
 def _words(error: asyncpg.PostgresError) -> str:

@@ -87,6 +87,14 @@ BUGS = [
         test=_MENDING + "a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled",
     ),
     Bug(
+        "switches of libraries count that were meant for another program",
+        "service/environment.py",
+        right="        del environment[name]",
+        wrong="        pass",
+        test="tests/service/test_environment.py"
+        "::test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program",
+    ),
+    Bug(
         "the tracker does not look at its term before it writes",
         "service/tracker.py",
         right="term.check()\n        await self._write(",
