@@ -1,0 +1,41 @@
+"""A TCP connection to whichever address of a name answers, all of them tried within one limit."""
+
+import asyncio
+import socket
+from collections.abc import Collection
+from typing import Any
+
+from aiohappyeyeballs import start_connection
+
+from runtime.lookup import Lookups
+
+STAGGER = 0.25
+"""Seconds that an address has to itself before the next one is tried beside it (RFC 8305 advises 0.25)."""
+
+
+async def connected_socket(
+    lookups: Lookups, host: str, port: int, *, limit: float, last: Collection[Any] = ()
+) -> socket.socket:
+    """A non-blocking socket that is connected to one of the addresses of `host`.
+
+    Args:
+        lookups: where the name is looked up; the lookup outlives this call.
+        host: a name or an IP address.
+        port: a port.
+        limit: seconds for the lookup and for all addresses together.
+        last: socket addresses that failed lately, tried after all others.
+
+    Raises:
+        TimeoutError: nothing answered within the limit.
+        OSError: the name has no address, or every address refused.
+    """
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + limit
+    async with asyncio.timeout_at(ends_at):
+        found = await lookups.addresses(host, port)
+        addresses = sorted(found, key=lambda info: info[4] in last)  # stable: the resolver's order otherwise
+        share = max(0.0, ends_at - loop.time()) / (len(addresses) + 1)
+        try:
+            return await start_connection(addresses, happy_eyeballs_delay=min(STAGGER, share))
+        except RuntimeError as error:  # uvloop's, for an address that its loop cannot use
+            raise OSError(str(error)) from None

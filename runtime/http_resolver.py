@@ -1,0 +1,44 @@
+"""The resolver for aiohttp that looks names up in `runtime.lookup`.
+
+aiohttp's own uses the loop's executor, which the end of the process waits for.
+"""
+
+import socket
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from runtime.lookup import Lookups
+
+
+class SharedResolver(AbstractResolver):
+    """Pass it to `aiohttp.TCPConnector(resolver=...)`; aiohttp then tries every address, the name kept for TLS."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a host.
+
+        Raises:
+            OSError: the name has no address of that family.
+        """
+        found = [
+            ResolveResult(hostname=host, host=_host_of(address), port=address[1], family=each, proto=protocol,
+                          flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+            for each, _, protocol, _, address in await self._lookups.addresses(host, port)
+            if family in (socket.AF_UNSPEC, each)
+        ]  # fmt: skip
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address of the wanted family")
+        return found
+
+    async def close(self) -> None:
+        """Nothing is open: a lookup under way ends by itself."""
+
+
+def _host_of(address: tuple[str | int, ...]) -> str:
+    """The host of a socket address; an IPv6 address of one link names its interface."""
+    host, scope = str(address[0]), address[3] if len(address) == 4 else 0
+    return f"{host}%{socket.if_indextoname(int(scope))}" if scope and "%" not in host else host

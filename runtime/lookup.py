@@ -1,0 +1,137 @@
+"""Name lookups that are shared, outlive whoever waits for the result, and never delay the end of the process.
+
+`getaddrinfo` cannot be cancelled. In an executor, as asyncio and uvloop run it, lookups that hang fill the pool, and
+the end of the process waits for them. Here each lookup has a daemon thread, and a host and port has at most one
+lookup under way.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from errno import EAGAIN
+from threading import Thread
+from typing import Any
+
+AddressInfo = tuple[int, int, int, str, Any]
+"""One result of `socket.getaddrinfo`: family, type, protocol, canonical name, socket address."""
+GetAddressInfo = Callable[[str, int], Sequence[AddressInfo]]
+"""A blocking lookup of a host and a port; raises OSError where the name has no address."""
+
+KEPT_FOR = 30.0
+"""Seconds for which a result that arrived too late for its waiters may still be used."""
+
+
+def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
+    """The addresses that the system's resolver knows for a host, for a TCP connection to the port."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+@dataclass(eq=False, slots=True)
+class _Lookup:
+    """A lookup under way. `outdated`: its result may be older than a change of server, and is not used."""
+
+    waiters: list[asyncio.Future[Sequence[AddressInfo]]] = field(default_factory=list)
+    outdated: bool = False
+
+
+class Lookups:
+    """The name lookups of one event loop.
+
+    A result goes to everybody who waits for it at that moment. Where nobody waits any more, it goes to the next who
+    asks. In both cases it is used once, so that a change of the name is followed.
+
+    Args:
+        look_up: the blocking lookup, called in a thread.
+        clock: seconds that only rise.
+    """
+
+    def __init__(self, look_up: GetAddressInfo = system_lookup, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._look_up = look_up
+        self._clock = clock
+        self._under_way: dict[tuple[str, int], _Lookup] = {}
+        self._kept: dict[tuple[str, int], tuple[Sequence[AddressInfo], float]] = {}
+
+    async def addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
+        """The addresses of a host, at least one; an IP address needs no lookup.
+
+        May be cancelled at any time: the lookup goes on, for the others who wait and for the next who asks.
+
+        Raises:
+            OSError: the name has no address, or cannot be looked up.
+        """
+        if (numeric := _numeric(host, port)) is not None:
+            return numeric
+        key = (host, port)
+        kept = self._kept.pop(key, None)
+        if kept is not None and self._clock() - kept[1] < KEPT_FOR:
+            return kept[0]
+        lookup = self._under_way.get(key)
+        if lookup is None:
+            lookup = _Lookup()
+            self._begin(key, lookup)
+        waiter: asyncio.Future[Sequence[AddressInfo]] = asyncio.get_running_loop().create_future()
+        lookup.waiters.append(waiter)
+        return await waiter
+
+    def pending(self, host: str, port: int) -> bool:
+        """Whether a lookup of the host and port is under way."""
+        return (host, port) in self._under_way
+
+    def forget(self, host: str, port: int) -> None:
+        """The server may have changed: no lookup that has begun before this moment is used."""
+        self._kept.pop((host, port), None)
+        if (lookup := self._under_way.get((host, port))) is not None:
+            lookup.outdated = True
+
+    def _begin(self, key: tuple[str, int], lookup: _Lookup) -> None:
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            try:
+                result: Sequence[AddressInfo] | OSError = self._look_up(*key)
+            except OSError as error:
+                result = error
+            except Exception as error:  # noqa: BLE001 - a name that cannot be encoded is a UnicodeError
+                result = socket.gaierror(socket.EAI_NONAME, f"the name cannot be looked up: {error}")
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._ended, key, lookup, result)
+
+        try:
+            Thread(target=work, name=f"lookup of {key[0]}", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(EAGAIN, f"no thread for a name lookup: {error}") from None
+        self._under_way[key] = lookup
+
+    def _ended(self, key: tuple[str, int], lookup: _Lookup, result: Sequence[AddressInfo] | OSError) -> None:
+        del self._under_way[key]
+        waiters = [waiter for waiter in lookup.waiters if not waiter.done()]
+        if lookup.outdated:
+            if not waiters:
+                return
+            try:
+                self._begin(key, _Lookup(waiters))
+            except OSError as error:
+                result = error
+            else:
+                return
+        if isinstance(result, OSError):
+            for waiter in waiters:
+                waiter.set_exception(type(result)(*result.args))  # one each: raising adds a traceback to an error
+        elif waiters:
+            for waiter in waiters:
+                waiter.set_result(result)
+        else:
+            self._kept[key] = (result, self._clock())
+
+
+def _numeric(host: str, port: int) -> Sequence[AddressInfo] | None:
+    """The result for a host that is an IP address; None for a name."""
+    try:
+        return socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        )
+    except (OSError, UnicodeError, ValueError):
+        return None
