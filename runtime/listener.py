@@ -15,6 +15,8 @@ from typing import Any, Protocol, cast
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from runtime.escape import one_line
+
 LONGEST_ERROR = 200
 """Characters of a malformed request's description that the answer repeats."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
@@ -154,7 +156,7 @@ class _Connection(web.RequestHandler):
         """The answer to a request that is not HTTP, or whose handler failed; the connection is closed after it."""
         answer = super().handle_error(request, status, exc, message)  # it logs
         if message and isinstance(answer, web.Response):
-            _set_error(answer, f"malformed HTTP: {message.splitlines()[0].rstrip(':')[:LONGEST_ERROR]}")
+            _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), LONGEST_ERROR)}")
         return answer
 
     async def finish_response(

@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+
+from service.environment import ignore_switches
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -16,6 +18,7 @@ USAGE = """usage: python -m service [COMMAND]
   sample       add the sample portfolios
   run          run a daily job by hand: eod, snapshot or reconstruct; see run --help
   import       load positions or prices from a CSV file; see import --help
+  fence        show the database's side of a lease's fence, and mend it; see fence --help
   token        print a development access token; see token --help
   healthcheck  ask the service in this container whether it is well
 
@@ -27,15 +30,16 @@ WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
+    ignored = ignore_switches()  # before any library is imported
     match arguments:
         case [] | ["serve"]:
             from service.serve import serve
 
-            return run(serve)
+            return run(serve, ignored)
         case ["migrate"]:
-            return run(migrate)
+            return run(migrate, ignored)
         case ["sample"]:
-            return run(sample)
+            return run(sample, ignored)
         case ["token", *options]:
             from service.development_token import command
 
@@ -43,11 +47,15 @@ def main(arguments: list[str]) -> int:
         case ["run", *options]:
             from service import by_hand
 
-            return run(partial(by_hand.run, by_hand.parse(options)))
+            return run(partial(by_hand.run, by_hand.parse(options)), ignored)
         case ["import", *options]:
             from service import imports
 
-            return run(partial(imports.run, imports.parse(options)))
+            return run(partial(imports.run, imports.parse(options)), ignored)
+        case ["fence", *options]:
+            from service import fence
+
+            return run(partial(fence.run, fence.parse(options)), ignored)
         case ["healthcheck"]:
             from service.healthcheck import check
 
@@ -64,7 +72,10 @@ def main(arguments: list[str]) -> int:
         case [name, *_] if name in WITHOUT_ARGUMENTS:
             print(f"python -m service {name}: takes no arguments", file=sys.stderr)
             return 2
-    print(f"python -m service: no command {arguments[0]!r}; --help names those there are", file=sys.stderr)
+    from runtime.escape import one_line
+
+    named = one_line(repr(arguments[0]), 80)
+    print(f"python -m service: no command {named}; --help names those there are", file=sys.stderr)
     return 2
 
 
@@ -85,26 +96,42 @@ async def sample(settings: "Settings") -> None:
         print("\n".join(map(str, await load_samples(store))))
 
 
-def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
-    """Run the work with the settings; what the user can mend is told in one line."""
+def run(work: "Callable[[Settings], Coroutine[None, None, None]]", ignored: Sequence[str] = ()) -> int:
+    """Run the work with the settings; what the user can mend is one line on standard error.
+
+    Args:
+        work: the command.
+        ignored: names of the environment's variables that do not count, for the log.
+    """
+    import logging
+
     import uvloop
 
+    from service.command_line import print_error
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
+    from service.environment import unusable_files
+    from service.fence import NotMended
     from service.migrations import MigrationError
     from service.prices import PricesUnavailable
     from service.settings import SettingsError, read_settings
     from service.telemetry import set_up_logs
 
     try:
+        if unusable := list(unusable_files()):
+            raise SettingsError("\n".join(unusable))
         settings = read_settings()
         set_up_logs(settings.log_format, settings.log_level)
+        if ignored:
+            logging.getLogger("service").info(
+                "ignored environment variables, which libraries would read: %s", " ".join(ignored)
+            )
         uvloop.run(work(settings))
     except (SettingsError, BadFile) as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         return 2
-    except (StoreError, StaleTerm, MigrationError, PricesUnavailable) as error:
-        print(error, file=sys.stderr)
+    except (StoreError, StaleTerm, MigrationError, NotMended, PricesUnavailable) as error:
+        print_error(error)
         return 1
     return 0
 

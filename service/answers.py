@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from runtime.escape import one_line
 from service.records import HistoryRow, JobRun, LiveValue, Loading
 
 
@@ -70,8 +71,8 @@ def job_run(run: JobRun) -> dict[str, Any]:
         "rows_added": run.rows_added,
         "rows_changed": run.rows_changed,
         "attempts": run.attempts,
-        "error": run.error,
-        "holder": run.holder,
+        "error": None if run.error is None else one_line(run.error, 300),
+        "holder": one_line(run.holder),
         "token": run.token,
         "started_at": run.started_at,
         "updated_at": run.updated_at,

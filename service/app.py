@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.exposition import choose_encoder
 
+from runtime.escape import one_line
 from service import answers
 from service.access import StoreAccess
 from service.auth import Caller, Guard, Unauthorized
@@ -249,7 +250,7 @@ def _at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
 def _explain(error: web.HTTPError, request: web.Request) -> str:
     match error:
         case web.HTTPMethodNotAllowed():
-            return f"{request.method} is not allowed here"
+            return f"{one_line(request.method, 64)} is not allowed here"
         case web.HTTPNotFound() if request.match_info.route.resource is None:
             return "no such path"
     return error.text or error.reason

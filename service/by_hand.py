@@ -14,7 +14,9 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
+from runtime.escape import one_line
 from service.background import SCHEDULER_LEASE
+from service.command_line import Parser
 from service.jobs import Jobs
 from service.market import CALENDARS, Calendar, Session
 from service.notation import read_day
@@ -63,7 +65,7 @@ class TermByHand:
 
 def parse(options: Sequence[str]) -> Asked:
     """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m service run", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("job", choices=JOB_NAMES)
@@ -176,4 +178,4 @@ def _date(text: str) -> date:
     try:
         return read_day(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is {error}") from None
+        raise argparse.ArgumentTypeError(f"{one_line(repr(text), 80)} is {error}") from None

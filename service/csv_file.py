@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
+from runtime.escape import one_line
+
 GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_FIELD, LONGEST_SHOWN = 1000, 60
 Value = TypeVar("Value")
@@ -27,7 +29,7 @@ class CsvFile:
 
     def bad(self, problem: str, *, line: int | None = None, column: str | None = None) -> BadFile:
         """The error to raise; at the line last read unless another is named."""
-        place = f"{self._path.name}, line {line or self._line}"
+        place = f"{one_line(self._path.name)}, line {line or self._line}"
         return BadFile(f"{place}, {column}: {problem}" if column else f"{place}: {problem}")
 
     def rows(self, read: Callable[[int], object] = lambda _: None) -> Iterator[tuple[int, dict[str, str]]]:
@@ -42,7 +44,7 @@ class CsvFile:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise self.bad(f"the gzip file is damaged or cut off: {error}") from error
         except OSError as error:
-            raise BadFile(f"{self._path}: {error.strerror or error}") from error
+            raise BadFile(f"{one_line(self._path)}: {error.strerror or error}") from error
 
     def _rows(self, raw: IO[bytes], read: Callable[[int], object]) -> Iterator[tuple[int, dict[str, str]]]:
         packed = raw.read(2) == GZIP_MAGIC
@@ -78,7 +80,7 @@ class CsvFile:
         for place, name in enumerate(header):
             if name not in self._columns or name in header[:place]:
                 what = "twice" if name in self._columns else "not a column of this file"
-                raise self.bad(f"{what}; the header is {wanted}", column=repr(name))
+                raise self.bad(f"{what}; the header is {wanted}", column=one_line(repr(name)))
 
     def value(self, row: dict[str, str], column: str, read: Callable[[str], Value]) -> Value:
         """A field, read.

@@ -7,6 +7,11 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from runtime.escape import one_line
+
+ERROR_SHOWN = 300
+"""Characters of a server's error: it may repeat a value, such as a row's, of any size."""
+
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
@@ -24,11 +29,11 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
-        raise StoreError(f"database: {error.args[0]}; bring it up to date with python -m service migrate") from error
+        raise StoreError(f"database: {_words(error)}; bring it up to date with python -m service migrate") from error
     except asyncpg.PostgresError as error:
-        raise StoreError(f"database: {error.args[0] if error.args else type(error).__name__}") from error
+        raise StoreError(f"database: {_words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise StoreError(f"database connection: {error}") from error
+        raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:
         raise StoreError("database: no answer in time") from error
     except OSError as error:
@@ -52,8 +57,14 @@ def dsn_errors() -> Iterator[None]:
         yield
     except asyncpg.InterfaceError:
         raise
-    except ValueError:  # such as int() of PGPORT; its text may hold a piece of the password
-        raise StoreError("database: DATABASE_URL, or a variable PG..., makes no sense") from None
+    except KeyError:  # nobody is called by this process's user id, as in a container
+        raise StoreError("database: neither DATABASE_URL nor PGUSER names a user") from None
+    except ValueError:  # its text may hold a piece of the password
+        raise StoreError("database: DATABASE_URL makes no sense") from None
+
+
+def _words(error: asyncpg.PostgresError) -> str:
+    return one_line(error.args[0] if error.args else type(error).__name__, ERROR_SHOWN)
 
 
 def row_count(done: str) -> int:

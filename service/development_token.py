@@ -8,12 +8,13 @@ from uuid import UUID
 import jwt
 
 from service.auth import AUDIENCE, issuer_of
+from service.command_line import Parser, print_error
 from service.settings import AuthSettings, SettingsError, read_auth_settings
 
 
 def command(arguments: list[str]) -> int:
     """Print a token; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m service token",
         description="Print a development access token, signed with SUPABASE_JWT_SECRET. "
         'Use: curl -H "Authorization: Bearer $(python -m service token --user UUID)" ...',
@@ -24,7 +25,7 @@ def command(arguments: list[str]) -> int:
     try:
         token = development_token(read_auth_settings(), asked.user, now=time.time(), hours=asked.hours)
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
+        print_error(error)
         return 2
     sys.stdout.write(f"{token}\n")
     return 0

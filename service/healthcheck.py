@@ -3,6 +3,7 @@
 import os
 import socket
 
+from runtime.escape import one_line
 from service.address import DEFAULT, Address
 
 LIMIT = 3.0
@@ -19,7 +20,7 @@ def check() -> tuple[bool, str]:
         status = _status_line(address)
     except OSError as error:
         return False, f"no answer on port {address.port}: {error.strerror or 'timed out'}"
-    return status.startswith("HTTP/1.1 200 "), status
+    return status.startswith("HTTP/1.1 200 "), one_line(status)
 
 
 def _status_line(address: Address) -> str:

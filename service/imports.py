@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from runtime.escape import one_line
+from service.command_line import Parser
 from service.csv_file import CsvFile
 from service.database import Connection, connect, row_count, store_errors
 from service.market import CALENDARS, Calendar
@@ -55,7 +57,7 @@ class Asked:
 
 def parse(options: Sequence[str]) -> Asked:
     """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m service import", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("positions", "prices"))
@@ -146,7 +148,7 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
     if jumps:
         told.append(f"taken as they are, though they jump as at a split: {len(jumps)}")
         told += [
-            f"  {j['symbol']} from {j['before']:f} to {j['close']:f} on {j['session_date']}"
+            f"  {one_line(j['symbol'], 64)} from {j['before']:f} to {j['close']:f} on {j['session_date']}"
             for j in jumps[:JUMPS_SHOWN]
         ]
     return "\n".join(told)
@@ -181,7 +183,7 @@ async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str,
 
 
 async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
-    with tqdm(total=_size(path), desc=path.name, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(total=_size(path), desc=one_line(path.name, 64), unit="B", unit_scale=True, disable=None) as bar:
         for line, row in file.rows(lambda read: bar.update(read - bar.n)):
             if line % LINES_AT_A_TIME == 0:
                 await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
+from runtime.escape import one_line
 from service.database import Connection, connect, store_errors
 
 logger = logging.getLogger(__name__)
@@ -124,4 +125,4 @@ def _sql_errors(migration: Migration, text: str) -> Iterator[None]:
     except asyncpg.PostgresError as error:
         position = getattr(error, "position", None)
         line = f":{text[: int(position)].count(chr(10)) + 1}" if position else ""
-        raise MigrationError(f"{migration.path.name}{line}: {error.args[0]}") from error
+        raise MigrationError(f"{migration.path.name}{line}: {one_line(error.args[0], 300)}") from error

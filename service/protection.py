@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from runtime.escape import one_line
 from service.work_metrics import WorkMetrics
 
 EXPIRES = 10
@@ -27,6 +28,8 @@ ANSWER_LIMIT = 5.0
 """Seconds that the agent may take."""
 LAST_LIMIT = 2.0
 """The same at the end of the process."""
+WORDS_SHOWN = 300
+"""Characters of an answer's words in a log line."""
 
 logger = logging.getLogger(__name__)
 
@@ -200,4 +203,4 @@ def _object(text: str) -> dict[str, Any]:
 def _words(part: object, *names: str) -> str:
     """Those members of a part of the answer, in one line."""
     said = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
-    return " ".join(": ".join(said).split())[:300]
+    return one_line(" ".join(": ".join(said).split()), WORDS_SHOWN)

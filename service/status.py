@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from runtime.escape import one_line
 from service import answers
 from service.access import StoreAccess
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE
@@ -66,11 +67,11 @@ class BackgroundStatus:
             fence = records.fences.get(name)
             leases[name] = {
                 "is_leader": leadership.is_leader,
-                "state": leadership.state or "unknown",
-                "holder": leadership.holder,
+                "state": _shown(leadership.state) or "unknown",
+                "holder": _shown(leadership.holder),
                 "token": leadership.token,
                 "remaining": round(leadership.remaining(), 3),
-                "last_writer": fence and {"holder": fence.holder, "token": fence.token, "since": fence.taken_at},
+                "last_writer": fence and _last_writer(fence),
             }
         jobs: dict[str, Any] = {
             "tracker": {
@@ -86,7 +87,7 @@ class BackgroundStatus:
             jobs[job] = {"lease": SCHEDULER_LEASE, "last_run": run and answers.job_run(run), "next_run": due}
         instance_ids = (leadership.instance_id for leadership in self._leaderships.values())
         return {
-            "instance_id": next(filter(None, instance_ids), None),
+            "instance_id": _shown(next(filter(None, instance_ids), None)),
             "leases": leases,
             "jobs": jobs,
             "database": records.trouble or "ok",
@@ -106,3 +107,12 @@ class BackgroundStatus:
             return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
         except StoreError as error:
             return _Records(trouble=str(error).removeprefix("database: "))
+
+
+def _last_writer(fence: Fence) -> dict[str, Any]:
+    return {"holder": _shown(fence.holder), "token": fence.token, "since": fence.taken_at}
+
+
+def _shown(text: str | None) -> str | None:
+    """A text that the sidecar or another task wrote, bounded and printable."""
+    return None if text is None else one_line(text)

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -20,22 +19,15 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pythonjsonlogger.json import JsonFormatter
 
+from runtime.log_lines import JsonLines, TextLines
 from sidecar.client import Leadership
-
-PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-"""What every log record has; anything else on it is a field that the caller gave."""
 
 
 def set_up_logs(style: Literal["json", "text"], level: str) -> None:
     """Write the process's log to standard output, a line each, in the form that the sidecar uses."""
     handler = logging.StreamHandler(sys.stdout)
-    if style == "json":
-        names = {"asctime": "time", "levelname": "level", "name": "logger"}
-        handler.setFormatter(JsonLines("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names))
-    else:
-        handler.setFormatter(TextLines("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(JsonLines() if style == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     # What these say in many lines is said in one elsewhere, or is no error of ours.
@@ -46,27 +38,6 @@ def set_up_logs(style: Literal["json", "text"], level: str) -> None:
 def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
     """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
     return record.exc_info is None or not isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError))
-
-
-class UtcTimes(logging.Formatter):
-    """Times in UTC, as ISO 8601 with milliseconds."""
-
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
-
-
-class JsonLines(UtcTimes, JsonFormatter):
-    """One JSON object a line: time, level, logger, message, and the caller's fields."""
-
-
-class TextLines(UtcTimes):
-    """One line for a person: time, level, message, and the caller's fields as name=value."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line, without the traceback that may follow it."""
-        fields = (f"{name}={value}" for name, value in vars(record).items() if name not in PLAIN and value is not None)
-        return " ".join([super().formatMessage(record), *fields])
 
 
 def new_registry() -> CollectorRegistry:

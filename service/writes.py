@@ -6,8 +6,9 @@ from uuid import UUID
 
 import asyncpg
 
+from runtime.escape import one_line
 from service.copy_format import copy_of
-from service.database import Connection, StaleTerm, row_count
+from service.database import ERROR_SHOWN, Connection, StaleTerm, row_count
 from service.positions import uuids
 from service.prices import Price
 from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
@@ -171,8 +172,9 @@ class FencedWrites:
         self._ours(await self._connection.execute(statement("end_run"), job, session_date, self._token))
 
     async def fail(self, job: JobName, session_date: date, error: str) -> None:
-        """Say on the run, if it was claimed at all, why this attempt ended; the run stands where it is."""
-        await self._connection.execute(statement("fail_run"), job, session_date, self._token, error)
+        """Record on the run, if it was claimed at all, why this attempt ended; the run stands where it is."""
+        shown = one_line(error, ERROR_SHOWN)  # Postgres takes neither NUL nor a lone surrogate
+        await self._connection.execute(statement("fail_run"), job, session_date, self._token, shown)
 
     def _ours(self, done: str) -> None:
         if done != "UPDATE 1":

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from runtime.escape import one_line
 from service.prices import PricesUnavailable
 
 CONNECTIONS = 4
@@ -198,8 +199,8 @@ class AlpacaClient:
             said = _object(body).get("message")
         except PricesUnavailable:
             said = None
-        words = "".join(c for c in said[:200] if c.isprintable()) if isinstance(said, str) else ""
-        return self._credentials.hide(f"{status} {words}".strip())
+        words = self._credentials.hide(said) if isinstance(said, str) else ""
+        return f"{status} {one_line(words)}".strip()
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

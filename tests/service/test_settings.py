@@ -237,7 +237,7 @@ def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
 
 
-COMMANDS = ("serve", "migrate", "sample", "run", "import", "token", "healthcheck")
+COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "healthcheck")
 
 
 @pytest.mark.parametrize("help_", ["-h", "--help"])
@@ -277,7 +277,10 @@ def test_arguments_that_a_command_does_not_take_are_exit_status_2(
     assert f"python -m service {command}: " in told.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [("migrate",), ("sample",), ("run", "eod"), ("import", "prices", "none.csv")])
+@pytest.mark.parametrize(
+    "command",
+    [("migrate",), ("sample",), ("run", "eod"), ("import", "prices", "none.csv"), ("fence", "daily_scheduler")],
+)
 def test_each_command_names_the_setting_that_it_lacks(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,8 @@ import sys
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from service.telemetry import JsonLines, LeadershipMetrics, TextLines, new_registry, set_up_logs
+from runtime.log_lines import JsonLines, TextLines
+from service.telemetry import LeadershipMetrics, new_registry, set_up_logs
 from sidecar.client import LeaseClient
 
 
@@ -48,7 +49,7 @@ def test_text_lines_end_with_the_fields_that_are_set() -> None:
         {"name": "service.some", "levelname": "INFO", "msg": "leads", "lease": "x", "token": 7, "instance": None}
     )
     record.created, record.msecs = 0.123, 123
-    formatter = TextLines("%(asctime)s %(levelname)-7s %(message)s")
+    formatter = TextLines()
     assert formatter.format(record) == "1970-01-01T00:00:00.123Z INFO    leads lease=x token=7"
 
 
@@ -56,7 +57,7 @@ def test_the_time_is_in_utc_wherever_the_machine_stands(monkeypatch: pytest.Monk
     monkeypatch.setenv("TZ", "America/New_York")
     record = logging.makeLogRecord({"msg": "x"})
     record.created, record.msecs = 0.0, 0
-    assert json.loads(JsonLines("%(asctime)s").format(record))["asctime"] == "1970-01-01T00:00:00.000Z"
+    assert json.loads(JsonLines().format(record))["time"] == "1970-01-01T00:00:00.000Z"
 
 
 def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
