@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from service.address import DEFAULT, Address
+from service.address import DEFAULT, INTERNAL_DEFAULT, Address
 from service.market import CALENDARS
 
 TRANSACTION_POOLER = 6543
@@ -152,6 +152,7 @@ class Settings(AuthSettings):
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
     api_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(DEFAULT)
+    internal_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(INTERNAL_DEFAULT)
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
     tracker_interval: Annotated[Seconds, Field(ge=0.1, le=LONGEST_INTERVAL)] = 30.0
     price_source: Literal["simulated", "alpaca"] | None = None
@@ -164,6 +165,12 @@ class Settings(AuthSettings):
     log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"
     shutdown_timeout: Seconds = 20.0
+
+    @model_validator(mode="after")
+    def _has_two_listeners(self) -> Self:
+        if self.api_bind.overlaps(self.internal_bind):
+            raise ValueError(f"INTERNAL_BIND: {self.internal_bind} is where API_BIND ({self.api_bind}) listens already")
+        return self
 
     @model_validator(mode="after")
     def _has_what_its_price_source_needs(self) -> Self:

@@ -248,6 +248,7 @@ class Runner:
         return guide.TaskView(
             label=slot.label,
             api=self._address(slot.label, API, "API_BIND"),
+            internal=self._address(slot.label, API, "INTERNAL_BIND"),
             control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
             metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
             pids=slot.task.pids,

@@ -157,8 +157,8 @@ def test_what_the_definition_leaves_out_is_moved_and_made_lively_as_if_it_stood_
         }
         for shift in (0, 100)
     )
-    assert listeners(first[API]) == {"API_BIND": 8080}
-    assert listeners(second[API]) == {"API_BIND": 8180}
+    assert listeners(first[API]) == {"API_BIND": 8080, "INTERNAL_BIND": 9101}
+    assert listeners(second[API]) == {"API_BIND": 8180, "INTERNAL_BIND": 9201}
     assert listeners(second[SIDECAR]) == {"CONTROL_BIND": 4140, "METRICS_BIND": 9202}
     assert second[API]["SIDECAR_URL"] == "http://127.0.0.1:4140"
     lively = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "AUTH": "off", "LOG_FORMAT": "text"}

@@ -75,7 +75,7 @@ HARMLESS = {
 
 
 async def has_ticked(service: Service) -> bool:
-    status = await service.get("/background/status")
+    status = await service.get_internal("/background/status")
     return status["jobs"]["tracker"]["last_run"] is not None
 
 

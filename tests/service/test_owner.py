@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession
 from pydantic import SecretStr
 
-from service import app, limits
+from service import app, limits, middleware
 from service.auth import TokenGuard
 from service.database import StoreError
 from service.entries import read_entries
@@ -111,8 +111,9 @@ async def test_keys_that_cannot_be_had_are_503_and_not_the_client_s_fault(
 
 
 async def test_what_is_for_the_platform_needs_no_token(guarded: Served, session: ClientSession) -> None:
-    for path in ("/healthz", "/metrics", "/background/status"):
-        async with session.get(guarded.url + path) as response:
+    internal = [guarded.internal_url + path for path in ("/healthz", "/metrics", "/background/status", "/openapi.json")]
+    for url in (guarded.url + "/healthz", guarded.url + "/openapi.json", *internal):
+        async with session.get(url) as response:
             assert response.status == 200
 
 
@@ -285,7 +286,7 @@ async def test_an_answer_that_takes_too_long_is_503(guarded: Served, monkeypatch
     async def hang(_: UUID) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(app, "ANSWER_LIMIT", 0.1)
+    monkeypatch.setattr(middleware, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(guarded.store, "owner", hang)
     told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
     assert told == (503, {"error": "no answer in 0.1 s"})

@@ -15,7 +15,8 @@ from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
-    "DATABASE_URL SIDECAR_URL API_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED LOG_FORMAT LOG_LEVEL"
+    "DATABASE_URL SIDECAR_URL API_BIND INTERNAL_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED"
+    " LOG_FORMAT LOG_LEVEL"
     " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL AUTH SUPABASE_URL"
     " SUPABASE_JWT_SECRET"
 )
@@ -61,6 +62,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SIDECAR_URL", "http://sidecar..example:4040"),
         ("SIDECAR_URL", "http://a b:80"),
         ("SIDECAR_URL", "http://127.0.0.1:4040/is-leader"),
+        ("INTERNAL_BIND", "9101"),
+        ("INTERNAL_BIND", "0.0.0.0:0"),
+        ("INTERNAL_BIND", "example.com:9101"),
         ("API_BIND", "8080"),
         ("API_BIND", "0.0.0.0:0"),
         ("API_BIND", "0.0.0.0:65536"),
@@ -321,3 +325,16 @@ def test_an_address_that_stands_for_all_is_reached_over_loopback(bind: str, reac
     address = Address.parse(bind)
     assert address.reachable == reachable
     assert str(address) == bind
+
+
+@pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
+def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_BIND", api)
+    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 is where API_BIND .* listens already$"):
+        read_settings()
+
+
+def test_two_listeners_may_share_a_port_at_different_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_BIND", "127.0.0.1:8080")
+    monkeypatch.setenv("INTERNAL_BIND", "127.0.0.2:8080")
+    assert str(read_settings().internal_bind) == "127.0.0.2:8080"
