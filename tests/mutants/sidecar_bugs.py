@@ -11,6 +11,7 @@ _RESIGN = "tests/sidecar/test_control_resign.py::test_"
 _STORE = "tests/sidecar/test_redis_store.py::test_"
 _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
+_FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -377,8 +378,8 @@ SCRIPTS = [
     Bug(
         "a release tells nobody",
         "sidecar/scripts/release.lua",
-        right="redis.call('PUBLISH', key .. ':changed', 'released')",
-        wrong="",
+        right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
+        wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -401,6 +402,13 @@ SCRIPTS = [
         right="if run == run_id and (repl or replid) == replid then",
         wrong="if run == run_id then",
         test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
+    ),
+    Bug(
+        "a token that is far ahead is counted on",
+        "sidecar/scripts/prelude.lua",
+        right="tonumber(last) > now + day",
+        wrong="tonumber(last) > 2 ^ 53",
+        test=_FAULTS + "a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone[wheel-just-over-a-day]",
     ),
 ]
 
