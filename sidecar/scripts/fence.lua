@@ -2,7 +2,7 @@
 -- ARGV[7]  the least token that the fence is to have; '' for none. A fence that refuses every term gets the server's
 --          time at least.
 -- ARGV[8]  the state that was seen one ttl ago: nothing is changed if it is another by now; '' only to look
--- Answers a table: what was done ('looked', 'mended', 'not_disabled', 'changed'), the problem ('none', 'wrong_type',
+-- Answers a table: what was done ('sound': nothing to mend; 'looked', 'mended', 'not_disabled', 'changed'), the problem ('none', 'wrong_type',
 -- 'bad_fence', 'fence_ahead'), holder ('' none), its ttl in ms, server time in µs, the fence's token ('' none), the
 -- token's holder, the token that the fence has or would be mended to, state.
 local problem = read() or 'none'
@@ -17,7 +17,8 @@ local function told(done)
           string.sub(last or '', 1, 256), string.sub(last_holder or '', 1, 256), integer(target), state}
 end
 
-if ARGV[8] == '' or target == sound then return told('looked') end
+if target == sound then return told('sound') end
+if ARGV[8] == '' then return told('looked') end
 if held_otherwise() ~= 'disabled' then return told('not_disabled') end
 if state ~= ARGV[8] then return told('changed') end -- such as a term that began since
 local values = {'token', integer(target), 'holder', '', 'tenure', ''}
