@@ -4,7 +4,11 @@ import os
 import signal
 import sys
 
+from runtime.escape import one_line
 from sidecar.settings import SettingsError
+
+LONGEST = 1_000
+"""Limit of a line of an error, in characters."""
 
 
 def main(arguments: list[str]) -> int:
@@ -20,20 +24,21 @@ def main(arguments: list[str]) -> int:
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
-            print(f"sidecar: {line}", file=sys.stderr)
+            print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
         return 2
 
 
 def _command(arguments: list[str]) -> int:
     from sidecar import commands
+    from sidecar.command_redis import CommandError
 
     if arguments in (["-h"], ["--help"]):
         print(commands.USAGE)
         return 0
     try:
         print(commands.run(arguments, os.environ))
-    except (commands.CommandError, commands.UsageError) as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+    except (CommandError, commands.UsageError) as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
         return 2 if isinstance(error, commands.UsageError) else 1
     return 0
 
@@ -45,11 +50,12 @@ def _healthcheck() -> int:
     try:
         return 0 if healthy(os.environ) else 1
     except SettingsError as error:
-        print(f"sidecar: {error}")
+        print(f"sidecar: {one_line(error, LONGEST)}")
         return 1
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

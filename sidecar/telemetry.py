@@ -126,7 +126,12 @@ class _Gauges(Collector):
         token = GaugeMetricFamily("sidecar_token", "The term's fencing token, 0 without a term", labels=["lease"])
         state = GaugeMetricFamily("sidecar_state", "1 for the state that the lease is in", labels=["lease", "state"])
         silence = GaugeMetricFamily("sidecar_client_last_poll_seconds", "Since a client asked last", labels=["lease"])
+        fence = GaugeMetricFamily(
+            "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
+        )
         for name, view in views.items():
+            refuses = self._leases[name].outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
+            fence.add_metric([name], float(refuses and view.state is State.FOLLOWING))
             leading.add_metric([name], float(self._leases[name].leads(now)))
             remaining.add_metric([name], self._leases[name].remaining(now))
             token.add_metric([name], view.token or 0)
@@ -148,7 +153,7 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([self._store.eviction_policy], 1.0)
-        yield from (up, leading, remaining, token, state, silence, watch, guard, policy)
+        yield from (up, leading, remaining, token, state, silence, fence, watch, guard, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:

@@ -11,6 +11,8 @@ _RESIGN = "tests/sidecar/test_control_resign.py::test_"
 _STORE = "tests/sidecar/test_redis_store.py::test_"
 _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
+_FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
+_FENCE = "tests/sidecar/test_fence_command.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -377,8 +379,8 @@ SCRIPTS = [
     Bug(
         "a release tells nobody",
         "sidecar/scripts/release.lua",
-        right="redis.call('PUBLISH', key .. ':changed', 'released')",
-        wrong="",
+        right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
+        wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -401,6 +403,34 @@ SCRIPTS = [
         right="if run == run_id and (repl or replid) == replid then",
         wrong="if run == run_id then",
         test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
+    ),
+    Bug(
+        "a token that is far ahead is counted on",
+        "sidecar/scripts/prelude.lua",
+        right="tonumber(last) > now + day",
+        wrong="tonumber(last) > 2 ^ 53",
+        test=_FAULTS + "a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone[wheel-just-over-a-day]",
+    ),
+    Bug(
+        "a fence is mended before its lease has been disabled for a ttl",
+        "sidecar/fence_command.py",
+        right="until = clock() + ttl",
+        wrong="until = clock()",
+        test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
+    ),
+    Bug(
+        "a fence is mended though its lease is not disabled",
+        "sidecar/scripts/fence.lua",
+        right="if held_otherwise() ~= 'disabled' then",
+        wrong="if held_otherwise() == 'held' then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a fence that has changed meanwhile is mended",
+        "sidecar/scripts/fence.lua",
+        right="if state ~= ARGV[8] then",
+        wrong="if state == '' then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from ops.local.servers import RedisServer
 from sidecar.failures import Failure
 from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind
+from sidecar.protocol import Call, Kind, Outcome, Reply
 from sidecar.redis_watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
@@ -64,6 +64,24 @@ def test_a_client_s_silence_is_counted_from_its_last_question(told: Told) -> Non
     told.now += 5
     assert told.value("client_last_poll_seconds", lease="led") == 6
     assert told.value("client_last_poll_seconds", lease="idle") is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
+def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(told: Told, outcome: Outcome) -> None:
+    lease = told.leases["idle"]
+    assert told.value("fence_refuses", lease="idle") == 0
+
+    def answer(outcome: Outcome) -> None:
+        lease.asked(told.now)
+        call = lease.next_call(told.now)
+        assert call is not None
+        lease.replied(call, Reply(outcome), told.now)
+
+    answer(outcome)
+    assert (told.value("fence_refuses", lease="idle"), told.value("fence_refuses", lease="led")) == (1, 0)
+    told.now += 10
+    answer(Outcome.VACANT)
+    assert told.value("fence_refuses", lease="idle") == 0
 
 
 @pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
