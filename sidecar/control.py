@@ -133,10 +133,9 @@ class Control:
             await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
         if not wait or version != self._version(names):
             return
-        if any(self._candidate.leases[name].leads(self._clock()) for name in names):
-            wait = min(wait, self._timings.grant_ttl / 2)
-        taken = max(self._candidate.leases[name].taken_for(self._clock(), _client(request), token) for name in names)
-        await self._candidate.hold(names, self._candidate.version(names), min(wait, taken or wait))
+        now, client = self._clock(), _client(request)
+        stands = min(self._candidate.leases[name].stands_for(now, client, token) for name in names)
+        await self._candidate.hold(names, self._candidate.version(names), min(wait, stands))
 
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"

@@ -120,6 +120,28 @@ ELECTION = [
         "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
     ),
     Bug(
+        "a question that could be answered is held back",
+        "sidecar/grants.py",
+        right="if now < granted_until else 0.0",
+        wrong="",
+        test="tests/sidecar/test_grants.py::"
+        "test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over",
+    ),
+    Bug(
+        "how long an answer stays the same is not asked",
+        "sidecar/control.py",
+        right="min(wait, stands)",
+        wrong="wait",
+        test=_WAITING + "a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over",
+    ),
+    Bug(
+        "a lease that Redis has said nothing about is followed",
+        "sidecar/lease.py",
+        right="self._connected: bool | None = None",
+        wrong="self._connected: bool | None = True",
+        test="tests/sidecar/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
+    ),
+    Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
         right="                self._all_changed()  # what happened meanwhile was not heard\n",

@@ -136,7 +136,8 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    if lease._term is None or not lease.leads(now) or lease.taken_for(now, client, token):
+    taken = lease._grants.taken_for(now, client, knows_term=lease._knows(token))
+    if lease._term is None or not lease.leads(now) or taken:
         return None
     lease._term.granted = True
     until = max(arrived, lease._term.began) + lease.timings.grant_ttl
