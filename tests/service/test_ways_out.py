@@ -113,12 +113,12 @@ async def test_of_several_hosts_the_first_does_not_use_the_limit_up(samples_url:
 async def test_a_cancel_request_goes_to_the_server_of_the_connection(
     url: str, port: int, samples_url: str, stack: AsyncExitStack
 ) -> None:
-    known(at(port))
+    addresses = [at(port)]
+    _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: list(addresses)))
     connection = await open_connection(url)
     pid = connection.get_server_pid()
     with dropping() as other:
-        known(other)
-        ways_out().silent.clear()
+        addresses[:] = [other]
         with pytest.raises(TimeoutError):
             await connection.execute("select pg_sleep(600)", timeout=0.3)
         raw = await asyncpg.connect(samples_url)
