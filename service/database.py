@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from runtime.escape import one_line
+from service.postgres_address import open_connection
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
@@ -47,7 +48,7 @@ async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
         StoreError: there is none to be had.
     """
     with store_errors(), dsn_errors():
-        return await asyncpg.connect(dsn, timeout=10)
+        return await open_connection(dsn)
 
 
 @contextmanager

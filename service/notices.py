@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import asyncpg
-
 from service.database import StoreError, store_errors
+from service.postgres_address import open_connection
 from service.writes import LIVE_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
     """
     stirred = asyncio.Event()
     with store_errors():
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+        connection = await open_connection(dsn, command_timeout=10)
     try:
         with store_errors():
             connection.add_termination_listener(lambda _: stirred.set())

@@ -19,6 +19,7 @@ from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
+from service.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.records import (
     Close,
     Fence,
@@ -82,7 +83,12 @@ class Store:
         """
         with store_errors(), dsn_errors():
             pool = await asyncpg.create_pool(
-                dsn, min_size=int(at_once), max_size=connections, timeout=10, command_timeout=call_limit
+                dsn,
+                connect=connect_of_pool,
+                min_size=int(at_once),
+                max_size=connections,
+                timeout=CONNECT_LIMIT,
+                command_timeout=call_limit,
             )
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
