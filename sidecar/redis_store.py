@@ -65,7 +65,7 @@ class RedisStore:
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
         self._connection: Connection | None = None
-        self._server_clock = ServerClock()
+        self._server_clock = ServerClock(timings.clock_lasts)
         self.guard: str | None = None
         """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
         self.eviction_policy: str | None = None
@@ -150,7 +150,7 @@ class RedisStore:
             fence_of(keyed.key),
             self._instance_id,
             int(ttl * 1000),
-            self._server_clock.at(call.give_up_at),
+            self._server_clock.at(call.give_up_at, call.sent_at),
             int(self._failover_guard),
             "" if call.token is None else call.token,
             call.tenure,

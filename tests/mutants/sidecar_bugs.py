@@ -293,9 +293,16 @@ REDIS = [
     Bug(
         "scripts are sent without a deadline",
         "sidecar/redis_store.py",
-        right="self._server_clock.at(call.give_up_at),",
+        right="self._server_clock.at(call.give_up_at, call.sent_at),",
         wrong="2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
+    ),
+    Bug(
+        "an estimate of the server's time lasts for ever",
+        "sidecar/server_clock.py",
+        right=" or now > self._observed_at + self._lasts:",
+        wrong=":",
+        test="tests/sidecar/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
     ),
     Bug(
         "a deadline of the server's counts from the reply before",

@@ -112,7 +112,7 @@ class Sidecar:
         self._sent = self._broken = self._opening = False
         self._open_at = 0.0
         self._offset = 0
-        self._connection = ServerClock()
+        self._connection = ServerClock(world.scenario.timings.clock_lasts)
         self.lease: Lease
 
     @property
@@ -373,7 +373,7 @@ class Sidecar:
             self.ambush = None
         if call.give_up_at <= self.now():
             self._limit(call.give_up_at)  # there is no time for an answer
-        deadline = self._connection.at(call.give_up_at)
+        deadline = self._connection.at(call.give_up_at, call.sent_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.snare is not None and self.snare(self, request):
             self._limit(call.give_up_at)

@@ -119,7 +119,7 @@ def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
 
 
 @mutant("scripts have no deadline", ServerClock, "at", mix="quiet")
-def _(clock: ServerClock, moment: float) -> int:
+def _(clock: ServerClock, moment: float, now: float) -> int:
     return 2**62
 
 
