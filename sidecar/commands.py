@@ -16,7 +16,8 @@ from urllib.request import ProxyHandler, build_opener
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
-from sidecar.redis_store import connector, fence_of, log_in
+from sidecar.redis_connection import Connector, log_in
+from sidecar.redis_store import fence_of
 from sidecar.settings import Settings, control_address, read
 
 USAGE = """\
@@ -86,7 +87,7 @@ def _status(environment: Mapping[str, str]) -> str:
 
 def _in_redis(settings: Settings, work: Callable[[Connection], Awaitable[str]]) -> str:
     async def connected() -> str:
-        redis = connector(settings.redis)()
+        redis = Connector(settings.redis)()
         try:
             async with asyncio.timeout(LIMIT):
                 await log_in(redis)
