@@ -71,7 +71,7 @@ class Candidate:
                     results = await self._store.execute(keyed)
                     for (name, call), result in zip(calls.items(), results, strict=True):
                         self._settle(name, call, result)
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
@@ -154,7 +154,7 @@ class Candidate:
         if failure is not None:
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
 
