@@ -81,7 +81,7 @@ class Candidate:
                         self._settle(name, call, result)
                     if not self._store.connected:
                         self._replace_connection()
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
@@ -180,7 +180,7 @@ class Candidate:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
 

@@ -135,8 +135,8 @@ class RedisStore:
                 packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + self._wait())
                 sent = True
                 await connection.send_packed_command(packed)
-                for _ in calls:
-                    results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
+                for keyed in calls:  # what came before a failure counts
+                    results.append(await self._result(connection, keyed.key))  # noqa: PERF401
                 confirmed = await self._confirmation(connection)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
@@ -207,14 +207,14 @@ class RedisStore:
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
-    async def _result(self, connection: RedisConnection) -> Reply | Failure:
+    async def _result(self, connection: RedisConnection, key: str) -> Reply | Failure:
         try:
             answer = await connection.read_response(disconnect_on_error=False)
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
-            failure = failure_of(error, may_execute=False)
+            failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
             return _not_executed(failure) if _refuses_command(error) else failure
-        reply, server_time, self.guard, notice = _parse(answer)
-        self.release_notice = notice or self.release_notice
+        reply, server_time, guard, notice = _parse(answer)
+        self.guard, self.release_notice = guard or self.guard, notice or self.release_notice
         self._server_clock.observe(server_time, self._clock())
         return reply
 
@@ -275,8 +275,8 @@ def _time(answer: Any) -> int:
         raise InvalidResponse("the answer to TIME is no time") from error
 
 
-def _parse(answer: object) -> tuple[Reply, int, str, str | None]:
-    """A script's answer; shapes are in `scripts/prelude.lua`."""
+def _parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
+    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`."""
     try:
         outcome, token, tenure, ttl, server_time, wait, guard, notice, holder = _text(answer).split(" ", 8)
         left = int(ttl)
@@ -290,7 +290,7 @@ def _parse(answer: object) -> tuple[Reply, int, str, str | None]:
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             raise ValueError("a term without a token")
-        return reply, int(server_time), guard, None if notice == "-" else notice
+        return reply, int(server_time), None if guard == "-" else guard, None if notice == "-" else notice
     except ValueError as error:
         raise InvalidResponse("a script's answer has not the shape it should have") from error
 

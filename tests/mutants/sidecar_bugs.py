@@ -13,6 +13,7 @@ _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
 _FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
 _FENCE = "tests/sidecar/test_fence_command.py::test_"
+_RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -144,7 +145,7 @@ ELECTION = [
     Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
-        right="                self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
@@ -314,8 +315,8 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return failure_of(error, may_execute=False)\n        reply,",
-        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
+        right="return failure_of(error, may_execute=False, keys=(key, fence_of(key)))",
+        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
@@ -460,6 +461,34 @@ SCRIPTS = [
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
         test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a release that may not be published is an error",
+        "sidecar/scripts/release.lua",
+        right="redis.pcall('PUBLISH'",
+        wrong="call('PUBLISH'",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+publish]",
+    ),
+    Bug(
+        "a refused SET is noticed after the fence was changed",
+        "sidecar/scripts/acquire.lua",
+        right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
+        wrong="",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+set]",
+    ),
+    Bug(
+        "one refused channel takes the whole watch along",
+        "sidecar/redis_watch.py",
+        right="if failure.kind not in _REFUSALS:",
+        wrong='if words[0] == "SUBSCRIBE" or failure.kind not in _REFUSALS:',
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-&__redis__:invalidate]",
+    ),
+    Bug(
+        "a right that is given back is never used",
+        "sidecar/redis_watch.py",
+        right="retry_at = inf if self.refusal is None else",
+        wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
+        test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
     ),
 ]
 
