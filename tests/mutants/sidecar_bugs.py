@@ -220,9 +220,9 @@ LATE = [
 LISTENER = [
     Bug(
         "an answer is held past the grant",
-        "sidecar/control.py",
-        right="wait = min(wait, self._timings.grant_ttl / 2)",
-        wrong="wait = min(wait, self._timings.grant_ttl * 3)",
+        "sidecar/grants.py",
+        right="return grant_ttl / 2 if",
+        wrong="return grant_ttl * 3 if",
         test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",
     ),
     Bug(
@@ -268,24 +268,10 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
-        "a resign may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        resigned",
-        wrong="resigned",
-        test=_RESIGN + "a_resign_needs_a_loopback_host[example.com]",
-    ),
-    Bug(
-        "a question may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        for name in names",
-        wrong="for name in names",
-        test=_CONTROL + "to_ask_needs_a_loopback_host_too",
-    ),
-    Bug(
         "a name that begins as the loopback's is the loopback",
-        "sidecar/control.py",
-        right='return name == "localhost" or',
-        wrong='return name.startswith(("localhost", "127.0.0.1")) or',
+        "runtime/local_requests.py",
+        right='name.lower() in ("localhost", "localhost.")',
+        wrong='name.lower().startswith(("localhost", "127.0.0.1"))',
         test=_RESIGN + "a_resign_needs_a_loopback_host",
     ),
 ]
