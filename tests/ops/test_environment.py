@@ -136,10 +136,11 @@ def test_a_sidecar_goes_to_the_run_s_redis_however_the_definition_names_producti
 def test_an_api_goes_to_the_run_s_postgres_however_the_definition_names_production_s(
     variables: dict[str, str], secrets: list[str]
 ) -> None:
-    api = container(variables, *secrets)
-    given = container_environment(api, shift=0, caller={"DATABASE_URL": "caller"}, backends=OWN)
+    tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/app/certificates/cloud.crt"}
+    api = container(variables | tls, *secrets)
+    given = container_environment(api, shift=0, caller={"DATABASE_URL": "caller", "PGSSLMODE": "x"}, backends=OWN)
     assert given["DATABASE_URL"] == "postgresql://here/db"
-    assert not {"REDIS_HOST", "REDIS_PORT"} & set(given)
+    assert not {"REDIS_HOST", "REDIS_PORT", *tls} & set(given)
 
 
 def test_how_long_a_call_of_redis_may_take_is_the_definition_s_or_the_caller_s() -> None:

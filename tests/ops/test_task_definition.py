@@ -15,6 +15,7 @@ import yaml
 
 from ops.local.definition import ContainerDefinition, read
 from ops.local.environment import container_environment
+from service.environment import KEPT
 from service.settings import Settings as ServiceSettings
 from sidecar import settings as sidecar_settings
 
@@ -108,11 +109,18 @@ def test_the_api_asks_the_sidecar_where_it_listens() -> None:
 
 
 def test_each_variable_is_one_that_its_program_reads() -> None:
-    known_to_service = {name.upper() for name in ServiceSettings.model_fields}
+    known_to_service = {*(name.upper() for name in ServiceSettings.model_fields), *KEPT, "PGSSLMODE"}
     assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
     source = Path(sidecar_settings.__file__).read_text()
     for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
         assert f'"{name}"' in source, name
+
+
+def test_the_database_s_certificate_is_checked_against_a_ca_that_the_image_copies() -> None:
+    variables = _defined("api").variables
+    assert variables["PGSSLMODE"] == "verify-full"
+    assert "\nCOPY ops/certificates certificates\n" in DOCKERFILES["api"].read_text()
+    assert Path(variables["PGSSLROOTCERT"]).parent == Path("/app/certificates")
 
 
 def test_secrets_are_no_part_of_the_environment() -> None:

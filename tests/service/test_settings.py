@@ -11,6 +11,7 @@ import pytest
 from ops.local.servers import free_port
 from service.__main__ import main
 from service.address import Address
+from service.auth import issuer_of
 from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
@@ -94,7 +95,19 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SUPABASE_URL", "https://project..supabase.co"),
         ("SUPABASE_URL", "https://project supabase.co"),
         ("SUPABASE_URL", "https://project.supabase.co?apikey=topsecret"),
+        ("SUPABASE_URL", "https://project.supabase.co#topsecret"),
+        ("SUPABASE_URL", "https://project.supabase.co?"),
+        ("SUPABASE_URL", "https://project.supabase.co/auth/v1"),
+        ("SUPABASE_URL", "https://project.supabase.co/Auth/V1/"),
+        ("SUPABASE_URL", "https://id.example.com/rest/v1/"),
+        ("SUPABASE_URL", "http://127.0.0.1:54321/auth/v1"),
+        ("SUPABASE_URL", "https://project.supabase.co/project"),
+        ("SUPABASE_URL", "https://project.supabase.co:8443"),
+        ("SUPABASE_URL", "https://db.project.supabase.co"),
+        ("SUPABASE_URL", "https://supabase.com/dashboard/project/project"),
         ("SUPABASE_JWT_SECRET", "topsecret"),
+        ("SUPABASE_JWT_SECRET", "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9." + "topsecret" * 3),
+        ("SUPABASE_JWT_SECRET", "sb_secret_" + "topsecret" * 3),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "LOUD"),
         ("SHUTDOWN_TIMEOUT", "0"),
@@ -142,7 +155,7 @@ def test_what_is_wrong_is_said_in_words_of_the_setting(
     "password", ["top%secret", "%topsecret", "topsecret%", "%23%2F%3F%40", "top:secret", "%ff", "ä"]
 )
 @pytest.mark.parametrize(
-    "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1,127.0.0.2/?port={port}", "/?host=127.0.0.1&port={port}"]
+    "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:{port},127.0.0.2:{port}/", "/?host=127.0.0.1&port={port}"]
 )
 def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -172,6 +185,26 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert told.err.startswith("database")
     assert "topsecret" not in told.err
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://project.supabase.co",
+        "https://project.supabase.co/",
+        "https://project.supabase.co//",
+        "https://project.supabase.co:443",
+        "HTTPS://Project.Supabase.CO:443/",
+        "https://project.supabase.co.",
+    ],
+)
+def test_a_project_s_address_is_taken_in_every_spelling_and_its_issuer_has_one(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", written)
+    url = read_settings().supabase_url
+    assert url is not None
+    assert issuer_of(url) == "https://project.supabase.co/auth/v1"
 
 
 def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
