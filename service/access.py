@@ -6,8 +6,10 @@ once the database is back. Were it unhealthy instead, the platform would restart
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
+from service.condition import ClockWatch
 from service.database import StoreError
 from service.store import Store
 from service.telemetry import HttpMetrics
@@ -30,6 +32,9 @@ class StoreAccess:
         self._metrics = metrics
         self._store: Store | None = None
         self._connected = asyncio.Event()
+        self._recovered = asyncio.Event()
+        self._clock_watch = ClockWatch(metrics.clock_ahead)
+        self._trouble_since: float | None = None
         self.trouble: str | None = "not connected yet"
         """Why the database cannot be used, as of the last probe; None while it can."""
 
@@ -76,8 +81,26 @@ class StoreAccess:
             self._connected.set()
         else:
             await self._store.ping()
+            condition = await self._store.condition()
+            self._clock_watch.compare(condition.ahead)
+            if condition.trouble is not None:
+                raise StoreError(condition.trouble)
+
+    def trouble_for(self) -> float:
+        """Seconds since the database was last known to be usable; 0 while it is."""
+        return 0.0 if self._trouble_since is None else time.monotonic() - self._trouble_since
+
+    async def recovery(self) -> None:
+        """Return when a database that could not be used can be used again."""
+        await self._recovered.wait()
 
     def _set_trouble(self, trouble: str | None) -> None:
+        if trouble is None and self._trouble_since is not None:
+            self._trouble_since = None
+            self._recovered.set()
+            self._recovered = asyncio.Event()
+        elif trouble is not None and self._trouble_since is None:
+            self._trouble_since = time.monotonic()
         self._metrics.database_up.set(trouble is None)
         if trouble is not None and trouble != self.trouble:
             logger.error("database: %s", trouble)

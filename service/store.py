@@ -14,8 +14,9 @@ from uuid import UUID
 
 import asyncpg
 
+from service.condition import Condition
 from service.connections import Connections, Pool, Room, open_connections
-from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
+from service.database import Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
@@ -36,7 +37,9 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
+from service.timetable import utc_now
 from service.valuation import Values
+from service.write_watch import WriteWatch
 from service.writes import FencedWrites, stage
 
 LANE_PATIENCE = 3
@@ -54,8 +57,18 @@ async def _at_once() -> None:
 class Store:
     """The database, through a few connections. Every method may raise `StoreError`."""
 
-    def __init__(self, connections: Connections, dsn: str, *, idle_limit: float, call_limit: float) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        dsn: str,
+        *,
+        idle_limit: float,
+        call_limit: float,
+        writes: WriteWatch | None = None,
+    ) -> None:
         self._connections = connections
+        self.writes = writes or WriteWatch()
+        """What becomes of the writes."""
         self._dsn = dsn
         self._idle_limit = idle_limit
         self._call_limit = call_limit
@@ -70,13 +83,14 @@ class Store:
         idle_limit: float = 5.0,
         call_limit: float = 30.0,
         room: Room | None = None,
+        writes: WriteWatch | None = None,
     ) -> Self:
         """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
         Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
-        up a connection that another one needs more.
+        up a connection that another one needs more. They share `writes`, too, where somebody looks at those.
         """
 
         async def place() -> Pool:
@@ -91,7 +105,7 @@ class Store:
 
         with store_errors(), dsn_errors():
             opened = await open_connections(connections, place, room or Room(), at_once=at_once)
-        return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit)
+        return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit, writes=writes)
 
     async def close(self) -> None:
         """Close every connection, once its statement has ended."""
@@ -113,10 +127,13 @@ class Store:
         Raises:
             StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
-        async with self._connection() as connection:
+        writes = self.writes.of(lease)
+        writes.due()
+        async with self._writing() as connection:
             row = await connection.fetchrow(statement("take_up"), lease, token, holder)
             if row is None:
                 raise StaleTerm(await refusal(connection, lease, token))
+        writes.cleared()
 
     async def take_up_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
@@ -140,6 +157,7 @@ class Store:
         """
         if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+        self.writes.of(lease).cleared()
 
     async def forget_loading(self, lease: str, token: int) -> None:
         """Say that the term loads no longer."""
@@ -185,6 +203,8 @@ class Store:
         Raises:
             StaleTerm: see `fenced`.
         """
+        writes = self.writes.of(lease)
+        writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
             await side_by_side(
@@ -200,6 +220,7 @@ class Store:
                 FencedWrites(connection, token=token, holder=holder, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
+        writes.committed()
 
     async def _enter_fence(
         self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
@@ -214,6 +235,14 @@ class Store:
         """Return if the database answers."""
         async with self._connection() as connection:
             await connection.fetchval("select 1")
+
+    async def condition(self) -> Condition:
+        """Whether the database takes writes, and its clock; where a session is read-only, a new one is asked."""
+        found = await self._condition()
+        if found.trouble is None:
+            return found
+        await self._connections.renew()
+        return await self._condition()
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
@@ -335,9 +364,26 @@ class Store:
             async with self._connections.connection() as connection:
                 yield connection
 
+    async def _condition(self) -> Condition:
+        async with self._connection() as connection:
+            asked_at = utc_now()
+            (row,) = await connection.fetch(statement("condition"))
+            return Condition(**row, asked_at=asked_at, answered_at=utc_now())
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Connection]:
+        """A connection to write something; what becomes of that is recorded."""
+        try:
+            async with self._connection() as connection:
+                yield connection
+        except StoreError as error:
+            self.writes.refused(getattr(error.__cause__, "sqlstate", None), str(error).removeprefix("database: "))
+            raise
+        self.writes.accepted()
+
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction():
+        async with self._writing() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
