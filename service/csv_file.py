@@ -80,7 +80,9 @@ class CsvFile:
                 raise self.bad("a byte is not UTF-8", line=records.lines_read + 1) from None
             except _OpenQuote as quote:
                 column = header[quote.place] if quote.place < len(header) else None
-                raise self.bad("a quote opens here and does not close on this line", line=records.line, column=column)
+                raise self.bad(
+                    "a quote opens here and does not close on this line", line=records.line, column=column
+                ) from None
             except csv.Error as error:
                 raise self.bad(f"not CSV: {error}", line=records.line) from error
             read(raw.tell())
