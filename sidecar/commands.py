@@ -8,6 +8,7 @@ nothing, and needs no running sidecar, but for `status`.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
 from runtime.escape import one_line
@@ -93,7 +94,7 @@ def _status(environment: Mapping[str, str]) -> str:
         if len(body) > _LARGEST_STATUS:
             raise ValueError(f"the answer is longer than {_LARGEST_STATUS} bytes")
         return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
         raise CommandError(f"no sidecar answers at {url}: {one_line(why)}") from None

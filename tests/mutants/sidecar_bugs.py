@@ -14,6 +14,7 @@ _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
 _FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
 _FENCE = "tests/sidecar/test_fence_command.py::test_"
 _RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
+_HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -460,6 +461,27 @@ SCRIPTS = [
         right="retry_at = inf if self.refusal is None else",
         wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
         test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
+    ),
+    Bug(
+        "a holder reaches the terminal as it is",
+        "sidecar/fence_command.py",
+        right="one_line(holder)",
+        wrong="holder",
+        test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
+    ),
+    Bug(
+        "a text log has line breaks of outside texts",
+        "runtime/log_lines.py",
+        right="line = one_line(super().formatMessage(record), MESSAGE)",
+        wrong="line = super().formatMessage(record)",
+        test=_HOSTILE + "a_sidecar_s_log_and_status_hold_no_text_as_it_is[text]",
+    ),
+    Bug(
+        "a line break in an error forges a log line",
+        "runtime/log_lines.py",
+        right='f"  {one_line(line, TRACEBACK_WIDTH)}"',
+        wrong="one_line(line, TRACEBACK_WIDTH)",
+        test="tests/runtime/test_log_lines.py::test_a_text_log_holds_no_control_character_and_no_forged_line",
     ),
 ]
 
