@@ -105,7 +105,8 @@ async def _leaders(redis: CommandRedis, keys: Mapping[str, str]) -> str:
     for lease, key in keys.items():
         seen = await look(redis, key)
         left = f"{seen.left / 1000:.1f}" if seen.left >= 0 else "-"
-        lines.append((lease, seen.holder or "nobody", left, seen.token or "-"))
+        holder = "?" if seen.problem == "wrong_type" else seen.holder or "nobody"
+        lines.append((lease, holder, left, seen.token or "-"))
         if seen.problem in PROBLEMS:
             remedy = "" if seen.problem == "wrong_type" else f"; python -m sidecar fence {lease} mends it"
             problems.append(f"{lease}: {PROBLEMS[seen.problem]}{remedy}")
