@@ -16,6 +16,7 @@ USAGE = """usage: python -m service [COMMAND]
   sample       add the sample portfolios
   run          run a daily job by hand: eod, snapshot or reconstruct; see run --help
   import       load positions or prices from a CSV file; see import --help
+  fence        show the database's side of a lease's fence, and mend it; see fence --help
   token        print a development access token; see token --help
   healthcheck  ask the service in this container whether it is well
 
@@ -48,6 +49,10 @@ def main(arguments: list[str]) -> int:
             from service import imports
 
             return run(partial(imports.run, imports.parse(options)))
+        case ["fence", *options]:
+            from service import fence
+
+            return run(partial(fence.run, fence.parse(options)))
         case ["healthcheck"]:
             from service.healthcheck import check
 
@@ -91,6 +96,7 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
 
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
+    from service.fence import NotMended
     from service.migrations import MigrationError
     from service.prices import PricesUnavailable
     from service.settings import SettingsError, read_settings
@@ -103,7 +109,7 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]") -> int:
     except (SettingsError, BadFile) as error:
         print(error, file=sys.stderr)
         return 2
-    except (StoreError, StaleTerm, MigrationError, PricesUnavailable) as error:
+    except (StoreError, StaleTerm, MigrationError, NotMended, PricesUnavailable) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

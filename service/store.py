@@ -1,7 +1,7 @@
 """The portfolio database.
 
-SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports` and
-`migrations`, each on a connection of its own. Nowhere else.
+SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports`,
+`migrations` and `fence`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
+from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
@@ -103,20 +104,25 @@ class Store:
         Returns once no older term can commit anything any more.
 
         Raises:
-            StaleTerm: a newer term was here first.
+            StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
         async with self._connection() as connection:
             row = await connection.fetchrow(statement("take_up"), lease, token, holder)
-        if row is None:
-            raise StaleTerm(f"lease {lease}: a term newer than {token} has taken it up")
+            if row is None:
+                raise StaleTerm(await refusal(connection, lease, token))
 
     async def take_up_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
 
         The term that led until now is refused from then on; whoever leads next has a newer token and is not.
+
+        Raises:
+            StaleTerm: no token is larger than the stored one.
         """
         async with self._connection() as connection:
-            token: int = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
+            token: int | None = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
+        if token is None:
+            raise StaleTerm(f"lease {lease}: no token is larger than the database's; python -m service fence {lease}")
         return token
 
     async def tell_loading(self, lease: str, token: int, holder: str, loading: Loading) -> None:
@@ -193,7 +199,7 @@ class Store:
     ) -> None:
         idle, call = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
         if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
-            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+            raise StaleTerm(await refusal(connection, lease, token))
 
     # What the API reads.
 

@@ -14,7 +14,12 @@ from sidecar.telemetry import Telemetry
 
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
-    Outcome.BAD_FENCE: "the fence is not a hash with a whole number for its token: somebody must delete it",
+    Outcome.BAD_FENCE: (
+        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE mends it"
+    ),
+    Outcome.FENCE_AHEAD: (
+        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE mends it"
+    ),
     Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
@@ -76,7 +81,7 @@ class Candidate:
                         self._settle(name, call, result)
                     if not self._store.connected:
                         self._replace_connection()
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
@@ -175,7 +180,7 @@ class Candidate:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
 

@@ -5,6 +5,7 @@ from tests.mutants.trial import Bug
 _LANES = "tests/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/work/test_fence.py::test_"
 _JOBS = "tests/work/test_jobs.py::test_"
+_MENDING = "tests/service/test_fence_command.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
 
 BUGS = [
@@ -60,9 +61,30 @@ BUGS = [
     Bug(
         "a term that could not be taken up works all the same",
         "service/store.py",
-        right='if row is None:\n            raise StaleTerm(f"lease {lease}: a term newer',
-        wrong='if row == ():\n            raise StaleTerm(f"lease {lease}: a term newer',
+        right="if row is None:\n                raise StaleTerm(await refusal",
+        wrong="if row == ():\n                raise StaleTerm(await refusal",
         test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+    ),
+    Bug(
+        "a token of any size is taken up",
+        "service/sql/take_up.sql",
+        right="where $2::bigint <=",
+        wrong="where 0 <=",
+        test=_MENDING + "a_token_more_than_a_day_ahead_is_never_taken_up",
+    ),
+    Bug(
+        "the fence is mended while somebody may lead",
+        "service/fence.py",
+        right='if leadership.state != "disabled":',
+        wrong='if leadership.state == "leading":',
+        test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
+    ),
+    Bug(
+        "the fence is mended below the database's time",
+        "service/sql/mend_fence.sql",
+        right="set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint",
+        wrong="set token = 1",
+        test=_MENDING + "a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled",
     ),
     Bug(
         "the tracker does not look at its term before it writes",

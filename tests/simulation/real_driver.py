@@ -154,7 +154,7 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, answer.holder or "")))
+        return " ".join(map(str, (*words, answer.guard, "-", answer.holder or "")))
 
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""
