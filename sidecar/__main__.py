@@ -1,5 +1,6 @@
 """`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands`."""
 
+import logging
 import os
 import signal
 import sys
@@ -18,14 +19,24 @@ def main(arguments: list[str]) -> int:
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
-            from sidecar.run import run
-
-            return run(os.environ)
+            return _run()
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
         return 2
+
+
+def _run() -> int:
+    from sidecar.run import run
+
+    try:
+        return run(os.environ)
+    except Exception as error:
+        if isinstance(error, SettingsError):
+            raise
+        logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
+        return 1
 
 
 def _command(arguments: list[str]) -> int:
