@@ -31,8 +31,8 @@ A token more than a day ahead of the database's clock refuses every later term f
 database's time, never below, if the lease is DISABLED meanwhile:
 
   python -m sidecar disable LEASE 3600
-  python -m sidecar fence LEASE           Redis's side first: its token is what the next terms count from
-  python -m service fence LEASE           then the database's
+  python -m service fence LEASE                 the database's side first: it prints the token that it has then
+  python -m sidecar fence LEASE --above TOKEN   then Redis's: the next term's token is larger
   python -m sidecar enable LEASE
 
 The database does not know whether a lease is disabled. So the command asks the sidecar at SIDECAR_URL for one ttl, and
@@ -91,7 +91,8 @@ async def run(asked: FenceArguments, settings: Settings, clock: Callable[[], flo
         if token is None:
             raise NotMended(f"lease {asked.lease}: not mended: the fence has another token by now")
         _print(f"mended: the token is {token} ({time_of(token)}); the next term's is larger")
-        _print(f"to elect again: python -m sidecar enable {asked.lease}")
+        _print(f"to elect again: python -m sidecar fence {asked.lease} --above {token}")
+        _print(f"then python -m sidecar enable {asked.lease}")
     finally:
         connection.terminate()
 

@@ -13,7 +13,12 @@ from sidecar.telemetry import Telemetry
 
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
-    Outcome.BAD_FENCE: "the fence is not a hash with a whole number for its token: somebody must delete it",
+    Outcome.BAD_FENCE: (
+        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE mends it"
+    ),
+    Outcome.FENCE_AHEAD: (
+        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE mends it"
+    ),
     Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
@@ -66,7 +71,7 @@ class Candidate:
                     results = await self._store.execute(keyed)
                     for (name, call), result in zip(calls.items(), results, strict=True):
                         self._settle(name, call, result)
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
@@ -149,7 +154,7 @@ class Candidate:
         if failure is not None:
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
 

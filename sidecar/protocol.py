@@ -34,6 +34,7 @@ class Outcome(StrEnum):
     GUARDED = "guarded"
     WRONG_TYPE = "wrong_type"
     BAD_FENCE = "bad_fence"
+    FENCE_AHEAD = "fence_ahead"
     LATE = "late"
     UNCONFIRMED = "unconfirmed"
 

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -21,15 +20,12 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from sidecar.failures import KINDS, Failure, failure_of
+from sidecar.lua import script
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.server_clock import ServerClock
 from sidecar.settings import RedisAddress, SettingsError
 
-_FOLDER = Path(__file__).parent / "scripts"
-_PRELUDE = (_FOLDER / "prelude.lua").read_text()
-_SCRIPTS = {
-    name: (_PRELUDE + (_FOLDER / f"{name}.lua").read_text()).encode() for name in ("acquire", "renew", "release")
-}
+_SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -74,6 +70,8 @@ class RedisStore:
         """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
+        self.release_notice: str | None = None
+        """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
 
     @property
     def connected(self) -> bool:
@@ -100,8 +98,8 @@ class RedisStore:
                 packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + self._wait())
                 sent = True
                 await connection.send_packed_command(packed)
-                for _ in calls:
-                    results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
+                for keyed in calls:
+                    results.append(await self._result(connection, keyed.key))  # noqa: PERF401 - what came before a failure counts
                 confirmed = await self._confirmation(connection)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
@@ -163,12 +161,13 @@ class RedisStore:
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
-    async def _result(self, connection: Connection) -> Reply | Failure:
+    async def _result(self, connection: Connection, key: str) -> Reply | Failure:
         try:
             answer = await connection.read_response()
         except ResponseError as error:
-            return failure_of(error, may_execute=False)
-        reply, server_time, self.guard = _parse(answer)
+            return failure_of(error, may_execute=False, keys=(key, fence_of(key)))
+        reply, server_time, guard, notice = _parse(answer)
+        self.guard, self.release_notice = guard or self.guard, notice or self.release_notice
         self._server_clock.observe(server_time, self._clock())
         return reply
 
@@ -253,10 +252,10 @@ def _time(answer: Any) -> int:
         raise InvalidResponse("the answer to TIME is no time") from error
 
 
-def _parse(answer: object) -> tuple[Reply, int, str]:
-    """A script's answer; shapes are in `scripts/prelude.lua`."""
+def _parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
+    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`."""
     try:
-        outcome, token, tenure, ttl, server_time, wait, guard, holder = _text(answer).split(" ", 7)
+        outcome, token, tenure, ttl, server_time, wait, guard, notice, holder = _text(answer).split(" ", 8)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -268,7 +267,7 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             raise ValueError("a term without a token")
-        return reply, int(server_time), guard
+        return reply, int(server_time), None if guard == "-" else guard, None if notice == "-" else notice
     except ValueError as error:
         raise InvalidResponse("a script's answer has not the shape it should have") from error
 

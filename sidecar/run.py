@@ -67,7 +67,12 @@ async def _run(settings: Settings) -> None:
     telemetry.watch(leases, store, watch)
 
     def status() -> dict[str, Any]:
-        redis = {"address": settings.redis.place, "guard": store.guard, "eviction_policy": store.eviction_policy}
+        redis = {
+            "address": settings.redis.place,
+            "guard": store.guard,
+            "eviction_policy": store.eviction_policy,
+            "release_notice": store.release_notice,
+        }
         return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)

@@ -11,6 +11,10 @@ _RESIGN = "tests/sidecar/test_control_resign.py::test_"
 _STORE = "tests/sidecar/test_redis_store.py::test_"
 _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
+_FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
+_FENCE = "tests/sidecar/test_fence_command.py::test_"
+_RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
+_HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -120,7 +124,7 @@ ELECTION = [
     Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
-        right="                self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
@@ -283,8 +287,8 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return failure_of(error, may_execute=False)\n        reply,",
-        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
+        right="return failure_of(error, may_execute=False, keys=(key, fence_of(key)))",
+        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
@@ -377,8 +381,8 @@ SCRIPTS = [
     Bug(
         "a release tells nobody",
         "sidecar/scripts/release.lua",
-        right="redis.call('PUBLISH', key .. ':changed', 'released')",
-        wrong="",
+        right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
+        wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -401,6 +405,83 @@ SCRIPTS = [
         right="if run == run_id and (repl or replid) == replid then",
         wrong="if run == run_id then",
         test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
+    ),
+    Bug(
+        "a token that is far ahead is counted on",
+        "sidecar/scripts/prelude.lua",
+        right="tonumber(last) > now + day",
+        wrong="tonumber(last) > 2 ^ 53",
+        test=_FAULTS + "a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone[wheel-just-over-a-day]",
+    ),
+    Bug(
+        "a fence is mended before its lease has been disabled for a ttl",
+        "sidecar/fence_command.py",
+        right="until = clock() + ttl",
+        wrong="until = clock()",
+        test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
+    ),
+    Bug(
+        "a fence is mended though its lease is not disabled",
+        "sidecar/scripts/fence.lua",
+        right="if held_otherwise() ~= 'disabled' then",
+        wrong="if held_otherwise() == 'held' then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a fence that has changed meanwhile is mended",
+        "sidecar/scripts/fence.lua",
+        right="if state ~= ARGV[8] then",
+        wrong="if state == '' then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a release that may not be published is an error",
+        "sidecar/scripts/release.lua",
+        right="redis.pcall('PUBLISH'",
+        wrong="call('PUBLISH'",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+publish]",
+    ),
+    Bug(
+        "a refused SET is noticed after the fence was changed",
+        "sidecar/scripts/acquire.lua",
+        right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
+        wrong="",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+set]",
+    ),
+    Bug(
+        "one refused channel takes the whole watch along",
+        "sidecar/redis_watch.py",
+        right="if failure.kind not in _REFUSALS:",
+        wrong='if words[0] == "SUBSCRIBE" or failure.kind not in _REFUSALS:',
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-&__redis__:invalidate]",
+    ),
+    Bug(
+        "a right that is given back is never used",
+        "sidecar/redis_watch.py",
+        right="retry_at = inf if self.refusal is None else",
+        wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
+        test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
+    ),
+    Bug(
+        "a holder reaches the terminal as it is",
+        "sidecar/fence_command.py",
+        right="one_line(holder)",
+        wrong="holder",
+        test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
+    ),
+    Bug(
+        "a text log has line breaks of outside texts",
+        "runtime/log_lines.py",
+        right="line = one_line(super().formatMessage(record), MESSAGE)",
+        wrong="line = super().formatMessage(record)",
+        test=_HOSTILE + "a_sidecar_s_log_and_status_hold_no_text_as_it_is[text]",
+    ),
+    Bug(
+        "a line break in an error forges a log line",
+        "runtime/log_lines.py",
+        right='f"  {one_line(line, TRACEBACK_WIDTH)}"',
+        wrong="one_line(line, TRACEBACK_WIDTH)",
+        test="tests/runtime/test_log_lines.py::test_a_text_log_holds_no_control_character_and_no_forged_line",
     ),
 ]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sidecar.protocol import Kind
-from tests.simulation.redis_model import Fence, RedisModel
+from tests.simulation.redis_model import DAY, RedisModel
 from tests.simulation.server import Server
 
 if TYPE_CHECKING:
@@ -650,11 +650,20 @@ class Faults:
         self._disturb(last, lambda _: self._delete())
 
     def _spoil_fence(self) -> None:
-        last = self._duration()
-        self.world.oracle.exempt(last + 1.3 * self.ttl)
-        self._type(lambda model: model.spoil_fence("abc"))
-        self._disturb(last, self._delete_fence)
+        """No term is issued from such a fence; the operator mends it, while the lease is disabled."""
+        token = self.random.choice(("abc", self.world.primary.tell_time(self.world.now) + 2 * DAY))
+        self._type(lambda model: model.spoil_fence(token))
+        self._disturb(self._duration(), self._disable_to_mend)
 
-    def _delete_fence(self, _: None) -> None:
-        self.world.primary.model.fence = Fence()
-        self.world.oracle.exempt(1.3 * self.ttl)
+    def _disable_to_mend(self, _: None) -> None:
+        self.world.oracle.disabled()
+        self._type(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
+        self._disturb(1.3 * self.ttl, self._mend_fence)
+
+    def _mend_fence(self, _: None) -> None:
+        model = self.world.primary.model
+        self.world.primary.tell_time(self.world.now)
+        if model.mend_fence():
+            self._type(RedisModel.delete)
+        elif model.fence_needs_mending:
+            self._disable_to_mend(None)  # somebody else has enabled it meanwhile

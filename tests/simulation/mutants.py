@@ -377,6 +377,11 @@ def _(model: RedisModel) -> int:
     return last + 1 if isinstance(last, int) else 1
 
 
+@mutant("a token that is far ahead is counted on", RedisModel, "_is_ahead", mix="operator")
+def _(model: RedisModel, token: int | None) -> bool:
+    return False
+
+
 # The failover guard and MIN_REPLICAS.
 
 

@@ -121,7 +121,7 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, answer.holder or "")))
+        return " ".join(map(str, (*words, answer.guard, "-", answer.holder or "")))
 
     def touched(self) -> None:
         """The watch tells of it."""
