@@ -114,7 +114,7 @@ def run(
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
     from service.ending import Stopped, until_stopped
-    from service.environment import unusable_files
+    from service.environment import missing_certificates, unusable_files
     from service.fence import NotMended
     from service.migrations import MigrationError
     from service.prices import PricesUnavailable
@@ -130,6 +130,8 @@ def run(
             logging.getLogger("service").info(
                 "ignored environment variables, which libraries would read: %s", " ".join(ignored)
             )
+        for missing in missing_certificates():
+            logging.getLogger("service").warning(missing)
         running = work(settings)
         uvloop.run(running if ends_itself else until_stopped(running))
     except Stopped as stopped:

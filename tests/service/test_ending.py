@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import pytest
 from tests.proxy import Proxy
 from tests.runtime.test_connecting import dropping
 from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import ROOT, Process, Service
+from tests.service.processes import ROOT, START_LIMIT, Process, Service
 from tests.service.served import PORTFOLIO
 from tests.waiting import eventually
 from tests.work.test_protection import Agent
@@ -54,7 +55,7 @@ def elsewhere(port: int, name: str = "127.0.0.1") -> dict[str, str]:
         "APCA_API_SECRET_KEY": "two",
         "ALPACA_DATA_URL": f"{'http' if name[0].isdigit() else 'https'}://{name}:{port}",
         "ECS_AGENT_URI": f"http://{name}:{port}",
-        "SIDECAR_URL": "http://127.0.0.1:9",
+        "SIDECAR_URL": f"http://{name}:{port}",
     }
 
 
@@ -78,6 +79,13 @@ def unknown_token() -> str:
     return ".".join(
         [*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "A"]
     )
+
+
+def heeds_signals(process: Process) -> bool:
+    """Whether the process has a handler of its own for SIGTERM."""
+    status = Path(f"/proc/{process.running.pid}/status").read_text()
+    caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", status)[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 async def ends(process: Process, number: int = signal.SIGTERM) -> int:
@@ -160,7 +168,8 @@ async def test_a_command_ends_in_time_while_every_way_out_hangs(
     nowhere: dict[str, str], tmp_path: Path, stack: AsyncExitStack, command: tuple[str, ...], number: int
 ) -> None:
     process = await stack.enter_async_context(Process("service", tmp_path / "log", *command, **nowhere))
-    await asyncio.sleep(2)
+    await eventually(lambda: heeds_signals(process), within=START_LIMIT)
+    await asyncio.sleep(0.5)  # the first way out is under way
     assert await ends(process, number) == 128 + number
 
 
@@ -178,7 +187,7 @@ async def test_a_run_by_hand_ends_in_time_while_the_database_answers_nothing(
     }
     proxy.replies.delay = 0.2
     process = await stack.enter_async_context(Process("service", tmp_path / "log", "run", "snapshot", **settings))
-    await eventually(lambda: proxy.port in connections_of(process))
+    await eventually(lambda: proxy.port in connections_of(process), within=START_LIMIT)
     await asyncio.sleep(0.2)  # a statement is under way
     proxy.replies.hold()
     assert await ends(process, number) == 128 + number
@@ -201,7 +210,7 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
     url = samples_url.replace(f":{port}", f":{proxy.port}")
     settings = {"AUTH": "off", "PRICE_SOURCE": "simulated", "DATABASE_URL": url, "ECS_AGENT_URI": agent.uri}
     process = await stack.enter_async_context(Process("service", tmp_path / "log", "run", "snapshot", **settings))
-    await eventually(lambda: agent.protected)
+    await eventually(lambda: agent.protected, within=START_LIMIT)
     assert await ends(process) == 128 + signal.SIGTERM
     assert not agent.protected
 
