@@ -16,6 +16,7 @@ from aiohappyeyeballs import start_connection
 
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
+from service.server_refusals import refusal
 from service.ways_out import WaysOut, ways_out
 
 CONNECT_LIMIT = 10.0
@@ -42,7 +43,8 @@ async def open_connection(
     Raises:
         TimeoutError: there was no connection in time.
         OSError: every address refused.
-        asyncpg.PostgresError: the server refused.
+        ServerRefused: the server refuses until a setting is changed.
+        asyncpg.PostgresError: the server refused for now.
     """
     running = asyncio.get_running_loop()
     ends_at = running.time() + timeout
@@ -57,6 +59,10 @@ async def open_connection(
         except TimeoutError:
             if not way.was_silent() or ends_at - running.time() < LEAST_ATTEMPT:
                 raise
+        except (asyncpg.PostgresError, OSError) as error:
+            if (refused := refusal(error)) is not None:
+                raise refused from error
+            raise
         else:
             way.answered()
             return connection
