@@ -142,7 +142,7 @@ class Store:
 
     async def forget_loading(self, lease: str, token: int) -> None:
         """Say that the term loads no longer."""
-        await self._fetch("delete from position_loading where lease = $1 and token = $2", lease, token)
+        await self._fetch("delete from public.position_loading where lease = $1 and token = $2", lease, token)
 
     @asynccontextmanager
     async def fenced(
@@ -216,7 +216,7 @@ class Store:
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
-        rows = await self._fetch("select user_id from portfolio where id = $1", portfolio_id)
+        rows = await self._fetch("select user_id from public.portfolio where id = $1", portfolio_id)
         return rows[0]["user_id"] if rows else None
 
     async def live(self, portfolio_id: UUID) -> LiveValue | None:
@@ -241,7 +241,7 @@ class Store:
 
     async def fences(self) -> dict[str, Fence]:
         """By lease, the newest term that has taken it up here."""
-        rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
+        rows = await self._fetch("select lease, token, holder, taken_at from public.lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
 
     async def loading(self, lease: str) -> Loading | None:
@@ -260,7 +260,7 @@ class Store:
 
     async def overridden_calendars(self) -> set[str]:
         """The names of calendars, right or wrong, that some day is said to differ from."""
-        return {row["calendar"] for row in await self._fetch("select distinct calendar from market_override")}
+        return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
@@ -304,7 +304,7 @@ class Store:
 
     async def quotes(self) -> dict[str, Quote]:
         """The latest prices that any leader has kept."""
-        rows = await self._fetch("select symbol, price, at, session_date, open from price_live")
+        rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
 
     async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
@@ -314,7 +314,8 @@ class Store:
     async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
         """By job and session date, when the runs from that session on were done; those that are not are left out."""
         rows = await self._fetch(
-            "select job, session_date, finished_at from job_run where status = 'done' and session_date >= $1", since
+            "select job, session_date, finished_at from public.job_run where status = 'done' and session_date >= $1",
+            since,
         )
         return {(row["job"], row["session_date"]): row["finished_at"] for row in rows}
 

@@ -190,7 +190,7 @@ class Tracker:
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
         report_too_wide(values, told)
         term.check()
-        await self._write(term, session, slot, as_of, values, changed.values(), book.seen)
+        await self._write(term, session, slot, as_of, values, changed.values(), book.place.snapshot)
         self.last_run = as_of
         self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes

@@ -8,6 +8,7 @@ from math import inf
 from sidecar.failures import Failure
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Outcome, Reply, Timings
+from sidecar.reconnects import Reconnects
 from sidecar.redis_store import KeyedCall, RedisStore
 from sidecar.telemetry import Telemetry
 
@@ -31,6 +32,7 @@ class Candidate:
         leases: the leases by name, their times of `clock`.
         keys: the Redis key of each, by name.
         clock: `sidecar.clock.elapsed`.
+        uniform: `random.uniform`; spreads the connections that a fleet makes when a server has closed them all.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Candidate:
         telemetry: Telemetry,
         *,
         clock: Callable[[], float],
+        uniform: Callable[[float, float], float],
     ) -> None:
         self.leases = leases
         self.trouble: dict[str, str | None] = dict.fromkeys(leases)
@@ -55,7 +58,10 @@ class Candidate:
         self._changed = asyncio.Event()
         self._versions = dict.fromkeys(leases, 0)
         self._progress_at = self._open_at = clock()
+        self._reconnects = Reconnects(timings.heartbeat, uniform)
+        store.when_ended = self._connection_ended
         self._asleep_until = -inf
+        self._calling = self._draining = False
 
     async def run(self) -> None:
         """Campaign until drained, then close the connection."""
@@ -68,16 +74,20 @@ class Candidate:
                 self._publish()
                 if calls:
                     keyed = [KeyedCall(self._keys[name], call) for name, call in calls.items()]
+                    self._calling = True
                     results = await self._store.execute(keyed)
+                    self._calling = False
                     for (name, call), result in zip(calls.items(), results, strict=True):
                         self._settle(name, call, result)
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    if not self._store.connected:
+                        self._replace_connection()
+                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
                     self._report()
                     await self._sleep()
-                    if not self._store.connected and self._clock() >= self._open_at:
+                    if self._connects and self._clock() >= self._open_at:
                         await self._open()
         finally:
             self._report()
@@ -138,6 +148,7 @@ class Candidate:
 
     def drain(self) -> None:
         """Begin to give every lease up; `run` returns when that is done."""
+        self._draining = True
         for lease in self.leases.values():
             lease.drain(self._clock())
         self._publish()
@@ -147,14 +158,29 @@ class Candidate:
         if self.leases[name].wake_at(now) < self._asleep_until:
             self._wake.set()
 
+    @property
+    def _connects(self) -> bool:
+        """Whether a connection is to be made before a call needs it; a drain makes the calls that it needs."""
+        return not self._store.connected and not self._draining
+
+    def _connection_ended(self) -> None:
+        """The server, or the network, has closed the connection."""
+        if not self._calling:  # else the call fails, or is made again
+            self._replace_connection()
+            self._wake.set()
+
+    def _replace_connection(self) -> None:
+        """Connect again soon, whether a call needs it or not."""
+        self._open_at = self._clock() + self._reconnects.pause()
+
     async def _open(self) -> None:
         """Have a connection before it is needed: trouble is told at the start, and is over when it is."""
-        self._open_at = self._clock() + self._timings.heartbeat
         failure = await self._store.open()
         if failure is not None:
+            self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
 
@@ -165,6 +191,7 @@ class Candidate:
             self._telemetry.failed(name, result)
             self.trouble[name] = f"{result.kind}: {result.text}"
             return
+        self._reconnects.succeeded()
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, now)
         trouble = _TROUBLE.get(result.outcome)
@@ -190,6 +217,8 @@ class Candidate:
     async def _sleep(self) -> None:
         now = self._clock()
         wake_at = min(lease.wake_at(now) for lease in self.leases.values())
+        if self._connects:
+            wake_at = min(wake_at, self._open_at)
         self._asleep_until = max(now, min(wake_at, now + self._timings.heartbeat))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._asleep_until - now):

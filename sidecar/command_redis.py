@@ -8,7 +8,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from sidecar.failures import failure_of
-from sidecar.redis_store import connector, log_in
+from sidecar.redis_connection import Connector, log_in
 from sidecar.settings import Settings
 
 LIMIT = 5.0
@@ -49,7 +49,7 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[str]])
     """
 
     async def connected() -> str:
-        connection = connector(settings.redis)()
+        connection = Connector(settings.redis)()
         try:
             async with asyncio.timeout(LIMIT):
                 await log_in(connection)

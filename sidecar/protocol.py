@@ -112,6 +112,11 @@ class Timings:
         return self.ttl / 30
 
     @property
+    def clock_lasts(self) -> float:
+        """For how long a reply's server time counts: a candidate that campaigns calls once a heartbeat."""
+        return 2 * self.heartbeat
+
+    @property
     def demand(self) -> float:
         """For how long a client that asked counts as there."""
         return 2 * self.grant_ttl

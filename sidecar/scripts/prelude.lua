@@ -12,8 +12,9 @@
 -- ARGV[6]  our term's tenure, or the one that it is to have
 --
 -- Answers one line (a client reads it several times faster than a table), words with a space between them: outcome,
--- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard, notice ('sent',
--- 'refused', or '-' where there was nothing to publish), holder (may be empty).
+-- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard ('on',
+-- 'off', 'unavailable', or '-' where it was not asked), notice ('sent', 'refused', or '-' where there was nothing to
+-- publish), holder (may be empty).
 --
 -- A script is never half done: what it needs is refused before it has changed anything, what it can do without goes by
 -- pcall.
@@ -27,7 +28,7 @@ local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) -- below 2^53, exa
 local function integer(number) return string.format('%.0f', number) end -- tostring would give 1.79e+15
 
 local holder, left, last, last_holder, last_tenure = false, -2, false, false, false
-local guard, notice = guarding and 'on' or 'off', '-'
+local guard, notice = guarding and '-' or 'off', '-'
 
 local function whole(text) return text and #text <= 32 and string.match(text, '^%d+$') or '-' end
 local function word(text) return text and #text <= 64 and string.match(text, '^[^ ]+$') or '-' end
@@ -73,7 +74,7 @@ local function identify()
     replid = string.match(replication, 'master_replid:(%w+)') or ''
     promoted = string.match(string.match(replication, 'master_replid2:(%w+)') or '', '[^0]')
   end
-  if guarding and not run_id then guard = 'unavailable' end
+  if guarding then guard = run_id and 'on' or 'unavailable' end
   return run_id
 end
 

@@ -1,8 +1,9 @@
-"""Bugs in the listener that both containers share, found over real sockets."""
+"""Bugs in the listener that both containers share, and in what it refuses, found over real sockets."""
 
 from tests.mutants.trial import Bug
 
 _LISTENER = "tests/runtime/test_listener.py::test_"
+_PAGES = "tests/sidecar/test_control_pages.py::test_"
 
 BUGS = [
     Bug(
@@ -53,6 +54,41 @@ BUGS = [
         right="if self._limits.idle < inf:",
         wrong="if self._limits.idle < 0:",
         test=_LISTENER + "a_peer_that_does_not_read_its_answer_is_cut_off",
+    ),
+    Bug(
+        "a page whose name was rebound may ask",
+        "runtime/local_requests.py",
+        right="        if not is_loopback(host):",
+        wrong="        if False:",
+        test=_PAGES + "a_page_is_refused_on_every_route[a name that was rebound]",
+    ),
+    Bug(
+        "a page of another origin may ask",
+        "runtime/local_requests.py",
+        right="        if origin.lower() not in",
+        wrong="        if not origin.lower() and origin.lower() not in",
+        test=_PAGES + "a_page_is_refused_on_every_route[a page]",
+    ),
+    Bug(
+        "a page's link may ask",
+        "runtime/local_requests.py",
+        right='("same-origin", "none")',
+        wrong='("same-origin", "none", "cross-site")',
+        test=_PAGES + "a_page_is_refused_on_every_route[a link]",
+    ),
+    Bug(
+        "the host of a request's target does not count",
+        "runtime/local_requests.py",
+        right="    if hosts and request.host != hosts[0]:",
+        wrong="    if False:",
+        test=_PAGES + "the_host_of_a_requests_target_has_to_be_the_loopback_too",
+    ),
+    Bug(
+        "who omits the host may resign",
+        "runtime/local_requests.py",
+        right="    if not hosts and request.method",
+        wrong="    if False and request.method",
+        test=_PAGES + "a_probe_may_omit_the_host_and_a_resign_may_not",
     ),
     Bug(
         "the metrics listener has no limit for a peer",

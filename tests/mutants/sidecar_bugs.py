@@ -13,6 +13,7 @@ _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
 _FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
 _FENCE = "tests/sidecar/test_fence_command.py::test_"
+_RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -144,7 +145,7 @@ ELECTION = [
     Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
-        right="                self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
@@ -219,9 +220,9 @@ LATE = [
 LISTENER = [
     Bug(
         "an answer is held past the grant",
-        "sidecar/control.py",
-        right="wait = min(wait, self._timings.grant_ttl / 2)",
-        wrong="wait = min(wait, self._timings.grant_ttl * 3)",
+        "sidecar/grants.py",
+        right="return grant_ttl / 2 if",
+        wrong="return grant_ttl * 3 if",
         test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",
     ),
     Bug(
@@ -267,24 +268,10 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
-        "a resign may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        resigned",
-        wrong="resigned",
-        test=_RESIGN + "a_resign_needs_a_loopback_host[example.com]",
-    ),
-    Bug(
-        "a question may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        for name in names",
-        wrong="for name in names",
-        test=_CONTROL + "to_ask_needs_a_loopback_host_too",
-    ),
-    Bug(
         "a name that begins as the loopback's is the loopback",
-        "sidecar/control.py",
-        right='return name == "localhost" or',
-        wrong='return name.startswith(("localhost", "127.0.0.1")) or',
+        "runtime/local_requests.py",
+        right='name.lower() in ("localhost", "localhost.")',
+        wrong='name.lower().startswith(("localhost", "127.0.0.1"))',
         test=_RESIGN + "a_resign_needs_a_loopback_host",
     ),
 ]
@@ -293,9 +280,16 @@ REDIS = [
     Bug(
         "scripts are sent without a deadline",
         "sidecar/redis_store.py",
-        right="self._server_clock.at(call.give_up_at),",
+        right="self._server_clock.at(call.give_up_at, call.sent_at),",
         wrong="2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
+    ),
+    Bug(
+        "an estimate of the server's time lasts for ever",
+        "sidecar/server_clock.py",
+        right=" or now > self._observed_at + self._lasts:",
+        wrong=":",
+        test="tests/sidecar/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
     ),
     Bug(
         "a deadline of the server's counts from the reply before",
@@ -307,8 +301,8 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return failure_of(error, may_execute=False)\n        reply,",
-        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
+        right="return failure_of(error, may_execute=False, keys=(key, fence_of(key)))",
+        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
@@ -453,6 +447,34 @@ SCRIPTS = [
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
         test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a release that may not be published is an error",
+        "sidecar/scripts/release.lua",
+        right="redis.pcall('PUBLISH'",
+        wrong="call('PUBLISH'",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+publish]",
+    ),
+    Bug(
+        "a refused SET is noticed after the fence was changed",
+        "sidecar/scripts/acquire.lua",
+        right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
+        wrong="",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+set]",
+    ),
+    Bug(
+        "one refused channel takes the whole watch along",
+        "sidecar/redis_watch.py",
+        right="if failure.kind not in _REFUSALS:",
+        wrong='if words[0] == "SUBSCRIBE" or failure.kind not in _REFUSALS:',
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-&__redis__:invalidate]",
+    ),
+    Bug(
+        "a right that is given back is never used",
+        "sidecar/redis_watch.py",
+        right="retry_at = inf if self.refusal is None else",
+        wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
+        test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
     ),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio.connection import SSLConnection
 
 from sidecar.protocol import Timings
-from sidecar.redis_store import connector
+from sidecar.redis_connection import Connector
 from sidecar.settings import Address, SettingsError, control_address, read
 
 SECRET = "hunter2"
@@ -71,7 +71,7 @@ def test_an_address_for_people_holds_no_secret(url: str, place: str) -> None:
     redis = read({"REDIS_URL": url}).redis
     assert redis.place == place
     assert SECRET not in repr(redis)
-    connector(redis)
+    Connector(redis)
 
 
 BAD = [
@@ -134,7 +134,7 @@ BAD = [
 
 def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
     with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
-        connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
+        Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
 OPTIONS = [
@@ -146,7 +146,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        connector(read({name: value}).redis)
+        Connector(read({name: value}).redis)
     text = str(refused.value)
     assert text.startswith(f"{name}: ")
     assert "\n" not in text
@@ -162,7 +162,7 @@ def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option:
 
 def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
     asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=ALL"
-    connection = connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
+    connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
     assert isinstance(connection, SSLConnection)
     assert (connection.db, connection.password) == (3, "a#b")
     assert (connection.ssl_context.check_hostname, connection.ssl_context.ciphers) == (False, "ALL")

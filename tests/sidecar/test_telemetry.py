@@ -102,6 +102,13 @@ async def test_redis_is_up_while_the_connection_is_good(told: Told, store: Stori
     assert told.value("redis_eviction_policy", policy="noeviction") is None
 
 
+@pytest.mark.parametrize("notice", ["sent", "refused", None])
+def test_what_came_of_the_last_release_s_notice_shows(told: Told, store: Storing, notice: str | None) -> None:
+    store.store.release_notice = notice
+    states = {word: told.value("release_notice", notice=word) for word in ("sent", "refused")}
+    assert states == {word: float(word == notice) for word in ("sent", "refused")}
+
+
 @pytest.mark.parametrize("mode", WatchMode)
 def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
     told.watch.mode = mode
@@ -139,6 +146,7 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
     ("server", "harmless", "warning"),
     [
         (("unavailable", None), ("on", None), "No failover guard: "),
+        (("on", None, "refused"), ("on", None, "sent"), "Releases are not published: "),
         (
             ("on", "volatile-lru"),
             ("on", "noeviction"),
@@ -149,8 +157,8 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
 def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_so(
     told: Told,
     caplog: pytest.LogCaptureFixture,
-    server: tuple[str, str | None],
-    harmless: tuple[str, str | None],
+    server: tuple[str, str | None, str | None] | tuple[str, str | None],
+    harmless: tuple[str, str | None, str | None] | tuple[str, str | None],
     warning: str,
 ) -> None:
     for it in (harmless, server, server, harmless, server):

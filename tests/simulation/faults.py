@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.protocol import Kind
 from tests.simulation.redis_model import DAY, RedisModel
-from tests.simulation.server import Server
+from tests.simulation.server import FROM_INSIDE, Server
 
 if TYPE_CHECKING:
     from tests.simulation.candidate import Request, Sidecar
@@ -446,7 +446,7 @@ class Faults:
     def _redis_errs(self) -> None:
         server = self.world.primary
         if server.error is None:
-            server.error = "LOADING"
+            server.error = self.random.choice(("LOADING", FROM_INSIDE))
             self._disturb(self._duration(), self._errs_no_more, server)
 
     def _errs_no_more(self, server: Server) -> None:
@@ -469,6 +469,10 @@ class Faults:
         server.up = False
         for sidecar in list(server.watchers):
             sidecar.unwatch()
+        if self.random.random() < 0.7:  # else the machine is gone as well, and closes nothing
+            for sidecar in self.world.sidecars:
+                if sidecar.server is server:
+                    sidecar.hung_up()
 
     def _starts_again(self, arg: tuple[Server, bool]) -> None:
         server, empty = arg

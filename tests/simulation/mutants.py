@@ -73,7 +73,7 @@ _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.r
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
 
-_LEASE_GRANT = Lease.grant
+_LEASE_GRANT, _LEASE_STANDS_FOR = Lease.grant, Lease.stands_for
 
 
 def mutant(
@@ -119,7 +119,7 @@ def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
 
 
 @mutant("scripts have no deadline", ServerClock, "at", mix="quiet")
-def _(clock: ServerClock, moment: float) -> int:
+def _(clock: ServerClock, moment: float, now: float) -> int:
     return 2**62
 
 
@@ -303,6 +303,10 @@ def _grant_to_any(lease: Lease, arrived: float, now: float, *_: object) -> float
     return _LEASE_GRANT(lease, arrived, now)
 
 
+def _stands_for_any(lease: Lease, now: float, *_: object) -> float:
+    return _LEASE_STANDS_FOR(lease, now, "")
+
+
 def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: object) -> bool:
     return _LEASE_RESIGNED(lease, now, token)
 
@@ -310,7 +314,11 @@ def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: obj
 MUTANTS.append(
     Mutant(
         "the clients of a task are not told apart",
-        ((Lease, "grant", _grant_to_any), (Lease, "resigned", _resigned_by_any)),
+        (
+            (Lease, "grant", _grant_to_any),
+            (Lease, "stands_for", _stands_for_any),
+            (Lease, "resigned", _resigned_by_any),
+        ),
         mix="late calls",
     )
 )

@@ -213,7 +213,7 @@ class RedisModel:
     # What they are made of.
 
     def _read(self, deadline: int, guarding: bool) -> Outcome | None:
-        self._guard = "on" if guarding else "off"
+        self._guard = "-" if guarding else "off"
         if self.now > deadline:
             return Outcome.LATE
         self.expire()
@@ -264,8 +264,8 @@ class RedisModel:
         self.offset += 1
 
     def _identify(self, guarding: bool) -> bool:
-        if guarding and not self.info_allowed:
-            self._guard = "unavailable"
+        if guarding:
+            self._guard = "on" if self.info_allowed else "unavailable"
         return guarding and self.info_allowed
 
     def _guard_wait(self, ttl: int, guarding: bool) -> int:

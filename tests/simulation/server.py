@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 EPOCH = 1_790_000_000.0
 """The wall clock at the world's beginning, in seconds."""
+FROM_INSIDE = "READONLY You can't write against a read only replica. script: 0, on @user_script:1."
+"""An error that a command of a script raised."""
 
 
 class Server:

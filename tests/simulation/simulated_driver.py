@@ -125,6 +125,9 @@ class Simulated:
         token, expires_in, self._version = self.sidecar.grant(self._arrived)
         self.told.answer(self.now(), token, expires_in)
 
+    def hang_up_server(self) -> None:
+        self.sidecar.hung_up()
+
     def touched(self) -> None:
         self.world.changed(self.server, released=False)
 

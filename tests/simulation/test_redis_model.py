@@ -208,7 +208,7 @@ class Both:
         if reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             assert reply.token is not None
             self.terms.append((instance, reply.token, tenure))
-        assert guard == answer.guard
+        assert (guard or "-") == answer.guard
         assert notice == ("sent" if reply.outcome is Outcome.RELEASED else None)
         return f"{kind} {given}", reply, answer
 
