@@ -1,6 +1,7 @@
 """Connections to Postgres, and what can go wrong there, told in one line that a log may hold and a user may read."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.postgres_address import open_connection
+from service.server_refusals import ServerRefused
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
@@ -31,14 +33,21 @@ def store_errors() -> Iterator[None]:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
         raise StoreError(f"database: {_words(error)}; bring it up to date with python -m service migrate") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {_words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:
         raise StoreError("database: no answer in time") from error
+    except ServerRefused as error:
+        raise StoreError(f"database: {error}") from error
+    except socket.gaierror as error:
+        raise StoreError(f"database: cannot look up the host of DATABASE_URL: {error.strerror}") from error
     except OSError as error:
-        raise StoreError(f"database: cannot connect: {error.strerror or type(error).__name__}") from error
+        why = error.strerror or str(error) or type(error).__name__
+        raise StoreError(f"database: cannot connect: {one_line(why, ERROR_SHOWN)}") from error
 
 
 async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":

@@ -90,7 +90,8 @@ def description() -> Json:
             "/portfolios/{id}/stream": {
                 "parameters": [ref("parameters", "id")],
                 "get": _owners(
-                    "Server-sent events: the value now, then each new one, until the access token has expired. "
+                    "Server-sent events: the value now, then each new one, until the access token has expired or the "
+                    "portfolio is not the caller's any more. "
                     "Who is slow misses values; comments keep a silent stream open",
                     # Of each event. 3.1 does not say of what a stream's schema is; 3.2 has `itemSchema` for this.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},

@@ -17,6 +17,7 @@ from aiohappyeyeballs import start_connection
 
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
+from service.server_refusals import refusal
 from service.ways_out import WaysOut, ways_out
 
 CONNECT_LIMIT = 10.0
@@ -43,7 +44,8 @@ async def open_connection(
     Raises:
         TimeoutError: there was no connection in time.
         OSError: every address refused.
-        asyncpg.PostgresError: the server refused.
+        ServerRefused: the server refuses until a setting is changed.
+        asyncpg.PostgresError: the server refused for now.
     """
     running = asyncio.get_running_loop()
     ends_at = running.time() + timeout
@@ -58,6 +60,10 @@ async def open_connection(
         except TimeoutError:
             if not way.was_silent() or ends_at - running.time() < LEAST_ATTEMPT:
                 raise
+        except (asyncpg.PostgresError, OSError) as error:
+            if (refused := refusal(error)) is not None:
+                raise refused from error
+            raise
         else:
             way.answered()
             return connection

@@ -233,6 +233,11 @@ class Store:
         rows = await self._fetch(statement("live"), list(portfolio_ids))
         return {row["portfolio_id"]: LiveValue(**row) for row in rows}
 
+    async def live_of_owners(self, portfolio_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, LiveValue | None]]:
+        """The owner of each, and its latest value if it has one; a portfolio that is not there is left out."""
+        rows = await self._fetch(statement("live_of_owners"), list(portfolio_ids))
+        return {row["portfolio_id"]: (row["user_id"], _live_value(row)) for row in rows}
+
     async def history(
         self, portfolio_id: UUID, first: date | None = None, last: date | None = None, limit: int = 1000
     ) -> list[HistoryRow]:
@@ -398,3 +403,10 @@ class Store:
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             return await connection.fetch(query, *parameters)
+
+
+def _live_value(row: asyncpg.Record) -> LiveValue | None:
+    """The value in a row that names the owner too; None where the portfolio has none yet."""
+    if row["token"] is None:
+        return None
+    return LiveValue(**{name: value for name, value in row.items() if name != "user_id"})
