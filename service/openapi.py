@@ -18,6 +18,8 @@ from service.samples import SAMPLES
 from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 from service.timetable import JOBS
 
+MOST_UNPRICED = 20
+"""Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
 VERSION = "0.1.0"
 
 Json = dict[str, Any]
@@ -166,6 +168,9 @@ def _schemas() -> Json:
             day_low=_or_null(MONEY),
             day_change=_or_null(MONEY) | {"description": "`value` less `day_open`: a deposit is no gain."},
             priced_fraction=FRACTION,
+            unpriced_symbols=_list(TEXT, 0, MOST_UNPRICED)
+            | {"description": f"The symbols held that have no price; the first {MOST_UNPRICED}."},
+            unpriced_count=_integer(0) | {"description": "The number of all symbols held that have no price."},
             stale={"type": "boolean", "description": "Some price was carried forward, or is old."},
             oldest_price_at=_or_null(INSTANT),
             token=TOKEN,
