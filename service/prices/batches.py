@@ -191,7 +191,7 @@ class Batches:
             except PricesUnavailable as failure:
                 answers.doubtful.append(failure)
                 if answers.answered and not self._client.scarce:
-                    self._standing.doubt(batch)
+                    self._standing.doubt(batch, alone=len(batch) == 1)
             else:
                 self._take(answers, batch, found)
 

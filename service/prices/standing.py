@@ -180,11 +180,11 @@ class Standing:
         self._trials.pop(symbol, None)
         return before is None
 
-    def doubt(self, batch: Collection[str]) -> None:
-        """A batch of unknown standing failed; the source did not say which symbol it was."""
+    def doubt(self, symbols: Collection[str], *, alone: bool = False) -> None:
+        """The symbols were in a batch that failed. One that failed alone is not asked for again for a while."""
         now = self._now()
-        due = now if len(batch) > 1 else now + SILENCE
-        for symbol in batch:
+        due = now + SILENCE if alone else now
+        for symbol in symbols:
             before = self._trials.get(symbol)
             self._trials[symbol] = Trial(1 if before is None else before.doubts + 1, now, due)
 

@@ -143,6 +143,8 @@ def test_doubts_last_beyond_the_question_until_the_symbol_is_alone() -> None:
 def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
     world = World()
     world.standing.doubt(["A"])
+    assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
+    world.standing.doubt(["A"], alone=True)
     assert world.queued(["A", "B"]) == {"B"}
 
 
