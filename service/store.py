@@ -21,6 +21,7 @@ from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.postgres_address import CONNECT_LIMIT, connect_of_pool
+from service.prices.standing import Refusal
 from service.records import (
     Close,
     Fence,
@@ -311,6 +312,11 @@ class Store:
         """The latest prices that any leader has kept."""
         rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
+
+    async def refusals(self) -> list[Refusal]:
+        """The symbols that the price source refuses."""
+        rows = await self._fetch("select symbol, refusals, refused_at, retry_at from public.symbol_refusal")
+        return [Refusal(**row) for row in rows]
 
     async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
         """Each symbol's last close at that date or before it."""
