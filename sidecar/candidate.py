@@ -193,7 +193,7 @@ class Candidate:
             return
         self._reconnects.succeeded()
         lease.replied(call, result, now)
-        self._telemetry.answered(name, call, now)
+        self._telemetry.answered(name, call, result.outcome, now)
         trouble = _TROUBLE.get(result.outcome)
         if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
             trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"
