@@ -77,7 +77,7 @@ BUGS = [
     Bug(
         "the fence is mended while somebody may lead",
         "service/fence.py",
-        right='if leadership.state != "disabled":',
+        right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
         test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
     ),
