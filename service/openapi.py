@@ -37,6 +37,9 @@ from service.schemas import (
 )
 from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 
+MOST_UNPRICED = 20
+"""Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
+
 ABOUT = f"""\
 Money, quantities and fractions are decimals in strings, never binary floats; money is in dollars. Instants are ISO 8601
 in UTC; dates are the exchange's.
@@ -148,6 +151,9 @@ def _schemas() -> Json:
             day_low=or_null(MONEY),
             day_change=or_null(MONEY) | {"description": "`value` less `day_open`: a deposit is no gain."},
             priced_fraction=FRACTION,
+            unpriced_symbols=list_of(TEXT, 0, MOST_UNPRICED)
+            | {"description": f"The symbols held that have no price; the first {MOST_UNPRICED}."},
+            unpriced_count=integer(0) | {"description": "The number of all symbols held that have no price."},
             stale={"type": "boolean", "description": "Some price was carried forward, or is old."},
             oldest_price_at=or_null(INSTANT),
             token=TOKEN,

@@ -6,6 +6,7 @@ server, for the check of its certificate.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -149,8 +150,13 @@ class _AnyAddress:
 async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.socket:
     try:
         return await start_connection(addresses, happy_eyeballs_delay=stagger)
+    except TimeoutError:
+        raise
+    except OSError as error:  # its text names addresses, or every address with its error
+        why = os.strerror(error.errno) if error.errno else "every address of the name failed"
+        raise OSError(error.errno or 0, why) from error
     except RuntimeError as error:  # uvloop's, for an address that its loop cannot use
-        raise OSError(str(error)) from None
+        raise OSError(0, str(error)) from None
 
 
 def _hosts(dsn: str) -> int:

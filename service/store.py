@@ -6,8 +6,9 @@ SQL is spoken here and in `writes`, `position_reader` and `notices`, which are b
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date, datetime
 from typing import Self
 from uuid import UUID
@@ -21,6 +22,7 @@ from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.postgres_address import CONNECT_LIMIT, connect_of_pool
+from service.prices.standing import Refusal
 from service.records import (
     Close,
     Fence,
@@ -42,6 +44,8 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
+CLOSE_LIMIT = 3.0
+"""Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
 MOST_OPEN_POSITIONS = 5000
@@ -94,8 +98,10 @@ class Store:
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
-        await self._pool.close()
+        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self._pool.close()  # cut off, it ends every connection at once
 
     async def __aenter__(self) -> Self:
         return self
@@ -312,6 +318,11 @@ class Store:
         """The latest prices that any leader has kept."""
         rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
+
+    async def refusals(self) -> list[Refusal]:
+        """The symbols that the price source refuses."""
+        rows = await self._fetch("select symbol, refusals, refused_at, retry_at from public.symbol_refusal")
+        return [Refusal(**row) for row in rows]
 
     async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
         """Each symbol's last close at that date or before it."""

@@ -11,6 +11,7 @@ from service.copy_format import copy_of
 from service.database import ERROR_SHOWN, Connection, StaleTerm, row_count
 from service.positions import uuids
 from service.prices import Price
+from service.prices.standing import Refusals
 from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
 from service.sql import statement
 from service.valuation import Values
@@ -94,6 +95,25 @@ class FencedWrites:
             [q.at for q in quotes],
             [q.session_date for q in quotes],
             [q.open for q in quotes],
+            self._token,
+        )
+
+    async def refusals(self, changes: Refusals) -> None:
+        """Keep the symbols that the price source refuses, and forget those that it refuses no longer (None).
+
+        Refusals that nobody looked at for a week are forgotten too: nobody holds the symbol any more.
+        """
+        if not changes:
+            return
+        refusals = [refusal for refusal in changes.values() if refusal is not None]
+        gone = [symbol for symbol, refusal in changes.items() if refusal is None]
+        await self._connection.execute(statement("forget_refusals"), gone)
+        await self._connection.execute(
+            statement("write_refusals"),
+            [refusal.symbol for refusal in refusals],
+            [refusal.refusals for refusal in refusals],
+            [refusal.refused_at for refusal in refusals],
+            [refusal.retry_at for refusal in refusals],
             self._token,
         )
 

@@ -380,6 +380,8 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
+        if self._drain_until is not None:
+            give_up_at = min(give_up_at, self._drain_until)  # the process ends then
         return Call(kind, now, give_up_at, token, tenure)
 
     def _leave(self, term: Term, reason: Reason, now: float) -> None:
