@@ -76,11 +76,17 @@ class StoreAccess:
             await self._store.close()
 
     async def _probe(self) -> None:
-        if self._store is None:
-            self._store = await self._connect()
-            self._connected.set()
-        else:
+        if self._store is not None:
             await self._store.ping()
+            return
+        store = await self._connect()
+        try:
+            await store.ping()
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        self._connected.set()
 
     def _set_trouble(self, trouble: str | None) -> None:
         self._metrics.database_up.set(trouble is None)

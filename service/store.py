@@ -15,7 +15,8 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
+from runtime.escape import one_line
+from service.database import Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
@@ -216,9 +217,14 @@ class Store:
     # What the API reads.
 
     async def ping(self) -> None:
-        """Return if the database answers."""
+        """Return if the database answers, and shows this role the portfolios."""
         async with self._connection() as connection:
-            await connection.fetchval("select 1")
+            role = await connection.fetchval(statement("hidden_portfolios"))
+        if role is not None:
+            raise StoreError(
+                f"database: DATABASE_URL: row-level security hides the portfolios from the role {one_line(role, 63)}; "
+                "it has to be a member of portfolio_service (docs/database.md)"
+            )
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
