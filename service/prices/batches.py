@@ -81,8 +81,8 @@ class Answers:
     unnamed: list[tuple[str, str]] = field(default_factory=list)
     """Symbols that were refused alone, each with Alpaca's words."""
     failures: list[PricesUnavailable] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    """The symbols of the batches that failed."""
+    late: list[list[str]] = field(default_factory=list)
+    """The batches that failed."""
     doubtful: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
     access: AccessRefused | None = None
@@ -122,7 +122,7 @@ class Batches:
         if not nothing_known and not all_new:
             answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)
         if all_new:
-            while batch := queue.next(self._most, LONGEST_LIST, _length, doubted=False):
+            while batch := queue.next(self._most, LONGEST_LIST, _length, untried=True):
                 answers.waiting.append(batch)
         await self._side_by_side(lambda: self._work_off(answers, question, budget))
         if answers.access is None and (answers.answered or nothing_known):
@@ -169,7 +169,7 @@ class Batches:
                 answers.waiting.clear()
             except PricesUnavailable as failure:
                 answers.failures.append(failure)
-                answers.late += batch
+                answers.late.append(batch)
             else:
                 self._take(answers, batch, found)
 
@@ -244,8 +244,9 @@ class Batches:
         if answers.answered:
             for symbol, _ in answers.unnamed:
                 self._refuse(answers, symbol)
-            self._standing.doubt(self._standing.unknown(answers.late))
-            self._late = frozenset(answers.late)
+            for batch in answers.late:
+                self._standing.doubt(self._standing.unknown(batch))
+            self._late = frozenset(symbol for batch in answers.late for symbol in batch)
         elif answers.unnamed:
             answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))
         if answers.refused:

@@ -18,9 +18,10 @@ SILENCE = timedelta(minutes=5)
 FORGET_AFTER = timedelta(days=1)
 """How long a trial without a result is remembered."""
 SMALL_CROWD = 32
-"""Symbols of unknown standing that make a portfolio crowded; those with fewer share batches."""
-ALONE = 16
-"""Doubts of a symbol that was refused before: it is asked for alone, and costs nobody else an answer."""
+"""Symbols of unknown standing that make a portfolio crowded; those with fewer share batches. A refused symbol weighs as
+much: a portfolio without refused symbols is not mixed with one that has some."""
+ANY = 1_000_000
+"""The size of the batches that a symbol may be in while none of them has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ Refusals: TypeAlias = Mapping[str, Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A symbol that was asked for without a result. Each failed batch that it was in is one doubt."""
+    """A symbol that was asked for without a result, and the most symbols of the next batch that it may be in."""
 
-    doubts: int
+    most: int
     tried_at: datetime
     due_at: datetime
 
@@ -50,7 +51,7 @@ class Crowd(NamedTuple):
     """The portfolio with the fewest symbols of unknown standing, of those that hold the symbol."""
 
     size: int
-    """The number of symbols of unknown standing that it holds."""
+    """The number of symbols of unknown standing that it holds, where refused ones count as `SMALL_CROWD` each."""
     portfolio: int
     """Its place among all portfolios."""
 
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
     refused_before: bool
     crowd: int
     """The number of binary digits of the crowd's size, in units of `SMALL_CROWD`: crowds of one size share."""
-    doubts: int
+    minus_most: int
     tried_at: float
     portfolio: int
     symbol: str
@@ -74,8 +75,8 @@ class Trials:
     """The queue of one question's symbols of unknown standing.
 
     Symbols of portfolios with few such symbols come first, so that a thousand of one portfolio do not hold up the one
-    of another. A batch holds symbols of one size of crowd and of one number of doubts. The rest of a batch that failed
-    waits behind the others of its crowd, and is asked for in halves.
+    of another. A batch holds symbols of crowds of one size. The rest of a batch that failed waits behind the others of
+    its crowd, and is asked for in halves.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
@@ -86,20 +87,20 @@ class Trials:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def next(self, most: int, longest: int, length: Callable[[str], int], *, doubted: bool = True) -> list[str]:
+    def next(self, most: int, longest: int, length: Callable[[str], int], *, untried: bool = False) -> list[str]:
         """The next batch: at most `most` symbols, of at most that length together; empty at the end.
 
-        With `doubted` false, the first batch that has doubts is the end.
+        With `untried`, the first symbol that was in a failed batch is the end.
         """
         batch: list[str] = []
         left = longest
         while self._heap:
             first = self._heap[0]
-            if first.doubts and not doubted:
+            if untried and -first.minus_most < ANY:
                 break
             if batch and (
                 self._taken[batch[0]][:3] != first[:3]
-                or len(batch) >= most >> first.doubts
+                or len(batch) >= min(most, -first.minus_most)
                 or length(first.symbol) > left
             ):
                 break
@@ -108,11 +109,10 @@ class Trials:
             left -= length(first.symbol)
         return batch
 
-    def again(self, batch: Iterable[str]) -> None:
-        """Put symbols of a batch that failed back, behind the others."""
-        for symbol in batch:
-            entry = self._taken[symbol]
-            heapq.heappush(self._heap, entry._replace(doubts=entry.doubts + 1))
+    def again(self, rest: Collection[str]) -> None:
+        """Put the rest of a batch that failed back, behind the others."""
+        for symbol in rest:
+            heapq.heappush(self._heap, self._taken[symbol]._replace(minus_most=-_half(rest)))
 
 
 class Standing:
@@ -143,6 +143,10 @@ class Standing:
         """Those that the source has not priced, refused ones included."""
         return {symbol for symbol in symbols if symbol not in self._priced}
 
+    def refusing(self, symbols: Iterable[str]) -> set[str]:
+        """Those that the source refused when it was asked last."""
+        return {symbol for symbol in symbols if symbol in self._refusals}
+
     def priced(self, symbols: Iterable[str]) -> list[str]:
         """Those that the source has priced before, in alphabetical order."""
         return sorted(symbol for symbol in symbols if symbol in self._priced)
@@ -167,7 +171,7 @@ class Standing:
                 self._priced.add(symbol)
                 self._trials.pop(symbol, None)
             elif symbol not in self._priced:
-                self._trials[symbol] = Trial(0, now, now + SILENCE if silent else now)
+                self._trials[symbol] = Trial(ANY, now, now + SILENCE if silent else now)
 
     def refused(self, symbol: str) -> bool:
         """The source refused the symbol itself; returns whether that is the first time."""
@@ -180,13 +184,12 @@ class Standing:
         self._trials.pop(symbol, None)
         return before is None
 
-    def doubt(self, symbols: Collection[str], *, alone: bool = False) -> None:
-        """The symbols were in a batch that failed. One that failed alone is not asked for again for a while."""
+    def doubt(self, rest: Collection[str], *, alone: bool = False) -> None:
+        """These are the rest of a batch that failed. A symbol that failed alone is not asked for again for a while."""
         now = self._now()
         due = now + SILENCE if alone else now
-        for symbol in symbols:
-            before = self._trials.get(symbol)
-            self._trials[symbol] = Trial(1 if before is None else before.doubts + 1, now, due)
+        for symbol in rest:
+            self._trials[symbol] = Trial(_half(rest), now, due)
 
     def changes(self) -> Refusals:
         """What the database does not know yet: refusals, and None for symbols that are refused no longer."""
@@ -202,16 +205,20 @@ class Standing:
         """None: it is not its time yet. A time further ahead than any pause is of a clock that was wrong."""
         crowd = self._crowds.get(symbol, NOBODY)
         size = (crowd.size // SMALL_CROWD).bit_length()
-        trial = self._trials.get(symbol, Trial(0, datetime.min.replace(tzinfo=UTC), now))
+        trial = self._trials.get(symbol, Trial(ANY, datetime.min.replace(tzinfo=UTC), now))
         refusal = self._refusals.get(symbol)
         if refusal is not None:
             if now < refusal.retry_at <= now + LONGEST_REFUSAL or now < trial.due_at <= now + SILENCE:
                 return None
-            return Entry(True, size, ALONE, refusal.refused_at.timestamp(), crowd.portfolio, symbol)
+            return Entry(True, size, -1, refusal.refused_at.timestamp(), crowd.portfolio, symbol)
         if not silent and now < trial.due_at <= now + SILENCE:
             return None
         tried_at = trial.tried_at.timestamp() if trial.tried_at.year > 1 else 0.0
-        return Entry(False, size, trial.doubts, tried_at, crowd.portfolio, symbol)
+        return Entry(False, size, -trial.most, tried_at, crowd.portfolio, symbol)
+
+
+def _half(batch: Collection[str]) -> int:
+    return (len(batch) + 1) // 2
 
 
 @runtime_checkable

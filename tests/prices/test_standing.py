@@ -4,7 +4,16 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from service.prices.standing import FIRST_REFUSAL, LONGEST_REFUSAL, SILENCE, Crowd, Refusal, Standing, Trials
+from service.prices.standing import (
+    FIRST_REFUSAL,
+    LONGEST_REFUSAL,
+    SILENCE,
+    SMALL_CROWD,
+    Crowd,
+    Refusal,
+    Standing,
+    Trials,
+)
 
 START = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
 
@@ -129,15 +138,24 @@ def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_
     assert batch(trials, 8) == first[5:]
 
 
-def test_doubts_last_beyond_the_question_until_the_symbol_is_alone() -> None:
+def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
     world = World()
-    symbols = names("A", 16)
     sizes = []
     for _ in range(5):
-        some = batch(world.standing.trials(symbols, silent=False), 16)
+        some = batch(world.standing.trials(names("A", 16), silent=False), 16)
         sizes.append(len(some))
-        world.standing.doubt(symbols)
+        world.standing.doubt(some)
+        world.time += timedelta(seconds=30)
+        for other in set(names("A", 16)) - set(some):
+            world.standing.refused(other)
     assert sizes == [16, 8, 4, 2, 1]
+
+
+def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
+    world = World()
+    world.standing.line_up({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
+    trials = world.standing.trials(["A", "B", "C"], silent=False)
+    assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
 
 
 def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:

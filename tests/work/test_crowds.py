@@ -19,7 +19,7 @@ async def test_a_symbol_goes_by_the_holder_with_the_fewest_unknown_symbols(store
     places = [block.ids for block in book.blocks]
     assert len(places) == 1
     assert len(book) == 5
-    assert crowds(book, {"A", "B", "C", "D", "X"}) == {
+    assert crowds(book, {"A", "B", "C", "D", "X"}, ()) == {
         "A": Crowd(3, 0),
         "B": Crowd(1, 2),
         "C": Crowd(3, 0),
@@ -32,5 +32,5 @@ async def test_portfolios_of_every_block_are_counted(store: Store) -> None:
     book = await store.load_positions(DAY)
     (block,) = book.blocks
     book.blocks = [block.take([0]), block.take([1])]  # type: ignore[arg-type]
-    assert crowds(book, {"A", "B"}) == {"A": Crowd(1, 1), "B": Crowd(2, 0)}
+    assert crowds(book, {"A", "B"}, {"B"}) == {"A": Crowd(1, 1), "B": Crowd(33, 0)}
     assert UUID(int=1).bytes < UUID(int=2).bytes
