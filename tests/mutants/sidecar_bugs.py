@@ -619,10 +619,31 @@ CONNECTION = [
         test=_CANDIDATE + "where_redis_is_away_connections_are_tried_after_pauses_that_double",
     ),
     Bug(
+        "a look that finds the own id blames another process",
+        "sidecar/candidate.py",
+        right="return call.kind is not Kind.LOOK and",
+        wrong="return",
+        test=_CANDIDATE + "a_look_that_finds_the_own_id_blames_nobody",
+    ),
+    Bug(
+        "the eviction policy is read once",
+        "sidecar/redis_store.py",
+        right="asks_policy = self._clock() - self._policy_at > _POLICY_AGE",
+        wrong="asks_policy = False",
+        test=_STORE + "calls_ask_for_the_eviction_policy_along_once_it_is_old[wheel]",
+    ),
+    Bug(
+        "a sidecar without calls shows the server of long ago",
+        "sidecar/server_facts.py",
+        right="await self._ask()",
+        wrong="pass",
+        test="tests/sidecar/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
+    ),
+    Bug(
         "a call outlives the end of a drain",
         "sidecar/lease.py",
-        right="give_up_at = min(give_up_at, self._drain_until)",
-        wrong="pass",
+        right="min(give_up_at, self._drain_until or inf)",
+        wrong="give_up_at",
         test="tests/sidecar/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
     ),
 ]
