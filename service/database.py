@@ -1,6 +1,7 @@
 """Connections to Postgres, and what can go wrong there, told in one line that a log may hold and a user may read."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -46,8 +47,7 @@ def store_errors() -> Iterator[None]:
     except socket.gaierror as error:
         raise StoreError(f"database: cannot look up the host of DATABASE_URL: {error.strerror}") from error
     except OSError as error:
-        why = error.strerror or str(error) or type(error).__name__
-        raise StoreError(f"database: cannot connect: {one_line(why, ERROR_SHOWN)}") from error
+        raise StoreError(f"database: cannot connect: {_reason(error)}") from error
 
 
 async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -71,6 +71,13 @@ def dsn_errors() -> Iterator[None]:
         raise StoreError("database: neither DATABASE_URL nor PGUSER names a user") from None
     except ValueError:  # its text may hold a piece of the password
         raise StoreError("database: DATABASE_URL makes no sense") from None
+
+
+def _reason(error: OSError) -> str:
+    """The system's words, without the address; the library's where no call of the system failed."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return one_line(str(error) or type(error).__name__, ERROR_SHOWN)
 
 
 def _words(error: asyncpg.PostgresError) -> str:

@@ -22,7 +22,7 @@ begin
     foreach table_name in array array[
         'portfolio', 'position', 'position_change', 'position_loading', 'portfolio_live', 'portfolio_intraday',
         'portfolio_history', 'portfolio_history_revision', 'price_live', 'price_eod', 'lease_fence', 'job_run',
-        'market_override'
+        'market_override', 'symbol_refusal'
     ] loop
         execute format('grant select, insert, update, delete on public.%I to portfolio_service', table_name);
         execute format(
@@ -38,5 +38,5 @@ alter function public.make_history_partition(date) security definer;
 alter function public.drop_intraday_partitions(date) security definer;
 grant execute on function
     public.make_intraday_partition(date), public.make_history_partition(date), public.drop_intraday_partitions(date),
-    public.hold_off_deletions()
+    public.hold_off_deletions(), public.unpriced_symbols(uuid, date)
 to portfolio_service;

@@ -85,7 +85,7 @@ async def test_the_whole_service_works_as_a_login_that_row_level_security_covers
         assert response.status == 200, await response.text()
     await eventually(lambda: admin.fetchval("select count(*) > 0 from public.portfolio_intraday"))
     assert (await service.get_internal("/healthz"))["database"] == "ok"
-    assert (await service.get_internal("/background/status"))["database"] == "ok"
+    assert (await service.get(f"/portfolios/{PORTFOLIO}/live"))["portfolio_id"] == str(PORTFOLIO)
     failures = [entry for entry in service.lines() if entry["level"] in ("ERROR", "CRITICAL")]
     assert not failures
     assert "permission denied" not in service.output()
