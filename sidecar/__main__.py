@@ -1,6 +1,5 @@
 """`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands`."""
 
-import logging
 import os
 import signal
 import sys
@@ -36,6 +35,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run() -> int:
+    import logging
+
     from sidecar.run import run
 
     try:

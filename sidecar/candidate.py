@@ -201,7 +201,7 @@ class Candidate:
             return
         self._reconnects.succeeded()
         lease.replied(call, result, now)
-        self._telemetry.answered(name, call, now)
+        self._telemetry.answered(name, call, result.outcome, now)
         trouble = _TROUBLE.get(result.outcome)
         if result.outcome is Outcome.SUPERSEDED and not _lost_to_another(call, result):
             trouble = None

@@ -263,11 +263,6 @@ class Lease:
             self._view = View(state, holder, token, self._version)
         return self._view
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """What Redis answered last; None before its first answer."""
-        return self._outcome
-
     def known(self) -> bool:
         """Whether anything is known of it: Redis has answered about it, or failed to."""
         return self._outcome is not None or not self._connected

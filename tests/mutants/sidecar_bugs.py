@@ -423,8 +423,8 @@ SCRIPTS = [
     Bug(
         "a fence is mended though its lease is not disabled",
         "sidecar/scripts/fence.lua",
-        right="if held_otherwise() ~= 'disabled' then",
-        wrong="if held_otherwise() == 'held' then",
+        right="if not disabled() then",
+        wrong="if false then",
         test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
@@ -482,6 +482,13 @@ SCRIPTS = [
         right='f"  {one_line(line, TRACEBACK_WIDTH)}"',
         wrong="one_line(line, TRACEBACK_WIDTH)",
         test="tests/runtime/test_log_lines.py::test_a_text_log_holds_no_control_character_and_no_forged_line",
+    ),
+    Bug(
+        "a disabled lease is not told as such where its fence is to be mended",
+        "sidecar/scripts/prelude.lua",
+        right="return problem and disabled() and 'disabled' or problem",
+        wrong="return problem",
+        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended[wheel-seven]",
     ),
 ]
 
