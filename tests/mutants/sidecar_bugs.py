@@ -167,14 +167,14 @@ ELECTION = [
     Bug(
         "a connection that failed is made anew at every waking",
         "sidecar/candidate.py",
-        right="self._open_at = self._clock() + self._timings.heartbeat",
+        right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
         "a connection that failed is made anew by a call alone",
         "sidecar/candidate.py",
-        right="if not self._store.connected and",
+        right="if self._connects and",
         wrong="if False and",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
@@ -302,7 +302,7 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return failure_of(error, may_execute=False, keys=(key, fence_of(key)))",
+        right="return _not_executed(failure) if _refuses_command(error) else failure",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
