@@ -6,20 +6,23 @@ SQL is spoken here and in `writes`, `position_reader` and `notices`, which are b
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date, datetime
 from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from service.database import ISOLATION, Connection, StaleTerm, dsn_errors, side_by_side, store_errors
+from runtime.escape import one_line
+from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.postgres_address import CONNECT_LIMIT, connect_of_pool
+from service.prices.standing import Refusal
 from service.records import (
     Close,
     Fence,
@@ -41,6 +44,8 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
+CLOSE_LIMIT = 3.0
+"""Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
 MOST_OPEN_POSITIONS = 5000
@@ -93,8 +98,10 @@ class Store:
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
-        await self._pool.close()
+        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self._pool.close()  # cut off, it ends every connection at once
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,9 +217,14 @@ class Store:
     # What the API reads.
 
     async def ping(self) -> None:
-        """Return if the database answers."""
+        """Return if the database answers, and shows this role the portfolios."""
         async with self._connection() as connection:
-            await connection.fetchval("select 1")
+            role = await connection.fetchval(statement("hidden_portfolios"))
+        if role is not None:
+            raise StoreError(
+                f"database: DATABASE_URL: row-level security hides the portfolios from the role {one_line(role, 63)}; "
+                "it has to be a member of portfolio_service (docs/database.md)"
+            )
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
@@ -227,6 +239,11 @@ class Store:
         """The latest values of those that have one."""
         rows = await self._fetch(statement("live"), list(portfolio_ids))
         return {row["portfolio_id"]: LiveValue(**row) for row in rows}
+
+    async def live_of_owners(self, portfolio_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, LiveValue | None]]:
+        """The owner of each, and its latest value if it has one; a portfolio that is not there is left out."""
+        rows = await self._fetch(statement("live_of_owners"), list(portfolio_ids))
+        return {row["portfolio_id"]: (row["user_id"], _live_value(row)) for row in rows}
 
     async def history(
         self, portfolio_id: UUID, first: date | None = None, last: date | None = None, limit: int = 1000
@@ -301,6 +318,11 @@ class Store:
         """The latest prices that any leader has kept."""
         rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
+
+    async def refusals(self) -> list[Refusal]:
+        """The symbols that the price source refuses."""
+        rows = await self._fetch("select symbol, refusals, refused_at, retry_at from public.symbol_refusal")
+        return [Refusal(**row) for row in rows]
 
     async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
         """Each symbol's last close at that date or before it."""
@@ -393,3 +415,10 @@ class Store:
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             return await connection.fetch(query, *parameters)
+
+
+def _live_value(row: asyncpg.Record) -> LiveValue | None:
+    """The value in a row that names the owner too; None where the portfolio has none yet."""
+    if row["token"] is None:
+        return None
+    return LiveValue(**{name: value for name, value in row.items() if name != "user_id"})

@@ -18,14 +18,26 @@ def main(arguments: list[str]) -> int:
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
-            from sidecar.run import run
-
-            return run(os.environ)
+            return _run()
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
         return 2
+
+
+def _run() -> int:
+    import logging
+
+    from sidecar.run import run
+
+    try:
+        return run(os.environ)
+    except Exception as error:
+        if isinstance(error, SettingsError):
+            raise
+        logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
+        return 1
 
 
 def _command(arguments: list[str]) -> int:

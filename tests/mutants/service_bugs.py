@@ -7,6 +7,7 @@ _FENCE = "tests/work/test_fence.py::test_"
 _JOBS = "tests/work/test_jobs.py::test_"
 _MENDING = "tests/service/test_fence_command.py::test_"
 _WAYS = "tests/service/test_ways_out.py::test_"
+_ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
 
 BUGS = [
@@ -76,7 +77,7 @@ BUGS = [
     Bug(
         "the fence is mended while somebody may lead",
         "service/fence.py",
-        right='if leadership.state != "disabled":',
+        right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
         test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
     ),
@@ -115,6 +116,20 @@ BUGS = [
         right="if self._has_answered and self._address is not None:",
         wrong="if self._has_answered and self._address is None:",
         test=_WAYS + "a_cancel_request_goes_to_the_server_of_the_connection",
+    ),
+    Bug(
+        "SIGTERM kills a command in the middle of its work",
+        "service/ending.py",
+        right="for number in (signal.SIGINT, signal.SIGTERM):",
+        wrong="for number in (signal.SIGINT,):",
+        test=_ENDING + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
+    ),
+    Bug(
+        "the end of the process waits for a thread that hangs",
+        "service/ending.py",
+        right="        os._exit(status())",
+        wrong="        sys.exit(status())",
+        test=_ENDING + "a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not look at its term before it writes",

@@ -41,7 +41,8 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
 
     async def value_of(portfolio: object) -> dict[str, str] | None:
         async with session.get(f"{service.url}/portfolios/{portfolio}/live") as response:
-            return await response.json() if response.status == 200 else None
+            live = await response.json() if response.status == 200 else None
+        return live if live is not None and live["unpriced_symbols"] == [] else None
 
     live = await eventually(lambda: value_of(PORTFOLIO))
     _, _, held = SAMPLES[PORTFOLIO]
@@ -52,11 +53,14 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     async def jobs_are_done() -> bool:
         return len(agent.put) >= 2 and not agent.protected
 
+    async def ko_is_refused() -> bool:
+        return "Alpaca refuses KO" in service.output()
+
     await eventually(jobs_are_done)
+    await eventually(ko_is_refused)  # in its turn: nothing waits for it
     service.signal()
     assert await service.end() == 0
     assert [put["ProtectionEnabled"] for put in agent.put][:2] == [True, False]
-    assert "Alpaca refuses KO" in service.output()
     assert SECRET_KEY not in service.output()
     assert KEY_ID not in service.output()
     errors = [line["message"] for line in service.lines() if line["level"] == "ERROR"]
