@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from service.condition import ClockWatch
+from service.condition import ClockWatch, Condition
 from service.database import StoreError
+from service.server_refusals import ServerRefused
 from service.store import Store
 from service.telemetry import HttpMetrics
 
@@ -19,7 +20,8 @@ PROBE_INTERVAL = 5.0
 PROBE_LIMIT = 3.0
 """Seconds after which the answer is late."""
 CONNECT_INTERVAL = 1.0
-"""Seconds from one attempt to connect for the first time to the next."""
+"""Seconds from one attempt to connect for the first time to the next; `PROBE_INTERVAL` where a setting is wrong, since
+servers lock out who comes with a wrong password again and again."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,33 +60,21 @@ class StoreAccess:
         """Connect, then probe, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            pause = PROBE_INTERVAL
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
             late = loop.call_later(PROBE_LIMIT, self._set_trouble, f"no answer within {PROBE_LIMIT:g} s")
             try:
-                await self._probe()
+                condition = await self._probe()
             except StoreError as error:
                 self._set_trouble(str(error).removeprefix("database: "))
+                if self._store is None and not isinstance(error.__cause__, ServerRefused):
+                    pause = CONNECT_INTERVAL
             else:
-                self._set_trouble(None)
+                self._set_trouble(condition.trouble, answers=True)
+                self._clock_watch.compare(condition.ahead)
             finally:
                 late.cancel()
-            await asyncio.sleep(PROBE_INTERVAL if self._store is not None else CONNECT_INTERVAL)
-
-    async def close(self) -> None:
-        """Close the connections; what is being asked is awaited."""
-        if self._store is not None:
-            await self._store.close()
-
-    async def _probe(self) -> None:
-        if self._store is None:
-            self._store = await self._connect()
-            self._connected.set()
-        else:
-            await self._store.ping()
-            condition = await self._store.condition()
-            self._clock_watch.compare(condition.ahead)
-            if condition.trouble is not None:
-                raise StoreError(condition.trouble)
+            await asyncio.sleep(pause)
 
     def trouble_for(self) -> float:
         """Seconds since the database was last known to be usable; 0 while it is."""
@@ -94,14 +84,35 @@ class StoreAccess:
         """Return when a database that could not be used can be used again."""
         await self._recovered.wait()
 
-    def _set_trouble(self, trouble: str | None) -> None:
+    async def close(self) -> None:
+        """Close the connections; what is being asked is awaited."""
+        if self._store is not None:
+            await self._store.close()
+
+    async def _probe(self) -> Condition:
+        if self._store is not None:
+            await self._store.ping()
+            return await self._store.condition()
+        store = await self._connect()
+        try:
+            await store.ping()
+            condition = await store.condition()
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        self._connected.set()
+        return condition
+
+    def _set_trouble(self, trouble: str | None, *, answers: bool = False) -> None:
+        self._metrics.database_up.set(answers)
+        self._metrics.database_writable.set(trouble is None)
         if trouble is None and self._trouble_since is not None:
             self._trouble_since = None
             self._recovered.set()
             self._recovered = asyncio.Event()
         elif trouble is not None and self._trouble_since is None:
             self._trouble_since = time.monotonic()
-        self._metrics.database_up.set(trouble is None)
         if trouble is not None and trouble != self.trouble:
             logger.error("database: %s", trouble)
         elif trouble is None and self.trouble is not None:

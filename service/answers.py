@@ -51,6 +51,8 @@ def live_value(value: LiveValue) -> dict[str, Any]:
         "day_low": value.day_low,
         "day_change": value.day_change,
         "priced_fraction": value.priced_fraction,
+        "unpriced_symbols": value.unpriced_symbols,
+        "unpriced_count": value.unpriced_count,
         "stale": value.stale,
         "oldest_price_at": value.oldest_price_at,
         "token": value.token,

@@ -83,13 +83,13 @@ class Api:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the current value at once, then each new one; Last-Event-ID changes nothing.
 
-        The stream ends when the caller's token has expired.
+        The stream ends when the caller's token has expired, or the portfolio is not the caller's any more.
         """
         portfolio_id, _, caller = await self._portfolio(request)
         with (
             self._quota.one(caller.user_id),
             self._metrics.streams.track_inprogress(),
-            self._streams.subscriber(portfolio_id) as subscriber,
+            self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,
             _at(caller.expires_at, subscriber.end),
         ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:

@@ -130,23 +130,43 @@ class Background:
         Raises:
             NothingCommitted: see there.
         """
-        loop = asyncio.get_running_loop()
         writes = self._writes.of(term.name)
         writes.begin_term(self._trouble_for())
+        # A task of its own: a task group that failed leaves a cancellation counted, which spoils asyncio.timeout.
+        job = asyncio.create_task(_begin(work, term), name=f"work of {term.name}")
+        timer = _Timer(job)
+        writes.on_change = lambda: timer.set(writes.left())
         try:
-            async with asyncio.timeout(None) as limit:
-
-                def reschedule() -> None:
-                    if not limit.expired():
-                        left = writes.left()
-                        limit.reschedule(None if left is None else loop.time() + left)
-
-                writes.on_change = reschedule
-                await work(term)
-        except TimeoutError:
-            if not limit.expired():
+            await job
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if not timer.expired or this is None or this.cancelling():
                 raise
             seconds = writes.give_up()
             raise NothingCommitted(f"nothing was committed for {seconds:.0f} s, though a write was due") from None
         finally:
             writes.on_change = lambda: None
+            timer.set(None)
+
+
+class _Timer:
+    """Cancels a task after so many seconds, unless it is set again."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+        self._handle: asyncio.TimerHandle | None = None
+        self.expired = False
+
+    def set(self, seconds: float | None) -> None:
+        """Let it expire in so many seconds; None: not at all."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._task.cancel()
+
+
+async def _begin(work: Work, term: Term) -> None:
+    await work(term)

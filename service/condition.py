@@ -53,7 +53,7 @@ class ClockWatch:
         self._ahead_seconds = ahead_seconds
         self._outage = Outage(
             logger,
-            "this machine's clock differs from the database's by %s: live values may be shown as stale, jobs may run late",
+            "this machine's clock differs from the database's by %s: live values may count as stale",
             "this machine's clock agrees with the database's again",
         )
 

@@ -10,6 +10,10 @@ import warnings
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
+from runtime.escape import one_line
+
+PATH_SHOWN = 200
+"""Characters of a file's path."""
 IGNORED = frozenset(
     {
         # aiohttp and its parts: the slower parsers in Python, files sent in another way, cookies and proxies.
@@ -66,6 +70,13 @@ def ignore_switches(environment: MutableMapping[str, str] = os.environ) -> list[
     return ignored
 
 
+def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:
+    """A line for each place of CA certificates that the environment names and that is not there."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (place := environment.get(name)) and not Path(place).exists():
+            yield f"{name}: there is nothing at {one_line(place)}: no certificate of an HTTPS server can be verified"
+
+
 def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:
     """A line for each file of a database connection that the environment names and that cannot be read."""
     for name in CREDENTIAL_FILES:
@@ -74,7 +85,8 @@ def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterat
                 with Path(path).open("rb"):
                     pass
             except (OSError, ValueError) as error:
-                yield f"{name}: the file cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
+                why = getattr(error, "strerror", None) or type(error).__name__
+                yield f"{name}: {one_line(repr(path), PATH_SHOWN)} cannot be read: {why}"
 
 
 def _is_ignored(name: str, value: str) -> bool:

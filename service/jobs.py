@@ -13,17 +13,20 @@ from collections.abc import Callable, Collection
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from service.crowds import line_up
 from service.database import side_by_side
 from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.position_reader import Progress, quietly
 from service.positions import Book, uuids
 from service.prices import Price, PriceSource, PricesUnavailable
+from service.prices.standing import Refusals, Standing, standing_of
 from service.records import Cursor, JobName, JobRun, Origin, Settle
 from service.store import Store
 from service.term import Term
 from service.timetable import due_at, last_sessions, utc_now
 from service.valuation import Mark, Marks, report_too_wide, usable, value_block
+from service.writes import FencedWrites
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Jobs:
     ) -> None:
         self._store = store
         self._prices = prices
+        self._standing = standing_of(prices)
         self._calendar = calendar
         self._look_back = look_back
         self._chunk = chunk
@@ -89,7 +93,7 @@ class Jobs:
         late = self._now() >= due_at("snapshot", session)
         origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
         makes_do = job == "eod" and late and not anew
-        work = _Work(self._store, term, job, session.date, origin, progress, makes_do=makes_do)
+        work = _Work(self._store, self._standing, term, job, session.date, origin, progress, makes_do=makes_do)
         rows = await self._fill_days(work, run, self.days(job, session))
         term.check()
         async with self._store.fenced(term.name, term.token, term.holder) as writes:
@@ -105,7 +109,7 @@ class Jobs:
             elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
                 book = await self._book(work, day.date, after=None)
                 try:
-                    await self._gather_closes(work, day, book.held())
+                    await self._gather_closes(work, day, book)
                 except PricesUnavailable as error:
                     await work.skip(day.date)
                     unpriced[day.date] = error
@@ -141,12 +145,15 @@ class Jobs:
         work.term.check()
         return await self.book(work.job, day, after, work.reading)
 
-    async def _gather_closes(self, work: "_Work", day: Session, symbols: list[str]) -> None:
+    async def _gather_closes(self, work: "_Work", day: Session, book: Book) -> None:
         """Commit the closes that the day's rows are made from. The snapshot asks anew for those that are there."""
-        wanted = symbols
+        wanted = symbols = book.held()
         if SETTLE[work.job] != "all":
             known = await self._store.closes(day.date, symbols)
             wanted = [symbol for symbol in symbols if symbol not in known or not known[symbol].is_official(day.date)]
+        if self._standing is not None:
+            self._standing.remember(await self._store.refusals(), await self._store.quotes())
+            await line_up(self._standing, book, wanted)
         try:
             closes = await self._closes(wanted, day.date)
         except PricesUnavailable as error:
@@ -176,6 +183,7 @@ class _Work:
     def __init__(
         self,
         store: Store,
+        standing: Standing | None,
         term: Term,
         job: JobName,
         session_date: date,
@@ -185,6 +193,7 @@ class _Work:
         makes_do: bool,
     ) -> None:
         self._store = store
+        self._standing = standing
         self.term = term
         self.job = job
         self._session_date = session_date
@@ -197,17 +206,30 @@ class _Work:
         self.term.check()
 
     async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
-        """Commit a session's closes, of those symbols, and that its portfolios come next."""
+        """Commit a session's closes, of those symbols, what was refused, and that its portfolios come next."""
         self.term.check()
         async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
             await writes.closes(day.date, day.close, symbols, closes)
+            refusals = await self._keep_refusals(writes)
             await writes.advance(self.job, self._session_date, Cursor(day.date, None))
+        self._kept(refusals)
 
     async def skip(self, day: date) -> None:
         """Commit that the session of that date is left for another attempt."""
         self.term.check()
         async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+            refusals = await self._keep_refusals(writes)
             await writes.skip(self.job, self._session_date, day)
+        self._kept(refusals)
+
+    async def _keep_refusals(self, writes: FencedWrites) -> Refusals:
+        refusals = self._standing.changes() if self._standing is not None else {}
+        await writes.refusals(refusals)
+        return refusals
+
+    def _kept(self, refusals: Refusals) -> None:
+        if self._standing is not None:
+            self._standing.kept(refusals)
 
     async def fill(self, day: date, book: Book) -> int:
         """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many.

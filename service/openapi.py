@@ -37,6 +37,9 @@ from service.schemas import (
     text_of,
 )
 
+MOST_UNPRICED = 20
+"""Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
+
 ABOUT = f"""\
 Money, quantities and fractions are decimals in strings, never binary floats; money is in dollars. Instants are ISO 8601
 in UTC; dates are the exchange's.
@@ -90,7 +93,8 @@ def description() -> Json:
             "/portfolios/{id}/stream": {
                 "parameters": [ref("parameters", "id")],
                 "get": _owners(
-                    "Server-sent events: the value now, then each new one, until the access token has expired. "
+                    "Server-sent events: the value now, then each new one, until the access token has expired or the "
+                    "portfolio is not the caller's any more. "
                     "Who is slow misses values; comments keep a silent stream open",
                     # Of each event. 3.1 does not say of what a stream's schema is; 3.2 has `itemSchema` for this.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},
@@ -147,6 +151,9 @@ def _schemas() -> Json:
             day_low=or_null(MONEY),
             day_change=or_null(MONEY) | {"description": "`value` less `day_open`: a deposit is no gain."},
             priced_fraction=FRACTION,
+            unpriced_symbols=list_of(TEXT, 0, MOST_UNPRICED)
+            | {"description": f"The symbols held that have no price; the first {MOST_UNPRICED}."},
+            unpriced_count=integer(0) | {"description": "The number of all symbols held that have no price."},
             stale={"type": "boolean", "description": "Some price was carried forward, or is old."},
             oldest_price_at=or_null(INSTANT),
             token=TOKEN,

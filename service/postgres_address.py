@@ -6,6 +6,7 @@ server, for the check of its certificate.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from aiohappyeyeballs import start_connection
 
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
+from service.server_refusals import refusal
 from service.ways_out import WaysOut, ways_out
 
 CONNECT_LIMIT = 10.0
@@ -42,7 +44,8 @@ async def open_connection(
     Raises:
         TimeoutError: there was no connection in time.
         OSError: every address refused.
-        asyncpg.PostgresError: the server refused.
+        ServerRefused: the server refuses until a setting is changed.
+        asyncpg.PostgresError: the server refused for now.
     """
     running = asyncio.get_running_loop()
     ends_at = running.time() + timeout
@@ -57,6 +60,10 @@ async def open_connection(
         except TimeoutError:
             if not way.was_silent() or ends_at - running.time() < LEAST_ATTEMPT:
                 raise
+        except (asyncpg.PostgresError, OSError) as error:
+            if (refused := refusal(error)) is not None:
+                raise refused from error
+            raise
         else:
             way.answered()
             return connection
@@ -143,8 +150,13 @@ class _AnyAddress:
 async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.socket:
     try:
         return await start_connection(addresses, happy_eyeballs_delay=stagger)
+    except TimeoutError:
+        raise
+    except OSError as error:  # its text names addresses, or every address with its error
+        why = os.strerror(error.errno) if error.errno else "every address of the name failed"
+        raise OSError(error.errno or 0, why) from error
     except RuntimeError as error:  # uvloop's, for an address that its loop cannot use
-        raise OSError(str(error)) from None
+        raise OSError(0, str(error)) from None
 
 
 def _hosts(dsn: str) -> int:

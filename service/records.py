@@ -1,7 +1,7 @@
 """What the store holds, as plain records: money is Decimal, instants are aware, dates are the exchange's."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -34,6 +34,10 @@ class LiveValue:
     oldest_price_at: datetime | None
     """When the oldest price in `value` was made: `as_of` minus this is its age."""
     token: int
+    unpriced_symbols: list[str] = field(default_factory=list)
+    """The symbols that it holds and that have no price, in alphabetical order; of many, the first 20."""
+    unpriced_count: int = 0
+    """The number of all of them."""
 
     @property
     def day_change(self) -> Decimal | None:

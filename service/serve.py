@@ -23,6 +23,7 @@ from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.connections import Room
 from service.database import side_by_side
+from service.ending import leave_after
 from service.freshness import Freshness
 from service.health import Health
 from service.internal import Internal
@@ -122,7 +123,7 @@ class _Service:
                 working = tasks.create_task(self._work(work_store), name="working")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
-                asyncio.get_running_loop().call_later(self._settings.shutdown_timeout, _leave, working)
+                self._leave_in_time(working)
                 self._health.draining = True
                 await _end(working)
                 logger.info("the work has stopped and its leases are resigned")
@@ -137,6 +138,16 @@ class _Service:
             await work_store.close()
             await self._prices.aclose()
             await self._guard.aclose()
+
+    def _leave_in_time(self, working: asyncio.Task[None]) -> None:
+        """Exit at SHUTDOWN_TIMEOUT at the latest; that is no failure once the work has ended and resigned."""
+
+        def last_words() -> None:
+            left = "connections" if working.done() else "the work"
+            logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
+            logging.shutdown()
+
+        leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
 
     async def _connect(self) -> Store:
         return await Store.connect(self._dsn, room=self._room, writes=self._writes)
@@ -210,14 +221,3 @@ async def _end(task: asyncio.Task[None]) -> None:
     """Cancel the task and wait for its end; how it ended is its owner's business."""
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _leave(working: asyncio.Task[None]) -> None:
-    """Exit at once, whatever still runs: a frozen database ends no call, and the platform would soon kill the process.
-
-    That is no failure once the work has ended and its leases are resigned.
-    """
-    left = "connections" if working.done() else "the work"
-    logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
-    logging.shutdown()
-    os._exit(0 if working.done() else 1)

@@ -1,7 +1,7 @@
 """The portfolio database.
 
-SQL is spoken here and in `writes`, `position_reader`, `position_writes` and `notices`, which are behind this; and in
-`imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
+SQL is spoken here and in `transactions`, `writes`, `position_reader`, `position_writes` and `notices`, which are behind
+this; and in `imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
@@ -9,20 +9,17 @@ What a leader writes goes through `Store.fenced`, which refuses a term that a ne
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
-from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from service.condition import Condition
-from service.connections import Connections, Pool, Room, open_connections
-from service.database import Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
+from service.database import Connection, StaleTerm, side_by_side
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.position_writes import put_own_positions, put_positions
 from service.positions import PORTFOLIOS_A_BLOCK, Book
-from service.postgres_address import CONNECT_LIMIT, connect_of_pool
+from service.prices.standing import Refusal
 from service.records import (
     Close,
     Fence,
@@ -37,9 +34,8 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
-from service.timetable import utc_now
+from service.transactions import Transactions
 from service.valuation import Values
-from service.write_watch import WriteWatch
 from service.writes import FencedWrites, stage
 
 LANE_PATIENCE = 3
@@ -54,68 +50,8 @@ async def _at_once() -> None:
     """The turn of a transaction that waits for no other."""
 
 
-class Store:
+class Store(Transactions):
     """The database, through a few connections. Every method may raise `StoreError`."""
-
-    def __init__(
-        self,
-        connections: Connections,
-        dsn: str,
-        *,
-        idle_limit: float,
-        call_limit: float,
-        writes: WriteWatch | None = None,
-    ) -> None:
-        self._connections = connections
-        self.writes = writes or WriteWatch()
-        """What becomes of the writes."""
-        self._dsn = dsn
-        self._idle_limit = idle_limit
-        self._call_limit = call_limit
-
-    @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        connections: int = 5,
-        at_once: bool = True,
-        idle_limit: float = 5.0,
-        call_limit: float = 30.0,
-        room: Room | None = None,
-        writes: WriteWatch | None = None,
-    ) -> Self:
-        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
-
-        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
-        up a connection that another one needs more. They share `writes`, too, where somebody looks at those.
-        """
-
-        async def place() -> Pool:
-            return await asyncpg.create_pool(
-                dsn,
-                connect=connect_of_pool,
-                min_size=0,
-                max_size=1,
-                timeout=CONNECT_LIMIT,
-                command_timeout=call_limit,
-            )
-
-        with store_errors(), dsn_errors():
-            opened = await open_connections(connections, place, room or Room(), at_once=at_once)
-        return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit, writes=writes)
-
-    async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
-        await self._connections.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
     # Who may write.
 
@@ -231,19 +167,6 @@ class Store:
 
     # What the API reads.
 
-    async def ping(self) -> None:
-        """Return if the database answers."""
-        async with self._connection() as connection:
-            await connection.fetchval("select 1")
-
-    async def condition(self) -> Condition:
-        """Whether the database takes writes, and its clock; where a session is read-only, a new one is asked."""
-        found = await self._condition()
-        if found.trouble is None:
-            return found
-        await self._connections.renew()
-        return await self._condition()
-
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
         rows = await self._fetch("select user_id from public.portfolio where id = $1", portfolio_id)
@@ -257,6 +180,11 @@ class Store:
         """The latest values of those that have one."""
         rows = await self._fetch(statement("live"), list(portfolio_ids))
         return {row["portfolio_id"]: LiveValue(**row) for row in rows}
+
+    async def live_of_owners(self, portfolio_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, LiveValue | None]]:
+        """The owner of each, and its latest value if it has one; a portfolio that is not there is left out."""
+        rows = await self._fetch(statement("live_of_owners"), list(portfolio_ids))
+        return {row["portfolio_id"]: (row["user_id"], _live_value(row)) for row in rows}
 
     async def history(
         self, portfolio_id: UUID, first: date | None = None, last: date | None = None, limit: int = 1000
@@ -332,6 +260,11 @@ class Store:
         rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
 
+    async def refusals(self) -> list[Refusal]:
+        """The symbols that the price source refuses."""
+        rows = await self._fetch("select symbol, refusals, refused_at, retry_at from public.symbol_refusal")
+        return [Refusal(**row) for row in rows]
+
     async def closes(self, day: date, symbols: Collection[str]) -> dict[str, Close]:
         """Each symbol's last close at that date or before it."""
         return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
@@ -359,34 +292,6 @@ class Store:
             await put_positions(connection, list(entries), names or {})
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        with store_errors():
-            async with self._connections.connection() as connection:
-                yield connection
-
-    async def _condition(self) -> Condition:
-        async with self._connection() as connection:
-            asked_at = utc_now()
-            (row,) = await connection.fetch(statement("condition"))
-            return Condition(**row, asked_at=asked_at, answered_at=utc_now())
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Connection]:
-        """A connection to write something; what becomes of that is recorded."""
-        try:
-            async with self._connection() as connection:
-                yield connection
-        except StoreError as error:
-            self.writes.refused(getattr(error.__cause__, "sqlstate", None), str(error).removeprefix("database: "))
-            raise
-        self.writes.accepted()
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._writing() as connection, connection.transaction():
-            yield connection
-
-    @asynccontextmanager
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
         async with AsyncExitStack() as transactions:
             first, *others = [await transactions.enter_async_context(self._snapshot()) for _ in range(readers)]
@@ -396,14 +301,9 @@ class Store:
                     await connection.execute(f"set transaction snapshot '{snapshot}'")
             yield PositionReader(first, [PositionReader(connection) for connection in others])
 
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[Connection]:
-        async with (
-            self._connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
 
-    async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            return await connection.fetch(query, *parameters)
+def _live_value(row: asyncpg.Record) -> LiveValue | None:
+    """The value in a row that names the owner too; None where the portfolio has none yet."""
+    if row["token"] is None:
+        return None
+    return LiveValue(**{name: value for name, value in row.items() if name != "user_id"})

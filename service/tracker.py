@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Never
 from uuid import UUID
 
+from service.crowds import line_up
 from service.database import StoreError, side_by_side
 from service.freshness import is_old
 from service.grid import EPOCH, Grid
@@ -15,6 +16,7 @@ from service.jumps import report_jumps
 from service.market import Calendar, Session
 from service.positions import Book, uuids
 from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
+from service.prices.standing import Refusals, standing_of
 from service.records import Loading, Quote
 from service.store import Store
 from service.term import LONGEST_SLEEP, Sleep, Term, take_up
@@ -69,6 +71,7 @@ class Tracker:
     ) -> None:
         self._store = store
         self._prices = prices
+        self._standing = standing_of(prices)
         self._calendar = calendar
         self._grid = Grid(calendar, timedelta(seconds=interval))
         self._metrics = metrics
@@ -111,6 +114,8 @@ class Tracker:
                     book = await self._positions(term, book, self._grid.session(now).date)
                 if quotes is None:
                     quotes = await self._store.quotes()
+                    if self._standing is not None:
+                        self._standing.remember(await self._store.refusals(), quotes)
                 now = self._now()  # looked at anew: to load a million portfolios takes half a minute
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
@@ -166,6 +171,8 @@ class Tracker:
         """
         started = time.perf_counter()
         symbols = book.held()
+        if self._standing is not None:
+            await line_up(self._standing, book, symbols)
         term.check()
         fresh = await self._latest(symbols)
         term.check()
@@ -189,9 +196,12 @@ class Tracker:
             for symbol, quote in quotes.items()
         }
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
+        refusals = self._standing.changes() if self._standing is not None else {}
         report_too_wide(values, told)
         term.check()
-        await self._write(term, session, slot, as_of, values, changed.values(), book.place.snapshot)
+        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.place.snapshot)
+        if self._standing is not None:
+            self._standing.kept(refusals)
         self.last_run = as_of
         self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes
@@ -204,6 +214,7 @@ class Tracker:
         as_of: datetime,
         values: Values,
         quotes: Collection[Quote],
+        refusals: Refusals,
         seen: str,
     ) -> None:
         lanes = min(-(-len(values) // PORTFOLIOS_A_LANE), LANES) or 1
@@ -215,6 +226,7 @@ class Tracker:
         async def write(lane: FencedWrites, part: Values) -> None:
             if lane is writes[-1]:  # committed first: no value without the prices that it is made of
                 await lane.quotes(quotes)
+                await lane.refusals(refusals)
             await lane.live(session.date, as_of)
             if len(part):
                 await lane.intraday(session.date, slot, *self._turn(part, self._points_a_tick // lanes))

@@ -187,12 +187,16 @@ def report_too_wide(values: Values, told: set[UUID] | None = None) -> None:
 
 
 def usable(prices: Iterable[Price]) -> dict[str, Price]:
-    """The prices that can be one, rounded to what the database keeps; a zero or a NaN is a missing price."""
+    """The prices that can be one, rounded to what the database keeps; a zero or a NaN is a missing price.
+
+    Of two prices of one symbol, the newer one.
+    """
     found: dict[str, Price] = {}
     for price in prices:
         if price.price.is_finite() and 0 < price.price < HIGHEST_PRICE:
             rounded = price.price.quantize(PRICE_PLACES, context=ROUNDING)
-            if 0 < rounded < HIGHEST_PRICE:
+            known = found.get(price.symbol)
+            if 0 < rounded < HIGHEST_PRICE and (known is None or known.at < price.at):
                 found[price.symbol] = Price(price.symbol, rounded, price.at)
     return found
 

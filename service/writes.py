@@ -1,7 +1,7 @@
 """What a leader may write: the statements of one transaction that has passed the fence."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -9,12 +9,16 @@ import asyncpg
 from runtime.escape import one_line
 from service.copy_format import copy_of
 from service.database import ERROR_SHOWN, Connection, StaleTerm, row_count
+from service.grid import EPOCH
 from service.positions import uuids
 from service.prices import Price
+from service.prices.standing import Refusals
 from service.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
 from service.sql import statement
 from service.valuation import Values
 
+FORGET_REFUSALS = timedelta(days=7)
+"""From the time when a symbol that was refused may be asked for again until its refusal is forgotten."""
 LIVE_CHANNEL = "portfolio_live"
 
 
@@ -94,6 +98,26 @@ class FencedWrites:
             [q.at for q in quotes],
             [q.session_date for q in quotes],
             [q.open for q in quotes],
+            self._token,
+        )
+
+    async def refusals(self, changes: Refusals) -> None:
+        """Keep the symbols that the price source refuses, and forget those that it refuses no longer (None).
+
+        Refusals that were due a week before the newest of these are forgotten too: nobody holds the symbol any more.
+        """
+        if not changes:
+            return
+        refusals = [refusal for refusal in changes.values() if refusal is not None]
+        gone = [symbol for symbol, refusal in changes.items() if refusal is None]
+        newest = max((refusal.refused_at for refusal in refusals), default=EPOCH)
+        await self._connection.execute(statement("forget_refusals"), gone, newest - FORGET_REFUSALS)
+        await self._connection.execute(
+            statement("write_refusals"),
+            [refusal.symbol for refusal in refusals],
+            [refusal.refusals for refusal in refusals],
+            [refusal.refused_at for refusal in refusals],
+            [refusal.retry_at for refusal in refusals],
             self._token,
         )
 

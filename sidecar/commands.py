@@ -8,6 +8,7 @@ nothing, and needs no running sidecar, but for `status`.
 import json
 import re
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
 from runtime.escape import one_line
@@ -93,7 +94,7 @@ def _status(environment: Mapping[str, str]) -> str:
         if len(body) > _LARGEST_STATUS:
             raise ValueError(f"the answer is longer than {_LARGEST_STATUS} bytes")
         return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
         raise CommandError(f"no sidecar answers at {url}: {one_line(why)}") from None
@@ -104,7 +105,8 @@ async def _leaders(redis: CommandRedis, keys: Mapping[str, str]) -> str:
     for lease, key in keys.items():
         seen = await look(redis, key)
         left = f"{seen.left / 1000:.1f}" if seen.left >= 0 else "-"
-        lines.append((lease, seen.holder or "nobody", left, seen.token or "-"))
+        holder = "?" if seen.problem == "wrong_type" else seen.holder or "nobody"
+        lines.append((lease, holder, left, seen.token or "-"))
         if seen.problem in PROBLEMS:
             remedy = "" if seen.problem == "wrong_type" else f"; python -m sidecar fence {lease} mends it"
             problems.append(f"{lease}: {PROBLEMS[seen.problem]}{remedy}")

@@ -49,6 +49,8 @@ class Look(NamedTuple):
     @property
     def held(self) -> str:
         """Who holds the key, and for how long, for people."""
+        if self.problem == "wrong_type":
+            return "the key is not a string"
         if self.left == _NO_KEY:
             return "nobody holds the key"
         return f"{self.holder or 'an empty word'} holds the key " + (

@@ -263,11 +263,6 @@ class Lease:
             self._view = View(state, holder, token, self._version)
         return self._view
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """What Redis answered last; None before its first answer."""
-        return self._outcome
-
     def known(self) -> bool:
         """Whether anything is known of it: Redis has answered about it, or failed to."""
         return self._connected is not None
@@ -380,7 +375,7 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
-        return Call(kind, now, give_up_at, token, tenure)
+        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # a drain ends all
 
     def _leave(self, term: Term, reason: Reason, now: float) -> None:
         self._end(reason, now)

@@ -45,6 +45,7 @@ class Telemetry:
         )  # fmt: skip
         self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
         self._polled_at: dict[str, float] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._failing: dict[str | None, str] = {}
         self._server: tuple[str | None, str | None, str | None] = (None, None, None)
 
@@ -61,8 +62,9 @@ class Telemetry:
         """A client asked about a lease."""
         self._polled_at[lease] = now
 
-    def answered(self, lease: str, call: Call, now: float) -> None:
+    def answered(self, lease: str, call: Call, outcome: Outcome, now: float) -> None:
         """Redis answered a call."""
+        self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
         self._failing.pop(None, None)
@@ -104,7 +106,7 @@ class Telemetry:
             for to, reasons in _REASONS.items():
                 for reason in reasons:
                     self._transitions.labels(lease, to, reason)
-        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._clock))
+        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._outcomes, self._clock))
 
 
 class _Gauges(Collector):
@@ -116,12 +118,14 @@ class _Gauges(Collector):
         store: RedisStore,
         redis_watch: RedisWatch,
         polled_at: Mapping[str, float],
+        outcomes: Mapping[str, Outcome],
         clock: Callable[[], float],
     ) -> None:
         self._leases = leases
         self._store = store
         self._watch = redis_watch
         self._polled_at = polled_at
+        self._outcomes = outcomes
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -138,7 +142,7 @@ class _Gauges(Collector):
             "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
         )
         for name, view in views.items():
-            refuses = self._leases[name].outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
+            refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and view.state is State.FOLLOWING))
             leading.add_metric([name], float(self._leases[name].leads(now)))
             remaining.add_metric([name], self._leases[name].remaining(now))

@@ -24,12 +24,15 @@ from service.prices import PricesUnavailable
 from service.ways_out import AnswerTooLarge, http_session, read_body
 
 CONNECTIONS = 4
+"""Requests of one question at a time; the tracker's and a job's questions may come together."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
 """Seconds of the first pause after a failure, and of the longest; the real one is random and not longer."""
 LONGEST_WAIT = 60.0
 """Seconds that the rate limit may make us wait: it is counted by the minute."""
+RESERVE = 0.25
+"""The share of the rate limit's requests that is kept for symbols that were priced before."""
 LARGEST_ANSWER = 32 * 1024 * 1024
 """Bytes."""
 
@@ -68,6 +71,12 @@ class RateLimit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._free_at = clock()
+        self._scarce_until = clock()
+
+    @property
+    def scarce(self) -> bool:
+        """Whether under `RESERVE` of the limit's requests are left until they are counted from zero again."""
+        return max(self._free_at, self._scarce_until) > self._clock()
 
     @property
     def wait(self) -> float:
@@ -76,12 +85,15 @@ class RateLimit:
 
     def heed(self, headers: Mapping[str, str], *, refused: bool) -> None:
         """Take in an answer's `X-RateLimit-Remaining` and `X-RateLimit-Reset`; `refused`: its status was 429."""
-        if not refused and headers.get("X-RateLimit-Remaining", "").strip() != "0":
-            return
         seconds = _until_reset(headers)
         if seconds is None and not refused:
             return
-        self._free_at = self._clock() + min(max(seconds or 1.0, 0.0), LONGEST_WAIT)
+        pause = self._clock() + min(max(seconds or 1.0, 0.0), LONGEST_WAIT)
+        left, limit = _number(headers, "X-RateLimit-Remaining"), _number(headers, "X-RateLimit-Limit")
+        if refused or left == 0:
+            self._free_at = pause
+        elif left is not None and limit is not None and left < limit * RESERVE:
+            self._scarce_until = pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +141,17 @@ class AlpacaClient:
         """A budget that begins now."""
         return Budget(seconds, self._clock)
 
-    async def get(self, path: str, query: Mapping[str, str], budget: Budget) -> Mapping[str, Any]:
+    @property
+    def scarce(self) -> bool:
+        """Whether the rate limit leaves requests only for what must be asked."""
+        return self._limit.scarce
+
+    async def get(
+        self, path: str, query: Mapping[str, str], budget: Budget, *, once: bool = False
+    ) -> Mapping[str, Any]:
         """The JSON object that Alpaca answers.
+
+        With `once`, one request is sent, and none while the rate limit is reached.
 
         Raises:
             QuestionRefused: it will not answer this one.
@@ -141,7 +162,7 @@ class AlpacaClient:
         reason = "no time left"
         while budget.remaining() > 0:
             if (wait := self._limit.wait) > 0:
-                if wait >= budget.remaining():
+                if once or wait >= budget.remaining():
                     raise PricesUnavailable(f"Alpaca: the rate limit is reached, for another {wait:.0f} s")
                 await self._sleep(wait + self._uniform(0, BACKOFF[0]))
                 continue
@@ -149,6 +170,8 @@ class AlpacaClient:
                 return await self._ask(path, query, min(REQUEST_LIMIT, budget.remaining()))
             except _Failed as failed:
                 reason = str(failed)
+            if once:
+                break
             pause = self._uniform(0, min(BACKOFF[0] * 2**attempt, BACKOFF[1]))
             attempt += 1
             await self._sleep(min(pause, budget.remaining()))
@@ -190,7 +213,7 @@ class AlpacaClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = http_session(
-                connections=CONNECTIONS,
+                connections=2 * CONNECTIONS,
                 headers={**self._credentials.headers(), "Accept": "application/json"},
             )
         return self._session
@@ -220,6 +243,11 @@ def _decimal(text: str) -> Decimal | None:
         return Decimal(text)
     except InvalidOperation:  # an exponent beyond all bounds
         return None
+
+
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def _until_reset(headers: Mapping[str, str]) -> float | None:

@@ -8,15 +8,22 @@ from typing import Any
 from service.market import NEW_YORK
 from service.prices import Price
 
+PRICES = (("latestTrade", "p"), ("minuteBar", "c"), ("dailyBar", "c"), ("prevDailyBar", "c"))
+"""The parts of a snapshot that hold a price of a trade, and its name there. A quote is no trade."""
 
-def latest_price(symbol: str, snapshot: object) -> Price | None:
-    """The price of a snapshot: its latest trade, or the close of its minute bar where there is no trade."""
-    for part, field in (("latestTrade", "p"), ("minuteBar", "c")):
-        found = _member(snapshot, part)
-        price, at = _price(_member(found, field)), _instant(_member(found, "t"))
-        if price is not None and at is not None:
-            return Price(symbol, price, at)
-    return None
+
+def latest_price(symbol: str, snapshot: object, until: datetime) -> Price | None:
+    """The newest price of a snapshot that was made by `until`: of its latest trade and the closes of its bars.
+
+    A bar's time is its beginning: its close was made then at the earliest. Of two prices of one instant the trade's is
+    taken, then that of the shorter bar.
+    """
+    found = []
+    for part, field in PRICES:
+        price, at = _price(_member(_member(snapshot, part), field)), _instant(_member(_member(snapshot, part), "t"))
+        if price is not None and at is not None and at <= until:
+            found.append(Price(symbol, price, at))
+    return max(found, key=lambda price: price.at, default=None)
 
 
 def bars_by_symbol(page: Mapping[str, Any]) -> dict[str, list[object]] | None:

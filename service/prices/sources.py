@@ -5,7 +5,7 @@ from datetime import datetime
 
 from service.market import Calendar
 from service.prices import PRICE_LIMIT, PriceSource
-from service.prices.alpaca import AlpacaPrices
+from service.prices.alpaca import TRIALS_A_MINUTE, AlpacaPrices
 from service.prices.alpaca_client import AlpacaClient, Credentials
 from service.prices.simulated import SimulatedPrices
 from service.settings import Settings, SettingsError
@@ -33,4 +33,5 @@ def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datet
         feed=settings.alpaca_feed,
         budget=min(settings.tracker_interval, PRICE_LIMIT) * TICK_SHARE,
         now=now,
+        trials_at_once=TRIALS_A_MINUTE * settings.tracker_interval / 60,
     )

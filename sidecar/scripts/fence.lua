@@ -5,7 +5,9 @@
 -- Answers a table: what was done ('sound': nothing to mend; 'looked', 'mended', 'not_disabled', 'changed'), the problem ('none', 'wrong_type',
 -- 'bad_fence', 'fence_ahead'), holder ('' none), its ttl in ms, server time in µs, the fence's token ('' none), the
 -- token's holder, the token that the fence has or would be mended to, state.
-local problem = read() or 'none'
+local problem = read()
+if problem == 'disabled' then problem = read_fence() end
+problem = problem or 'none'
 local kind = call('TYPE', fence).ok
 local state = redis.sha1hex(table.concat({kind, last or '', last_holder or '', last_tenure or ''}, '\n'))
 local sound = problem == 'none' and tonumber(last or '') or 0
@@ -19,7 +21,7 @@ end
 
 if target == sound then return told('sound') end
 if ARGV[8] == '' then return told('looked') end
-if held_otherwise() ~= 'disabled' then return told('not_disabled') end
+if not disabled() then return told('not_disabled') end
 if state ~= ARGV[8] then return told('changed') end -- such as a term that began since
 local values = {'token', integer(target), 'holder', '', 'tenure', ''}
 local written = redis.pcall('HSET', fence, unpack(values))

@@ -38,23 +38,31 @@ local function answer(outcome, wait)
                        notice, holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 
--- Read the lease. Returns an outcome that ends the script at once, or nothing.
-local function read()
-  if now > deadline then return 'late' end
-  local kind = call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= 'string' then return 'wrong_type' end
-  holder, left = call('GET', key), call('PTTL', key)
-  kind = call('TYPE', fence).ok
+local function disabled() return holder and string.upper(holder) == 'DISABLED' end
+
+-- Read the fence. Returns why no term's token may be counted on from it, or nothing.
+local function read_fence()
+  local kind = call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
   last, last_holder, last_tenure = unpack(call('HMGET', fence, 'token', 'holder', 'tenure'))
   if last and not string.match(last, '^%d+$') then return 'bad_fence' end
   if last and tonumber(last) > now + day then return 'fence_ahead' end -- every later token would be above it
 end
 
+-- Read the lease. Returns an outcome that ends the script at once, or nothing.
+local function read()
+  if now > deadline then return 'late' end
+  local kind = call('TYPE', key).ok
+  if kind ~= 'none' and kind ~= 'string' then return 'wrong_type' end
+  holder, left = call('GET', key), call('PTTL', key)
+  local problem = read_fence()
+  return problem and disabled() and 'disabled' or problem -- a fence is mended while the lease is disabled
+end
+
 local function held_otherwise()
   if not holder then return 'vacant' end
   if holder == id then return 'superseded' end
-  return string.upper(holder) == 'DISABLED' and 'disabled' or 'held'
+  return disabled() and 'disabled' or 'held'
 end
 
 local function ours() return holder == id and last_holder == id and last end -- a term of this id

@@ -7,7 +7,10 @@ _FENCE = "tests/work/test_fence.py::test_"
 _JOBS = "tests/work/test_jobs.py::test_"
 _MENDING = "tests/service/test_fence_command.py::test_"
 _WAYS = "tests/service/test_ways_out.py::test_"
+_ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
+_WATCH = "tests/work/test_write_watch.py::test_"
+_READ_ONLY = "tests/service/test_read_only.py::test_"
 _CONNECTIONS = "tests/work/test_connections.py::test_"
 
 BUGS = [
@@ -77,7 +80,7 @@ BUGS = [
     Bug(
         "the fence is mended while somebody may lead",
         "service/fence.py",
-        right='if leadership.state != "disabled":',
+        right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
         test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
     ),
@@ -116,6 +119,20 @@ BUGS = [
         right="if self._has_answered and self._address is not None:",
         wrong="if self._has_answered and self._address is None:",
         test=_WAYS + "a_cancel_request_goes_to_the_server_of_the_connection",
+    ),
+    Bug(
+        "SIGTERM kills a command in the middle of its work",
+        "service/ending.py",
+        right="for number in (signal.SIGINT, signal.SIGTERM):",
+        wrong="for number in (signal.SIGINT,):",
+        test=_ENDING + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
+    ),
+    Bug(
+        "the end of the process waits for a thread that hangs",
+        "service/ending.py",
+        right="        os._exit(status())",
+        wrong="        sys.exit(status())",
+        test=_ENDING + "a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not look at its term before it writes",
@@ -200,5 +217,40 @@ BUGS = [
         right="await self.room.make(self)",
         wrong="pass",
         test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
+    ),
+    Bug(
+        "a leader that commits nothing stays",
+        "service/background.py",
+        right="        self._task.cancel()",
+        wrong="        pass",
+        test=_READ_ONLY + "a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can",
+    ),
+    Bug(
+        "where no task can write the lead goes round",
+        "service/write_watch.py",
+        right="self._limit = min(max(own, trouble), LONGEST_LIMIT)",
+        wrong="self._limit = min(own, LONGEST_LIMIT)",
+        test=_WATCH + "where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are",
+    ),
+    Bug(
+        "a write that takes long counts as one that failed",
+        "service/write_watch.py",
+        right="if self._due_since is None or not self._failures:",
+        wrong="if self._due_since is None:",
+        test=_WATCH + "a_write_that_takes_long_and_has_not_failed_ends_no_term",
+    ),
+    Bug(
+        "to take the lease up counts as work that was committed",
+        "service/write_watch.py",
+        right="        self._due_since, self._failures = None, 0\n        self.on_change()",
+        wrong="        self._due_since, self._failures, self._barren_terms = None, 0, 0\n        self.on_change()",
+        test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
+    ),
+    Bug(
+        "a full disk is told by no health check",
+        "service/transactions.py",
+        right="            self.writes.refused(",
+        wrong="            (lambda *_: None)(",
+        test=_READ_ONLY + "a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database",
     ),
 ]

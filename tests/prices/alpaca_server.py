@@ -51,6 +51,10 @@ class Alpaca:
     now: datetime = datetime(2026, 2, 13, 15, 30, 1, tzinfo=UTC)
     left: int = BASIC_PLAN
     reset_in: int = 30
+    refills: bool = False
+    """Whether the plan's requests are there again each minute, as at Alpaca; else `left` is what the test makes it."""
+    delay: float = 0.0
+    """Seconds that each answer takes."""
     clock_ahead: float = 0.0
     """Seconds by which this server's clock is ahead of the world's."""
     next: list[Behaviour] = field(default_factory=list)
@@ -59,6 +63,7 @@ class Alpaca:
     most_at_once: int = 0
     url: str = ""
     _at_once: int = 0
+    _refilled: float = field(default_factory=time.time)
 
     @property
     def symbols_asked(self) -> list[list[str]]:
@@ -92,7 +97,9 @@ class Alpaca:
     async def _handle(self, request: web.Request, answer: Callable[[dict[str, str]], str]) -> web.StreamResponse:
         query = dict(request.query)
         self.asked.append(query)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.delay)
+        if self.refills:
+            self._refill()
         if self.next:
             return await self.next.pop(0)(request)
         keys = request.headers.get("APCA-API-KEY-ID"), request.headers.get("APCA-API-SECRET-KEY")
@@ -114,6 +121,12 @@ class Alpaca:
     def _is_recent(self, query: dict[str, str]) -> bool:
         end = datetime.fromisoformat(query["end"]) if "end" in query else self.now
         return end > self.now - timedelta(minutes=15)
+
+    def _refill(self) -> None:
+        now = time.time()
+        if now - self._refilled >= 60:
+            self._refilled, self.left = now, BASIC_PLAN
+        self.reset_in = int(self._refilled + 60 - now) + 1
 
     def _limits(self) -> dict[str, str]:
         now = time.time() + self.clock_ahead

@@ -1,8 +1,9 @@
 """Alpaca's prices, asked of a server that answers, and refuses, as Alpaca does."""
 
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -49,6 +50,7 @@ async def source(
     credentials: Credentials = CREDENTIALS,
     now: datetime | None = None,
     sleeps: Sleeps | None = None,
+    known: Collection[str] = (),
 ) -> AsyncIterator[AlpacaPrices]:
     sleeps = sleeps or Sleeps()
     if now is not None:
@@ -57,6 +59,7 @@ async def source(
         alpaca.url, credentials, clock=sleeps.clock, sleep=sleeps.sleep, uniform=lambda low, high: high
     )
     prices = AlpacaPrices(client, NyseCalendar(), feed=feed, budget=budget, now=lambda: alpaca.now, clock=sleeps.clock)
+    prices.standing.remember((), known)
     try:
         yield prices
     finally:
@@ -74,6 +77,49 @@ async def test_the_latest_price_is_the_last_trade_exact_to_the_digit_and_timed_b
         "KO": Price("KO", Decimal(60), at),
     }
     assert alpaca.asked == [{"symbols": "AAPL,BRK.B,KO,NOBODY", "feed": "iex"}]
+
+
+def snapshot(**parts: tuple[str, str]) -> str:
+    """A snapshot of a price, and the time of day it is of, for each part."""
+    name = {"latestTrade": "p"}
+    texts = (f'"{part}":{{"t":"{at}","{name.get(part, "c")}":{price}}}' for part, (price, at) in parts.items())
+    return "{" + ",".join(texts) + "}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "price"),
+    [
+        ({"latestTrade": ("1", "2026-02-13T15:00:00Z"), "minuteBar": ("2", "2026-02-13T15:29:00Z")}, "2"),
+        ({"latestTrade": ("1", "2026-02-13T15:29:30Z"), "minuteBar": ("2", "2026-02-13T15:29:00Z")}, "1"),
+        ({"latestTrade": ("1", "2026-02-13T15:29:00Z"), "minuteBar": ("2", "2026-02-13T15:29:00Z")}, "1"),
+        ({"latestTrade": ("1", "2026-02-12T20:59:00Z"), "dailyBar": ("2", "2026-02-13T05:00:00Z")}, "2"),
+        ({"minuteBar": ("1", "2026-02-12T20:59:00Z"), "dailyBar": ("2", "2026-02-13T05:00:00Z")}, "2"),
+        ({"latestTrade": ("1", "2026-02-11T20:59:00Z"), "prevDailyBar": ("2", "2026-02-12T05:00:00Z")}, "2"),
+        ({"latestTrade": ("1", "2026-02-13T15:00:00+00:00"), "minuteBar": ("2", "2026-02-13T10:29:00-05:00")}, "2"),
+        ({"latestTrade": ("1", "2026-02-14T15:00:00Z"), "minuteBar": ("2", "2026-02-13T15:29:00Z")}, "2"),
+        ({"latestTrade": ("0", "2026-02-13T15:29:30Z"), "minuteBar": ("2", "2026-02-13T15:29:00Z")}, "2"),
+    ],
+    ids=[
+        "older trade",
+        "newer trade",
+        "same instant",
+        "trade of yesterday",
+        "minute of yesterday",
+        "trade of two days ago",
+        "other zone",
+        "trade of the future",
+        "trade that is no price",
+    ],
+)
+async def test_the_newest_price_of_a_snapshot_wins_by_its_own_time(
+    parts: dict[str, tuple[str, str]], price: str, alpaca: Alpaca
+) -> None:
+    alpaca.snapshots = {"A": snapshot(**parts)}
+    async with source(alpaca) as prices:
+        found = (await prices.latest(["A"]))["A"]
+    assert found.price == Decimal(price)
+    made = {value: datetime.fromisoformat(at) for value, at in parts.values()}
+    assert found.at == made[price]
 
 
 async def test_a_symbol_without_a_trade_is_priced_by_its_last_minute(alpaca: Alpaca) -> None:
@@ -110,8 +156,8 @@ NO_PRICES = {
 
 @pytest.mark.parametrize("kind", NO_PRICES)
 async def test_what_is_no_price_is_none_and_loses_nobody_theirs(kind: str, alpaca: Alpaca) -> None:
-    minute_less = NO_PRICES[kind].replace("minuteBar", "noBar")
-    alpaca.snapshots = {"A": trade("1"), "BAD": minute_less, "C": trade("3")}
+    without_bars = re.sub("minuteBar|dailyBar|prevDailyBar", "noBar", NO_PRICES[kind])
+    alpaca.snapshots = {"A": trade("1"), "BAD": without_bars, "C": trade("3")}
     async with source(alpaca) as prices:
         assert (await prices.latest(["A", "BAD", "C"])).keys() == {"A", "C"}
 
@@ -149,7 +195,7 @@ async def test_a_url_too_long_is_split_and_the_next_ones_are_shorter(alpaca: Alp
     symbols = [f"S{number}" for number in range(500)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.most_symbols = 130
-    async with source(alpaca) as prices:
+    async with source(alpaca, known=symbols) as prices:
         assert (await prices.latest(symbols)).keys() == set(symbols)
         before = len(alpaca.asked)
         assert (await prices.latest(symbols)).keys() == set(symbols)
@@ -157,33 +203,11 @@ async def test_a_url_too_long_is_split_and_the_next_ones_are_shorter(alpaca: Alp
     assert [len(batch) for batch in alpaca.symbols_asked[before:]] == [125] * 4
 
 
-@pytest.mark.parametrize(("named", "most"), [(True, 4), (False, 60)])
-async def test_a_symbol_that_is_refused_loses_nobody_theirs_and_is_not_asked_for_again_for_an_hour(
-    named: bool, most: int, alpaca: Alpaca, caplog: pytest.LogCaptureFixture
-) -> None:
-    good = [f"S{number}" for number in range(300)]
-    alpaca.invalid = {"S1x", "S200x", "ZZZ"}
-    alpaca.names_invalid = named
-    alpaca.snapshots = dict.fromkeys(good, trade("5"))
-    sleeps = Sleeps()
-    async with source(alpaca, sleeps=sleeps) as prices:
-        assert (await prices.latest([*good, *alpaca.invalid])).keys() == set(good)
-        assert len(alpaca.asked) <= most
-        assert [r.getMessage() for r in caplog.records] == ["Alpaca refuses S1x, S200x, ZZZ"]
-        alpaca.asked.clear()
-        assert (await prices.latest([*good, *alpaca.invalid])).keys() == set(good)
-        assert len(alpaca.asked) == 1
-        await sleeps.sleep(3601)
-        alpaca.invalid.clear()
-        alpaca.snapshots["ZZZ"] = trade("6")
-        assert "ZZZ" in await prices.latest([*good, "ZZZ"])
-
-
 async def test_a_question_refused_whatever_the_symbols_is_no_fault_of_theirs(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.next = [answering(400, '{"message":"invalid feed"}')] * 1000
-    async with source(alpaca) as prices:
+    async with source(alpaca, known=symbols) as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 400 invalid feed$"):
             await prices.latest(symbols)
         assert len(alpaca.asked) < 100
@@ -202,7 +226,7 @@ async def test_what_may_pass_is_tried_again_with_growing_pauses(
     alpaca.snapshots = {"A": trade("5")}
     alpaca.next = [failure] * 3  # type: ignore[list-item]  # the parameter's type is as wide as pytest's
     sleeps = Sleeps()
-    async with source(alpaca, sleeps=sleeps) as prices:
+    async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
         assert (await prices.latest(["A"])).keys() == {"A"}
     assert sleeps.slept == [0.25, 0.5, 1.0]
     assert caplog.records == []
@@ -211,7 +235,7 @@ async def test_what_may_pass_is_tried_again_with_growing_pauses(
 async def test_the_budget_ends_every_attempt(alpaca: Alpaca) -> None:
     alpaca.next = [hang] * 100
     began = time.monotonic()
-    async with source(alpaca, budget=0.3) as prices:
+    async with source(alpaca, budget=0.3, known=["A"]) as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: no answer in \d\.\d s$"):
             await prices.latest(["A"])
     assert time.monotonic() - began < 20
@@ -230,7 +254,7 @@ async def test_the_prices_that_came_in_are_given_though_others_did_not(
     symbols = sorted(f"S{number}" for number in range(1000))
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.next = [answering(404, '{"message":"gone"}')]
-    async with source(alpaca) as prices:
+    async with source(alpaca, known=symbols) as prices:
         assert len(await prices.latest(symbols)) == 500
     assert [r.getMessage() for r in caplog.records] == ["1 of 2 requests for prices failed: Alpaca: 404 gone"]
 
@@ -247,7 +271,7 @@ async def test_after_429_nothing_is_sent_before_the_reset_that_the_server_names(
         if seconds > 2:
             alpaca.left = 200
 
-    async with source(alpaca, sleeps=sleeps) as prices:
+    async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
         prices._client._sleep = sleep
         assert (await prices.latest(["A"])).keys() == {"A"}
     assert len(alpaca.asked) == 2
@@ -258,7 +282,7 @@ async def test_a_limit_that_lasts_longer_than_the_budget_is_told_and_costs_no_re
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.left = 1
-    async with source(alpaca) as prices:
+    async with source(alpaca, known=symbols) as prices:
         assert len(await prices.latest(symbols)) == 400
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: the rate limit is reached, for another (2\d|3[01]) s$"):
             await prices.latest(symbols)
@@ -269,7 +293,7 @@ async def test_a_429_without_a_word_of_when_is_waited_out(alpaca: Alpaca) -> Non
     alpaca.snapshots = {"A": trade("5")}
     alpaca.next = [answering(429, "slow down"), answering(429, headers={"Retry-After": "2"})]
     sleeps = Sleeps()
-    async with source(alpaca, sleeps=sleeps) as prices:
+    async with source(alpaca, sleeps=sleeps, known=["A"]) as prices:
         assert (await prices.latest(["A"])).keys() == {"A"}
     assert 3 <= sum(sleeps.slept) < 6
 

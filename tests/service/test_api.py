@@ -99,6 +99,8 @@ async def test_money_is_a_decimal_string_and_never_a_float(served: Served, sessi
         "day_low": "912345678901234.1234",
         "day_change": "912345678901134.1234",
         "priced_fraction": "1.0000",
+        "unpriced_symbols": [],
+        "unpriced_count": 0,
         "stale": False,
         "oldest_price_at": "2026-02-13T17:00:00.250000Z",
         "token": 7,

@@ -43,8 +43,9 @@ async def guarded(served: Served) -> AsyncIterator[Served]:
 
 
 def bearer(user: UUID = OWNER, **changed: Any) -> dict[str, str]:
-    claims = {"iss": f"{URL}/auth/v1", "aud": "authenticated", "sub": str(user), "exp": int(time.time()) + 3600}
-    return {"Authorization": "Bearer " + jwt.encode({**claims, **changed}, SECRET, "HS256")}
+    claims = {"iss": f"{URL}/auth/v1", "aud": "authenticated", "role": "authenticated", "sub": str(user)}
+    until = {"exp": int(time.time()) + 3600}
+    return {"Authorization": "Bearer " + jwt.encode({**claims, **until, **changed}, SECRET, "HS256")}
 
 
 def body(*entries: tuple[str, str, str]) -> str:

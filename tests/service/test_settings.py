@@ -1,5 +1,6 @@
 """The settings: what is refused, and how that is said."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -180,6 +181,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # such as one of another test, for an output that is gone
     assert main([command]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from redis import Redis
-from redis.asyncio.connection import Connection
 
+from sidecar.redis_connection import RedisConnection
 from tests.sidecar.conftest import command
 from tests.sidecar.storing import at_port
 
@@ -20,14 +20,14 @@ COSTS = {right.replace("\\|", "|"): cost for right, cost in _ROWS}
 
 
 @contextmanager
-def user(redis: Redis, rights: Sequence[str], *, database: int = 0) -> Iterator[Callable[[], Connection]]:
+def user(redis: Redis, rights: Sequence[str], *, database: int = 0) -> Iterator[Callable[[], RedisConnection]]:
     """A user with these rights; gives a maker of connections of that user."""
     give(redis, rights)
     try:
         port = redis.connection_pool.connection_kwargs["port"]
         make = at_port(port, username="sidecar", password="secret")
 
-        def connect() -> Connection:
+        def connect() -> RedisConnection:
             connection = make()
             connection.db = database
             return connection

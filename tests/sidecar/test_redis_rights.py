@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 from redis import Redis
-from redis.asyncio.connection import Connection
 
 from ops.local.servers import RedisServer
 from sidecar.failures import Failure
 from sidecar.protocol import Kind, Outcome, Reply
+from sidecar.redis_connection import RedisConnection
 from sidecar.redis_store import fence_of
 from sidecar.redis_watch import WatchMode
 from tests.sidecar.conftest import command
@@ -71,7 +71,7 @@ def vouch(redis: Redis) -> None:
     redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
 
 
-async def lost(redis: Redis, connect: Callable[[], Connection]) -> tuple[str, list[str]]:
+async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
     """What a user with this connection loses, and what the refusals say."""
     vouch(redis)
     async with storing(connect, guard=True) as store:

@@ -87,6 +87,21 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
     assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
 
 
+@pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
+def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended(
+    any_redis: Redis, token: str | None
+) -> None:
+    """The commands that mend a fence, the database's too, go by it."""
+    if token is None:
+        any_redis.lpush(FENCE, "7")
+    else:
+        any_redis.hset(FENCE, "token", token)
+    any_redis.set(KEY, "DISABLED", ex=600)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["disabled"] * 4
+    assert dumped(any_redis) == before
+
+
 def test_a_token_within_a_day_is_counted_on_so_that_no_step_of_a_clock_ends_elections(any_redis: Redis) -> None:
     ahead = Caller(any_redis).look().time + DAY - 10**7
     any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})

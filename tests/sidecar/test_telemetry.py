@@ -76,6 +76,7 @@ def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(told: Told, ou
         call = lease.next_call(told.now)
         assert call is not None
         lease.replied(call, Reply(outcome), told.now)
+        told.telemetry.answered("idle", call, outcome, told.now)
 
     answer(outcome)
     assert (told.value("fence_refuses", lease="idle"), told.value("fence_refuses", lease="led")) == (1, 0)
@@ -119,9 +120,9 @@ def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
 
 def test_renewals_are_timed_and_nothing_else_is(told: Told) -> None:
     for kind in (Kind.ACQUIRE, Kind.LOOK, Kind.RELEASE):
-        told.telemetry.answered("led", Call(kind, 100.0, 102.0), 100.5)
+        told.telemetry.answered("led", Call(kind, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert told.value("renewal_duration_seconds_count") == 0
-    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), 100.03)
+    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), Outcome.VACANT, 100.03)
     assert told.value("renewal_duration_seconds_count") == 1
     assert told.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
     assert told.value("renewal_duration_seconds_bucket", le="0.05") == 1
@@ -133,8 +134,8 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
     for kind in ("timeout", "timeout", "oom"):
         told.telemetry.failed("led", Failure(kind, "why", may_execute=False))
     assert (told.value("redis_errors_total", kind="timeout"), told.value("redis_errors_total", kind="oom")) == (2, 1)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert [(record.levelname, getattr(record, "kind", None)) for record in caplog.records] == [
         ("ERROR", "timeout"),
         ("ERROR", "oom"),

@@ -424,7 +424,8 @@ class Sidecar:
             if current:
                 self._limit(call.give_up_at)
             return
-        if server.error is not None:
+        if server.error is not None or server.refusals:
+            server.refusals = max(0, server.refusals - 1)
             if current:
                 refusal = self._broke_off if server.error == FROM_INSIDE else self._erred
                 world.at(world.now + world.delay(), refusal, attempt)

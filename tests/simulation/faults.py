@@ -373,7 +373,10 @@ class Faults:
         world.oracle.forget()
         sidecar.started = world.now
         sidecar.reset()
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.3:
+            self._held_up = (sidecar, request, world.now)  # executes just after the release of the next term
+            world.at(world.now + 1.35 * world.scenario.timings.retry, self._leave, sidecar.client)
+        elif self.random.random() < 0.5:
             sidecar.snare = lambda _, later: self._overtakes(sidecar, request, later)
             again = 1.35 * world.scenario.timings.retry
             world.at(world.now + again, self._leave, sidecar.client)
@@ -445,7 +448,10 @@ class Faults:
 
     def _redis_errs(self) -> None:
         server = self.world.primary
-        if server.error is None:
+        if self.random.random() < 0.5:  # as at the end of a failover: the same call succeeds when it is made again
+            server.refusals += self.random.choice((1, 1, 2))
+            self._disturbed()
+        elif server.error is None:
             server.error = self.random.choice(("LOADING", FROM_INSIDE))
             self._disturb(self._duration(), self._errs_no_more, server)
 

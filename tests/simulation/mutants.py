@@ -128,6 +128,15 @@ def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
 
 
+# A call that is made again.
+
+
+@mutant("a call is made again though its stream ended after it was sent", Sidecar, "_reset", mix="late calls")
+def _(sidecar: Sidecar, attempt: int) -> None:
+    if attempt == sidecar._attempt:
+        sidecar._not_executed(sidecar._reset, attempt)
+
+
 # What the sidecar tells.
 
 

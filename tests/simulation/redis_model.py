@@ -134,7 +134,7 @@ class RedisModel:
     def mend_fence(self) -> bool:
         """`fence.lua`: give a fence that refuses every term the server's time; only while the lease is DISABLED."""
         self.expire()
-        if not self.fence_needs_mending or not self.key_is_string or (self.value or "").upper() != "DISABLED":
+        if not self.fence_needs_mending or not self._is_disabled():
             return False
         if not self.fence_is_hash:
             self.fence, self.fence_is_hash = Fence(), True
@@ -221,8 +221,12 @@ class RedisModel:
             return Outcome.WRONG_TYPE
         token = self.fence.token
         if not self.fence_is_hash or isinstance(token, str):
-            return Outcome.BAD_FENCE
-        return Outcome.FENCE_AHEAD if self._is_ahead(token) else None
+            problem = Outcome.BAD_FENCE
+        elif self._is_ahead(token):
+            problem = Outcome.FENCE_AHEAD
+        else:
+            return None
+        return Outcome.DISABLED if self._is_disabled() else problem
 
     def _is_ahead(self, token: int | None) -> bool:
         return far_ahead(token, self.now)
@@ -248,7 +252,10 @@ class RedisModel:
             return Outcome.VACANT
         if self.value == instance:
             return Outcome.SUPERSEDED
-        return Outcome.DISABLED if self.value.upper() == "DISABLED" else Outcome.HELD
+        return Outcome.DISABLED if self._is_disabled() else Outcome.HELD
+
+    def _is_disabled(self) -> bool:
+        return self.key_is_string and self.value is not None and self.value.upper() == "DISABLED"
 
     def _left(self) -> int:
         if self.value is None:

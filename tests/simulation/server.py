@@ -24,6 +24,7 @@ class Server:
         "model",
         "offset",
         "rate",
+        "refusals",
         "replica",
         "replicas",
         "thaw_at",
@@ -39,6 +40,8 @@ class Server:
         self.up = True
         self.thaw_at = 0.0
         self.error: str | None = None
+        self.refusals = 0
+        """How many of the next scripts it refuses."""
         self.island: list[int] | None = None
         """The tasks that reach it, where it is cut off from all others."""
         self.linked = True

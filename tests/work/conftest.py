@@ -109,6 +109,7 @@ CLEAN = """
     delete from position_change;
     delete from price_live;
     delete from price_eod;
+    delete from symbol_refusal;
     delete from job_run;
     delete from lease_fence;
     delete from market_override;

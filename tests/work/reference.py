@@ -114,6 +114,7 @@ class Course:
         if worth.value is not None:
             self._reached[portfolio_id].append(worth.value)
         reached = self._reached[portfolio_id]
+        unpriced = sorted(symbol for symbol, _ in positions if symbol not in marks)
         return LiveValue(
             portfolio_id,
             session.date,
@@ -126,6 +127,8 @@ class Course:
             worth.stale,
             worth.oldest_price_at,
             token,
+            unpriced[:20],
+            len(unpriced),
         )
 
 

@@ -30,6 +30,7 @@ OWNED = (
 INTERNAL = (
     "price_live",
     "price_eod",
+    "symbol_refusal",
     "position_change",
     "position_loading",
     "job_run",

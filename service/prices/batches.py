@@ -1,0 +1,260 @@
+"""Questions about many symbols, asked of Alpaca in batches: known symbols first, then a few of unknown standing.
+
+The requests for symbols of unknown standing are few, are sent once, and wait for nothing: neither those symbols nor
+their refusals delay the symbols that Alpaca has priced before.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from service.prices import Price, PricesUnavailable
+from service.prices.alpaca_client import CONNECTIONS, AccessRefused, AlpacaClient, Budget, QuestionRefused
+from service.prices.standing import Standing, Trials
+
+BATCH = 500
+"""Symbols in one request. Alpaca documents no limit; a URL of this length passes the usual proxies."""
+LONGEST_LIST = 6_000
+"""Characters of a request's symbols in the URL: long symbols make batches short, and no other batch shorter."""
+MOST_REFUSED = 30
+"""Refusals in one question of batches that were answered before. The rest waits for the next question: a source that
+suddenly refuses many symbols does not use up the requests of the others."""
+KNOWN_A_TRIAL = 10
+"""Requests for known symbols for each request for symbols of unknown standing, which are one in a question at least."""
+UNLIMITED = 1_000_000
+TRIAL_SHARE = 0.25
+"""The share of a question's time that symbols of unknown standing may take."""
+SHOWN = 10
+"""Refused symbols that a line of log names."""
+
+SYMBOL = re.compile(r"[!-+\--~]{1,32}")
+"""Printable ASCII without blanks and commas: anything else would change the list that it stands in."""
+NAMED = re.compile(r"invalid symbol: (\S+)")
+
+logger = logging.getLogger(__name__)
+
+Answer = dict[str, Price]
+
+
+class Question(Protocol):
+    """What is asked for each batch."""
+
+    def __call__(self, batch: list[str], budget: Budget, *, once: bool = False) -> Awaitable[Answer]:
+        """The prices of a batch; with `once`, of one request that waits for no rate limit."""
+
+
+class Allowance:
+    """The requests that symbols of unknown standing may cost: `most` at once, `rate` a second in the long run."""
+
+    def __init__(self, rate: float, most: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._most = most
+        self._clock = clock
+        self._left = most
+        self._at = clock()
+
+    def take(self) -> bool:
+        """Spend one request; returns whether there was one."""
+        now = self._clock()
+        self._left = min(self._most, self._left + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+@dataclass(slots=True)
+class Answers:
+    """What is still to be asked, and what has come back."""
+
+    waiting: deque[list[str]]
+    queue: Trials
+    found: Answer = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    """Symbols that are refused for the first time."""
+    unnamed: list[tuple[str, str]] = field(default_factory=list)
+    """Symbols that were refused alone, each with Alpaca's words."""
+    failures: list[PricesUnavailable] = field(default_factory=list)
+    late: list[list[str]] = field(default_factory=list)
+    """The batches that failed."""
+    doubtful: list[PricesUnavailable] = field(default_factory=list)
+    """Failures of requests for symbols of unknown standing."""
+    access: AccessRefused | None = None
+    silent: bool = True
+    """Whether symbols that are accepted and have no price are left out of the next questions for a while."""
+    asked: int = 0
+    trials: int = UNLIMITED
+    """Requests that may still be spent on symbols of unknown standing, if the allowance has as many."""
+    refusals: int = 0
+    answered: bool = False
+
+
+class Batches:
+    """Asks questions about any number of symbols, by their standing."""
+
+    def __init__(self, client: AlpacaClient, standing: Standing, allowance: Allowance) -> None:
+        self._client = client
+        self._standing = standing
+        self._allowance = allowance
+        self._most = BATCH
+        self._late: frozenset[str] = frozenset()
+        """Symbols whose batches failed while others were answered: they are asked for last."""
+
+    async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
+        """Ask for all symbols that were priced before, then for a few others.
+
+        With `all_new`, symbols that were never tried are asked for like those that were priced before, once.
+
+        Raises:
+            AccessRefused: to a batch of symbols that were priced before, or where nothing was answered.
+        """
+        budget = self._client.budget(seconds)
+        possible = [symbol for symbol in symbols if SYMBOL.fullmatch(symbol)]
+        queue = self._standing.trials(possible, silent=all_new)
+        answers = Answers(deque(self._known(possible)), queue, silent=not all_new)
+        nothing_known = not answers.waiting
+        if not nothing_known and not all_new:
+            answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)
+        if all_new:
+            while batch := queue.next(self._most, LONGEST_LIST, _length, untried=True):
+                answers.waiting.append(batch)
+        await self._side_by_side(lambda: self._work_off(answers, question, budget))
+        if answers.access is None and (answers.answered or nothing_known):
+            trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
+            within = trial if trial.remaining() < budget.remaining() else budget
+            await self._side_by_side(lambda: self._try_out(answers, question, within))
+        if answers.access is not None:
+            raise answers.access
+        self._conclude(answers)
+        return answers
+
+    def _known(self, symbols: Iterable[str]) -> Iterable[list[str]]:
+        """The batches of the symbols that were priced before; those that failed last time at the end."""
+        known = self._standing.priced(symbols)
+        for late in (False, True):
+            batch: list[str] = []
+            left = LONGEST_LIST
+            for symbol in known:
+                if (symbol in self._late) is not late:
+                    continue
+                if batch and (len(batch) >= self._most or _length(symbol) > left):
+                    yield batch
+                    batch, left = [], LONGEST_LIST
+                batch.append(symbol)
+                left -= _length(symbol)
+            if batch:
+                yield batch
+
+    async def _side_by_side(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CONNECTIONS):
+                tasks.create_task(work())
+
+    async def _work_off(self, answers: Answers, question: Question, budget: Budget) -> None:
+        while answers.waiting:
+            batch = answers.waiting.popleft()
+            answers.asked += 1
+            try:
+                found = await question(batch, budget)
+            except QuestionRefused as refusal:
+                self._ask_otherwise(answers, batch, refusal)
+            except AccessRefused as refusal:
+                answers.access = refusal
+                answers.waiting.clear()
+            except PricesUnavailable as failure:
+                answers.failures.append(failure)
+                answers.late.append(batch)
+            else:
+                self._take(answers, batch, found)
+
+    async def _try_out(self, answers: Answers, question: Question, budget: Budget) -> None:
+        while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.scarce:
+            if answers.trials == 0 or not self._allowance.take():
+                return
+            answers.trials -= 1
+            batch = answers.queue.next(self._most, LONGEST_LIST, _length)
+            try:
+                found = await question(batch, budget, once=True)
+            except QuestionRefused as refusal:
+                self._wait_behind(answers, batch, self._without_named(answers, batch, refusal), refusal)
+            except AccessRefused as refusal:
+                if answers.answered:  # then it is these symbols that the plan does not cover
+                    self._wait_behind(answers, batch, batch, refusal)
+                else:
+                    answers.access = refusal
+            except PricesUnavailable as failure:
+                answers.doubtful.append(failure)
+                if answers.answered and not self._client.scarce:
+                    self._standing.doubt(batch, alone=len(batch) == 1)
+            else:
+                self._take(answers, batch, found)
+
+    def _take(self, answers: Answers, batch: list[str], found: Answer) -> None:
+        answers.answered = True
+        answers.found |= found
+        self._standing.answered(batch, found, silent=answers.silent)
+
+    def _ask_otherwise(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
+        """Ask behind the others for the symbols that the refusal does not name; for each half, where it names none."""
+        answers.refusals += 1
+        is_new = bool(self._standing.unknown(batch[:1]))
+        rest = self._without_named(answers, batch, refusal)
+        if is_new:
+            self._wait_behind(answers, batch, rest, refusal)
+        elif answers.refusals > MOST_REFUSED:
+            answers.failures.append(PricesUnavailable(f"Alpaca: {refusal}"))
+        elif len(rest) < len(batch):
+            answers.waiting.extend([rest] if rest else [])
+        elif len(batch) > 1:
+            half = (len(batch) + 1) // 2
+            if refusal.status == 414:
+                self._most = min(self._most, half)
+            answers.waiting.extend((batch[:half], batch[half:]))
+        else:
+            answers.unnamed.append((batch[0], str(refusal)))
+
+    def _without_named(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> list[str]:
+        """The batch without the symbol that the refusal names, if it names one of the batch."""
+        named = NAMED.search(str(refusal))
+        if refusal.status != 400 or named is None or named[1] not in batch:
+            return batch
+        self._refuse(answers, named[1])
+        return [symbol for symbol in batch if symbol != named[1]]
+
+    def _wait_behind(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
+        """Let the rest of a refused batch of unknown standing wait behind the others, for this question or the next."""
+        if len(batch) == len(rest) == 1:
+            answers.unnamed.append((batch[0], str(refusal)))
+        elif rest:
+            self._standing.doubt(rest)
+            answers.queue.again(rest)
+
+    def _refuse(self, answers: Answers, symbol: str) -> None:
+        if self._standing.refused(symbol):
+            answers.refused.append(symbol)
+
+    def _conclude(self, answers: Answers) -> None:
+        """Decide what is at fault: symbols, where others were answered; else the question."""
+        if answers.answered:
+            for symbol, _ in answers.unnamed:
+                self._refuse(answers, symbol)
+            for batch in answers.late:
+                self._standing.doubt(self._standing.unknown(batch))
+            self._late = frozenset(symbol for batch in answers.late for symbol in batch)
+        elif answers.unnamed:
+            answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))
+        if answers.refused:
+            refused = sorted(answers.refused)
+            more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SHOWN]), more)
+
+
+def _length(symbol: str) -> int:
+    """Characters of a request's URL that the symbol takes, with the comma after it."""
+    return len(quote(symbol, safe="")) + 3

@@ -1,0 +1,189 @@
+"""The standing of symbols, and the queue of those of unknown standing: pure rules, on a clock of the test's."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from service.prices.standing import (
+    FIRST_REFUSAL,
+    LONGEST_REFUSAL,
+    SILENCE,
+    SMALL_CROWD,
+    Crowd,
+    Refusal,
+    Standing,
+    Trials,
+)
+
+START = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """A standing, and the clock that it goes by."""
+
+    time: datetime = START
+    standing: Standing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(lambda: self.time)
+
+    def queued(self, symbols: Collection[str], *, silent: bool = False) -> set[str]:
+        return set(everything(self.standing.trials(symbols, silent=silent)))
+
+
+def batch(trials: Trials, most: int = 500) -> list[str]:
+    return trials.next(most, 10_000, len)
+
+
+def everything(trials: Trials) -> Iterable[str]:
+    while some := batch(trials):
+        yield from some
+
+
+def names(first: str, count: int) -> list[str]:
+    return [f"{first}{number:04}" for number in range(count)]
+
+
+def test_a_symbol_is_known_once_it_was_priced_and_until_it_is_refused() -> None:
+    world = World()
+    world.standing.answered(["A", "B"], {"A"}, silent=True)
+    assert world.standing.priced(["A", "B", "C"]) == ["A"]
+    assert world.standing.refused("A")
+    assert world.standing.priced(["A"]) == []
+
+
+def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> None:
+    world = World()
+    world.standing.answered(["A"], (), silent=True)
+    assert world.queued(["A", "B"]) == {"B"}
+    assert world.queued(["A", "B"], silent=True) == {"A", "B"}
+    world.time += SILENCE
+    assert world.queued(["A", "B"]) == {"A", "B"}
+    world.standing.answered(["A"], (), silent=False)
+    assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
+
+
+def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> None:
+    world = World()
+    lasted = []
+    for _ in range(8):
+        world.standing.refused("A")
+        before = world.time
+        for _ in range(100):
+            if world.queued(["A"], silent=True):
+                break
+            world.time += FIRST_REFUSAL / 2
+        lasted.append(world.time - before)
+    assert lasted[:3] == [FIRST_REFUSAL, 2 * FIRST_REFUSAL, 4 * FIRST_REFUSAL]
+    assert lasted[-2:] == [LONGEST_REFUSAL, LONGEST_REFUSAL]
+    world.standing.answered(["A"], {"A"}, silent=True)
+    assert world.standing.priced(["A"]) == ["A"]
+
+
+def test_a_refusal_by_a_clock_that_was_ahead_holds_for_no_longer_than_a_day() -> None:
+    world = World()
+    ahead = START + timedelta(days=365)
+    world.standing.remember([Refusal("A", 1, ahead, ahead + FIRST_REFUSAL)], ())
+    assert world.queued(["A"]) == {"A"}
+
+
+def test_what_another_leader_learnt_is_remembered() -> None:
+    world = World()
+    world.standing.answered(["A", "B"], {"A", "B"}, silent=True)
+    world.standing.remember([Refusal("A", 1, START, START + FIRST_REFUSAL)], ["C"])
+    assert world.standing.priced(["A", "B", "C"]) == ["B", "C"]
+    assert world.queued(["A"]) == set()
+    world.standing.remember([], ["A"])
+    assert world.standing.priced(["A"]) == ["A"]
+
+
+def test_changes_are_told_until_they_are_kept() -> None:
+    world = World()
+    world.standing.refused("A")
+    told = world.standing.changes()
+    world.standing.remember([], ["A"])
+    assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
+    world.time += FIRST_REFUSAL
+    world.standing.answered(["A"], {"A"}, silent=True)
+    world.standing.kept(told)
+    assert world.standing.changes() == {"A": None}, "it has changed since"
+    world.standing.kept(world.standing.changes())
+    assert world.standing.changes() == {}
+
+
+def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_another() -> None:
+    world = World()
+    many = names("A", 5_000)
+    world.standing.line_up({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
+    trials = world.standing.trials([*many, "Z"], silent=False)
+    assert batch(trials) == ["Z"], "alone: a refusal of the others costs it nothing"
+    assert len(batch(trials)) == 500
+
+
+def test_portfolios_with_few_symbols_share_a_batch() -> None:
+    world = World()
+    world.standing.line_up({symbol: Crowd(1, place) for place, symbol in enumerate(names("A", 300))})
+    assert len(batch(world.standing.trials(names("A", 300), silent=False))) == 300
+
+
+def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves() -> None:
+    world = World()
+    trials = world.standing.trials(names("A", 12), silent=False)
+    first, second = batch(trials, 8), batch(trials, 8)
+    assert (len(first), len(second)) == (8, 4)
+    trials = world.standing.trials(names("A", 12), silent=False)
+    first = batch(trials, 8)
+    trials.again(first[1:])
+    assert batch(trials, 8) == second, "what was not asked for yet comes first"
+    assert batch(trials, 8) == first[1:5]
+    assert batch(trials, 8) == first[5:]
+
+
+def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
+    world = World()
+    sizes = []
+    for _ in range(5):
+        some = batch(world.standing.trials(names("A", 16), silent=False), 16)
+        sizes.append(len(some))
+        world.standing.doubt(some)
+        world.time += timedelta(seconds=30)
+        for other in set(names("A", 16)) - set(some):
+            world.standing.refused(other)
+    assert sizes == [16, 8, 4, 2, 1]
+
+
+def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
+    world = World()
+    world.standing.line_up({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
+    trials = world.standing.trials(["A", "B", "C"], silent=False)
+    assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
+
+
+def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
+    world = World()
+    world.standing.doubt(["A"])
+    assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
+    world.standing.doubt(["A"], alone=True)
+    assert world.queued(["A", "B"]) == {"B"}
+
+
+def test_a_symbol_that_was_refused_before_is_asked_for_alone_and_last() -> None:
+    world = World()
+    world.standing.remember([Refusal("A", 3, START - timedelta(days=2), START - timedelta(days=1))], ())
+    trials = world.standing.trials(["A", "B", "C"], silent=False)
+    assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
+
+
+def test_a_batch_is_no_longer_than_a_url_may_be() -> None:
+    trials = World().standing.trials(names("A" * 16, 100), silent=False)
+    assert len(trials.next(500, 200, len)) == 10
+    assert len(trials.next(500, 3, len)) == 1, "one symbol at least"
+
+
+def test_trials_without_a_result_are_forgotten_after_a_day() -> None:
+    world = World()
+    world.standing.doubt(["A", "B"])
+    world.time += timedelta(days=1)
+    world.standing.remember([], ())
+    assert len(batch(world.standing.trials(["A", "B"], silent=False), 2)) == 2
