@@ -34,6 +34,8 @@ class StoreAccess:
         self._metrics = metrics
         self._store: Store | None = None
         self._connected = asyncio.Event()
+        self._reported: set[str] = set()
+        """The reasons that were logged in this outage, each once: two may take turns."""
         self._recovered = asyncio.Event()
         self._clock_watch = ClockWatch(metrics.clock_ahead)
         self._trouble_since: float | None = None
@@ -113,8 +115,10 @@ class StoreAccess:
             self._recovered = asyncio.Event()
         elif trouble is not None and self._trouble_since is None:
             self._trouble_since = time.monotonic()
-        if trouble is not None and trouble != self.trouble:
+        if trouble is not None and trouble not in self._reported:
+            self._reported.add(trouble)
             logger.error("database: %s", trouble)
         elif trouble is None and self.trouble is not None:
+            self._reported.clear()
             logger.info("the database answers")
         self.trouble = trouble

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Never
 
 from service.database import StoreError
+from service.outage import Outage
 from service.records import Loading
 from service.store import Store
 from service.term import Sleep, Term
@@ -26,6 +27,11 @@ async def tell_loading(
         TermOver: the term said so.
     """
     told = False
+    outage = Outage(
+        logger,
+        "the progress of loading positions is not written: %s",
+        "the progress of loading positions is written again",
+    )
     while True:
         await sleep(INTERVAL)
         term.check()
@@ -38,4 +44,6 @@ async def tell_loading(
                 await store.forget_loading(term.name, term.token)
                 told = False
         except StoreError as error:
-            logger.warning("how far the loading has come is not written down: %s", error, extra={"lease": term.name})
+            outage.met(error, {"lease": term.name})
+        else:
+            outage.over({"lease": term.name})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from service.connections import is_overload
 from service.database import StoreError, store_errors
+from service.outage import Outage
 from service.postgres_address import open_connection
 from service.writes import LIVE_CHANNEL
 
@@ -47,15 +48,19 @@ async def listen(
     """
     first, most = RECONNECT_DELAY
     delay = first
+    outage = Outage(
+        logger, "listening for live values fails, and is tried again: %s", "live values are listened for again"
+    )
     while True:
         try:
             async with aclosing(_listen_once(dsn, probe_interval)) as notices:
                 async for notice in notices:
                     delay = first
+                    outage.over()
                     yield notice
         except StoreError as error:
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
-            logger.warning("listening for live values failed, again in %.1f s: %s", pause, error)
+            outage.met(error)
             if make_room is not None and is_overload(error.__cause__):
                 await make_room()
             await asyncio.sleep(pause)

@@ -10,6 +10,7 @@ from datetime import date
 
 from service.database import StoreError
 from service.market import CALENDARS, DAY, Calendar, Session, midnight
+from service.outage import Outage
 from service.records import MarketOverride
 from service.store import Store
 
@@ -63,11 +64,14 @@ class OverrideReader:
 
     async def run(self, store: Store) -> None:
         """Read, again and again, until cancelled."""
+        outage = Outage(logger, "the calendar's overrides are not read: %s", "the calendar's overrides are read again")
         while True:
             try:
                 await self.read(store)
             except StoreError as error:
-                logger.warning("the calendar's overrides were not read: %s", error)
+                outage.met(error)
+            else:
+                outage.over()
             await self._sleep(INTERVAL if self.known.is_set() else RETRY_DELAY)
 
     async def read(self, store: Store) -> None:

@@ -10,6 +10,7 @@ from typing import Never
 from service.database import StoreError
 from service.jobs import Jobs
 from service.market import Calendar
+from service.outage import Outage
 from service.prices import PriceSource, PricesUnavailable
 from service.protection import NoProtection, Protection
 from service.records import JobName
@@ -63,6 +64,8 @@ class Scheduler:
         self._sleep = sleep
         self._given_up: set[date] = set()
         """The sessions that were told as left unsettled."""
+        self._outage = Outage(logger, "the database fails, and the runs are tried again: %s", "runs go on")
+        self._run_outages: dict[tuple[JobName, date], Outage] = {}
         self._retry_soon = False
         """Whether the database failed during the last look."""
 
@@ -98,7 +101,7 @@ class Scheduler:
         try:
             done = await self._store.finished_runs(oldest(due).date) if due else {}
         except StoreError as error:
-            logger.warning("cannot see which runs are done: %s", error, extra={"lease": term.name})
+            self._outage.met(error, {"lease": term.name})
             self._database_failed(term)
             return False
         # One that was done by hand before it was due had no official closes yet, and is done again.
@@ -106,6 +109,7 @@ class Scheduler:
             run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER
         ]
         if not undone:
+            self._outage.over({"lease": term.name})
             self._store.writes.of(term.name).cleared()
         waiting = [run for run in undone if run.session.date >= earliest]
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
@@ -137,16 +141,24 @@ class Scheduler:
             rows = await self._jobs.run(run.job, run.session, term, anew=anew)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
-            logger.warning("%s of %s failed, will be tried again: %s", run.job, run.session.date, error, extra=about)
             if isinstance(error, StoreError):
+                self._outage.met(error, about)
                 self._database_failed(term)
+            else:
+                self._outage_of(run).met(error, about)
             await self._record_failure(run, term, str(error))
             return False
+        self._outage.over(about)
+        self._run_outages.pop((run.job, run.session.date), None)  # its end is the line below
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
             self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
             logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=about)
         return True
+
+    def _outage_of(self, run: DueRun) -> Outage:
+        began = f"{run.job} of {run.session.date} failed, and it is tried again: %s"
+        return self._run_outages.setdefault((run.job, run.session.date), Outage(logger, began, "it is done"))
 
     def _database_failed(self, term: Term) -> None:
         self._retry_soon = True
@@ -158,7 +170,7 @@ class Scheduler:
             async with self._store.fenced(term.name, term.token, term.holder) as writes:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
-            logger.warning("the failure is in no record: %s", error)
+            self._outage.met(error)
             self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:

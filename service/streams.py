@@ -19,6 +19,7 @@ from uuid import UUID
 
 from service.database import StoreError
 from service.freshness import Freshness
+from service.outage import Outage
 from service.records import LiveValue
 from service.store import Store
 from service.telemetry import HttpMetrics
@@ -150,6 +151,7 @@ class Streams:
 
     async def _read(self, store: Store) -> None:
         """One query at a time, for all that was asked for while the last one ran."""
+        outage = Outage(logger, "live values are not read, and it is tried again: %s", "live values are read again")
         while True:
             await self._stirred.wait()
             self._stirred.clear()
@@ -161,12 +163,11 @@ class Streams:
             try:
                 found = await store.live_of_owners(wanted)
             except StoreError as error:
-                logger.warning(
-                    "live values for %d portfolios not read, again in %g s: %s", len(wanted), RETRY_DELAY, error
-                )
+                outage.met(error)
                 self._read_soon(wanted)
                 await asyncio.sleep(RETRY_DELAY)
                 continue
+            outage.over()
             for portfolio_id, subscribers in present.items():
                 owner, value = found.get(portfolio_id, (None, None))
                 for subscriber in subscribers:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from service.database import StoreError
+from service.outage import Outage
 from service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -44,14 +45,19 @@ async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> Non
     Raises:
         StaleTerm: a newer term was here first.
     """
+    about = {"lease": term.name, "token": term.token}
+    outage = Outage(
+        logger, "the term cannot be taken up yet, and it is tried again: %s", "the database takes terms again"
+    )
     while True:
         term.check()
         try:
             await store.take_up(term.name, term.token, term.holder)
         except StoreError as error:
             store.writes.of(term.name).failed()
-            logger.warning("cannot take up the term yet: %s", error, extra={"lease": term.name, "token": term.token})
+            outage.met(error, about)
             await sleep(RETRY_DELAY)
         else:
-            logger.info("term taken up in the database", extra={"lease": term.name, "token": term.token})
+            outage.over(about)
+            logger.info("term taken up in the database", extra=about)
             return

@@ -14,6 +14,7 @@ from service.freshness import is_old
 from service.grid import EPOCH, Grid
 from service.jumps import report_jumps
 from service.market import Calendar, Session
+from service.outage import Outage
 from service.positions import Book, uuids
 from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
@@ -80,6 +81,17 @@ class Tracker:
         self._points_a_tick = points_a_tick
         self._now = now
         self._sleep = sleep
+        self._outage = Outage(logger, "a tick failed, more may follow: %s", "ticks are written again")
+        self._prices_outage = Outage(
+            logger,
+            "prices are unavailable, the last known ones are carried forward: %s",
+            "the price source answers again",
+        )
+        self._retention_outage = Outage(
+            logger,
+            "old days of intraday values are not dropped yet: %s",
+            "old days of intraday values are dropped again",
+        )
         self._written = self._grid.number(now())
         """Ticks written, from a number that differs from process to process: whose turn it is to get a point."""
         self.last_run: datetime | None = None
@@ -121,6 +133,7 @@ class Tracker:
                 if session is not None and session.date == book.day:
                     written = await self._tick(term, session, self._grid.slot(now), book, quotes, told)
                     if written is not None:
+                        self._outage.over({"lease": term.name, "token": term.token})
                         quotes, ticks = written, 1
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
@@ -128,7 +141,7 @@ class Tracker:
                 quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
                 self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
-                logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
+                self._outage.met(error, {"lease": term.name, "token": term.token})
             self._metrics.ticks.labels("skipped").inc(self._grid.left_out(due, self._now(), ticks))
             due = await self._sleep_until_next_tick()
 
@@ -261,10 +274,11 @@ class Tracker:
         except TimeoutError:
             reason = f"no answer in {self._price_limit:g} s"
         else:
+            self._prices_outage.over()
             found = usable(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
         self._metrics.prices_failed.inc()
-        logger.warning("prices are unavailable, the last known ones are carried forward: %s", reason)
+        self._prices_outage.met(reason)
         return {}
 
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:
@@ -273,8 +287,9 @@ class Tracker:
             async with self._store.fenced(term.name, term.token, term.holder) as writes:
                 dropped = await writes.drop_intraday(session.date - self._keep_days)
         except StoreError as error:
-            logger.warning("old days of intraday values are not dropped yet: %s", error, extra={"lease": term.name})
+            self._retention_outage.met(error, {"lease": term.name})
             return self._now() + RETENTION_PAUSE
+        self._retention_outage.over({"lease": term.name})
         if dropped:
             logger.info("dropped %d days of intraday values", dropped)
         return session.close

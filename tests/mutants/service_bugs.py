@@ -253,4 +253,11 @@ BUGS = [
         wrong="            (lambda *_: None)(",
         test=_READ_ONLY + "a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database",
     ),
+    Bug(
+        "an outage is told again and again",
+        "service/outage.py",
+        right="self._level if first else logging.DEBUG",
+        wrong="self._level",
+        test="tests/service/test_outage.py::test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends",
+    ),
 ]

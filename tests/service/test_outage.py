@@ -1,0 +1,68 @@
+"""A fault that lasts is one line at its beginning, silence, and one line at its end: in every component."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.outage import Outage
+from tests.proxy import Proxy
+from tests.service.processes import Service, Sidecar
+from tests.waiting import eventually
+
+logger = logging.getLogger("component")
+
+
+def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    now = [10.0]
+    outage = Outage(logger, "it fails: %s", "it works again", clock=lambda: now[0])
+    with caplog.at_level(logging.INFO):
+        outage.over()  # it has not failed
+        for _ in range(2):
+            for reason in ("refused", "refused", "starting up"):
+                outage.met(reason, {"lease": "a"})
+                now[0] += 4
+            outage.over({"lease": "a"})
+            outage.over()
+    began, ended = ("WARNING", "it fails: refused"), ("INFO", "it works again, after 12 s and 3 failures")
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [began, ended, began, ended]
+    assert {line.__dict__["lease"] for line in caplog.records} == {"a"}
+
+
+async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once_when_it_is_over(
+    new_sidecar: Callable[..., Sidecar],
+    new_service: Callable[..., Service],
+    stack: AsyncExitStack,
+    samples_url: str,
+) -> None:
+    address = urlsplit(samples_url)
+    proxy = await stack.enter_async_context(Proxy(address.port or 0))
+    url = samples_url.replace(f":{address.port}/", f":{proxy.port}/")
+    sidecar = await stack.enter_async_context(new_sidecar("one"))
+    service = await stack.enter_async_context(new_service("one", sidecar.url, DATABASE_URL=url))
+
+    async def ticked() -> bool:
+        status = await service.get_internal("/background/status")
+        return status["jobs"]["tracker"]["last_run"] is not None
+
+    await eventually(ticked)
+    components = {"service.access", "service.notices", "service.tracker"}
+    begun = len(service.lines())
+    await proxy.refuse()
+
+    def reports(component: str, *, bad: bool) -> list[str]:
+        lines = [line for line in service.lines()[begun:] if line["logger"] == component]
+        return [line["message"] for line in lines if (line["level"] != "INFO") == bad]
+
+    await eventually(lambda: all(reports(each, bad=True) for each in components), within=60)
+    failed = service.output().count("cannot connect")
+    await asyncio.sleep(6)  # a probe, and many ticks and attempts to listen, of which nothing is to be seen
+    assert service.output().count("cannot connect") <= failed + 1
+    await proxy.accept()
+    await eventually(lambda: all(reports(each, bad=False) for each in components), within=60)
+    for component in components:
+        faults = [text.partition(":")[0] for text in reports(component, bad=True)]
+        assert len(faults) <= len(set(faults)) + (component == "service.access"), faults  # closed, then refused
