@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
@@ -15,6 +15,9 @@ from service.server_refusals import ServerRefused
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
+ISOLATION: Final = "read_committed"
+"""Isolation level of each transaction that writes. The fence waits for a row and then looks at its newest version. A
+database or a role whose default is stricter would let that wait end in an error."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 

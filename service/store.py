@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from runtime.escape import one_line
-from service.database import Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
+from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
@@ -350,7 +350,7 @@ class Store:
             TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
                 return None
             (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
@@ -373,7 +373,7 @@ class Store:
         entries = list(entries)
         owners = {entry.portfolio_id: entry.user_id for entry in entries}
         called = [(names or {}).get(portfolio_id, "Portfolio") for portfolio_id in owners]
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)
             await connection.execute(
                 statement("put_positions"),
@@ -391,7 +391,7 @@ class Store:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             yield connection
 
     @asynccontextmanager

@@ -10,9 +10,17 @@ from sidecar.settings import SettingsError
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
 
+_IGNORED = (
+    "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "PROMETHEUS_DISABLE_CREATED_SERIES",
+    "PROMETHEUS_LEGACY_NAME_VALIDATION", "SSLKEYLOGFILE",
+)  # fmt: skip
+"""Switches that libraries read, meant for another program: they would end the sidecar, or change what it shows."""
+
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
+    for name in _IGNORED:  # before a library that reads it is imported
+        os.environ.pop(name, None)
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()

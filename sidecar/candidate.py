@@ -7,7 +7,7 @@ from math import inf
 
 from sidecar.failures import Failure
 from sidecar.lease import Lease
-from sidecar.protocol import Call, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.reconnects import Reconnects
 from sidecar.redis_store import KeyedCall, RedisStore
 from sidecar.telemetry import Telemetry
@@ -49,6 +49,7 @@ class Candidate:
         self.leases = leases
         self.trouble: dict[str, str | None] = dict.fromkeys(leases)
         """What is wrong with each lease, in a line for people; None where nothing is."""
+        self._trouble_at = dict.fromkeys(leases, -inf)
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -81,11 +82,12 @@ class Candidate:
                         self._settle(name, call, result)
                     if not self._store.connected:
                         self._replace_connection()
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+                    self.tell_server()
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
                     self._report()
+                    self._forget_old_trouble()
                     await self._sleep()
                     if self._connects and self._clock() >= self._open_at:
                         await self._open()
@@ -154,6 +156,10 @@ class Candidate:
         self._publish()
         self._wake.set()
 
+    def tell_server(self) -> None:
+        """Log what the server is like, where that has changed."""
+        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+
     def _wake_for(self, name: str, now: float) -> None:
         if self.leases[name].wake_at(now) < self._asleep_until:
             self._wake.set()
@@ -180,12 +186,14 @@ class Candidate:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+            self.tell_server()
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
+            self._trouble_at[name] = self._clock()
 
     def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
         lease, now = self.leases[name], self._clock()
+        self._trouble_at[name] = now
         if isinstance(result, Failure):
             lease.failed(call, now, may_execute=result.may_execute)
             self._telemetry.failed(name, result)
@@ -195,6 +203,8 @@ class Candidate:
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
         trouble = _TROUBLE.get(result.outcome)
+        if result.outcome is Outcome.SUPERSEDED and not _lost_to_another(call, result):
+            trouble = None
         if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
             trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"
         if trouble is not None and trouble != self.trouble[name]:
@@ -208,6 +218,13 @@ class Candidate:
             self._versions = versions
             self._changed.set()  # wakes whoever waits now; the next one waits for the next change
             self._changed = asyncio.Event()
+
+    def _forget_old_trouble(self) -> None:
+        """Without a client nobody looks whether a lease is in trouble still; who campaigns looks each heartbeat."""
+        old = self._clock() - max(20.0, 1.2 * self._timings.heartbeat + self._timings.call_limit)
+        for name, at in self._trouble_at.items():
+            if at < old:
+                self.trouble[name] = None
 
     def _report(self) -> None:
         for name, lease in self.leases.items():
@@ -224,3 +241,8 @@ class Candidate:
             async with asyncio.timeout(self._asleep_until - now):
                 await self._wake.wait()
         self._asleep_until = -inf
+
+
+def _lost_to_another(call: Call, reply: Reply) -> bool:
+    """Whether another process with our id superseded a call; a look only finds what an earlier process left."""
+    return call.kind is not Kind.LOOK and reply.tenure.rpartition("-")[0] != call.tenure.rpartition("-")[0]

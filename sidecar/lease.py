@@ -375,9 +375,7 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
-        if self._drain_until is not None:
-            give_up_at = min(give_up_at, self._drain_until)  # the process ends then
-        return Call(kind, now, give_up_at, token, tenure)
+        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # a drain ends all
 
     def _leave(self, term: Term, reason: Reason, now: float) -> None:
         self._end(reason, now)

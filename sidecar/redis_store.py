@@ -15,6 +15,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from redis.exceptions import (
@@ -39,6 +40,8 @@ from sidecar.server_clock import ServerClock
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
+_POLICY_AGE = 9.0
+"""Age of the eviction policy, in seconds, from which on the next call asks for it along."""
 _REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 """Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
 _FROM_INSIDE = re.compile(r"script: |user_script|running script")
@@ -91,6 +94,7 @@ class RedisStore:
         """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
+        self._policy_at = self._guard_at = -inf
         self.release_notice: str | None = None
         """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
 
@@ -98,6 +102,16 @@ class RedisStore:
     def connected(self) -> bool:
         """Whether there is a connection that has neither failed nor ended."""
         return self._connection is not None and not self._connection.ended
+
+    @property
+    def facts_age(self) -> float:
+        """Seconds since the older of guard and eviction policy was learned."""
+        return self._clock() - min(self._policy_at, self._guard_at if self._failover_guard else inf)
+
+    def learn(self, memory: object, *, guarded: bool) -> None:
+        """Take in an answer to INFO memory (None: refused), and whether a script may ask what the guard asks."""
+        self._learn_policy(memory)
+        self._learn_guard("on" if guarded else "unavailable")
 
     async def open(self) -> Failure | None:
         """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
@@ -132,12 +146,16 @@ class RedisStore:
         try:
             async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
                 connection = await self._ready()
-                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + self._wait())
+                asks_policy = self._clock() - self._policy_at > _POLICY_AGE
+                along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
+                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + along)
                 sent = True
                 await connection.send_packed_command(packed)
                 for keyed in calls:  # what came before a failure counts
                     results.append(await self._result(connection, keyed.key))  # noqa: PERF401
                 confirmed = await self._confirmation(connection)
+                if asks_policy:
+                    await self._read_policy(connection)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
             if not sent and _could_not_connect(error):
@@ -167,11 +185,7 @@ class RedisStore:
             await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
             self._server_clock.observe(_time(await connection.read_response()), self._clock())
-            try:
-                policy = re.search(r"maxmemory_policy:(\S+)", _text(await connection.read_response()))
-                self.eviction_policy = policy.group(1) if policy else None
-            except ResponseError:
-                self.eviction_policy = None
+            await self._read_policy(connection)
         except BaseException:
             connection.distrust()
             await connection.disconnect(nowait=True)
@@ -214,9 +228,26 @@ class RedisStore:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
             return _not_executed(failure) if _refuses_command(error) else failure
         reply, server_time, guard, notice = _parse(answer)
-        self.guard, self.release_notice = guard or self.guard, notice or self.release_notice
+        self.release_notice = notice or self.release_notice
+        if guard is not None:
+            self._learn_guard(guard)
         self._server_clock.observe(server_time, self._clock())
         return reply
+
+    async def _read_policy(self, connection: RedisConnection) -> None:
+        try:
+            self._learn_policy(await connection.read_response())
+        except ResponseError:
+            self._learn_policy(None)
+
+    def _learn_policy(self, memory: object) -> None:
+        policy = re.search(r"maxmemory_policy:(\S+)", _text(memory))
+        self.eviction_policy = policy.group(1) if policy else None
+        self._policy_at = self._clock()
+
+    def _learn_guard(self, guard: str) -> None:
+        self.guard = guard if self._failover_guard else "off"
+        self._guard_at = self._clock()
 
     async def _confirmation(self, connection: RedisConnection) -> bool | Failure:
         """Whether enough replicas have what this round trip wrote."""

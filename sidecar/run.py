@@ -22,6 +22,7 @@ from sidecar.lease import Lease
 from sidecar.redis_connection import Connector
 from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch
+from sidecar.server_facts import ServerFacts
 from sidecar.settings import Address, Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
@@ -68,6 +69,7 @@ async def _run(settings: Settings) -> None:
         connect.companion, settings.keys, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
+    facts = ServerFacts(connect.companion, store, candidate.tell_server, limit=timings.call_limit)
     telemetry.watch(leases, store, watch)
 
     def status() -> dict[str, Any]:
@@ -91,9 +93,10 @@ async def _run(settings: Settings) -> None:
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch.run())
+            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
             await candidate.run()
-            watching.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         for listener in listeners:
             await listener.cleanup()

@@ -11,6 +11,7 @@ from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
 from sidecar.protocol import Timings
 from sidecar.reconnects import FIRST
+from sidecar.redis_store import fence_of
 from sidecar.redis_watch import WatchMode
 from tests.proxy import Proxy
 from tests.sidecar.served import KEYS, Served, served
@@ -206,3 +207,27 @@ async def test_where_redis_is_away_connections_are_tried_after_pauses_that_doubl
         await way.cut()
         await eventually(lambda: pauses)
         assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
+
+
+async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    """As after a restart within a term: an acquire of an earlier process may still hold the key."""
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        await sidecar.resign()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+        redis.set(KEYS["tracker"], "a", ex=100)
+        before = scripts_run(redis)
+        sidecar.candidate.asked("tracker")  # within the second that it leaves to others: it looks
+        await eventually(lambda: scripts_run(redis) > before)
+        await eventually(lambda: sidecar.candidate.leases["tracker"]._in_flight is None)
+        assert sidecar.candidate.trouble["tracker"] is None
+
+
+async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))

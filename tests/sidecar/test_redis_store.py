@@ -324,6 +324,24 @@ async def test_a_server_that_may_evict_the_lease_is_known_by_its_policy(any_redi
         any_redis.config_set("maxmemory-policy", "noeviction")
 
 
+async def test_calls_ask_for_the_eviction_policy_along_once_it_is_old(any_redis: Redis, store: Storing) -> None:
+    await store.outcome(Kind.LOOK)
+    asked = any_redis.info("commandstats")["cmdstat_info"]["calls"]
+    any_redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        await store.outcome(Kind.LOOK)
+        assert store.store.eviction_policy == "noeviction", "each call asks"
+        assert any_redis.info("commandstats")["cmdstat_info"]["calls"] == asked + 1, "but for ours"
+        store.store._policy_at -= 10
+        await store.outcome(Kind.LOOK)
+        assert store.store.eviction_policy == "allkeys-lru"
+    finally:
+        any_redis.config_set("maxmemory-policy", "noeviction")
+    store.store._policy_at -= 10
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    assert store.store.eviction_policy == "noeviction"
+
+
 async def test_a_port_that_nobody_listens_on_fails_at_once() -> None:
     async with storing(at_port(free_port())) as store:
         assert (await store.failure(Kind.ACQUIRE)).kind == "connection", "it did not wait until its limit"

@@ -81,6 +81,7 @@ class Line:
             real.later(DELAY, self.end)
             return
         time = real.server.tell_time(real.true())
+        answers: list[Any] = []
         for command in commands:
             if command[0] == "TIME":
                 answer: Any = (time // 1_000_000, time % 1_000_000)
@@ -89,7 +90,12 @@ class Line:
             else:
                 error = real.server.error
                 answer = _parse_error(error) if error else real.run_script(command)
-            real.later(DELAY, self._answers.put_nowait, answer)
+            answers.append(answer)
+        real.later(DELAY, self._answered, answers)  # together: timers of one moment keep no order
+
+    def _answered(self, answers: list[Any]) -> None:
+        for answer in answers:
+            self._answers.put_nowait(answer)
 
 
 class Real:

@@ -1,8 +1,11 @@
 """Nothing depends on what a session happens to have set: every name is qualified, every function fixes its path."""
 
 import ast
+import asyncio
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -11,7 +14,7 @@ from service import sql
 from service.migrations import migrate
 from service.sql import statement
 from service.store import Store
-from tests.work.conftest import LONG_AGO, entry
+from tests.work.conftest import LONG_AGO, entry, held, somebody_waits_for_a_lock
 
 SERVICE = Path(sql.__file__).parents[1]
 FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
@@ -99,3 +102,23 @@ async def test_migrations_apply_whatever_the_role_s_defaults_are(database_url: s
         await admin.close()
     assert await migrate(database_url)
     assert await migrate(database_url) == []
+
+
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+async def test_two_writers_follow_each_other_whatever_the_default_isolation_is(level: str, database_url: str) -> None:
+    """A stricter level would refuse the second writer, which read before the first one committed."""
+    await migrate(database_url)
+    name = database_url.rpartition("/")[2]
+    raw = await asyncpg.connect(database_url)
+    try:
+        await raw.execute(f"alter database \"{name}\" set default_transaction_isolation = '{level}'")
+        async with await Store.connect(database_url) as store:
+            await store.put_positions([entry(1, "A", "1")])
+            holding = raw.transaction(isolation="read_committed")
+            async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, holding:
+                await raw.execute("update public.position set quantity = 2")
+                tasks.create_task(store.put_positions([entry(1, "A", "3")]))
+                await somebody_waits_for_a_lock(raw)
+            assert await held(store, LONG_AGO) == {UUID(int=1): (("A", Decimal(3)),)}
+    finally:
+        await raw.close()

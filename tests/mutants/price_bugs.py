@@ -1,0 +1,101 @@
+"""Bugs in whom symbols without a price cost what, and in which of two prices is taken."""
+
+from tests.mutants.trial import Bug
+
+_REFUSED = "tests/prices/test_refused.py::test_"
+_STANDING = "tests/prices/test_standing.py::test_"
+_REFUSALS = "tests/work/test_refusals.py::test_"
+
+BUGS = [
+    Bug(
+        "symbols that never had a price are asked for together with those that had one",
+        "service/prices/standing.py",
+        right="return sorted(symbol for symbol in symbols if symbol in self._priced)",
+        wrong="return sorted(symbols)",
+        test=_REFUSED + "refused_symbols_never_cost_the_price_of_one_that_had_a_price[1000-True]",
+    ),
+    Bug(
+        "symbols of unknown standing take as many requests as they like",
+        "service/prices/batches.py",
+        right="answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)",
+        wrong="pass",
+        test=_REFUSED + "a_tenth_of_a_tick_s_requests_goes_to_symbols_of_unknown_standing",
+    ),
+    Bug(
+        "symbols of unknown standing use up the rate limit",
+        "service/prices/batches.py",
+        right="budget.remaining() > 0 and not self._client.scarce",
+        wrong="budget.remaining() > 0",
+        test=_REFUSED + "trials_leave_a_quarter_of_the_rate_limit",
+    ),
+    Bug(
+        "a request for a new symbol is tried again like any other",
+        "service/prices/batches.py",
+        right="await question(batch, budget, once=True)",
+        wrong="await question(batch, budget)",
+        test=_REFUSED + "whatever_a_new_symbol_does_to_its_request_the_known_ones_have_their_prices[500]",
+    ),
+    Bug(
+        "a source that refuses many symbols at once is asked for the rest until the rate limit ends it",
+        "service/prices/batches.py",
+        right="elif answers.refusals > MOST_REFUSED:",
+        wrong="elif answers.refusals > 10 * MOST_REFUSED:",
+        test=_REFUSED + "a_source_that_suddenly_refuses_many_does_not_use_up_the_requests",
+    ),
+    Bug(
+        "a symbol of one user waits for the thousands of another",
+        "service/prices/standing.py",
+        right="return Entry(False, size, ",
+        wrong="return Entry(False, 0, ",
+        test=_STANDING + "the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_another",
+    ),
+    Bug(
+        "the rest of a refused batch goes before the others",
+        "service/prices/standing.py",
+        right="_replace(minus_most=-_half(rest))",
+        wrong="_replace(minus_most=-2 * ANY)",
+        test=_STANDING + "the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves",
+    ),
+    Bug(
+        "a refusal is for ever",
+        "service/prices/standing.py",
+        right="if now < refusal.retry_at <= now + LONGEST_REFUSAL",
+        wrong="if True",
+        test=_STANDING + "a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day",
+    ),
+    Bug(
+        "refusals end with the term",
+        "service/tracker.py",
+        right="await lane.refusals(refusals)",
+        wrong="pass",
+        test=_REFUSALS + "the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused",
+    ),
+    Bug(
+        "the next leader does not look which symbols are refused",
+        "service/tracker.py",
+        right="self._standing.remember(await self._store.refusals(), quotes)",
+        wrong="self._standing.remember((), quotes)",
+        test=_REFUSALS + "the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused",
+    ),
+    Bug(
+        "the daily jobs ask for refused symbols",
+        "service/jobs.py",
+        right="self._standing.remember(await self._store.refusals(), ",
+        wrong="self._standing.remember((), ",
+        test=_REFUSALS + "the_daily_jobs_know_refusals_and_keep_new_ones",
+    ),
+    Bug(
+        "a user sees which symbols of a stranger's portfolio have no price",
+        "supabase/migrations/20261128130000_symbol_refusals.sql",
+        right="or owned.user_id = (select auth.uid())",
+        wrong="or owned.user_id is not null",
+        test=_REFUSALS + "a_user_sees_the_symbols_without_a_price_of_his_own_portfolios_only",
+    ),
+    Bug(
+        "an older trade hides a newer bar",
+        "service/prices/alpaca_shapes.py",
+        right="return max(found, key=lambda price: price.at, default=None)",
+        wrong="return found[0] if found else None",
+        test="tests/prices/test_alpaca.py::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
+    ),
+]
