@@ -90,6 +90,8 @@ def usable_database_url(url: str, environment: Mapping[str, str] = os.environ) -
 
 
 def _parse(url: str) -> _Address:
+    if re.match(r"[a-z]+://[^@/?#]*[\[\]<>][^@/?#]*@", url):
+        raise ValueError("has brackets before the '@': fill in a placeholder, or write %5B, %5D, %3C, %3E")
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}

@@ -102,6 +102,14 @@ def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
     assert refusal(url, monkeypatch, capsys).startswith("DATABASE_URL: ")
 
 
+@pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
+def test_a_placeholder_that_is_left_is_told_as_one(
+    password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys)
+    assert told.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
+
+
 @pytest.mark.parametrize("url", ["postgresql://db.example/portfolio", "postgresql://:topsecret@db.example/portfolio"])
 def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has_none(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
