@@ -21,6 +21,7 @@ from service.address import Address
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
+from service.connections import Room
 from service.database import side_by_side
 from service.ending import leave_after
 from service.freshness import Freshness
@@ -76,6 +77,7 @@ class _Service:
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
         self._dsn = settings.database_url.get_secret_value()
+        self._room = Room()
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
@@ -106,7 +108,7 @@ class _Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, from the listener's start to the last connection's end."""
-        work_store = await Store.connect(self._dsn, connections=WORK_CONNECTIONS, at_once=False)
+        work_store = await Store.connect(self._dsn, connections=WORK_CONNECTIONS, at_once=False, room=self._room)
         try:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
@@ -142,7 +144,7 @@ class _Service:
         leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
 
     async def _connect(self) -> Store:
-        return await Store.connect(self._dsn)
+        return await Store.connect(self._dsn, room=self._room)
 
     async def _listen(self) -> None:
         settings = self._settings

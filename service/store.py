@@ -1,7 +1,7 @@
 """The portfolio database.
 
-SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports`,
-`migrations` and `fence`, each on a connection of its own. Nowhere else.
+SQL is spoken here and in `writes`, `position_reader`, `position_writes` and `notices`, which are behind this; and in
+`imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
@@ -16,10 +16,12 @@ from uuid import UUID
 import asyncpg
 
 from runtime.escape import one_line
+from service.connections import Connections, Pool, Room, open_connections
 from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
+from service.position_writes import put_own_positions, put_positions
 from service.positions import PORTFOLIOS_A_BLOCK, Book
 from service.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.prices.standing import Refusal
@@ -48,14 +50,6 @@ CLOSE_LIMIT = 3.0
 """Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
-MOST_OPEN_POSITIONS = 5000
-"""Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
-MOST_ENTRIES_IN_ALL = 100_000
-"""Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
-
-
-class TooManyPositions(Exception):
-    """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
 
 
 async def _at_once() -> None:
@@ -63,10 +57,10 @@ async def _at_once() -> None:
 
 
 class Store:
-    """A pool of connections to the database. Every method may raise `StoreError`."""
+    """The database, through a few connections. Every method may raise `StoreError`."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str, *, idle_limit: float, call_limit: float) -> None:
-        self._pool = pool
+    def __init__(self, connections: Connections, dsn: str, *, idle_limit: float, call_limit: float) -> None:
+        self._connections = connections
         self._dsn = dsn
         self._idle_limit = idle_limit
         self._call_limit = call_limit
@@ -80,28 +74,35 @@ class Store:
         at_once: bool = True,
         idle_limit: float = 5.0,
         call_limit: float = 30.0,
+        room: Room | None = None,
     ) -> Self:
         """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
+        Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
+        up a connection that another one needs more.
         """
-        with store_errors(), dsn_errors():
-            pool = await asyncpg.create_pool(
+
+        async def place() -> Pool:
+            return await asyncpg.create_pool(
                 dsn,
                 connect=connect_of_pool,
-                min_size=int(at_once),
-                max_size=connections,
+                min_size=0,
+                max_size=1,
                 timeout=CONNECT_LIMIT,
                 command_timeout=call_limit,
             )
-        return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
+
+        with store_errors(), dsn_errors():
+            opened = await open_connections(connections, place, room or Room(), at_once=at_once)
+        return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
     async def close(self) -> None:
         """Close every connection, once its statement has ended; one whose statement does not end is cut."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._pool.close()  # cut off, it ends every connection at once
+                await self._connections.close()  # cut off, it ends every connection at once
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,8 +276,8 @@ class Store:
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
-        return listen(self._dsn)
+        """Notices of new live values, on a connection of its own; see `notices.listen`."""
+        return listen(self._dsn, make_room=self._connections.room.make)
 
     # What the work reads.
 
@@ -341,52 +342,19 @@ class Store:
     async def put_own_positions(
         self, portfolio_id: UUID, user_id: UUID, entries: Iterable[PositionEntry]
     ) -> int | None:
-        """Add or change entries of a portfolio of that user's; returns how many entries it then has.
-
-        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's. One
-        that already has more than it may, as after an import, may still be written to if that makes it no worse.
-
-        Raises:
-            TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
-        """
-        entries = list(entries)
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
-                return None
-            (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            await connection.execute(
-                statement("put_positions"),
-                [portfolio_id] * len(entries),
-                [entry.symbol for entry in entries],
-                [entry.valid_from for entry in entries],
-                [entry.quantity for entry in entries],
-            )
-            (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
-                raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
-            if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
-                raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
-        return int(after["entries"])
+        """See `position_writes.put_own_positions`."""
+        async with self._transaction() as connection:
+            return await put_own_positions(connection, portfolio_id, user_id, list(entries))
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
         """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""
-        entries = list(entries)
-        owners = {entry.portfolio_id: entry.user_id for entry in entries}
-        called = [(names or {}).get(portfolio_id, "Portfolio") for portfolio_id in owners]
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)
-            await connection.execute(
-                statement("put_positions"),
-                [entry.portfolio_id for entry in entries],
-                [entry.symbol for entry in entries],
-                [entry.valid_from for entry in entries],
-                [entry.quantity for entry in entries],
-            )
+        async with self._transaction() as connection:
+            await put_positions(connection, list(entries), names or {})
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         with store_errors():
-            async with self._pool.acquire(timeout=10) as connection:
+            async with self._connections.connection() as connection:
                 yield connection
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ _MENDING = "tests/service/test_fence_command.py::test_"
 _WAYS = "tests/service/test_ways_out.py::test_"
 _ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
+_CONNECTIONS = "tests/work/test_connections.py::test_"
 
 BUGS = [
     Bug(
@@ -179,5 +180,40 @@ BUGS = [
         right="\norder by symbol",
         wrong="",
         test=_IMPORTS + "the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each_other",
+    ),
+    Bug(
+        "a session that began read-only is used again and again",
+        "service/connections.py",
+        right="                if may_stay(error):\n                    connection.terminate()\n",
+        wrong="",
+        test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
+    ),
+    Bug(
+        "only the session that was refused as read-only is replaced",
+        "service/connections.py",
+        right="await self.renew()",
+        wrong="pass",
+        test=_CONNECTIONS + "a_session_that_began_read_only_is_replaced_once_the_database_can_be_written_to_again",
+    ),
+    Bug(
+        "a new connection is asked for though one is free",
+        "service/connections.py",
+        right="(connected or self._free)[-1]",
+        wrong="self._free[-1]",
+        test=_CONNECTIONS + "a_free_connection_is_taken_before_another_one_is_asked_for",
+    ),
+    Bug(
+        "too many connections is an outage",
+        "service/connections.py",
+        right="if not is_overload(error):",
+        wrong="if is_overload(error) or True:",
+        test=_CONNECTIONS + "where_the_role_may_have_no_more_connections_a_caller_waits_for_one_of_the_stores_own",
+    ),
+    Bug(
+        "a store keeps the connections that it does not use from its neighbours",
+        "service/connections.py",
+        right="await self.room.make(self)",
+        wrong="pass",
+        test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
     ),
 ]
