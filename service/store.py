@@ -232,6 +232,10 @@ class Store:
         rows = await self._fetch("select user_id from public.portfolio where id = $1", portfolio_id)
         return rows[0]["user_id"] if rows else None
 
+    async def live(self, portfolio_id: UUID) -> LiveValue | None:
+        """The latest value, or None before the first."""
+        return (await self.live_many([portfolio_id])).get(portfolio_id)
+
     async def live_many(self, portfolio_ids: Collection[UUID]) -> dict[UUID, LiveValue]:
         """The latest values of those that have one."""
         found = await self.live_of_owners(portfolio_ids)

@@ -157,7 +157,7 @@ async def test_a_slow_subscriber_gets_the_latest_value_alone(streaming: Served) 
         values = aiter(subscriber)
         for value in ("1", "2", "3"):
             await streaming.write_live(value)
-        latest = (await streaming.store.live_many([PORTFOLIO]))[PORTFOLIO]
+        latest = await streaming.store.live(PORTFOLIO)
 
         async def offered() -> bool:
             return subscriber._latest == latest
