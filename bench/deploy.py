@@ -65,7 +65,7 @@ def gaps(folder: Path) -> list[float]:
 
 def main(rounds: int) -> None:
     """Print the figures."""
-    apis = [8080 + OFFSET, 8180 + OFFSET]
+    apis = [9101 + OFFSET, 9201 + OFFSET]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = {**os.environ, "RUN_FOLDER": name, "RUN_PORT_OFFSET": str(OFFSET), "RUN_TASKS": "2"}

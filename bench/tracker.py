@@ -222,6 +222,7 @@ async def service(dsn: str) -> AsyncIterator[str]:
     environment = {
         "DATABASE_URL": dsn,
         "API_BIND": f"127.0.0.1:{port}",
+        "INTERNAL_BIND": f"127.0.0.1:{free_port()}",
         "SIDECAR_URL": "http://127.0.0.1:9",
         "AUTH": "off",
         "PRICE_SOURCE": "simulated",

@@ -5,11 +5,15 @@ See README.md beside this file for how to run it.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from sidecar.client import LeaseClient, Term
 
@@ -35,16 +39,44 @@ class Ticker:
             print(f"term {term.token}: stopped after {self.ticks} ticks", flush=True)
 
 
+@contextmanager
+def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` as soon as the process is told to end, before the server's own handler.
+
+    uvicorn ends the lifespan only when every connection has closed: with an open stream the work would go on, and the
+    lease would not move, until the process is killed.
+    """
+    if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient: no signal comes here
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        if callable(server := servers[signal.Signals(number)]):
+            server(number, frame)
+
+    for number in servers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, server in servers.items():
+            signal.signal(number, server)
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Campaign from the start until the shutdown; the lease is resigned once the work has stopped."""
+    """Campaign from the start until the stop signal; the lease is resigned once the work has stopped."""
     ticker = Ticker()
     async with LeaseClient(SIDECAR_URL) as client, asyncio.TaskGroup() as tasks:
         app.state.ticker = ticker
         app.state.lead = client.leadership(LEASE)
         campaign = tasks.create_task(app.state.lead.run(ticker.work))
-        yield
-        campaign.cancel()
+        with on_stop_signal(campaign.cancel):
+            yield
+        campaign.cancel()  # where a server ends the lifespan without a signal
 
 
 app = FastAPI(title="Work while leading", lifespan=lifespan)
@@ -64,3 +96,15 @@ async def who_leads(request: Request) -> dict[str, Any]:
         "state": lead.state,
         "ticks": request.app.state.ticker.ticks,
     }
+
+
+@app.get("/ticks")
+async def stream_ticks(request: Request) -> StreamingResponse:
+    """The number of ticks, once a second, as server-sent events: a connection that stays open."""
+
+    async def events() -> AsyncIterator[str]:
+        while True:
+            yield f"data: {request.app.state.ticker.ticks}\n\n"
+            await asyncio.sleep(1)
+
+    return StreamingResponse(events(), media_type="text/event-stream")

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
 from aiohappyeyeballs import start_connection
@@ -14,7 +14,7 @@ STAGGER = 0.25
 
 
 async def connected_socket(
-    lookups: Lookups, host: str, port: int, *, limit: float, last: Collection[Any] = ()
+    lookups: Lookups, host: str, port: int, *, limit: float, last: Sequence[Any] = ()
 ) -> socket.socket:
     """A non-blocking socket that is connected to one of the addresses of `host`.
 
@@ -23,7 +23,7 @@ async def connected_socket(
         host: a name or an IP address.
         port: a port.
         limit: seconds for the lookup and for all addresses together.
-        last: socket addresses that failed lately, tried after all others.
+        last: socket addresses that failed, tried after all others, in this order: the one that failed last at the end.
 
     Raises:
         TimeoutError: nothing answered within the limit.
@@ -33,7 +33,7 @@ async def connected_socket(
     ends_at = loop.time() + limit
     async with asyncio.timeout_at(ends_at):
         found = await lookups.addresses(host, port)
-        addresses = sorted(found, key=lambda info: info[4] in last)  # stable: the resolver's order otherwise
+        addresses = sorted(found, key=lambda info: last.index(info[4]) + 1 if info[4] in last else 0)
         share = max(0.0, ends_at - loop.time()) / (len(addresses) + 1)
         try:
             return await start_connection(addresses, happy_eyeballs_delay=min(STAGGER, share))

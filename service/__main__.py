@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         case [] | ["serve"]:
             from service.serve import serve
 
-            return run(serve, ignored)
+            return run(serve, ignored, ends_itself=True)
         case ["migrate"]:
             return run(migrate, ignored)
         case ["sample"]:
@@ -96,12 +96,15 @@ async def sample(settings: "Settings") -> None:
         print("\n".join(map(str, await load_samples(store))))
 
 
-def run(work: "Callable[[Settings], Coroutine[None, None, None]]", ignored: Sequence[str] = ()) -> int:
+def run(
+    work: "Callable[[Settings], Coroutine[None, None, None]]", ignored: Sequence[str] = (), *, ends_itself: bool = False
+) -> int:
     """Run the work with the settings; what the user can mend is one line on standard error.
 
     Args:
         work: the command.
         ignored: names of the environment's variables that do not count, for the log.
+        ends_itself: whether the command heeds SIGINT and SIGTERM by itself.
     """
     import logging
 
@@ -110,7 +113,8 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]", ignored: Sequ
     from service.command_line import print_error
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
-    from service.environment import unusable_files
+    from service.ending import Stopped, until_stopped
+    from service.environment import missing_certificates, unusable_files
     from service.fence import NotMended
     from service.migrations import MigrationError
     from service.prices import PricesUnavailable
@@ -126,7 +130,12 @@ def run(work: "Callable[[Settings], Coroutine[None, None, None]]", ignored: Sequ
             logging.getLogger("service").info(
                 "ignored environment variables, which libraries would read: %s", " ".join(ignored)
             )
-        uvloop.run(work(settings))
+        for missing in missing_certificates():
+            logging.getLogger("service").warning(missing)
+        running = work(settings)
+        uvloop.run(running if ends_itself else until_stopped(running))
+    except Stopped as stopped:
+        return stopped.status
     except (SettingsError, BadFile) as error:
         print_error(error)
         return 2

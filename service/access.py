@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from service.database import StoreError
+from service.server_refusals import ServerRefused
 from service.store import Store
 from service.telemetry import HttpMetrics
 
@@ -17,7 +18,8 @@ PROBE_INTERVAL = 5.0
 PROBE_LIMIT = 3.0
 """Seconds after which the answer is late."""
 CONNECT_INTERVAL = 1.0
-"""Seconds from one attempt to connect for the first time to the next."""
+"""Seconds from one attempt to connect for the first time to the next; `PROBE_INTERVAL` where a setting is wrong, since
+servers lock out who comes with a wrong password again and again."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +55,20 @@ class StoreAccess:
         """Connect, then probe, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            pause = PROBE_INTERVAL
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
             late = loop.call_later(PROBE_LIMIT, self._set_trouble, f"no answer within {PROBE_LIMIT:g} s")
             try:
                 await self._probe()
             except StoreError as error:
                 self._set_trouble(str(error).removeprefix("database: "))
+                if self._store is None and not isinstance(error.__cause__, ServerRefused):
+                    pause = CONNECT_INTERVAL
             else:
                 self._set_trouble(None)
             finally:
                 late.cancel()
-            await asyncio.sleep(PROBE_INTERVAL if self._store is not None else CONNECT_INTERVAL)
+            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Close the connections; what is being asked is awaited."""
@@ -71,11 +76,17 @@ class StoreAccess:
             await self._store.close()
 
     async def _probe(self) -> None:
-        if self._store is None:
-            self._store = await self._connect()
-            self._connected.set()
-        else:
+        if self._store is not None:
             await self._store.ping()
+            return
+        store = await self._connect()
+        try:
+            await store.ping()
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        self._connected.set()
 
     def _set_trouble(self, trouble: str | None) -> None:
         self._metrics.database_up.set(trouble is None)

@@ -6,6 +6,9 @@ from ipaddress import ip_address
 from typing import Self
 
 DEFAULT = "0.0.0.0:8080"
+"""Of the public listener."""
+INTERNAL_DEFAULT = "0.0.0.0:9101"
+"""Of the internal listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def overlaps(self, other: "Address") -> bool:
+        """Whether two listeners at these addresses would take the same connections."""
+        any_host = ip_address(self.host).is_unspecified or ip_address(other.host).is_unspecified
+        return self.port == other.port and (any_host or self.host == other.host)
 
     @property
     def reachable(self) -> str:

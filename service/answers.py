@@ -1,10 +1,13 @@
 """The JSON of the API. Money, fractions and every other decimal are strings in plain notation, never binary floats."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+from aiohttp import web
 
 from runtime.escape import one_line
 from service.records import HistoryRow, JobRun, LiveValue, Loading
@@ -13,6 +16,13 @@ from service.records import HistoryRow, JobRun, LiveValue, Loading
 def to_json(answer: object) -> str:
     """Compact JSON; see `_plain` for what is written how."""
     return json.dumps(answer, default=_plain, separators=(",", ":"), allow_nan=False)
+
+
+def json_response(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An HTTP answer with that JSON."""
+    return web.json_response(body, status=status, headers=headers, dumps=to_json)
 
 
 def _plain(value: object) -> str:

@@ -1,17 +1,27 @@
-"""A CSV file, plain or gzipped, a row at a time; what is wrong with it is told with its line and column."""
+"""A CSV file, plain or gzipped, a row at a time. Errors name the line and the column."""
 
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 from runtime.escape import one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
 LONGEST_FIELD, LONGEST_SHOWN = 1000, 60
+FOUND_SHOWN = 120
+"""Characters of a wrong header that its error repeats."""
+SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
+KINDS = {
+    b"\xff\xfe": "the file is UTF-16",
+    b"\xfe\xff": "the file is UTF-16",
+    b"PK\x03\x04": "the file is a spreadsheet or a zip archive",
+    GZIP_MAGIC: "the file is gzipped twice",
+}
+"""What other files begin with."""
 Value = TypeVar("Value")
 
 
@@ -49,34 +59,63 @@ class CsvFile:
     def _rows(self, raw: IO[bytes], read: Callable[[int], object]) -> Iterator[tuple[int, dict[str, str]]]:
         packed = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
-        plain = gzip.GzipFile(fileobj=raw) if packed else raw
+        plain = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=raw))) if packed else raw
+        self._check_kind(cast("io.BufferedReader", plain).peek(4))
         with io.TextIOWrapper(plain, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            lines = csv.reader(map(_checked, text), strict=True)
-            csv.field_size_limit(LONGEST_FIELD)
+            records, header = _Records(text), list[str]()
             try:
-                header = [name.strip() for name in next(lines, [])]
-                self._check(header)
-                for fields in lines:
-                    self._line = lines.line_num
-                    if not fields:
-                        continue  # an empty line
+                header, width = self._header(records)
+                while (fields := records.next()) is not None:
+                    self._line = records.line
+                    if not any(field.strip() for field in fields):
+                        continue  # an empty line, or a sheet's rows of blanks and commas
+                    while len(header) < len(fields) <= width and not fields[-1].strip():
+                        fields.pop()
                     if len(fields) != len(header):
                         raise self.bad(f"{len(fields)} fields where the header has {len(header)}")
                     yield self._line, dict(zip(header, (field.strip() for field in fields), strict=True))
                     if self._line % 1000 == 0:
                         read(raw.tell())
             except UnicodeEncodeError:
-                raise self.bad("a byte is not UTF-8", line=lines.line_num + 1) from None
+                raise self.bad("a byte is not UTF-8", line=records.lines_read + 1) from None
+            except _OpenQuote as quote:
+                column = header[quote.place] if quote.place < len(header) else None
+                raise self.bad(
+                    "a quote opens here and does not close on this line", line=records.line, column=column
+                ) from None
             except csv.Error as error:
-                self._line = lines.line_num
-                raise self.bad(f"not CSV: {error}") from error
+                raise self.bad(f"not CSV: {error}", line=records.line) from error
             read(raw.tell())
+
+    def _check_kind(self, head: bytes) -> None:
+        for magic, kind in KINDS.items():
+            if head.startswith(magic):
+                raise self.bad(f"{kind}; a CSV file in UTF-8 is needed")
+
+    def _header(self, records: "_Records") -> tuple[list[str], int]:
+        """The names, and how many fields a line may have: a sheet may have empty columns at its right edge."""
+        fields = records.next()
+        if fields == ["sep=", ""]:  # a spreadsheet's own word for the comma: `sep=,`
+            fields = records.next()
+        if fields is None:
+            raise self.bad("the file is empty; the header is " + ",".join(self._columns))
+        self._line = records.line
+        header, width = [name.strip() for name in fields], len(fields)
+        while header and not header[-1]:
+            header.pop()
+        self._check(header)
+        return header, width
 
     def _check(self, header: list[str]) -> None:
         wanted = ",".join(self._columns)
-        for name in self._columns:
-            if name not in header:
-                raise self.bad(f"the column is missing; the header is {wanted}", column=name)
+        found = one_line(",".join(header), FOUND_SHOWN)
+        missing = [name for name in self._columns if name not in header]
+        if len(missing) == len(self._columns):
+            separator = next((name for mark, name in SEPARATORS.items() if mark in ",".join(header)), None)
+            guess = f"; the separator seems to be {separator}, and has to be a comma" if separator else ""
+            raise self.bad(f"the header is {wanted}, but {found!r} was found{guess}")
+        if missing:
+            raise self.bad(f"the column is missing; the header is {wanted}, but {found!r} was found", column=missing[0])
         for place, name in enumerate(header):
             if name not in self._columns or name in header[:place]:
                 what = "twice" if name in self._columns else "not a column of this file"
@@ -95,8 +134,59 @@ class CsvFile:
             raise self.bad(f"{shown} is {error}", column=column) from None
 
 
-def _checked(line: str) -> str:
-    """The line; UnicodeEncodeError if it is no text. Many are decoded at once: an error there would name none."""
-    if not line.isascii():
-        line.encode()
-    return line
+class _OpenQuote(csv.Error):
+    """A quote that opens in a record's first line, in the field at `place`, and does not close there."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.place = place
+
+
+class _Records:
+    """The records of a text. None of our values has a line break, so each record is one line."""
+
+    def __init__(self, text: Iterable[str]) -> None:
+        csv.field_size_limit(LONGEST_FIELD)
+        self.line = 0
+        """The line of the record that was read last, or could not be read."""
+        self._first = ""
+        self._reader = csv.reader(self._checked(text), strict=True)
+
+    @property
+    def lines_read(self) -> int:
+        """How many lines the parser has taken."""
+        return self._reader.line_num
+
+    def next(self) -> list[str] | None:
+        """The next record; None at the end.
+
+        Raises:
+            csv.Error, _OpenQuote: the record is not CSV.
+            UnicodeEncodeError: a byte of it is not UTF-8.
+        """
+        self.line, self._first = self._reader.line_num + 1, ""
+        try:
+            fields = next(self._reader, None)
+        except UnicodeEncodeError:
+            if self._reader.line_num < self.line:
+                raise
+            raise self._open_quote() from None
+        except csv.Error as error:
+            if self._reader.line_num > self.line or "end of data" in str(error):
+                raise self._open_quote() from None
+            raise
+        if fields is not None and self._reader.line_num > self.line:
+            raise self._open_quote()
+        return fields
+
+    def _open_quote(self) -> _OpenQuote:
+        """What the first line of the record holds, as far as a lenient parser sees: its last field has the quote."""
+        return _OpenQuote(len(next(csv.reader([self._first]))) - 1)
+
+    def _checked(self, text: Iterable[str]) -> Iterator[str]:
+        """The lines; UnicodeEncodeError at one that is not text. Many are decoded at once, which names no line."""
+        for line in text:
+            if not line.isascii():
+                line.encode()
+            self._first = self._first or line
+            yield line

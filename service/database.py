@@ -1,16 +1,23 @@
 """Connections to Postgres, and what can go wrong there, told in one line that a log may hold and a user may read."""
 
 import asyncio
+import os
+import socket
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
 from runtime.escape import one_line
+from service.postgres_address import open_connection
+from service.server_refusals import ServerRefused
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
+ISOLATION: Final = "read_committed"
+"""Isolation level of each transaction that writes. The fence waits for a row and then looks at its newest version. A
+database or a role whose default is stricter would let that wait end in an error."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -30,14 +37,20 @@ def store_errors() -> Iterator[None]:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
         raise StoreError(f"database: {_words(error)}; bring it up to date with python -m service migrate") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {_words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:
         raise StoreError("database: no answer in time") from error
+    except ServerRefused as error:
+        raise StoreError(f"database: {error}") from error
+    except socket.gaierror as error:
+        raise StoreError(f"database: cannot look up the host of DATABASE_URL: {error.strerror}") from error
     except OSError as error:
-        raise StoreError(f"database: cannot connect: {error.strerror or type(error).__name__}") from error
+        raise StoreError(f"database: cannot connect: {_reason(error)}") from error
 
 
 async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -47,7 +60,7 @@ async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
         StoreError: there is none to be had.
     """
     with store_errors(), dsn_errors():
-        return await asyncpg.connect(dsn, timeout=10)
+        return await open_connection(dsn)
 
 
 @contextmanager
@@ -61,6 +74,13 @@ def dsn_errors() -> Iterator[None]:
         raise StoreError("database: neither DATABASE_URL nor PGUSER names a user") from None
     except ValueError:  # its text may hold a piece of the password
         raise StoreError("database: DATABASE_URL makes no sense") from None
+
+
+def _reason(error: OSError) -> str:
+    """The system's words, without the address; the library's where no call of the system failed."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return one_line(str(error) or type(error).__name__, ERROR_SHOWN)
 
 
 def _words(error: asyncpg.PostgresError) -> str:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import jwt
 
-from service.auth import AUDIENCE, issuer_of
+from service.auth import AUDIENCE, USER_ROLE, issuer_of
 from service.command_line import Parser, print_error
 from service.settings import AuthSettings, SettingsError, read_auth_settings
 
@@ -44,7 +44,7 @@ def development_token(settings: AuthSettings, user_id: UUID, *, now: float, hour
     claims = {
         "iss": issuer_of(settings.supabase_url),
         "aud": AUDIENCE,
-        "role": "authenticated",
+        "role": USER_ROLE,
         "sub": str(user_id),
         "iat": int(now),
         "exp": int(now + hours * 3600),

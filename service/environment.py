@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
+from runtime.escape import one_line
+
 IGNORED = frozenset(
     {
         # aiohttp and its parts: the slower parsers in Python, files sent in another way, cookies and proxies.
@@ -64,6 +66,13 @@ def ignore_switches(environment: MutableMapping[str, str] = os.environ) -> list[
         warnings.resetwarnings()
         warnings.simplefilter("ignore", DeprecationWarning)
     return ignored
+
+
+def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:
+    """A line for each place of CA certificates that the environment names and that is not there."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if (place := environment.get(name)) and not Path(place).exists():
+            yield f"{name}: there is nothing at {one_line(place)}: no certificate of an HTTPS server can be verified"
 
 
 def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:

@@ -31,8 +31,8 @@ A token more than a day ahead of the database's clock refuses every later term f
 database's time, never below, if the lease is DISABLED meanwhile:
 
   python -m sidecar disable LEASE 3600
-  python -m sidecar fence LEASE           Redis's side first: its token is what the next terms count from
-  python -m service fence LEASE           then the database's
+  python -m service fence LEASE                 the database's side first: it prints the token that it has then
+  python -m sidecar fence LEASE --above TOKEN   then Redis's: the next term's token is larger
   python -m sidecar enable LEASE
 
 The database does not know whether a lease is disabled. So the command asks the sidecar at SIDECAR_URL for one ttl, and
@@ -91,7 +91,8 @@ async def run(asked: FenceArguments, settings: Settings, clock: Callable[[], flo
         if token is None:
             raise NotMended(f"lease {asked.lease}: not mended: the fence has another token by now")
         _print(f"mended: the token is {token} ({time_of(token)}); the next term's is larger")
-        _print(f"to elect again: python -m sidecar enable {asked.lease}")
+        _print(f"to elect again: python -m sidecar fence {asked.lease} --above {token}")
+        _print(f"then python -m sidecar enable {asked.lease}")
     finally:
         connection.terminate()
 
@@ -111,12 +112,19 @@ async def _stays_disabled(asked: FenceArguments, sidecar_url: str, clock: Callab
                 await asyncio.sleep(LOOK_EVERY)
             began = clock()
             while clock() < began + asked.ttl:
-                if leadership.state != "disabled":
+                if not _is_disabled(leadership):
                     raise NotMended(_not_disabled(asked.lease, sidecar_url, leadership, was_elected=campaign.done()))
                 await asyncio.sleep(LOOK_EVERY)
         finally:
             campaign.cancel()
             await asyncio.wait((campaign,))
+
+
+def _is_disabled(leadership: Leadership) -> bool:
+    """Whether the lease is disabled now; where Redis's fence is at fault too, only the holder shows it."""
+    return leadership.state == "disabled" or (
+        leadership.state == "following" and (leadership.holder or "").upper() == "DISABLED"
+    )
 
 
 async def _lead_nothing(_: Term) -> None:

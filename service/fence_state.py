@@ -74,6 +74,7 @@ async def refusal(connection: Connection, lease: str, token: int) -> str:
     if state.token > token:
         return (
             f"lease {lease}: a term newer than {token} has taken it up: {stored}; "
-            f"where every term is refused, Redis's token is behind: python -m sidecar fence {lease}"
+            "where every term is refused, Redis's token is behind: "
+            f"python -m sidecar fence {lease} --above {state.token}"
         )
     return f"lease {lease}: the term {token} is not the newest in the database: {stored}"

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from runtime.escape import one_line
 from service.command_line import Parser
 from service.csv_file import CsvFile
-from service.database import Connection, connect, row_count, store_errors
+from service.database import ISOLATION, Connection, connect, row_count, store_errors
 from service.market import CALENDARS, Calendar
 from service.notation import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
 from service.overrides import OverriddenCalendar
@@ -159,7 +159,7 @@ async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
     connection = await connect(dsn)
     with store_errors():
         try:
-            transaction = connection.transaction()
+            transaction = connection.transaction(isolation=ISOLATION)
             await transaction.start()
             try:
                 await connection.execute("set local statement_timeout = 0; set local work_mem = '128MB'")

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import aiohttp
 import jwt
 
+from service.ways_out import AnswerTooLarge, http_session, read_body
+
 PUBLISHED_AT = "/auth/v1/.well-known/jwks.json"
 
 CACHED = 600.0
@@ -100,7 +102,7 @@ class KeySet:
             failed = False
             if self._failed:
                 logger.info("the keys of access tokens are there again")
-        except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+        except (aiohttp.ClientError, AnswerTooLarge, OSError, ValueError, RecursionError) as error:
             if not self._failed:  # told once, not at each look
                 logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
         finally:
@@ -110,15 +112,11 @@ class KeySet:
 
     async def _fetch(self) -> Mapping[tuple[str, Algorithm], Any]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT))
-        body = bytearray()
+            self._session = http_session(timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT))
         async with self._session.get(self._url, allow_redirects=False) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > LARGEST_ANSWER:
-                    raise ValueError("the answer is too large")
+            body = await read_body(response, LARGEST_ANSWER)
         found = json.loads(body)
         match found:
             case {"keys": [*entries]}:
@@ -152,4 +150,4 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
 
 def _why(error: Exception) -> str:
     """In a line, without the address's secrets, should it have any."""
-    return str(error) if type(error) is ValueError else type(error).__name__
+    return str(error) if type(error) in (AnswerTooLarge, ValueError) else type(error).__name__

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+from runtime.listener import Limits
+
 KEEP_ALIVE = 75.0
 """Seconds that a connection may go without a whole header: over the 60 for which a load balancer keeps its own open."""
 HEADER_LIMIT = 10.0
@@ -19,6 +21,8 @@ BODY_LIMIT = 10.0
 """Seconds that a request's body may take to come."""
 ANSWER_LIMIT = 30.0
 """Seconds that an answer may take; streams have no end."""
+INTERNAL_LIMITS = Limits(connections=64, per_peer=16, header=HEADER_LIMIT, idle=KEEP_ALIVE)
+"""What the internal listener's connections may take; anybody in the VPC may open one."""
 MOST_ROWS = 1000
 """Of history in one answer."""
 MOST_STREAMS = 20

@@ -107,6 +107,8 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         with _sql_errors(migration, text):
             # To rewrite a large table takes longer than a host's limit for requests; to wait for it holds all up.
             await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
+            # The first files name tables without a schema, and a role's search_path may be empty.
+            await connection.execute("set local search_path = public")
             await connection.execute(text)
         await connection.execute(
             "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",

@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import asyncpg
-
 from service.database import StoreError, store_errors
+from service.postgres_address import open_connection
 from service.writes import LIVE_CHANNEL
 
 logger = logging.getLogger(__name__)
+
+OWNER_CHANNEL = "portfolio_owner"
+"""Notifications of portfolios that were given to another user or deleted; a trigger sends them."""
 
 PROBE_INTERVAL = 10.0
 """Seconds without a notice after which the connection is asked whether it is still there."""
@@ -23,14 +25,16 @@ RECONNECT_DELAY = 0.5, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Live values have changed."""
+    """Live values, or the owners of portfolios, have changed."""
 
     missed: bool
     """The connection is new: anything may have changed unheard, so read again what matters."""
+    values: bool = True
+    """Whether new values were heard of."""
 
 
 async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIterator[Notice]:
-    """Yield a notice for each change of the live values, and one whenever the connection was made or made again.
+    """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
 
     Never ends by itself. Changes that come while the caller is busy are told in one notice.
     """
@@ -56,13 +60,20 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
         StoreError: it is lost, or could not be made.
     """
     stirred = asyncio.Event()
+    heard: set[str] = set()
+
+    def hear(_connection: object, _pid: int, channel: str, _payload: object) -> None:
+        heard.add(channel)
+        stirred.set()
+
     with store_errors():
-        connection = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+        connection = await open_connection(dsn, command_timeout=10)
     try:
         with store_errors():
             connection.add_termination_listener(lambda _: stirred.set())
-            await connection.add_listener(LIVE_CHANNEL, lambda *_: stirred.set())
-        yield Notice(missed=True)
+            for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
+                await connection.add_listener(channel, hear)
+        yield Notice(missed=True, values=False)
         while True:
             try:
                 async with asyncio.timeout(probe_interval):
@@ -74,6 +85,8 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
             stirred.clear()
             if connection.is_closed():
                 raise StoreError("database: the connection was closed")
-            yield Notice(missed=False)
+            values = LIVE_CHANNEL in heard
+            heard.clear()
+            yield Notice(missed=False, values=values)
     finally:
         connection.terminate()  # at once: this may be a cancellation, and there is nothing to say goodbye for

@@ -1,8 +1,9 @@
 """Positions from the database: loaded whole, in key order, and kept up to date from what changed since.
 
 The reader's place in the changes is a snapshot of the database. The next look asks for the changes that this snapshot
-did not see, whichever order their transactions were committed in, and reads the portfolios that they name anew. A
-transaction sees one moment: what is read, and the snapshot that it is true of, belong together.
+did not see, whichever order their transactions were committed in, and reads the portfolios that they name again. A
+transaction sees one moment: what is read, and the snapshot that it is true of, belong together. A snapshot is made of
+one server's transaction ids. After a restart, a failover or a restore everything is loaded again.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import numpy as np
 
 from service.copy_format import Held, read_held, read_ids
 from service.database import Connection, side_by_side
-from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Symbols, id_array, starts_of, uuids
+from service.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Place, Symbols, id_array, starts_of, uuids
 from service.sql import statement
 
 Progress = Callable[[int, int], None]
@@ -42,13 +43,12 @@ class PositionReader:
 
     async def load(self, day: date, progress: Progress) -> Book:
         """Every portfolio, with what it holds on that date."""
-        symbols = Symbols()
-        seen: str = await self._connection.fetchval("select pg_current_snapshot()::text")
+        symbols, place = Symbols(), await self._place()
 
         async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block:
             return _among(portfolios, await reader._between(symbols, day, start, portfolios))
 
-        return Book(day, symbols, await self._blocks(None, PORTFOLIOS_A_BLOCK, read, progress), seen)
+        return Book(day, symbols, await self._blocks(None, PORTFOLIOS_A_BLOCK, read, progress), place)
 
     async def load_opened(
         self,
@@ -78,12 +78,15 @@ class PositionReader:
                 block = await reader._of(symbols, day, wanted)
             return block if len(block) else None
 
-        return Book(day, symbols, await self._blocks(after, portfolios_a_block, read, progress), "")
+        return Book(day, symbols, await self._blocks(after, portfolios_a_block, read, progress), await self._place())
 
     async def update(self, book: Book, day: date, progress: Progress) -> Book:
         """The book of that date, true of now: the same one, changed where the database has, or a new one."""
-        (news,) = await self._connection.fetch(statement("position_changes"), book.seen, book.day, day)
-        changed = np.unique(id_array(news["changed"]))
+        place = await self._place()
+        if place.server != book.place.server:
+            return await self.load(day, progress)
+        found = await self._connection.fetchval(statement("position_changes"), book.place.snapshot, book.day, day)
+        changed = np.unique(id_array(found))
         if len(changed) > max(len(book) * RELOAD_ABOVE, PORTFOLIOS_A_BLOCK):
             return await self.load(day, progress)
         fresh = []
@@ -91,8 +94,12 @@ class PositionReader:
             there = await self._ids("portfolios_there", uuids(changed[first : first + PORTFOLIOS_A_BLOCK]))
             fresh.append(_among(there, await self._of(book.symbols, day, there)))
         book.replace(changed, Block.joined(fresh))
-        book.seen, book.day = news["seen"], day
+        book.place, book.day = place, day
         return book
+
+    async def _place(self) -> Place:
+        (row,) = await self._connection.fetch(statement("place"))
+        return Place(**row)
 
     async def _blocks(
         self,

@@ -90,15 +90,25 @@ class Block:
         return both.take(np.argsort(both.ids, kind="stable"))
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A reader's place in the changes of the positions."""
+
+    snapshot: str
+    """What the reader saw, as Postgres writes a `pg_snapshot`."""
+    server: int
+    """When the server's process started, in µs since the epoch: no other run of this or another server has it."""
+
+
 class Book:
     """What every portfolio holds on one date."""
 
-    def __init__(self, day: date, symbols: "Symbols", blocks: Sequence[Block], seen: str) -> None:
+    def __init__(self, day: date, symbols: "Symbols", blocks: Sequence[Block], place: Place) -> None:
         self.day = day
         self.symbols = symbols
         self.blocks = list(blocks)
-        self.seen = seen
-        """The database's snapshot that this is true of: see `PositionReader`."""
+        self.place = place
+        """What the positions are true of: see `PositionReader`."""
 
     def __len__(self) -> int:
         return sum(map(len, self.blocks))

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from runtime.escape import one_line
+from service.ways_out import AnswerTooLarge, http_session, read_body
 from service.work_metrics import WorkMetrics
 
 EXPIRES = 10
@@ -28,6 +29,8 @@ ANSWER_LIMIT = 5.0
 """Seconds that the agent may take."""
 LAST_LIMIT = 2.0
 """The same at the end of the process."""
+LARGEST_ANSWER = 64 * 1024
+"""Bytes."""
 WORDS_SHOWN = 300
 """Characters of an answer's words in a log line."""
 
@@ -108,7 +111,7 @@ class TaskProtection:
 
     async def run(self) -> None:
         """Protect while a block is held, and take it back when none is, until cancelled; then take it back."""
-        async with aiohttp.ClientSession() as session:
+        async with http_session() as session:
             try:
                 while True:
                     self._stirred.clear()
@@ -170,12 +173,14 @@ class TaskProtection:
             body["ExpiresInMinutes"] = EXPIRES
         try:
             async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
-                status, text = response.status, await response.text(errors="replace")
+                status, said = response.status, await read_body(response, LARGEST_ANSWER)
         except TimeoutError:
             raise Refused(f"the ECS agent did not answer in {limit:g} s", certain=False) from None
+        except AnswerTooLarge as error:
+            raise Refused(f"the ECS agent: {error}", certain=False) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Refused(f"the ECS agent cannot be reached ({type(error).__name__})", certain=False) from None
-        answer = _object(text)
+        answer = _object(said)
         if failure := answer.get("failure"):  # with status 200
             raise Refused(f"ECS refuses: {_words(failure, 'Reason', 'Detail')}", certain=True)
         if status != 200:
@@ -192,9 +197,9 @@ def protection_by(agent_uri: str | None, metrics: WorkMetrics) -> Protection:
     return NoProtection() if agent_uri is None else TaskProtection(agent_uri, metrics)
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(body)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

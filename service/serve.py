@@ -13,16 +13,24 @@ from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 
-from runtime.listener import Listener
+from aiohttp import web
+
+from runtime.listener import Limits, Listener
 from service.access import StoreAccess
+from service.address import Address
 from service.app import Api
 from service.auth import guard_by
 from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.database import side_by_side
+from service.ending import leave_after
 from service.freshness import Freshness
+from service.health import Health
+from service.internal import Internal
+from service.limits import INTERNAL_LIMITS
 from service.listener import connection_limits, runner
 from service.loading import tell_loading
 from service.market import CALENDARS
+from service.middleware import Middleware
 from service.overrides import OverriddenCalendar, OverrideReader
 from service.prices import PriceSource
 from service.prices.sources import price_source
@@ -41,6 +49,8 @@ from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
 """Of SHUTDOWN_TIMEOUT, how much the open connections may take; the rest is the work's, which needs milliseconds."""
+INTERNAL_SHUTDOWN = 0.2
+"""Seconds that the internal listener's connections have to end; its answers are short."""
 WORK_CONNECTIONS = 5
 """To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick or a
 load, two of a job, one to tell how far a load has come. Nothing is connected before there is work."""
@@ -88,8 +98,11 @@ class _Service:
             self._next_tick,
         )
         self._guard = guard_by(settings)
-        self._api = Api(self._access, self._streams, status, registry, metrics, self._guard, freshness)
-        self._runner = runner(self._api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
+        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
+        api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
+        internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
+        self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
+        self._internal_runner = runner(internal.application(), shutdown_timeout=INTERNAL_SHUTDOWN)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, from the listener's start to the last connection's end."""
@@ -102,8 +115,8 @@ class _Service:
                 working = tasks.create_task(self._work(work_store), name="working")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
-                asyncio.get_running_loop().call_later(self._settings.shutdown_timeout, _leave, working)
-                self._api.draining = True
+                self._leave_in_time(working)
+                self._health.draining = True
                 await _end(working)
                 logger.info("the work has stopped and its leases are resigned")
                 self._streams.close()
@@ -112,22 +125,30 @@ class _Service:
                 await _end(protecting)
         finally:
             await self._runner.cleanup()
+            await self._internal_runner.cleanup()
             await self._access.close()
             await work_store.close()
             await self._prices.aclose()
             await self._guard.aclose()
 
+    def _leave_in_time(self, working: asyncio.Task[None]) -> None:
+        """Exit at SHUTDOWN_TIMEOUT at the latest; that is no failure once the work has ended and resigned."""
+
+        def last_words() -> None:
+            left = "connections" if working.done() else "the work"
+            logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
+            logging.shutdown()
+
+        leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
+
     async def _connect(self) -> Store:
         return await Store.connect(self._dsn)
 
     async def _listen(self) -> None:
-        address = self._settings.api_bind
-        await self._runner.setup()
-        try:
-            await Listener(self._runner, address, connection_limits()).start()
-        except OSError as error:
-            raise SettingsError(f"API_BIND: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
-        logger.info("listening on http://%s", address)
+        settings = self._settings
+        await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
+        await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
+        logger.info("listening on http://%s; for operators on http://%s", settings.api_bind, settings.internal_bind)
         if self._settings.auth == "off":
             logger.warning("AUTH=off: whoever reaches this API may read and change every portfolio")
         if self._settings.price_source == "simulated":
@@ -159,6 +180,14 @@ class _Service:
         return self._tracker.next_run if self._tracker is not None else None
 
 
+async def _start(setting: str, address: Address, serving: web.AppRunner, limits: Limits) -> None:
+    await serving.setup()
+    try:
+        await Listener(serving, address, limits).start()
+    except OSError as error:
+        raise SettingsError(f"{setting}: cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
+
+
 @contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
     """An event that SIGTERM and SIGINT set; a second one changes nothing, not even while the process ends.
@@ -184,14 +213,3 @@ async def _end(task: asyncio.Task[None]) -> None:
     """Cancel the task and wait for its end; how it ended is its owner's business."""
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _leave(working: asyncio.Task[None]) -> None:
-    """Exit at once, whatever still runs: a frozen database ends no call, and the platform would soon kill the process.
-
-    That is no failure once the work has ended and its leases are resigned.
-    """
-    left = "connections" if working.done() else "the work"
-    logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
-    logging.shutdown()
-    os._exit(0 if working.done() else 1)

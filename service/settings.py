@@ -5,7 +5,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,11 +20,13 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from service.address import DEFAULT, Address
+from service.address import DEFAULT, INTERNAL_DEFAULT, Address
+from service.database_url import usable_database_url
+from service.hosts import may_be_host
 from service.market import CALENDARS
 
-TRANSACTION_POOLER = 6543
-"""Supabase's port for connections that have no LISTEN and no prepared statements."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+PROJECT_URL = r"https://[a-z0-9-]+\.supabase\.(co|in)"
 
 SHORTEST_SECRET = 32
 """Bytes of a secret that tokens are signed with by HS256."""
@@ -39,64 +41,46 @@ class SettingsError(Exception):
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    try:
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-        hosts = ",".join(filter(None, (unquote(parts.netloc.rpartition("@")[2]), options.get("host"))))
-        port = parts.port
-        whole = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and "%00" not in url
-    except ValueError:  # its text may hold a piece of the password
-        whole = False
-    if not whole:
-        raise ValueError("not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?")
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ValueError("not a postgresql:// address")
-    if not hosts:
-        raise ValueError("names no host")
-    if not all(map(_may_be_host, hosts.split(","))):
-        raise ValueError("names what cannot be a host")
-    if not re.fullmatch(r"[0-9,]*", options.get("port", "")):
-        raise ValueError("names a port that is none")
-    if port == TRANSACTION_POOLER and re.search(r"\.supabase\.(co|com)$", parts.hostname or ""):
-        raise ValueError(f"port {TRANSACTION_POOLER} is the transaction pooler; use the session pooler, port 5432")
-    return secret
-
-
-def _may_be_host(text: str) -> bool:
-    """Whether that is a folder of sockets, an address or a name that can be looked up; a port may follow."""
-    if text.startswith("/"):
-        return True
-    name, _, port = text.partition("]" if text.startswith("[") else ":")
-    try:
-        possible = re.fullmatch(r"\[?[\w.:%-]+", name) and name.encode("idna")
-        return bool(possible) and re.fullmatch(r":?[0-9]*", port) is not None
-    except UnicodeError:
-        return False
+    return SecretStr(usable_database_url(secret.get_secret_value()))
 
 
 def _sidecar_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme == "http" and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
-    except ValueError:
-        usable = False
-    if not usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+    parts = _split(text)
+    if parts is None or parts.scheme != "http" or parts.path.strip("/"):
         raise ValueError("not of the form http://HOST:PORT")
-    return text.rstrip("/")
+    return f"http://{parts.netloc}"
 
 
 def _public_url(text: str) -> str:
+    """The address in one spelling: case, a default port and a slash at the end make no difference to what it names."""
+    parts = _split(text)
+    if parts is None or parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("not of the form https://HOST")
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("not https://, which only this machine's own addresses may do without")
+    port = "" if parts.port in (None, DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path.rstrip('/')}"
+
+
+def _project_url(text: str) -> str:
+    """The address of a Supabase project; what follows it, such as /auth/v1, is no part of it."""
+    url = _public_url(text)
+    if re.search(r"/(auth|functions|graphql|realtime|rest|storage)/v1(/|$)", url, re.IGNORECASE):
+        raise ValueError("has the path of one of the project's APIs; write the address in front of the path only")
+    if re.match(r"https://([^/]+\.)?supabase\.(co|com|in)(:|/|$)", url) and not re.fullmatch(PROJECT_URL, url):
+        raise ValueError("not a project's address, which is https://PROJECT.supabase.co")
+    return url
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of an HTTP address; None if no server can be reached by it, or if it has a query or a login."""
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _may_be_host(parts.netloc)
+        usable = parts.hostname and parts.port != 0 and may_be_host(parts.netloc)
     except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError("not of the form https://HOST")
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
-        raise ValueError("not https://, which only this machine's own addresses may do without")
-    return text.rstrip("/")
+        return None
+    return parts if usable and parts.username is None and not set("?#") & set(text) else None
 
 
 def _key(secret: SecretStr) -> SecretStr:
@@ -106,6 +90,8 @@ def _key(secret: SecretStr) -> SecretStr:
 
 
 def _shared_secret(secret: SecretStr) -> SecretStr:
+    if re.match(r"eyJ[\w-]+\.eyJ|sb_(secret|publishable)_", secret.get_secret_value()):
+        raise ValueError("an API key of the project; the secret that signs its tokens is another setting")
     if len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
         raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, which can be guessed")
     return secret
@@ -136,7 +122,7 @@ class AuthSettings(BaseModel):
     model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # which refuses bytes that are no text
 
     auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
-    supabase_url: Annotated[str, AfterValidator(_public_url)] | None = None
+    supabase_url: Annotated[str, AfterValidator(_project_url)] | None = None
     supabase_jwt_secret: Annotated[SecretStr, AfterValidator(_shared_secret)] | None = None
 
     @model_validator(mode="after")
@@ -152,6 +138,7 @@ class Settings(AuthSettings):
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
     api_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(DEFAULT)
+    internal_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(INTERNAL_DEFAULT)
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
     tracker_interval: Annotated[Seconds, Field(ge=0.1, le=LONGEST_INTERVAL)] = 30.0
     price_source: Literal["simulated", "alpaca"] | None = None
@@ -164,6 +151,12 @@ class Settings(AuthSettings):
     log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"
     shutdown_timeout: Seconds = 20.0
+
+    @model_validator(mode="after")
+    def _has_two_listeners(self) -> Self:
+        if self.api_bind.overlaps(self.internal_bind):
+            raise ValueError(f"INTERNAL_BIND: {self.internal_bind} is where API_BIND ({self.api_bind}) listens already")
+        return self
 
     @model_validator(mode="after")
     def _has_what_its_price_source_needs(self) -> Self:

@@ -6,19 +6,22 @@ SQL is spoken here and in `writes`, `position_reader` and `notices`, which are b
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date, datetime
 from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, dsn_errors, side_by_side, store_errors
+from runtime.escape import one_line
+from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.positions import PORTFOLIOS_A_BLOCK, Book
+from service.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.prices.standing import Refusal
 from service.records import (
     Close,
@@ -41,6 +44,8 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
+CLOSE_LIMIT = 3.0
+"""Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
 MOST_OPEN_POSITIONS = 5000
@@ -83,13 +88,20 @@ class Store:
         """
         with store_errors(), dsn_errors():
             pool = await asyncpg.create_pool(
-                dsn, min_size=int(at_once), max_size=connections, timeout=10, command_timeout=call_limit
+                dsn,
+                connect=connect_of_pool,
+                min_size=int(at_once),
+                max_size=connections,
+                timeout=CONNECT_LIMIT,
+                command_timeout=call_limit,
             )
         return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
-        await self._pool.close()
+        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self._pool.close()  # cut off, it ends every connection at once
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,7 +149,7 @@ class Store:
 
     async def forget_loading(self, lease: str, token: int) -> None:
         """Say that the term loads no longer."""
-        await self._fetch("delete from position_loading where lease = $1 and token = $2", lease, token)
+        await self._fetch("delete from public.position_loading where lease = $1 and token = $2", lease, token)
 
     @asynccontextmanager
     async def fenced(
@@ -205,13 +217,18 @@ class Store:
     # What the API reads.
 
     async def ping(self) -> None:
-        """Return if the database answers."""
+        """Return if the database answers, and shows this role the portfolios."""
         async with self._connection() as connection:
-            await connection.fetchval("select 1")
+            role = await connection.fetchval(statement("hidden_portfolios"))
+        if role is not None:
+            raise StoreError(
+                f"database: DATABASE_URL: row-level security hides the portfolios from the role {one_line(role, 63)}; "
+                "it has to be a member of portfolio_service (docs/database.md)"
+            )
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
-        rows = await self._fetch("select user_id from portfolio where id = $1", portfolio_id)
+        rows = await self._fetch("select user_id from public.portfolio where id = $1", portfolio_id)
         return rows[0]["user_id"] if rows else None
 
     async def live(self, portfolio_id: UUID) -> LiveValue | None:
@@ -223,6 +240,11 @@ class Store:
         rows = await self._fetch(statement("live"), list(portfolio_ids))
         return {row["portfolio_id"]: LiveValue(**row) for row in rows}
 
+    async def live_of_owners(self, portfolio_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, LiveValue | None]]:
+        """The owner of each, and its latest value if it has one; a portfolio that is not there is left out."""
+        rows = await self._fetch(statement("live_of_owners"), list(portfolio_ids))
+        return {row["portfolio_id"]: (row["user_id"], _live_value(row)) for row in rows}
+
     async def history(
         self, portfolio_id: UUID, first: date | None = None, last: date | None = None, limit: int = 1000
     ) -> list[HistoryRow]:
@@ -231,7 +253,7 @@ class Store:
 
     async def fences(self) -> dict[str, Fence]:
         """By lease, the newest term that has taken it up here."""
-        rows = await self._fetch("select lease, token, holder, taken_at from lease_fence")
+        rows = await self._fetch("select lease, token, holder, taken_at from public.lease_fence")
         return {row["lease"]: Fence(**row) for row in rows}
 
     async def loading(self, lease: str) -> Loading | None:
@@ -250,7 +272,7 @@ class Store:
 
     async def overridden_calendars(self) -> set[str]:
         """The names of calendars, right or wrong, that some day is said to differ from."""
-        return {row["calendar"] for row in await self._fetch("select distinct calendar from market_override")}
+        return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
@@ -294,7 +316,7 @@ class Store:
 
     async def quotes(self) -> dict[str, Quote]:
         """The latest prices that any leader has kept."""
-        rows = await self._fetch("select symbol, price, at, session_date, open from price_live")
+        rows = await self._fetch("select symbol, price, at, session_date, open from public.price_live")
         return {row["symbol"]: Quote(**row) for row in rows}
 
     async def refusals(self) -> list[Refusal]:
@@ -309,7 +331,8 @@ class Store:
     async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
         """By job and session date, when the runs from that session on were done; those that are not are left out."""
         rows = await self._fetch(
-            "select job, session_date, finished_at from job_run where status = 'done' and session_date >= $1", since
+            "select job, session_date, finished_at from public.job_run where status = 'done' and session_date >= $1",
+            since,
         )
         return {(row["job"], row["session_date"]): row["finished_at"] for row in rows}
 
@@ -327,7 +350,7 @@ class Store:
             TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
         """
         entries = list(entries)
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
                 return None
             (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
@@ -350,7 +373,7 @@ class Store:
         entries = list(entries)
         owners = {entry.portfolio_id: entry.user_id for entry in entries}
         called = [(names or {}).get(portfolio_id, "Portfolio") for portfolio_id in owners]
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)
             await connection.execute(
                 statement("put_positions"),
@@ -368,7 +391,7 @@ class Store:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
             yield connection
 
     @asynccontextmanager
@@ -392,3 +415,10 @@ class Store:
     async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
             return await connection.fetch(query, *parameters)
+
+
+def _live_value(row: asyncpg.Record) -> LiveValue | None:
+    """The value in a row that names the owner too; None where the portfolio has none yet."""
+    if row["token"] is None:
+        return None
+    return LiveValue(**{name: value for name, value in row.items() if name != "user_id"})

@@ -3,6 +3,10 @@
 One reader a process hears of new values, reads those that somebody listens to in one query, and hands each subscriber
 the latest. A subscriber that is slow skips values; it holds up nobody and costs the memory of one value. A value that
 becomes stale because no other follows is told again, as stale: by the clock alone, for perhaps no database answers.
+
+Each value is read together with its portfolio's owner: a stream ends where the portfolio is not the user's any more, or
+is gone, and shows no value that was written after that. The reader looks when the database tells of such a change, at
+each new value, and every `OWNER_INTERVAL` seconds.
 """
 
 import asyncio
@@ -23,6 +27,8 @@ RETRY_DELAY = 1.0
 """Seconds until values that could not be read are read again."""
 AGE_INTERVAL = 30.0
 """Seconds from one look at the age of what was told to the next."""
+OWNER_INTERVAL = 30.0
+"""Seconds from one look at the owners to the next where nothing tells of a change."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +36,9 @@ logger = logging.getLogger(__name__)
 class Subscriber:
     """One client's place: at most one value that it has not taken yet."""
 
-    def __init__(self, freshness: Freshness) -> None:
+    def __init__(self, freshness: Freshness, user_id: UUID | None) -> None:
         self._freshness = freshness
+        self._user_id = user_id
         self._latest: LiveValue | None = None
         self._taken: LiveValue | None = None
         self._over = False
@@ -41,6 +48,10 @@ class Subscriber:
         """Put a value in the place of the one that waits there."""
         self._latest = value
         self._stirred.set()
+
+    def may_see(self, owner: UUID) -> bool:
+        """Whether that user's portfolios may be shown to the client."""
+        return self._user_id is None or self._user_id == owner
 
     def look_again(self) -> None:
         """Tell the last value once more if it has become stale."""
@@ -81,9 +92,12 @@ class Streams:
         self._closed = False
 
     @contextmanager
-    def subscriber(self, portfolio_id: UUID) -> Iterator[Subscriber]:
-        """A subscriber to a portfolio: its current value comes at once, if it has one, then each new one."""
-        subscriber = Subscriber(self._freshness)
+    def subscriber(self, portfolio_id: UUID, user_id: UUID | None = None) -> Iterator[Subscriber]:
+        """A subscriber to a portfolio: its current value comes at once, if it has one, then each new one.
+
+        Ends when the portfolio is gone, or is not that user's; without a user it may be anybody's.
+        """
+        subscriber = Subscriber(self._freshness, user_id)
         if self._closed:
             subscriber.end()
         self._subscribers[portfolio_id].add(subscriber)
@@ -109,6 +123,7 @@ class Streams:
             tasks.create_task(self._hear(store))
             tasks.create_task(self._read(store))
             tasks.create_task(self._grow_old())
+            tasks.create_task(self._look_at_owners())
 
     def _read_soon(self, portfolio_ids: set[UUID]) -> None:
         self._unread |= portfolio_ids
@@ -116,7 +131,7 @@ class Streams:
 
     async def _hear(self, store: Store) -> None:
         async for notice in store.listen():
-            if not notice.missed:
+            if notice.values:
                 self.last_tick = self._now()
                 self._metrics.last_tick.set(self.last_tick.timestamp())
             self._read_soon(set(self._subscribers))
@@ -128,6 +143,11 @@ class Streams:
                 for subscriber in subscribers:
                     subscriber.look_again()
 
+    async def _look_at_owners(self) -> None:
+        while True:
+            await asyncio.sleep(OWNER_INTERVAL)
+            self._read_soon(set(self._subscribers))
+
     async def _read(self, store: Store) -> None:
         """One query at a time, for all that was asked for while the last one ran."""
         while True:
@@ -136,8 +156,10 @@ class Streams:
             wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue
+            # Who comes while the database is asked may know better whose it is, and asks by himself.
+            present = {portfolio_id: tuple(self._subscribers[portfolio_id]) for portfolio_id in wanted}
             try:
-                values = await store.live_many(wanted)
+                found = await store.live_of_owners(wanted)
             except StoreError as error:
                 logger.warning(
                     "live values for %d portfolios not read, again in %g s: %s", len(wanted), RETRY_DELAY, error
@@ -145,6 +167,10 @@ class Streams:
                 self._read_soon(wanted)
                 await asyncio.sleep(RETRY_DELAY)
                 continue
-            for portfolio_id, value in values.items():
-                for subscriber in self._subscribers.get(portfolio_id, ()):
-                    subscriber.offer(value)
+            for portfolio_id, subscribers in present.items():
+                owner, value = found.get(portfolio_id, (None, None))
+                for subscriber in subscribers:
+                    if owner is None or not subscriber.may_see(owner):
+                        subscriber.end()
+                    elif value is not None:
+                        subscriber.offer(value)

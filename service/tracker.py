@@ -198,7 +198,7 @@ class Tracker:
         refusals = self._standing.changes() if self._standing is not None else {}
         report_too_wide(values, told)
         term.check()
-        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.seen)
+        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.place.snapshot)
         if self._standing is not None:
             self._standing.kept(refusals)
         self.last_run = as_of

@@ -57,7 +57,7 @@ class FencedWrites:
 
     async def hold_off_deletions(self) -> None:
         """Let no portfolio be deleted until this transaction has ended, and wait for a deletion under way."""
-        await self._connection.execute("select hold_off_deletions()")
+        await self._connection.execute("select public.hold_off_deletions()")
 
     async def notify(self, as_of: datetime) -> None:
         """Tell everybody who listens that there are live values of that instant, once this is committed."""
@@ -78,7 +78,7 @@ class FencedWrites:
 
     async def make_intraday(self, session_date: date) -> None:
         """Make room for that day's course, if there is none yet."""
-        await self._connection.execute("select make_intraday_partition($1)", session_date)
+        await self._connection.execute("select public.make_intraday_partition($1)", session_date)
 
     async def forget_changes(self, seen: str) -> None:
         """Drop the changes of positions that this snapshot saw."""
@@ -87,7 +87,7 @@ class FencedWrites:
     async def drop_intraday(self, before: date) -> int:
         """Drop the days before that date, unless a reader is in the way for long; returns how many."""
         await self._connection.execute("set local lock_timeout = '2s'")
-        return int(await self._connection.fetchval("select drop_intraday_partitions($1)", before))
+        return int(await self._connection.fetchval("select public.drop_intraday_partitions($1)", before))
 
     async def quotes(self, quotes: Collection[Quote]) -> None:
         """Keep the latest prices, for the next tick or the next leader to carry forward."""
@@ -145,7 +145,7 @@ class FencedWrites:
         The rows that are there are set right, as far as `settle` says: one with another value gets the next revision,
         and what it was is kept; a captured one becomes settled.
         """
-        await self._connection.execute("select make_history_partition($1)", day)
+        await self._connection.execute("select public.make_history_partition($1)", day)
         if not self._staged:
             return Written()
         between = uuids(self._staged.ids[[0, -1]])

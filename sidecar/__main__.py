@@ -4,36 +4,61 @@ import os
 import signal
 import sys
 
+from runtime.escape import one_line
 from sidecar.settings import SettingsError
+
+LONGEST = 1_000
+"""Limit of a line of an error, in characters."""
+
+_IGNORED = (
+    "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "PROMETHEUS_DISABLE_CREATED_SERIES",
+    "PROMETHEUS_LEGACY_NAME_VALIDATION", "SSLKEYLOGFILE",
+)  # fmt: skip
+"""Switches that libraries read, meant for another program: they would end the sidecar, or change what it shows."""
 
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
+    for name in _IGNORED:  # before a library that reads it is imported
+        os.environ.pop(name, None)
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
-            from sidecar.run import run
-
-            return run(os.environ)
+            return _run()
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
-            print(f"sidecar: {line}", file=sys.stderr)
+            print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
         return 2
+
+
+def _run() -> int:
+    import logging
+
+    from sidecar.run import run
+
+    try:
+        return run(os.environ)
+    except Exception as error:
+        if isinstance(error, SettingsError):
+            raise
+        logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
+        return 1
 
 
 def _command(arguments: list[str]) -> int:
     from sidecar import commands
+    from sidecar.command_redis import CommandError
 
     if arguments in (["-h"], ["--help"]):
         print(commands.USAGE)
         return 0
     try:
         print(commands.run(arguments, os.environ))
-    except (commands.CommandError, commands.UsageError) as error:
-        print(f"sidecar: {error}", file=sys.stderr)
+    except (CommandError, commands.UsageError) as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
         return 2 if isinstance(error, commands.UsageError) else 1
     return 0
 
@@ -45,11 +70,12 @@ def _healthcheck() -> int:
     try:
         return 0 if healthy(os.environ) else 1
     except SettingsError as error:
-        print(f"sidecar: {error}")
+        print(f"sidecar: {one_line(error, LONGEST)}")
         return 1
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

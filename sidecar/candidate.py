@@ -7,13 +7,19 @@ from math import inf
 
 from sidecar.failures import Failure
 from sidecar.lease import Lease
-from sidecar.protocol import Call, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.reconnects import Reconnects
 from sidecar.redis_store import KeyedCall, RedisStore
 from sidecar.telemetry import Telemetry
 
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
-    Outcome.BAD_FENCE: "the fence is not a hash with a whole number for its token: somebody must delete it",
+    Outcome.BAD_FENCE: (
+        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE mends it"
+    ),
+    Outcome.FENCE_AHEAD: (
+        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE mends it"
+    ),
     Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
@@ -26,6 +32,7 @@ class Candidate:
         leases: the leases by name, their times of `clock`.
         keys: the Redis key of each, by name.
         clock: `sidecar.clock.elapsed`.
+        uniform: `random.uniform`; spreads the connections that a fleet makes when a server has closed them all.
     """
 
     def __init__(
@@ -37,10 +44,12 @@ class Candidate:
         telemetry: Telemetry,
         *,
         clock: Callable[[], float],
+        uniform: Callable[[float, float], float],
     ) -> None:
         self.leases = leases
         self.trouble: dict[str, str | None] = dict.fromkeys(leases)
         """What is wrong with each lease, in a line for people; None where nothing is."""
+        self._trouble_at = dict.fromkeys(leases, -inf)
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -50,7 +59,10 @@ class Candidate:
         self._changed = asyncio.Event()
         self._versions = dict.fromkeys(leases, 0)
         self._progress_at = self._open_at = clock()
+        self._reconnects = Reconnects(timings.heartbeat, uniform)
+        store.when_ended = self._connection_ended
         self._asleep_until = -inf
+        self._calling = self._draining = False
 
     async def run(self) -> None:
         """Campaign until drained, then close the connection."""
@@ -63,16 +75,21 @@ class Candidate:
                 self._publish()
                 if calls:
                     keyed = [KeyedCall(self._keys[name], call) for name, call in calls.items()]
+                    self._calling = True
                     results = await self._store.execute(keyed)
+                    self._calling = False
                     for (name, call), result in zip(calls.items(), results, strict=True):
                         self._settle(name, call, result)
-                    self._telemetry.server(self._store.guard, self._store.eviction_policy)
+                    if not self._store.connected:
+                        self._replace_connection()
+                    self.tell_server()
                     self._publish()
                 else:
                     await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
                     self._report()
+                    self._forget_old_trouble()
                     await self._sleep()
-                    if not self._store.connected and self._clock() >= self._open_at:
+                    if self._connects and self._clock() >= self._open_at:
                         await self._open()
         finally:
             self._report()
@@ -133,36 +150,61 @@ class Candidate:
 
     def drain(self) -> None:
         """Begin to give every lease up; `run` returns when that is done."""
+        self._draining = True
         for lease in self.leases.values():
             lease.drain(self._clock())
         self._publish()
         self._wake.set()
 
+    def tell_server(self) -> None:
+        """Log what the server is like, where that has changed."""
+        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+
     def _wake_for(self, name: str, now: float) -> None:
         if self.leases[name].wake_at(now) < self._asleep_until:
             self._wake.set()
 
+    @property
+    def _connects(self) -> bool:
+        """Whether a connection is to be made before a call needs it; a drain makes the calls that it needs."""
+        return not self._store.connected and not self._draining
+
+    def _connection_ended(self) -> None:
+        """The server, or the network, has closed the connection."""
+        if not self._calling:  # else the call fails, or is made again
+            self._replace_connection()
+            self._wake.set()
+
+    def _replace_connection(self) -> None:
+        """Connect again soon, whether a call needs it or not."""
+        self._open_at = self._clock() + self._reconnects.pause()
+
     async def _open(self) -> None:
         """Have a connection before it is needed: trouble is told at the start, and is over when it is."""
-        self._open_at = self._clock() + self._timings.heartbeat
         failure = await self._store.open()
         if failure is not None:
+            self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
-            self._telemetry.server(self._store.guard, self._store.eviction_policy)
+            self.tell_server()
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
+            self._trouble_at[name] = self._clock()
 
     def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
         lease, now = self.leases[name], self._clock()
+        self._trouble_at[name] = now
         if isinstance(result, Failure):
             lease.failed(call, now, may_execute=result.may_execute)
             self._telemetry.failed(name, result)
             self.trouble[name] = f"{result.kind}: {result.text}"
             return
+        self._reconnects.succeeded()
         lease.replied(call, result, now)
-        self._telemetry.answered(name, call, now)
+        self._telemetry.answered(name, call, result.outcome, now)
         trouble = _TROUBLE.get(result.outcome)
+        if result.outcome is Outcome.SUPERSEDED and not _lost_to_another(call, result):
+            trouble = None
         if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
             trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"
         if trouble is not None and trouble != self.trouble[name]:
@@ -177,6 +219,13 @@ class Candidate:
             self._changed.set()  # wakes whoever waits now; the next one waits for the next change
             self._changed = asyncio.Event()
 
+    def _forget_old_trouble(self) -> None:
+        """Without a client nobody looks whether a lease is in trouble still; who campaigns looks each heartbeat."""
+        old = self._clock() - max(20.0, 1.2 * self._timings.heartbeat + self._timings.call_limit)
+        for name, at in self._trouble_at.items():
+            if at < old:
+                self.trouble[name] = None
+
     def _report(self) -> None:
         for name, lease in self.leases.items():
             for transition in lease.transitions():
@@ -185,8 +234,15 @@ class Candidate:
     async def _sleep(self) -> None:
         now = self._clock()
         wake_at = min(lease.wake_at(now) for lease in self.leases.values())
+        if self._connects:
+            wake_at = min(wake_at, self._open_at)
         self._asleep_until = max(now, min(wake_at, now + self._timings.heartbeat))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._asleep_until - now):
                 await self._wake.wait()
         self._asleep_until = -inf
+
+
+def _lost_to_another(call: Call, reply: Reply) -> bool:
+    """Whether another process with our id superseded a call; a look only finds what an earlier process left."""
+    return call.kind is not Kind.LOOK and reply.tenure.rpartition("-")[0] != call.tenure.rpartition("-")[0]

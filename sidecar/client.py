@@ -46,6 +46,7 @@ class Leadership:
         self._new_grant = grant
         self._running = False
         self._term: Term | None = None
+        self._outlived: int | None = None  # the last term that was looked at after its work had ended
         self._last_token: int | None = None  # a term is granted to one client: who can say its token is that one
 
     @property
@@ -90,7 +91,8 @@ class Leadership:
 
         The work is cancelled when its term is over: `stop_before` seconds before the deadline, or at once when the
         sidecar says so. Its end is awaited, the lease is resigned, and then campaigned for again. The term counts as
-        what ended the work if it returns once cancelled, and if it raises `TermOver`.
+        what ended the work if it returns once cancelled, and if it raises `TermOver`. The work must not block the event
+        loop: a blocking call belongs into `term.run_in_thread`.
 
         If the work returns or raises, or `run` is cancelled, then likewise the work's end is awaited and the lease
         resigned, and the result, the error or the cancellation passes on.
@@ -155,9 +157,16 @@ class Leadership:
             except asyncio.CancelledError as cancelled:
                 interruption = cancelled
                 job.cancel()
-            if grant.overdue and not job.done() and not complained:
-                complained = True
-                self._log(logging.ERROR, term, "the work was cancelled and runs on past its deadline; waiting for it")
+            if grant.overdue and not job.done():
+                if not complained:
+                    complained = True
+                    self._log(
+                        logging.ERROR, term, "the work was cancelled and runs on past its deadline; waiting for it"
+                    )
+                if interruption is not None:
+                    term.threads.abandon()  # the process is to end, and its threads with it
+        if grant.overdue and not complained:
+            self._log(logging.ERROR, term, "the work blocked the event loop, or was frozen, past its deadline")
         self._log(logging.INFO, term, "the work has ended")
 
         error = None if job.cancelled() else job.exception()
@@ -184,7 +193,7 @@ class Leadership:
             grant = self._new_grant()
             grant.extend(answer.deadline)
             if grant.working_time() > 0:
-                self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining)
+                self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining, self._checked_late)
                 self._last_token = answer.token
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant
@@ -202,6 +211,13 @@ class Leadership:
                 return
             if not grant.extend(answer.deadline):
                 return
+
+    def _checked_late(self, token: int) -> None:
+        """A term that is over was looked at, in whichever thread; the work itself does that while it is stopped."""
+        if (self._term is None or self._term.token != token) and self._outlived != token:
+            self._outlived = token
+            text = "term.check() was called after the work had ended: a thread or task that the work started goes on"
+            logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
     def _log(self, level: int, term: Term, text: str) -> None:
         fields = {"lease": term.name, "token": term.token, "instance": term.holder}

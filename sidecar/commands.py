@@ -5,18 +5,19 @@ a task of its own (`aws ecs run-task`, with it as the sidecar's command): it tak
 nothing, and needs no running sidecar, but for `status`.
 """
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
-from redis.asyncio.connection import Connection
-from redis.exceptions import RedisError
-
-from sidecar.redis_store import connector, fence_of, log_in
+from runtime.escape import one_line
+from sidecar import fence_command
+from sidecar.clock import elapsed
+from sidecar.command_redis import LIMIT, CommandError, CommandRedis, in_redis
+from sidecar.failures import without_script
+from sidecar.fence_command import PROBLEMS, Say, look
+from sidecar.lua import script
 from sidecar.settings import Settings, control_address, read
 
 USAGE = """\
@@ -28,32 +29,31 @@ usage: python -m sidecar [COMMAND]
   leaders                who holds each lease, for how long, and the last token
   disable LEASE SECONDS  nobody leads for so long; work stops at once
   enable LEASE           end that
+  fence LEASE            the last token in Redis; one that refuses every term is mended while the lease is disabled
+                         (--dry-run changes nothing; --above TOKEN: the next term's is larger than the database's)
 
 Settings come from the environment; README.md has them all.
 Exit status: 0 done, 1 not done, 2 wrong arguments or settings."""
 
-LIMIT = 5.0
-"""Seconds that Redis may take for all of a command, or the sidecar for its answer."""
 LONGEST = 30 * 86_400
 """Seconds for which a lease may be disabled: a slip in a longer time nobody would notice."""
 
-_ENABLE = (Path(__file__).parent / "scripts" / "enable.lua").read_text()
+_LARGEST_STATUS = 1 << 20
+"""An answer above this, in bytes, is no sidecar's status."""
 
-
-class CommandError(Exception):
-    """A command that was not carried out; the text is one line for people."""
+_DISABLE, _ENABLE = script("call", "disable"), script("call", "enable")
 
 
 class UsageError(Exception):
     """A command line that cannot be meant; the text is one line that names the word."""
 
 
-def run(words: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Carry a command out; returns what to print.
+def run(words: Sequence[str], environment: Mapping[str, str], say: Say = print) -> str:
+    """Carry a command out; returns what to print. `say` shows a line before the command has ended.
 
     Raises:
         SettingsError: a setting cannot be used.
-        UsageError: there is no such command, lease or duration.
+        UsageError: there is no such command, lease, option or duration.
         CommandError: Redis or the sidecar does not answer, or the lease is not as the command wants it.
     """
     match words:
@@ -61,82 +61,92 @@ def run(words: Sequence[str], environment: Mapping[str, str]) -> str:
             return _status(environment)
         case ["leaders"]:
             settings = read(environment)
-            return _in_redis(settings, lambda redis: _leaders(redis, settings.keys))
+            return in_redis(settings, lambda redis: _leaders(redis, settings.keys))
         case ["disable", lease, seconds]:
             settings = read(environment)
             key, duration = _key(settings, lease), _duration(seconds)
-            return _in_redis(settings, lambda redis: _disable(redis, lease, key, duration))
+            return in_redis(settings, lambda redis: _disable(redis, settings, lease, key, duration))
         case ["enable", lease]:
             settings = read(environment)
             key = _key(settings, lease)
-            return _in_redis(settings, lambda redis: _enable(redis, lease, key))
-    raise UsageError(f"no command {' '.join(words)!r}; --help names those there are, and what each takes")
+            return in_redis(settings, lambda redis: _enable(redis, settings, lease, key))
+        case ["fence", lease, *options]:
+            settings = read(environment)
+            key, ttl = _key(settings, lease), settings.timings.ttl
+            try:
+                dry_run, above = fence_command.parse(options)
+            except ValueError as error:
+                raise UsageError(f"fence takes --dry-run and --above TOKEN, not {one_line(error)!r}") from None
+            return in_redis(
+                settings,
+                lambda redis: fence_command.fence(
+                    redis, lease, key, ttl=ttl, above=above, dry_run=dry_run, say=say, clock=elapsed
+                ),
+            )
+    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help names those there are, and what each takes")
 
 
 def _status(environment: Mapping[str, str]) -> str:
     url = f"http://{control_address(environment)}/status"
     try:
         with build_opener(ProxyHandler({})).open(url, timeout=LIMIT) as answer:
-            return json.dumps(json.load(answer), indent=2)
-    except (OSError, ValueError) as error:
+            body = answer.read(_LARGEST_STATUS + 1)
+        if len(body) > _LARGEST_STATUS:
+            raise ValueError(f"the answer is longer than {_LARGEST_STATUS} bytes")
+        return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
-        raise CommandError(f"no sidecar answers at {url}: {why}") from None
+        raise CommandError(f"no sidecar answers at {url}: {one_line(why)}") from None
 
 
-def _in_redis(settings: Settings, work: Callable[[Connection], Awaitable[str]]) -> str:
-    async def connected() -> str:
-        redis = connector(settings.redis)()
-        try:
-            async with asyncio.timeout(LIMIT):
-                await log_in(redis)
-                return await work(redis)
-        finally:
-            await redis.disconnect(nowait=True)
-
-    try:
-        return asyncio.run(connected())
-    except (RedisError, OSError) as error:
-        why = "no answer in time" if isinstance(error, TimeoutError) else str(error).partition("\n")[0]
-        raise CommandError(f"Redis at {settings.redis.place}: {why}") from None
-
-
-async def _leaders(redis: Connection, keys: Mapping[str, str]) -> str:
-    lines = [("lease", "holder", "seconds left", "last token")]
+async def _leaders(redis: CommandRedis, keys: Mapping[str, str]) -> str:
+    lines, problems = [("lease", "holder", "seconds left", "last token")], []
     for lease, key in keys.items():
-        holder = await _ask(redis, "GET", key)
-        left = await _ask(redis, "PTTL", key)
-        token = await _ask(redis, "HGET", fence_of(key), "token")
-        lines.append((lease, holder or "nobody", f"{left / 1000:.1f}" if left >= 0 else "-", token or "-"))
+        seen = await look(redis, key)
+        left = f"{seen.left / 1000:.1f}" if seen.left >= 0 else "-"
+        holder = "?" if seen.problem == "wrong_type" else seen.holder or "nobody"
+        lines.append((lease, holder, left, seen.token or "-"))
+        if seen.problem in PROBLEMS:
+            remedy = "" if seen.problem == "wrong_type" else f"; python -m sidecar fence {lease} mends it"
+            problems.append(f"{lease}: {PROBLEMS[seen.problem]}{remedy}")
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return "\n".join([*table, *problems])
 
 
-async def _disable(redis: Connection, lease: str, key: str, duration: int) -> str:
-    holder = await _ask(redis, "GET", key)
-    await _ask(redis, "SET", key, "DISABLED", "EX", duration)
-    return f"{lease} is disabled for {duration} s; it was held by {holder or 'nobody'}"
+async def _disable(redis: CommandRedis, settings: Settings, lease: str, key: str, duration: int) -> str:
+    holder, refusal = await redis.run_script(_DISABLE, [key], duration)
+    return f"{lease} is disabled for {duration} s; it was held by {one_line(holder) or 'nobody'}" + _unsaid(
+        refusal, settings, key
+    )
 
 
-async def _enable(redis: Connection, lease: str, key: str) -> str:
-    holder = await _ask(redis, "EVAL", _ENABLE, 1, key)
-    if str(holder).upper() != "DISABLED":
-        raise CommandError(f"{lease} is not disabled: it is held by {holder or 'nobody'}")
-    return f"{lease} is enabled: whoever campaigns for it leads now"
+async def _enable(redis: CommandRedis, settings: Settings, lease: str, key: str) -> str:
+    holder, refusal = await redis.run_script(_ENABLE, [key])
+    if holder.upper() != "DISABLED":
+        raise CommandError(f"{lease} is not disabled: it is held by {one_line(holder) or 'nobody'}")
+    return f"{lease} is enabled: whoever campaigns for it leads now" + _unsaid(refusal, settings, key)
 
 
-async def _ask(redis: Connection, *words: str | int) -> Any:
-    await redis.send_command(*words)
-    return await redis.read_response()
+def _unsaid(refusal: str, settings: Settings, key: str) -> str:
+    """What to add where the notice could not be published: what was asked is done all the same."""
+    if not refusal:
+        return ""
+    return (
+        f"\nthe sidecars could not be told on the channel {key}:changed ({one_line(without_script(refusal))}):"
+        f" one that does not track the key notices within its heartbeat, {settings.timings.heartbeat:g} s;"
+        " docs/redis.md lists the rights"
+    )
 
 
 def _key(settings: Settings, lease: str) -> str:
     if lease not in settings.keys:
-        raise UsageError(f"no lease {lease!r}: LEASES names {', '.join(settings.keys)}")
+        raise UsageError(f"no lease {one_line(lease)!r}: LEASES names {', '.join(settings.keys)}")
     return settings.keys[lease]
 
 
 def _duration(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 0 < int(text) <= LONGEST:
-        raise UsageError(f"{text!r} is not a whole number of seconds from 1 to {LONGEST}")
+        raise UsageError(f"{one_line(text)!r} is not a whole number of seconds from 1 to {LONGEST}")
     return int(text)

@@ -1,18 +1,17 @@
 """The two HTTP listeners: the contract with the client on the task's loopback, and the metrics for everybody."""
 
-import ipaddress
 import json
 import math
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
+from runtime.local_requests import refusal
 from sidecar.candidate import Candidate
 from sidecar.protocol import Timings
 
@@ -56,7 +55,7 @@ class Control:
 
     def app(self) -> web.Application:
         """The control listener's application, for a `Listener`. It must be served with handler cancellation."""
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
         app.router.add_get("/leader/{lease}", self._leader)
@@ -95,7 +94,6 @@ class Control:
         name = self._lease(request)
         if not _client(request):
             raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
-        _check_host(request)
         resigned = self._candidate.resigned(name, _token(request), _client(request))
         return _json({"lease": name, "resigned": resigned})
 
@@ -125,7 +123,6 @@ class Control:
         wait, version, token = _wait(request), request.query.get("version"), _token(request)
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
-        _check_host(request)
         for name in names:
             self._candidate.asked(name)
         unknown = [name for name in names if not self._candidate.leases[name].known()]
@@ -133,10 +130,9 @@ class Control:
             await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
         if not wait or version != self._version(names):
             return
-        if any(self._candidate.leases[name].leads(self._clock()) for name in names):
-            wait = min(wait, self._timings.grant_ttl / 2)
-        taken = max(self._candidate.leases[name].taken_for(self._clock(), _client(request), token) for name in names)
-        await self._candidate.hold(names, self._candidate.version(names), min(wait, taken or wait))
+        now, client = self._clock(), _client(request)
+        stands = min(self._candidate.leases[name].stands_for(now, client, token) for name in names)
+        await self._candidate.hold(names, self._candidate.version(names), min(wait, stands))
 
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
@@ -193,19 +189,12 @@ def _token(request: web.Request) -> int | None:
     return int(token) if token is not None else None
 
 
-def _check_host(request: web.Request) -> None:
-    """Refuse a page whose name was rebound to the loopback: to ask and to resign change something."""
-    if not _is_loopback(request.host):
-        raise _refusal(web.HTTPForbidden, f"the host {request.host[:80]!r} is not this task's loopback")
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a Host header names the loopback: a page whose name was rebound to it does not."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+@web.middleware
+async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a web page in a browser on this machine sends: to ask and to resign change something."""
+    if error := refusal(request):
+        raise _refusal(web.HTTPForbidden, error)
+    return await handler(request)
 
 
 def _json(content: dict[str, Any], *, status: int = 200) -> web.Response:

@@ -1,6 +1,7 @@
 """Why a call to Redis got no reply: a label for metrics, and a line for people."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import (
@@ -20,6 +21,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from runtime.escape import one_line
+
 _CODES = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS)\b")
 """Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
 KINDS: dict[type[Exception], str] = {
@@ -37,6 +40,22 @@ KINDS: dict[type[Exception], str] = {
 }
 """Where redis-py makes a class of an error code and takes it from the text."""
 
+_SCRIPT_NOISE = re.compile(
+    r"Error running script \(call to f_[0-9a-f]{40}\): |@?user_script: ?\d+: |(?<=: )-?ERR |^-?ERR "
+    r"| script: [0-9a-f]{40}, on @user_script:\d+\.?"
+)
+_IN_SCRIPT = "user executing the script"
+_COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
+"""The command that a refusal is about: the server's words, or within a script those of `scripts/call.lua`."""
+_TLS_HINTS = {
+    "Connection reset by peer": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
+    "Connection closed by server": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
+    "WRONG_VERSION_NUMBER": "; the server does not speak TLS: redis:// in REDIS_URL",
+}
+"""What else an error before the first call can mean: TLS at one end only."""
+LONGEST = 300
+"""Limit of a failure's text, in characters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -47,9 +66,18 @@ class Failure:
     may_execute: bool
 
 
-def failure_of(error: Exception, *, may_execute: bool) -> Failure:
-    """The failure that an error of redis-py, of the network or of the event loop stands for."""
-    text = str(error).partition("\n")[0].partition(", with args")[0][:200]
+def failure_of(
+    error: Exception, *, may_execute: bool, keys: Sequence[str] = (), channels: Sequence[str] = ()
+) -> Failure:
+    """The failure that an error of redis-py, of the network or of the event loop stands for.
+
+    Args:
+        error: what was raised.
+        may_execute: whether the server may carry the call out in spite of the error.
+        keys: the keys of the call; they are named where the user has no right to one, since the server names none.
+        channels: the same of the channels.
+    """
+    text = without_script(str(error).partition("\n")[0].partition(", with args")[0])
     if isinstance(error, TimeoutError):
         kind, text = "timeout", "no answer in time"
     elif (known := KINDS.get(type(error))) is not None:
@@ -58,12 +86,33 @@ def failure_of(error: Exception, *, may_execute: bool) -> Failure:
             text = f"a cluster of several nodes, and the key is not at this one ({text})"
     elif code := _CODES.search(text):
         kind = code.group().lower()
-    elif "user executing the script" in text:
+    elif _IN_SCRIPT in text or "ACL failure" in text:
         kind = "noperm"
     elif isinstance(error, ResponseError):
         kind = "response"
     elif isinstance(error, (RedisError, OSError)) and not isinstance(error, InvalidResponse):
         kind = "connection"
+        text += next((hint for words, hint in _TLS_HINTS.items() if words in text and not may_execute), "")
     else:
         kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
-    return Failure(kind, text or type(error).__name__, may_execute=may_execute)
+    if kind == "noperm":
+        text = _missing_right(text, keys, channels)
+    return Failure(kind, one_line(text or type(error).__name__, LONGEST), may_execute=may_execute)
+
+
+def without_script(text: str) -> str:
+    """An error without the hash, the line numbers and the codes that a script's error has around its words."""
+    return _SCRIPT_NOISE.sub("", text).strip()
+
+
+def _missing_right(text: str, keys: Sequence[str], channels: Sequence[str]) -> str:
+    """What the user of Redis lacks, as far as the server says it; its own words where they are of no known form."""
+    if found := _COMMAND.search(text):
+        what = f"the command {(found['direct'] or found['script']).replace('|', ' ').upper()}"
+    elif "channel" in text and channels:
+        what = f"the channel {' or '.join(channels)}"
+    elif "key" in text and keys:
+        what = f"the key {' or '.join(keys)}"
+    else:
+        return f"no permission: {text}"
+    return f"no permission for {what}; docs/redis.md lists the rights that the user needs"

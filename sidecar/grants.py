@@ -30,6 +30,17 @@ class Grants:
             return 0.0
         return max(0.0, self._named_until - now)
 
+    def stands_for(self, now: float, client: str, grant_ttl: float, *, knows_term: bool) -> float:
+        """For how many seconds the answer to this client stays as it is while the term is led.
+
+        While another client may act it is no. A client that may act has its grant prolonged after half a `grant_ttl`.
+        A client that has no grant, though no other one may act, has to be answered at once.
+        """
+        if taken := self.taken_for(now, client, knows_term=knows_term):
+            return min(taken, grant_ttl / 2)
+        granted_until = self.until if not client else self._named_until if client == self._named else -inf
+        return grant_ttl / 2 if now < granted_until else 0.0
+
     def give(self, client: str, until: float) -> None:
         """The client may act until then."""
         self.until = max(self.until, until)

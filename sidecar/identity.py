@@ -8,6 +8,8 @@ import socket
 
 import aiohttp
 
+from runtime.http_resolver import SharedResolver
+from runtime.lookup import Lookups
 from sidecar.settings import checked_instance_id
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,7 @@ _LARGEST = 1 << 20
 """An answer above this, in bytes, is no task's metadata."""
 
 
-async def instance_id(given: str | None, metadata_uri: str | None) -> str:
+async def instance_id(given: str | None, metadata_uri: str | None, lookups: Lookups) -> str:
     """`given`; else the ECS task's id, from its metadata at `metadata_uri`; else the host's name and a random part.
 
     The task's id is what `aws ecs list-tasks` shows, and a sidecar that is restarted within its task keeps it. The
@@ -31,7 +33,7 @@ async def instance_id(given: str | None, metadata_uri: str | None) -> str:
     try:
         async with (
             asyncio.timeout(_LIMIT),
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=SharedResolver(lookups))) as session,
             session.get(f"{metadata_uri}/task") as reply,
         ):
             reply.raise_for_status()

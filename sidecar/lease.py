@@ -54,7 +54,6 @@ class Lease:
         self._demand = Demand(timings.demand, always=not require_client)
         self._yield_until = -inf
         self._drain_until: float | None = None
-
         self._in_flight: Call | None = None
         self._due = now  # when the next call is to be made, if one is wanted
         self._noticed = False  # something changed while a call was in flight
@@ -62,7 +61,7 @@ class Lease:
 
         self._outcome: Outcome | None = None
         self._fresh = True  # Redis has not yet said how the key stands: a term found may be a predecessor's
-        self._connected = True
+        self._connected: bool | None = None  # until Redis has answered about it, or failed to
         self._holder: str | None = None
         self._led: bool | None = None  # as last told by a transition
         self._transitions: list[Transition] = []
@@ -85,19 +84,20 @@ class Lease:
         """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
         self._demand.unhold(ticket, now, answered=answered)
 
-    def taken_for(self, now: float, client: str, token: int | None = None) -> float:
-        """`Grants.taken_for`; `token` is of the last term that the client was granted."""
-        return self._grants.taken_for(now, client, knows_term=self._knows(token))
+    def stands_for(self, now: float, client: str, token: int | None = None) -> float:
+        """Seconds for which a client's answer stays the same unless the version changes; `token` as for `grant`."""
+        ttl, knows = self.timings.grant_ttl, self._knows(token)
+        return self._grants.stands_for(now, client, ttl, knows_term=knows) if self.leads(now) else inf
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
         """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
 
         From here on the lease is not given up by our own will before that time has passed or the client has resigned,
         and no other client that names itself may act: of a server's workers one leads. When that one has fallen silent,
-        another needs a term of its own. `token` as for `taken_for`.
+        another needs a term of its own. `token` is of the last term that the client was granted.
         """
         term = self._term
-        if term is None or not self.leads(now) or self.taken_for(now, client, token):
+        if term is None or not self.leads(now) or self._grants.taken_for(now, client, knows_term=self._knows(token)):
             return None
         if client and term.client not in ("", client) and (term.client or term.token != token):
             self._leave(term, Reason.CLIENT_SILENT, now)
@@ -265,7 +265,7 @@ class Lease:
 
     def known(self) -> bool:
         """Whether anything is known of it: Redis has answered about it, or failed to."""
-        return self._outcome is not None or not self._connected
+        return self._connected is not None
 
     def transitions(self) -> list[Transition]:
         """What has begun and ended since this was last asked, oldest first."""
@@ -375,7 +375,7 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
-        return Call(kind, now, give_up_at, token, tenure)
+        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # a drain ends all
 
     def _leave(self, term: Term, reason: Reason, now: float) -> None:
         self._end(reason, now)

@@ -34,6 +34,7 @@ class Outcome(StrEnum):
     GUARDED = "guarded"
     WRONG_TYPE = "wrong_type"
     BAD_FENCE = "bad_fence"
+    FENCE_AHEAD = "fence_ahead"
     LATE = "late"
     UNCONFIRMED = "unconfirmed"
 
@@ -109,6 +110,11 @@ class Timings:
     def retry(self) -> float:
         """The pause after a failed call."""
         return self.ttl / 30
+
+    @property
+    def clock_lasts(self) -> float:
+        """For how long a reply's server time counts: a candidate that campaigns calls once a heartbeat."""
+        return 2 * self.heartbeat
 
     @property
     def demand(self) -> float:

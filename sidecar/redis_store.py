@@ -1,7 +1,10 @@
 """The leases in Redis: the calls of one round trip out, their replies back. Only this module sends their scripts.
 
 One connection, no retries of the client library's own, and a limit on each round trip: a hidden retry of an acquire
-that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute.
+that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is made
+again at once, and once, where it surely was not executed: the connection could not be made, or the reply refuses the
+EVAL as a whole. A timeout, an end of the stream after the call was sent, and an error from inside a script leave that
+open. The second attempt has the anchor, the limit and the tenure of the first.
 
 Whatever comes back, a call ends with a `Reply` or a `Failure`. redis-py does not wrap all that a malformed answer makes
 it raise (ValueError for `$abc`, for `-MOVED x`; RecursionError for brackets), hence the broad `except Exception`: Redis
@@ -9,31 +12,40 @@ being odd must not end the sidecar. A cancellation is no Exception, and passes.
 """
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import inf
 from typing import Any
 
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
-from sidecar.failures import KINDS, Failure, failure_of
+from sidecar.failures import Failure, failure_of
+from sidecar.lua import script
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.redis_connection import RedisConnection, log_in
 from sidecar.server_clock import ServerClock
-from sidecar.settings import RedisAddress, SettingsError
 
-_FOLDER = Path(__file__).parent / "scripts"
-_PRELUDE = (_FOLDER / "prelude.lua").read_text()
-_SCRIPTS = {
-    name: (_PRELUDE + (_FOLDER / f"{name}.lua").read_text()).encode() for name in ("acquire", "renew", "release")
-}
+_SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""Options of a URL that name a file."""
+_POLICY_AGE = 9.0
+"""Age of the eviction policy, in seconds, from which on the next call asks for it along."""
+_REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
+"""Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
+_FROM_INSIDE = re.compile(r"script: |user_script|running script")
+"""Words of an error that a command inside a script raised: some of the script may have been executed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,12 @@ class KeyedCall:
 
     key: str
     call: Call
+
+
+class NotExecuted(Failure):
+    """A failure after which the call is known not to have been executed, and may be made again at once."""
+
+    __slots__ = ()
 
 
 class RedisStore:
@@ -54,7 +72,7 @@ class RedisStore:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], RedisConnection],
         instance_id: str,
         timings: Timings,
         *,
@@ -68,51 +86,50 @@ class RedisStore:
         self._timings = timings
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
-        self._connection: Connection | None = None
-        self._server_clock = ServerClock()
+        self._connection: RedisConnection | None = None
+        self._server_clock = ServerClock(timings.clock_lasts)
+        self.when_ended: Callable[[], None] = _ignore
+        """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None
         """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
+        self._policy_at = self._guard_at = -inf
+        self.release_notice: str | None = None
+        """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection that has not failed."""
-        return self._connection is not None
+        """Whether there is a connection that has neither failed nor ended."""
+        return self._connection is not None and not self._connection.ended
+
+    @property
+    def facts_age(self) -> float:
+        """Seconds since the older of guard and eviction policy was learned."""
+        return self._clock() - min(self._policy_at, self._guard_at if self._failover_guard else inf)
+
+    def learn(self, memory: object, *, guarded: bool) -> None:
+        """Take in an answer to INFO memory (None: refused), and whether a script may ask what the guard asks."""
+        self._learn_policy(memory)
+        self._learn_guard("on" if guarded else "unavailable")
 
     async def open(self) -> Failure | None:
         """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
         try:
             async with asyncio.timeout(self._timings.call_limit):
-                await self._greet()
+                await self._ready()
         except Exception as error:  # noqa: BLE001 - see the module
             return failure_of(error, may_execute=False)
         return None
 
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
-        results: list[Reply | Failure] = []
-        problem: Failure | None = None
-        sent = False
-        try:
-            async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
-                connection = self._connection or await self._greet()
-                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + self._wait())
-                sent = True
-                await connection.send_packed_command(packed)
-                for _ in calls:
-                    results.append(await self._result(connection))  # noqa: PERF401 - what came before a failure counts
-                confirmed = await self._confirmation(connection)
-        except Exception as error:  # noqa: BLE001 - see the module
-            problem = failure_of(error, may_execute=sent)
-        else:
-            if isinstance(confirmed, Failure) or not confirmed:
-                results = [_unconfirmed(result, confirmed) for result in results]
-        if problem is not None:
-            results = [] if self._min_replicas else results
-            results += [problem] * (len(calls) - len(results))
-        if any(isinstance(result, Failure) for result in results):
-            await self.close()  # after an error the server may no longer be the one to talk to
+        results = await self._round_trip(calls)
+        again = [index for index, result in enumerate(results) if isinstance(result, NotExecuted)]
+        if again and self._clock() < min(calls[index].call.give_up_at for index in again):
+            repeated = await self._round_trip([calls[index] for index in again])
+            for index, result in zip(again, repeated, strict=True):
+                results[index] = result
         return results
 
     async def close(self) -> None:
@@ -122,23 +139,64 @@ class RedisStore:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _greet(self) -> Connection:
+    async def _round_trip(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
+        results: list[Reply | Failure] = []
+        problem: Failure | None = None
+        sent = False
+        try:
+            async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
+                connection = await self._ready()
+                asks_policy = self._clock() - self._policy_at > _POLICY_AGE
+                along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
+                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + along)
+                sent = True
+                await connection.send_packed_command(packed)
+                for keyed in calls:  # what came before a failure counts
+                    results.append(await self._result(connection, keyed.key))  # noqa: PERF401
+                confirmed = await self._confirmation(connection)
+                if asks_policy:
+                    await self._read_policy(connection)
+        except Exception as error:  # noqa: BLE001 - see the module
+            problem = failure_of(error, may_execute=sent)
+            if not sent and _could_not_connect(error):
+                problem = _not_executed(problem)
+        else:
+            if isinstance(confirmed, Failure) or not confirmed:
+                results = [_unconfirmed(result, confirmed) for result in results]
+        if problem is not None:
+            results = [] if self._min_replicas else results
+            results += [problem] * (len(calls) - len(results))
+        if any(isinstance(result, Failure) for result in results):
+            if self._connection is not None:
+                self._connection.distrust()
+            await self.close()  # after an error the server may no longer be the one to talk to
+        return results
+
+    async def _ready(self) -> RedisConnection:
+        """The connection; another one where it has ended, before anything was written to it."""
+        if self._connection is not None and self._connection.ended:
+            await self.close()
+        return self._connection or await self._greet()
+
+    async def _greet(self) -> RedisConnection:
         """Connect, and learn the server's time and policy."""
         connection = self._connect()
         try:
             await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
             self._server_clock.observe(_time(await connection.read_response()), self._clock())
-            try:
-                policy = re.search(r"maxmemory_policy:(\S+)", _text(await connection.read_response()))
-                self.eviction_policy = policy.group(1) if policy else None
-            except ResponseError:
-                self.eviction_policy = None
+            await self._read_policy(connection)
         except BaseException:
+            connection.distrust()
             await connection.disconnect(nowait=True)
             raise
+        connection.when_ended = lambda: self._ended(connection)
         self._connection = connection
         return connection
+
+    def _ended(self, connection: RedisConnection) -> None:
+        if connection is self._connection:  # else we closed it
+            self.when_ended()
 
     def _eval(self, keyed: KeyedCall) -> tuple[bytes | str | int, ...]:
         # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
@@ -152,7 +210,7 @@ class RedisStore:
             fence_of(keyed.key),
             self._instance_id,
             int(ttl * 1000),
-            self._server_clock.at(call.give_up_at),
+            self._server_clock.at(call.give_up_at, call.sent_at),
             int(self._failover_guard),
             "" if call.token is None else call.token,
             call.tenure,
@@ -163,16 +221,35 @@ class RedisStore:
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
-    async def _result(self, connection: Connection) -> Reply | Failure:
+    async def _result(self, connection: RedisConnection, key: str) -> Reply | Failure:
         try:
-            answer = await connection.read_response()
-        except ResponseError as error:
-            return failure_of(error, may_execute=False)
-        reply, server_time, self.guard = _parse(answer)
+            answer = await connection.read_response(disconnect_on_error=False)
+        except (ResponseError, BusyLoadingError, AuthenticationError) as error:
+            failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
+            return _not_executed(failure) if _refuses_command(error) else failure
+        reply, server_time, guard, notice = _parse(answer)
+        self.release_notice = notice or self.release_notice
+        if guard is not None:
+            self._learn_guard(guard)
         self._server_clock.observe(server_time, self._clock())
         return reply
 
-    async def _confirmation(self, connection: Connection) -> bool | Failure:
+    async def _read_policy(self, connection: RedisConnection) -> None:
+        try:
+            self._learn_policy(await connection.read_response())
+        except ResponseError:
+            self._learn_policy(None)
+
+    def _learn_policy(self, memory: object) -> None:
+        policy = re.search(r"maxmemory_policy:(\S+)", _text(memory))
+        self.eviction_policy = policy.group(1) if policy else None
+        self._policy_at = self._clock()
+
+    def _learn_guard(self, guard: str) -> None:
+        self.guard = guard if self._failover_guard else "off"
+        self._guard_at = self._clock()
+
+    async def _confirmation(self, connection: RedisConnection) -> bool | Failure:
         """Whether enough replicas have what this round trip wrote."""
         if not self._min_replicas:
             return True
@@ -190,52 +267,28 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
 
 
-async def log_in(connection: Connection) -> None:
-    """Connect; what it raises repeats nothing of a password."""
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except (Disconnected, OSError):
-        raise
-    except Exception as error:
-        if type(error) in KINDS:
-            raise
-        kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
-        raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
+def _not_executed(failure: Failure) -> NotExecuted:
+    return NotExecuted(failure.kind, failure.text, may_execute=False)
+
+
+def _could_not_connect(error: Exception) -> bool:
+    """Whether no server was reached; one that refuses the password refuses it again."""
+    lost = isinstance(error, (Disconnected, OSError)) and not isinstance(error, TimeoutError)
+    return lost and not isinstance(error, AuthenticationError)
+
+
+def _refuses_command(error: Exception) -> bool:
+    """Whether the reply refuses the EVAL itself, and not a command of its script."""
+    return isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""
 
 
 def fence_of(key: str) -> str:
     """The key of a lease's fence: the hash tag keeps it in the lease's slot, the prefix out of a watch on the lease."""
     return f"fence:{{{key}}}"
-
-
-def connector(address: RedisAddress) -> Callable[[], Connection]:
-    """A maker of connections with the library's own retries, timeouts and greetings turned off.
-
-    Raises:
-        SettingsError: the URL has an option whose value redis-py cannot use.
-    """
-    given: dict[str, Any] = {"host": address.host, "port": address.port}
-    if address.url is not None:
-        try:
-            given = dict(parse_url(address.url))
-        except ValueError:
-            raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
-    make = given.pop("connection_class", Connection)
-    if address.username is not None:
-        given["username"] = address.username
-    if address.password is not None:
-        given["password"] = address.password
-    given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
-    given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None, "retry_on_timeout": False}
-    try:
-        made = make(**given)
-        if isinstance(made, SSLConnection):
-            made.ssl_context.get()  # reads the files
-    except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
-        lost = [name for name in _FILES if name in given and not os.access(given[name], os.R_OK)]
-        what = f"the file of the option {lost[0]!r} cannot be read" if lost else "the value of an option cannot be used"
-        raise SettingsError(f"REDIS_URL: {what}") from None
-    return lambda: make(**given)
 
 
 def _number(answer: object) -> int:
@@ -253,10 +306,10 @@ def _time(answer: Any) -> int:
         raise InvalidResponse("the answer to TIME is no time") from error
 
 
-def _parse(answer: object) -> tuple[Reply, int, str]:
-    """A script's answer; shapes are in `scripts/prelude.lua`."""
+def _parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
+    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`."""
     try:
-        outcome, token, tenure, ttl, server_time, wait, guard, holder = _text(answer).split(" ", 7)
+        outcome, token, tenure, ttl, server_time, wait, guard, notice, holder = _text(answer).split(" ", 8)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -268,7 +321,7 @@ def _parse(answer: object) -> tuple[Reply, int, str]:
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             raise ValueError("a term without a token")
-        return reply, int(server_time), guard
+        return reply, int(server_time), None if guard == "-" else guard, None if notice == "-" else notice
     except ValueError as error:
         raise InvalidResponse("a script's answer has not the shape it should have") from error
 

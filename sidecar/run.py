@@ -13,13 +13,16 @@ import uvloop
 from aiohttp import web
 
 from runtime.listener import Limits, Listener
+from runtime.lookup import Lookups
 from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.identity import instance_id
 from sidecar.lease import Lease
-from sidecar.redis_store import RedisStore, connector
+from sidecar.redis_connection import Connector
+from sidecar.redis_store import RedisStore
 from sidecar.redis_watch import RedisWatch
+from sidecar.server_facts import ServerFacts
 from sidecar.settings import Address, Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
@@ -36,14 +39,15 @@ def run(environment: Mapping[str, str]) -> int:
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
-    connector(settings.redis)
+    Connector(settings.redis)
     uvloop.run(_run(settings))
     return 0
 
 
 async def _run(settings: Settings) -> None:
-    name = await instance_id(settings.instance_id, settings.metadata_uri)
-    timings, connect = settings.timings, connector(settings.redis)
+    lookups = Lookups()
+    name = await instance_id(settings.instance_id, settings.metadata_uri, lookups)
+    timings, connect = settings.timings, Connector(settings.redis, lookups=lookups, limit=settings.timings.call_limit)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
@@ -60,14 +64,21 @@ async def _run(settings: Settings) -> None:
         min_replicas=settings.min_replicas,
     )
     telemetry = Telemetry(name, clock=elapsed)
-    candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed)
+    candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
-        connect, settings.keys, candidate.noticed, limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform
-    )
+        connect.companion, settings.keys, candidate.noticed,
+        limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
+    )  # fmt: skip
+    facts = ServerFacts(connect.companion, store, candidate.tell_server, limit=timings.call_limit)
     telemetry.watch(leases, store, watch)
 
     def status() -> dict[str, Any]:
-        redis = {"address": settings.redis.place, "guard": store.guard, "eviction_policy": store.eviction_policy}
+        redis = {
+            "address": settings.redis.place,
+            "guard": store.guard,
+            "eviction_policy": store.eviction_policy,
+            "release_notice": store.release_notice,
+        }
         return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
@@ -82,9 +93,10 @@ async def _run(settings: Settings) -> None:
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch.run())
+            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
             await candidate.run()
-            watching.cancel()
+            for task in beside:
+                task.cancel()
     finally:
         for listener in listeners:
             await listener.cleanup()

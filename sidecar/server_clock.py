@@ -6,19 +6,29 @@ class ServerClock:
 
     Never ahead is the safe side: a deadline stated in it comes no later at the server than it does here. It lags by the
     time that the last reply took on its way.
+
+    Args:
+        lasts: seconds after which a reply says nothing any more, since the two clocks differ in rate. Without this a
+            candidate that nobody asked for an hour would give its next call a deadline that is wrong by that hour's
+            drift.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lasts: float) -> None:
+        self._lasts = lasts
         self._offset: float | None = None
+        self._observed_at = 0.0
 
     def observe(self, server_time: int, received_at: float) -> None:
         """A reply that was received at `received_at` (s, our clock) said that it was `server_time` (µs) there."""
         self._offset = server_time / 1e6 - received_at
+        self._observed_at = received_at
 
     def forget(self) -> None:
         """The next reply may come from another server."""
         self._offset = None
 
-    def at(self, moment: float) -> int:
+    def at(self, moment: float, now: float) -> int:
         """The server's time, in µs, at `moment` of our clock (s); 0, which has always passed, while unknown."""
-        return 0 if self._offset is None else int((moment + self._offset) * 1e6)
+        if self._offset is None or now > self._observed_at + self._lasts:
+            return 0
+        return int((moment + self._offset) * 1e6)

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from sidecar.host import may_be_host
+from sidecar.host import checked_host, may_be_host
 from sidecar.protocol import Timings, UnsafeTimings
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         except UnsafeTimings as error:
             wrong |= error.wrong
 
-    host, port = take("REDIS_HOST", _host, "localhost"), take("REDIS_PORT", _port, 6379)
+    host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
     redis = RedisAddress(
         place=take("REDIS_URL", _place, f"redis://{Address(host, port)}"),
         url=env.get("REDIS_URL"),
@@ -117,7 +117,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
         instance_id=take("INSTANCE_ID", checked_instance_id, None),
-        metadata_uri=env.get("ECS_CONTAINER_METADATA_URI_V4"),
+        metadata_uri=take("ECS_CONTAINER_METADATA_URI_V4", _metadata_uri, None),
         control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),
         metrics=take("METRICS_BIND", _address, Address("0.0.0.0", 9102)),  # noqa: S104 - scraped from outside the task
         log_format=take("LOG_FORMAT", _one_of("json", "text"), "json"),
@@ -127,6 +127,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 wrong[name] = "cannot be set together with REDIS_URL"
+        if urlsplit(env["REDIS_URL"]).password is not None and redis.password is not None and "REDIS_URL" not in wrong:
+            wrong["REDIS_PASSWORD"] = "cannot be set together with a password in REDIS_URL"  # noqa: S105 - no password
     if redis.username is not None and redis.password is None:
         wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
     if wrong:
@@ -156,6 +158,8 @@ def checked_instance_id(text: str) -> str:
         raise ValueError(
             f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
         )
+    if "$" in text:
+        raise ValueError(f"{text!r} holds a variable that nobody has filled in: every task would have the same id")
     return text
 
 
@@ -165,16 +169,20 @@ def _place(url: str) -> str:
     Raises:
         ValueError: it is none, or asks for more than an address; the text repeats nothing that could be of a password.
     """
+    if url[0] in "'\"":
+        raise ValueError("begins with a quote, which is part of the value here")
     try:
         parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
+        port = "" if parts.port is None else f":{_port(str(parts.port))}"
     except ValueError:
         raise ValueError("not an address") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("does not begin with redis://, rediss:// or unix://")
     if parts.fragment or "#" in url or "@" in parts.query:  # the rest of a password, which would become an address
         raise ValueError("'#', '/', '?' and '@' in a password have to be written as %23, %2F, %3F and %40")
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "db" and (not re.fullmatch(r"[0-9]{1,9}", value) or parts.path.strip("/").isdigit()):
+            raise ValueError("the option 'db' is no number of a database, or the path names one as well")
         if name not in _URL_OPTIONS:
             raise ValueError(f"the option {name[:40]!r} is none of {', '.join(_URL_OPTIONS)}")
         if name.startswith("ssl_") and parts.scheme != "rediss":
@@ -187,19 +195,26 @@ def _place(url: str) -> str:
         raise ValueError("names no host")
     if not may_be_host(parts.hostname):  # not repeated: it could be of a password
         raise ValueError("names what cannot be a host")
-    if not re.fullmatch(r"/?[0-9]*", parts.path):
+    if not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
         raise ValueError("what follows the host is not the number of a database")
+    if parts.username and parts.password is None:
+        raise ValueError("names a user without a password; a password alone is written redis://:PASSWORD@HOST")
     return f"{parts.scheme}://{_in_url(parts.hostname)}{port}"
+
+
+def _metadata_uri(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and may_be_host(parts.hostname or "")
+    except ValueError:
+        usable = False
+    if not usable or "@" in text or parts.query or parts.fragment:
+        raise ValueError("not a URL of the form http://ADDRESS/PATH, as ECS sets it; leave it to ECS")
+    return text
 
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _host(text: str) -> str:
-    if not may_be_host(text):
-        raise ValueError("not the name or the address of a host; a URL is for REDIS_URL")  # and may hold a password
-    return text
 
 
 def _names(text: str) -> list[str]:
@@ -219,8 +234,9 @@ def _keys(names: list[str], pattern: str) -> dict[str, str]:
     for key in keys.values():
         if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
             raise ValueError(f"{key!r} holds a space or a brace; braces would move the fence to another slot")
-        if key.startswith("fence:"):
-            raise ValueError("'fence:' is the prefix of the fences")
+        for prefix in ("fence:", "history:"):
+            if key.startswith(prefix):
+                raise ValueError(f"{prefix!r} is the prefix of keys that stand beside a lease")
         if any(other != key and other.startswith(key) for other in keys.values()):
             raise ValueError(f"{key!r} begins another lease's key; a watch could not tell them apart")
     return keys
@@ -243,6 +259,8 @@ def _count(text: str) -> int:
 
 
 def _port(text: str) -> int:
+    if "://" in text:
+        raise ValueError("a URL, as Docker's links and Kubernetes set it; only the number of the port belongs here")
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise ValueError(f"{text!r} is not a port")
     return int(text)
@@ -250,9 +268,11 @@ def _port(text: str) -> int:
 
 def _address(text: str) -> Address:
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon:
+    if not colon or "/" in text:
         raise ValueError(f"{text!r} is not ADDRESS:PORT")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{text!r} is not ADDRESS:PORT; an IPv6 address needs brackets: [::1]:4040")
+    host = host.removeprefix("[").removesuffix("]")
     try:
         ip_address(host)
     except ValueError:

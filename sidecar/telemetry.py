@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCol
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
 from sidecar.failures import Failure
 from sidecar.lease import Lease
@@ -44,8 +45,9 @@ class Telemetry:
         )  # fmt: skip
         self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
         self._polled_at: dict[str, float] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._failing: dict[str | None, str] = {}
-        self._server: tuple[str | None, str | None] = (None, None)
+        self._server: tuple[str | None, str | None, str | None] = (None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
         """A term began or ended, or the lease was found in other hands."""
@@ -60,8 +62,9 @@ class Telemetry:
         """A client asked about a lease."""
         self._polled_at[lease] = now
 
-    def answered(self, lease: str, call: Call, now: float) -> None:
+    def answered(self, lease: str, call: Call, outcome: Outcome, now: float) -> None:
         """Redis answered a call."""
+        self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
         self._failing.pop(None, None)
@@ -79,16 +82,23 @@ class Telemetry:
         """A lease cannot be held as it is."""
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
 
-    def server(self, guard: str | None, eviction_policy: str | None) -> None:
-        """What the server is like: said when it is first known and whenever it changes."""
-        was_guard, was_policy = self._server
-        self._server = (guard, eviction_policy)
+    def server(self, guard: str | None, eviction_policy: str | None, release_notice: str | None = None) -> None:
+        """What the server is like: logged when it is first known and whenever it changes."""
+        was_guard, was_policy, was_notice = self._server
+        self._server = (guard, eviction_policy, release_notice)
         if guard == "unavailable" and guard != was_guard:
             log.warning(
-                "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two"
+                "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two."
+                " docs/redis.md lists the rights that the user needs"
             )
         if eviction_policy not in (None, was_policy, "noeviction"):
             log.warning("Redis may evict the leases: its maxmemory policy is %s; set noeviction", eviction_policy)
+        if release_notice == "refused" and release_notice != was_notice:
+            log.warning(
+                "Releases are not published: this Redis refuses PUBLISH on the lease's channel (KEY:changed);"
+                " a candidate that does not track the key notices a release within its heartbeat."
+                " docs/redis.md lists the rights that the user needs"
+            )
 
     def watch(self, leases: Mapping[str, Lease], store: RedisStore, redis_watch: RedisWatch) -> None:
         """Show these, as they are at the instant of each scrape."""
@@ -96,7 +106,7 @@ class Telemetry:
             for to, reasons in _REASONS.items():
                 for reason in reasons:
                     self._transitions.labels(lease, to, reason)
-        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._clock))
+        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._outcomes, self._clock))
 
 
 class _Gauges(Collector):
@@ -108,12 +118,14 @@ class _Gauges(Collector):
         store: RedisStore,
         redis_watch: RedisWatch,
         polled_at: Mapping[str, float],
+        outcomes: Mapping[str, Outcome],
         clock: Callable[[], float],
     ) -> None:
         self._leases = leases
         self._store = store
         self._watch = redis_watch
         self._polled_at = polled_at
+        self._outcomes = outcomes
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -126,7 +138,12 @@ class _Gauges(Collector):
         token = GaugeMetricFamily("sidecar_token", "The term's fencing token, 0 without a term", labels=["lease"])
         state = GaugeMetricFamily("sidecar_state", "1 for the state that the lease is in", labels=["lease", "state"])
         silence = GaugeMetricFamily("sidecar_client_last_poll_seconds", "Since a client asked last", labels=["lease"])
+        fence = GaugeMetricFamily(
+            "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
+        )
         for name, view in views.items():
+            refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
+            fence.add_metric([name], float(refuses and view.state is State.FOLLOWING))
             leading.add_metric([name], float(self._leases[name].leads(now)))
             remaining.add_metric([name], self._leases[name].remaining(now))
             token.add_metric([name], view.token or 0)
@@ -140,6 +157,11 @@ class _Gauges(Collector):
         guard = GaugeMetricFamily("sidecar_failover_guard", "1 for the state of the failover guard", labels=["guard"])
         for setting in ("on", "off", "unavailable"):
             guard.add_metric([setting], float(self._store.guard == setting))
+        notice = GaugeMetricFamily(
+            "sidecar_release_notice", "1 for what came of publishing the last release", labels=["notice"]
+        )
+        for word in ("sent", "refused"):
+            notice.add_metric([word], float(self._store.release_notice == word))
         up = GaugeMetricFamily(
             "sidecar_redis_up", "1 while the connection to Redis is good", float(self._store.connected)
         )
@@ -147,8 +169,8 @@ class _Gauges(Collector):
             "sidecar_redis_eviction_policy", "1 for the server's maxmemory policy", labels=["policy"]
         )
         if self._store.eviction_policy:
-            policy.add_metric([self._store.eviction_policy], 1.0)
-        yield from (up, leading, remaining, token, state, silence, watch, guard, policy)
+            policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
+        yield from (up, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:

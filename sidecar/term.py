@@ -1,8 +1,15 @@
 """A client's belief that it leads: a grant that the clock ends, and the term that is handed to the work."""
 
+import asyncio
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import Self, TypeVar
+
+from sidecar.work_thread import WorkThreads
+
+T = TypeVar("T")
 
 
 class TermOver(Exception):
@@ -13,13 +20,18 @@ class TermOver(Exception):
 class Term:
     """One tenure, handed to the work: the lease's name, the fencing token, and the instance id of the holder.
 
-    `remaining()` gives the seconds that are left of it, 0.0 once it is over. Once over it stays so.
+    `remaining()` gives the seconds that are left of it, 0.0 once it is over. Once over it stays so. `remaining` and
+    `check` may be called in any thread.
     """
 
     name: str
     token: int
     holder: str
     remaining: Callable[[], float] = field(repr=False, compare=False)
+    on_late_check: Callable[[int], None] = field(default=lambda _: None, repr=False, compare=False)
+    """Called with the token by each `check` that finds the term over."""
+    threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
+    """What `run_in_thread` runs."""
 
     def check(self) -> None:
         """Call it between two steps of the work.
@@ -28,7 +40,35 @@ class Term:
             TermOver: this term is over.
         """
         if self.remaining() <= 0:
+            self.on_late_check(self.token)
             raise TermOver(f"term {self.token} of {self.name} is over")
+
+    async def run_in_thread(self, job: Callable[[Self], T]) -> T:
+        """Run the blocking `job(term)` in a thread of its own, and return only when the thread has ended.
+
+        A thread cannot be interrupted, so the job has to call `term.check()` between two steps. The term that the job
+        gets is over as soon as the work is cancelled. The job's end is awaited before the lease is resigned.
+
+        A job that still runs at the deadline of its term is logged as an error: another task may lead beside it. It is
+        waited for all the same, unless `Leadership.run` was cancelled, as at the end of the process. Then it is left
+        behind, and ends with the process.
+
+        With `asyncio.to_thread` the work would end at its cancellation, and the thread would go on beside the next
+        leader.
+
+        Raises:
+            TermOver: the term was over before the job began, or the job raised it.
+            asyncio.CancelledError: the work was cancelled while the job ran.
+        """
+        self.check()
+        cancelled = threading.Event()
+        term = replace(self, remaining=lambda: 0.0 if cancelled.is_set() else self.remaining())
+        try:
+            return await self.threads.run(lambda: job(term), f"{self.name} {self.token}", cancelled.set)
+        except TermOver:
+            if cancelled.is_set():
+                raise asyncio.CancelledError from None  # the reason why the job had to stop
+            raise
 
 
 class Grant:

@@ -60,6 +60,8 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         """How many connections were made so far."""
+        self.turn_away = 0
+        """How many of the next connections are closed before anything passes."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -100,6 +102,10 @@ class Proxy:
 
     async def _connected(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self.turn_away:
+            self.turn_away -= 1
+            client_writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)

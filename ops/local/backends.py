@@ -12,7 +12,8 @@ from ops.local.console import Console
 from ops.local.containers import first_of
 from ops.local.servers import PostgresServer, RedisServer, Server, ServerError
 from ops.local.settings import RunSettings, UsageError
-from sidecar.redis_store import RedisStore, connector, fence_of
+from sidecar.redis_connection import Connector
+from sidecar.redis_store import RedisStore, fence_of
 from sidecar.settings import Settings
 
 START_AGAIN_AFTER = 3.0
@@ -130,7 +131,7 @@ class Backends:
 
     async def _greet(self, sidecar: Settings) -> None:
         store = RedisStore(
-            connector(sidecar.redis),
+            Connector(sidecar.redis),
             "make run",
             sidecar.timings,
             clock=time.monotonic,

@@ -55,10 +55,10 @@ def container_environment(
 
 
 def _server(variable: str) -> str | None:
-    """Whose address or account the variable holds, Redis's or Postgres's; None for any other."""
+    """Whose address, account or certificate the variable holds, Redis's or Postgres's; None for any other."""
     if variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT":
         return "Redis"
-    return "Postgres" if variable == "DATABASE_URL" else None
+    return "Postgres" if variable == "DATABASE_URL" or variable.startswith("PG") else None
 
 
 def machine(caller: Mapping[str, str]) -> dict[str, str]:

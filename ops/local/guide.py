@@ -20,6 +20,7 @@ class TaskView:
 
     label: str
     api: str
+    internal: str
     control: str
     metrics: str
     pids: Mapping[str, int]
@@ -29,6 +30,7 @@ def addresses(tasks: Sequence[TaskView]) -> list[str]:
     """One line a task."""
     return [
         f"  {task.label:<7}API http://{task.api}   sidecar http://{task.control}   metrics http://{task.metrics}/metrics"
+        f" http://{task.internal}/metrics"
         f"   pids {', '.join(f'{name} {pid}' for name, pid in task.pids.items())}"
         for task in tasks
     ]
@@ -49,10 +51,10 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
             (f"curl -s http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
             (f"curl -sN http://{last.api}/portfolios/{portfolio}/stream", "values as they change, from any task"),
             (f"curl -s {history}{INDENTED}", "what the last days closed at"),
-            (f"curl -s http://{first.api}/background/status{INDENTED}", "who runs what, and when next"),
+            (f"curl -s http://{first.internal}/background/status{INDENTED}", "who runs what, and when next"),
             (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
-                f"curl -s http://{first.metrics}/metrics http://{first.api}/metrics",
+                f"curl -s http://{first.metrics}/metrics http://{first.internal}/metrics",
                 "the sidecar's metrics, and the API's",
             ),
         ]

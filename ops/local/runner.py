@@ -25,7 +25,7 @@ from ops.local.slots import Slot
 from ops.local.tasks import Task, describe
 from service.settings import SettingsError as ServiceSettingsError
 from service.settings import read_settings as read_service_settings
-from sidecar.redis_store import connector
+from sidecar.redis_connection import Connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 
@@ -139,7 +139,7 @@ class Runner:
         self._backends.find()
         try:
             checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
-            self._redis = connector(checked.redis)()
+            self._redis = Connector(checked.redis)()
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
         try:
@@ -248,6 +248,7 @@ class Runner:
         return guide.TaskView(
             label=slot.label,
             api=self._address(slot.label, API, "API_BIND"),
+            internal=self._address(slot.label, API, "INTERNAL_BIND"),
             control=self._address(slot.label, SIDECAR, "CONTROL_BIND"),
             metrics=self._address(slot.label, SIDECAR, "METRICS_BIND"),
             pids=slot.task.pids,

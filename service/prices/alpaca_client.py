@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from runtime.escape import one_line
 from service.prices import PricesUnavailable
+from service.ways_out import AnswerTooLarge, http_session, read_body
 
 CONNECTIONS = 4
 """Requests of one question at a time; the tracker's and a job's questions may come together."""
@@ -189,9 +190,11 @@ class AlpacaClient:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,  # the keys go nowhere else
             ) as response:
-                body = await _read(response.content)
+                body = await read_body(response, LARGEST_ANSWER)
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:.1f} s") from None
+        except AnswerTooLarge as error:
+            raise PricesUnavailable(f"Alpaca: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"no connection, or a broken one ({type(error).__name__})") from None
         status = response.status
@@ -209,10 +212,9 @@ class AlpacaClient:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
+            self._session = http_session(
+                connections=2 * CONNECTIONS,
                 headers={**self._credentials.headers(), "Accept": "application/json"},
-                connector=aiohttp.TCPConnector(limit=2 * CONNECTIONS),
-                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
@@ -224,16 +226,6 @@ class AlpacaClient:
             said = None
         words = self._credentials.hide(said) if isinstance(said, str) else ""
         return f"{status} {one_line(words)}".strip()
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """The body, unpacked."""
-    body = bytearray()
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) > LARGEST_ANSWER:
-            raise PricesUnavailable("Alpaca: the answer is too large")
-    return bytes(body)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

@@ -1,5 +1,5 @@
 -- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written, $7 of them new, $8 changed.
-update job_run set
+update public.job_run set
     cursor_date = $4,
     cursor_portfolio = $5,
     skipped = array_remove(skipped, $4),

@@ -7,6 +7,6 @@ select
     ) as open
 from (
     select units, valid_from, lead(valid_from) over (partition by symbol order by valid_from) as next
-    from position
+    from public.position
     where portfolio_id = $1
 ) as entry

@@ -10,6 +10,6 @@ select
     case
         when current_setting('server_version_num')::int >= 170000 then set_config('transaction_timeout', $5, true)
     end
-from lease_fence
+from public.lease_fence
 where lease = $1 and token = $2 and holder = $3
 for share

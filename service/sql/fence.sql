@@ -5,5 +5,5 @@ select
     taken_at,
     clock_timestamp() as now,
     (extract(epoch from clock_timestamp()) * 1000000)::bigint as now_token
-from lease_fence
+from public.lease_fence
 where lease = $1

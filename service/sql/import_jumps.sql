@@ -7,7 +7,7 @@ known as (
     select steps.symbol, steps.session_date, steps.close, coalesce(steps.before, earlier.close) as before
     from steps
     left join lateral (
-        select close from price_eod
+        select close from public.price_eod
         where steps.before is null and symbol = steps.symbol and session_date < steps.session_date
         order by session_date desc
         limit 1

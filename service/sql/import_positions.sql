@@ -1,5 +1,5 @@
 -- What is new or different, in key order.
-insert into position (portfolio_id, symbol, valid_from, quantity)
+insert into public.position (portfolio_id, symbol, valid_from, quantity)
 select portfolio_id, symbol, valid_from, quantity
 from imported
 order by portfolio_id, symbol, valid_from

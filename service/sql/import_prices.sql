@@ -1,5 +1,5 @@
 -- Closes without a token: the user's word, which no source replaces.
-insert into price_eod as eod (symbol, session_date, close, at)
+insert into public.price_eod as eod (symbol, session_date, close, at)
 select symbol, session_date, close, at
 from imported
 order by symbol, session_date

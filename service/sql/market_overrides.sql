@@ -5,5 +5,5 @@ select
     case when opens_at not between '0001-01-02Z' and '9999-12-30Z' then 'infinity' else opens_at end as opens_at,
     case when closes_at not between '0001-01-02Z' and '9999-12-30Z' then 'infinity' else closes_at end as closes_at,
     reason
-from market_override
+from public.market_override
 where calendar = $1

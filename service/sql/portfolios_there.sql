@@ -1,2 +1,2 @@
 -- $1 portfolios. Those that exist, in key order.
-select id from portfolio where id = any($1::uuid[]) order by id
+select id from public.portfolio where id = any($1::uuid[]) order by id

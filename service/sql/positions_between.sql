@@ -5,7 +5,7 @@
 select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units
-    from position
+    from public.position
     where ($2::uuid is null or portfolio_id > $2) and portfolio_id <= $3::uuid and valid_from <= $1::date
     order by portfolio_id desc, symbol desc, valid_from desc
 ) as held

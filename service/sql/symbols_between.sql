@@ -1,4 +1,4 @@
 -- $1 a portfolio or null, $2 a portfolio. The symbols of those after the first, up to the second, with their numbers.
 select distinct symbol, hashtextextended(symbol, 0) as number
-from position
+from public.position
 where ($1::uuid is null or portfolio_id > $1) and portfolio_id <= $2

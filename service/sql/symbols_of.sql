@@ -1,2 +1,2 @@
 -- $1 portfolios. Their symbols, with their numbers.
-select distinct symbol, hashtextextended(symbol, 0) as number from position where portfolio_id = any($1)
+select distinct symbol, hashtextextended(symbol, 0) as number from public.position where portfolio_id = any($1)

@@ -1,8 +1,8 @@
 -- $1 lease, $2 token, $3 holder, $4 portfolios loaded, $5 of how many. One row if the term is the newest, of which its
 -- fence is asked as in `enter_fence`.
-insert into position_loading (lease, token, portfolios_done, portfolios)
+insert into public.position_loading (lease, token, portfolios_done, portfolios)
 select lease, token, $4::integer, $5::integer
-from lease_fence
+from public.lease_fence
 where lease = $1 and token = $2 and holder = $3
 for share
 on conflict (lease) do update

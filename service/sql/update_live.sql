@@ -2,7 +2,7 @@
 -- anew with the session, and whenever day_open moves: then other positions are held or priced than before, or a symbol has
 -- got its first price of the session, and what was reached with yesterday's is neither high nor low of today. A price that
 -- turns up, or a purchase, is no rise.
-update portfolio_live as live set
+update public.portfolio_live as live set
     session_date = $1,
     as_of = $2,
     value = case when row.known then row.value end,

@@ -9,15 +9,15 @@ found as (
     select symbol, close, at, false as provisional from given
     union all
     select symbol, price, at, true
-    from price_live as live
+    from public.price_live as live
     where symbol = any($7::text[]) and at <= $6
         and not exists (select from given where given.symbol = live.symbol)
         and not exists (
-            select from price_eod as known
+            select from public.price_eod as known
             where known.symbol = live.symbol and session_date <= $1 and known.at >= live.at
         )
 )
-insert into price_eod as eod (symbol, session_date, close, at, token, provisional)
+insert into public.price_eod as eod (symbol, session_date, close, at, token, provisional)
 select symbol, $1, close, at, $5, provisional
 from found
 order by symbol

@@ -3,7 +3,7 @@
 -- how many are new and how many have another value than before: the rest only became settled. What is replaced by another
 -- value is kept; a row that is no different stays as it is, unless it becomes settled: no revision without a change.
 with replaced as (
-    insert into portfolio_history_revision (
+    insert into public.portfolio_history_revision (
         portfolio_id, date, kind, revision, value, priced_fraction, stale, origin, written_at, token
     )
     select
@@ -11,7 +11,7 @@ with replaced as (
         there.written_at, there.token
     from staged_value as row
     cross join lateral ( -- with the limit it is one step into the index a row, whatever is known of the tables
-        select * from portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
+        select * from public.portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
     ) as there
     where $4 <> 'none' and row.known and ($4 = 'all' or there.stale)
         and (there.value, there.priced_fraction, there.stale)
@@ -20,10 +20,10 @@ with replaced as (
     returning 1
 ),
 written as (
-    insert into portfolio_history as history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
+    insert into public.portfolio_history as history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
     select portfolio_id, $1, $2, value, priced_fraction, stale, $3, $5
     from staged_value
-    where known and exists (select from portfolio where id = portfolio_id and id between $6 and $7)
+    where known and exists (select from public.portfolio where id = portfolio_id and id between $6 and $7)
     order by portfolio_id
     on conflict (portfolio_id, date, kind) do update set
         value = excluded.value,

@@ -1,4 +1,4 @@
--- What the three scripts begin with: prelude and script are sent as one text.
+-- What the scripts that read a lease begin with: `call`, this prelude and the script are sent as one text.
 --
 -- KEYS[1]  the lease's key: its holder's id, a plain string with a TTL
 -- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), tenure (which stretch of that
@@ -12,43 +12,57 @@
 -- ARGV[6]  our term's tenure, or the one that it is to have
 --
 -- Answers one line (a client reads it several times faster than a table), words with a space between them: outcome,
--- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard, holder (may be
--- empty).
+-- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard ('on',
+-- 'off', 'unavailable', or '-' where it was not asked), notice ('sent', 'refused', or '-' where there was nothing to
+-- publish), holder (may be empty).
+--
+-- A script is never half done: what it needs is refused before it has changed anything, what it can do without goes by
+-- pcall.
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local token, tenure = ARGV[5], ARGV[6]
+local day = 86400 * 1000000 -- µs
 
-local clock = redis.call('TIME')
+local clock = call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) -- below 2^53, exact
 local function integer(number) return string.format('%.0f', number) end -- tostring would give 1.79e+15
 
-local holder, last, last_holder, last_tenure = false, false, false, false
-local guard = guarding and 'on' or 'off'
+local holder, left, last, last_holder, last_tenure = false, -2, false, false, false
+local guard, notice = guarding and '-' or 'off', '-'
 
-local function word(text) return text and not string.find(text, ' ', 1, true) and text or '-' end -- else it is garbage
+local function whole(text) return text and #text <= 32 and string.match(text, '^%d+$') or '-' end
+local function word(text) return text and #text <= 64 and string.match(text, '^[^ ]+$') or '-' end
 
 local function answer(outcome, wait)
-  local left = holder and redis.call('PTTL', key) or -2
-  return table.concat({outcome, word(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
-                       holder and string.sub(holder, 1, 256) or ''}, ' ')
+  return table.concat({outcome, whole(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
+                       notice, holder and string.sub(holder, 1, 256) or ''}, ' ')
+end
+
+local function disabled() return holder and string.upper(holder) == 'DISABLED' end
+
+-- Read the fence. Returns why no term's token may be counted on from it, or nothing.
+local function read_fence()
+  local kind = call('TYPE', fence).ok
+  if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
+  last, last_holder, last_tenure = unpack(call('HMGET', fence, 'token', 'holder', 'tenure'))
+  if last and not string.match(last, '^%d+$') then return 'bad_fence' end
+  if last and tonumber(last) > now + day then return 'fence_ahead' end -- every later token would be above it
 end
 
 -- Read the lease. Returns an outcome that ends the script at once, or nothing.
 local function read()
   if now > deadline then return 'late' end
-  local kind = redis.call('TYPE', key).ok
+  local kind = call('TYPE', key).ok
   if kind ~= 'none' and kind ~= 'string' then return 'wrong_type' end
-  kind = redis.call('TYPE', fence).ok
-  if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
-  holder = redis.call('GET', key)
-  last, last_holder, last_tenure = unpack(redis.call('HMGET', fence, 'token', 'holder', 'tenure'))
-  if last and not (string.match(last, '^%d+$') and tonumber(last) < 2 ^ 53 - 1) then return 'bad_fence' end
+  holder, left = call('GET', key), call('PTTL', key)
+  local problem = read_fence()
+  return problem and disabled() and 'disabled' or problem -- a fence is mended while the lease is disabled
 end
 
 local function held_otherwise()
   if not holder then return 'vacant' end
   if holder == id then return 'superseded' end
-  return string.upper(holder) == 'DISABLED' and 'disabled' or 'held'
+  return disabled() and 'disabled' or 'held'
 end
 
 local function ours() return holder == id and last_holder == id and last end -- a term of this id
@@ -68,31 +82,31 @@ local function identify()
     replid = string.match(replication, 'master_replid:(%w+)') or ''
     promoted = string.match(string.match(replication, 'master_replid2:(%w+)') or '', '[^0]')
   end
-  if guarding and not run_id then guard = 'unavailable' end
+  if guarding then guard = run_id and 'on' or 'unavailable' end
   return run_id
 end
 
 -- The failover guard: for how many ms no new term may start, since a write may have been lost with another server.
 local function guard_wait()
   if not identify() then return 0 end
-  local run, repl, changed, at = unpack(redis.call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at'))
+  local run, repl, changed, at = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at'))
   if run == run_id and (repl or replid) == replid then return 0 end
   if not run and not changed and not promoted then
     return math.max(0, ttl - (uptime - 1) * 1000) -- uptime is the difference of two rounded clocks: up to 1 s too long
   end
   at = changed == run_id .. replid and tonumber(at or '')
   if not at or at > now then
-    redis.call('HSET', fence, 'changed', run_id .. replid, 'changed_at', integer(now))
+    call('HSET', fence, 'changed', run_id .. replid, 'changed_at', integer(now))
     return ttl
   end
   return math.max(0, math.ceil((at - now) / 1000) + ttl)
 end
 
 -- Let this server count as the one that last acted on the lease. Refused when memory is full: then the guard stays shut,
--- which is safe.
+-- which is safe. A note of a change that cannot be removed is harmless: no server is ever noted under that name again.
 local function vouch()
   if not identify() then return end
-  local run, repl, changed = unpack(redis.call('HMGET', fence, 'run_id', 'replid', 'changed'))
+  local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))
   if run ~= run_id or repl ~= replid then redis.pcall('HSET', fence, 'run_id', run_id, 'replid', replid) end
-  if changed then redis.call('HDEL', fence, 'changed', 'changed_at') end
+  if changed then redis.pcall('HDEL', fence, 'changed', 'changed_at') end
 end

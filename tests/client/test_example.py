@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
@@ -54,3 +55,38 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
 
         await eventually(heir_leads)
         assert heir["token"] > shown[leader]["token"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_an_open_stream_does_not_keep_the_lease(
+    redis_server: RedisServer, tmp_path: Path, loop: str, number: signal.Signals
+) -> None:
+    sidecars = [RealSidecar(tmp_path, redis_server, name, GRANT_TTL="10") for name in ("task-a", "task-b")]
+    ports = [free_port(), free_port()]
+    command = ["-m", "uvicorn", "--app-dir", "examples", "fastapi_app:app", "--loop", loop, "--port"]
+    leader, heir = [
+        Process(tmp_path / f"app-{port}.log", [*command, str(port)], SIDECAR_URL=sidecar.url)
+        for port, sidecar in zip(ports, sidecars, strict=True)
+    ]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+
+    async def leads(url: str) -> bool:
+        return bool((await shows(url)).get("is_leader"))
+
+    with ended(*sidecars, leader, heir):
+        for process in (*sidecars, leader):
+            process.start()
+        await eventually(lambda: leads(urls[0]), within=60)
+        heir.start()
+        await eventually(lambda: shows(urls[1]), within=60)
+        async with aiohttp.ClientSession() as session, session.get(f"{urls[0]}/ticks") as stream:
+            assert (await stream.content.readline()).startswith(b"data: ")
+            leader.send(number)
+            await eventually(lambda: leads(urls[1]))
+            assert leader.process is not None
+            assert leader.process.poll() is None, "the stream is open, and the process waits for it"
+            assert "stopped after" in leader.output
+            assert await stream.content.readline() == b"\n"
+        assert await asyncio.to_thread(leader.wait) in (0, -number)  # uvicorn raises the signal anew
+        assert "Traceback" not in leader.output

@@ -1,5 +1,12 @@
 """Every bug that is seeded into a production module."""
 
-from tests.mutants import client_bugs, portfolio_bugs, price_bugs, service_bugs, sidecar_bugs
+from tests.mutants import client_bugs, listener_bugs, portfolio_bugs, price_bugs, service_bugs, sidecar_bugs
 
-BUGS = [*client_bugs.BUGS, *sidecar_bugs.BUGS, *service_bugs.BUGS, *portfolio_bugs.BUGS, *price_bugs.BUGS]
+BUGS = [
+    *client_bugs.BUGS,
+    *sidecar_bugs.BUGS,
+    *listener_bugs.BUGS,
+    *service_bugs.BUGS,
+    *portfolio_bugs.BUGS,
+    *price_bugs.BUGS,
+]

@@ -4,6 +4,7 @@ from tests.mutants.trial import Bug
 
 _LEADERSHIP = "tests/client/test_leadership.py::test_"
 _HOSTILE = "tests/client/test_hostile.py::test_"
+_THREAD = "tests/client/test_work_thread.py::test_"
 
 BUGS = [
     Bug(
@@ -111,5 +112,47 @@ BUGS = [
         right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
         wrong="deadline",
         test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",
+    ),
+    Bug(
+        "a thread is left behind by the work's cancellation",
+        "sidecar/work_thread.py",
+        right="                interruption = cancelled\n",
+        wrong="                raise\n",
+        test=_THREAD + "a_thread_ends_before_the_resign_when_its_term_is_over",
+    ),
+    Bug(
+        "a thread is not told that the work was cancelled",
+        "sidecar/term.py",
+        right="remaining=lambda: 0.0 if cancelled.is_set() else self.remaining()",
+        wrong="remaining=self.remaining",
+        test=_THREAD + "a_thread_ends_before_the_resign_when_run_is_cancelled",
+    ),
+    Bug(
+        "a thread keeps the interpreter from exiting",
+        "sidecar/work_thread.py",
+        right="daemon=True",
+        wrong="daemon=False",
+        test=_THREAD + "a_thread_that_never_ends_ends_with_its_process",
+    ),
+    Bug(
+        "the end of the process waits for a thread without end",
+        "sidecar/client.py",
+        right="                    term.threads.abandon()",
+        wrong="                    pass",
+        test=_THREAD + "the_end_of_the_process_waits_for_a_thread_until_its_deadline",
+    ),
+    Bug(
+        "a thread that the work left behind is not reported",
+        "sidecar/term.py",
+        right="            self.on_late_check(self.token)\n",
+        wrong="",
+        test=_THREAD + "a_thread_that_the_work_left_behind_is_reported_when_it_looks_at_its_term",
+    ),
+    Bug(
+        "work that blocked the event loop is not reported",
+        "sidecar/client.py",
+        right="if grant.overdue and not complained:",
+        wrong="if False:",
+        test=_THREAD + "work_that_blocks_the_event_loop_past_its_deadline_is_reported",
     ),
 ]

@@ -6,6 +6,8 @@ _LANES = "tests/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/work/test_fence.py::test_"
 _JOBS = "tests/work/test_jobs.py::test_"
 _MENDING = "tests/service/test_fence_command.py::test_"
+_WAYS = "tests/service/test_ways_out.py::test_"
+_ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
 
 BUGS = [
@@ -75,7 +77,7 @@ BUGS = [
     Bug(
         "the fence is mended while somebody may lead",
         "service/fence.py",
-        right='if leadership.state != "disabled":',
+        right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
         test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
     ),
@@ -93,6 +95,41 @@ BUGS = [
         wrong="        pass",
         test="tests/service/test_environment.py"
         "::test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program",
+    ),
+    Bug(
+        "the database's addresses are tried one after another",
+        "service/postgres_address.py",
+        right="happy_eyeballs_delay=stagger",
+        wrong="happy_eyeballs_delay=None",
+        test=_WAYS + "a_database_is_reached_though_the_first_addresses_drop_packets",
+    ),
+    Bug(
+        "an address that takes connections and is silent is tried first again",
+        "service/postgres_address.py",
+        right="self._ways.silent.add(self._address[4])",
+        wrong="pass",
+        test=_WAYS + "a_database_is_reached_though_the_first_address_takes_connections_and_is_silent",
+    ),
+    Bug(
+        "a cancel request goes to any address of the name",
+        "service/postgres_address.py",
+        right="if self._has_answered and self._address is not None:",
+        wrong="if self._has_answered and self._address is None:",
+        test=_WAYS + "a_cancel_request_goes_to_the_server_of_the_connection",
+    ),
+    Bug(
+        "SIGTERM kills a command in the middle of its work",
+        "service/ending.py",
+        right="for number in (signal.SIGINT, signal.SIGTERM):",
+        wrong="for number in (signal.SIGINT,):",
+        test=_ENDING + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
+    ),
+    Bug(
+        "the end of the process waits for a thread that hangs",
+        "service/ending.py",
+        right="        os._exit(status())",
+        wrong="        sys.exit(status())",
+        test=_ENDING + "a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not look at its term before it writes",

@@ -11,6 +11,10 @@ _RESIGN = "tests/sidecar/test_control_resign.py::test_"
 _STORE = "tests/sidecar/test_redis_store.py::test_"
 _FAILURES = "tests/sidecar/test_redis_failures.py::test_"
 _SCRIPTS = "tests/sidecar/test_scripts.py::test_"
+_FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
+_FENCE = "tests/sidecar/test_fence_command.py::test_"
+_RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
+_HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
 _GUARD = "tests/sidecar/test_scripts_guard.py::test_"
 _WATCH = "tests/sidecar/test_redis_watch.py::test_"
 
@@ -118,9 +122,31 @@ ELECTION = [
         "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
     ),
     Bug(
+        "a question that could be answered is held back",
+        "sidecar/grants.py",
+        right="if now < granted_until else 0.0",
+        wrong="",
+        test="tests/sidecar/test_grants.py::"
+        "test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over",
+    ),
+    Bug(
+        "how long an answer stays the same is not asked",
+        "sidecar/control.py",
+        right="min(wait, stands)",
+        wrong="wait",
+        test=_WAITING + "a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over",
+    ),
+    Bug(
+        "a lease that Redis has said nothing about is followed",
+        "sidecar/lease.py",
+        right="self._connected: bool | None = None",
+        wrong="self._connected: bool | None = True",
+        test="tests/sidecar/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
+    ),
+    Bug(
         "a change while the watch was away is not looked at",
         "sidecar/redis_watch.py",
-        right="                self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
@@ -141,14 +167,14 @@ ELECTION = [
     Bug(
         "a connection that failed is made anew at every waking",
         "sidecar/candidate.py",
-        right="self._open_at = self._clock() + self._timings.heartbeat",
+        right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
         "a connection that failed is made anew by a call alone",
         "sidecar/candidate.py",
-        right="if not self._store.connected and",
+        right="if self._connects and",
         wrong="if False and",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
@@ -195,9 +221,9 @@ LATE = [
 LISTENER = [
     Bug(
         "an answer is held past the grant",
-        "sidecar/control.py",
-        right="wait = min(wait, self._timings.grant_ttl / 2)",
-        wrong="wait = min(wait, self._timings.grant_ttl * 3)",
+        "sidecar/grants.py",
+        right="return grant_ttl / 2 if",
+        wrong="return grant_ttl * 3 if",
         test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",
     ),
     Bug(
@@ -243,24 +269,10 @@ LISTENER = [
         test=_RESIGN + "a_resign_needs_the_header",
     ),
     Bug(
-        "a resign may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        resigned",
-        wrong="resigned",
-        test=_RESIGN + "a_resign_needs_a_loopback_host[example.com]",
-    ),
-    Bug(
-        "a question may come from a page of any host",
-        "sidecar/control.py",
-        right="_check_host(request)\n        for name in names",
-        wrong="for name in names",
-        test=_CONTROL + "to_ask_needs_a_loopback_host_too",
-    ),
-    Bug(
         "a name that begins as the loopback's is the loopback",
-        "sidecar/control.py",
-        right='return name == "localhost" or',
-        wrong='return name.startswith(("localhost", "127.0.0.1")) or',
+        "runtime/local_requests.py",
+        right='name.lower() in ("localhost", "localhost.")',
+        wrong='name.lower().startswith(("localhost", "127.0.0.1"))',
         test=_RESIGN + "a_resign_needs_a_loopback_host",
     ),
 ]
@@ -269,9 +281,16 @@ REDIS = [
     Bug(
         "scripts are sent without a deadline",
         "sidecar/redis_store.py",
-        right="self._server_clock.at(call.give_up_at),",
+        right="self._server_clock.at(call.give_up_at, call.sent_at),",
         wrong="2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
+    ),
+    Bug(
+        "an estimate of the server's time lasts for ever",
+        "sidecar/server_clock.py",
+        right=" or now > self._observed_at + self._lasts:",
+        wrong=":",
+        test="tests/sidecar/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
     ),
     Bug(
         "a deadline of the server's counts from the reply before",
@@ -283,8 +302,8 @@ REDIS = [
     Bug(
         "an error of Redis is taken for a reply",
         "sidecar/redis_store.py",
-        right="return failure_of(error, may_execute=False)\n        reply,",
-        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)\n        reply,",
+        right="return _not_executed(failure) if _refuses_command(error) else failure",
+        wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
@@ -377,8 +396,8 @@ SCRIPTS = [
     Bug(
         "a release tells nobody",
         "sidecar/scripts/release.lua",
-        right="redis.call('PUBLISH', key .. ':changed', 'released')",
-        wrong="",
+        right="redis.pcall('PUBLISH', key .. ':changed', 'released')",
+        wrong="0",
         test=_SCRIPTS + "release_deletes_and_publishes_in_one_script[wheel]",
     ),
     Bug(
@@ -402,6 +421,231 @@ SCRIPTS = [
         wrong="if run == run_id then",
         test=_GUARD + "a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old[wheel]",
     ),
+    Bug(
+        "a token that is far ahead is counted on",
+        "sidecar/scripts/prelude.lua",
+        right="tonumber(last) > now + day",
+        wrong="tonumber(last) > 2 ^ 53",
+        test=_FAULTS + "a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone[wheel-just-over-a-day]",
+    ),
+    Bug(
+        "a fence is mended before its lease has been disabled for a ttl",
+        "sidecar/fence_command.py",
+        right="until = clock() + ttl",
+        wrong="until = clock()",
+        test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
+    ),
+    Bug(
+        "a fence is mended though its lease is not disabled",
+        "sidecar/scripts/fence.lua",
+        right="if not disabled() then",
+        wrong="if false then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a fence that has changed meanwhile is mended",
+        "sidecar/scripts/fence.lua",
+        right="if state ~= ARGV[8] then",
+        wrong="if state == '' then",
+        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+    ),
+    Bug(
+        "a release that may not be published is an error",
+        "sidecar/scripts/release.lua",
+        right="redis.pcall('PUBLISH'",
+        wrong="call('PUBLISH'",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+publish]",
+    ),
+    Bug(
+        "a refused SET is noticed after the fence was changed",
+        "sidecar/scripts/acquire.lua",
+        right="call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)",
+        wrong="",
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-+set]",
+    ),
+    Bug(
+        "one refused channel takes the whole watch along",
+        "sidecar/redis_watch.py",
+        right="if failure.kind not in _REFUSALS:",
+        wrong='if words[0] == "SUBSCRIBE" or failure.kind not in _REFUSALS:',
+        test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-&__redis__:invalidate]",
+    ),
+    Bug(
+        "a right that is given back is never used",
+        "sidecar/redis_watch.py",
+        right="retry_at = inf if self.refusal is None else",
+        wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
+        test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
+    ),
+    Bug(
+        "a holder reaches the terminal as it is",
+        "sidecar/fence_command.py",
+        right="one_line(holder)",
+        wrong="holder",
+        test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
+    ),
+    Bug(
+        "a text log has line breaks of outside texts",
+        "runtime/log_lines.py",
+        right="line = one_line(super().formatMessage(record), MESSAGE)",
+        wrong="line = super().formatMessage(record)",
+        test=_HOSTILE + "a_sidecar_s_log_and_status_hold_no_text_as_it_is[text]",
+    ),
+    Bug(
+        "a line break in an error forges a log line",
+        "runtime/log_lines.py",
+        right='f"  {one_line(line, TRACEBACK_WIDTH)}"',
+        wrong="one_line(line, TRACEBACK_WIDTH)",
+        test="tests/runtime/test_log_lines.py::test_a_text_log_holds_no_control_character_and_no_forged_line",
+    ),
+    Bug(
+        "a disabled lease is not told as such where its fence is to be mended",
+        "sidecar/scripts/prelude.lua",
+        right="return problem and disabled() and 'disabled' or problem",
+        wrong="return problem",
+        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended[wheel-seven]",
+    ),
 ]
 
-BUGS = WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS
+_LOOKUP = "tests/runtime/test_lookup.py::test_"
+
+CONNECTION = [
+    Bug(
+        "an attempt that was given up leaves its lookup behind and begins another",
+        "runtime/lookup.py",
+        right="lookup = self._under_way.get(key)\n        if lookup is None:",
+        wrong="lookup = None\n        if lookup is None:",
+        test=_LOOKUP + "a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once",
+    ),
+    Bug(
+        "the result of a lookup is used twice",
+        "runtime/lookup.py",
+        right="kept = self._kept.pop(key, None)",
+        wrong="kept = self._kept.get(key)",
+        test=_LOOKUP + "a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once",
+    ),
+    Bug(
+        "a lookup from before a change of server is used",
+        "runtime/lookup.py",
+        right="            lookup.outdated = True\n",
+        wrong="            pass\n",
+        test=_LOOKUP + "a_lookup_under_way_at_a_change_of_server_is_made_again_and_not_beside",
+    ),
+    Bug(
+        "the end of the process waits for lookups that hang",
+        "runtime/lookup.py",
+        right="daemon=True",
+        wrong="daemon=False",
+        test=_LOOKUP + "a_lookup_that_hangs_does_not_delay_the_end_of_the_process[uvloop]",
+    ),
+    Bug(
+        "the first address of a name uses the limit up",
+        "runtime/connecting.py",
+        right="happy_eyeballs_delay=min(STAGGER, share)",
+        wrong="happy_eyeballs_delay=None",
+        test="tests/runtime/test_connecting.py::"
+        "test_an_address_that_drops_packets_does_not_keep_the_others_from_being_tried",
+    ),
+    Bug(
+        "an address that failed is tried first again",
+        "sidecar/redis_connection.py",
+        right="last=self._failed)",
+        wrong="last=())",
+        test="tests/sidecar/test_redis_connection.py::test_after_a_failure_the_names_other_address_is_tried_first",
+    ),
+    Bug(
+        "the watch chooses a server of its own",
+        "sidecar/redis_connection.py",
+        right="self._make(route=self._route, leading=False,",
+        wrong="self._make(route=self._route, leading=True,",
+        test="tests/sidecar/test_redis_connection.py::test_a_companion_goes_to_the_server_of_the_leading_connection",
+    ),
+    Bug(
+        "the watch stays with a server that the election has left",
+        "sidecar/redis_connection.py",
+        right="            companion.abort()\n        return connected",
+        wrong="            pass\n        return connected",
+        test="tests/sidecar/test_redis_connection.py::"
+        "test_a_companion_is_ended_once_the_leading_connection_has_another_server",
+    ),
+    Bug(
+        "the end of an idle connection is not noticed",
+        "sidecar/redis_store.py",
+        right="        connection.when_ended = lambda: self._ended(connection)\n",
+        wrong="",
+        test=_CANDIDATE + "a_connection_that_the_server_closes_is_replaced_before_a_call_needs_it",
+    ),
+    Bug(
+        "a call is written to a stream that has ended",
+        "sidecar/redis_store.py",
+        right="if self._connection is not None and self._connection.ended:",
+        wrong="if False:",
+        test=_STORE + "the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_nothing[wheel]",
+    ),
+    Bug(
+        "a call that surely was not executed waits for the next attempt",
+        "sidecar/redis_store.py",
+        right="if again and self._clock()",
+        wrong="if False and self._clock()",
+        test=_STORE + "a_call_is_made_again_at_once_where_the_connection_could_not_be_made[wheel]",
+    ),
+    Bug(
+        "a call whose stream ended after it was sent is made again",
+        "sidecar/redis_store.py",
+        right="if not sent and _could_not_connect(error):",
+        wrong="if _could_not_connect(error):",
+        test=_STORE + "a_call_whose_connection_ends_after_it_was_sent_is_not_made_again[wheel]",
+    ),
+    Bug(
+        "a call is made again after an error from inside its script",
+        "sidecar/redis_store.py",
+        right="isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))",
+        wrong="isinstance(error, _REFUSALS)",
+        test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
+    ),
+    Bug(
+        "a call that is made again has a limit of its own",
+        "sidecar/redis_store.py",
+        right="self._round_trip([calls[index] for index in again])",
+        wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
+        "give_up_at=self._clock() + 15)) for index in again])",
+        test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
+    ),
+    Bug(
+        "a whole fleet connects again at the same moment",
+        "sidecar/reconnects.py",
+        right="return pause * self._uniform(0.5, 1.5)",
+        wrong="return 0.0",
+        test=_CANDIDATE + "where_redis_is_away_connections_are_tried_after_pauses_that_double",
+    ),
+    Bug(
+        "a look that finds the own id blames another process",
+        "sidecar/candidate.py",
+        right="return call.kind is not Kind.LOOK and",
+        wrong="return",
+        test=_CANDIDATE + "a_look_that_finds_the_own_id_blames_nobody",
+    ),
+    Bug(
+        "the eviction policy is read once",
+        "sidecar/redis_store.py",
+        right="asks_policy = self._clock() - self._policy_at > _POLICY_AGE",
+        wrong="asks_policy = False",
+        test=_STORE + "calls_ask_for_the_eviction_policy_along_once_it_is_old[wheel]",
+    ),
+    Bug(
+        "a sidecar without calls shows the server of long ago",
+        "sidecar/server_facts.py",
+        right="await self._ask()",
+        wrong="pass",
+        test="tests/sidecar/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
+    ),
+    Bug(
+        "a call outlives the end of a drain",
+        "sidecar/lease.py",
+        right="min(give_up_at, self._drain_until or inf)",
+        wrong="give_up_at",
+        test="tests/sidecar/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
+    ),
+]
+
+BUGS = CONNECTION + WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
+COPIED = ("docs", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout")
 """All that the tests need: to load every plugin that is installed takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600

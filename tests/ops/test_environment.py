@@ -136,10 +136,11 @@ def test_a_sidecar_goes_to_the_run_s_redis_however_the_definition_names_producti
 def test_an_api_goes_to_the_run_s_postgres_however_the_definition_names_production_s(
     variables: dict[str, str], secrets: list[str]
 ) -> None:
-    api = container(variables, *secrets)
-    given = container_environment(api, shift=0, caller={"DATABASE_URL": "caller"}, backends=OWN)
+    tls = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/app/certificates/cloud.crt"}
+    api = container(variables | tls, *secrets)
+    given = container_environment(api, shift=0, caller={"DATABASE_URL": "caller", "PGSSLMODE": "x"}, backends=OWN)
     assert given["DATABASE_URL"] == "postgresql://here/db"
-    assert not {"REDIS_HOST", "REDIS_PORT"} & set(given)
+    assert not {"REDIS_HOST", "REDIS_PORT", *tls} & set(given)
 
 
 def test_how_long_a_call_of_redis_may_take_is_the_definition_s_or_the_caller_s() -> None:
@@ -157,8 +158,8 @@ def test_what_the_definition_leaves_out_is_moved_and_made_lively_as_if_it_stood_
         }
         for shift in (0, 100)
     )
-    assert listeners(first[API]) == {"API_BIND": 8080}
-    assert listeners(second[API]) == {"API_BIND": 8180}
+    assert listeners(first[API]) == {"API_BIND": 8080, "INTERNAL_BIND": 9101}
+    assert listeners(second[API]) == {"API_BIND": 8180, "INTERNAL_BIND": 9201}
     assert listeners(second[SIDECAR]) == {"CONTROL_BIND": 4140, "METRICS_BIND": 9202}
     assert second[API]["SIDECAR_URL"] == "http://127.0.0.1:4140"
     lively = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "AUTH": "off", "LOG_FORMAT": "text"}

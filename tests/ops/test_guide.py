@@ -8,13 +8,13 @@ import certifi
 import pytest
 
 from ops.local import guide
-from sidecar.redis_store import connector
+from sidecar.redis_connection import Connector
 from sidecar.settings import read
 
 
 def line(**variables: str) -> str | None:
     """What follows the program."""
-    found = guide.redis_cli(connector(read(variables).redis)())
+    found = guide.redis_cli(Connector(read(variables).redis)())
     return None if found is None else shlex.join(shlex.split(found)[1:])
 
 

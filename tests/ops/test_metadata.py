@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import aiohttp
 
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id
+from runtime.lookup import Lookups
 from sidecar.identity import instance_id
 
 VIEW = ContainerView(image="test", known_status="RUNNING", health="HEALTHY", started_at=datetime.now(UTC))
@@ -15,7 +16,7 @@ async def test_a_sidecar_finds_its_task_id_there() -> None:
     task_id = new_task_id()
     assert re.fullmatch(r"[0-9a-f]{32}", task_id)
     async with MetadataServer("family", lambda asked: {"sidecar": VIEW} if asked == task_id else None) as server:
-        assert await instance_id(None, server.uri(task_id, "sidecar")) == task_id
+        assert await instance_id(None, server.uri(task_id, "sidecar"), Lookups()) == task_id
 
 
 async def test_the_answers_have_the_fields_of_ecs() -> None:

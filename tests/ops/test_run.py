@@ -197,7 +197,7 @@ def _command(process: psutil.Process) -> str:
 def free_offset(tasks: int = 2) -> int:
     while True:
         offset = random.randrange(1000, 22000, 200)  # below the ports that clients are given
-        if claim(port + offset + 100 * task for port in (8080, 4040, 9102) for task in range(tasks)):
+        if claim(port + offset + 100 * task for port in (8080, 9101, 4040, 9102) for task in range(tasks)):
             return offset
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from ops.local.definition import ContainerDefinition, read
 from ops.local.environment import container_environment
+from service.environment import KEPT
 from service.settings import Settings as ServiceSettings
 from sidecar import settings as sidecar_settings
 
@@ -88,7 +89,7 @@ def test_the_control_port_stays_on_the_task_s_loopback() -> None:
     mapped = {mapping["containerPort"] for container in CONTAINERS.values() for mapping in container["portMappings"]}
     assert control.host == "127.0.0.1"
     assert control.port not in mapped
-    assert mapped == {8080, 9102}
+    assert mapped == {8080, 9101, 9102}
 
 
 @each_container
@@ -108,11 +109,18 @@ def test_the_api_asks_the_sidecar_where_it_listens() -> None:
 
 
 def test_each_variable_is_one_that_its_program_reads() -> None:
-    known_to_service = {name.upper() for name in ServiceSettings.model_fields}
+    known_to_service = {*(name.upper() for name in ServiceSettings.model_fields), *KEPT, "PGSSLMODE"}
     assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
     source = Path(sidecar_settings.__file__).read_text()
     for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
         assert f'"{name}"' in source, name
+
+
+def test_the_database_s_certificate_is_checked_against_a_ca_that_the_image_copies() -> None:
+    variables = _defined("api").variables
+    assert variables["PGSSLMODE"] == "verify-full"
+    assert "\nCOPY ops/certificates certificates\n" in DOCKERFILES["api"].read_text()
+    assert Path(variables["PGSSLROOTCERT"]).parent == Path("/app/certificates")
 
 
 def test_secrets_are_no_part_of_the_environment() -> None:
@@ -179,8 +187,10 @@ def test_the_image_runs_what_the_task_definition_runs_as_the_same_user(name: str
     text = DOCKERFILES[name].read_text()
     assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[-1]) == CONTAINERS[name]["entryPoint"]
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE)[-1] == CONTAINERS[name]["user"]
-    ports = re.findall(r"^EXPOSE (\d+)$", text, re.MULTILINE)
-    assert [int(port) for port in ports] == [entry["containerPort"] for entry in CONTAINERS[name]["portMappings"]]
+    (ports,) = re.findall(r"^EXPOSE (.*)$", text, re.MULTILINE)
+    assert [int(port) for port in ports.split()] == [
+        entry["containerPort"] for entry in CONTAINERS[name]["portMappings"]
+    ]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -202,9 +212,9 @@ def test_what_an_image_copies_exists_and_is_let_through_by_the_ignore_file(name:
         assert any(entry == source or entry.startswith(f"{source}/") for entry in let_through), source
 
 
-def test_the_sidecar_s_image_holds_the_sidecar_alone() -> None:
+def test_the_sidecar_s_image_holds_nothing_of_the_service() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES["sidecar"].read_text(), re.MULTILINE)
-    assert copied == ["requirements/sidecar.txt", "sidecar"]
+    assert copied == ["requirements/sidecar.txt", "runtime", "sidecar"]
 
 
 def _defined(name: str) -> ContainerDefinition:

@@ -77,6 +77,12 @@ class Served:
         host, port = self.runner.addresses[0]
         return Connection(*await asyncio.open_connection(host, port, local_addr=(source, 0)))
 
+    async def passes_limit(self) -> None:
+        """Wait until a header that was begun now is cut off: so are those begun before."""
+        cut = await self.connect()
+        cut.send(HALF)
+        assert await cut.is_closed()
+
     @property
     def open(self) -> int:
         assert self.runner.server is not None
@@ -143,11 +149,10 @@ async def test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_h
         split.send(WHOLE[-2:])
         assert await split.answer() == 200
         body.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
-        cut = await served.connect()
-        cut.send(HALF)  # sent last: when the limit has ended this connection, it has passed for the others
-        assert await cut.is_closed()
+        await served.passes_limit()
         body.send(b"cd")
         assert await body.answer() == 200
+        await served.passes_limit()
         for connection in (silent, split, body):
             connection.send(WHOLE)
             assert await connection.answer() == 200
@@ -156,10 +161,9 @@ async def test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_h
 
 async def test_a_request_that_is_held_is_answered_whatever_half_a_header_is_behind_it() -> None:
     async with serving(Limits(header=0.2)) as served:
-        connection, cut = await served.connect(), await served.connect()
+        connection = await served.connect()
         connection.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n" + HALF)
-        cut.send(HALF)
-        assert await cut.is_closed()
+        await served.passes_limit()
         served.held.set()
         assert await connection.answer() == 200
         assert await connection.is_closed()

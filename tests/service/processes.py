@@ -85,11 +85,13 @@ class Service(Process):
     def __init__(self, log: Path, session: aiohttp.ClientSession, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.internal_url = f"http://127.0.0.1:{free_port()}"
         self.session = session
         defaults = {
             "MARKET_CALENDAR": "24/7",
             "TRACKER_INTERVAL": "0.2",
             "API_BIND": f"127.0.0.1:{self.port}",
+            "INTERNAL_BIND": self.internal_url.removeprefix("http://"),
             "AUTH": "off",
             "PRICE_SOURCE": "simulated",
         }
@@ -101,8 +103,15 @@ class Service(Process):
         return self
 
     async def get(self, path: str) -> Any:
-        """The JSON of an answer that is 200."""
-        async with self.session.get(self.url + path) as response:
+        """The JSON of an answer of the public listener that is 200."""
+        return await self._ask(self.url + path)
+
+    async def get_internal(self, path: str) -> Any:
+        """The JSON of an answer of the internal listener that is 200."""
+        return await self._ask(self.internal_url + path)
+
+    async def _ask(self, url: str) -> Any:
+        async with self.session.get(url) as response:
             assert response.status == 200, await response.text()
             return await response.json()
 
@@ -112,7 +121,7 @@ class Service(Process):
             return response.status == 200
 
     async def leads(self, lease: str = "background_services") -> bool:
-        status = await self.get("/background/status")
+        status = await self.get_internal("/background/status")
         return bool(status["leases"][lease]["is_leader"])
 
 

@@ -10,12 +10,17 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from runtime.listener import Listener
 from service.access import StoreAccess
+from service.address import Address
 from service.app import Api
 from service.auth import Guard, OpenGuard
 from service.freshness import Freshness
+from service.health import Health
+from service.internal import Internal
 from service.listener import runner
 from service.market import AroundTheClockCalendar
+from service.middleware import Middleware
 from service.samples import SAMPLES
 from service.status import BackgroundStatus
 from service.store import Store
@@ -39,6 +44,7 @@ class Served:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     guard: Guard = field(default_factory=OpenGuard)
     url: str = ""
+    internal_url: str = ""
     now: datetime = NOON
     """By which values are fresh or stale."""
 
@@ -50,7 +56,9 @@ class Served:
         self.streams = Streams(metrics, freshness, utc_now)
         leaderships = {"background_services": LeaseClient().leadership("background_services")}
         status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
-        self.api = Api(self.access, self.streams, status, self.registry, metrics, self.guard, freshness)
+        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
+        self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)
+        self.internal = Internal(status, self.health, self.registry, Middleware(metrics, self.access))
         self.writes = 0
 
     async def _connect(self) -> Store:
@@ -58,21 +66,33 @@ class Served:
 
     @asynccontextmanager
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
-        """Answer on a site of that type."""
+        """Answer on a site of that type; the internal listener is an ordinary one."""
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
+        internal = runner(self.internal.application(), shutdown_timeout=1)
         await serving.setup()
+        await internal.setup()
         try:
             await site(serving, **options).start()
             host, port = serving.addresses[0][:2]
             self.url = f"http://{host}:{port}"
+            await Listener(internal, Address("127.0.0.1", 0)).start()
+            self.internal_url = f"http://127.0.0.1:{internal.addresses[0][1]}"
             yield
         finally:
             self.streams.close()
             await serving.cleanup()
+            await internal.cleanup()
 
     async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
-        """Status and JSON of an answer."""
-        async with self.session.request(method, self.url + path, **more) as response:
+        """Status and JSON of an answer of the public listener."""
+        return await self._ask(method, self.url + path, **more)
+
+    async def get_internal(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
+        """Status and JSON of an answer of the internal listener."""
+        return await self._ask(method, self.internal_url + path, **more)
+
+    async def _ask(self, method: str, url: str, **more: Any) -> tuple[int, Any]:
+        async with self.session.request(method, url, **more) as response:
             assert response.content_type == "application/json", await response.text()
             return response.status, await response.json()
 

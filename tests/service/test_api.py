@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from service.database import StoreError
 from service.limits import MOST_ROWS
@@ -126,18 +127,44 @@ async def test_history_is_the_newest_rows_between_two_dates_both_included_oldest
 
 async def test_healthz_is_503_only_while_draining(served: Served) -> None:
     served.access.trouble = "cannot connect"
-    status, answer = await served.get("/healthz")
-    assert (status, answer) == (200, {"status": "ok", "database": "cannot connect", "sidecar": "no answer yet"})
-    served.api.draining = True
-    status, answer = await served.get("/healthz")
-    assert (status, answer["status"]) == (503, "draining")
+    known = {"database": "cannot connect", "sidecar": "no answer yet"}
+    assert await served.get_internal("/healthz") == (200, {"status": "ok", **known})
+    served.health.draining = True
+    assert await served.get("/healthz") == (503, {"status": "draining"})
+    assert await served.get_internal("/healthz") == (503, {"status": "draining", **known})
+
+
+async def test_the_public_health_says_nothing_of_the_neighbours(served: Served) -> None:
+    served.access.trouble = 'password authentication failed for user "admin"'
+    assert await served.get("/healthz") == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/background/status", "/%6Detrics", "/background%2Fstatus", "//metrics", "/metrics/", "/"]
+)
+async def test_the_operators_paths_do_not_exist_on_the_public_listener(
+    path: str, served: Served, session: ClientSession
+) -> None:
+    async with session.get(URL(served.url + path, encoded=True)) as answer:
+        assert (answer.status, await answer.json()) == (404, {"error": "no such path"})
+
+
+@pytest.mark.parametrize("view", ["live", "history", "stream", "positions"])
+async def test_portfolios_are_not_served_on_the_internal_listener(view: str, served: Served) -> None:
+    assert await served.get_internal(f"/portfolios/{PORTFOLIO}/{view}") == (404, {"error": "no such path"})
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/metrics", "/background/status", "/healthz", "/openapi.json"])
+async def test_nothing_can_be_changed_on_the_internal_listener(path: str, method: str, served: Served) -> None:
+    assert await served.get_internal(path, method) == (405, {"error": f"{method} is not allowed here"})
 
 
 async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_database_is_away(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await served.write_live("1")
-    status, answer = await served.get("/background/status")
+    status, answer = await served.get_internal("/background/status")
     assert status == 200
     assert answer["leases"]["background_services"] == {
         "is_leader": False,
@@ -159,13 +186,13 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
 
     monkeypatch.setattr(served.store, "fences", fail)
     monkeypatch.setattr("service.status.FRESH", 0.0)
-    status, away = await served.get("/background/status")
+    status, away = await served.get_internal("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
 async def test_metrics_in_a_version_that_is_none_are_406(accept: str, served: Served) -> None:
-    told = await served.get("/metrics", headers={"Accept": accept})
+    told = await served.get_internal("/metrics", headers={"Accept": accept})
     assert told == (406, {"error": "no such version of a format in Accept"})
 
 
@@ -175,7 +202,7 @@ async def test_requests_are_counted_by_route_and_never_by_what_the_client_makes_
     for path in (f"/portfolios/{UNKNOWN}/live", "/portfolios/x/live", "/made/up"):
         await served.get(path)
     await served.get("/made/up", "PROPFIND")
-    async with session.get(f"{served.url}/metrics") as response:
+    async with session.get(f"{served.internal_url}/metrics") as response:
         assert response.content_type == "text/plain"
         counted = re.findall(r"^portfolio_http_requests_total(\{.*\}) (\S+)$", await response.text(), re.MULTILINE)
     assert dict(counted) == {

@@ -75,7 +75,7 @@ HARMLESS = {
 
 
 async def has_ticked(service: Service) -> bool:
-    status = await service.get("/background/status")
+    status = await service.get_internal("/background/status")
     return status["jobs"]["tracker"]["last_run"] is not None
 
 
@@ -110,6 +110,15 @@ async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refu
     process = await stack.enter_async_context(Process("service", tmp_path / "log", **settings))
     assert await process.end() == 2
     assert process.output() == f"{name}: the file cannot be read: No such file or directory\n"
+
+
+async def test_certificates_that_are_not_there_are_one_warning(
+    samples_url: str, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", "SSL_CERT_FILE": "/nowhere/ca"}
+    process = await stack.enter_async_context(Process("service", tmp_path / "log", "migrate", **settings))
+    assert await process.end() == 0
+    assert process.output().count("SSL_CERT_FILE: there is nothing at /nowhere/ca") == 1
 
 
 @pytest.mark.parametrize(

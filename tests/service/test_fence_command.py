@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from service.database import StaleTerm
 from service.fence import NotMended
 from service.settings import read_settings
 from service.store import Store
-from tests.service.processes import Process, Sidecar
+from tests.service.processes import Process, Service, Sidecar
 from tests.waiting import eventually
 from tests.work.reference import nothing_held
 from tests.work.test_fence import DAY, NOON, waits_for_a_lock
@@ -222,3 +223,44 @@ async def test_what_cannot_be_done_is_one_line_and_a_status(
     assert await process.end() == status
     assert said in process.output()
     assert "Traceback" not in process.output()
+
+
+async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_refuse_every_term(
+    samples_url: str,
+    redis_server: RedisServer,
+    new_sidecar: Callable[..., Sidecar],
+    new_service: Callable[..., Service],
+    session: aiohttp.ClientSession,
+    redis: Any,
+    database: Database,
+    stack: AsyncExitStack,
+    tmp_path: Path,
+) -> None:
+    timings = {"LEASE_TTL": "12", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "5", "REDIS_TIMEOUT": "2"}
+    sidecar = await stack.enter_async_context(new_sidecar("one", **timings))
+    key = (await keys_of(sidecar, session))[LEASE]
+    await poison(database)
+    await redis.hset(f"fence:{{{key}}}", "token", ABSURD)
+    service = await stack.enter_async_context(new_service("one", sidecar.url))
+
+    async def run(module: str, *words: str) -> None:
+        """Run a command to its end."""
+        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.settings["LEASE_KEY"], **timings}
+        settings |= {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar.url, "AUTH": "off"}
+        command = Process(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
+        await stack.enter_async_context(command)
+        assert await command.end() == 0, command.output()
+
+    await run("sidecar", "disable", LEASE, "600")
+    await run("service", "fence", LEASE, "--ttl", "12")
+    token = await database.fetchval("select token from lease_fence where lease = $1", LEASE)
+    await run("sidecar", "fence", LEASE, "--above", str(token))
+    assert await database.fetchval("select max(token) from portfolio_live") is None  # nobody has worked yet
+    await run("sidecar", "enable", LEASE)
+
+    async def works() -> bool:
+        written = await database.fetchval("select max(token) from portfolio_live")
+        return written is not None and written > token
+
+    await eventually(works, within=60)
+    assert await service.leads()

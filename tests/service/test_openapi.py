@@ -16,6 +16,7 @@ import jsonschema_rs
 import pytest
 import requests
 import schemathesis
+from aiohttp import web
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from schemathesis.checks import positive_data_acceptance
@@ -24,9 +25,11 @@ from schemathesis.core.result import Ok
 
 from ops.local.servers import RedisServer
 from service.development_token import development_token
+from service.internal_openapi import internal_description
 from service.notation import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
-from service.openapi import VERSION, description
+from service.openapi import description
 from service.samples import SAMPLES, USERS
+from service.schemas import VERSION
 from service.settings import AuthSettings
 from tests.service.processes import ROOT, Service, Sidecar
 from tests.service.served import PORTFOLIO, Served
@@ -43,7 +46,7 @@ schemathesis.openapi.format("date", st.dates(EARLIEST, LATEST).map(str))
 schemathesis.openapi.format("decimal", st.decimals(0, MOST_QUANTITY - 1, places=QUANTITY_PLACES).map(str))
 
 
-def described(*, inventing_tokens: bool) -> schemathesis.BaseSchema:
+def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:
     """What is to be tried: the description's examples, the limits of each schema, and a fixed draw of other requests.
 
     `inventing_tokens` also tries tokens that are none; whoever sends a token with each request has no use for that.
@@ -58,7 +61,7 @@ def described(*, inventing_tokens: bool) -> schemathesis.BaseSchema:
         "dictionaries": {"portfolios": {"values": [str(PORTFOLIO)] * 8 + [str(OTHERS), UNKNOWN]}},
         "parameters": {"path.id": {"dictionary": "portfolios", "probability": 0.8}},
     }
-    return schemathesis.openapi.from_dict(description(), config=schemathesis.Config.from_dict(settings))
+    return schemathesis.openapi.from_dict(document, config=schemathesis.Config.from_dict(settings))
 
 
 BEYOND_SCHEMAS = (" is later than 'to'", "too large", "has more than 8 decimal places", " is in [")
@@ -70,12 +73,16 @@ class Running:
     """A service for all tests of the module, and a client of it."""
 
     url: str
+    internal_url: str
     bearer: dict[str, str]
     http: requests.Session = field(default_factory=requests.Session)
 
-    def call(self, case: Case, *, headers: dict[str, str] | None = None) -> schemathesis.Response:
+    def call(
+        self, case: Case, *, headers: dict[str, str] | None = None, internal: bool = False
+    ) -> schemathesis.Response:
         """Send the request, and hold the answer against the description."""
-        response: schemathesis.Response = case.call(base_url=self.url, session=self.http, headers=headers)
+        url = self.internal_url if internal else self.url
+        response: schemathesis.Response = case.call(base_url=url, session=self.http, headers=headers)
         told = response.json() if response.status_code == 400 else {}
         problems = [error["error"] for error in told.get("errors", [told])] if told else []
         beyond = bool(problems) and all(any(words in problem for words in BEYOND_SCHEMAS) for problem in problems)
@@ -109,7 +116,7 @@ async def running_service(database_url: str, redis_url: str, folder: Path) -> As
         ) as service,
     ):
         await eventually(worked)
-        yield Running(service.url, bearer)
+        yield Running(service.url, service.internal_url, bearer)
         assert "Traceback" not in service.output()
 
 
@@ -123,8 +130,9 @@ def running(shared_url: str, redis_server: RedisServer, tmp_path_factory: pytest
         runner.run(service.__aexit__(None, None, None))
 
 
-owners = described(inventing_tokens=False)
-strangers = described(inventing_tokens=True)
+owners = described(description(), inventing_tokens=False)
+strangers = described(description(), inventing_tokens=True)
+operators = described(internal_description(), inventing_tokens=False)
 OPERATIONS = {found.ok().label: found.ok() for found in owners.get_all_operations() if isinstance(found, Ok)}
 OWNERS = {label for label in OPERATIONS if "/portfolios/" in label}
 
@@ -142,6 +150,11 @@ def test_a_stranger_is_answered_as_described_and_told_nothing(case: Case, runnin
         assert response.status_code in ({401, 405} if there else {404})
 
 
+@operators.parametrize()
+def test_the_internal_listener_answers_as_described(case: Case, running: Running) -> None:
+    running.call(case, internal=True)
+
+
 @pytest.mark.parametrize("label", sorted(OPERATIONS))
 def test_every_operation_does_answer_200(label: str, running: Running) -> None:
     operation = OPERATIONS[label]
@@ -153,16 +166,24 @@ def test_every_operation_does_answer_200(label: str, running: Running) -> None:
         assert response.json()["history"]
 
 
+def routes(application: web.Application) -> set[str]:
+    """The operations of an application, without the HEAD that comes with a GET."""
+    found = {(route.method, resource.canonical) for resource in application.router.resources() for route in resource}
+    got = {path for method, path in found if method == "GET"}
+    return {f"{method} {path}" for method, path in found if method != "HEAD" or path not in got}
+
+
 def test_the_routes_are_those_that_are_described(served: Served) -> None:
-    resources = served.api.application().router.resources()
-    routes = {(route.method, resource.canonical) for resource in resources for route in resource}
-    got = {path for method, path in routes if method == "GET"}
-    assert {f"{method} {path}" for method, path in routes if method != "HEAD" or path not in got} == set(OPERATIONS)
+    assert routes(served.api.application()) == set(OPERATIONS)
+    internal = {found.ok().label for found in operators.get_all_operations() if isinstance(found, Ok)}
+    assert routes(served.internal.application()) == internal
 
 
-async def test_the_description_is_served_to_everybody_and_is_valid(served: Served) -> None:
+async def test_each_listener_serves_its_own_description_to_everybody(served: Served) -> None:
     assert await served.get("/openapi.json") == (200, description())
+    assert await served.get_internal("/openapi.json") == (200, internal_description())
     owners.validate()
+    operators.validate()
 
 
 async def test_each_event_of_a_stream_is_a_live_value_as_described(

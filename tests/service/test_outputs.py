@@ -53,7 +53,7 @@ async def test_background_status_bounds_what_another_task_wrote(served: Served, 
             "values ('eod', '2026-03-02', 'running', $1, 1, $1) on conflict do nothing",
             HOSTILE,
         )
-        async with served.session.get(f"{served.url}/background/status") as answer:
+        async with served.session.get(f"{served.internal_url}/background/status") as answer:
             text = await answer.text()
         status = json.loads(text)
         assert len(text) < 2 * LARGEST

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession
 from pydantic import SecretStr
 
-from service import app, limits
+from service import app, limits, middleware
 from service.auth import TokenGuard
 from service.database import StoreError
 from service.entries import read_entries
@@ -43,8 +43,9 @@ async def guarded(served: Served) -> AsyncIterator[Served]:
 
 
 def bearer(user: UUID = OWNER, **changed: Any) -> dict[str, str]:
-    claims = {"iss": f"{URL}/auth/v1", "aud": "authenticated", "sub": str(user), "exp": int(time.time()) + 3600}
-    return {"Authorization": "Bearer " + jwt.encode({**claims, **changed}, SECRET, "HS256")}
+    claims = {"iss": f"{URL}/auth/v1", "aud": "authenticated", "role": "authenticated", "sub": str(user)}
+    until = {"exp": int(time.time()) + 3600}
+    return {"Authorization": "Bearer " + jwt.encode({**claims, **until, **changed}, SECRET, "HS256")}
 
 
 def body(*entries: tuple[str, str, str]) -> str:
@@ -111,8 +112,9 @@ async def test_keys_that_cannot_be_had_are_503_and_not_the_client_s_fault(
 
 
 async def test_what_is_for_the_platform_needs_no_token(guarded: Served, session: ClientSession) -> None:
-    for path in ("/healthz", "/metrics", "/background/status"):
-        async with session.get(guarded.url + path) as response:
+    internal = [guarded.internal_url + path for path in ("/healthz", "/metrics", "/background/status", "/openapi.json")]
+    for url in (guarded.url + "/healthz", guarded.url + "/openapi.json", *internal):
+        async with session.get(url) as response:
             assert response.status == 200
 
 
@@ -285,7 +287,7 @@ async def test_an_answer_that_takes_too_long_is_503(guarded: Served, monkeypatch
     async def hang(_: UUID) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(app, "ANSWER_LIMIT", 0.1)
+    monkeypatch.setattr(middleware, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(guarded.store, "owner", hang)
     told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
     assert told == (503, {"error": "no answer in 0.1 s"})

@@ -54,7 +54,7 @@ async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
     other = await stack.enter_async_context(new_service("two", second.url))
 
     async def follows() -> bool:
-        status = await other.get("/background/status")
+        status = await other.get_internal("/background/status")
         return {lease["state"] for lease in status["leases"].values()} == {"following"}
 
     await eventually(follows)
@@ -64,7 +64,7 @@ async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
         assert len(set(await events(stream, 4))) == 4
     assert not await other.leads()
 
-    status = await other.get("/background/status")
+    status = await other.get_internal("/background/status")
     assert {lease["holder"] for lease in status["leases"].values()} == {"one"}
     assert status["jobs"]["tracker"]["last_run"] is not None
     assert await eventually(lambda: last_run_of(other, "reconstruction"))
@@ -77,7 +77,7 @@ async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
 
 
 async def last_run_of(service: Service, job: str) -> object:
-    return (await service.get("/background/status"))["jobs"][job]["last_run"]
+    return (await service.get_internal("/background/status"))["jobs"][job]["last_run"]
 
 
 async def test_every_task_tells_how_far_the_leader_has_come_with_loading(
@@ -95,7 +95,7 @@ async def test_every_task_tells_how_far_the_leader_has_come_with_loading(
     other = await stack.enter_async_context(new_service("two", second.url))
 
     async def loading(service: Service) -> object:
-        return (await service.get("/background/status"))["jobs"]["tracker"]["loading"]
+        return (await service.get_internal("/background/status"))["jobs"]["tracker"]["loading"]
 
     for service in (leader, other):
 
@@ -225,7 +225,7 @@ async def test_a_service_without_database_and_sidecar_serves_and_says_what_is_wr
         async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/{path}") as response:
             assert response.status == 503
             assert await response.json() == {"error": "the database is not available"}
-    status = await service.get("/background/status")
+    status = await service.get_internal("/background/status")
     assert status["leases"]["background_services"]["state"] == "unknown"
     assert status["database"] == "cannot connect: Connection refused"
     service.signal()
@@ -234,7 +234,7 @@ async def test_a_service_without_database_and_sidecar_serves_and_says_what_is_wr
 
 
 async def with_trouble(service: Service) -> object:
-    health = await service.get("/healthz")
+    health = await service.get_internal("/healthz")
     return health if "connect:" in health["database"] else None
 
 

@@ -1,5 +1,6 @@
 """The settings: what is refused, and how that is said."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import pytest
 from ops.local.servers import free_port
 from service.__main__ import main
 from service.address import Address
+from service.auth import issuer_of
 from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
-    "DATABASE_URL SIDECAR_URL API_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED LOG_FORMAT LOG_LEVEL"
+    "DATABASE_URL SIDECAR_URL API_BIND INTERNAL_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED"
+    " LOG_FORMAT LOG_LEVEL"
     " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL AUTH SUPABASE_URL"
     " SUPABASE_JWT_SECRET"
 )
@@ -61,6 +64,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SIDECAR_URL", "http://sidecar..example:4040"),
         ("SIDECAR_URL", "http://a b:80"),
         ("SIDECAR_URL", "http://127.0.0.1:4040/is-leader"),
+        ("INTERNAL_BIND", "9101"),
+        ("INTERNAL_BIND", "0.0.0.0:0"),
+        ("INTERNAL_BIND", "example.com:9101"),
         ("API_BIND", "8080"),
         ("API_BIND", "0.0.0.0:0"),
         ("API_BIND", "0.0.0.0:65536"),
@@ -90,7 +96,19 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SUPABASE_URL", "https://project..supabase.co"),
         ("SUPABASE_URL", "https://project supabase.co"),
         ("SUPABASE_URL", "https://project.supabase.co?apikey=topsecret"),
+        ("SUPABASE_URL", "https://project.supabase.co#topsecret"),
+        ("SUPABASE_URL", "https://project.supabase.co?"),
+        ("SUPABASE_URL", "https://project.supabase.co/auth/v1"),
+        ("SUPABASE_URL", "https://project.supabase.co/Auth/V1/"),
+        ("SUPABASE_URL", "https://id.example.com/rest/v1/"),
+        ("SUPABASE_URL", "http://127.0.0.1:54321/auth/v1"),
+        ("SUPABASE_URL", "https://project.supabase.co/project"),
+        ("SUPABASE_URL", "https://project.supabase.co:8443"),
+        ("SUPABASE_URL", "https://db.project.supabase.co"),
+        ("SUPABASE_URL", "https://supabase.com/dashboard/project/project"),
         ("SUPABASE_JWT_SECRET", "topsecret"),
+        ("SUPABASE_JWT_SECRET", "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9." + "topsecret" * 3),
+        ("SUPABASE_JWT_SECRET", "sb_secret_" + "topsecret" * 3),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "LOUD"),
         ("SHUTDOWN_TIMEOUT", "0"),
@@ -138,7 +156,7 @@ def test_what_is_wrong_is_said_in_words_of_the_setting(
     "password", ["top%secret", "%topsecret", "topsecret%", "%23%2F%3F%40", "top:secret", "%ff", "ä"]
 )
 @pytest.mark.parametrize(
-    "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1,127.0.0.2/?port={port}", "/?host=127.0.0.1&port={port}"]
+    "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:{port},127.0.0.2:{port}/", "/?host=127.0.0.1&port={port}"]
 )
 def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -163,11 +181,32 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # such as one of another test, for an output that is gone
     assert main([command]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert told.err.startswith("database")
     assert "topsecret" not in told.err
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://project.supabase.co",
+        "https://project.supabase.co/",
+        "https://project.supabase.co//",
+        "https://project.supabase.co:443",
+        "HTTPS://Project.Supabase.CO:443/",
+        "https://project.supabase.co.",
+    ],
+)
+def test_a_project_s_address_is_taken_in_every_spelling_and_its_issuer_has_one(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", written)
+    url = read_settings().supabase_url
+    assert url is not None
+    assert issuer_of(url) == "https://project.supabase.co/auth/v1"
 
 
 def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,3 +360,16 @@ def test_an_address_that_stands_for_all_is_reached_over_loopback(bind: str, reac
     address = Address.parse(bind)
     assert address.reachable == reachable
     assert str(address) == bind
+
+
+@pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
+def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_BIND", api)
+    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 is where API_BIND .* listens already$"):
+        read_settings()
+
+
+def test_two_listeners_may_share_a_port_at_different_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_BIND", "127.0.0.1:8080")
+    monkeypatch.setenv("INTERNAL_BIND", "127.0.0.2:8080")
+    assert str(read_settings().internal_bind) == "127.0.0.2:8080"

@@ -20,7 +20,7 @@ LEASE = "background_services"
 
 
 async def told(served: Served) -> Any:
-    code, answer = await served.get("/background/status")
+    code, answer = await served.get_internal("/background/status")
     assert code == 200
     return answer["jobs"]["tracker"]["loading"]
 
@@ -45,7 +45,7 @@ async def test_however_many_ask_at_once_the_database_is_asked_once(
 ) -> None:
     monkeypatch.setattr(status, "FRESH", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
-        await asyncio.gather(*(served.get("/background/status") for _ in range(50)))
+        await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
 
 
@@ -58,7 +58,7 @@ async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: py
 
     monkeypatch.setattr(status, "FRESH", 1000.0)
     monkeypatch.setattr(served.store, "fences", fail)
-    answers = await asyncio.gather(*(served.get("/background/status") for _ in range(20)))
+    answers = await asyncio.gather(*(served.get_internal("/background/status") for _ in range(20)))
     assert {answer["database"] for _, answer in answers} == {"away"}
     assert len(calls) == 1
 
@@ -69,7 +69,7 @@ async def test_what_the_database_said_is_asked_again_after_a_while(
     monkeypatch.setattr(status, "FRESH", 0.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         for _ in range(2):
-            await served.get("/background/status")
+            await served.get_internal("/background/status")
     assert len(calls) == 2
 
 
@@ -85,9 +85,9 @@ async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
         return await original()
 
     monkeypatch.setattr(served.store, "fences", slow)
-    first = asyncio.create_task(served.get("/background/status"))
+    first = asyncio.create_task(served.get_internal("/background/status"))
     await asked.wait()
-    second = asyncio.create_task(served.get("/background/status"))
+    second = asyncio.create_task(served.get_internal("/background/status"))
     first.cancel()
     release.set()
     code, answer = await second

@@ -168,15 +168,15 @@ async def test_a_slow_subscriber_gets_the_latest_value_alone(streaming: Served) 
 
 async def test_values_that_could_not_be_read_are_read_again(streaming: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     await streaming.write_live("1")
-    real, failed = streaming.store.live_many, asyncio.Event()
+    real, failed = streaming.store.live_of_owners, asyncio.Event()
 
     async def fail_once(*arguments: object) -> object:
-        monkeypatch.setattr(streaming.store, "live_many", real)
+        monkeypatch.setattr(streaming.store, "live_of_owners", real)
         failed.set()
         raise StoreError("database: away")
 
     monkeypatch.setattr("service.streams.RETRY_DELAY", 0.01)
-    monkeypatch.setattr(streaming.store, "live_many", fail_once)
+    monkeypatch.setattr(streaming.store, "live_of_owners", fail_once)
     async with streaming.session.get(streaming.url + STREAM) as response:
         assert b'"value":"1.0000"' in await line(response, b"data:")
     assert failed.is_set()

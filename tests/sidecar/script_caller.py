@@ -21,6 +21,7 @@ class Answer(NamedTuple):
     time: int
     wait: int
     guard: str
+    notice: str
     holder: str
 
 
@@ -49,5 +50,5 @@ class Caller:
     def _call(self, script: str, token: str, deadline: int) -> Answer:
         arguments = [self.id, self.ttl, deadline, int(self.guarding), token, self.tenure, self.ttl * 5 // 6]
         answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
-        outcome, token, tenure, left, time, wait, guard, holder = answer.split(" ", 7)
-        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, holder)
+        outcome, token, tenure, left, time, wait, guard, notice, holder = answer.split(" ", 8)
+        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, holder)

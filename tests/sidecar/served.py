@@ -100,7 +100,7 @@ async def served(
         at_port(calls or redis.port), instance_id, timings, clock=elapsed, failover_guard=guard, min_replicas=0
     )
     telemetry = Telemetry(instance_id, clock=elapsed)
-    candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed)
+    candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed, uniform=random.uniform)
     watch = RedisWatch(
         connect, KEYS, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,

@@ -3,21 +3,20 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from redis.asyncio.connection import Connection
-
 from sidecar.clock import elapsed
 from sidecar.failures import Failure
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
-from sidecar.redis_store import KeyedCall, RedisStore, connector
+from sidecar.redis_connection import Connector, RedisConnection
+from sidecar.redis_store import KeyedCall, RedisStore
 from sidecar.settings import RedisAddress
 
 KEY = "portfolio:background_services:leader"
 TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 
 
-def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Callable[[], Connection]:
+def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Connector:
     """A maker of connections to a port of this machine, as the sidecar makes them."""
-    return connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
+    return Connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
 
 
 class Storing:
@@ -56,7 +55,7 @@ class Storing:
 
 @asynccontextmanager
 async def storing(
-    connect: Callable[[], Connection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
+    connect: Callable[[], RedisConnection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
 ) -> AsyncIterator[Storing]:
     """A store that connects so, closed at the end."""
     store = RedisStore(connect, "a", timings, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)

@@ -10,6 +10,8 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
 from sidecar.protocol import Timings
+from sidecar.reconnects import FIRST
+from sidecar.redis_store import fence_of
 from sidecar.redis_watch import WatchMode
 from tests.proxy import Proxy
 from tests.sidecar.served import KEYS, Served, served
@@ -146,3 +148,86 @@ async def test_a_drain_has_ended_when_every_lease_is_given_up(
         async with asyncio.timeout(30):
             await sidecar.election
         assert redis.get(KEYS["tracker"]) is None
+
+
+async def failures(sidecar: Served) -> list[str]:
+    """The samples that count calls and connections that failed."""
+    async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
+        return [line for line in (await response.text()).splitlines() if line.startswith("sidecar_redis_errors_total{")]
+
+
+async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_needs_it(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.lead()
+        for _ in range(3):
+            way.accepted = 0
+            await way.cut()
+            await eventually(lambda: way.accepted and sidecar.candidate._store.connected)
+            assert way.accepted == 1
+        assert sidecar.candidate.trouble["tracker"] is None
+        assert await sidecar.state() == "leading"
+        assert await failures(sidecar) == []
+
+
+async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_once(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        version = (await sidecar.get("/is-leader/tracker"))["version"]
+        waiting = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=20, version=version))
+        await way.cut()
+        redis.delete(KEYS["tracker"])
+        assert (await waiting)["is_leader"] is True
+        assert await failures(sidecar) == []
+
+
+async def test_where_redis_is_away_connections_are_tried_after_pauses_that_double(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        pauses: list[float] = []
+        pause = sidecar.candidate._reconnects.pause
+
+        def noted() -> float:
+            pauses.append(pause())
+            return pauses[-1]
+
+        sidecar.candidate._reconnects.pause = noted  # type: ignore[method-assign]
+        await way.refuse()
+        await eventually(lambda: len(pauses) >= 5)
+        for number, each in enumerate(pauses):
+            assert FIRST * 2**number * 0.5 <= each <= FIRST * 2**number * 1.5, pauses
+        await way.accept()
+        await eventually(lambda: sidecar.candidate._store.connected)
+        await sidecar.lead()
+        del pauses[:]
+        await way.cut()
+        await eventually(lambda: pauses)
+        assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
+
+
+async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    """As after a restart within a term: an acquire of an earlier process may still hold the key."""
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        await sidecar.resign()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+        redis.set(KEYS["tracker"], "a", ex=100)
+        before = scripts_run(redis)
+        sidecar.candidate.asked("tracker")  # within the second that it leaves to others: it looks
+        await eventually(lambda: scripts_run(redis) > before)
+        await eventually(lambda: sidecar.candidate.leases["tracker"]._in_flight is None)
+        assert sidecar.candidate.trouble["tracker"] is None
+
+
+async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))

@@ -149,13 +149,6 @@ async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
     assert redis.dbsize() == 0
 
 
-@pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
-async def test_to_ask_needs_a_loopback_host_too(sidecar: Served, path: str) -> None:
-    status, answer = await sidecar.refusal("GET", path, headers={"Host": "example.com"})
-    assert (status, list(answer)) == (403, ["error"])
-    assert await sidecar.state() == "waiting"
-
-
 async def test_without_redis_the_first_question_is_answered_within_the_call_limit(
     redis_of_its_own: RedisServer,
 ) -> None:

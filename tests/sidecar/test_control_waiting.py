@@ -1,7 +1,7 @@
 """Requests that are held back: what ends them, how long they may take, and that they count as asking."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -102,6 +102,37 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
     began = elapsed()
     await sidecar.get("/is-leader", wait=30, version=(await sidecar.get("/is-leader"))["version"])
     assert elapsed() - began < 20
+
+
+@timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=2.0, call_limit=5.0))
+async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over(
+    sidecar: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is that of the term which was granted to the other one, and nothing else will change it."""
+    waits: list[float] = []
+    hold = sidecar.candidate.hold
+
+    async def noted(names: Sequence[str], version: int, wait: float) -> None:
+        waits.append(wait)
+        await hold(names, version, wait)
+
+    async def ask(client: str, **query: Any) -> Any:
+        url, headers = f"{sidecar.url}/is-leader/tracker", {"X-Lease-Client": client}
+        async with sidecar.session.get(url, headers=headers, params=query) as response:
+            return await response.json()
+
+    answer = await ask("dead")
+    while not answer["is_leader"]:
+        answer = await ask("dead", wait=1, version=answer["version"])
+    refused = await ask("successor")
+    assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
+    sidecar.candidate.leases["tracker"]._demand.hold()  # somebody else waits, or the lease would be released
+    monkeypatch.setattr(sidecar.candidate, "hold", noted)
+    over = sidecar.candidate.leases["tracker"]._grants._named_until
+    await eventually(lambda: elapsed() >= over)
+    answer = await ask("successor", wait=30, version=refused["version"])
+    assert waits == [0]
+    assert answer["version"] != refused["version"]
 
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))

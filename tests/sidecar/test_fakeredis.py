@@ -1,17 +1,28 @@
 """The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from fakeredis import FakeAsyncRedisConnection, FakeRedis, FakeServer
-from redis.asyncio.connection import Connection
 
 from sidecar.protocol import Kind, Outcome
+from sidecar.redis_connection import RedisConnection
 from sidecar.redis_store import fence_of
 from sidecar.redis_watch import WatchMode
 from tests.sidecar.script_caller import Caller
 from tests.sidecar.storing import KEY, storing
 from tests.sidecar.test_redis_watch import watching
+
+
+class Fake(FakeAsyncRedisConnection):
+    """With what the sidecar's own connections add; no stream of it ends."""
+
+    ended = False
+    when_ended: Callable[[], None]
+
+    def distrust(self) -> None:
+        """There is one server."""
 
 
 @pytest.fixture
@@ -20,8 +31,8 @@ def fake_server() -> FakeServer:
 
 
 @pytest.fixture
-def connect(fake_server: FakeServer) -> Callable[[], Connection]:
-    return lambda: FakeAsyncRedisConnection(server=fake_server, decode_responses=True, protocol=2)
+def connect(fake_server: FakeServer) -> Callable[[], RedisConnection]:
+    return lambda: cast("RedisConnection", Fake(server=fake_server, decode_responses=True, protocol=2))
 
 
 @pytest.fixture
@@ -30,7 +41,7 @@ def fake_redis(fake_server: FakeServer) -> FakeRedis:
 
 
 async def test_a_term_lives_through_all_its_calls_without_a_guard(
-    connect: Callable[[], Connection], fake_redis: FakeRedis
+    connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with storing(connect, guard=True) as store:
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
@@ -59,7 +70,7 @@ async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> N
 
 
 async def test_the_watch_falls_back_to_the_notices_of_releases(
-    connect: Callable[[], Connection], fake_redis: FakeRedis
+    connect: Callable[[], RedisConnection], fake_redis: FakeRedis
 ) -> None:
     async with watching(connect) as watch:
         await watch.connected(WatchMode.NOTICES)

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 from aiohttp import web
 
+from runtime.lookup import Lookups
 from sidecar import identity
 from sidecar.identity import instance_id
 
@@ -53,17 +54,17 @@ async def metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Metadata]:
 
 
 async def test_it_is_the_ecs_task_s_id_read_once(metadata: Metadata) -> None:
-    assert await instance_id(None, metadata.url) == "158d1c8083dd49d6b527399fd6414f5c"
+    assert await instance_id(None, metadata.url, Lookups()) == "158d1c8083dd49d6b527399fd6414f5c"
     assert metadata.asked == 1
 
 
 async def test_a_given_id_wins_and_nothing_is_read(metadata: Metadata) -> None:
-    assert await instance_id("me", metadata.url) == "me"
+    assert await instance_id("me", metadata.url, Lookups()) == "me"
     assert metadata.asked == 0
 
 
 async def test_outside_ecs_it_is_made_up_and_never_twice_the_same() -> None:
-    assert await instance_id(None, None) != await instance_id(None, None)
+    assert await instance_id(None, None, Lookups()) != await instance_id(None, None, Lookups())
 
 
 async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metadata) -> None:
@@ -78,7 +79,7 @@ async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metad
         return response
 
     metadata.answer = in_pieces
-    assert await instance_id(None, metadata.url) == "158d1c8083dd49d6b527399fd6414f5c"
+    assert await instance_id(None, metadata.url, Lookups()) == "158d1c8083dd49d6b527399fd6414f5c"
 
 
 async def never(_: web.Request) -> web.StreamResponse:
@@ -145,7 +146,7 @@ async def test_metadata_that_cannot_be_read_is_said_and_an_id_is_made_up(
     if answer is never:
         monkeypatch.setattr(identity, "_LIMIT", 1.5)
     metadata.answer = answer
-    made_up = await instance_id(None, metadata.url)
+    made_up = await instance_id(None, metadata.url, Lookups())
     assert made_up.startswith(f"{socket.gethostname()[:64]}-")
     assert metadata.asked == 1
     assert [record.levelname for record in caplog.records if record.name == identity.__name__] == ["WARNING"]

@@ -273,3 +273,18 @@ def test_versions_differ_after_every_change_and_after_every_resign() -> None:
     versions.append(lease.view(104).version)
     assert len(set(versions)) == len(versions)
     assert lease.view(104).version == versions[-1]
+
+
+def test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    assert (lease.view(100).state, lease.known()) == (State.DISCONNECTED, False)
+    call = due(lease, 100, Kind.ACQUIRE)
+    assert (lease.view(100).state, lease.known()) == (State.DISCONNECTED, False)
+    lease.failed(call, 102, may_execute=True)
+    assert (lease.view(102).state, lease.known()) == (State.DISCONNECTED, True)
+    answer(lease, due(lease, 104, Kind.ACQUIRE), 104, Outcome.HELD, holder="b")
+    assert (lease.view(104).state, lease.known()) == (State.FOLLOWING, True)
+    lease.failed(due(lease, 114, Kind.ACQUIRE), 116, may_execute=True)
+    assert (lease.view(116).state, lease.known()) == (State.DISCONNECTED, True)

@@ -182,3 +182,20 @@ def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() ->
     call = due(lease, 101, Kind.RELEASE)
     lease.replied(call, Reply(Outcome.SUPERSEDED, "a", 2, ttl=30.0, tenure="another-1"), 101.1)
     assert (lease.next_call(110), lease.wake_at(110)) == (None, inf)
+
+
+def test_no_call_outlives_the_end_of_a_drain() -> None:
+    """A release that nobody answers is tried until then, and the process has to end."""
+    lease = leading(100)
+    lease.drain(101)
+    end = 101 + T.grant_ttl + 3 * T.call_limit
+    now = 101.0
+    calls = 0
+    while not lease.drained(now):
+        if (call := lease.next_call(now)) is not None:
+            calls += 1
+            assert call.give_up_at <= end
+            lease.failed(call, now := call.give_up_at, may_execute=True)
+        else:
+            now = lease.wake_at(now)
+    assert (calls > 1, now) == (True, end)

@@ -17,7 +17,7 @@ from tests.sidecar.test_process import SMALL, Asker
 from tests.sidecar.test_redis_watch import watching
 from tests.waiting import eventually
 
-TERM = b"%s %s boot-1 6000 1790000000000000 0 off a"
+TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
 """What a script answers, but for the outcome and the token."""
 
 

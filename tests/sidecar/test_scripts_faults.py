@@ -7,6 +7,8 @@ from redis import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from ops.local.servers import RedisServer
+from sidecar.protocol import Outcome
+from sidecar.redis_store import _SCRIPTS, _parse
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.script_caller import FENCE, KEY, Answer, Caller
 
@@ -46,17 +48,74 @@ def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make
         lambda redis: redis.hset(FENCE, "token", "1e15"),
         lambda redis: redis.hset(FENCE, "token", "0x10"),
         lambda redis: redis.hset(FENCE, "token", ""),
-        lambda redis: redis.hset(FENCE, "token", str(2**53)),
-        lambda redis: redis.hset(FENCE, "token", "9" * 400),
         lambda redis: redis.hset(FENCE, "token", " 7"),
+        lambda redis: redis.hset(FENCE, "token", "\u00b2"),
+        lambda redis: redis.hset(FENCE, "token", "x" * 1_000_000),
     ],
-    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "too-large", "infinite", "spaced"],
+    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "spaced", "unicode", "megabyte"],
 )
 def test_a_fence_that_is_garbage_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
     make(any_redis)
     before = dumped(any_redis)
     assert every_call(any_redis, "1") == ["bad_fence"] * 4
     assert dumped(any_redis) == before
+
+
+DAY = 86_400 * 10**6
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        lambda now: now + DAY + 10**7,
+        lambda now: 2**53 - 1,
+        lambda now: 2**53,
+        lambda now: 2**64,
+        lambda now: int("9" * 400),
+        lambda now: "9" * 5000,
+    ],
+    ids=["just-over-a-day", "2^53 - 1", "2^53", "2^64", "infinite", "5000-digits"],
+)
+def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone(
+    any_redis: Redis, token: Callable[[int], object]
+) -> None:
+    any_redis.hset(FENCE, mapping={"token": str(token(Caller(any_redis).look().time)), "holder": "b"})
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["fence_ahead"] * 4
+    assert dumped(any_redis) == before
+    reply, *_ = _parse(any_redis.eval(_SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
+    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
+
+
+@pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
+def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended(
+    any_redis: Redis, token: str | None
+) -> None:
+    """The commands that mend a fence, the database's too, go by it."""
+    if token is None:
+        any_redis.lpush(FENCE, "7")
+    else:
+        any_redis.hset(FENCE, "token", token)
+    any_redis.set(KEY, "DISABLED", ex=600)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["disabled"] * 4
+    assert dumped(any_redis) == before
+
+
+def test_a_token_within_a_day_is_counted_on_so_that_no_step_of_a_clock_ends_elections(any_redis: Redis) -> None:
+    ahead = Caller(any_redis).look().time + DAY - 10**7
+    any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
+    answer = Caller(any_redis).acquire()
+    assert (answer.outcome, answer.token) == ("acquired", str(ahead + 1))
+    assert Caller(any_redis).renew(answer.token).outcome == "renewed"
+    assert Caller(any_redis).release(answer.token).outcome == "released"
+
+
+def test_a_token_that_is_written_far_ahead_ends_a_term_that_is_held(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.hset(FENCE, "token", str(2**53 - 2))
+    assert Caller(any_redis).renew(token).outcome == "fence_ahead"
+    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "it was given to no term"
 
 
 def test_garbage_in_the_fence_ends_a_term_that_is_held(any_redis: Redis) -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio.connection import SSLConnection
 
 from sidecar.protocol import Timings
-from sidecar.redis_store import connector
+from sidecar.redis_connection import Connector
 from sidecar.settings import Address, SettingsError, control_address, read
 
 SECRET = "hunter2"
@@ -71,7 +71,7 @@ def test_an_address_for_people_holds_no_secret(url: str, place: str) -> None:
     redis = read({"REDIS_URL": url}).redis
     assert redis.place == place
     assert SECRET not in repr(redis)
-    connector(redis)
+    Connector(redis)
 
 
 BAD = [
@@ -108,6 +108,34 @@ BAD = [
     ("REDIS_HOST", "two words"),
     ("REDIS_HOST", f"redis://:{SECRET}@h"),
     ("REDIS_HOST", "x" * 64),
+    ("REDIS_HOST", "10.0.0"),
+    ("REDIS_HOST", "6379"),
+    ("REDIS_HOST", "-h"),
+    ("REDIS_HOST", "1::2::3"),
+    ("REDIS_HOST", f"user:{SECRET}"),
+    ("REDIS_HOST", "a." * 127 + "a"),
+    ("REDIS_PORT", "tcp://10.0.0.7:6379"),
+    ("REDIS_PORT", "0"),
+    ("INSTANCE_ID", "$HOSTNAME"),
+    ("INSTANCE_ID", "${HOSTNAME}"),
+    ("CONTROL_BIND", "::1:4040"),
+    ("CONTROL_BIND", "http://127.0.0.1:4040"),
+    ("CONTROL_BIND", ":4040"),
+    ("METRICS_BIND", "9102"),
+    ("LEASE_KEY", "history:{name}"),
+    ("ECS_CONTAINER_METADATA_URI_V4", "169.254.170.2/v4"),
+    ("ECS_CONTAINER_METADATA_URI_V4", "ftp://169.254.170.2/v4"),
+    ("ECS_CONTAINER_METADATA_URI_V4", "http:///v4"),
+    ("ECS_CONTAINER_METADATA_URI_V4", f"http://user:{SECRET}@h/v4"),
+    ("ECS_CONTAINER_METADATA_URI_V4", "http://h:0/v4"),
+    ("ECS_CONTAINER_METADATA_URI_V4", "http://[::1/v4"),
+    ("REDIS_URL", "redis://h:0"),
+    ("REDIS_URL", "redis://h:70000"),
+    ("REDIS_URL", f"redis://{SECRET}@h"),
+    ("REDIS_URL", "redis://h/1?db=2"),
+    ("REDIS_URL", "redis://h?db=-1"),
+    ("REDIS_URL", "redis://h,i:6379"),
+    ("REDIS_URL", '"redis://h"'),
     ("REDIS_URL", f"http://:{SECRET}@h"),
     ("REDIS_URL", f"redis://:{SECRET}@h:port"),
     ("REDIS_URL", f"redis://:{SECRET}@h?no_such_option=1"),
@@ -132,9 +160,55 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("redis.internal:6379", "put the port into REDIS_PORT"),
+        ("10.0.0.7:6379", "put the port into REDIS_PORT"),
+        ("redis.internal:", "put the port into REDIS_PORT"),
+        ("[::1]:6379", "put the port into REDIS_PORT"),
+        ("[::1]", "without brackets"),
+        ("redis://redis.internal", "put a URL into REDIS_URL"),
+        ("rediss://redis.internal:6379/0", "put a URL into REDIS_URL"),
+        (f"user:{SECRET}@redis.internal", "put user and password into REDIS_USERNAME and REDIS_PASSWORD"),
+        ("redis.internal/0", "into REDIS_URL"),
+        ("/run/redis.sock", "into REDIS_URL"),
+        ("one,two", "one name, or one address"),
+        ('"redis.internal"', "quotes"),
+        ("${REDIS_HOST}", "a variable that nobody has filled in"),
+    ],
+)
+def test_a_host_that_is_nobodys_is_refused_with_its_remedy(host: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read({"REDIS_HOST": host})
+    text = str(refused.value)
+    assert text.startswith("REDIS_HOST: ")
+    assert remedy in text
+    assert "\n" not in text
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "redis",
+        "redis_1",
+        "Redis.Internal.",
+        "10.0.0.7",
+        "::1",
+        "fe80::1%eth0",
+        "2001:db8::1",
+        "a-b.c9",
+        "bücher.example",
+    ],
+)
+def test_a_host_that_somebody_may_have_is_taken(host: str) -> None:
+    assert read({"REDIS_HOST": host}).redis.host == host
+
+
 def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
     with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
-        connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
+        Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
 OPTIONS = [
@@ -146,7 +220,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, value: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        connector(read({name: value}).redis)
+        Connector(read({name: value}).redis)
     text = str(refused.value)
     assert text.startswith(f"{name}: ")
     assert "\n" not in text
@@ -162,7 +236,7 @@ def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option:
 
 def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
     asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=ALL"
-    connection = connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
+    connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
     assert isinstance(connection, SSLConnection)
     assert (connection.db, connection.password) == (3, "a#b")
     assert (connection.ssl_context.check_hostname, connection.ssl_context.ciphers) == (False, "ALL")
@@ -173,6 +247,7 @@ def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
     [
         ({"REDIS_URL": "redis://h", "REDIS_HOST": "h"}, "REDIS_HOST"),
         ({"REDIS_USERNAME": "u"}, "REDIS_PASSWORD"),
+        ({"REDIS_URL": f"redis://:{SECRET}@h", "REDIS_PASSWORD": "other"}, "REDIS_PASSWORD"),
         ({"LEASES": "a,ab", "LEASE_KEY": "x:{name}"}, "LEASE_KEY"),
     ],
 )
@@ -262,3 +337,26 @@ def test_the_health_check_imports_nothing_that_takes_long() -> None:
     assert {"sidecar", "socket"} <= imported
     slow = {"aiohttp", "asyncio", "http", "json", "logging", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"}
     assert not imported & slow
+
+
+FOREIGN = {
+    "PROMETHEUS_MULTIPROC_DIR": "/no/such/folder",
+    "prometheus_multiproc_dir": "/no/such/folder",
+    "PROMETHEUS_DISABLE_CREATED_SERIES": "true",
+    "SSLKEYLOGFILE": "/no/such/folder/keys",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "NETRC": "/no/such/file",
+}
+"""Switches of libraries that were meant for another program of the task."""
+
+
+def test_switches_that_were_meant_for_another_program_neither_end_nor_change_the_sidecar() -> None:
+    """A port that is taken ends it after everything is imported and made."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run(
+            FOREIGN
+            | {"CONTROL_BIND": address, "INSTANCE_ID": "me", "REDIS_URL": "rediss://127.0.0.1:1", "LOG_FORMAT": "text"}
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == f"sidecar: CONTROL_BIND: cannot listen on {address}: Address already in use\n"

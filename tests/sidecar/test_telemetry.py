@@ -10,7 +10,7 @@ import pytest
 from ops.local.servers import RedisServer
 from sidecar.failures import Failure
 from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind
+from sidecar.protocol import Call, Kind, Outcome, Reply
 from sidecar.redis_watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
@@ -66,6 +66,25 @@ def test_a_client_s_silence_is_counted_from_its_last_question(told: Told) -> Non
     assert told.value("client_last_poll_seconds", lease="idle") is None
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
+def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(told: Told, outcome: Outcome) -> None:
+    lease = told.leases["idle"]
+    assert told.value("fence_refuses", lease="idle") == 0
+
+    def answer(outcome: Outcome) -> None:
+        lease.asked(told.now)
+        call = lease.next_call(told.now)
+        assert call is not None
+        lease.replied(call, Reply(outcome), told.now)
+        told.telemetry.answered("idle", call, outcome, told.now)
+
+    answer(outcome)
+    assert (told.value("fence_refuses", lease="idle"), told.value("fence_refuses", lease="led")) == (1, 0)
+    told.now += 10
+    answer(Outcome.VACANT)
+    assert told.value("fence_refuses", lease="idle") == 0
+
+
 @pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
 def test_the_guard_is_one_of_its_states_or_unknown(told: Told, store: Storing, guard: str | None) -> None:
     store.store.guard = guard
@@ -84,6 +103,13 @@ async def test_redis_is_up_while_the_connection_is_good(told: Told, store: Stori
     assert told.value("redis_eviction_policy", policy="noeviction") is None
 
 
+@pytest.mark.parametrize("notice", ["sent", "refused", None])
+def test_what_came_of_the_last_release_s_notice_shows(told: Told, store: Storing, notice: str | None) -> None:
+    store.store.release_notice = notice
+    states = {word: told.value("release_notice", notice=word) for word in ("sent", "refused")}
+    assert states == {word: float(word == notice) for word in ("sent", "refused")}
+
+
 @pytest.mark.parametrize("mode", WatchMode)
 def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
     told.watch.mode = mode
@@ -94,9 +120,9 @@ def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
 
 def test_renewals_are_timed_and_nothing_else_is(told: Told) -> None:
     for kind in (Kind.ACQUIRE, Kind.LOOK, Kind.RELEASE):
-        told.telemetry.answered("led", Call(kind, 100.0, 102.0), 100.5)
+        told.telemetry.answered("led", Call(kind, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert told.value("renewal_duration_seconds_count") == 0
-    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), 100.03)
+    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), Outcome.VACANT, 100.03)
     assert told.value("renewal_duration_seconds_count") == 1
     assert told.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
     assert told.value("renewal_duration_seconds_bucket", le="0.05") == 1
@@ -108,8 +134,8 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
     for kind in ("timeout", "timeout", "oom"):
         told.telemetry.failed("led", Failure(kind, "why", may_execute=False))
     assert (told.value("redis_errors_total", kind="timeout"), told.value("redis_errors_total", kind="oom")) == (2, 1)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), 100.5)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
+    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert [(record.levelname, getattr(record, "kind", None)) for record in caplog.records] == [
         ("ERROR", "timeout"),
         ("ERROR", "oom"),
@@ -121,6 +147,7 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
     ("server", "harmless", "warning"),
     [
         (("unavailable", None), ("on", None), "No failover guard: "),
+        (("on", None, "refused"), ("on", None, "sent"), "Releases are not published: "),
         (
             ("on", "volatile-lru"),
             ("on", "noeviction"),
@@ -131,8 +158,8 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
 def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_so(
     told: Told,
     caplog: pytest.LogCaptureFixture,
-    server: tuple[str, str | None],
-    harmless: tuple[str, str | None],
+    server: tuple[str, str | None, str | None] | tuple[str, str | None],
+    harmless: tuple[str, str | None, str | None] | tuple[str, str | None],
     warning: str,
 ) -> None:
     for it in (harmless, server, server, harmless, server):

@@ -5,7 +5,9 @@ to the lease (`_settle`), and the telling of a change (`_publish`); `hold` is th
 `test_drivers.py` compares it with the real one.
 
 The loop is blocked while a call is under way or a connection is made, a call ends at its own limit, and a failed one
-costs the connection, which is made anew by the next call or, where none is due, once a heartbeat.
+costs the connection. It is made again by the next call or, where none is due, after a pause that doubles. A call that
+surely was not executed (no connection could be made, or the server refuses every script) is made again at once, and
+once, with the same limit.
 A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
 """
 
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply
+from sidecar.reconnects import Reconnects
 from sidecar.server_clock import ServerClock
 from tests.simulation.redis_model import Answer
-from tests.simulation.server import Server
+from tests.simulation.server import FROM_INSIDE, Server
 
 if TYPE_CHECKING:
     from tests.simulation.client import Client
@@ -39,15 +42,17 @@ class Sidecar:
     """The sidecar of one task. Local times are of the task's clock, `rate` seconds of it a true second."""
 
     __slots__ = (
+        "_again",
         "_attempt",
-        "_broken",
         "_call",
         "_connection",
+        "_connections",
         "_floor",
         "_inbox",
         "_offset",
         "_open_at",
         "_opening",
+        "_reconnects",
         "_sent",
         "_timer",
         "_ttl_ms",
@@ -109,10 +114,12 @@ class Sidecar:
         """When Redis last answered a call, and not that it was late."""
         self.asleep_until = 0.0
         self._call: Call | None = None
-        self._sent = self._broken = self._opening = False
+        self._sent = self._again = self._opening = False
+        self._connections = 0  # the connection's number
+        self._reconnects: Reconnects
         self._open_at = 0.0
         self._offset = 0
-        self._connection = ServerClock()
+        self._connection = ServerClock(world.scenario.timings.clock_lasts)
         self.lease: Lease
 
     @property
@@ -146,6 +153,7 @@ class Sidecar:
             require_client=scenario.require_client,
         )
         self._call, self._inbox, self._version = None, [], -1
+        self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)
         self._disconnect()
         self.world.at(self.world.now, self.watch, self.boot)
         self.client.found_sidecar()
@@ -213,7 +221,7 @@ class Sidecar:
         if timer == self._timer:
             if self.frozen:
                 return  # `thaw` steps
-            if self.server is None and self.now() >= self._open_at:
+            if self.server is None and not self.draining and self.now() >= self._open_at:
                 self._open()
             else:
                 self.step()
@@ -242,6 +250,8 @@ class Sidecar:
             return
         # While a question is held back it does not matter when it was asked, but to who might connect at any waking.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
+        if self.server is None and not self.draining:
+            until = max(now, min(until, self._open_at))
         if until > now + world.heartbeat:
             until = now + world.heartbeat
         self.asleep_until = until
@@ -314,16 +324,23 @@ class Sidecar:
     def _execute(self, call: Call) -> None:
         self._call = call
         self._attempt += 1
-        self._sent = False
+        self._sent = self._again = False
         if self.server is not None:
             self._send(call, self.server)
             return
         self._connect(call, call.give_up_at)
 
+    def _make_again(self, call: Call) -> None:
+        """Make the call a second time, on a new connection: it was not executed."""
+        self._attempt += 1
+        self._again, self._sent = True, False
+        self._disconnect()
+        self._connect(call, call.give_up_at)
+
     def _open(self) -> None:
         """Have a connection before a call needs it."""
         timings, now = self.world.scenario.timings, self.now()
-        self._open_at, self.asleep_until = now + timings.heartbeat, -inf
+        self.asleep_until = -inf
         self._opening, self._sent = True, False
         self._timer += 1
         self._attempt += 1
@@ -354,6 +371,7 @@ class Sidecar:
             self._refused(attempt)
             return
         self.server, self._offset = server, 0
+        self._connections += 1
         self._connection.observe(server.tell_time(self.world.now), self.now())
         if call is not None:
             self._send(call, server)
@@ -365,15 +383,12 @@ class Sidecar:
     def _send(self, call: Call, server: Server) -> None:
         world = self.world
         self._sent = True
-        if self._broken:  # seen only now
-            world.at(world.now + world.delay(), self._reset, self._attempt)
-            return
         if self.ambush is not None:
             world.at(world.now, self.ambush, self)
             self.ambush = None
         if call.give_up_at <= self.now():
             self._limit(call.give_up_at)  # there is no time for an answer
-        deadline = self._connection.at(call.give_up_at)
+        deadline = self._connection.at(call.give_up_at, call.sent_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.snare is not None and self.snare(self, request):
             self._limit(call.give_up_at)
@@ -409,9 +424,11 @@ class Sidecar:
             if current:
                 self._limit(call.give_up_at)
             return
-        if server.error is not None:
+        if server.error is not None or server.refusals:
+            server.refusals = max(0, server.refusals - 1)
             if current:
-                world.at(world.now + world.delay(), self._erred, attempt)
+                refusal = self._broke_off if server.error == FROM_INSIDE else self._erred
+                world.at(world.now + world.delay(), refusal, attempt)
             return
         if not current:
             world.count("late request")
@@ -484,6 +501,7 @@ class Sidecar:
             answer.tenure or "-",
         )
         lease, client = self.lease, self.client
+        self._reconnects.succeeded()
         if outcome is not Outcome.LATE:
             self.answered_at = self.world.now
         if client.grant is not None and (
@@ -515,16 +533,30 @@ class Sidecar:
             self._failed(self._time_out, attempt, may_execute=self._sent)
 
     def _refused(self, attempt: int) -> None:
+        """No connection could be made."""
         if attempt == self._attempt:
-            self._failed(self._refused, attempt, may_execute=False)
+            self._not_executed(self._refused, attempt)
 
     def _reset(self, attempt: int) -> None:
         if attempt == self._attempt:
             self._failed(self._reset, attempt, may_execute=True)
 
     def _erred(self, attempt: int) -> None:
+        """The server refuses the call as a whole."""
         if attempt == self._attempt:
-            self._failed(self._erred, attempt, may_execute=False)
+            self._not_executed(self._erred, attempt)
+
+    def _broke_off(self, attempt: int) -> None:
+        """A command of the script failed."""
+        if attempt == self._attempt:
+            self._failed(self._broke_off, attempt, may_execute=False)
+
+    def _not_executed(self, again: Callable[[int], None], attempt: int) -> None:
+        call = self._call
+        if self.frozen or call is None or self._again or self.now() >= call.give_up_at:
+            self._failed(again, attempt, may_execute=False)
+        else:
+            self._make_again(call)
 
     def _failed(self, again: Callable[[int], None], attempt: int, *, may_execute: bool) -> None:
         if self.frozen:
@@ -536,6 +568,7 @@ class Sidecar:
         self._disconnect()
         if call is None:
             if opening:
+                self._replace_connection()
                 self.step()
             return
         self.client.sync()
@@ -543,21 +576,42 @@ class Sidecar:
         if self.world.trace is not None:
             self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
         self.lease.failed(call, now, may_execute=may_execute)
+        self._replace_connection()
         self.publish(now)
         self.client.unsettled()
         self.step()
 
     def _disconnect(self) -> None:
-        self.server, self._broken = None, False
+        self.server = None
         self._connection.forget()
+
+    def _replace_connection(self) -> None:
+        self._open_at = self.now() + self._reconnects.pause()
 
     def reset(self) -> None:
         """The connections break, on both ends."""
         self.unwatch()
         if self._call is not None and self._sent:
             self.world.at(self.world.now, self._reset, self._attempt)
-        elif self._call is None:
-            self.server = None
+        self.hung_up()
+
+    def hung_up(self) -> None:
+        """The server has closed the connection, if no call uses it."""
+        if self._call is None and self.server is not None and not self._unreachable(self.server):
+            self.world.at(self.world.now + self.world.delay(), self.ended, self._connections)
+
+    def ended(self, connection: int) -> None:
+        """The end of the connection is here: it is replaced in the background, but where a call fails of it."""
+        if not self.alive or self.server is None or connection != self._connections:
+            return
+        if self.frozen:
+            self._inbox.append((self.ended, connection))
+        elif self._call is not None:
+            self._reset(self._attempt)
+        else:
+            self._disconnect()
+            self._replace_connection()
+            self.wake()
 
     def _unreachable(self, server: Server) -> bool:
         return self.cut or (server.island is not None and self.task not in server.island)

@@ -362,14 +362,14 @@ class Client:
             self._limit_at = limit
             self.world.at(max(sidecar.true(limit), self.world.now) + TIMER, self._hold_ends, number)
             self._mind_limit()
-        elif asked:
+        elif asked and (stands := sidecar.lease.stands_for(arrived, self.name, self.token)) > 0:
             self._ticket = sidecar.lease.hold()
             self.held = True
             self._limit_at = arrived + self._wait
             self._explicit = arrived > self._asked_at
-            if taken := sidecar.lease.taken_for(arrived, self.name, self.token):  # answered when it may act itself
+            if self.grant is None and stands < inf:  # another client may act: answered when this one may
                 self._explicit = True
-                self._limit_at = arrived + min(self._wait, taken, sidecar.lease.timings.grant_ttl / 2)
+                self._limit_at = arrived + min(self._wait, stands)
             if self.grant is not None and self._wait < 0.8 * self.world.poll:  # a short grant: ask again sooner
                 self._explicit = True
             if self._explicit:
@@ -527,7 +527,10 @@ class Client:
             lease.asked(answered)
             self._asked_at = answered + HANDLING
             left = NO_HURRY
-            if grant is not None:
+            if grant is None:  # only an answer that stays the same may be left out
+                changed = self._version != (self.sidecar.boot, lease._version)
+                assert changed or not lease.leads(answered), f"{self.sidecar.instance} holds an answer back"
+            else:
                 expires_in = lease.grant(arrived, answered, self.name, self.token)
                 self._clock = first
                 if expires_in is None or not grant.extend(arrived + expires_in):

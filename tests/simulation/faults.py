@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sidecar.protocol import Kind
-from tests.simulation.redis_model import Fence, RedisModel
-from tests.simulation.server import Server
+from tests.simulation.redis_model import DAY, RedisModel
+from tests.simulation.server import FROM_INSIDE, Server
 
 if TYPE_CHECKING:
     from tests.simulation.candidate import Request, Sidecar
@@ -373,7 +373,10 @@ class Faults:
         world.oracle.forget()
         sidecar.started = world.now
         sidecar.reset()
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.3:
+            self._held_up = (sidecar, request, world.now)  # executes just after the release of the next term
+            world.at(world.now + 1.35 * world.scenario.timings.retry, self._leave, sidecar.client)
+        elif self.random.random() < 0.5:
             sidecar.snare = lambda _, later: self._overtakes(sidecar, request, later)
             again = 1.35 * world.scenario.timings.retry
             world.at(world.now + again, self._leave, sidecar.client)
@@ -445,8 +448,11 @@ class Faults:
 
     def _redis_errs(self) -> None:
         server = self.world.primary
-        if server.error is None:
-            server.error = "LOADING"
+        if self.random.random() < 0.5:  # as at the end of a failover: the same call succeeds when it is made again
+            server.refusals += self.random.choice((1, 1, 2))
+            self._disturbed()
+        elif server.error is None:
+            server.error = self.random.choice(("LOADING", FROM_INSIDE))
             self._disturb(self._duration(), self._errs_no_more, server)
 
     def _errs_no_more(self, server: Server) -> None:
@@ -469,6 +475,10 @@ class Faults:
         server.up = False
         for sidecar in list(server.watchers):
             sidecar.unwatch()
+        if self.random.random() < 0.7:  # else the machine is gone as well, and closes nothing
+            for sidecar in self.world.sidecars:
+                if sidecar.server is server:
+                    sidecar.hung_up()
 
     def _starts_again(self, arg: tuple[Server, bool]) -> None:
         server, empty = arg
@@ -650,11 +660,20 @@ class Faults:
         self._disturb(last, lambda _: self._delete())
 
     def _spoil_fence(self) -> None:
-        last = self._duration()
-        self.world.oracle.exempt(last + 1.3 * self.ttl)
-        self._type(lambda model: model.spoil_fence("abc"))
-        self._disturb(last, self._delete_fence)
+        """No term is issued from such a fence; the operator mends it, while the lease is disabled."""
+        token = self.random.choice(("abc", self.world.primary.tell_time(self.world.now) + 2 * DAY))
+        self._type(lambda model: model.spoil_fence(token))
+        self._disturb(self._duration(), self._disable_to_mend)
 
-    def _delete_fence(self, _: None) -> None:
-        self.world.primary.model.fence = Fence()
-        self.world.oracle.exempt(1.3 * self.ttl)
+    def _disable_to_mend(self, _: None) -> None:
+        self.world.oracle.disabled()
+        self._type(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
+        self._disturb(1.3 * self.ttl, self._mend_fence)
+
+    def _mend_fence(self, _: None) -> None:
+        model = self.world.primary.model
+        self.world.primary.tell_time(self.world.now)
+        if model.mend_fence():
+            self._type(RedisModel.delete)
+        elif model.fence_needs_mending:
+            self._disable_to_mend(None)  # somebody else has enabled it meanwhile

@@ -73,7 +73,7 @@ _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.r
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
 
-_LEASE_GRANT = Lease.grant
+_LEASE_GRANT, _LEASE_STANDS_FOR = Lease.grant, Lease.stands_for
 
 
 def mutant(
@@ -119,13 +119,22 @@ def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
 
 
 @mutant("scripts have no deadline", ServerClock, "at", mix="quiet")
-def _(clock: ServerClock, moment: float) -> int:
+def _(clock: ServerClock, moment: float, now: float) -> int:
     return 2**62
 
 
 @mutant("a clock that stands still while the machine sleeps", Faults, "_slept", mix="processes")
 def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
+
+
+# A call that is made again.
+
+
+@mutant("a call is made again though its stream ended after it was sent", Sidecar, "_reset", mix="late calls")
+def _(sidecar: Sidecar, attempt: int) -> None:
+    if attempt == sidecar._attempt:
+        sidecar._not_executed(sidecar._reset, attempt)
 
 
 # What the sidecar tells.
@@ -136,7 +145,8 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    if lease._term is None or not lease.leads(now) or lease.taken_for(now, client, token):
+    taken = lease._grants.taken_for(now, client, knows_term=lease._knows(token))
+    if lease._term is None or not lease.leads(now) or taken:
         return None
     lease._term.granted = True
     until = max(arrived, lease._term.began) + lease.timings.grant_ttl
@@ -302,6 +312,10 @@ def _grant_to_any(lease: Lease, arrived: float, now: float, *_: object) -> float
     return _LEASE_GRANT(lease, arrived, now)
 
 
+def _stands_for_any(lease: Lease, now: float, *_: object) -> float:
+    return _LEASE_STANDS_FOR(lease, now, "")
+
+
 def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: object) -> bool:
     return _LEASE_RESIGNED(lease, now, token)
 
@@ -309,7 +323,11 @@ def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: obj
 MUTANTS.append(
     Mutant(
         "the clients of a task are not told apart",
-        ((Lease, "grant", _grant_to_any), (Lease, "resigned", _resigned_by_any)),
+        (
+            (Lease, "grant", _grant_to_any),
+            (Lease, "stands_for", _stands_for_any),
+            (Lease, "resigned", _resigned_by_any),
+        ),
         mix="late calls",
     )
 )
@@ -375,6 +393,11 @@ def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool,
 def _(model: RedisModel) -> int:
     last = model.fence.token
     return last + 1 if isinstance(last, int) else 1
+
+
+@mutant("a token that is far ahead is counted on", RedisModel, "_is_ahead", mix="operator")
+def _(model: RedisModel, token: int | None) -> bool:
+    return False
 
 
 # The failover guard and MIN_REPLICAS.

@@ -191,10 +191,11 @@ class Real:
         if not wait:
             self._answers_question(request)
             return
-        if sidecar.lease.leads(now):
-            wait = min(wait, self.world.scenario.timings.grant_ttl / 2)
-        taken = sidecar.lease.taken_for(now, request.process.name, request.token)
-        self._holds(request, min(wait, taken or wait))
+        stands = sidecar.lease.stands_for(now, request.process.name, request.token)
+        if stands > 0:
+            self._holds(request, min(wait, stands))
+        else:
+            self._answers_question(request)
 
     def _holds(self, request: Request, wait: float) -> None:
         request.ticket = self.sidecar.lease.hold()

@@ -12,18 +12,21 @@ from random import Random
 from typing import Any, cast
 
 from aiohttp.test_utils import make_mocked_request
-from redis.asyncio.connection import Connection
-from redis.exceptions import ResponseError
+from redis._parsers.base import BaseParser
+from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.candidate import Candidate
 from sidecar.control import Control
 from sidecar.lease import Lease
 from sidecar.protocol import Call, Transition
+from sidecar.redis_connection import RedisConnection
 from sidecar.redis_store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry
 from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, Told
 from tests.simulation.server import EPOCH, Server
 from tests.simulation.virtual_time import VirtualLoop
+
+_parse_error: Callable[[str], Exception] = BaseParser.parse_error
 
 
 class Line:
@@ -32,9 +35,15 @@ class Line:
     def __init__(self, real: "Real") -> None:
         self._real = real
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.ended = False
+        self.when_ended: Callable[[], None] = lambda: None
 
     async def connect(self) -> None:
-        """Nothing is sent before the first command."""
+        """Nothing is sent before the first command, but to a server that is down."""
+        server = self._real.server
+        if not self._real.cut and self._real.true() >= server.thaw_at and not server.up:
+            await asyncio.sleep(DELAY)
+            raise Disconnected("Connection refused")
 
     def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return commands
@@ -42,14 +51,23 @@ class Line:
     async def send_packed_command(self, commands: list[tuple[Any, ...]]) -> None:
         self._real.later(DELAY, self._arrive, commands, self._real.cut)
 
-    async def read_response(self) -> Any:
+    async def read_response(self, *, disconnect_on_error: bool = True) -> Any:
         answer = await self._answers.get()
-        if isinstance(answer, ResponseError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def disconnect(self, *, nowait: bool) -> None:
         """A connection is nothing here."""
+
+    def distrust(self) -> None:
+        """There is one server."""
+
+    def end(self) -> None:
+        """The end of the stream is here."""
+        self.ended = True
+        self._answers.put_nowait(Disconnected("Connection closed by server"))
+        self.when_ended()
 
     def _arrive(self, commands: list[tuple[Any, ...]], lost: bool) -> None:
         real, script = self._real, commands[0][0] == "EVAL"
@@ -59,15 +77,25 @@ class Line:
             if script:
                 real.later(real.server.thaw_at - real.true() + DELAY, self._arrive, commands, False)
             return
+        if not real.server.up:
+            real.later(DELAY, self.end)
+            return
         time = real.server.tell_time(real.true())
+        answers: list[Any] = []
         for command in commands:
             if command[0] == "TIME":
                 answer: Any = (time // 1_000_000, time % 1_000_000)
             elif command[0] == "INFO":
                 answer = "maxmemory_policy:noeviction"
             else:
-                answer = ResponseError(real.server.error) if real.server.error else real.run_script(command)
-            real.later(DELAY, self._answers.put_nowait, answer)
+                error = real.server.error
+                answer = _parse_error(error) if error else real.run_script(command)
+            answers.append(answer)
+        real.later(DELAY, self._answered, answers)  # together: timers of one moment keep no order
+
+    def _answered(self, answers: list[Any]) -> None:
+        for answer in answers:
+            self._answers.put_nowait(answer)
 
 
 class Real:
@@ -81,10 +109,21 @@ class Real:
         uniform = Random(seed).uniform
         lease = Lease(ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True)
         store = RedisStore(
-            lambda: cast("Connection", Line(self)), ME, TIMINGS, clock=self.now, failover_guard=True, min_replicas=0
+            lambda: cast("RedisConnection", Line(self)),
+            ME,
+            TIMINGS,
+            clock=self.now,
+            failover_guard=True,
+            min_replicas=0,
         )
         self.candidate = Candidate(
-            {NAME: lease}, {NAME: NAME}, store, TIMINGS, _Transitions(self.told, self.now), clock=self.now
+            {NAME: lease},
+            {NAME: NAME},
+            store,
+            TIMINGS,
+            _Transitions(self.told, self.now),
+            clock=self.now,
+            uniform=uniform,
         )
         self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict)
         self._version = ""
@@ -121,7 +160,13 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, answer.holder or "")))
+        return " ".join(map(str, (*words, answer.guard, "-", answer.holder or "")))
+
+    def hang_up_server(self) -> None:
+        """The server closes the connection, if no call uses it."""
+        line = cast("Line | None", self.candidate._store._connection)
+        if line is not None and not self.candidate._calling and not self.cut:
+            self.later(DELAY, line.end)
 
     def touched(self) -> None:
         """The watch tells of it."""

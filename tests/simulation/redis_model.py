@@ -9,8 +9,13 @@ from typing import NamedTuple
 
 from sidecar.protocol import Outcome
 
-LARGEST = 2**53 - 1
-"""Tokens stay below it: Lua's numbers are doubles."""
+DAY = 86_400 * 1_000_000
+"""A token more than a day ahead of the server's time, in µs, is refused: every later one would be above it."""
+
+
+def far_ahead(token: int | None, now: int) -> bool:
+    """Whether no token of a later term may count on from this one."""
+    return token is not None and token > now + DAY
 
 
 @dataclass(slots=True)
@@ -115,10 +120,27 @@ class RedisModel:
         self.value, self.expires, self.key_is_string = "a list", None, False
         self._write_key()
 
-    def spoil_fence(self, token: str) -> None:
+    def spoil_fence(self, token: str | int) -> None:
         """`HSET fence:{KEY} token ...`."""
         self.fence.token = token
         self.offset += 1
+
+    @property
+    def fence_needs_mending(self) -> bool:
+        """Whether an operator sees that no term can be issued any more."""
+        token = self.fence.token
+        return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
+
+    def mend_fence(self) -> bool:
+        """`fence.lua`: give a fence that refuses every term the server's time; only while the lease is DISABLED."""
+        self.expire()
+        if not self.fence_needs_mending or not self._is_disabled():
+            return False
+        if not self.fence_is_hash:
+            self.fence, self.fence_is_hash = Fence(), True
+        self.fence.token, self.fence.holder, self.fence.tenure = self.now, "", ""
+        self.offset += 1
+        return True
 
     def expire(self) -> None:
         """Let the key go if its time has passed."""
@@ -191,25 +213,29 @@ class RedisModel:
     # What they are made of.
 
     def _read(self, deadline: int, guarding: bool) -> Outcome | None:
-        self._guard = "on" if guarding else "off"
+        self._guard = "-" if guarding else "off"
         if self.now > deadline:
             return Outcome.LATE
         self.expire()
         if not self.key_is_string:
             return Outcome.WRONG_TYPE
         token = self.fence.token
-        if not self.fence_is_hash or isinstance(token, str) or (token is not None and not token < LARGEST):
-            return Outcome.BAD_FENCE
-        return None
+        if not self.fence_is_hash or isinstance(token, str):
+            problem = Outcome.BAD_FENCE
+        elif self._is_ahead(token):
+            problem = Outcome.FENCE_AHEAD
+        else:
+            return None
+        return Outcome.DISABLED if self._is_disabled() else problem
+
+    def _is_ahead(self, token: int | None) -> bool:
+        return far_ahead(token, self.now)
 
     def _answer(self, outcome: Outcome, wait: int = 0) -> Answer:
         if outcome is Outcome.LATE or outcome is Outcome.WRONG_TYPE:  # nothing was read
             return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
-        if outcome is Outcome.BAD_FENCE and not self.fence_is_hash:
-            return Answer(outcome, None, None, None, -2, self.now, wait, self._guard)
-        return Answer(
-            outcome, self.value, self.fence.token, self.fence.tenure, self._left(), self.now, wait, self._guard
-        )
+        token, tenure = (self.fence.token, self.fence.tenure) if self.fence_is_hash else (None, None)
+        return Answer(outcome, self.value, token, tenure, self._left(), self.now, wait, self._guard)
 
     def _next_token(self) -> int:
         last = self.fence.token
@@ -226,7 +252,10 @@ class RedisModel:
             return Outcome.VACANT
         if self.value == instance:
             return Outcome.SUPERSEDED
-        return Outcome.DISABLED if self.value.upper() == "DISABLED" else Outcome.HELD
+        return Outcome.DISABLED if self._is_disabled() else Outcome.HELD
+
+    def _is_disabled(self) -> bool:
+        return self.key_is_string and self.value is not None and self.value.upper() == "DISABLED"
 
     def _left(self) -> int:
         if self.value is None:
@@ -242,8 +271,8 @@ class RedisModel:
         self.offset += 1
 
     def _identify(self, guarding: bool) -> bool:
-        if guarding and not self.info_allowed:
-            self._guard = "unavailable"
+        if guarding:
+            self._guard = "on" if self.info_allowed else "unavailable"
         return guarding and self.info_allowed
 
     def _guard_wait(self, ttl: int, guarding: bool) -> int:

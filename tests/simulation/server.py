@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 EPOCH = 1_790_000_000.0
 """The wall clock at the world's beginning, in seconds."""
+FROM_INSIDE = "READONLY You can't write against a read only replica. script: 0, on @user_script:1."
+"""An error that a command of a script raised."""
 
 
 class Server:
@@ -22,6 +24,7 @@ class Server:
         "model",
         "offset",
         "rate",
+        "refusals",
         "replica",
         "replicas",
         "thaw_at",
@@ -37,6 +40,8 @@ class Server:
         self.up = True
         self.thaw_at = 0.0
         self.error: str | None = None
+        self.refusals = 0
+        """How many of the next scripts it refuses."""
         self.island: list[int] | None = None
         """The tasks that reach it, where it is cut off from all others."""
         self.linked = True

@@ -93,9 +93,8 @@ class Simulated:
     def _go_on(self) -> None:
         """Answer, or hold back as the client wished."""
         wait, self._then = self._then, 0.0
-        if wait:
-            leads = self.sidecar.lease.leads(self.sidecar.now())
-            self._hold(min(wait, TIMINGS.grant_ttl / 2) if leads else wait)
+        if wait and (stands := self.sidecar.lease.stands_for(self.sidecar.now(), self.name, self.token)):
+            self._hold(min(wait, stands))
         else:
             self._answer()
 
@@ -125,6 +124,9 @@ class Simulated:
     def _answer(self) -> None:
         token, expires_in, self._version = self.sidecar.grant(self._arrived)
         self.told.answer(self.now(), token, expires_in)
+
+    def hang_up_server(self) -> None:
+        self.sidecar.hung_up()
 
     def touched(self) -> None:
         self.world.changed(self.server, released=False)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.simulation.driven import START, TIMINGS, Driven, Happening, Told
 from tests.simulation.real_driver import Real
 from tests.simulation.redis_model import RedisModel
+from tests.simulation.server import FROM_INSIDE
 from tests.simulation.simulated_driver import Simulated
 from tests.simulation.virtual_time import VirtualLoop
 
@@ -32,9 +33,20 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
     return happens
 
 
-def fails(driven: Driven) -> None:
+def fails(error: str) -> Happening:
     """Redis answers every script with an error, or does so no longer."""
-    driven.server.error = None if driven.server.error else "READONLY"
+
+    def happens(driven: Driven) -> None:
+        driven.server.error = None if driven.server.error else error
+
+    return happens
+
+
+def goes_down(driven: Driven) -> None:
+    """The server ends, and closes the connection; or is there again, with all of its data."""
+    driven.server.up = not driven.server.up
+    if not driven.server.up:
+        driven.hang_up_server()
 
 
 def cuts(driven: Driven) -> None:
@@ -66,7 +78,10 @@ HAPPENINGS: dict[str, Happening] = {
     "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
     "DEL": changes_key(RedisModel.delete),
     "PERSIST": changes_key(RedisModel.persist),
-    "errors": fails,
+    "errors": fails("LOADING Redis is loading the dataset in memory"),
+    "errors from inside": fails(FROM_INSIDE),
+    "down": goes_down,
+    "kills the connection": lambda driven: driven.hang_up_server(),
     "cut": cuts,
     "stops for 1 s": stops(1.003),
     "stops for 5 s": stops(5.007),
@@ -108,7 +123,7 @@ def compare(moments: list[tuple[int, str]], seed: int) -> None:
 
 
 SELDOM = {
-    "who is idle while Redis is away connects once a heartbeat": [
+    "who is idle while Redis is away connects after pauses that double": [
         *((100, "cut"), (150, "asks, 4.9 s"), (400, "hangs up"), (400, "asks, 9.7 s"), (400, "cut")),
     ],
     "a held question is answered at the term's end, though a call is under way": [
@@ -116,6 +131,18 @@ SELDOM = {
     ],
     "a held question is answered as the drain begins, though a call is under way": [
         *((100, "asks, 0.0 s"), (100, "cut"), *[(240, "asks, 9.7 s")] * 3, (220, "drains")),
+    ],
+    "a connection that is closed is replaced, and a call that comes first connects by itself": [
+        *((100, "asks, 0.0 s"), (300, "kills the connection"), (5, "asks, 0.0 s"), (300, "kills the connection")),
+        *((1, "resigns"), (400, "down"), (100, "kills the connection"), (900, "down"), (300, "asks, 0.0 s")),
+    ],
+    "a call is made again where it surely was not executed, and once": [
+        *((100, "errors"), (100, "asks, 0.0 s"), (200, "errors"), (200, "down"), (100, "asks, 4.9 s"), (300, "down")),
+        *((300, "errors from inside"), (100, "asks, 4.9 s"), (400, "errors from inside"), (300, "asks, 0.0 s")),
+    ],
+    "the server goes down under a call": [
+        *((100, "asks, 0.0 s"), (99, "stops for 1 s"), (100, "resigns"), (10, "down"), (300, "down")),
+        *((300, "asks, 0.0 s"), (300, "asks, 0.0 s")),
     ],
 }
 """What random moments hardly come upon."""

@@ -18,17 +18,19 @@ from redis import Redis
 from redis.connection import Connection
 
 from ops.local.servers import RedisServer
+from sidecar.lua import script
 from sidecar.protocol import Outcome, Reply
 from sidecar.redis_store import _SCRIPTS, _parse, fence_of
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
-from tests.simulation.redis_model import LARGEST, Answer, Fence, RedisModel
+from tests.simulation.redis_model import DAY, Answer, Fence, RedisModel
 
 TTL = 2500
 KEY = "portfolio:model:leader"
 FENCE = fence_of(KEY)
 CHANNEL = f"{KEY}:changed"
 STEPS = 400
+FENCE_SCRIPT = script("call", "prelude", "fence")
 IDENTITIES: list[dict[str, str | None]] = [
     {"run_id": "another", "replid": "stint"},
     {"run_id": "another"},
@@ -149,10 +151,32 @@ class Both:
             assert (heard["__redis__:invalidate"] > 0) == (model.touched > touched), what
         assert (self.written() > written) == (model.offset > offset), what
         self.compare_fence(what)
-        if reply.outcome in (Outcome.WRONG_TYPE, Outcome.BAD_FENCE):
+        if reply.outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD) and self.random.random() < 0.5:
+            self.mend()
+        elif reply.outcome in (Outcome.WRONG_TYPE, Outcome.BAD_FENCE, Outcome.FENCE_AHEAD):
             self.type("DEL", KEY, FENCE)
             model.delete()
             model.fence, model.fence_is_hash = Fence(), True
+
+    def mend(self) -> None:
+        """As the operator's command does: look, and mend what was seen once the lease is disabled."""
+        model = self.model
+        self.delete()
+        assert not model.mend_fence()
+        _, problem, *_, state = self.fence_script("")
+        assert (problem != "none") == model.fence_needs_mending
+        assert self.fence_script(state)[0] == "not_disabled"
+        self.type("SET", KEY, "DISABLED")
+        model.set("DISABLED", None)
+        done, _, _, _, now, *_ = self.fence_script(state)
+        model.now = int(now)
+        assert (done, model.mend_fence()) == ("mended", True)
+        self.compare_fence("mend")
+        self.delete()
+
+    def fence_script(self, state: str) -> list[str]:
+        answer: list[str] = self.real.eval(FENCE_SCRIPT, 2, KEY, FENCE, "", TTL, 2**53, 0, "", "", "", state)
+        return answer
 
     def compare_fence(self, what: str) -> None:
         if self.model.fence_is_hash:
@@ -174,7 +198,7 @@ class Both:
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard = _parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice = _parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
         if kind == "acquire":
             answer = model.acquire(instance, TTL, deadline, guarding, tenure)
         elif kind == "renew":
@@ -184,7 +208,8 @@ class Both:
         if reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
             assert reply.token is not None
             self.terms.append((instance, reply.token, tenure))
-        assert guard == answer.guard
+        assert (guard or "-") == answer.guard
+        assert notice == ("sent" if reply.outcome is Outcome.RELEASED else None)
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:
@@ -236,7 +261,8 @@ class Both:
         self.model.fence, self.model.fence_is_hash = Fence(), False
 
     def spoil_token(self) -> None:
-        token = self.random.choice(("garbage", LARGEST, LARGEST - 1))
+        now = self.now()
+        token = self.random.choice(("garbage", 2**53 - 1, now + DAY + 10_000_000, now + DAY - 10_000_000))
         self.type("HSET", FENCE, "token", token)
         self.model.fence.token = token
 

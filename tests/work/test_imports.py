@@ -51,6 +51,11 @@ async def counts(raw: Connection) -> tuple[int, int, int]:
         "﻿" + (POSITIONS + GOOD + f"{ONE},{USER},PG,3.00000000,2026-03-02").replace("\n", "\r\n"),
         f"valid_from, symbol ,quantity,user_id,portfolio_id\n\n2026-03-02,KO,10.5,{USER},{ONE}\n"
         f'2026-03-02,"PG", 3 ,{USER},{ONE}\n\n',
+        POSITIONS.replace("\n", ",,\n")
+        + GOOD.replace("\n", ",,\n")
+        + f"{ONE},{USER},PG,3,2026-03-02\n, , ,,\n,,,,,,\n \n",
+        "sep=,\r\n" + (POSITIONS + GOOD + f"{ONE},{USER},PG,3,2026-03-02\n").replace("\n", "\r\n"),
+        (POSITIONS + GOOD + f"{ONE},{USER},PG,3,2026-03-02\n").replace("\n", "\r"),
     ],
 )
 @pytest.mark.parametrize("pack", [lambda data: data, gzip.compress])
@@ -66,7 +71,12 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("", "line 1, portfolio_id: the column is missing"),
+        ("", "line 1: the file is empty; the header is portfolio_id,user_id,symbol,quantity,valid_from"),
+        ("\n", "line 1: the header is portfolio_id,user_id,symbol,quantity,valid_from, but '' was found"),
+        (POSITIONS.upper() + GOOD, "but 'PORTFOLIO_ID,USER_ID,SYMBOL,QUANTITY,VALID_FROM' was found"),
+        ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
+        ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
+        ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
         ("portfolio_id,user_id,symbol,quantity\n", "line 1, valid_from: the column is missing"),
         (POSITIONS.strip() + ",note\n", "line 1, 'note': not a column of this file"),
         (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': twice"),
@@ -93,15 +103,23 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         ),
         (POSITIONS + GOOD + GOOD, "line 3, portfolio_id, symbol, valid_from: the same as in line 2"),
         (POSITIONS + GOOD + f"{ONE},{OTHER},PG,1,2026-03-02\n", "line 3, user_id: the portfolio is another user's"),
-        (POSITIONS + GOOD + f'{ONE},{USER},"KO,1,2026-03-02\n', "line 3: not CSV"),
+        (POSITIONS + GOOD + f'{ONE},{USER},"KO,1,2026-03-02\n', "line 3, symbol: a quote opens here"),
+        (POSITIONS + GOOD + f'{ONE},{USER},"KO,1,2026-03-02\n' + GOOD, "line 3, symbol: a quote opens here"),
+        (POSITIONS + GOOD + f'{ONE},{USER},"KO,1,2026-03-02\n' + GOOD * 100, "line 3, symbol: a quote opens here"),
+        (POSITIONS + GOOD + f'{ONE},{USER},"K\nO",1,2026-03-02\n', "line 3, symbol: a quote opens here"),
+        (POSITIONS + GOOD + f'{ONE},{USER},KO,1,"\n', "line 3, valid_from: a quote opens here"),
+        ('"' + POSITIONS + GOOD, "line 1: a quote opens here"),
         (POSITIONS + GOOD + f'{ONE},{USER},"K"O,1,2026-03-02\n', "line 3: not CSV"),
         (POSITIONS + GOOD + "x" * 2000 + "\n", "line 3: not CSV"),
         (POSITIONS + GOOD + "\0\n", "line 3: 1 fields where the header has 5"),
         (POSITIONS + GOOD.replace("\n", ",\n"), "line 2: 6 fields where the header has 5"),
-        ("\ufeff", "line 1, portfolio_id: the column is missing"),
+        ("\ufeff", "line 1: the file is empty"),
         ((POSITIONS + GOOD).encode() + b"\xff\xfe\n", "line 3: a byte is not UTF-8"),
-        ((POSITIONS + GOOD).encode("utf-16"), "line 1: a byte is not UTF-8"),
-        ((POSITIONS + GOOD).encode() + b'"\n\xc4"\n', "line 4: a byte is not UTF-8"),
+        ((POSITIONS + GOOD).encode("utf-16"), "line 1: the file is UTF-16; a CSV file in UTF-8 is needed"),
+        ((POSITIONS + GOOD).encode() + b'"\n\xc4"\n', "line 3, portfolio_id: a quote opens here"),
+        ((POSITIONS + GOOD).encode("utf-16-be"), "line 1: the header is"),
+        (b"PK\x03\x04", "line 1: the file is a spreadsheet or a zip archive"),
+        (gzip.compress(gzip.compress(POSITIONS.encode(), mtime=0), mtime=0), "line 1: the file is gzipped twice"),
         (gzip.compress((POSITIONS + GOOD * 1000).encode(), mtime=0)[:-20], "the gzip file is damaged or cut off"),
         (gzip.compress((POSITIONS + GOOD).encode(), mtime=0)[:-8] + bytes(8), "the gzip file is damaged or cut off"),
     ],
@@ -285,7 +303,7 @@ def test_a_bad_file_is_one_line_and_status_two(
     monkeypatch.setenv("DATABASE_URL", migrated_once)
     monkeypatch.setenv("AUTH", "off")
     for path, told in (
-        (file(tmp_path, "nonsense\n"), "file.csv, line 1, symbol: the column is missing"),
+        (file(tmp_path, "nonsense\n"), "file.csv, line 1: the header is symbol,session_date,close, but 'nonsense'"),
         (tmp_path / "nowhere.csv", "No such file"),
         (tmp_path, "Is a directory"),
         (tmp_path / ("x" * 300), "more characters): File name too long"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service import position_reader, positions
 from service.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_held
 from service.database import Connection, StoreError
-from service.positions import Block, Book, Symbols, id_array, uuids
+from service.positions import Block, Book, Place, Symbols, id_array, uuids
 from service.sql import statement
 from service.store import Store
 from tests.work.conftest import CLEAN, LONG_AGO, entry, held, holdings
@@ -44,7 +44,7 @@ def the_book(portfolios: dict[UUID, int]) -> Book:
     held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
-    return Book(DAY, symbols, blocks, "")
+    return Book(DAY, symbols, blocks, Place("", 0))
 
 
 keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
@@ -174,7 +174,7 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     assert [one[0][1] for one in holdings(book).values()] == [1, 6]
     await early.commit()
     async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.seen)
+        await writes.forget_changes(book.place.snapshot)
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [5, 6]
 
@@ -212,7 +212,7 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     await store.put_positions([entry(2, "A", "1")])
     await store.take_up("lease", 1, "one")
     async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.seen)
+        await writes.forget_changes(book.place.snapshot)
     left = await raw.fetch("select distinct portfolio_id from position_change")
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
 

@@ -145,5 +145,5 @@ async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_us
 
 async def test_a_database_without_the_tables_says_what_to_do(database_url: str) -> None:
     async with await Store.connect(database_url) as store:
-        with pytest.raises(StoreError, match=r'"portfolio" does not exist; .*python -m service migrate'):
+        with pytest.raises(StoreError, match=r'"public\.portfolio" does not exist; .*python -m service migrate'):
             await load_samples(store)

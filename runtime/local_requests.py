@@ -1,0 +1,51 @@
+"""Which requests to a loopback listener come from a program of this task, and not from a web page or through a proxy.
+
+A browser on the same machine reaches the loopback, and so does a page whose name was rebound to it.
+"""
+
+import ipaddress
+import re
+
+from aiohttp import web
+
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/?#\[\]]+))(?::[0-9]*)?", re.IGNORECASE)
+
+
+def refusal(request: web.BaseRequest) -> str | None:
+    """Why the request is refused, None if it is not.
+
+    Refused are: a `Host`, or a host in the request's target, that is not the loopback; and a request that a page of
+    another origin made. No browser omits `Host`, but a shell script may: only what changes something needs it.
+    """
+    headers = request.headers
+    hosts = headers.getall("Host", [])
+    if hosts and request.host != hosts[0]:  # then it is the host of the target, as of a proxy's request
+        hosts.append(f"[{request.host}]" if ":" in request.host else request.host)
+    for host in hosts:
+        if not is_loopback(host):
+            return f"the host {host[:80]!r} is not this task's loopback"
+    if not hosts and request.method not in ("GET", "HEAD"):
+        return "the header Host is missing"
+    for origin in headers.getall("Origin", []):
+        if origin.lower() not in {f"http://{host}".lower() for host in hosts}:
+            return f"the origin {origin[:80]!r} is a page of another origin"
+    for site in headers.getall("Sec-Fetch-Site", []):
+        if site.lower() not in ("same-origin", "none"):
+            return f"the request comes from a page of another origin (Sec-Fetch-Site: {site[:80]!r})"
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the value of a Host header, with a port or without, names the loopback."""
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    address, name = match.groups()
+    if name is not None and name.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        ip = ipaddress.ip_address(address or name)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback

@@ -1,0 +1,103 @@
+"""Files of a connection to Postgres: the passwords, the CA's certificate, the client's own certificate and its key.
+
+asyncpg reads the files at each connection, and its error names none of them. Here each is read once, at the start,
+from where asyncpg reads it: the address's option, the variable of libpq, or the folder `~/.postgresql`.
+"""
+
+import ssl
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from runtime.escape import one_line
+
+SHOWN = 200
+"""Characters of a path."""
+VARIABLES = {
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcrl": "PGSSLCRL",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "passfile": "PGPASSFILE",
+}
+IN_HOME = {
+    "sslrootcert": ".postgresql/root.crt",
+    "sslcrl": ".postgresql/root.crl",
+    "sslcert": ".postgresql/postgresql.crt",
+    "sslkey": ".postgresql/postgresql.key",
+    "passfile": ".pgpass",
+}
+WITH_CA = ("require", "verify-ca", "verify-full")
+"""Modes for which a CA's certificate is read; `require` does without."""
+
+
+class _Unusable(Exception):
+    """A file that cannot be used; the text names it."""
+
+
+def tls_problem(mode: str, options: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
+    """Why a connection of that `sslmode` cannot be made for want of a file; None if nothing is wrong.
+
+    Args:
+        mode: one of libpq's.
+        options: those of the address.
+        environment: where libpq's variables are.
+    """
+    if mode == "disable":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if mode in WITH_CA:
+            if (authority := _file("sslrootcert", options, environment)) is not None:
+                _load("sslrootcert", authority, lambda: context.load_verify_locations(cafile=authority))
+            elif mode != "require":
+                return f"sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
+            if (revoked := _file("sslcrl", options, environment)) is not None:
+                _load("sslcrl", revoked, lambda: context.load_verify_locations(cafile=revoked))
+        key = _file("sslkey", options, environment)
+        if (certificate := _file("sslcert", options, environment)) is not None:
+            password = options.get("sslpassword", "")
+            _load("sslcert", certificate, lambda: context.load_cert_chain(certificate, key, lambda: password))
+    except _Unusable as unusable:
+        return str(unusable)
+    return None
+
+
+def password_file_problem(options: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
+    """Why the file of passwords cannot be used, which asyncpg then passes over; None if nothing is wrong."""
+    try:
+        path = _file("passfile", options, environment)
+    except _Unusable as unusable:
+        return str(unusable)
+    if path is not None and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"passfile: {_shown(path)} can be read by others; chmod 600"
+    return None
+
+
+def _file(name: str, options: Mapping[str, str], environment: Mapping[str, str]) -> Path | None:
+    """Where that file is; None if none is named and there is none in the home folder."""
+    named = options.get(name) or environment.get(VARIABLES[name])
+    try:
+        path = Path(named) if named else Path.home() / IN_HOME[name]
+    except RuntimeError:  # there is no home folder
+        return None
+    try:
+        with path.open("rb"):
+            return path
+    except (OSError, ValueError) as error:
+        if not named and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return None
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise _Unusable(f"{name}: {_shown(path)} cannot be read: {why}") from None
+
+
+def _load(name: str, path: Path, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except ssl.SSLError as error:
+        why = (error.reason or "not PEM").lower().replace("_", " ")
+        raise _Unusable(f"{name}: {_shown(path)} cannot be used: {why}") from None
+
+
+def _shown(path: Path) -> str:
+    return one_line(repr(str(path)), SHOWN)

@@ -1,0 +1,59 @@
+"""What the ways out of this process share: name lookups, and an HTTP session that tries every address of a name.
+
+Postgres, the key server, the prices and the ECS agent are reached by name. A lookup that hangs delays neither the
+others nor the end of the process. An address that drops packets does not keep the next one from being tried.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import aiohttp
+
+from runtime.http_resolver import SharedResolver
+from runtime.lookup import Lookups
+
+MOST_CONNECTIONS = 100
+"""Connections that an HTTP session may have, unless the caller sets another number."""
+
+
+class AnswerTooLarge(Exception):
+    """A server sent more than any answer needs."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WaysOut:
+    """The name lookups of one event loop, and the addresses that were silent when they were tried last."""
+
+    lookups: Lookups = field(default_factory=Lookups)
+    silent: set[Any] = field(default_factory=set)
+    """Socket addresses of databases that took a connection and did not answer: they are tried last."""
+
+
+_OF_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, WaysOut] = WeakKeyDictionary()
+
+
+def ways_out() -> WaysOut:
+    """Those of the running event loop."""
+    return _OF_LOOP.setdefault(asyncio.get_running_loop(), WaysOut())
+
+
+def http_session(*, connections: int = MOST_CONNECTIONS, **options: Any) -> aiohttp.ClientSession:
+    """A session for questions to one server, without cookies and proxies; to be closed by the caller."""
+    connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(ways_out().lookups))
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options)
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body of an answer, unpacked, of at most `limit` bytes.
+
+    Raises:
+        AnswerTooLarge: it is larger.
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise AnswerTooLarge("the answer is too large")
+    return bytes(body)

@@ -1,0 +1,169 @@
+"""Text from outside in every output of the sidecar: one line, printable, bounded."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.failures import failure_of
+from tests.client.processes import ROOT, RealSidecar, ended, shows
+from tests.sidecar.script_caller import FENCE, KEY
+from tests.sidecar.test_commands import Run
+from tests.sidecar.test_commands import run as run
+from tests.sidecar.test_process import SMALL
+from tests.waiting import eventually
+
+LEASE = "background_services"
+FORGED = "2026-01-01T00:00:00.000Z ERROR   forged"
+HOSTILE: dict[str, str | bytes] = {
+    "lines": f"a\n{FORGED}\r\n{FORGED}",
+    "escapes": "a\x1b[2J\x1b]0;title\x07\x9b31m\x7f",
+    "separators": f"a\u2028{FORGED}\u2029{FORGED}\x85{FORGED}\x0b\x0c\x1c",
+    "bidi": "a\u202e\u2066\u200f",
+    "bytes": b"\xff\xfe\x1b",
+    "megabytes": "x\n" * 1_000_000,
+}
+TIME = re.compile(r"20\d\d-\d\d-\d\dT")
+
+hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+
+
+def check_lines(output: str, lines: int | None = None) -> None:
+    """Each line is printable and of a sensible length; there are so many, if that is known."""
+    found = output.removesuffix("\n").split("\n")
+    assert all(line.isprintable() and len(line) < 2_000 for line in found), output[:500]
+    assert lines is None or len(found) == lines, output[:500]
+
+
+@hostile
+def test_no_command_prints_a_holder_or_a_token_as_it_is(redis: Redis, run: Run, text: str | bytes) -> None:
+    redis.set(KEY, text)
+    redis.hset(FENCE, mapping={"token": text, "holder": text})
+    status, said, _ = run("leaders")
+    assert status == 0
+    check_lines(said, lines=4)
+    status, said, _ = run("fence", LEASE, "--dry-run")
+    assert status == 0
+    check_lines(said, lines=3)
+    status, _, complained = run("fence", LEASE)
+    assert status == 1
+    check_lines(complained, lines=1)
+    status, _, complained = run("enable", LEASE)
+    assert status == 1
+    check_lines(complained, lines=1)
+    status, said, _ = run("disable", LEASE, "60")
+    assert status == 0
+    check_lines(said, lines=1)
+
+
+def test_a_terminal_that_knows_ascii_only_ends_no_command(redis: Redis, redis_server: RedisServer) -> None:
+    redis.set(KEY, "größer")
+    environment = os.environ | {"REDIS_URL": redis_server.url, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "sidecar", "leaders"]
+    ended = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert rb"gr\xf6\xdfer" in ended.stdout
+
+
+@hostile
+def test_a_word_of_the_command_line_is_no_more_than_a_word(run: Run, text: str | bytes) -> None:
+    word = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
+    for words in ([word], ["enable", word], ["disable", LEASE, word], ["fence", LEASE, word]):
+        status, said, complained = run(*words)
+        assert (status, said) == (2, "")
+        check_lines(complained, lines=1)
+
+
+@pytest.mark.parametrize(
+    "answer", ["HTTP/1.1 200 \x1b[2J\r\n\r\n{", "\x1b[2J\r\n\r\n", "HTTP/1.1 500 \x1b\r\n\r\n", "", "{"]
+)
+async def test_what_is_no_sidecar_is_one_line_of_status(run: Run, answer: str) -> None:
+    await _status_of(run, answer.encode("latin-1"), status=1)
+
+
+async def test_status_is_json_without_a_control_character_and_not_of_any_length(run: Run) -> None:
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+    said = await _status_of(
+        run, head + json.dumps({"holder": "a\x1b\x7f\u202e\n"}, ensure_ascii=False).encode(), status=0
+    )
+    assert json.loads(said) == {"holder": "a\x1b\x7f\u202e\n"}
+    await _status_of(run, head + b'"' + b"x" * 3_000_000 + b'"', status=1)
+    await _status_of(run, head + b"[" * 200_000, status=1)
+
+
+async def _status_of(run: Run, answer: bytes, *, status: int) -> str:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    port = free_port()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        found, said, complained = await asyncio.to_thread(run, "status", CONTROL_BIND=f"127.0.0.1:{port}")
+    assert found == status
+    check_lines(said + complained, lines=1 if status else None)
+    return said
+
+
+@hostile
+def test_an_error_of_the_server_is_one_line(text: str | bytes) -> None:
+    word = text.decode(errors="replace") if isinstance(text, bytes) else text
+    for error in (ValueError(word), OSError(word), ConnectionError(word)):
+        failure = failure_of(error, may_execute=False, keys=[word], channels=[word])
+        check_lines(failure.text, lines=1)
+
+
+def test_an_error_of_our_own_that_ends_the_sidecar_is_logged_and_not_printed_as_it_is() -> None:
+    code = f"""
+import sidecar.run, sidecar.telemetry, sidecar.__main__
+def run(environment):
+    sidecar.telemetry.log_to_stdout("text", "INFO")
+    raise RuntimeError({HOSTILE["separators"]!r})
+sidecar.run.run = run
+raise SystemExit(sidecar.__main__.main([]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    check_lines(ended.stdout)
+    first, *others = ended.stdout.removesuffix("\n").split("\n")
+    assert TIME.match(first)
+    assert all(line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_a_sidecar_s_log_and_status_hold_no_text_as_it_is(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, form: str
+) -> None:
+    sidecar = RealSidecar(tmp_path, redis_server, "task-1", **SMALL | {"LOG_FORMAT": form, "REQUIRE_CLIENT": "false"})
+    key = f"{tmp_path.name}:{LEASE}"
+    with ended(sidecar):
+        sidecar.start()
+        for text in HOSTILE.values():
+            redis.set(key, text)
+            start = (text.decode(errors="replace") if isinstance(text, bytes) else text)[:3]
+
+            async def told(start: str = start) -> bool:
+                status = await shows(f"{sidecar.url}/status")
+                lease = status["leases"][LEASE] if status else {}
+                return bool(lease) and f"the key has no TTL: {start}" in (lease["trouble"] or "")
+
+            await eventually(told)
+            status = await shows(f"{sidecar.url}/status")
+            assert len(json.dumps(status)) < 5_000
+        redis.delete(key)
+    output = sidecar.output
+    check_lines(output)
+    lines = [line for line in output.split("\n") if "the key has no TTL" in line]
+    assert len(lines) == len(HOSTILE)
+    assert all(TIME.match(line) or line.startswith("{") for line in output.removesuffix("\n").split("\n"))

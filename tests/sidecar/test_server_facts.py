@@ -1,0 +1,67 @@
+"""What a sidecar that makes no calls says of its server follows the server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.redis_connection import Connector
+from sidecar.redis_store import RedisStore
+from sidecar.server_facts import LOOK, OLD, ServerFacts
+from sidecar.settings import RedisAddress
+from tests.sidecar.conftest import command
+from tests.sidecar.storing import TIMINGS
+from tests.waiting import eventually
+
+
+@asynccontextmanager
+async def shown(port: int, username: str | None = None) -> AsyncIterator[tuple[RedisStore, list[None]]]:
+    """A store that is connected and makes no calls, and how often its facts were learned."""
+    connector = Connector(RedisAddress("", None, "127.0.0.1", port, username, "x" if username else None))
+    store = RedisStore(connector, "a", TIMINGS, clock=elapsed, failover_guard=True, min_replicas=0)
+    learned: list[None] = []
+    facts = ServerFacts(connector.companion, store, lambda: learned.append(None), limit=5.0, look=0.02, old=0.0)
+    running = asyncio.create_task(facts.run())
+    try:
+        assert await store.open() is None
+        yield store, learned
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await store.close()
+
+
+def test_a_fact_is_at_most_half_a_minute_old() -> None:
+    assert OLD + LOOK + min(TIMINGS.call_limit, LOOK) <= 30
+
+
+async def test_without_calls_what_is_shown_follows_the_server_both_ways(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
+    try:
+        async with shown(any_server.port, "sidecar") as (store, learned):
+            await eventually(lambda: (store.eviction_policy, store.guard) == ("noeviction", "on"))
+            any_redis.config_set("maxmemory-policy", "volatile-lru")
+            await eventually(lambda: store.eviction_policy == "volatile-lru")
+            any_redis.config_set("maxmemory-policy", "noeviction")
+            await eventually(lambda: store.eviction_policy == "noeviction")
+            command(any_redis, "ACL", "SETUSER", "sidecar", "-info")
+            await eventually(lambda: (store.eviction_policy, store.guard) == (None, "unavailable"))
+            command(any_redis, "ACL", "SETUSER", "sidecar", "+info")
+            await eventually(lambda: (store.eviction_policy, store.guard) == ("noeviction", "on"))
+            assert learned
+    finally:
+        any_redis.config_set("maxmemory-policy", "noeviction")
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_its_own: RedisServer) -> None:
+    async with shown(redis_of_its_own.port) as (store, learned):
+        await eventually(lambda: learned)
+        redis_of_its_own.kill()
+        await eventually(lambda: not store.connected)

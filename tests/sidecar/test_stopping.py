@@ -1,0 +1,134 @@
+"""SIGTERM while something hangs that cannot be cancelled: the process ends in time, and says nothing of a traceback."""
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ops.local.servers import RedisServer
+from tests.client.processes import RealSidecar, ended
+from tests.proxy import Proxy
+from tests.sidecar.test_process import SMALL, Asker
+from tests.waiting import eventually
+
+BOUND = 0.6 + 3 * 0.7 + 1.0
+"""GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and a second."""
+BUSY = 15.0
+"""Seconds that a busy machine may add; what hung before was there for a minute."""
+
+HANGING_LOOKUPS = """
+import socket, sys, time
+numeric = socket.getaddrinfo
+
+def hangs(host, *arguments, **options):
+    if host != "hangs.test" or options.get("flags", 0) & socket.AI_NUMERICHOST:
+        return numeric(host, *arguments, **options)
+    print("a lookup hangs", flush=True)
+    time.sleep(300)
+
+socket.getaddrinfo = hangs
+from sidecar.__main__ import main
+sys.exit(main([]))
+"""
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def sidecar(folder: Path, server: RedisServer, **environment: str) -> RealSidecar:
+    made = RealSidecar(folder, server, "task-a")
+    made._environment |= SMALL | environment
+    return made
+
+
+async def ends_in_time(sidecar: RealSidecar) -> None:
+    began = time.monotonic()
+    sidecar.send(signal.SIGTERM)
+    assert await asyncio.to_thread(sidecar.wait) == 0
+    assert time.monotonic() - began < BOUND + BUSY
+    for word in ("Traceback", "never retrieved", "Task was destroyed"):
+        assert word not in sidecar.output, sidecar.output
+
+
+async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    hanging = sidecar(tmp_path, redis_server, REDIS_URL="", REDIS_HOST="hangs.test")
+    hanging._arguments = ["-c", HANGING_LOOKUPS]
+    with ended(hanging):
+        hanging.start()
+        asker = Asker(hanging, session)
+        await eventually(asker.ask)
+        await eventually(lambda: "no answer in time" in hanging.output)
+        assert hanging.output.count("a lookup hangs") == 1, "attempts that were given up pile up"
+        await ends_in_time(hanging)
+
+
+async def test_while_the_lookup_of_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+    hanging = sidecar(
+        tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4="http://hangs.test/v4/container"
+    )
+    hanging._arguments = ["-c", HANGING_LOOKUPS]
+    with ended(hanging):
+        hanging.start()
+        await eventually(lambda: "a lookup hangs" in hanging.output)
+        await ends_in_time(hanging)
+
+
+async def test_while_the_metadata_endpoint_hangs(redis_server: RedisServer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}/v4/container"
+        hanging = sidecar(tmp_path, redis_server, INSTANCE_ID="", ECS_CONTAINER_METADATA_URI_V4=uri)
+        with ended(hanging):
+            hanging.start()
+            connected, _ = await asyncio.to_thread(silent.accept)
+            await ends_in_time(hanging)
+            connected.close()
+
+
+async def test_while_connecting_hangs(
+    redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with ExitStack() as opened, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)  # once its queue is full, the kernel drops what comes
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        hanging = sidecar(tmp_path, redis_server, REDIS_URL=f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        with ended(hanging):
+            hanging.start()
+            asker = Asker(hanging, session)
+            await eventually(asker.ask)
+            await eventually(lambda: "no answer in time" in hanging.output)
+            await ends_in_time(hanging)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_while_redis_answers_nothing(
+    redis_server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, leads: bool
+) -> None:
+    async with Proxy(redis_server.port) as proxy:
+        hanging = sidecar(tmp_path, redis_server, REDIS_URL=f"redis://127.0.0.1:{proxy.port}", LEASE_TTL="30")
+        with ended(hanging):
+            hanging.start()
+            asker = Asker(hanging, session)
+            await eventually(asker.status)
+            if leads:
+                await eventually(lambda: _leads(asker))
+            proxy.black_hole()
+            if not leads:
+                await eventually(asker.ask)
+            await ends_in_time(hanging)
+
+
+async def _leads(asker: Asker) -> bool:
+    return bool((await asker.ask())["is_leader"])

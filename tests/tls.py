@@ -1,0 +1,54 @@
+"""A certificate authority of the test's own, and the certificates that it issues."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAY = timedelta(days=1)
+
+
+class Authority:
+    """Signs certificates; its own is what `sslrootcert` names."""
+
+    def __init__(self, name: str) -> None:
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._certificate = (
+            _builder(self._name, self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def write(self, file: Path) -> Path:
+        """Write the authority's own certificate."""
+        file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        return file
+
+    def issue(self, host: str, stem: Path, *, password: str | None = None) -> tuple[Path, Path]:
+        """Write a certificate for a host's name to STEM.crt, and its key, locked by the password, to STEM.key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        locked = serialization.NoEncryption() if password is None else _locked(password)
+        files = stem.with_suffix(".crt"), stem.with_suffix(".key")
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+        files[1].chmod(0o600)
+        return files
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    serial = x509.random_serial_number()
+    return x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - DAY, now + DAY)
+
+
+def _locked(password: str) -> serialization.KeySerializationEncryption:
+    return serialization.BestAvailableEncryption(password.encode())
