@@ -3,8 +3,8 @@
 create table public.symbol_refusal (
     symbol text primary key,
     refusals integer not null check (refusals > 0), -- in a row
-    refused_at timestamptz not null check (pg_catalog.isfinite(refused_at)),
-    retry_at timestamptz not null check (pg_catalog.isfinite(retry_at)),
+    refused_at timestamptz not null check (refused_at between '0001-01-02Z' and '9999-12-30Z'),
+    retry_at timestamptz not null check (retry_at between '0001-01-02Z' and '9999-12-30Z'),
     token bigint not null
 );
 
