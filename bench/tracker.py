@@ -141,9 +141,9 @@ async def ticks(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, 
     today = AroundTheClockCalendar().last_closed(datetime.now(UTC)).date
     with machine.cost() as load, loading:
         book = await store.load_positions(today, progress)
-    async with store._pool.acquire() as connection:  # noqa: SLF001 - what a user's request would do
+    async with store._connection() as connection:  # noqa: SLF001 - what a user's request would do
         await connection.execute(
-            "update position set quantity = quantity + 1 where portfolio_id = any($1)",
+            "update public.position set quantity = quantity + 1 where portfolio_id = any($1)",
             uuids(book.blocks[0].ids)[:CHANGED],
         )
     with machine.cost() as update:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from runtime.escape import one_line
 
+PATH_SHOWN = 200
+"""Characters of a file's path."""
 IGNORED = frozenset(
     {
         # aiohttp and its parts: the slower parsers in Python, files sent in another way, cookies and proxies.
@@ -83,7 +85,8 @@ def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterat
                 with Path(path).open("rb"):
                     pass
             except (OSError, ValueError) as error:
-                yield f"{name}: the file cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
+                why = getattr(error, "strerror", None) or type(error).__name__
+                yield f"{name}: {one_line(repr(path), PATH_SHOWN)} cannot be read: {why}"
 
 
 def _is_ignored(name: str, value: str) -> bool:

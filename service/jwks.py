@@ -10,6 +10,7 @@ from typing import Any, Literal
 import aiohttp
 import jwt
 
+from runtime.escape import one_line
 from service.ways_out import AnswerTooLarge, http_session, read_body
 
 PUBLISHED_AT = "/auth/v1/.well-known/jwks.json"
@@ -26,6 +27,9 @@ LARGEST_ANSWER = 1024 * 1024
 """Bytes."""
 SMALLEST_RSA = 2048
 """Bits."""
+
+WHY_SHOWN = 200
+"""Characters of a cause."""
 
 Algorithm = Literal["ES256", "RS256"]
 
@@ -104,7 +108,11 @@ class KeySet:
                 logger.info("the keys of access tokens are there again")
         except (aiohttp.ClientError, AnswerTooLarge, OSError, ValueError, RecursionError) as error:
             if not self._failed:  # told once, not at each look
-                logger.warning("the keys of access tokens cannot be had, %d are kept: %s", len(self._keys), _why(error))
+                logger.warning(
+                    "SUPABASE_URL: the keys of access tokens cannot be had, %d are kept: %s",
+                    len(self._keys),
+                    _why(error),
+                )
         finally:
             self._look, self._looked_at, self._failed = None, self._clock(), failed
             loop = asyncio.get_running_loop()
@@ -149,5 +157,5 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
 
 
 def _why(error: Exception) -> str:
-    """In a line, without the address's secrets, should it have any."""
-    return str(error) if type(error) in (AnswerTooLarge, ValueError) else type(error).__name__
+    """The cause in a line: of what went wrong on the way, the network's or OpenSSL's own words."""
+    return one_line(str(error) or type(error).__name__, WHY_SHOWN)

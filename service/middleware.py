@@ -20,7 +20,7 @@ from service.entries import InvalidEntries
 from service.jwks import KeysUnavailable
 from service.limits import ANSWER_LIMIT, TooManyStreams
 from service.parameters import BadRequest
-from service.store import TooManyPositions
+from service.position_writes import TooManyPositions
 from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from service.connections import is_overload
 from service.database import StoreError, store_errors
 from service.postgres_address import open_connection
 from service.writes import LIVE_CHANNEL
@@ -33,10 +34,16 @@ class Notice:
     """Whether new values were heard of."""
 
 
-async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIterator[Notice]:
+async def listen(
+    dsn: str,
+    *,
+    probe_interval: float = PROBE_INTERVAL,
+    make_room: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[Notice]:
     """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
 
-    Never ends by itself. Changes that come while the caller is busy are told in one notice.
+    Never ends by itself. Changes that come while the caller is busy are told in one notice. `make_room` is awaited
+    where the server has no room for another connection.
     """
     first, most = RECONNECT_DELAY
     delay = first
@@ -49,6 +56,8 @@ async def listen(dsn: str, *, probe_interval: float = PROBE_INTERVAL) -> AsyncIt
         except StoreError as error:
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
             logger.warning("listening for live values failed, again in %.1f s: %s", pause, error)
+            if make_room is not None and is_overload(error.__cause__):
+                await make_room()
             await asyncio.sleep(pause)
             delay = min(delay * 2, most)
 

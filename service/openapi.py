@@ -11,6 +11,7 @@ from service.entries import MOST_ENTRIES, MOST_ERRORS, QUANTITY
 from service.jobs import KIND
 from service.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MOST_STREAMS
 from service.notation import EARLIEST, LATEST, MOST_QUANTITY, SMALLEST_QUANTITY, SYMBOL
+from service.position_writes import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 from service.records import Origin
 from service.samples import SAMPLES
 from service.schemas import (
@@ -35,7 +36,6 @@ from service.schemas import (
     ref,
     text_of,
 )
-from service.store import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
 
 MOST_UNPRICED = 20
 """Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
@@ -53,7 +53,7 @@ longer than {ANSWER_LIMIT:g} s, streams apart.
 
 ERRORS = {
     400: "Something in the request cannot be used; `field` says what.",
-    401: "No valid access token.",
+    401: "No valid access token of a signed-in user.",
     404: "No such portfolio of the caller's; or it has no value yet.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
     409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",

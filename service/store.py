@@ -1,27 +1,24 @@
 """The portfolio database.
 
-SQL is spoken here and in `writes`, `position_reader` and `notices`, which are behind this; and in `imports`,
-`migrations` and `fence`, each on a connection of its own. Nowhere else.
+SQL is spoken here and in `transactions`, `writes`, `position_reader`, `position_writes` and `notices`, which are behind
+this; and in `imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
-from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from runtime.escape import one_line
-from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
+from service.database import Connection, StaleTerm, side_by_side
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
+from service.position_writes import put_own_positions, put_positions
 from service.positions import PORTFOLIOS_A_BLOCK, Book
-from service.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.prices.standing import Refusal
 from service.records import (
     Close,
@@ -37,6 +34,7 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
+from service.transactions import Transactions
 from service.valuation import Values
 from service.writes import FencedWrites, stage
 
@@ -44,70 +42,16 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
-CLOSE_LIMIT = 3.0
-"""Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
-MOST_OPEN_POSITIONS = 5000
-"""Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
-MOST_ENTRIES_IN_ALL = 100_000
-"""Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
-
-
-class TooManyPositions(Exception):
-    """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
 
 
 async def _at_once() -> None:
     """The turn of a transaction that waits for no other."""
 
 
-class Store:
-    """A pool of connections to the database. Every method may raise `StoreError`."""
-
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", dsn: str, *, idle_limit: float, call_limit: float) -> None:
-        self._pool = pool
-        self._dsn = dsn
-        self._idle_limit = idle_limit
-        self._call_limit = call_limit
-
-    @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        connections: int = 5,
-        at_once: bool = True,
-        idle_limit: float = 5.0,
-        call_limit: float = 30.0,
-    ) -> Self:
-        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
-
-        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        """
-        with store_errors(), dsn_errors():
-            pool = await asyncpg.create_pool(
-                dsn,
-                connect=connect_of_pool,
-                min_size=int(at_once),
-                max_size=connections,
-                timeout=CONNECT_LIMIT,
-                command_timeout=call_limit,
-            )
-        return cls(pool, dsn, idle_limit=idle_limit, call_limit=call_limit)
-
-    async def close(self) -> None:
-        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                await self._pool.close()  # cut off, it ends every connection at once
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+class Store(Transactions):
+    """The database, through a few connections. Every method may raise `StoreError`."""
 
     # Who may write.
 
@@ -119,10 +63,13 @@ class Store:
         Raises:
             StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
-        async with self._connection() as connection:
+        writes = self.writes.of(lease)
+        writes.due()
+        async with self._writing() as connection:
             row = await connection.fetchrow(statement("take_up"), lease, token, holder)
             if row is None:
                 raise StaleTerm(await refusal(connection, lease, token))
+        writes.cleared()
 
     async def take_up_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
@@ -146,6 +93,7 @@ class Store:
         """
         if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+        self.writes.of(lease).cleared()
 
     async def forget_loading(self, lease: str, token: int) -> None:
         """Say that the term loads no longer."""
@@ -191,6 +139,8 @@ class Store:
         Raises:
             StaleTerm: see `fenced`.
         """
+        writes = self.writes.of(lease)
+        writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
             await side_by_side(
@@ -206,6 +156,7 @@ class Store:
                 FencedWrites(connection, token=token, holder=holder, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
+        writes.committed()
 
     async def _enter_fence(
         self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
@@ -215,16 +166,6 @@ class Store:
             raise StaleTerm(await refusal(connection, lease, token))
 
     # What the API reads.
-
-    async def ping(self) -> None:
-        """Return if the database answers, and shows this role the portfolios."""
-        async with self._connection() as connection:
-            role = await connection.fetchval(statement("hidden_portfolios"))
-        if role is not None:
-            raise StoreError(
-                f"database: DATABASE_URL: row-level security hides the portfolios from the role {one_line(role, 63)}; "
-                "it has to be a member of portfolio_service (docs/database.md)"
-            )
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
@@ -275,8 +216,8 @@ class Store:
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Notices of new live values, on a connection outside of the pool; see `notices.listen`."""
-        return listen(self._dsn)
+        """Notices of new live values, on a connection of its own; see `notices.listen`."""
+        return listen(self._dsn, make_room=self._connections.room.make)
 
     # What the work reads.
 
@@ -341,58 +282,14 @@ class Store:
     async def put_own_positions(
         self, portfolio_id: UUID, user_id: UUID, entries: Iterable[PositionEntry]
     ) -> int | None:
-        """Add or change entries of a portfolio of that user's; returns how many entries it then has.
-
-        All or nothing, and repeatable. None, and nothing is written, if there is no such portfolio of that user's. One
-        that already has more than it may, as after an import, may still be written to if that makes it no worse.
-
-        Raises:
-            TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`; none is written.
-        """
-        entries = list(entries)
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
-                return None
-            (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            await connection.execute(
-                statement("put_positions"),
-                [portfolio_id] * len(entries),
-                [entry.symbol for entry in entries],
-                [entry.valid_from for entry in entries],
-                [entry.quantity for entry in entries],
-            )
-            (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-            if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
-                raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
-            if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
-                raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
-        return int(after["entries"])
+        """See `position_writes.put_own_positions`."""
+        async with self._transaction() as connection:
+            return await put_own_positions(connection, portfolio_id, user_id, list(entries))
 
     async def put_positions(self, entries: Iterable[PositionEntry], names: Mapping[UUID, str] | None = None) -> None:
         """Add positions, and the portfolios they are in where those are new: all or nothing, repeatable."""
-        entries = list(entries)
-        owners = {entry.portfolio_id: entry.user_id for entry in entries}
-        called = [(names or {}).get(portfolio_id, "Portfolio") for portfolio_id in owners]
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)
-            await connection.execute(
-                statement("put_positions"),
-                [entry.portfolio_id for entry in entries],
-                [entry.symbol for entry in entries],
-                [entry.valid_from for entry in entries],
-                [entry.quantity for entry in entries],
-            )
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        with store_errors():
-            async with self._pool.acquire(timeout=10) as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            yield connection
+        async with self._transaction() as connection:
+            await put_positions(connection, list(entries), names or {})
 
     @asynccontextmanager
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
@@ -403,18 +300,6 @@ class Store:
                 for connection in others:
                     await connection.execute(f"set transaction snapshot '{snapshot}'")
             yield PositionReader(first, [PositionReader(connection) for connection in others])
-
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[Connection]:
-        async with (
-            self._connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
-
-    async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            return await connection.fetch(query, *parameters)
 
 
 def _live_value(row: asyncpg.Record) -> LiveValue | None:

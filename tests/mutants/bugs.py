@@ -1,11 +1,20 @@
 """Every bug that is seeded into a production module."""
 
-from tests.mutants import client_bugs, listener_bugs, portfolio_bugs, price_bugs, service_bugs, sidecar_bugs
+from tests.mutants import (
+    client_bugs,
+    listener_bugs,
+    login_bugs,
+    portfolio_bugs,
+    price_bugs,
+    service_bugs,
+    sidecar_bugs,
+)
 
 BUGS = [
     *client_bugs.BUGS,
     *sidecar_bugs.BUGS,
     *listener_bugs.BUGS,
+    *login_bugs.BUGS,
     *service_bugs.BUGS,
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,

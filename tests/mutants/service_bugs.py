@@ -9,6 +9,9 @@ _MENDING = "tests/service/test_fence_command.py::test_"
 _WAYS = "tests/service/test_ways_out.py::test_"
 _ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
+_WATCH = "tests/work/test_write_watch.py::test_"
+_READ_ONLY = "tests/service/test_read_only.py::test_"
+_CONNECTIONS = "tests/work/test_connections.py::test_"
 
 BUGS = [
     Bug(
@@ -179,5 +182,75 @@ BUGS = [
         right="\norder by symbol",
         wrong="",
         test=_IMPORTS + "the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each_other",
+    ),
+    Bug(
+        "a session that began read-only is used again and again",
+        "service/connections.py",
+        right="                if may_stay(error):\n                    connection.terminate()\n",
+        wrong="",
+        test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
+    ),
+    Bug(
+        "only the session that was refused as read-only is replaced",
+        "service/connections.py",
+        right="await self.renew()",
+        wrong="pass",
+        test=_CONNECTIONS + "a_session_that_began_read_only_is_replaced_once_the_database_can_be_written_to_again",
+    ),
+    Bug(
+        "a new connection is asked for though one is free",
+        "service/connections.py",
+        right="(connected or self._free)[-1]",
+        wrong="self._free[-1]",
+        test=_CONNECTIONS + "a_free_connection_is_taken_before_another_one_is_asked_for",
+    ),
+    Bug(
+        "too many connections is an outage",
+        "service/connections.py",
+        right="if not is_overload(error):",
+        wrong="if is_overload(error) or True:",
+        test=_CONNECTIONS + "where_the_role_may_have_no_more_connections_a_caller_waits_for_one_of_the_stores_own",
+    ),
+    Bug(
+        "a store keeps the connections that it does not use from its neighbours",
+        "service/connections.py",
+        right="await self.room.make(self)",
+        wrong="pass",
+        test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
+    ),
+    Bug(
+        "a leader that commits nothing stays",
+        "service/background.py",
+        right="        self._task.cancel()",
+        wrong="        pass",
+        test=_READ_ONLY + "a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can",
+    ),
+    Bug(
+        "where no task can write the lead goes round",
+        "service/write_watch.py",
+        right="self._limit = min(max(own, trouble), LONGEST_LIMIT)",
+        wrong="self._limit = min(own, LONGEST_LIMIT)",
+        test=_WATCH + "where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are",
+    ),
+    Bug(
+        "a write that takes long counts as one that failed",
+        "service/write_watch.py",
+        right="if self._due_since is None or not self._failures:",
+        wrong="if self._due_since is None:",
+        test=_WATCH + "a_write_that_takes_long_and_has_not_failed_ends_no_term",
+    ),
+    Bug(
+        "to take the lease up counts as work that was committed",
+        "service/write_watch.py",
+        right="        self._due_since, self._failures = None, 0\n        self.on_change()",
+        wrong="        self._due_since, self._failures, self._barren_terms = None, 0, 0\n        self.on_change()",
+        test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
+    ),
+    Bug(
+        "a full disk is told by no health check",
+        "service/transactions.py",
+        right="            self.writes.refused(",
+        wrong="            (lambda *_: None)(",
+        test=_READ_ONLY + "a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database",
     ),
 ]

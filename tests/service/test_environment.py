@@ -109,7 +109,7 @@ async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refu
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", name: "/nowhere/file"}
     process = await stack.enter_async_context(Process("service", tmp_path / "log", **settings))
     assert await process.end() == 2
-    assert process.output() == f"{name}: the file cannot be read: No such file or directory\n"
+    assert process.output() == f"{name}: '/nowhere/file' cannot be read: No such file or directory\n"
 
 
 async def test_certificates_that_are_not_there_are_one_warning(

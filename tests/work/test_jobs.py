@@ -345,7 +345,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
     assert await late.jobs.run(job, session(MONDAY), term, anew=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
@@ -364,7 +364,7 @@ async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
+    late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
     assert await late.jobs.run("eod", session(MONDAY), term, anew=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
@@ -604,7 +604,7 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
             async with super().fenced(*args) as writes:
                 yield writes
 
-    slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
+    slow = SlowStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
     assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
@@ -662,7 +662,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
                 args = (*args[:4], lose)
             return super().fenced(*args)
 
-    losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
+    losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
