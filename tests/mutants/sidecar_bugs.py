@@ -40,6 +40,21 @@ WIRING = [
         wrong="min_replicas=0",
         test=_PROCESS + "what_keeps_a_lease_safe_is_in_force_where_it_is_set",
     ),
+    Bug(
+        "a warning that another program takes for an error is one here",
+        "runtime/environment.py",
+        right="        warnings.resetwarnings()\n",
+        wrong="",
+        test="tests/sidecar/test_environment.py::test_nothing_of_them_is_left_where_the_sidecar_begins_to_run",
+    ),
+    Bug(
+        "switches of libraries count in the sidecar that were meant for another program",
+        "sidecar/__main__.py",
+        right="ignored = remove()",
+        wrong="ignored: list[str] = []",
+        test="tests/sidecar/test_environment.py"
+        "::test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_program",
+    ),
 ]
 
 ELECTION = [
