@@ -655,6 +655,21 @@ CONNECTION = [
         test="tests/sidecar/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
     ),
     Bug(
+        "a lookup that hangs is told as a server that does not answer",
+        "sidecar/redis_connection.py",
+        right="            cancelled.add_note(awaited)\n",
+        wrong="            pass\n",
+        test="tests/sidecar/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
+    ),
+    Bug(
+        "a server that answers no command is suspected of speaking no TLS",
+        "sidecar/redis_connection.py",
+        right="self.address is not None and not self._has_transport",
+        wrong="self.address is not None",
+        test="tests/sidecar/test_failures.py::"
+        "test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls",
+    ),
+    Bug(
         "a call outlives the end of a drain",
         "sidecar/lease.py",
         right="min(give_up_at, self._drain_until or inf)",
