@@ -6,8 +6,10 @@ once the database is back. Were it unhealthy instead, the platform would restart
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
+from service.condition import ClockWatch, Condition
 from service.database import StoreError
 from service.server_refusals import ServerRefused
 from service.store import Store
@@ -32,6 +34,9 @@ class StoreAccess:
         self._metrics = metrics
         self._store: Store | None = None
         self._connected = asyncio.Event()
+        self._recovered = asyncio.Event()
+        self._clock_watch = ClockWatch(metrics.clock_ahead)
+        self._trouble_since: float | None = None
         self.trouble: str | None = "not connected yet"
         """Why the database cannot be used, as of the last probe; None while it can."""
 
@@ -59,37 +64,55 @@ class StoreAccess:
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
             late = loop.call_later(PROBE_LIMIT, self._set_trouble, f"no answer within {PROBE_LIMIT:g} s")
             try:
-                await self._probe()
+                condition = await self._probe()
             except StoreError as error:
                 self._set_trouble(str(error).removeprefix("database: "))
                 if self._store is None and not isinstance(error.__cause__, ServerRefused):
                     pause = CONNECT_INTERVAL
             else:
-                self._set_trouble(None)
+                self._set_trouble(condition.trouble, answers=True)
+                self._clock_watch.compare(condition.ahead)
             finally:
                 late.cancel()
             await asyncio.sleep(pause)
+
+    def trouble_for(self) -> float:
+        """Seconds since the database was last known to be usable; 0 while it is."""
+        return 0.0 if self._trouble_since is None else time.monotonic() - self._trouble_since
+
+    async def recovery(self) -> None:
+        """Return when a database that could not be used can be used again."""
+        await self._recovered.wait()
 
     async def close(self) -> None:
         """Close the connections; what is being asked is awaited."""
         if self._store is not None:
             await self._store.close()
 
-    async def _probe(self) -> None:
+    async def _probe(self) -> Condition:
         if self._store is not None:
             await self._store.ping()
-            return
+            return await self._store.condition()
         store = await self._connect()
         try:
             await store.ping()
+            condition = await store.condition()
         except BaseException:
             await store.close()
             raise
         self._store = store
         self._connected.set()
+        return condition
 
-    def _set_trouble(self, trouble: str | None) -> None:
-        self._metrics.database_up.set(trouble is None)
+    def _set_trouble(self, trouble: str | None, *, answers: bool = False) -> None:
+        self._metrics.database_up.set(answers)
+        self._metrics.database_writable.set(trouble is None)
+        if trouble is None and self._trouble_since is not None:
+            self._trouble_since = None
+            self._recovered.set()
+            self._recovered = asyncio.Event()
+        elif trouble is not None and self._trouble_since is None:
+            self._trouble_since = time.monotonic()
         if trouble is not None and trouble != self.trouble:
             logger.error("database: %s", trouble)
         elif trouble is None and self.trouble is not None:

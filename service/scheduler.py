@@ -20,6 +20,9 @@ from service.work_metrics import WorkMetrics
 
 logger = logging.getLogger(__name__)
 
+DATABASE_RETRY = timedelta(seconds=10)
+"""Time from an attempt that the database failed to the next, if `retry_after` is not shorter."""
+
 CLOCKS_DIFFER = timedelta(minutes=1)
 """By how much the database's clock, by which a run was done, may lag behind the one by which it was due."""
 
@@ -60,6 +63,8 @@ class Scheduler:
         self._sleep = sleep
         self._given_up: set[date] = set()
         """The sessions that were told as left unsettled."""
+        self._retry_soon = False
+        """Whether the database failed during the last look."""
 
     def next_runs(self) -> dict[JobName, datetime]:
         """By job, when it is next due, whoever leads; what was run last is in `Store.job_runs`."""
@@ -86,6 +91,7 @@ class Scheduler:
     async def _work_off(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""
         term.check()
+        self._retry_soon = False
         now = self._now()
         earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
         due = due_runs(self._calendar, now, max(self._look_back, REMEMBERED))
@@ -93,11 +99,14 @@ class Scheduler:
             done = await self._store.finished_runs(oldest(due).date) if due else {}
         except StoreError as error:
             logger.warning("cannot see which runs are done: %s", error, extra={"lease": term.name})
+            self._database_failed(term)
             return False
         # One that was done by hand before it was due had no official closes yet, and is done again.
         undone = [
             run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER
         ]
+        if not undone:
+            self._store.writes.of(term.name).cleared()
         waiting = [run for run in undone if run.session.date >= earliest]
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
         settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
@@ -129,6 +138,8 @@ class Scheduler:
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             logger.warning("%s of %s failed, will be tried again: %s", run.job, run.session.date, error, extra=about)
+            if isinstance(error, StoreError):
+                self._database_failed(term)
             await self._record_failure(run, term, str(error))
             return False
         if rows is not None:
@@ -137,6 +148,10 @@ class Scheduler:
             logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=about)
         return True
 
+    def _database_failed(self, term: Term) -> None:
+        self._retry_soon = True
+        self._store.writes.of(term.name).failed()
+
     async def _record_failure(self, run: DueRun, term: Term, reason: str) -> None:
         term.check()
         try:
@@ -144,19 +159,21 @@ class Scheduler:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
             logger.warning("the failure is in no record: %s", error)
+            self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
         """Until the next due time after the look that began then: what fell due while it worked is seen at once.
 
         The timetable is read again at each waking: the calendar may have been overridden.
         """
-        retry_at = None if everything_done else self._now() + self._retry_after
+        retry_after = min(self._retry_after, DATABASE_RETRY) if self._retry_soon else self._retry_after
+        retry_at = None if everything_done else self._now() + retry_after
         while True:
             now = self._now()
             began = min(began, now)  # a clock set back must not make the wait longer
             due = min(next_due(job, self._calendar, began) for job in JOBS)
             if retry_at is not None:
-                retry_at = min(retry_at, now + self._retry_after)
+                retry_at = min(retry_at, now + retry_after)
                 due = min(due, retry_at)
             left = (due - now).total_seconds()
             if left <= 0:

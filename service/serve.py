@@ -46,6 +46,7 @@ from service.term import Term
 from service.timetable import utc_now
 from service.tracker import Tracker
 from service.work_metrics import WorkMetrics
+from service.write_watch import WriteWatch
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
@@ -78,6 +79,7 @@ class _Service:
         self._settings = settings
         self._dsn = settings.database_url.get_secret_value()
         self._room = Room()
+        self._writes = WriteWatch()
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
@@ -89,7 +91,9 @@ class _Service:
         self._access = StoreAccess(self._connect, metrics)
         freshness = Freshness(self._calendar)
         self._streams = Streams(metrics, freshness, utc_now)
-        self._background = Background(client)
+        self._background = Background(
+            client, writes=self._writes, trouble_for=self._access.trouble_for, recovery=self._access.recovery
+        )
         registry.register(LeadershipMetrics(self._background.leaderships))
         self._tracker: Tracker | None = None
         status = BackgroundStatus(
@@ -100,7 +104,7 @@ class _Service:
             self._next_tick,
         )
         self._guard = guard_by(settings)
-        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
+        self._health = Health(lambda: self._access.trouble or self._writes.trouble, lambda: status.sidecar)
         api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
         internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
         self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
@@ -108,7 +112,9 @@ class _Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Everything, from the listener's start to the last connection's end."""
-        work_store = await Store.connect(self._dsn, connections=WORK_CONNECTIONS, at_once=False, room=self._room)
+        work_store = await Store.connect(
+            self._dsn, connections=WORK_CONNECTIONS, at_once=False, room=self._room, writes=self._writes
+        )
         try:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
@@ -144,7 +150,7 @@ class _Service:
         leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
 
     async def _connect(self) -> Store:
-        return await Store.connect(self._dsn, room=self._room)
+        return await Store.connect(self._dsn, room=self._room, writes=self._writes)
 
     async def _listen(self) -> None:
         settings = self._settings

@@ -1,29 +1,24 @@
 """The portfolio database.
 
-SQL is spoken here and in `writes`, `position_reader`, `position_writes` and `notices`, which are behind this; and in
-`imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
+SQL is spoken here and in `transactions`, `writes`, `position_reader`, `position_writes` and `notices`, which are behind
+this; and in `imports`, `migrations` and `fence`, each on a connection of its own. Nowhere else.
 
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, datetime
-from typing import Self
 from uuid import UUID
 
 import asyncpg
 
-from runtime.escape import one_line
-from service.connections import Connections, Pool, Room, open_connections
-from service.database import ISOLATION, Connection, StaleTerm, StoreError, dsn_errors, side_by_side, store_errors
+from service.database import Connection, StaleTerm, side_by_side
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
 from service.position_writes import put_own_positions, put_positions
 from service.positions import PORTFOLIOS_A_BLOCK, Book
-from service.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.prices.standing import Refusal
 from service.records import (
     Close,
@@ -39,6 +34,7 @@ from service.records import (
     job_run,
 )
 from service.sql import statement
+from service.transactions import Transactions
 from service.valuation import Values
 from service.writes import FencedWrites, stage
 
@@ -46,8 +42,6 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
-CLOSE_LIMIT = 3.0
-"""Seconds that statements under way may take to end when the pool is closed."""
 READERS = 2
 """Connections that read every position side by side."""
 
@@ -56,59 +50,8 @@ async def _at_once() -> None:
     """The turn of a transaction that waits for no other."""
 
 
-class Store:
+class Store(Transactions):
     """The database, through a few connections. Every method may raise `StoreError`."""
-
-    def __init__(self, connections: Connections, dsn: str, *, idle_limit: float, call_limit: float) -> None:
-        self._connections = connections
-        self._dsn = dsn
-        self._idle_limit = idle_limit
-        self._call_limit = call_limit
-
-    @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        connections: int = 5,
-        at_once: bool = True,
-        idle_limit: float = 5.0,
-        call_limit: float = 30.0,
-        room: Room | None = None,
-    ) -> Self:
-        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
-
-        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
-        up a connection that another one needs more.
-        """
-
-        async def place() -> Pool:
-            return await asyncpg.create_pool(
-                dsn,
-                connect=connect_of_pool,
-                min_size=0,
-                max_size=1,
-                timeout=CONNECT_LIMIT,
-                command_timeout=call_limit,
-            )
-
-        with store_errors(), dsn_errors():
-            opened = await open_connections(connections, place, room or Room(), at_once=at_once)
-        return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit)
-
-    async def close(self) -> None:
-        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connections.close()  # cut off, it ends every connection at once
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
     # Who may write.
 
@@ -120,10 +63,13 @@ class Store:
         Raises:
             StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
-        async with self._connection() as connection:
+        writes = self.writes.of(lease)
+        writes.due()
+        async with self._writing() as connection:
             row = await connection.fetchrow(statement("take_up"), lease, token, holder)
             if row is None:
                 raise StaleTerm(await refusal(connection, lease, token))
+        writes.cleared()
 
     async def take_up_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
@@ -147,6 +93,7 @@ class Store:
         """
         if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
             raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
+        self.writes.of(lease).cleared()
 
     async def forget_loading(self, lease: str, token: int) -> None:
         """Say that the term loads no longer."""
@@ -192,6 +139,8 @@ class Store:
         Raises:
             StaleTerm: see `fenced`.
         """
+        writes = self.writes.of(lease)
+        writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
             await side_by_side(
@@ -207,6 +156,7 @@ class Store:
                 FencedWrites(connection, token=token, holder=holder, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
+        writes.committed()
 
     async def _enter_fence(
         self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
@@ -216,16 +166,6 @@ class Store:
             raise StaleTerm(await refusal(connection, lease, token))
 
     # What the API reads.
-
-    async def ping(self) -> None:
-        """Return if the database answers, and shows this role the portfolios."""
-        async with self._connection() as connection:
-            role = await connection.fetchval(statement("hidden_portfolios"))
-        if role is not None:
-            raise StoreError(
-                f"database: DATABASE_URL: row-level security hides the portfolios from the role {one_line(role, 63)}; "
-                "it has to be a member of portfolio_service (docs/database.md)"
-            )
 
     async def owner(self, portfolio_id: UUID) -> UUID | None:
         """The user whose portfolio it is; None if there is no such portfolio."""
@@ -352,17 +292,6 @@ class Store:
             await put_positions(connection, list(entries), names or {})
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        with store_errors():
-            async with self._connections.connection() as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
-        async with self._connection() as connection, connection.transaction(isolation=ISOLATION):
-            yield connection
-
-    @asynccontextmanager
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
         async with AsyncExitStack() as transactions:
             first, *others = [await transactions.enter_async_context(self._snapshot()) for _ in range(readers)]
@@ -371,18 +300,6 @@ class Store:
                 for connection in others:
                     await connection.execute(f"set transaction snapshot '{snapshot}'")
             yield PositionReader(first, [PositionReader(connection) for connection in others])
-
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[Connection]:
-        async with (
-            self._connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
-
-    async def _fetch(self, query: str, *parameters: object) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            return await connection.fetch(query, *parameters)
 
 
 def _live_value(row: asyncpg.Record) -> LiveValue | None:

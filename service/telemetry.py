@@ -67,6 +67,14 @@ class HttpMetrics:
             registry=registry,
         )
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
+        self.clock_ahead = Gauge(
+            "portfolio_clock_ahead_seconds",
+            "How far this task's clock is ahead of the database's; negative if it is behind.",
+            registry=registry,
+        )
+        self.database_writable = Gauge(
+            "portfolio_database_writable", "1 while the database takes writes, as far as is known.", registry=registry
+        )
         self.database_up = Gauge("portfolio_database_up", "1 while the database answers.", registry=registry)
 
 

@@ -49,6 +49,7 @@ async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> Non
         try:
             await store.take_up(term.name, term.token, term.holder)
         except StoreError as error:
+            store.writes.of(term.name).failed()
             logger.warning("cannot take up the term yet: %s", error, extra={"lease": term.name, "token": term.token})
             await sleep(RETRY_DELAY)
         else:

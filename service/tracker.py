@@ -126,6 +126,7 @@ class Tracker:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
                 quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
+                self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
                 logger.warning("tick failed: %s", error, extra={"lease": term.name, "token": term.token})
             self._metrics.ticks.labels("skipped").inc(self._grid.left_out(due, self._now(), ticks))

@@ -81,7 +81,7 @@ BUGS = [
     ),
     Bug(
         "a login that sees no portfolio is told that none is there",
-        "service/store.py",
+        "service/transactions.py",
         right="        if role is not None:\n            raise StoreError(",
         wrong='        if role == "":\n            raise StoreError(',
         test=_ROLE + "a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_has_the_role",

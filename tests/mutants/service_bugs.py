@@ -9,6 +9,8 @@ _MENDING = "tests/service/test_fence_command.py::test_"
 _WAYS = "tests/service/test_ways_out.py::test_"
 _ENDING = "tests/service/test_ending.py::test_"
 _IMPORTS = "tests/work/test_imports.py::test_"
+_WATCH = "tests/work/test_write_watch.py::test_"
+_READ_ONLY = "tests/service/test_read_only.py::test_"
 _CONNECTIONS = "tests/work/test_connections.py::test_"
 
 BUGS = [
@@ -215,5 +217,40 @@ BUGS = [
         right="await self.room.make(self)",
         wrong="pass",
         test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
+    ),
+    Bug(
+        "a leader that commits nothing stays",
+        "service/background.py",
+        right="        self._task.cancel()",
+        wrong="        pass",
+        test=_READ_ONLY + "a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can",
+    ),
+    Bug(
+        "where no task can write the lead goes round",
+        "service/write_watch.py",
+        right="self._limit = min(max(own, trouble), LONGEST_LIMIT)",
+        wrong="self._limit = min(own, LONGEST_LIMIT)",
+        test=_WATCH + "where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are",
+    ),
+    Bug(
+        "a write that takes long counts as one that failed",
+        "service/write_watch.py",
+        right="if self._due_since is None or not self._failures:",
+        wrong="if self._due_since is None:",
+        test=_WATCH + "a_write_that_takes_long_and_has_not_failed_ends_no_term",
+    ),
+    Bug(
+        "to take the lease up counts as work that was committed",
+        "service/write_watch.py",
+        right="        self._due_since, self._failures = None, 0\n        self.on_change()",
+        wrong="        self._due_since, self._failures, self._barren_terms = None, 0, 0\n        self.on_change()",
+        test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
+    ),
+    Bug(
+        "a full disk is told by no health check",
+        "service/transactions.py",
+        right="            self.writes.refused(",
+        wrong="            (lambda *_: None)(",
+        test=_READ_ONLY + "a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database",
     ),
 ]
