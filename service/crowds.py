@@ -29,6 +29,9 @@ def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> di
     least = np.full(len(book.symbols), np.iinfo(np.int64).max)
     first = 0
     for block in book.blocks:
+        if not is_unknown[block.held].any():
+            first += len(block)
+            continue
         of_position = weights[block.symbols]
         wanted = of_position > 0
         holders = np.repeat(np.arange(len(block)), block.counts)[wanted]

@@ -83,13 +83,15 @@ def usable_database_url(url: str, environment: Mapping[str, str] = os.environ) -
             raise ValueError(f"{name}: {one_line(repr(value), 40)} is not one of {', '.join(CHOICES[name])}")
     for name, value in address.before.items():
         if value and name in address.options:
-            raise ValueError(f"has the option {name!r} beside what stands before the '?'; keep one")
+            raise ValueError(f"gives the {name} twice, before the '?' and as an option; keep one")
     _check_ports(address)
     _check_login(address, environment)
     return _with_tls(url, address, environment)
 
 
 def _parse(url: str) -> _Address:
+    if re.match(r"[a-z]+://[^@/?#]*[\[\]<>][^@/?#]*@", url):
+        raise ValueError("has brackets before the '@': fill in a placeholder, or write %5B, %5D, %3C, %3E")
     try:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
@@ -126,10 +128,10 @@ def _host_and_port(written: str) -> tuple[str, str]:
 def _check_ports(address: _Address) -> None:
     optional = address.options.get("port", "").split(",")
     if len(optional) not in (1, len(address.hosts)):
-        raise ValueError("names another number of ports than of hosts")
+        raise ValueError("names more or fewer ports than hosts")
     for port in filter(None, (*optional, *(port for _, port in address.hosts))):
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-            raise ValueError("names a port that is none")
+            raise ValueError("names an invalid port")
         if int(port) == TRANSACTION_POOLER and any(SUPABASE.search(host) for host, _ in address.hosts):
             raise ValueError(f"port {port} is the transaction pooler; use the session pooler, port 5432")
 

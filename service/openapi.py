@@ -53,7 +53,7 @@ longer than {ANSWER_LIMIT:g} s, streams apart.
 
 ERRORS = {
     400: "Something in the request cannot be used; `field` says what.",
-    401: "No valid access token.",
+    401: "No valid access token of a signed-in user.",
     404: "No such portfolio of the caller's; or it has no value yet.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
     409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",

@@ -73,6 +73,16 @@ def _project_url(text: str) -> str:
     return url
 
 
+def _data_url(text: str) -> str:
+    """The address of Alpaca's market data: another service of theirs, or a path, answers 404 to every question."""
+    url = _public_url(text)
+    if re.search(r"/v\d+(beta\d+)?(/|$)", url):
+        raise ValueError("has the path of a version; write the address in front of the path only")
+    if re.match(r"https://(paper-|broker-|app\.)?(api\.)?alpaca\.markets(:|/|$)", url):
+        raise ValueError("not the address of market data, which is https://data.alpaca.markets")
+    return url
+
+
 def _split(text: str) -> SplitResult | None:
     """The parts of an HTTP address; None if no server can be reached by it, or if it has a query or a login."""
     try:
@@ -146,7 +156,7 @@ class Settings(AuthSettings):
     apca_api_key_id: Key | None = None
     apca_api_secret_key: Key | None = None
     alpaca_feed: Literal["iex", "sip", "delayed_sip"] = "iex"
-    alpaca_data_url: Annotated[str, AfterValidator(_public_url)] = "https://data.alpaca.markets"
+    alpaca_data_url: Annotated[str, AfterValidator(_data_url)] = "https://data.alpaca.markets"
     ecs_agent_uri: str | None = None
     log_format: Annotated[Literal["json", "text"], BeforeValidator(_word)] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_word)] = "info"

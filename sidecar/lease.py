@@ -50,6 +50,7 @@ class Lease:
         self._leaving: Term | None = None  # given up, its key still to be deleted
         self._former: Term | None = None  # ended last: taken up again under its token it is its client's still
         self._attempts = 0  # to acquire; each brings a tenure of its own
+        self._predecessor_acts_until = now + timings.call_limit  # a call of a process that was killed may execute late
         self._grants = Grants(now + timings.grant_ttl)
         self._demand = Demand(timings.demand, always=not require_client)
         self._yield_until = -inf
@@ -194,7 +195,7 @@ class Lease:
     def next_call(self, now: float) -> Call | None:
         """The call to make now, from this instant on in flight; None if there is none, or one is."""
         self.tick(now)
-        if self._in_flight is not None or now < self._due:
+        if self._in_flight is not None or now < self._due or now >= (self._drain_until or inf):
             return None
         if self._leaving is not None:
             if now < self._grants.until:
@@ -227,11 +228,9 @@ class Lease:
 
     def wake_at(self, now: float) -> float:
         """When `next_call` is to be asked again, if nothing happens before."""
-        times = [self._demand.until if self._demand.until > now else inf]
+        times = [self._demand.until if self._demand.until > now else inf, self._drain_until or inf]
         if self._term is not None:
             times += [self._term.lead_until, self._leave_at(self._term)]
-        if self._drain_until is not None:
-            times.append(self._drain_until)
         if self._in_flight is None:
             if self._leaving is not None:
                 times.append(max(self._due, self._grants.until))
@@ -342,15 +341,16 @@ class Lease:
             others = reply.holder not in (None, self.instance_id)
             self._due = now + self._follow(reply) if others else max(now, self._yield_until)
             return
-        self._leaving = None
+        left, self._leaving = self._leaving, None
         self._unheard.answered(call.sent_at)
         self._due = max(now, self._yield_until)
-        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply.tenure):
+        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply, left):
             self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
 
-    def _brought(self, tenure: str) -> bool:
-        """Whether an attempt of this process, and not of another one of the same id, brought the tenure."""
-        return tenure.startswith(f"{self._boot}-")
+    def _brought(self, reply: Reply, left: Term | None) -> bool:
+        """Whether an attempt of this process, or the last one of its predecessor, brought the tenure that was found."""
+        late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
+        return late or reply.tenure.startswith(f"{self._boot}-")
 
     def _believed_until(self, call: Call, reply: Reply) -> float:
         return call.sent_at + min(reply.ttl or 0.0, self.timings.ttl) - self.timings.margin

@@ -71,10 +71,10 @@ def test_an_option_s_name_that_may_be_secret_is_not_told(
             "ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
             "ssl_min_protocol_version is later than ssl_max_protocol_version",
         ),
-        ("host=/tmp", "has the option 'host' beside what stands before the '?'; keep one"),
-        ("port=5433", "has the option 'port' beside what stands before the '?'; keep one"),
-        ("user=other", "has the option 'user' beside what stands before the '?'; keep one"),
-        ("dbname=other", "has the option 'dbname' beside what stands before the '?'; keep one"),
+        ("host=/tmp", "gives the host twice, before the '?' and as an option; keep one"),
+        ("port=5433", "gives the port twice, before the '?' and as an option; keep one"),
+        ("user=other", "gives the user twice, before the '?' and as an option; keep one"),
+        ("dbname=other", "gives the dbname twice, before the '?' and as an option; keep one"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused(
@@ -100,6 +100,14 @@ def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refusal(url, monkeypatch, capsys).startswith("DATABASE_URL: ")
+
+
+@pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
+def test_a_placeholder_that_is_left_is_told_as_one(
+    password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys)
+    assert told.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
 
 
 @pytest.mark.parametrize("url", ["postgresql://db.example/portfolio", "postgresql://:topsecret@db.example/portfolio"])

@@ -184,6 +184,18 @@ def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() ->
     assert (lease.next_call(110), lease.wake_at(110)) == (None, inf)
 
 
+def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term() -> None:
+    """The process before this one was killed with an acquire under way, which took our term up again just now."""
+    lease = fresh_lease(now=200)
+    lease.asked(200)
+    answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)
+    lease.resigned(210)
+    call = due(lease, 210, Kind.RELEASE)
+    lease.replied(call, Reply(Outcome.SUPERSEDED, "a", call.token, ttl=30.0, tenure="predecessor-7"), 210.1)
+    again = due(lease, 210.1 + YIELD, Kind.RELEASE)
+    assert (again.token, again.tenure) == (call.token, "predecessor-7")
+
+
 def test_no_call_outlives_the_end_of_a_drain() -> None:
     """A release that nobody answers is tried until then, and the process has to end."""
     lease = leading(100)

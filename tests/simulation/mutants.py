@@ -253,7 +253,7 @@ def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
         lease._leaving = None
 
 
-def _not_brought(lease: Lease, tenure: str) -> bool:
+def _not_brought(lease: Lease, reply: Reply, left: Term | None) -> bool:
     return False
 
 

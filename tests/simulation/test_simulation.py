@@ -74,7 +74,7 @@ def test_a_violation_is_told_with_the_events_before_it() -> None:
     assert any("BELIEVES" in line for line in lines)
 
 
-@pytest.mark.parametrize(("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361)])
+@pytest.mark.parametrize(("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781)])
 def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
     """A client did not see that a short grant had run out; a question was held though it could be answered."""
     assert run_world(Choice(seed), world).text == ""

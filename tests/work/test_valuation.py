@@ -191,6 +191,12 @@ def test_a_price_that_rounds_to_the_first_that_is_none_is_none() -> None:
     assert usable([Price("A", HIGHEST_PRICE - Decimal("0.0000001"), NOON)]) == {}
 
 
+def test_of_two_prices_of_one_symbol_the_newer_one_is_taken() -> None:
+    old, new = Price("A", Decimal(1), NOON - MINUTE), Price("A", Decimal(2), NOON)
+    for both in ([old, new], [new, old]):
+        assert usable(both) == {"A": new}
+
+
 def test_the_open_lasts_for_the_session_and_no_longer() -> None:
     tuesday_noon = NOON + timedelta(days=1)
     first = quoted(Price("A", Decimal(10), NOON), MONDAY, None, NOON)
