@@ -18,6 +18,7 @@ from runtime.escape import one_line
 from service.background import SCHEDULER_LEASE
 from service.command_line import Parser
 from service.jobs import Jobs
+from service.lesser_clock import LesserClock
 from service.market import CALENDARS, Calendar, Session
 from service.notation import read_day
 from service.overrides import OverriddenCalendar
@@ -95,11 +96,13 @@ async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = ut
     calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
     async with await Store.connect(settings.database_url.get_secret_value(), connections=2) as store:
         calendar.override(await store.market_overrides(calendar.name))
-        sessions = _sessions(asked, calendar, now())
+        clock = LesserClock(now, store.clock)
+        await clock.compare()
+        sessions = _sessions(asked, calendar, clock.now())
         prices = price_source(settings, calendar, now)
         try:
             # For dates that were named, those sessions and no other; else reconstruction has its usual look-back.
-            jobs = Jobs(store, prices, calendar, now=now, **({} if asked.first is None else {"look_back": 1}))
+            jobs = Jobs(store, prices, calendar, now=clock.now, **({} if asked.first is None else {"look_back": 1}))
             if asked.dry_run:
                 await _tell(asked.job, sessions, jobs, store)
             else:

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import date, datetime, timedelta
 from typing import Never
 
 from service.database import StoreError
 from service.jobs import Jobs
+from service.lesser_clock import LesserClock
 from service.market import Calendar
 from service.outage import Outage
 from service.prices import PriceSource, PricesUnavailable
@@ -37,6 +38,8 @@ class Scheduler:
     A run that fails holds up no other one, and is tried again after `retry_after` seconds until it is done or out
     of the look-back. A session that leaves the look-back unsettled is told, until a snapshot by hand settles it. While
     there is something to run, the task is protected from a scale-in.
+
+    A run is due once both this machine's clock and the database's have passed its time.
     """
 
     def __init__(
@@ -51,16 +54,18 @@ class Scheduler:
         retry_after: float = 60.0,
         protection: Protection | None = None,
         now: Callable[[], datetime] = utc_now,
+        database_clock: Callable[[], Awaitable[datetime]] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._jobs = Jobs(store, prices, calendar, look_back=look_back, chunk=chunk, now=now)
+        self._clock = LesserClock(now, database_clock or store.clock)
+        self._now = self._clock.now
+        self._jobs = Jobs(store, prices, calendar, look_back=look_back, chunk=chunk, now=self._now)
         self._calendar = calendar
         self._metrics = metrics
         self._look_back = look_back
         self._retry_after = timedelta(seconds=retry_after)
         self._protection = protection or NoProtection()
-        self._now = now
         self._sleep = sleep
         self._given_up: set[date] = set()
         """The sessions that were told as left unsettled."""
@@ -95,15 +100,16 @@ class Scheduler:
         """Run what is due; returns whether all of it is done."""
         term.check()
         self._retry_soon = False
-        now = self._now()
-        earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
-        due = due_runs(self._calendar, now, max(self._look_back, REMEMBERED))
         try:
+            await self._clock.compare()
+            now = self._now()
+            due = due_runs(self._calendar, now, max(self._look_back, REMEMBERED))
             done = await self._store.finished_runs(oldest(due).date) if due else {}
         except StoreError as error:
             self._outage.met(error, {"lease": term.name})
             self._database_failed(term)
             return False
+        earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
         # One that was done by hand before it was due had no official closes yet, and is done again.
         undone = [
             run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER

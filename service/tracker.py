@@ -10,7 +10,7 @@ from uuid import UUID
 
 from service.crowds import line_up
 from service.database import StoreError, side_by_side
-from service.freshness import is_old
+from service.freshness import is_fresh
 from service.grid import EPOCH, Grid
 from service.jumps import report_jumps
 from service.market import Calendar, Session
@@ -53,7 +53,7 @@ class Tracker:
     The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn,
     once in `LONGEST_TURN` ticks at the least.
 
-    A price that the source does not give is carried forward and marked stale; so is one that `is_old`. A
+    A price that the source does not give is carried forward and marked stale; so is one that is not `is_fresh`. A
     source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
     """
 
@@ -203,7 +203,7 @@ class Tracker:
             symbol: Mark(
                 quote.price,
                 quote.at,
-                stale=symbol not in answers or is_old(quote.at, as_of),
+                stale=symbol not in answers or not is_fresh(quote.at, as_of),
                 open=quote.open if priced_in(quote, session) else quote.price,
             )
             for symbol, quote in quotes.items()
@@ -282,10 +282,14 @@ class Tracker:
         return {}
 
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:
-        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later."""
+        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later.
+
+        By the earlier of the machine's date and the database's: what a clock that is ahead drops is lost.
+        """
         try:
+            today = min(session.date, (await self._store.clock()).date())
             async with self._store.fenced(term.name, term.token, term.holder) as writes:
-                dropped = await writes.drop_intraday(session.date - self._keep_days)
+                dropped = await writes.drop_intraday(today - self._keep_days)
         except StoreError as error:
             self._retention_outage.met(error, {"lease": term.name})
             return self._now() + RETENTION_PAUSE

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Self
 
 import asyncpg
@@ -102,6 +103,10 @@ class Transactions:
             return found
         await self._connections.renew()
         return await self._condition()
+
+    async def clock(self) -> datetime:
+        """The time by the database's clock."""
+        return (await self._condition()).clock
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -260,4 +260,18 @@ BUGS = [
         wrong="self._level",
         test="tests/service/test_outage.py::test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends",
     ),
+    Bug(
+        "a run begins by a clock that is ahead",
+        "service/lesser_clock.py",
+        right="return self._now() - self._ahead",
+        wrong="return self._now()",
+        test="tests/work/test_scheduler.py::test_by_a_clock_that_is_ahead_no_run_begins_before_its_time",
+    ),
+    Bug(
+        "a value of the future is fresh",
+        "service/freshness.py",
+        right="return at - now > CLOCKS_APART",
+        wrong="return False",
+        test="tests/service/test_freshness.py::test_a_value_of_the_future_is_not_fresh",
+    ),
 ]

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from service.freshness import STALE_AFTER, Freshness
+from service.freshness import STALE_AFTER, Freshness, is_fresh
 from service.market import Calendar, NyseCalendar
 from service.overrides import OverriddenCalendar
 from service.records import LiveValue, MarketOverride
@@ -74,3 +74,17 @@ async def test_the_live_value_is_answered_as_stale_as_it_is_by_now(
     served.now = NOON + later
     status, answer = await served.get(f"/portfolios/{PORTFOLIO}/live")
     assert (status, answer["value"], answer["stale"]) == (200, "1.0000", stale)
+
+
+@pytest.mark.parametrize("ahead", [3 * SECOND, timedelta(hours=1), timedelta(days=400)])
+def test_a_value_of_the_future_is_not_fresh(ahead: timedelta) -> None:
+    now = FRIDAY.open + timedelta(hours=1)
+    assert is_stale(value(now, now + ahead), now)
+    assert is_stale(value(now + ahead, None), now)
+    assert is_stale(value(now + ahead, now), now)  # old prices, written by a leader whose clock is ahead
+    assert not is_stale(value(now + SECOND, now + SECOND), now)  # clocks differ by as much
+    assert is_fresh(now, now) and not is_fresh(now + ahead, now)
+
+
+def test_after_the_close_a_price_of_the_last_moment_is_not_of_the_future() -> None:
+    assert not is_stale(value(LAST_TICK, FRIDAY.close + 5 * SECOND), SUNDAY)

@@ -31,6 +31,8 @@ class Office:
         self.look_back = look_back
         self.answer_takes = timedelta()
         self.missing: set[date] = set()
+        self.ahead = timedelta()
+        """How far the machine's clock is ahead of the database's."""
         self.asked: list[tuple[datetime, date]] = []
         self.waiting, self.given_up = 0.0, 0.0
         """What the metrics said when the leader went to sleep."""
@@ -40,6 +42,9 @@ class Office:
             float(gauge._value.get()) for gauge in (self.metrics.runs_waiting, self.metrics.given_up)
         )
         await self.clock.sleep(seconds)
+
+    async def database_clock(self) -> datetime:
+        return self.clock.time - self.ahead
 
     async def closes(self, day: date) -> Mapping[str, str]:
         self.asked.append((self.clock.time, day))
@@ -57,6 +62,7 @@ class Office:
             look_back=self.look_back,
             now=self.clock.now,
             sleep=self.sleep,
+            database_clock=self.database_clock,
         )
 
     async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
@@ -308,3 +314,32 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is
     await office.work(office.clock.time + timedelta(minutes=5), token=4)
     assert office.given_up == 0
     assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
+
+
+async def test_by_a_clock_that_is_ahead_no_run_begins_before_its_time(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
+    office.ahead = timedelta(hours=1)  # the machine says 15:55, the database 14:55
+    await office.work(CLOSE + timedelta(minutes=59))
+    assert ("eod", MONDAY, "done") not in await runs(raw)
+    await office.work(CLOSE + timedelta(hours=1, minutes=1), token=2)
+    assert ("eod", MONDAY, "done") in await runs(raw)
+
+
+async def test_a_clock_that_steps_ahead_while_the_scheduler_sleeps_makes_it_miss_nothing(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
+
+    async def sleep(seconds: float) -> None:
+        await Office.sleep(office, seconds)
+        if office.ahead == timedelta():
+            office.ahead = timedelta(hours=1)
+            office.clock.time += office.ahead
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(CLOSE + timedelta(hours=1, minutes=5))
+    (at, day), *_ = [asked for asked in office.asked if asked[1] == MONDAY]
+    assert CLOSE <= at - office.ahead < CLOSE + timedelta(minutes=2)
+    assert ("eod", day, "done") in await runs(raw)
