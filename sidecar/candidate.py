@@ -186,6 +186,7 @@ class Candidate:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
+            self._telemetry.connected()
             self.tell_server()
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
