@@ -69,7 +69,6 @@ ROWS: dict[str, dict[str, str]] = {
         "closes_at": NOON,
         "reason": "x",
     },
-    "symbol_refusal": {"symbol": "A", "refusals": "1", "refused_at": NOON, "retry_at": NOON, "token": "1"},
     "position_change": {"xid": "1", "portfolio_id": ID},
 }
 """A row of each table that is fine as it is."""
