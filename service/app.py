@@ -67,17 +67,22 @@ class Api:
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
-        portfolio_id, _, _ = await self._portfolio(request)
-        value = await self._access.store.live(portfolio_id)
+        portfolio_id, _, caller = await self._portfolio(request)
+        found = await self._access.store.live_of_owners([portfolio_id])
+        owner, value = found.get(portfolio_id, (None, None))
+        if owner is None or not caller.may_see(owner):  # any more
+            raise _no_portfolio(portfolio_id)
         if value is None:
             return json_response({"error": f"portfolio {portfolio_id} has no live value yet"}, status=404)
         return json_response(answers.live_value(self._freshness.of(value)))
 
     async def _history(self, request: web.Request) -> web.Response:
-        portfolio_id, _, _ = await self._portfolio(request)
+        portfolio_id, owner, _ = await self._portfolio(request)
         check_names(request.query, "from", "to", "limit")
         first, last = read_dates(request.query)
         rows = await self._access.store.history(portfolio_id, first, last, read_limit(request.query))
+        if await self._access.store.owner(portfolio_id) != owner:  # any more: the rows may be another user's
+            raise _no_portfolio(portfolio_id)
         return json_response({"portfolio_id": portfolio_id, "history": [answers.history_row(row) for row in rows]})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

@@ -178,12 +178,12 @@ class Store(Transactions):
 
     async def live_many(self, portfolio_ids: Collection[UUID]) -> dict[UUID, LiveValue]:
         """The latest values of those that have one."""
-        rows = await self._fetch(statement("live"), list(portfolio_ids))
-        return {row["portfolio_id"]: LiveValue(**row) for row in rows}
+        found = await self.live_of_owners(portfolio_ids)
+        return {portfolio_id: value for portfolio_id, (_, value) in found.items() if value is not None}
 
     async def live_of_owners(self, portfolio_ids: Collection[UUID]) -> dict[UUID, tuple[UUID, LiveValue | None]]:
         """The owner of each, and its latest value if it has one; a portfolio that is not there is left out."""
-        rows = await self._fetch(statement("live_of_owners"), list(portfolio_ids))
+        rows = await self._fetch(statement("live"), list(portfolio_ids))
         return {row["portfolio_id"]: (row["user_id"], _live_value(row)) for row in rows}
 
     async def history(

@@ -73,6 +73,13 @@ BUGS = [
         test=_STREAMS + "a_change_that_nothing_tells_of_is_found_and_no_later_value_is_shown",
     ),
     Bug(
+        "the owner of a history is looked at before the reading only",
+        "service/app.py",
+        right="if await self._access.store.owner(portfolio_id) != owner:",
+        wrong="if await self._access.store.owner(portfolio_id) is None:",
+        test=_STREAMS + "a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown",
+    ),
+    Bug(
         "a change of owners is heard of at the next value only",
         "service/notices.py",
         right="for channel in (LIVE_CHANNEL, OWNER_CHANNEL):",

@@ -1,7 +1,9 @@
-"""A stream ends when the portfolio is not its user's any more, and shows nothing that was written after that."""
+"""Who owns a portfolio is looked at again: a stream ends, and nothing is shown that was written after a change."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -84,6 +86,37 @@ async def test_a_change_that_nothing_tells_of_is_found_and_no_later_value_is_sho
         assert b"data:" not in await end_of(response)
     task.cancel()
     await asyncio.wait((task,))
+
+
+async def test_a_stream_shows_every_field_that_a_single_answer_shows(
+    streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """Those included that are read from other tables, such as the symbols that have no price."""
+    await admin.execute("update portfolio_live set priced_fraction = 0.5 where portfolio_id = $1", PORTFOLIO)
+    async with streaming.session.get(streaming.url + URL, headers=bearer()) as response:
+        shown = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
+    status, answer = await streaming.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
+    assert (status, shown) == (200, answer)
+    assert shown["unpriced_symbols"]
+
+
+@pytest.mark.parametrize(("view", "read"), [("live", "live_of_owners"), ("history", "history")])
+async def test_a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown(
+    view: str,
+    read: str,
+    guarded: Served,
+    admin: "asyncpg.Connection[asyncpg.Record]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = getattr(guarded.store, read)
+
+    async def given_away_first(*arguments: Any) -> Any:
+        await admin.execute(GIVE, PORTFOLIO, OTHER)
+        return await real(*arguments)
+
+    monkeypatch.setattr(guarded.store, read, given_away_first)
+    told = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
+    assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
 async def test_whoever_is_let_in_without_a_token_keeps_the_stream_until_the_portfolio_is_deleted(
