@@ -19,6 +19,8 @@ PROBE_INTERVAL = 5.0
 """Seconds from one question to the next whether the database answers."""
 PROBE_LIMIT = 3.0
 """Seconds after which the answer is late."""
+SESSIONS_INTERVAL = 60.0
+"""Seconds from one look for a pooler that swaps sessions to the next."""
 CONNECT_INTERVAL = 1.0
 """Seconds from one attempt to connect for the first time to the next; `PROBE_INTERVAL` where a setting is wrong, since
 servers lock out who comes with a wrong password again and again."""
@@ -36,6 +38,7 @@ class StoreAccess:
         self._connected = asyncio.Event()
         self._reported: set[str] = set()
         """The reasons that were logged in this outage, each once: two may take turns."""
+        self._sessions_due = 0.0
         self._recovered = asyncio.Event()
         self._clock_watch = ClockWatch(metrics.clock_ahead)
         self._trouble_since: float | None = None
@@ -93,10 +96,14 @@ class StoreAccess:
 
     async def _probe(self) -> Condition:
         if self._store is not None:
+            if self._store.sessions_suspected or time.monotonic() >= self._sessions_due:
+                await self._store.check_sessions()
+                self._sessions_due = time.monotonic() + SESSIONS_INTERVAL
             await self._store.ping()
             return await self._store.condition()
         store = await self._connect()
         try:
+            await store.check_sessions()
             await store.ping()
             condition = await store.condition()
         except BaseException:

@@ -95,6 +95,7 @@ async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = ut
     """
     calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
     async with await Store.connect(settings.database_url.get_secret_value(), connections=2) as store:
+        await store.check_sessions()
         calendar.override(await store.market_overrides(calendar.name))
         clock = LesserClock(now, store.clock)
         await clock.compare()

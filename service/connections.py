@@ -10,15 +10,19 @@ import random
 import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeAlias
 
 import asyncpg
 
 from service.database import Connection
+from service.pooler import LOST_STATEMENTS, check_sessions
+from service.server_refusals import POOLED, ServerRefused
 
 ACQUIRE_LIMIT = 10.0
 """Seconds that a caller waits for a connection."""
+SECOND_CONNECTION_LIMIT = 1.0
+"""Seconds that a check of the sessions waits for another connection."""
 CONNECT_PAUSE = 0.1, 1.0
 """Seconds from a connection that the server refused for want of room to the next attempt: at first, and at most."""
 
@@ -62,6 +66,10 @@ class Room:
 
     def __init__(self) -> None:
         self._members: weakref.WeakSet[Connections] = weakref.WeakSet()
+        self.refused = False
+        """Whether a pooler that gives no sessions was found before the database: nobody gets a connection."""
+        self.suspected = False
+        """Whether an error looks like one of such a pooler's."""
 
     def add(self, connections: "Connections") -> None:
         """Let these take part."""
@@ -102,18 +110,24 @@ class Connections:
         await asyncio.gather(*(place.close() for place in self._places))
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, *, to_check: bool = False) -> AsyncIterator[Connection]:
         """A connection for the length of the block; closed after an error whose cause may stay with the session.
 
+        `to_check`: also where such a pooler was found.
+
         Raises:
+            ServerRefused: a pooler that gives no sessions was found, and is not gone.
             TimeoutError: every connection was in use for `ACQUIRE_LIMIT` seconds.
             asyncpg.PostgresError: the server refused a new one, for want of room only after `ACQUIRE_LIMIT` seconds.
         """
         async with self._turn:
+            if self.room.refused and not to_check:
+                raise ServerRefused(POOLED)
             place, connection = await self._acquire()
             try:
                 yield connection
             except asyncpg.PostgresError as error:
+                self.room.suspected = self.room.suspected or error.sqlstate in LOST_STATEMENTS
                 if may_stay(error):
                     connection.terminate()
                 if error.sqlstate == READ_ONLY:  # the others may have begun at the same time
@@ -124,6 +138,26 @@ class Connections:
                     await self._release(place, connection)
                 finally:
                     self._put_back(place)
+
+    async def check(self) -> None:
+        """Find out whether connections are sessions, if there is room for two of them.
+
+        Raises:
+            ServerRefused: they are not, and nobody in this room gets a connection before a check goes well.
+        """
+        async with AsyncExitStack() as stack:
+            one = await stack.enter_async_context(self.connection(to_check=True))
+            try:
+                async with asyncio.timeout(SECOND_CONNECTION_LIMIT):
+                    other = await stack.enter_async_context(self.connection(to_check=True))
+            except (TimeoutError, asyncpg.PostgresError):
+                return
+            try:
+                await check_sessions(one, other)
+            except ServerRefused:
+                self.room.refused = True
+                raise
+            self.room.refused = self.room.suspected = False
 
     async def renew(self) -> None:
         """Let every connection be closed before its next use."""
@@ -222,7 +256,7 @@ async def open_connections(
     connections = Connections([await make_pool() for _ in range(many)], room)
     if at_once:
         try:
-            async with connections.connection():
+            async with connections.connection(to_check=True):  # a check may have to follow
                 pass
         except BaseException:
             await connections.close()

@@ -11,7 +11,7 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.postgres_address import open_connection
-from service.server_refusals import ServerRefused
+from service.server_refusals import POOLED, ServerRefused
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
@@ -39,6 +39,8 @@ def store_errors() -> Iterator[None]:
         raise StoreError(f"database: {_words(error)}; bring it up to date with python -m service migrate") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
+        raise StoreError(f"database: {POOLED}") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {_words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

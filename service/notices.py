@@ -11,6 +11,7 @@ from service.connections import is_overload
 from service.database import StoreError, store_errors
 from service.outage import Outage
 from service.postgres_address import open_connection
+from service.server_refusals import POOLED
 from service.writes import LIVE_CHANNEL
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ PROBE_INTERVAL = 10.0
 
 RECONNECT_DELAY = 0.5, 5.0
 """Seconds from one attempt to the next: at first, and at most."""
+
+
+BACKEND = "select pg_catalog.pg_backend_pid()"
+"""The server process of the session: in another one nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
             connection.add_termination_listener(lambda _: stirred.set())
             for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
                 await connection.add_listener(channel, hear)
+            backend = await connection.fetchval(BACKEND)
         yield Notice(missed=True, values=False)
         while True:
             try:
@@ -94,8 +100,10 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
                     await stirred.wait()
             except TimeoutError:
                 with store_errors():  # a connection that died without a word is found out here
-                    await connection.fetchval("select 1")
-                continue
+                    now = await connection.fetchval(BACKEND)
+                if now == backend:
+                    continue
+                raise StoreError(f"database: {POOLED}") from None
             stirred.clear()
             if connection.is_closed():
                 raise StoreError("database: the connection was closed")

@@ -20,6 +20,11 @@ OF_POOLERS = re.compile(
 )
 """Words of poolers, which send one SQLSTATE with everything."""
 
+POOLED = (
+    "DATABASE_URL: a pooler gives each transaction another session (PgBouncer's transaction mode); "
+    "the service needs a direct connection or a session pooler (Supabase: port 5432 of the pooler)"
+)
+
 
 class ServerRefused(ConnectionError):
     """The server refuses every connection until a setting is changed; the text names the setting."""

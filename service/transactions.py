@@ -104,6 +104,16 @@ class Transactions:
         await self._connections.renew()
         return await self._condition()
 
+    async def check_sessions(self) -> None:
+        """Return if no pooler swaps sessions under our connections, as far as can be seen; see `service.pooler`."""
+        with store_errors():
+            await self._connections.check()
+
+    @property
+    def sessions_suspected(self) -> bool:
+        """Whether an error says that the sessions should be checked now."""
+        return self._connections.room.suspected or self._connections.room.refused
+
     async def clock(self) -> datetime:
         """The time by the database's clock."""
         return (await self._condition()).clock

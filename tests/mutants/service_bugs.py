@@ -274,4 +274,18 @@ BUGS = [
         wrong="return False",
         test="tests/service/test_freshness.py::test_a_value_of_the_future_is_not_fresh",
     ),
+    Bug(
+        "a pooler in transaction mode is looked for by one client alone",
+        "service/pooler.py",
+        right="if moved or shared:",
+        wrong="if moved and shared:",
+        test="tests/service/test_pooler.py::test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients",
+    ),
+    Bug(
+        "a listener does not look whether its session is the one that listens",
+        "service/notices.py",
+        right="if now == backend:",
+        wrong="if now or backend:",
+        test="tests/service/test_pooler.py::test_a_listener_whose_session_is_another_one_says_so",
+    ),
 ]
