@@ -110,6 +110,7 @@ def run(
 
     import uvloop
 
+    from runtime.environment import tell
     from service.command_line import print_error
     from service.csv_file import BadFile
     from service.database import StaleTerm, StoreError
@@ -126,10 +127,7 @@ def run(
             raise SettingsError("\n".join(unusable))
         settings = read_settings()
         set_up_logs(settings.log_format, settings.log_level)
-        if ignored:
-            logging.getLogger("service").info(
-                "ignored environment variables, which libraries would read: %s", " ".join(ignored)
-            )
+        tell(logging.getLogger("service"), ignored)
         for missing in missing_certificates():
             logging.getLogger("service").warning(missing)
         running = work(settings)

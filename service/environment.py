@@ -1,54 +1,34 @@
-"""Variables of the environment that libraries read: which count here, and which are ignored.
+"""Variables of the environment that the API's libraries read: which count, and which are ignored.
 
-Containers of one task definition often share an environment, and a library's switch that was meant for another program
-must neither end nor silently change this one. `docs/environment.md` lists the variables, a test compares the list with
-the libraries' code. `ignore_switches` has to run before the libraries are imported: some read their switch then.
+What both containers ignore is in `runtime.environment`. `docs/environment.md` lists the variables, a test compares the
+list with the libraries' code. `ignore_switches` has to run before the libraries are imported.
 """
 
 import os
-import warnings
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
+from runtime.environment import IGNORED as SHARED
+from runtime.environment import remove
 from runtime.escape import one_line
 
 PATH_SHOWN = 200
 """Characters of a file's path."""
-IGNORED = frozenset(
-    {
-        # aiohttp and its parts: the slower parsers in Python, files sent in another way, cookies and proxies.
-        "AIOHTTP_NO_EXTENSIONS",
-        "AIOHTTP_NOSENDFILE",
-        "FROZENLIST_NO_EXTENSIONS",
-        "MULTIDICT_NO_EXTENSIONS",
-        "PROPCACHE_NO_EXTENSIONS",
-        "YARL_NO_EXTENSIONS",
-        # asyncio's debug mode, which aiohttp and uvloop take over: slow, and loud.
-        "PYTHONASYNCIODEBUG",
-        # Every secret of TLS into a file. Where the file cannot be written, no connection is made.
-        "SSLKEYLOGFILE",
-        # numpy refuses to start over a feature that it cannot turn off.
-        "NPY_DISABLE_CPU_FEATURES",
-        "NPY_ENABLE_CPU_FEATURES",
-        "NPY_PROMOTION_STATE",
-        "NUMPY_EXPERIMENTAL_DTYPE_API",
-        "NUMPY_MADVISE_HUGEPAGE",
-        "NUMPY_WARN_IF_NO_MEM_POLICY",
-        "PYDANTIC_DISABLE_PLUGINS",
-        "PYDANTIC_PRIVATE_ALLOW_UNHANDLED_SCHEMA_TYPES",
-        # libuv's, which Node.js programs set: the threads that look names up, and another way to the kernel.
-        "UV_THREADPOOL_SIZE",
-        "UV_USE_IO_URING",
-        # Of PyJWT's documentation build: other names in the module.
-        "SPHINX_BUILD",
-        # Which Python warnings are errors.
-        "PYTHONWARNINGS",
-    }
-)
+IGNORED = SHARED | {
+    # numpy refuses to start over a feature that it cannot turn off.
+    "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
+    "NPY_PROMOTION_STATE",
+    "NUMPY_EXPERIMENTAL_DTYPE_API",
+    "NUMPY_MADVISE_HUGEPAGE",
+    "NUMPY_WARN_IF_NO_MEM_POLICY",
+    "PYDANTIC_DISABLE_PLUGINS",
+    "PYDANTIC_PRIVATE_ALLOW_UNHANDLED_SCHEMA_TYPES",
+    # Of PyJWT's documentation build: other names in the module.
+    "SPHINX_BUILD",
+}
 IGNORED_PREFIXES = (
     "PG",  # except `KEPT`: asyncpg would take a port, a service, a kind of server from them
-    "PROMETHEUS_",  # metrics in files that several processes share
-    "prometheus_",
     "TQDM_",
 )
 
@@ -61,13 +41,7 @@ STRICT_MODES = ("require", "verify-ca", "verify-full")
 
 def ignore_switches(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Remove the variables that are ignored, for this process and its libraries; returns their names."""
-    ignored = sorted(name for name, value in environment.items() if _is_ignored(name, value))
-    for name in ignored:
-        del environment[name]
-    if "PYTHONWARNINGS" in ignored:  # the interpreter has read it already: `error` would end the process over a warning
-        warnings.resetwarnings()
-        warnings.simplefilter("ignore", DeprecationWarning)
-    return ignored
+    return remove(environment, also=_is_ignored)
 
 
 def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:

@@ -3,30 +3,25 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
+from runtime.environment import remove
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
 
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
 
-_IGNORED = (
-    "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "PROMETHEUS_DISABLE_CREATED_SERIES",
-    "PROMETHEUS_LEGACY_NAME_VALIDATION", "SSLKEYLOGFILE",
-)  # fmt: skip
-"""Switches that libraries read, meant for another program: they would end the sidecar, or change what it shows."""
-
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    for name in _IGNORED:  # before a library that reads it is imported
-        os.environ.pop(name, None)
+    ignored = remove()  # before a library that reads them is imported
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
-            return _run()
+            return _run(ignored)
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
@@ -34,13 +29,13 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def _run() -> int:
+def _run(ignored: Sequence[str]) -> int:
     import logging
 
     from sidecar.run import run
 
     try:
-        return run(os.environ)
+        return run(os.environ, ignored)
     except Exception as error:
         if isinstance(error, SettingsError):
             raise

@@ -79,7 +79,7 @@ def failure_of(
     """
     text = without_script(str(error).partition("\n")[0].partition(", with args")[0])
     if isinstance(error, TimeoutError):
-        kind, text = "timeout", "no answer in time"
+        kind, text = "timeout", _awaited(error) or "no answer in time"
     elif (known := KINDS.get(type(error))) is not None:
         kind = known
         if kind == "moved":
@@ -103,6 +103,12 @@ def failure_of(
 def without_script(text: str) -> str:
     """An error without the hash, the line numbers and the codes that a script's error has around its words."""
     return _SCRIPT_NOISE.sub("", text).strip()
+
+
+def _awaited(error: TimeoutError) -> str | None:
+    """What a connection waited for when a limit interrupted it: the note of `redis_connection.log_in`."""
+    notes: list[str] = getattr(error.__cause__, "__notes__", [])
+    return notes[0] if notes else None
 
 
 def _missing_right(text: str, keys: Sequence[str], channels: Sequence[str]) -> str:

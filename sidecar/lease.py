@@ -228,11 +228,9 @@ class Lease:
 
     def wake_at(self, now: float) -> float:
         """When `next_call` is to be asked again, if nothing happens before."""
-        times = [self._demand.until if self._demand.until > now else inf]
+        times = [self._demand.until if self._demand.until > now else inf, self._drain_until or inf]
         if self._term is not None:
             times += [self._term.lead_until, self._leave_at(self._term)]
-        if self._drain_until is not None:
-            times.append(self._drain_until)
         if self._in_flight is None:
             if self._leaving is not None:
                 times.append(max(self._due, self._grants.until))

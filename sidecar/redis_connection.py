@@ -27,6 +27,8 @@ from sidecar.settings import RedisAddress, SettingsError
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """Options of a URL that name a file."""
+_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
+"""What a server that speaks no TLS does as a rule: it waits for the end of what it takes for a command."""
 _REMEMBERED = 16
 """Addresses of servers that failed, of which the order is kept."""
 
@@ -71,6 +73,10 @@ class Route:
     def left(self, companion: "RedisConnection") -> None:
         """The companion's stream has ended."""
         self._companions.discard(companion)
+
+    def looks_up(self, host: str, port: int) -> bool:
+        """Whether a lookup of the name is under way."""
+        return self._lookups.pending(host, port)
 
     def may_have_moved(self, host: str, port: int) -> None:
         """What the name stands for may have changed: use no lookup from before."""
@@ -117,6 +123,12 @@ class RedisConnection(Connection):
         """Called when the stream has ended."""
         self.address: Any = None
         """The socket address of the server, once connected."""
+        self._has_transport = False  # stays true when redis-py has dropped the stream
+
+    def awaited(self) -> str | None:
+        """What the connection waits for, where the server's answer is not what is missing: a line for people."""
+        hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
+        return f"the lookup of the name {self.host} hangs" if hangs else None
 
     def distrust(self) -> None:
         """Let the next connection look the name up again, and try the name's other addresses first."""
@@ -133,6 +145,7 @@ class RedisConnection(Connection):
         reader = _Stream(self._stream_ended, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport = await self._transport(lambda: protocol)
+        self._has_transport = True
         self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
         if not self._leading:
             self._route.joined(self)
@@ -163,11 +176,18 @@ class RedisConnection(Connection):
 class _ByTls(RedisConnection, SSLConnection):
     """The certificate has to be for the name, whichever of its addresses answers."""
 
+    def awaited(self) -> str | None:
+        in_handshake = self.address is not None and not self._has_transport
+        return _NO_HANDSHAKE if in_handshake else super().awaited()
+
 
 class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
     async def _transport(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
         transport, _ = await asyncio.get_running_loop().create_unix_connection(protocol, path=self.path)
         return transport
+
+    def awaited(self) -> str | None:
+        return None
 
     def _host_error(self) -> str:
         return str(self.path)
@@ -231,10 +251,17 @@ class Connector:
         return self._make(route=self._route, leading=False, **self._options)
 
 
-async def log_in(connection: Connection) -> None:
-    """Connect; what it raises repeats nothing of a password."""
+async def log_in(connection: RedisConnection) -> None:
+    """Connect; what it raises repeats nothing of a password.
+
+    A cancellation gets a note of what it interrupted: the TimeoutError of the caller's limit has it as its cause.
+    """
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
+    except asyncio.CancelledError as cancelled:
+        if (awaited := connection.awaited()) is not None:
+            cancelled.add_note(awaited)
+        raise
     except (Disconnected, OSError):
         raise
     except Exception as error:

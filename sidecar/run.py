@@ -6,12 +6,13 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvloop
 from aiohttp import web
 
+from runtime.environment import tell
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
 from sidecar.candidate import Candidate
@@ -31,14 +32,19 @@ log = logging.getLogger(__name__)
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(environment: Mapping[str, str]) -> int:
+def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     """Run the sidecar until SIGTERM or SIGINT and until its leases are given up; returns the exit status.
+
+    Args:
+        environment: the settings.
+        ignored: names of variables that were removed from the environment, for the log.
 
     Raises:
         SettingsError: a setting cannot be used, or a listener's address is in use.
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
+    tell(log, ignored)
     Connector(settings.redis)
     uvloop.run(_run(settings))
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sidecar.host import checked_host, may_be_host
 from sidecar.protocol import Timings, UnsafeTimings
@@ -127,7 +127,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 wrong[name] = "cannot be set together with REDIS_URL"
-        if urlsplit(env["REDIS_URL"]).password is not None and redis.password is not None and "REDIS_URL" not in wrong:
+        if "REDIS_URL" not in wrong and redis.password is not None and urlsplit(env["REDIS_URL"]).password is not None:
             wrong["REDIS_PASSWORD"] = "cannot be set together with a password in REDIS_URL"  # noqa: S105 - no password
     if redis.username is not None and redis.password is None:
         wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
@@ -193,8 +193,10 @@ def _place(url: str) -> str:
         return f"unix://{parts.path}"
     if not parts.hostname:
         raise ValueError("names no host")
-    if not may_be_host(parts.hostname):  # not repeated: it could be of a password
-        raise ValueError("names what cannot be a host")
+    try:
+        checked_host(unquote(parts.hostname))  # as redis-py reads it
+    except ValueError as error:
+        raise ValueError(f"the host: {error}") from None
     if not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
         raise ValueError("what follows the host is not the number of a database")
     if parts.username and parts.password is None:

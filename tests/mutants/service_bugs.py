@@ -93,7 +93,7 @@ BUGS = [
     ),
     Bug(
         "switches of libraries count that were meant for another program",
-        "service/environment.py",
+        "runtime/environment.py",
         right="        del environment[name]",
         wrong="        pass",
         test="tests/service/test_environment.py"

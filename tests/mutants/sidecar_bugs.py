@@ -40,6 +40,21 @@ WIRING = [
         wrong="min_replicas=0",
         test=_PROCESS + "what_keeps_a_lease_safe_is_in_force_where_it_is_set",
     ),
+    Bug(
+        "a warning that another program takes for an error is one here",
+        "runtime/environment.py",
+        right="        warnings.resetwarnings()\n",
+        wrong="",
+        test="tests/sidecar/test_environment.py::test_nothing_of_them_is_left_where_the_sidecar_begins_to_run",
+    ),
+    Bug(
+        "switches of libraries count in the sidecar that were meant for another program",
+        "sidecar/__main__.py",
+        right="ignored = remove()",
+        wrong="ignored: list[str] = []",
+        test="tests/sidecar/test_environment.py"
+        "::test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_program",
+    ),
 ]
 
 ELECTION = [
@@ -638,6 +653,21 @@ CONNECTION = [
         right="await self._ask()",
         wrong="pass",
         test="tests/sidecar/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
+    ),
+    Bug(
+        "a lookup that hangs is told as a server that does not answer",
+        "sidecar/redis_connection.py",
+        right="            cancelled.add_note(awaited)\n",
+        wrong="            pass\n",
+        test="tests/sidecar/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
+    ),
+    Bug(
+        "a server that answers no command is suspected of speaking no TLS",
+        "sidecar/redis_connection.py",
+        right="self.address is not None and not self._has_transport",
+        wrong="self.address is not None",
+        test="tests/sidecar/test_failures.py::"
+        "test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls",
     ),
     Bug(
         "a call outlives the end of a drain",

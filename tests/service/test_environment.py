@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -130,24 +130,26 @@ def test_tls_to_the_database_can_be_demanded_and_not_turned_off(mode: str, ignor
     assert {"PGPASSWORD", "PATH"} <= environment.keys()
 
 
-def documented() -> str:
-    """The section on the API."""
-    return DOCUMENT.read_text().partition("## API")[2].partition("\n## ")[0]
+def documented(section: str = "API") -> str:
+    """The document's section on a container."""
+    return DOCUMENT.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
 
 
-def libraries_files() -> list[Path]:
+def read_by(libraries: Sequence[str]) -> set[str]:
+    """Names of variables that libraries read."""
     site = Path(str(importlib.metadata.distribution("aiohttp").locate_file("")))
-    return [path for library in LIBRARIES for path in (site / library).rglob("*.py")]
+    files = [path for library in libraries for path in (site / library).rglob("*.py")]
+    return {
+        name
+        for path in files
+        if not NOT_IN_THE_PROCESS.search(str(path))
+        for name in READ.findall(path.read_text(errors="replace"))
+    }
 
 
 def test_every_variable_that_a_library_reads_is_in_the_document() -> None:
     """A new version of a library that reads a new switch fails here: decide what becomes of it, and write it down."""
-    read = {
-        name
-        for path in libraries_files()
-        if not NOT_IN_THE_PROCESS.search(str(path))
-        for name in READ.findall(path.read_text(errors="replace"))
-    }
+    read = read_by(LIBRARIES)
     assert {"PGHOST", "AIOHTTP_NO_EXTENSIONS", "SSLKEYLOGFILE", "PROMETHEUS_MULTIPROC_DIR"} <= read
     families = ("PG", "PROMETHEUS_", "prometheus_", "TQDM_", "PYTHON")
     own = {name for name in read - IRRELEVANT if not name.startswith(families)}

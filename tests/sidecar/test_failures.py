@@ -1,16 +1,21 @@
 """What an error of Redis's is called, and what it says: the words of Redis 6.2, 7.0, 8.0 and Valkey."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoPermissionError, ResponseError
 
+from ops.local.servers import RedisServer
+from runtime.lookup import AddressInfo, Lookups, system_lookup
 from sidecar.failures import LONGEST, failure_of
 from sidecar.lua import script
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis_connection import Connector
 from sidecar.settings import RedisAddress
 from tests.proxy import Proxy
@@ -108,6 +113,48 @@ async def test_a_server_that_speaks_no_tls_is_told_of_as_a_hint(pem: Path) -> No
     assert failure is not None
     assert failure.kind == "connection"
     assert "the server does not speak TLS: redis:// in REDIS_URL" in failure.text
+
+
+async def test_a_server_that_leaves_a_tls_handshake_without_an_answer_may_speak_no_tls(
+    redis_server: RedisServer, pem: Path
+) -> None:
+    async with Proxy(redis_server.port) as plain:
+        plain.requests.lose()  # as a server that waits for the rest of a command
+        at = _at(f"rediss://127.0.0.1:{plain.port}?ssl_ca_certs={pem}")
+        async with storing(Connector(at)) as store:
+            failure = await store.store.open()
+    assert failure is not None
+    assert failure.kind == "timeout"
+    assert failure.text == "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
+
+
+async def test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls(
+    redis: Redis, front: Proxy, pem: Path
+) -> None:
+    front.requests.lose()  # AUTH: it is part of the greeting, as the handshake is
+    at = _at(f"rediss://:word@127.0.0.1:{front.port}?ssl_ca_certs={pem}")
+    async with storing(Connector(at), timings=Timings(call_limit=3.0)) as store:
+        failure = await store.store.open()
+    assert failure is not None
+    assert (failure.kind, failure.text) == ("timeout", "no answer in time")
+
+
+async def test_a_lookup_that_hangs_is_told_as_such(redis: Redis, redis_server: RedisServer) -> None:
+    hangs = Event()
+
+    def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+        hangs.wait()
+        return system_lookup("127.0.0.1", redis_server.port)
+
+    address = RedisAddress("redis://redis.example", None, "redis.example", 6379, None, None)
+    try:
+        async with storing(Connector(address, lookups=Lookups(look_up))) as store:
+            failure = await store.timeout(Kind.LOOK)
+            assert failure.text == "the lookup of the name redis.example hangs"
+            hangs.set()
+            assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+    finally:
+        hangs.set()
 
 
 def _at(url: str) -> RedisAddress:

@@ -66,7 +66,8 @@ async def test_while_lookups_hang(redis_server: RedisServer, tmp_path: Path, ses
         hanging.start()
         asker = Asker(hanging, session)
         await eventually(asker.ask)
-        await eventually(lambda: "no answer in time" in hanging.output)
+        await eventually(lambda: "the lookup of the name hangs.test hangs" in hanging.output)
+        assert (await asker.status())["trouble"] == "timeout: the lookup of the name hangs.test hangs"
         assert hanging.output.count("a lookup hangs") == 1, "attempts that were given up pile up"
         await ends_in_time(hanging)
 

@@ -47,6 +47,7 @@ ROWS: dict[str, dict[str, str]] = {
     },
     "price_live": {"symbol": "A", "price": "1", "at": NOON, "session_date": DAY, "open": "1", "token": "1"},
     "price_eod": {"symbol": "A", "session_date": DAY, "close": "1", "at": NOON},
+    "symbol_refusal": {"symbol": "A", "refusals": "1", "refused_at": NOON, "retry_at": NOON, "token": "1"},
     "lease_fence": {"lease": "x", "token": "1", "holder": "x", "taken_at": NOON},
     "position_loading": {"lease": "x", "token": "1", "portfolios_done": "0", "portfolios": "0", "written_at": NOON},
     "job_run": {
