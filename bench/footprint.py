@@ -5,6 +5,7 @@ second against that bare handler; CPU and Redis commands of an idle leader. All 
 """
 
 import asyncio
+import compileall
 import os
 import socket
 import statistics
@@ -123,5 +124,7 @@ async def idle(pid: int, port: int, redis_url: str, session: aiohttp.ClientSessi
 
 
 if __name__ == "__main__":
+    for package in ("runtime", "sidecar"):  # as in the image: the libraries beside them are compiled, too
+        compileall.compile_dir(package, quiet=1)
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
         asyncio.run(main(server.url))

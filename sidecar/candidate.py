@@ -186,6 +186,7 @@ class Candidate:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
+            self._telemetry.connected()
             self.tell_server()
         for name in self.leases:
             self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
@@ -244,5 +245,9 @@ class Candidate:
 
 
 def _lost_to_another(call: Call, reply: Reply) -> bool:
-    """Whether another process with our id superseded a call; a look only finds what an earlier process left."""
-    return call.kind is not Kind.LOOK and reply.tenure.rpartition("-")[0] != call.tenure.rpartition("-")[0]
+    """Whether another process with our id superseded a call; a look only finds what an earlier process left.
+
+    A fence without a tenure names no process: it was deleted, or thrown away by the server.
+    """
+    process = reply.tenure.rpartition("-")[0]
+    return call.kind is not Kind.LOOK and process not in ("", call.tenure.rpartition("-")[0])

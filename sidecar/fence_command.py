@@ -166,10 +166,10 @@ def parse(options: Sequence[str]) -> tuple[bool, int | None]:
     rest, dry_run, above = list(options), False, None
     while rest:
         match rest:
-            case ["--dry-run", *rest]:
-                dry_run = True
-            case ["--above", text, *rest] if text.isdecimal() and text.isascii() and len(text) <= 16:
-                above = int(text)
+            case ["--dry-run", *others]:
+                dry_run, rest = True, others
+            case ["--above", text, *others] if text.isdecimal() and text.isascii() and len(text) <= 16:
+                above, rest = int(text), others
             case _:
                 raise ValueError(" ".join(rest))
     return dry_run, above

@@ -139,6 +139,11 @@ class RedisStore:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
+    def abort(self) -> None:
+        """End the connection as if the server had: nothing answers there, though nobody has said that it is closed."""
+        if self._connection is not None:
+            self._connection.abort()
+
     async def _round_trip(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         results: list[Reply | Failure] = []
         problem: Failure | None = None

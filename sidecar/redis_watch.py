@@ -20,6 +20,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from sidecar.clock import elapsed
 from sidecar.failures import failure_of
+from sidecar.reconnects import Reconnects
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class RedisWatch:
         self._limit = limit
         self._interval = interval
         self._uniform = uniform
+        self._reconnects = Reconnects(limit / 2, uniform)
         self._retry = min(RETRY, 2.5 * interval) if retry is None else retry
         self._clock = clock
         self.mode = WatchMode.OFF
@@ -84,7 +86,7 @@ class RedisWatch:
             while True:
                 if not await self._watch():
                     self.mode = WatchMode.OFF
-                    await asyncio.sleep(self._limit / 2 * self._uniform(0.75, 1.25))
+                    await asyncio.sleep(self._reconnects.pause())
         finally:
             self.mode = WatchMode.OFF
 
@@ -181,6 +183,7 @@ class RedisWatch:
             self._hear(message)
 
     def _hear(self, message: Any) -> None:
+        self._reconnects.succeeded()
         if not _is_message(message):
             return  # the answer to a SUBSCRIBE
         channel, content = message[1:]

@@ -72,6 +72,8 @@ class ServerFacts:
                 policy, guard = [await _answer(connection) for _ in range(2)]
             self._store.learn(policy, guarded=guard == 1)
             self._learned()
+        except TimeoutError:
+            self._store.abort()  # the server, or the way to it, stands still: to connect again shows whether it does
         except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
             log.debug("What the server is like cannot be asked: %s", type(error).__name__)  # the election tells why
         finally:

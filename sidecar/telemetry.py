@@ -67,15 +67,22 @@ class Telemetry:
         self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
-        self._failing.pop(None, None)
-        if self._failing.pop(lease, None) is not None:
+        ended = [self._failing.pop(each, None) for each in (None, lease)]
+        if any(ended):
             log.info("Redis answers again", extra={"lease": lease})
+
+    def connected(self) -> None:
+        """A connection was made. Leases whose calls failed wait for an answer of their own."""
+        if self._failing.pop(None, None) is not None and not self._failing:
+            log.info("Redis answers again")
 
     def failed(self, lease: str | None, failure: Failure) -> None:
         """Redis did not answer a call, or (None) a connection; said once a reason."""
         self._errors.labels(failure.kind).inc()
-        if self._failing.get(lease) != failure.kind:
-            self._failing[lease] = failure.kind
+        said = self._failing.values() if lease is None else [self._failing.get(each) for each in (None, lease)]
+        is_news = failure.kind not in said
+        self._failing[lease] = failure.kind
+        if is_news:
             log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
 
     def troubled(self, lease: str, trouble: str) -> None:

@@ -45,7 +45,9 @@ local function read_fence()
   local kind = call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
   last, last_holder, last_tenure = unpack(call('HMGET', fence, 'token', 'holder', 'tenure'))
-  if last and not string.match(last, '^%d+$') then return 'bad_fence' end
+  local digits = last and string.match(last, '^0*(%d+)$') -- as a token is written: leading zeros are somebody's typing
+  if last and not digits then return 'bad_fence' end
+  last = digits or last
   if last and tonumber(last) > now + day then return 'fence_ahead' end -- every later token would be above it
 end
 

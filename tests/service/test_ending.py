@@ -131,7 +131,7 @@ async def working(
 
 
 async def has_ticked(service: Service) -> bool:
-    return (await service.get("/background/status"))["jobs"]["tracker"]["last_run"] is not None
+    return (await service.get_internal("/background/status"))["jobs"]["tracker"]["last_run"] is not None
 
 
 async def test_the_api_ends_in_time_while_the_database_answers_nothing_and_a_stream_is_open(

@@ -231,3 +231,27 @@ async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
         redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
         sidecar.candidate.noticed("tracker")
         await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))
+
+
+async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.lead()
+        redis.delete(fence_of(KEYS["tracker"]))
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: not sidecar.candidate.leases["tracker"].leads(elapsed()))
+        assert sidecar.candidate.trouble["tracker"] is None
+
+
+async def test_without_a_client_each_outage_is_said_and_its_end_too(
+    redis_server: RedisServer, way: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sidecar")
+    async with connected(redis_server, way, SLOW):
+        for _ in range(2):
+            caplog.clear()
+            await way.refuse()
+            await eventually(lambda: "Redis failed" in caplog.text)
+            await way.accept()
+            await eventually(lambda: "Redis answers again" in caplog.text)

@@ -25,8 +25,6 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 
 LIMIT = 5.0
 """A machine that stands still for less costs no connection, after which everything is heard of."""
-PAUSE = 0.75
-"""Between two attempts to connect."""
 RETRY = 0.5
 """Until what was refused is tried again."""
 
@@ -36,15 +34,14 @@ class Watching:
 
     def __init__(self, connect: Callable[[], Connection], limit: float, retry: float) -> None:
         self.heard: list[str] = []
-        factor = PAUSE / (limit / 2)
         self.watch = RedisWatch(
             connect,
             KEYS,
             self.heard.append,
             limit=limit,
             interval=0.3,
-            uniform=lambda *_: factor,
-            retry=retry / factor,
+            uniform=lambda *_: 1.0,
+            retry=retry,
         )
 
     async def hears(self, *names: str) -> None:
@@ -129,6 +126,15 @@ async def test_after_its_connection_was_killed_it_tells_of_everything_and_watche
         await watch.connected(WatchMode.TRACKING)
         any_redis.set(KEY, "b")
         await watch.hears("tracker")
+
+
+async def test_a_lost_connection_is_replaced_long_before_the_limit(any_redis: Redis, any_server: RedisServer) -> None:
+    """A pause that goes by the limit would be half a minute here."""
+    async with watching(at_port(any_server.port), limit=60.0) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
+        await watch.hears(*KEYS)
+        assert watch.watch.mode is WatchMode.TRACKING
 
 
 async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of_its_own: RedisServer) -> None:

@@ -205,3 +205,11 @@ def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_
         assert dumped(redis) == before
         command(redis, "REPLICAOF", "NO", "ONE")
         assert Caller(redis).renew(token).outcome == "renewed"
+
+
+def test_a_token_that_somebody_wrote_with_leading_zeros_is_the_same_token(any_redis: Redis) -> None:
+    caller = Caller(any_redis)
+    token = caller.acquire().token
+    any_redis.hset(FENCE, "token", "0" * 40 + str(token))
+    assert caller.renew(token).outcome == "renewed"
+    assert caller.acquire().token == token

@@ -12,18 +12,21 @@ from sidecar.redis_connection import Connector
 from sidecar.redis_store import RedisStore
 from sidecar.server_facts import LOOK, OLD, ServerFacts
 from sidecar.settings import RedisAddress
+from tests.proxy import Proxy
 from tests.sidecar.conftest import command
 from tests.sidecar.storing import TIMINGS
 from tests.waiting import eventually
 
 
 @asynccontextmanager
-async def shown(port: int, username: str | None = None) -> AsyncIterator[tuple[RedisStore, list[None]]]:
+async def shown(
+    port: int, username: str | None = None, limit: float = 5.0
+) -> AsyncIterator[tuple[RedisStore, list[None]]]:
     """A store that is connected and makes no calls, and how often its facts were learned."""
     connector = Connector(RedisAddress("", None, "127.0.0.1", port, username, "x" if username else None))
     store = RedisStore(connector, "a", TIMINGS, clock=elapsed, failover_guard=True, min_replicas=0)
     learned: list[None] = []
-    facts = ServerFacts(connector.companion, store, lambda: learned.append(None), limit=5.0, look=0.02, old=0.0)
+    facts = ServerFacts(connector.companion, store, lambda: learned.append(None), limit=limit, look=0.02, old=0.0)
     running = asyncio.create_task(facts.run())
     try:
         assert await store.open() is None
@@ -65,3 +68,14 @@ async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_
         await eventually(lambda: learned)
         redis_of_its_own.kill()
         await eventually(lambda: not store.connected)
+
+
+async def test_a_server_that_stands_still_is_not_shown_as_up(redis_server: RedisServer) -> None:
+    """Nothing else looks at the connection while no call is made."""
+    async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
+        await eventually(lambda: learned)
+        ended: list[None] = []
+        store.when_ended = lambda: ended.append(None)
+        way.black_hole()
+        await eventually(lambda: not store.connected)
+        assert ended  # the election is told, and connects again

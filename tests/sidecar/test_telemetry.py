@@ -143,6 +143,42 @@ def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: py
     ]
 
 
+def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
+    said = [(record.levelname, getattr(record, "lease", None)) for record in caplog.records]
+    caplog.clear()
+    return said
+
+
+def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    failure = Failure("connection", "why", may_execute=False)
+    answer = "led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5
+
+    for _ in range(2):  # while nobody asks: the second outage is as new as the first
+        told.telemetry.failed(None, failure)
+        told.telemetry.failed(None, failure)
+        told.telemetry.connected()
+        told.telemetry.connected()
+        assert _said(caplog) == [("ERROR", None), ("INFO", None)]
+
+    told.telemetry.failed(None, failure)
+    told.telemetry.failed("led", failure)
+    told.telemetry.connected()
+    assert _said(caplog) == [("ERROR", None)]  # whether the lease's calls are answered is not known yet
+    told.telemetry.answered(*answer)
+    assert _said(caplog) == [("INFO", "led")]
+
+    told.telemetry.failed("led", failure)
+    told.telemetry.failed(None, failure)
+    assert _said(caplog) == [("ERROR", "led")]
+    told.telemetry.answered(*answer)
+    assert _said(caplog) == [("INFO", "led")]
+
+    told.telemetry.failed(None, failure)
+    told.telemetry.answered(*answer)  # a call made the connection
+    assert _said(caplog) == [("ERROR", None), ("INFO", "led")]
+
+
 @pytest.mark.parametrize(
     ("server", "harmless", "warning"),
     [

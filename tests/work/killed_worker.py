@@ -39,7 +39,7 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
 
     def counted(send: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def count(self: object, query: str, *parameters: Any, **options: Any) -> Any:
-            if query == "BEGIN;":
+            if query.startswith("BEGIN") and "READ ONLY" not in query:
                 writing.add(self)
             if self in writing:
                 sent.append(query)
