@@ -10,7 +10,7 @@ import random
 import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -18,9 +18,12 @@ import asyncpg
 from service.database import Connection
 from service.pooler import LOST_STATEMENTS, check_sessions
 from service.server_refusals import POOLED, ServerRefused
+from service.write_watch import READ_ONLY
 
 ACQUIRE_LIMIT = 10.0
 """Seconds that a caller waits for a connection."""
+CHECK_LIMIT = 1.0
+"""Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for another connection."""
 CONNECT_PAUSE = 0.1, 1.0
@@ -30,7 +33,6 @@ SOUND_CLASSES = ("22", "23", "42", "P0")
 """Classes of SQLSTATE that are about values, constraints, names or a function's own error: the session is sound."""
 SESSION_FAULTS = ("42501", "42P05")
 """SQLSTATEs of those classes that may stay with the session: rights of a role that was set, a statement's name."""
-READ_ONLY = "25006"
 TOO_MANY_CONNECTIONS = "53300"
 NO_ROOM = re.compile(
     r"too many (clients|connections)"
@@ -129,7 +131,7 @@ class Connections:
             except asyncpg.PostgresError as error:
                 self.room.suspected = self.room.suspected or error.sqlstate in LOST_STATEMENTS
                 if may_stay(error):
-                    connection.terminate()
+                    _terminate(connection)
                 if error.sqlstate == READ_ONLY:  # the others may have begun at the same time
                     await self.renew()
                 raise
@@ -153,10 +155,14 @@ class Connections:
             except (TimeoutError, asyncpg.PostgresError):
                 return
             try:
-                await check_sessions(one, other)
+                async with asyncio.timeout(CHECK_LIMIT):
+                    await check_sessions(one, other)
             except ServerRefused:
                 self.room.refused = True
                 raise
+            except TimeoutError:  # such as where a session pooler has one session for us
+                _terminate(other)
+                return
             self.room.refused = self.room.suspected = False
 
     async def renew(self) -> None:
@@ -236,13 +242,18 @@ class Connections:
     async def _release(self, place: Pool, connection: Pooled) -> None:
         if self._spare_next:
             self._spare_next = False
-            connection.terminate()
+            _terminate(connection)
         await place.release(connection, timeout=ACQUIRE_LIMIT)
 
     def _put_back(self, place: Pool) -> None:
         self._free.append(place)
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _terminate(connection: Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # it is closed already, by the server
+        connection.terminate()
 
 
 async def open_connections(

@@ -6,14 +6,15 @@ this; and in `imports`, `migrations` and `fence`, each on a connection of its ow
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date, datetime
 from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, side_by_side
+from service.database import Connection, StaleTerm, StoreError, side_by_side
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
@@ -42,6 +43,8 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
+HELPER_LIMIT = 2.0
+"""Seconds to wait for a connection beside the first one of a load."""
 READERS = 2
 """Connections that read every position side by side."""
 
@@ -294,7 +297,12 @@ class Store(Transactions):
     @asynccontextmanager
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
         async with AsyncExitStack() as transactions:
-            first, *others = [await transactions.enter_async_context(self._snapshot()) for _ in range(readers)]
+            first = await transactions.enter_async_context(self._snapshot())
+            others: list[Connection] = []
+            with suppress(StoreError, TimeoutError):  # those are for speed: two loads must not wait for each other
+                async with asyncio.timeout(HELPER_LIMIT):
+                    while len(others) < readers - 1:
+                        others.append(await transactions.enter_async_context(self._snapshot()))
             if others:
                 snapshot = await first.fetchval("select pg_export_snapshot()")
                 for connection in others:

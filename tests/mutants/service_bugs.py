@@ -186,7 +186,7 @@ BUGS = [
     Bug(
         "a session that began read-only is used again and again",
         "service/connections.py",
-        right="                if may_stay(error):\n                    connection.terminate()\n",
+        right="                if may_stay(error):\n                    _terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
     ),
@@ -259,6 +259,13 @@ BUGS = [
         right="self._level if first else logging.DEBUG",
         wrong="self._level",
         test="tests/service/test_outage.py::test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends",
+    ),
+    Bug(
+        "two loads wait for each other's connections",
+        "service/store.py",
+        right="            with suppress(StoreError, TimeoutError):",
+        wrong="            with suppress(TimeoutError):",
+        test="tests/service/test_overload.py::test_with_three_connections_a_service_answers_everybody_ticks_and_streams",
     ),
     Bug(
         "a run begins by a clock that is ahead",

@@ -174,6 +174,15 @@ async def test_a_session_is_kept_after_an_error_that_is_about_a_value(migrated: 
         assert await store._fetch("select pg_backend_pid()") != [before]
 
 
+async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_reason(
+    migrated: str, raw: Connection
+) -> None:
+    async with await Store.connect(migrated, connections=1) as store:
+        with pytest.raises(StoreError, match="terminating connection"):
+            await store._fetch("select pg_terminate_backend(pg_backend_pid())")
+        await store.ping()
+
+
 def test_what_may_stay_with_a_session_is_everything_but_what_is_about_values_and_names() -> None:
     staying = "25006 25P02 26000 42P05 42501 40001 53100 53200 57014 57P01 58030 XX000 08P01 55P03"
     sound = "22012 22P02 23505 23503 42P01 42703 P0001"
