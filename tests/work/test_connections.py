@@ -12,8 +12,8 @@ from service import connections
 from service.connections import Room, is_overload, may_stay
 from service.database import Connection, StoreError
 from service.store import Store
-from tests.waiting import eventually
-from tests.work.conftest import entry
+from tests.waiting import LIMIT, eventually
+from tests.work.conftest import LONG_AGO, entry
 
 ROLE = "narrow"
 PORTFOLIO = UUID(int=1)
@@ -172,6 +172,17 @@ async def test_a_session_is_kept_after_an_error_that_is_about_a_value(migrated: 
         with pytest.raises(StoreError):
             await store._fetch("do $$ begin raise sqlstate '25006'; end $$")
         assert await store._fetch("select pg_backend_pid()") != [before]
+
+
+async def test_a_load_goes_on_without_the_connections_that_it_does_not_get(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 1000.0)
+    monkeypatch.setattr("service.store.HELPER_LIMIT", 0.1)
+    async with await Store.connect(migrated, connections=2) as store:
+        await store.put_positions([entry(1, "A", "1")])
+        async with one_of_its_own_is_busy(store), asyncio.timeout(LIMIT):
+            assert len(await store.load_positions(LONG_AGO)) == 1
 
 
 async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_reason(
