@@ -288,4 +288,11 @@ BUGS = [
         wrong="if moved and shared:",
         test="tests/service/test_pooler.py::test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients",
     ),
+    Bug(
+        "a probe that waits behind other requests is an outage",
+        "service/access.py",
+        right="            if not self._is_busy():",
+        wrong="            if True:",
+        test=_CONNECTIONS + "a_probe_that_waits_behind_others_reports_no_outage",
+    ),
 ]

@@ -7,11 +7,15 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
+from service import access as probing
 from service import connections
+from service.access import StoreAccess
 from service.connections import Room, is_overload, may_stay
 from service.database import Connection, StoreError
 from service.store import Store
+from service.telemetry import HttpMetrics
 from tests.waiting import LIMIT, eventually
 from tests.work.conftest import LONG_AGO, entry
 
@@ -104,6 +108,33 @@ async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
     async with await Store.connect(narrow) as store, one_of_its_own_is_busy(store):
         with pytest.raises(StoreError, match="too many connections for role"):
             await store.ping()
+
+
+async def test_a_probe_that_waits_behind_others_reports_no_outage(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_LIMIT", 0.5)
+    monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.01)
+    troubles: set[str | None] = set()
+    async with await Store.connect(migrated, connections=1) as store:
+
+        async def connect() -> Store:
+            return store
+
+        access = StoreAccess(connect, HttpMetrics(CollectorRegistry()))
+        probe = asyncio.create_task(access.run())
+        await access.connected()
+        await eventually(lambda: access.trouble is None)
+        for _ in range(2):
+            waiting = [asyncio.create_task(store._fetch("select pg_sleep(0.1)")) for _ in range(20)]
+            while not all(each.done() for each in waiting):
+                troubles.add(access.trouble)
+                await asyncio.sleep(0.01)
+        assert troubles == {None}
+        async with one_of_its_own_is_busy(store):  # nothing comes back any more
+            await eventually(lambda: access.trouble)
+        probe.cancel()
+        await asyncio.wait((probe,))
 
 
 @pytest.mark.parametrize(
