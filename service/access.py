@@ -72,14 +72,15 @@ class StoreAccess:
 
     async def run(self) -> None:
         """Connect, then probe, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             pause = PROBE_INTERVAL
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
-            late = loop.call_later(PROBE_LIMIT, self._set_trouble, f"no answer within {PROBE_LIMIT:g} s")
+            late = asyncio.create_task(self._tell_late())
             try:
                 condition = await self._probe()
             except StoreError as error:
+                if isinstance(error.__cause__, TimeoutError) and self._is_busy():
+                    continue
                 self._set_trouble(str(error).removeprefix("database: "))
                 if self._store is None and not isinstance(error.__cause__, ServerRefused):
                     pause = CONNECT_INTERVAL
@@ -90,7 +91,18 @@ class StoreAccess:
                     self._writes.not_read_only()
             finally:
                 late.cancel()
+                await asyncio.wait((late,))
             await asyncio.sleep(pause)
+
+    async def _tell_late(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_LIMIT)
+            if not self._is_busy():
+                self._set_trouble(f"no answer within {PROBE_LIMIT:g} s")
+
+    def _is_busy(self) -> bool:
+        """Whether the probe waits for a connection that answers others: that is no outage."""
+        return self._store is not None and self._store.answered_within(PROBE_LIMIT)
 
     def trouble_for(self) -> float:
         """Seconds since the database was last known to be usable; 0 while it is."""

@@ -105,6 +105,8 @@ class Connections:
         self._pause = CONNECT_PAUSE[0]
         self._no_room_until = 0.0
         self._spare_next = False
+        self.answered_at: float | None = None
+        """When the server last did what it was asked, by the event loop's clock."""
         room.add(self)
 
     async def close(self) -> None:
@@ -128,6 +130,7 @@ class Connections:
             place, connection = await self._acquire()
             try:
                 yield connection
+                self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
                 self.room.suspected = self.room.suspected or error.sqlstate in LOST_STATEMENTS
                 if may_stay(error):
@@ -147,6 +150,8 @@ class Connections:
         Raises:
             ServerRefused: they are not, and nobody in this room gets a connection before a check goes well.
         """
+        if len(self._places) < 2:
+            return
         async with AsyncExitStack() as stack:
             one = await stack.enter_async_context(self.connection(to_check=True))
             try:

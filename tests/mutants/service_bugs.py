@@ -263,9 +263,9 @@ BUGS = [
     Bug(
         "two loads wait for each other's connections",
         "service/store.py",
-        right="            with suppress(StoreError, TimeoutError):",
-        wrong="            with suppress(TimeoutError):",
-        test="tests/service/test_overload.py::test_with_three_connections_a_service_answers_everybody_ticks_and_streams",
+        right="asyncio.timeout(HELPER_LIMIT)",
+        wrong="asyncio.timeout(None)",
+        test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
     ),
     Bug(
         "a run begins by a clock that is ahead",
@@ -289,10 +289,10 @@ BUGS = [
         test="tests/service/test_pooler.py::test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients",
     ),
     Bug(
-        "a listener does not look whether its session is the one that listens",
-        "service/notices.py",
-        right="if now == backend:",
-        wrong="if now or backend:",
-        test="tests/service/test_pooler.py::test_a_listener_whose_session_is_another_one_says_so",
+        "a probe that waits behind other requests is an outage",
+        "service/access.py",
+        right="            if not self._is_busy():",
+        wrong="            if True:",
+        test=_CONNECTIONS + "a_probe_that_waits_behind_others_reports_no_outage",
     ),
 ]
