@@ -95,7 +95,7 @@ class CsvFile:
     def _header(self, records: "_Records") -> tuple[list[str], int]:
         """The names, and how many fields a line may have: a sheet may have empty columns at its right edge."""
         fields = records.next()
-        if fields == ["sep=", ""]:  # a spreadsheet's own word for the comma: `sep=,`
+        if fields is not None and ",".join(fields).strip().lower() == "sep=,":  # a spreadsheet's word for the comma
             fields = records.next()
         if fields is None:
             raise self.bad("the file is empty; the header is " + ",".join(self._columns))
@@ -103,15 +103,16 @@ class CsvFile:
         header, width = [name.strip() for name in fields], len(fields)
         while header and not header[-1]:
             header.pop()
-        self._check(header)
+        self._check(header, ",".join(fields))
         return header, width
 
-    def _check(self, header: list[str]) -> None:
+    def _check(self, header: list[str], line: str) -> None:
+        """Refuse a header without these columns; `line` is the header as it was written, quotes apart."""
         wanted = ",".join(self._columns)
         found = one_line(",".join(header), FOUND_SHOWN)
         missing = [name for name in self._columns if name not in header]
         if len(missing) == len(self._columns):
-            separator = next((name for mark, name in SEPARATORS.items() if mark in ",".join(header)), None)
+            separator = next((name for mark, name in SEPARATORS.items() if mark in line), None)
             guess = f"; the separator seems to be {separator}, and has to be a comma" if separator else ""
             raise self.bad(f"the header is {wanted}, but {found!r} was found{guess}")
         if missing:

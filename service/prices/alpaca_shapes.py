@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from service.grid import EPOCH
 from service.market import NEW_YORK
 from service.prices import Price
 
@@ -54,11 +55,14 @@ def _price(value: object) -> Decimal | None:
 
 
 def _instant(value: object) -> datetime | None:
-    """A time in RFC 3339; of its nanoseconds the microseconds are kept."""
+    """A time in RFC 3339; of its nanoseconds the microseconds are kept.
+
+    A time before 1970 is None: the year 1 stands for a time that is not set, and is none that the database takes.
+    """
     if not isinstance(value, str):
         return None
     try:
         found = datetime.fromisoformat(value)
-        return None if found.tzinfo is None else found.astimezone(UTC)
+        return found.astimezone(UTC) if found.tzinfo is not None and found >= EPOCH else None
     except (ValueError, OverflowError):
         return None

@@ -8,12 +8,15 @@ delete from public.price_eod where session_date not between '0001-01-02' and '99
 update public.price_eod
 set at = (session_date + time '16:00') at time zone 'America/New_York'
 where at not between '0001-01-02Z' and '9999-12-30Z';
+-- Of several that would move to one bound, the nearest moves.
 delete from public.position as entry
 where valid_from not between '0001-01-02' and '9999-12-30'
     and exists (
-        select from public.position as nearest
-        where nearest.portfolio_id = entry.portfolio_id and nearest.symbol = entry.symbol
-            and nearest.valid_from = least(greatest(entry.valid_from, '0001-01-02'), '9999-12-30')
+        select from public.position as nearer
+        where nearer.portfolio_id = entry.portfolio_id and nearer.symbol = entry.symbol
+            and nearer.valid_from <> entry.valid_from
+            and nearer.valid_from
+                between symmetric entry.valid_from and least(greatest(entry.valid_from, '0001-01-02'), '9999-12-30')
     );
 update public.position
 set valid_from = least(greatest(valid_from, '0001-01-02'), '9999-12-30')

@@ -32,10 +32,13 @@ begin
 end
 $$;
 
--- Partitions are made and dropped by the tables' owner only: these functions do it for the service.
-alter function public.make_intraday_partition(date) security definer;
-alter function public.make_history_partition(date) security definer;
-alter function public.drop_intraday_partitions(date) security definer;
+-- Partitions are made and dropped by the tables' owner only: these functions do it for the service. With an empty
+-- search_path a temporary table or type of the caller's comes before the catalog's of the same name, and the owner would
+-- use it; so the caller's temporary schema is named, last.
+alter function public.make_partition(regclass, date, date) set search_path = pg_catalog, pg_temp;
+alter function public.make_intraday_partition(date) security definer set search_path = pg_catalog, pg_temp;
+alter function public.make_history_partition(date) security definer set search_path = pg_catalog, pg_temp;
+alter function public.drop_intraday_partitions(date) security definer set search_path = pg_catalog, pg_temp;
 grant execute on function
     public.make_intraday_partition(date), public.make_history_partition(date), public.drop_intraday_partitions(date),
     public.hold_off_deletions(), public.unpriced_symbols(uuid, date)

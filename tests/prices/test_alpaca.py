@@ -150,6 +150,7 @@ NO_PRICES = {
     "a time that is none": trade("7", "yesterday"),
     "a time without a zone": trade("7", "2026-02-13T15:30:00"),
     "a time out of range": trade("7", "0001-01-01T00:00:00+14:00"),
+    "a time that is not set": trade("7", "0001-01-01T00:00:00Z"),
     "a time in the future": trade("7", "2026-02-13T15:33:00Z"),
 }
 
@@ -425,6 +426,13 @@ async def test_bars_that_are_not_there_are_no_closes(page: str, alpaca: Alpaca) 
     alpaca.next = [answering(200, page)]
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
         assert await prices.closes(["A", "B", "C"], FRIDAY) == {}
+
+
+async def test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs(alpaca: Alpaca) -> None:
+    """The year 1 has no midnight in New York."""
+    alpaca.bars = {"A": [bar("1", "0001-01-01T00:00:00Z")], "B": [bar("2")]}
+    async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
+        assert (await prices.closes(["A", "B"], FRIDAY)).keys() == {"B"}
 
 
 async def test_closes_come_all_or_not_at_all(alpaca: Alpaca) -> None:

@@ -179,6 +179,26 @@ async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_part
     )
 
 
+async def test_what_the_owner_does_for_the_service_uses_no_temporary_table_of_the_caller_s(
+    member: str, admin: Any
+) -> None:
+    await admin.execute("select public.make_history_partition('2026-02-13')")
+    connection = await asyncpg.connect(member)
+    try:
+        await connection.execute(
+            """
+            create temp table pg_inherits as
+                select c.oid as inhrelid, 'public.portfolio_intraday'::regclass::oid as inhparent
+                from pg_catalog.pg_class c where c.relname = 'portfolio_history_20260201';
+            grant select on pg_inherits to public;
+            """
+        )
+        assert await connection.fetchval("select public.drop_intraday_partitions('2026-02-13')") == 0
+    finally:
+        await connection.close()
+    assert await admin.fetchval("select to_regclass('partitions.portfolio_history_20260201') is not null")
+
+
 async def test_a_user_s_request_through_the_database_s_own_api_gains_nothing(admin: Any) -> None:
     claims = json.dumps({"sub": str(uuid4())})
     async with admin.transaction():

@@ -183,15 +183,17 @@ async def test_a_database_with_such_values_is_migrated_and_can_be_written_again(
             ("price_eod", {"at": "-infinity"}),
             ("price_eod", {"session_date": "infinity", "symbol": "B"}),
             ("position", {"valid_from": "-infinity"}),
+            ("position", {"valid_from": "0044-03-15 BC", "quantity": "2"}),
             ("position", {"valid_from": "infinity"}),
+            ("position", {"valid_from": "9999-12-31", "quantity": "3"}),
         ):
             await insert(connection, table, ROWS[table] | changed)
         await migrate(database_url)
         assert await connection.fetchval("select count(*) from price_live") == 0
         closes = await connection.fetch("select symbol, at from price_eod")
         assert [(row["symbol"], row["at"].isoformat()) for row in closes] == [("A", "2026-03-02T21:00:00+00:00")]
-        held = await connection.fetch("select valid_from from position order by valid_from")
-        assert [str(row["valid_from"]) for row in held] == ["0001-01-02", "9999-12-30"]
+        held = await connection.fetch("select valid_from, quantity from position order by valid_from")
+        assert [(str(day), int(quantity)) for day, quantity in held] == [("0001-01-02", 2), ("9999-12-30", 3)]
         await connection.execute("update position set quantity = 2; update price_eod set close = 3")
     finally:
         await connection.close()

@@ -55,6 +55,7 @@ async def counts(raw: Connection) -> tuple[int, int, int]:
         + GOOD.replace("\n", ",,\n")
         + f"{ONE},{USER},PG,3,2026-03-02\n, , ,,\n,,,,,,\n \n",
         "sep=,\r\n" + (POSITIONS + GOOD + f"{ONE},{USER},PG,3,2026-03-02\n").replace("\n", "\r\n"),
+        '"SEP=,"\n' + POSITIONS + GOOD + f"{ONE},{USER},PG,3,2026-03-02\n",
         (POSITIONS + GOOD + f"{ONE},{USER},PG,3,2026-03-02\n").replace("\n", "\r"),
     ],
 )
@@ -77,6 +78,7 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
         ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
         ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
+        ("sep=\t\n" + (POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
         ("portfolio_id,user_id,symbol,quantity\n", "line 1, valid_from: the column is missing"),
         (POSITIONS.strip() + ",note\n", "line 1, 'note': not a column of this file"),
         (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': twice"),
