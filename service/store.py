@@ -6,8 +6,9 @@ this; and in `imports`, `migrations` and `fence`, each on a connection of its ow
 What a leader writes goes through `Store.fenced`, which refuses a term that a newer one has followed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import date, datetime
 from uuid import UUID
 
@@ -44,6 +45,8 @@ TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
 READERS = 2
 """Connections that read every position side by side."""
+READERS_LIMIT = 3.0
+"""Seconds that a reader waits for the others' connections; then it reads alone, as where the server allows no more."""
 
 
 async def _at_once() -> None:
@@ -294,7 +297,12 @@ class Store(Transactions):
     @asynccontextmanager
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
         async with AsyncExitStack() as transactions:
-            first, *others = [await transactions.enter_async_context(self._snapshot()) for _ in range(readers)]
+            first = await transactions.enter_async_context(self._snapshot())
+            others = list[Connection]()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READERS_LIMIT):
+                    while len(others) < readers - 1:
+                        others.append(await transactions.enter_async_context(self._snapshot()))
             if others:
                 snapshot = await first.fetchval("select pg_export_snapshot()")
                 for connection in others:
