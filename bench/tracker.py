@@ -51,12 +51,16 @@ on conflict do nothing
 """
 
 
+TOKEN = time.time_ns() // 1000
+"""A token as the sidecar gives them: microseconds since the epoch."""
+
+
 @dataclass
 class Term:
     """A term that lasts as long as the measuring."""
 
     name: str
-    token: int = 10**18
+    token: int = TOKEN
     holder: str = "bench"
 
     def check(self) -> None:
@@ -271,8 +275,8 @@ async def streams(dsn: str, store: Store) -> float:
             tasks.create_task(listen(session, url, portfolio_id))
         for _ in ids:
             await ready.acquire()
-        await store.take_up("background_services", 2 * 10**18, "bench")
-        async with store.fenced("background_services", 2 * 10**18, "bench"):
+        await store.take_up("background_services", TOKEN + 1, "bench")
+        async with store.fenced("background_services", TOKEN + 1, "bench"):
             pass
         await connection.execute("update portfolio_live set as_of = now(), token = 2 where portfolio_id = any($1)", ids)
         committed = time.perf_counter()

@@ -14,6 +14,7 @@ from service.database import StoreError
 from service.server_refusals import ServerRefused
 from service.store import Store
 from service.telemetry import HttpMetrics
+from service.write_watch import WriteWatch
 
 PROBE_INTERVAL = 5.0
 """Seconds from one question to the next whether the database answers."""
@@ -31,7 +32,10 @@ logger = logging.getLogger(__name__)
 class StoreAccess:
     """Connects, keeps asking whether the database answers, and logs each change, once."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Store]], metrics: HttpMetrics) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Store]], metrics: HttpMetrics, writes: WriteWatch | None = None
+    ) -> None:
+        self._writes = writes or WriteWatch()
         self._connect = connect
         self._metrics = metrics
         self._store: Store | None = None
@@ -42,8 +46,13 @@ class StoreAccess:
         self._recovered = asyncio.Event()
         self._clock_watch = ClockWatch(metrics.clock_ahead)
         self._trouble_since: float | None = None
-        self.trouble: str | None = "not connected yet"
-        """Why the database cannot be used, as of the last probe; None while it can."""
+        self._probed: str | None = "not connected yet"
+        metrics.database_writable.set_function(lambda: float(self.trouble is None))
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database cannot be used, as of the last probe and the last writes; None while it can."""
+        return self._probed or self._writes.trouble
 
     @property
     def store(self) -> Store:
@@ -63,23 +72,37 @@ class StoreAccess:
 
     async def run(self) -> None:
         """Connect, then probe, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             pause = PROBE_INTERVAL
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
-            late = loop.call_later(PROBE_LIMIT, self._set_trouble, f"no answer within {PROBE_LIMIT:g} s")
+            late = asyncio.create_task(self._tell_late())
             try:
                 condition = await self._probe()
             except StoreError as error:
+                if isinstance(error.__cause__, TimeoutError) and self._is_busy():
+                    continue
                 self._set_trouble(str(error).removeprefix("database: "))
                 if self._store is None and not isinstance(error.__cause__, ServerRefused):
                     pause = CONNECT_INTERVAL
             else:
                 self._set_trouble(condition.trouble, answers=True)
                 self._clock_watch.compare(condition.ahead)
+                if condition.trouble is None:
+                    self._writes.not_read_only()
             finally:
                 late.cancel()
+                await asyncio.wait((late,))
             await asyncio.sleep(pause)
+
+    async def _tell_late(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_LIMIT)
+            if not self._is_busy():
+                self._set_trouble(f"no answer within {PROBE_LIMIT:g} s")
+
+    def _is_busy(self) -> bool:
+        """Whether the probe waits for a connection that answers others: that is no outage."""
+        return self._store is not None and self._store.answered_within(PROBE_LIMIT)
 
     def trouble_for(self) -> float:
         """Seconds since the database was last known to be usable; 0 while it is."""
@@ -115,7 +138,6 @@ class StoreAccess:
 
     def _set_trouble(self, trouble: str | None, *, answers: bool = False) -> None:
         self._metrics.database_up.set(answers)
-        self._metrics.database_writable.set(trouble is None)
         if trouble is None and self._trouble_since is not None:
             self._trouble_since = None
             self._recovered.set()
@@ -125,7 +147,7 @@ class StoreAccess:
         if trouble is not None and trouble not in self._reported:
             self._reported.add(trouble)
             logger.error("database: %s", trouble)
-        elif trouble is None and self.trouble is not None:
+        elif trouble is None and self._probed is not None:
             self._reported.clear()
             logger.info("the database answers")
-        self.trouble = trouble
+        self._probed = trouble

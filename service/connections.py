@@ -10,7 +10,7 @@ import random
 import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -18,9 +18,12 @@ import asyncpg
 from service.database import Connection
 from service.pooler import LOST_STATEMENTS, check_sessions
 from service.server_refusals import POOLED, ServerRefused
+from service.write_watch import READ_ONLY
 
 ACQUIRE_LIMIT = 10.0
 """Seconds that a caller waits for a connection."""
+CHECK_LIMIT = 1.0
+"""Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for another connection."""
 GIVEN_UP_PAUSE = 0.5
@@ -32,7 +35,6 @@ SOUND_CLASSES = ("22", "23", "42", "P0")
 """Classes of SQLSTATE that are about values, constraints, names or a function's own error: the session is sound."""
 SESSION_FAULTS = ("42501", "42P05")
 """SQLSTATEs of those classes that may stay with the session: rights of a role that was set, a statement's name."""
-READ_ONLY = "25006"
 TOO_MANY_CONNECTIONS = "53300"
 NO_ROOM = re.compile(
     r"too many (clients|connections)"
@@ -107,6 +109,8 @@ class Connections:
         self._pause = CONNECT_PAUSE[0]
         self._no_room_until = 0.0
         self._spare_next = False
+        self.answered_at: float | None = None
+        """When the server last did what it was asked, by the event loop's clock."""
         room.add(self)
 
     async def close(self) -> None:
@@ -130,10 +134,11 @@ class Connections:
             place, connection = await self._acquire()
             try:
                 yield connection
+                self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
                 self.room.suspected = self.room.suspected or error.sqlstate in LOST_STATEMENTS
                 if may_stay(error):
-                    connection.terminate()
+                    _terminate(connection)
                 if error.sqlstate == READ_ONLY:  # the others may have begun at the same time
                     await self.renew()
                 raise
@@ -149,6 +154,8 @@ class Connections:
         Raises:
             ServerRefused: they are not, and nobody in this room gets a connection before a check goes well.
         """
+        if len(self._places) < 2:
+            return
         async with AsyncExitStack() as stack:
             one = await stack.enter_async_context(self.connection(to_check=True))
             try:
@@ -157,10 +164,14 @@ class Connections:
             except (TimeoutError, asyncpg.PostgresError):
                 return
             try:
-                await check_sessions(one, other)
+                async with asyncio.timeout(CHECK_LIMIT):
+                    await check_sessions(one, other)
             except ServerRefused:
                 self.room.refused = True
                 raise
+            except TimeoutError:  # such as where a session pooler has one session for us
+                _terminate(other)
+                return
             self.room.refused = self.room.suspected = False
 
     async def renew(self) -> None:
@@ -251,13 +262,18 @@ class Connections:
         if self._spare_next:
             self._spare_next = False
             self._give_way()
-            connection.terminate()
+            _terminate(connection)
         await place.release(connection, timeout=ACQUIRE_LIMIT)
 
     def _put_back(self, place: Pool) -> None:
         self._free.append(place)
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _terminate(connection: Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # it is closed already, by the server
+        connection.terminate()
 
 
 async def open_connections(

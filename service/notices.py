@@ -94,9 +94,9 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
     try:
         with store_errors():
             connection.add_termination_listener(lambda _: stirred.set())
+            backend = await connection.fetchval(BACKEND)
             for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
                 await connection.add_listener(channel, hear)
-            backend = await connection.fetchval(BACKEND)
         yield Notice(missed=True, values=False)
         while True:
             try:

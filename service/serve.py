@@ -88,7 +88,7 @@ class _Service:
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._work_metrics = WorkMetrics(registry)
         self._protection = protection_by(settings.ecs_agent_uri, self._work_metrics)
-        self._access = StoreAccess(self._connect, metrics)
+        self._access = StoreAccess(self._connect, metrics, self._writes)
         freshness = Freshness(self._calendar)
         self._streams = Streams(metrics, freshness, utc_now)
         self._background = Background(
@@ -104,7 +104,7 @@ class _Service:
             self._next_tick,
         )
         self._guard = guard_by(settings)
-        self._health = Health(lambda: self._access.trouble or self._writes.trouble, lambda: status.sidecar)
+        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
         api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
         internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
         self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)

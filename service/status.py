@@ -90,7 +90,7 @@ class BackgroundStatus:
             "instance_id": _shown(next(filter(None, instance_ids), None)),
             "leases": leases,
             "jobs": jobs,
-            "database": records.trouble or "ok",
+            "database": records.trouble or self._access.trouble or "ok",
         }
 
     async def _recent_records(self) -> _Records:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database import Connection, StaleTerm, side_by_side
+from service.database import Connection, StaleTerm, StoreError, side_by_side
 from service.fence_state import refusal
 from service.notices import Notice, listen
 from service.position_reader import PositionReader, Progress, quietly
@@ -43,10 +43,10 @@ LANE_PATIENCE = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
 TURN_PATIENCE = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
+HELPER_LIMIT = 2.0
+"""Seconds to wait for a connection beside the first one of a load."""
 READERS = 2
 """Connections that read every position side by side."""
-READERS_LIMIT = 3.0
-"""Seconds that a reader waits for the others' connections; then it reads alone, as where the server allows no more."""
 
 
 async def _at_once() -> None:
@@ -298,9 +298,9 @@ class Store(Transactions):
     async def _positions(self, readers: int = 1) -> AsyncIterator[PositionReader]:
         async with AsyncExitStack() as transactions:
             first = await transactions.enter_async_context(self._snapshot())
-            others = list[Connection]()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(READERS_LIMIT):
+            others: list[Connection] = []
+            with suppress(StoreError, TimeoutError):  # those are for speed: two loads must not wait for each other
+                async with asyncio.timeout(HELPER_LIMIT):
                     while len(others) < readers - 1:
                         others.append(await transactions.enter_async_context(self._snapshot()))
             if others:

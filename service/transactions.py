@@ -109,6 +109,11 @@ class Transactions:
         with store_errors():
             await self._connections.check()
 
+    def answered_within(self, seconds: float) -> bool:
+        """Whether the database did something for us within that time: then it is there, though a caller waits."""
+        at = self._connections.answered_at
+        return at is not None and asyncio.get_running_loop().time() - at <= seconds
+
     @property
     def sessions_suspected(self) -> bool:
         """Whether an error says that the sessions should be checked now."""

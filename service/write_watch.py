@@ -16,7 +16,8 @@ PAUSE = 15.0, 60.0
 """Seconds until a task that resigned so campaigns again: at first, and at most."""
 TROUBLE_REMEMBERED = 300.0
 """Seconds after which a refused write says nothing of the database any more, where nobody writes meanwhile."""
-LASTING_CLASSES = ("25006", "53", "58")
+READ_ONLY = "25006"
+LASTING_CLASSES = (READ_ONLY, "53", "58")
 """SQLSTATEs, or their first digits, of a database that takes no writes: read-only, a full disk, an error of a disk."""
 
 
@@ -91,6 +92,7 @@ class WriteWatch:
         self._leases: dict[str, LeaseWrites] = {}
         self._trouble: str | None = None
         self._trouble_at = 0.0
+        self._was_read_only = False
 
     def of(self, lease: str) -> LeaseWrites:
         """The writes under that lease."""
@@ -105,7 +107,13 @@ class WriteWatch:
         """Record that the database refused a write."""
         if sqlstate is not None and sqlstate.startswith(LASTING_CLASSES):
             self._trouble, self._trouble_at = reason, self._clock()
+            self._was_read_only = sqlstate == READ_ONLY
 
     def accepted(self) -> None:
         """Record that the database committed a write."""
         self._trouble = None
+
+    def not_read_only(self) -> None:
+        """Record that the database says that it is not read-only; of a disk that is full it knows nothing."""
+        if self._was_read_only:
+            self._trouble = None

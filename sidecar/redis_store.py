@@ -94,7 +94,7 @@ class RedisStore:
         """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
         self.eviction_policy: str | None = None
         """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
-        self._policy_at = self._guard_at = -inf
+        self._policy_at = self._guard_at = self._notice_at = -inf
         self.release_notice: str | None = None
         """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
 
@@ -105,13 +105,22 @@ class RedisStore:
 
     @property
     def facts_age(self) -> float:
-        """Seconds since the older of guard and eviction policy was learned."""
-        return self._clock() - min(self._policy_at, self._guard_at if self._failover_guard else inf)
+        """Seconds since the oldest of guard, eviction policy and a refusal of the release notice was learned."""
+        guard_at = self._guard_at if self._failover_guard else inf
+        notice_at = self._notice_at if self.release_notice == "refused" else inf
+        return self._clock() - min(self._policy_at, guard_at, notice_at)
 
-    def learn(self, memory: object, *, guarded: bool) -> None:
-        """Take in an answer to INFO memory (None: refused), and whether a script may ask what the guard asks."""
+    def learn(self, memory: object, *, guarded: bool, notice: str | None) -> None:
+        """Take in what was asked beside the calls.
+
+        Args:
+            memory: an answer to INFO memory; None where it is refused.
+            guarded: whether a script may ask what the guard asks.
+            notice: `sent` or `refused`; None where no notice was published.
+        """
         self._learn_policy(memory)
         self._learn_guard("on" if guarded else "unavailable")
+        self._learn_notice(notice)
 
     async def open(self) -> Failure | None:
         """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
@@ -233,7 +242,7 @@ class RedisStore:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
             return _not_executed(failure) if _refuses_command(error) else failure
         reply, server_time, guard, notice = _parse(answer)
-        self.release_notice = notice or self.release_notice
+        self._learn_notice(notice)
         if guard is not None:
             self._learn_guard(guard)
         self._server_clock.observe(server_time, self._clock())
@@ -253,6 +262,11 @@ class RedisStore:
     def _learn_guard(self, guard: str) -> None:
         self.guard = guard if self._failover_guard else "off"
         self._guard_at = self._clock()
+
+    def _learn_notice(self, notice: str | None) -> None:
+        if notice is not None:
+            self.release_notice = notice
+            self._notice_at = self._clock()
 
     async def _confirmation(self, connection: RedisConnection) -> bool | Failure:
         """Whether enough replicas have what this round trip wrote."""

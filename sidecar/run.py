@@ -75,7 +75,10 @@ async def _run(settings: Settings) -> None:
         connect.companion, settings.keys, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
-    facts = ServerFacts(connect.companion, store, candidate.tell_server, limit=timings.call_limit)
+    facts = ServerFacts(
+        connect.companion, store, candidate.tell_server,
+        channel=f"{next(iter(settings.keys.values()))}:changed", limit=timings.call_limit,
+    )  # fmt: skip
     telemetry.watch(leases, store, watch)
 
     def status() -> dict[str, Any]:

@@ -33,6 +33,7 @@ class ServerFacts:
         connect: makes a companion of the election's connection.
         store: where the facts are kept.
         learned: called when they have been asked for.
+        channel: a lease's channel for notices; while they are refused, one is published to see whether they still are.
         limit: seconds that the server may take.
         look: seconds between two looks at the age of the facts.
         old: age in seconds from which on they are asked for.
@@ -44,6 +45,7 @@ class ServerFacts:
         store: RedisStore,
         learned: Callable[[], None],
         *,
+        channel: str,
         limit: float,
         look: float = LOOK,
         old: float = OLD,
@@ -51,6 +53,7 @@ class ServerFacts:
         self._connect = connect
         self._store = store
         self._learned = learned
+        self._channel = channel
         self._limit = min(limit, LOOK)
         self._look = look
         self._old = old
@@ -67,10 +70,14 @@ class ServerFacts:
         try:
             async with asyncio.timeout(self._limit):
                 await log_in(connection)
-                packed = connection.pack_commands([("INFO", "memory"), ("EVAL", _GUARD, 0)])
+                # Whoever hears the notice looks at the lease once, and finds nothing.
+                notices = [("PUBLISH", self._channel, "looked")] if self._store.release_notice == "refused" else []
+                packed = connection.pack_commands([("INFO", "memory"), ("EVAL", _GUARD, 0), *notices])
                 await connection.send_packed_command(packed)
                 policy, guard = [await _answer(connection) for _ in range(2)]
-            self._store.learn(policy, guarded=guard == 1)
+                published = [await _answer(connection) for _ in notices]
+            notice = ("refused" if published[0] is None else "sent") if published else None
+            self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
             self._store.abort()  # the server, or the way to it, stands still: to connect again shows whether it does

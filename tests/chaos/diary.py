@@ -69,9 +69,11 @@ def observe(diary: Diary) -> None:
             super().end()
             diary.write("ended", grant=self.name, at=elapsed())
 
-    def observed_term(name: str, token: int, holder: str, remaining: Callable[[], float]) -> Term:
+    def observed_term(
+        name: str, token: int, holder: str, remaining: Callable[[], float], on_late_check: Callable[[int], None]
+    ) -> Term:
         at = elapsed()
-        term = Term(name, token, holder, remaining)
+        term = Term(name, token, holder, remaining, on_late_check)
         grant = getattr(remaining, "__self__", None)
         assert isinstance(grant, ObservedGrant), "the client's grants are made elsewhere now"
         grant.begins(term, at)

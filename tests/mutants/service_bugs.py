@@ -186,7 +186,7 @@ BUGS = [
     Bug(
         "a session that began read-only is used again and again",
         "service/connections.py",
-        right="                if may_stay(error):\n                    connection.terminate()\n",
+        right="                if may_stay(error):\n                    _terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
     ),
@@ -261,6 +261,13 @@ BUGS = [
         test="tests/service/test_outage.py::test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends",
     ),
     Bug(
+        "two loads wait for each other's connections",
+        "service/store.py",
+        right="asyncio.timeout(HELPER_LIMIT)",
+        wrong="asyncio.timeout(None)",
+        test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
+    ),
+    Bug(
         "a run begins by a clock that is ahead",
         "service/lesser_clock.py",
         right="return self._now() - self._ahead",
@@ -282,10 +289,10 @@ BUGS = [
         test="tests/service/test_pooler.py::test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients",
     ),
     Bug(
-        "a listener does not look whether its session is the one that listens",
-        "service/notices.py",
-        right="if now == backend:",
-        wrong="if now or backend:",
-        test="tests/service/test_pooler.py::test_a_listener_whose_session_is_another_one_says_so",
+        "a probe that waits behind other requests is an outage",
+        "service/access.py",
+        right="            if not self._is_busy():",
+        wrong="            if True:",
+        test=_CONNECTIONS + "a_probe_that_waits_behind_others_reports_no_outage",
     ),
 ]

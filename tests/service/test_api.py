@@ -126,7 +126,7 @@ async def test_history_is_the_newest_rows_between_two_dates_both_included_oldest
 
 
 async def test_healthz_is_503_only_while_draining(served: Served) -> None:
-    served.access.trouble = "cannot connect"
+    served.access._probed = "cannot connect"
     known = {"database": "cannot connect", "sidecar": "no answer yet"}
     assert await served.get_internal("/healthz") == (200, {"status": "ok", **known})
     served.health.draining = True
@@ -135,7 +135,7 @@ async def test_healthz_is_503_only_while_draining(served: Served) -> None:
 
 
 async def test_the_public_health_says_nothing_of_the_neighbours(served: Served) -> None:
-    served.access.trouble = 'password authentication failed for user "admin"'
+    served.access._probed = 'password authentication failed for user "admin"'
     assert await served.get("/healthz") == (200, {"status": "ok"})
 
 

@@ -170,6 +170,6 @@ async def test_a_database_that_is_away_does_not_end_the_telling(
         return await told(served) is not None
 
     await eventually(tells)
-    assert "how far the loading has come is not written down: database: away" in caplog.messages
+    assert "the progress of loading positions is not written: database: away" in caplog.messages
     telling.cancel()
     await asyncio.wait((telling,))

@@ -14,8 +14,10 @@ from sidecar.server_facts import LOOK, OLD, ServerFacts
 from sidecar.settings import RedisAddress
 from tests.proxy import Proxy
 from tests.sidecar.conftest import command
-from tests.sidecar.storing import TIMINGS
+from tests.sidecar.storing import KEY, TIMINGS
 from tests.waiting import eventually
+
+CHANNEL = f"{KEY}:changed"
 
 
 @asynccontextmanager
@@ -26,7 +28,9 @@ async def shown(
     connector = Connector(RedisAddress("", None, "127.0.0.1", port, username, "x" if username else None))
     store = RedisStore(connector, "a", TIMINGS, clock=elapsed, failover_guard=True, min_replicas=0)
     learned: list[None] = []
-    facts = ServerFacts(connector.companion, store, lambda: learned.append(None), limit=limit, look=0.02, old=0.0)
+    facts = ServerFacts(
+        connector.companion, store, lambda: learned.append(None), channel=CHANNEL, limit=limit, look=0.02, old=0.0
+    )
     running = asyncio.create_task(facts.run())
     try:
         assert await store.open() is None
@@ -68,6 +72,22 @@ async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_
         await eventually(lambda: learned)
         redis_of_its_own.kill()
         await eventually(lambda: not store.connected)
+
+
+async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    """No release may come for days that would show that the right was given."""
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-publish")
+    try:
+        async with shown(any_server.port, "sidecar") as (store, learned):
+            store.release_notice = "refused"
+            await eventually(lambda: len(learned) > 2)
+            assert store.release_notice == "refused"
+            command(any_redis, "ACL", "SETUSER", "sidecar", "+publish")
+            await eventually(lambda: store.release_notice == "sent")
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
 async def test_a_server_that_stands_still_is_not_shown_as_up(redis_server: RedisServer) -> None:

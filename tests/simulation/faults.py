@@ -25,8 +25,8 @@ class Faults:
         self.ttl = world.scenario.timings.ttl
         self._kinds = list(world.scenario.faults)
         self._weights = list(world.scenario.faults.values())
-        self._held_up: tuple[Sidecar, Request, float, float] | None = None
-        """The call, when it may execute at the earliest, and by how many seconds it may then delay who leads next."""
+        self._held_up: tuple[Sidecar, Request, float, bool] | None = None
+        """The call, when it may execute at the earliest, and whether it may then have an effect."""
         self._server_busy = False
         self._stepped_at = -10 * self.ttl
         self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is the replica now
@@ -332,7 +332,7 @@ class Faults:
         if request[1].kind is not Kind.ACQUIRE:
             return False
         sidecar.snare, sidecar.started = None, self.world.now
-        self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit, 0.0)
+        self._held_up = (sidecar, request, self.world.now + 1.5 * self.world.scenario.timings.call_limit, False)
         if self.random.random() < 0.7:
             self._leave(sidecar.client)
         return True
@@ -340,9 +340,10 @@ class Faults:
     def released(self) -> None:
         """Somebody has just released the lease."""
         if self._held_up is not None and self.world.now > self._held_up[2]:
-            sidecar, request, _, delay = self._held_up
+            sidecar, request, _, counts = self._held_up
             self._held_up = None
-            self.world.oracle.allow(delay)
+            if counts:  # its candidate finds out when it looks: after a yield or a heartbeat at the latest
+                self.world.oracle.forget()
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
     def _lose_release(self) -> None:
@@ -376,8 +377,7 @@ class Faults:
         sidecar.started = world.now
         sidecar.reset()
         if self.random.random() < 0.3:
-            # It executes just after the release of the next term; its candidate looks at the key at its next attempt.
-            self._held_up = (sidecar, request, world.now, 1.3 * world.scenario.timings.retry)
+            self._held_up = (sidecar, request, world.now, True)  # executes just after the release of the next term
             world.at(world.now + 1.35 * world.scenario.timings.retry, self._leave, sidecar.client)
         elif self.random.random() < 0.5:
             sidecar.snare = lambda _, later: self._overtakes(sidecar, request, later)

@@ -131,12 +131,6 @@ def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
 # A call that is made again.
 
 
-@mutant("a call is made again though its stream ended after it was sent", Sidecar, "_reset", mix="late calls")
-def _(sidecar: Sidecar, attempt: int) -> None:
-    if attempt == sidecar._attempt:
-        sidecar._not_executed(sidecar._reset, attempt)
-
-
 # What the sidecar tells.
 
 

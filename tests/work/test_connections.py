@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date
 from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
+from service import access as probing
 from service import connections
-from service import store as store_module
+from service.access import StoreAccess
 from service.connections import Room, is_overload, may_stay
 from service.database import Connection, StoreError
 from service.store import Store
-from tests.waiting import eventually
-from tests.work.conftest import entry
+from service.telemetry import HttpMetrics
+from tests.waiting import LIMIT, eventually
+from tests.work.conftest import LONG_AGO, entry
 
 ROLE = "narrow"
 PORTFOLIO = UUID(int=1)
@@ -132,17 +134,6 @@ async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_th
         await listening.aclose()  # type: ignore[attr-defined]
 
 
-async def test_every_position_is_read_through_one_connection_where_there_is_no_other(
-    narrow: str, raw: Connection, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "READERS_LIMIT", 0.3)
-    await store.put_positions([entry(1, "A", "1")])
-    await raw.execute(f"alter role {ROLE} connection limit 1")
-    async with await Store.connect(narrow) as only:
-        book = await only.load_positions(date(2026, 3, 2))
-    assert len(book) == 1
-
-
 async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +142,33 @@ async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
     async with await Store.connect(narrow) as store, one_of_its_own_is_busy(store):
         with pytest.raises(StoreError, match="too many connections for role"):
             await store.ping()
+
+
+async def test_a_probe_that_waits_behind_others_reports_no_outage(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_LIMIT", 0.5)
+    monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.01)
+    troubles: set[str | None] = set()
+    async with await Store.connect(migrated, connections=1) as store:
+
+        async def connect() -> Store:
+            return store
+
+        access = StoreAccess(connect, HttpMetrics(CollectorRegistry()))
+        probe = asyncio.create_task(access.run())
+        await access.connected()
+        await eventually(lambda: access.trouble is None)
+        for _ in range(2):
+            waiting = [asyncio.create_task(store._fetch("select pg_sleep(0.1)")) for _ in range(20)]
+            while not all(each.done() for each in waiting):
+                troubles.add(access.trouble)
+                await asyncio.sleep(0.01)
+        assert troubles == {None}
+        async with one_of_its_own_is_busy(store):  # nothing comes back any more
+            await eventually(lambda: access.trouble)
+        probe.cancel()
+        await asyncio.wait((probe,))
 
 
 @pytest.mark.parametrize(
@@ -219,6 +237,26 @@ async def test_a_session_is_kept_after_an_error_that_is_about_a_value(migrated: 
         with pytest.raises(StoreError):
             await store._fetch("do $$ begin raise sqlstate '25006'; end $$")
         assert await store._fetch("select pg_backend_pid()") != [before]
+
+
+async def test_a_load_goes_on_without_the_connections_that_it_does_not_get(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 1000.0)
+    monkeypatch.setattr("service.store.HELPER_LIMIT", 0.1)
+    async with await Store.connect(migrated, connections=2) as store:
+        await store.put_positions([entry(1, "A", "1")])
+        async with one_of_its_own_is_busy(store), asyncio.timeout(LIMIT):
+            assert len(await store.load_positions(LONG_AGO)) == 1
+
+
+async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_reason(
+    migrated: str, raw: Connection
+) -> None:
+    async with await Store.connect(migrated, connections=1) as store:
+        with pytest.raises(StoreError, match="terminating connection"):
+            await store._fetch("select pg_terminate_backend(pg_backend_pid())")
+        await store.ping()
 
 
 def test_what_may_stay_with_a_session_is_everything_but_what_is_about_values_and_names() -> None:

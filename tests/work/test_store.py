@@ -9,7 +9,7 @@ import pytest
 
 from ops.local.servers import free_port
 from service.database import Connection, StoreError
-from service.notices import listen
+from service.notices import BACKEND, listen
 from service.records import Fence, MarketOverride
 from service.samples import SAMPLES, load_samples
 from service.store import Store
@@ -104,7 +104,7 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
     for _ in range(1000):
-        if await raw.fetchval("select exists (select from pg_stat_activity where query = 'select 1')"):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND):
             break
         await asyncio.sleep(0.01)
     else:

@@ -133,6 +133,8 @@ def test_a_refused_write_says_what_is_wrong_with_the_database_until_one_is_accep
     for state in ("25006", "53100", "58030"):
         watch.refused(state, "no room")
         assert str(watch.trouble) == "no room"
+        watch.not_read_only()
+        assert bool(watch.trouble) == (state != "25006")
         watch.accepted()
         assert not watch.trouble
     watch.refused("53100", "no room")
