@@ -117,8 +117,10 @@ async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
 
 async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(narrow: str, raw: Connection) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
-    async with await Store.connect(narrow) as store, asked_all_the_time(store, 1):
-        await store.ping()
+    async with await Store.connect(narrow) as store, asked_all_the_time(store, 2):
+        for _ in range(3):
+            await asyncio.sleep(0.01)  # the others are at it
+            await store.ping()
 
 
 async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_the_time(
