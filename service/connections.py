@@ -26,6 +26,8 @@ CHECK_LIMIT = 1.0
 """Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for another connection."""
+GIVEN_UP_PAUSE = 0.5
+"""Seconds from a connection that was closed to give room to an attempt to have another one in its place."""
 CONNECT_PAUSE = 0.1, 1.0
 """Seconds from a connection that the server refused for want of room to the next attempt: at first, and at most."""
 
@@ -77,11 +79,12 @@ class Room:
         """Let these take part."""
         self._members.add(connections)
 
-    async def make(self, asking: "Connections | None" = None) -> None:
-        """Close a connection of each of the others: one that is not in use, or the next one that comes free."""
-        for member in list(self._members):
-            if member is not asking:
-                await member.spare_one()
+    async def make(self, asking: "Connections | None" = None) -> bool:
+        """Close a connection of each of the others: one that is not in use, or the next one that comes free.
+
+        Returns whether there is any.
+        """
+        return any([await member.spare_one() for member in list(self._members) if member is not asking])
 
 
 class Connections:
@@ -101,6 +104,7 @@ class Connections:
         self._uniform = uniform
         self._free = list(places)
         self._turn = asyncio.Semaphore(len(places))
+        self._queue = asyncio.Lock()
         self._changed = asyncio.Event()
         self._pause = CONNECT_PAUSE[0]
         self._no_room_until = 0.0
@@ -175,14 +179,15 @@ class Connections:
         for place in self._places:
             await place.expire_connections()
 
-    async def spare_one(self) -> None:
-        """Close a connection that is not in use, or else the next one that comes free."""
+    async def spare_one(self) -> bool:
+        """Close a connection that is not in use, or else the next one that comes free; returns whether there is any."""
         connected = [place for place in self._free if place.get_size()]
         if not connected:
             self._spare_next = self.is_connected
-            return
+            return self._spare_next
         place = connected[0]
         self._free.remove(place)
+        self._give_way()
         try:
             connection = await place.acquire()
             await connection.close()
@@ -191,6 +196,7 @@ class Connections:
             pass  # it is closed
         finally:
             self._put_back(place)
+        return True
 
     @property
     def is_connected(self) -> bool:
@@ -223,30 +229,39 @@ class Connections:
             raise
 
     async def _place(self) -> Pool:
-        """A free place: one that is connected if there is one, else one that may be connected now."""
-        loop = asyncio.get_running_loop()
-        while True:
-            connected = [place for place in self._free if place.get_size()]
-            wait = self._no_room_until - loop.time()
-            if connected or (self._free and wait <= 0):
-                place = (connected or self._free)[-1]
-                self._free.remove(place)
-                return place
-            try:
-                async with asyncio.timeout(wait if self._free else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+        """A free place: one that is connected if there is one, else one that may be connected now.
+
+        The caller that has waited longest is the first: else one that asks again and again would starve the others.
+        """
+        async with self._queue:
+            loop = asyncio.get_running_loop()
+            while True:
+                connected = [place for place in self._free if place.get_size()]
+                wait = self._no_room_until - loop.time()
+                if connected or (self._free and wait <= 0):
+                    place = (connected or self._free)[-1]
+                    self._free.remove(place)
+                    return place
+                try:
+                    async with asyncio.timeout(wait if self._free else None):
+                        await self._changed.wait()
+                except TimeoutError:
+                    pass
 
     async def _no_room(self) -> None:
+        if not self.is_connected and await self.room.make(self):  # there is none of our own to wait for
+            self._pause = CONNECT_PAUSE[0]
         self._no_room_until = asyncio.get_running_loop().time() + self._pause * self._uniform(0.5, 1.0)
         self._pause = min(self._pause * 2, CONNECT_PAUSE[1])
-        if not self.is_connected:  # there is none of our own to wait for
-            await self.room.make(self)
+
+    def _give_way(self) -> None:
+        """Let the room that comes free be taken by the one that it is made for."""
+        self._no_room_until = max(self._no_room_until, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
 
     async def _release(self, place: Pool, connection: Pooled) -> None:
         if self._spare_next:
             self._spare_next = False
+            self._give_way()
             _terminate(connection)
         await place.release(connection, timeout=ACQUIRE_LIMIT)
 

@@ -94,7 +94,7 @@ def _parse(url: str) -> _Address:
         raise ValueError("has brackets before the '@': fill in a placeholder, or write %5B, %5D, %3C, %3E")
     try:
         parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+        pairs = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
         whole = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and "%00" not in url
     except ValueError:  # its text may hold a piece of the password
         whole = False
@@ -102,6 +102,9 @@ def _parse(url: str) -> _Address:
         raise ValueError("not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?")
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError("not a postgresql:// address")
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        raise ValueError("gives an option twice; keep one")
     login, _, named = parts.netloc.rpartition("@")
     user, _, password = (unquote(piece) for piece in login.partition(":"))
     written = [unquote(host) for host in named.split(",")] if named else options.get("host", "").split(",")

@@ -25,6 +25,9 @@ PROBE_INTERVAL = 10.0
 RECONNECT_DELAY = 0.5, 5.0
 """Seconds from one attempt to the next: at first, and at most."""
 
+ROOM_DELAY = 0.1
+"""Seconds that the server may take to know that a connection was closed to give room."""
+
 
 BACKEND = "select pg_catalog.pg_backend_pid()"
 """The server process of the session: in another one nobody listens."""
@@ -44,7 +47,7 @@ async def listen(
     dsn: str,
     *,
     probe_interval: float = PROBE_INTERVAL,
-    make_room: Callable[[], Awaitable[None]] | None = None,
+    make_room: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Notice]:
     """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
 
@@ -66,9 +69,10 @@ async def listen(
         except StoreError as error:
             pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
             outage.met(error)
+            await asyncio.sleep(pause)
             if make_room is not None and is_overload(error.__cause__):
                 await make_room()
-            await asyncio.sleep(pause)
+                await asyncio.sleep(ROOM_DELAY)
             delay = min(delay * 2, most)
 
 

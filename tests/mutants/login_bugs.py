@@ -96,8 +96,15 @@ BUGS = [
     Bug(
         "the service's role makes no partitions",
         "supabase/migrations/20261128160000_service_role.sql",
-        right="alter function public.make_intraday_partition(date) security definer;",
-        wrong="",
+        right="alter function public.make_intraday_partition(date) security definer set",
+        wrong="alter function public.make_intraday_partition(date) set",
         test=_ROLE + "the_whole_service_works_as_a_login_that_row_level_security_covers",
+    ),
+    Bug(
+        "what the tables' owner runs for a login uses that login's temporary tables",
+        "supabase/migrations/20261128160000_service_role.sql",
+        right="drop_intraday_partitions(date) security definer set search_path = pg_catalog, pg_temp;",
+        wrong="drop_intraday_partitions(date) security definer;",
+        test=_ROLE + "what_the_owner_does_for_the_service_uses_no_temporary_table_of_the_caller_s",
     ),
 ]

@@ -98,4 +98,11 @@ BUGS = [
         wrong="return found[0] if found else None",
         test="tests/prices/test_alpaca.py::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
     ),
+    Bug(
+        "a price whose time is not set is taken for one of the year 1",
+        "service/prices/alpaca_shapes.py",
+        right=" and found >= EPOCH",
+        wrong="",
+        test="tests/prices/test_alpaca.py::test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs",
+    ),
 ]

@@ -215,8 +215,22 @@ BUGS = [
         "a store keeps the connections that it does not use from its neighbours",
         "service/connections.py",
         right="await self.room.make(self)",
-        wrong="pass",
+        wrong="False",
         test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
+    ),
+    Bug(
+        "a store takes the room back that it gave up",
+        "service/connections.py",
+        right="asyncio.get_running_loop().time() + GIVEN_UP_PAUSE",
+        wrong="asyncio.get_running_loop().time()",
+        test=_CONNECTIONS + "a_listener_gets_its_connection_although_the_store_is_asked_all_the_time",
+    ),
+    Bug(
+        "a caller that asks again and again starves the others",
+        "service/connections.py",
+        right="async with self._queue:",
+        wrong="if True:",
+        test=_CONNECTIONS + "a_caller_has_its_turn_before_one_that_asks_again_and_again",
     ),
     Bug(
         "a leader that commits nothing stays",

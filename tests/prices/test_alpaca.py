@@ -430,7 +430,8 @@ async def test_bars_that_are_not_there_are_no_closes(page: str, alpaca: Alpaca) 
 
 async def test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs(alpaca: Alpaca) -> None:
     """The year 1 has no midnight in New York."""
-    alpaca.bars = {"A": [bar("1", "0001-01-01T00:00:00Z")], "B": [bar("2")]}
+    bars = f'"A":[{bar("1", "0001-01-01T00:00:00Z")}],"B":[{bar("2")}]'
+    alpaca.next = [answering(200, f'{{"bars":{{{bars}}},"next_page_token":null}}')]
     async with source(alpaca, now=CLOSE + timedelta(days=1)) as prices:
         assert (await prices.closes(["A", "B"], FRIDAY)).keys() == {"B"}
 

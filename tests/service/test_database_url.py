@@ -71,6 +71,7 @@ def test_an_option_s_name_that_may_be_secret_is_not_told(
             "ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
             "ssl_min_protocol_version is later than ssl_max_protocol_version",
         ),
+        ("sslmode=require&sslmode=disable", "gives an option twice; keep one"),
         ("host=/tmp", "gives the host twice, before the '?' and as an option; keep one"),
         ("port=5433", "gives the port twice, before the '?' and as an option; keep one"),
         ("user=other", "gives the user twice, before the '?' and as an option; keep one"),

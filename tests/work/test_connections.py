@@ -100,6 +100,42 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
         await listening.aclose()  # type: ignore[attr-defined]
 
 
+@asynccontextmanager
+async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
+    """So many tasks use the store again and again."""
+
+    async def ask() -> None:
+        while True:
+            await store.ping()
+
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(ask()) for _ in range(tasks)]
+        yield
+        for each in asking:
+            each.cancel()
+
+
+async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(narrow: str, raw: Connection) -> None:
+    await raw.execute(f"alter role {ROLE} connection limit 1")
+    async with await Store.connect(narrow) as store, asked_all_the_time(store, 2):
+        for _ in range(3):
+            await asyncio.sleep(0.01)  # the others are at it
+            await store.ping()
+
+
+async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_the_time(
+    narrow: str, raw: Connection
+) -> None:
+    await raw.execute(f"alter role {ROLE} connection limit 2")
+    async with await Store.connect(narrow) as store, asked_all_the_time(store, 3):
+        await eventually(lambda: raw.fetchval(f"select count(*) = 2 from pg_stat_activity where usename = '{ROLE}'"))
+        listening = aiter(store.listen())
+        async with asyncio.timeout(30):
+            assert (await anext(listening)).missed
+        await store.ping()
+        await listening.aclose()  # type: ignore[attr-defined]
+
+
 async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
