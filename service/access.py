@@ -20,6 +20,7 @@ PROBE_INTERVAL = 5.0
 """Seconds from one question to the next whether the database answers."""
 PROBE_LIMIT = 3.0
 """Seconds after which the answer is late."""
+NO_ANSWER = f"no answer within {PROBE_LIMIT:g} s"
 SESSIONS_INTERVAL = 60.0
 """Seconds from one look for a pooler that swaps sessions to the next."""
 CONNECT_INTERVAL = 1.0
@@ -79,9 +80,10 @@ class StoreAccess:
             try:
                 condition = await self._probe()
             except StoreError as error:
-                if isinstance(error.__cause__, TimeoutError) and self._is_busy():
+                timed_out = isinstance(error.__cause__, TimeoutError)
+                if timed_out and self._is_busy():
                     continue
-                self._set_trouble(str(error).removeprefix("database: "))
+                self._set_trouble(NO_ANSWER if timed_out else str(error).removeprefix("database: "))
                 if self._store is None and not isinstance(error.__cause__, ServerRefused):
                     pause = CONNECT_INTERVAL
             else:
@@ -98,7 +100,7 @@ class StoreAccess:
         while True:
             await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():
-                self._set_trouble(f"no answer within {PROBE_LIMIT:g} s")
+                self._set_trouble(NO_ANSWER)
 
     def _is_busy(self) -> bool:
         """Whether the probe waits for a connection that answers others: that is no outage."""

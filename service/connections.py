@@ -28,6 +28,8 @@ SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for another connection."""
 GIVEN_UP_PAUSE = 0.5
 """Seconds from a connection that was closed to give room to an attempt to have another one in its place."""
+RELEASE_LIMIT = 2.0
+"""Seconds that the cancelled statement of a connection may take to end; the connection is closed after that."""
 CONNECT_PAUSE = 0.1, 1.0
 """Seconds from a connection that the server refused for want of room to the next attempt: at first, and at most."""
 
@@ -263,7 +265,7 @@ class Connections:
             self._spare_next = False
             self._give_way()
             _terminate(connection)
-        await place.release(connection, timeout=ACQUIRE_LIMIT)
+        await place.release(connection, timeout=RELEASE_LIMIT)
 
     def _put_back(self, place: Pool) -> None:
         self._free.append(place)
