@@ -127,7 +127,7 @@ def test_an_error_of_the_server_is_one_line(text: str | bytes) -> None:
 def test_an_error_of_our_own_that_ends_the_sidecar_is_logged_and_not_printed_as_it_is() -> None:
     code = f"""
 import sidecar.run, sidecar.telemetry, sidecar.__main__
-def run(environment):
+def run(environment, ignored):
     sidecar.telemetry.log_to_stdout("text", "INFO")
     raise RuntimeError({HOSTILE["separators"]!r})
 sidecar.run.run = run
