@@ -170,7 +170,8 @@ ELECTION = [
         "sidecar/candidate.py",
         right="ends = [now + self",
         wrong="ends = [inf + self",
-        test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
+        test="tests/sidecar/test_candidate.py::"
+        "test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis",
     ),
     Bug(
         "held questions are not told of a drain while a call is under way",

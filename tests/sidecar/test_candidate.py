@@ -1,6 +1,7 @@
 """The election loop between its lease and a real Redis: what happens while a call is under way."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,13 +9,17 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
+from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
 from sidecar.protocol import Timings
 from sidecar.reconnects import FIRST
-from sidecar.redis_store import fence_of
+from sidecar.redis_store import RedisStore, fence_of
 from sidecar.redis_watch import WatchMode
+from sidecar.telemetry import Telemetry
 from tests.proxy import Proxy
+from tests.sidecar.one_lease import BELIEVED, T, leading
 from tests.sidecar.served import KEYS, Served, served
+from tests.sidecar.storing import at_port
 from tests.waiting import eventually
 
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
@@ -255,3 +260,16 @@ async def test_without_a_client_each_outage_is_said_and_its_end_too(
             await eventually(lambda: "Redis failed" in caplog.text)
             await way.accept()
             await eventually(lambda: "Redis answers again" in caplog.text)
+
+
+async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis(
+    redis_server: RedisServer,
+) -> None:
+    """The loop does not run here: nothing but the clock tells the question that the term is over."""
+    lease = leading(elapsed() - (BELIEVED - 0.5))
+    store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
+    telemetry = Telemetry("a", clock=elapsed)
+    candidate = Candidate({"x": lease}, {"x": "key"}, store, T, telemetry, clock=elapsed, uniform=random.uniform)
+    async with asyncio.timeout(T.ttl - T.grant_ttl):
+        await candidate.hold(["x"], candidate.version(["x"]), T.ttl)
+    assert not lease.leads(elapsed())
