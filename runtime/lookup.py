@@ -1,4 +1,4 @@
-"""Name lookups that are shared, outlive whoever waits for the result, and never delay the end of the process.
+"""Name lookups that are shared, outlive the callers that wait, and never delay the end of the process.
 
 `getaddrinfo` cannot be cancelled. In an executor, as asyncio and uvloop run it, lookups that hang fill the pool, and
 the end of the process waits for them. Here each lookup has a daemon thread, and a host and port has at most one

@@ -131,7 +131,7 @@ def engine(environment: Mapping[str, str]) -> Engine:
     """The engine that CONTAINER_ENGINE names, or the first that works.
 
     Raises:
-        ImageError: there is none.
+        ImageError: no engine works here.
     """
     wanted = environment.get("CONTAINER_ENGINE")
     known: dict[str, Engine] = {"docker": Docker("docker"), "buildah": Buildah(), "podman": Docker("podman")}
