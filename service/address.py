@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from typing import Self
 
 DEFAULT = "0.0.0.0:8080"
-"""Of the public listener."""
+"""Address of the public listener."""
 INTERNAL_DEFAULT = "0.0.0.0:9101"
-"""Of the internal listener."""
+"""Address of the internal listener."""
 
 
 @dataclass(frozen=True, slots=True)
