@@ -126,7 +126,7 @@ ELECTION = [
         "sidecar/lease.py",
         right="self._drain_until = now + self",
         wrong="self._grants.until = now\n            self._drain_until = now + self",
-        test="tests/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
+        test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
         "a term that is taken up again is anybody's",
@@ -254,7 +254,7 @@ LISTENER = [
         "sidecar/control.py",
         right="grant = self._candidate.granted(name, arrived, _client(request), _token(request))",
         wrong='grant = self._candidate.granted(name, arrived, "", None)',
-        test="tests/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
+        test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
         "the first answer of a restarted sidecar is no",

@@ -16,11 +16,11 @@ from sidecar.reconnects import FIRST
 from sidecar.redis_store import RedisStore, fence_of
 from sidecar.redis_watch import WatchMode
 from sidecar.telemetry import Telemetry
-from tests.proxy import Proxy
 from tests.sidecar.one_lease import BELIEVED, T, leading
-from tests.sidecar.served import KEYS, Served, served
 from tests.sidecar.storing import at_port
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.served_control import KEYS, Served, served
+from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
 """Whatever happens within seconds was not waited for."""

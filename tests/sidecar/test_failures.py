@@ -18,10 +18,10 @@ from sidecar.lua import script
 from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis_connection import Connector
 from sidecar.settings import RedisAddress
-from tests.proxy import Proxy
 from tests.sidecar.storing import storing
 from tests.sidecar.test_tls import front as front
 from tests.sidecar.test_tls import pem as pem
+from tests.support.proxy import Proxy
 
 SHA = "d3b6d115e5c725cf8608878e3c07d08ddbd92f74"
 RIGHTS = "docs/redis.md lists the rights that the user needs"

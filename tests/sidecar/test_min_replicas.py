@@ -11,7 +11,7 @@ from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis_store import RedisStore
 from tests.sidecar.conftest import BINARIES, client_of
 from tests.sidecar.storing import KEY, Storing, at_port
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=1.0, call_limit=0.5)
 """A lease that is fresh for ten seconds: replicas acknowledge once a second."""

@@ -14,10 +14,10 @@ from sidecar.protocol import Kind, Outcome
 from sidecar.redis_connection import Connector, RedisConnection
 from sidecar.redis_watch import WatchMode
 from sidecar.settings import RedisAddress
-from tests.proxy import Proxy
 from tests.sidecar.storing import storing
 from tests.sidecar.test_redis_watch import watching
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 HOST = "redis.example"
 

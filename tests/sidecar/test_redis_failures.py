@@ -13,7 +13,7 @@ from ops.local.servers import RedisServer
 from sidecar.protocol import Kind, Outcome, Reply, Timings
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.sidecar.storing import KEY, Storing, at_port, storing
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 SECRET = "correct-horse"
 

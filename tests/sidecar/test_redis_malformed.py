@@ -10,12 +10,12 @@ import pytest
 
 from ops.local.servers import RedisServer
 from sidecar.protocol import Kind
-from tests.client.processes import RealSidecar, ended
-from tests.proxy import Proxy
 from tests.sidecar.storing import TIMINGS, Storing, at_port, storing
 from tests.sidecar.test_process import SMALL, Asker
 from tests.sidecar.test_redis_watch import watching
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import eventually
 
 TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
 """What a script answers, but for the outcome and the token."""

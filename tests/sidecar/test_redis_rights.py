@@ -19,7 +19,7 @@ from tests.sidecar.conftest import command
 from tests.sidecar.redis_rights import COSTS, LEAST, give, user, without
 from tests.sidecar.storing import KEY, Storing, storing
 from tests.sidecar.test_redis_watch import watching
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
 BEYOND = {"+wait", "+select"}

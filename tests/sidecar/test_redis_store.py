@@ -13,10 +13,10 @@ from sidecar.clock import elapsed
 from sidecar.failures import Failure
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis_store import KeyedCall, fence_of
-from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.storing import KEY, TIMINGS, Storing, at_port, storing
-from tests.waiting import ROUNDS, eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import ROUNDS, eventually
 
 TIMINGS_OF_A_LONG_LEASE = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 """Its key does not expire, however long the machine stands still."""

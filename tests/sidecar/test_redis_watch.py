@@ -11,11 +11,11 @@ from redis.asyncio.connection import Connection
 from ops.local.servers import RedisServer
 from sidecar.redis_store import fence_of
 from sidecar.redis_watch import RedisWatch, WatchMode
-from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.script_caller import Caller
 from tests.sidecar.storing import at_port
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
 KEY = KEYS["tracker"]

@@ -9,14 +9,14 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.client.processes import RealSidecar, ended, shows
 from tests.sidecar.conftest import client_of
 from tests.sidecar.redis_rights import LEAST, give, user, without
 from tests.sidecar.script_caller import KEY
 from tests.sidecar.test_commands import Run
 from tests.sidecar.test_commands import run as run
 from tests.sidecar.test_process import SMALL, STEADY, logged
-from tests.waiting import eventually
+from tests.support.sidecar_processes import RealSidecar, ended, shows
+from tests.support.waiting import eventually
 
 LEASE = "background_services"
 LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}

@@ -12,10 +12,10 @@ from sidecar.redis_connection import Connector
 from sidecar.redis_store import RedisStore
 from sidecar.server_facts import LOOK, OLD, ServerFacts
 from sidecar.settings import RedisAddress
-from tests.proxy import Proxy
 from tests.sidecar.conftest import command
 from tests.sidecar.storing import KEY, TIMINGS
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 CHANNEL = f"{KEY}:changed"
 

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from ops.local.servers import RedisServer
-from tests.client.processes import RealSidecar, ended
-from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import eventually
 
 PASSWORD = "correct-horse"
 
