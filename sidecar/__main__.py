@@ -1,4 +1,4 @@
-"""`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands`."""
+"""`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands.operator`."""
 
 import os
 import signal
@@ -44,8 +44,8 @@ def _run(ignored: Sequence[str]) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    from sidecar import commands
-    from sidecar.command_redis import CommandError
+    from sidecar.commands import operator as commands
+    from sidecar.commands.connection import CommandError
 
     if arguments in (["-h"], ["--help"]):
         print(commands.USAGE)
