@@ -45,7 +45,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
     tell(log, ignored)
-    Connector(settings.redis)
+    Connector(settings.redis, settings.kind)
     uvloop.run(_run(settings))
     return 0
 
@@ -53,7 +53,8 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
 async def _run(settings: Settings) -> None:
     lookups = Lookups()
     name = await instance_id(settings.instance_id, settings.metadata_uri, lookups)
-    timings, connect = settings.timings, Connector(settings.redis, lookups=lookups, limit=settings.timings.call_limit)
+    timings = settings.timings
+    connect = Connector(settings.redis, settings.kind, lookups=lookups, limit=timings.call_limit)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sidecar.election.protocol import Timings, UnsafeTimings
 from sidecar.host import checked_host, may_be_host
+from sidecar.server_kind import Sentinels, ServerKind, read_kind
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class Settings:
     """Everything that can be set. `keys` is the key of each lease, by its name."""
 
     redis: RedisAddress
+    kind: ServerKind
     keys: dict[str, str]
     timings: Timings
     failover_guard: bool
@@ -109,9 +111,15 @@ def read(environment: Mapping[str, str]) -> Settings:
         password=env.get("REDIS_PASSWORD"),
     )
     names = take("LEASES", _names, ["background_services", "daily_scheduler"])
+    keys = take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader"))
+    kind, wrong_kind = read_kind(env, keys.values(), cluster=take("REDIS_CLUSTER", _switch, default=False))
+    wrong |= {name: why for name, why in wrong_kind.items() if name not in wrong}
+    if isinstance(kind, Sentinels):
+        redis = replace(redis, place=str(kind))
     settings = Settings(
         redis=redis,
-        keys=take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader")),
+        kind=kind,
+        keys=keys,
         timings=checked,
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
@@ -234,8 +242,10 @@ def _keys(names: list[str], pattern: str) -> dict[str, str]:
         raise ValueError("without {name} all leases would share one key")
     keys = {name: pattern.replace("{name}", name) for name in names}
     for key in keys.values():
-        if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
-            raise ValueError(f"{key!r} holds a space or a brace; braces would move the fence to another slot")
+        if not key.isprintable() or " " in key:
+            raise ValueError(f"{key!r} holds a space, or a character that is not printable")
+        if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", key):
+            raise ValueError(f"{key!r} holds braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
         for prefix in ("fence:", "history:"):
             if key.startswith(prefix):
                 raise ValueError(f"{prefix!r} is the prefix of keys that stand beside a lease")

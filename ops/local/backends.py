@@ -131,7 +131,7 @@ class Backends:
 
     async def _greet(self, sidecar: Settings) -> None:
         store = RedisStore(
-            Connector(sidecar.redis),
+            Connector(sidecar.redis, sidecar.kind),
             "make run",
             sidecar.timings,
             clock=time.monotonic,

@@ -139,7 +139,7 @@ class Runner:
         self._backends.find()
         try:
             checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
-            self._redis = Connector(checked.redis)()
+            self._redis = Connector(checked.redis, checked.kind)()
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
         try:

@@ -2,7 +2,8 @@
 
 redis-py resolves a name and tries its addresses by `asyncio.open_connection`, which waits for each in turn, and notices
 that the server has closed a connection only when it next reads. Here a connection is made by `runtime.connecting`, and
-its stream tells when it ends. Nothing reads the socket for that beside whoever waits for a reply.
+its stream tells when it ends. Nothing reads the socket for that beside whoever waits for a reply. Where the server is,
+a `Place` knows.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
 from sidecar.redis.failures import KINDS
+from sidecar.redis.place import FixedPlace, Place
+from sidecar.server_kind import Cluster, Node, ServerKind
 from sidecar.settings import RedisAddress, SettingsError
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -34,35 +37,38 @@ _REMEMBERED = 16
 
 
 class Route:
-    """The way to one host, shared by the connections of a process.
+    """The way to the server, shared by the connections of a process.
 
     Args:
+        place: where the server is.
         lookups: where the name is looked up.
         limit: seconds for the lookup and for all addresses of one connection.
     """
 
-    def __init__(self, lookups: Lookups, limit: float) -> None:
+    def __init__(self, place: Place, lookups: Lookups, limit: float) -> None:
+        self.place = place
         self._lookups = lookups
         self._limit = limit
         self._failed: list[Any] = []  # socket addresses, the one that failed last at the end
         self._companions: set[RedisConnection] = set()
         self._known = asyncio.Event()
+        self._host = ""
         self._address: Any = None  # to which the leading connection was made last
 
     async def lead(self, host: str, port: int) -> socket.socket:
         """A socket for a leading connection: to whichever address answers, those that failed lately last."""
         connected = await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
-        self._address = connected.getpeername()
+        self._host, self._address = host, connected.getpeername()
         self._known.set()
         for companion in [each for each in self._companions if each.address != self._address]:
             companion.abort()
         return connected
 
-    async def follow(self) -> socket.socket:
-        """A socket for a companion: to the server of the leading connection, once that was made."""
+    async def follow(self) -> tuple[str, socket.socket]:
+        """A socket for a companion, and its host: to the server of the leading connection, once that was made."""
         await self._known.wait()
-        host, port = self._address[:2]
-        return await connected_socket(self._lookups, host, port, limit=self._limit)
+        name, (host, port) = self._host, self._address[:2]
+        return name, await connected_socket(self._lookups, host, port, limit=self._limit)
 
     def joined(self, companion: "RedisConnection") -> None:
         """The companion is connected; it is aborted where the leading connection has another server."""
@@ -79,12 +85,15 @@ class Route:
         return self._lookups.pending(host, port)
 
     def may_have_moved(self, host: str, port: int) -> None:
-        """What the name stands for may have changed: use no lookup from before."""
+        """What the name stands for may have changed, or where the server is: use nothing from before."""
         self._lookups.forget(host, port)
+        self.place.doubt()
 
     def failed(self, host: str, port: int, address: Any) -> None:
-        """The server at an address failed: look the name up again, and try its other addresses first."""
-        self._lookups.forget(host, port)
+        """The server failed: find it again; at an `address`, try the other addresses of its name first."""
+        self.may_have_moved(host, port)
+        if address is None:
+            return
         self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]
 
 
@@ -131,9 +140,33 @@ class RedisConnection(Connection):
         return f"the lookup of the name {self.host} hangs" if hangs else None
 
     def distrust(self) -> None:
-        """Let the next connection look the name up again, and try the name's other addresses first."""
-        if self.address is not None:
-            self._route.failed(self.host, self.port, self.address)
+        """Let the next connection find the server again, and try the other addresses of its name first."""
+        self._route.failed(self.host, self.port, self.address)
+
+    @property
+    def redirects(self) -> bool:
+        """Whether another node that the server names is followed."""
+        return self._route.place.redirects
+
+    def moved(self, node: Node) -> None:
+        """The server named another node: the next leading connection goes there."""
+        self._route.place.moved(node)
+
+    def beside(self, node: Node) -> "RedisConnection":
+        """A connection to another node that the server named for one answer."""
+        return self._route.place.beside(node)
+
+    async def connect(self) -> None:
+        """Connect and log in; a leading connection finds the server, and checks that it is the right one.
+
+        Raises:
+            RedisError, OSError: it cannot be found, cannot be reached, refuses the user, or is not the right one.
+        """
+        if self._leading:
+            self.host, self.port = await self._route.place.find()
+        await super().connect()  # type: ignore[no-untyped-call]
+        if self._leading:
+            await self._route.place.confirm(self)
 
     def abort(self) -> None:
         """End the stream at once."""
@@ -151,7 +184,10 @@ class RedisConnection(Connection):
             self._route.joined(self)
 
     async def _transport(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        connected = await (self._route.lead(self.host, self.port) if self._leading else self._route.follow())
+        if self._leading:
+            connected = await self._route.lead(self.host, self.port)
+        else:
+            self.host, connected = await self._route.follow()
         self.address = connected.getpeername()
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -205,6 +241,7 @@ class Connector:
 
     Args:
         address: where Redis is.
+        kind: the kind of Redis.
         lookups: name lookups shared with others; its own unless given.
         limit: seconds for the lookup and for all addresses of one connection.
 
@@ -212,7 +249,9 @@ class Connector:
         SettingsError: the URL has an option whose value redis-py cannot use.
     """
 
-    def __init__(self, address: RedisAddress, *, lookups: Lookups | None = None, limit: float = 5.0) -> None:
+    def __init__(
+        self, address: RedisAddress, kind: ServerKind = None, *, lookups: Lookups | None = None, limit: float = 5.0
+    ) -> None:
         given: dict[str, Any] = {"host": address.host, "port": address.port}
         if address.url is not None:
             try:
@@ -228,7 +267,9 @@ class Connector:
         given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None}
         given |= {"retry_on_timeout": False}
         self._options = given
-        self._route = Route(lookups or Lookups(), limit)
+        self._lookups, self._limit = lookups or Lookups(), limit
+        self._place = self._place_of(kind)
+        self._route = Route(self._place, self._lookups, limit)
         try:
             made = self()
             if isinstance(made, SSLConnection):
@@ -250,6 +291,27 @@ class Connector:
         """A connection to the server that the leading connection has, ended once that is another one."""
         return self._make(route=self._route, leading=False, **self._options)
 
+    async def follow(self, changed: Callable[[], None], interval: float) -> None:
+        """Look every `interval` seconds whether the server is elsewhere, and call `changed` then, until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            if await self._place.elsewhere():
+                changed()
+
+    def _place_of(self, kind: ServerKind) -> Place:
+        """Only the module of the kind that is used is imported."""
+        node = str(self._options.get("host") or "localhost"), int(self._options.get("port") or 6379)
+        if isinstance(kind, Cluster):
+            from sidecar.redis.cluster import ClusterPlace
+
+            return ClusterPlace(node, kind.slot, self._direct, self._limit)
+        return FixedPlace(*node)
+
+    def _direct(self, node: Node) -> RedisConnection:
+        """A connection to a node by itself, which leads nobody."""
+        route = Route(FixedPlace(*node), self._lookups, self._limit)
+        return self._make(route=route, leading=True, **self._options)
+
 
 async def log_in(connection: RedisConnection) -> None:
     """Connect; what it raises repeats nothing of a password.
@@ -257,7 +319,7 @@ async def log_in(connection: RedisConnection) -> None:
     A cancellation gets a note of what it interrupted: the TimeoutError of the caller's limit has it as its cause.
     """
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
     except asyncio.CancelledError as cancelled:
         if (awaited := connection.awaited()) is not None:
             cancelled.add_note(awaited)

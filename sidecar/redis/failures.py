@@ -23,7 +23,9 @@ from redis.exceptions import (
 
 from runtime.escape import one_line
 
-_CODES = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS)\b")
+_CODES = re.compile(
+    r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS|WRONGTYPE)\b"
+)
 """Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
 KINDS: dict[type[Exception], str] = {
     AskError: "ask",
@@ -47,6 +49,14 @@ _SCRIPT_NOISE = re.compile(
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
 """The command that a refusal is about: the server's words, or within a script those of `scripts/call.lua`."""
+_WORDS = {
+    "ask": "the key's slot of the cluster is migrating, and another node has the key; REDIS_CLUSTER=true follows it",
+    "clusterdown": "the cluster does not serve the key",
+    "crossslot": "the keys of one call are in several slots of the cluster",
+    "moved": "a cluster of several nodes, and the key is not at this one; REDIS_CLUSTER=true follows it",
+    "tryagain": "the key's slot of the cluster is migrating, and no node has all of it yet",
+}
+"""What a cluster's error codes mean."""
 _TLS_HINTS = {
     "Connection reset by peer": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
     "Connection closed by server": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
@@ -82,8 +92,7 @@ def failure_of(
         kind, text = "timeout", _awaited(error) or "no answer in time"
     elif (known := KINDS.get(type(error))) is not None:
         kind = known
-        if kind == "moved":
-            text = f"a cluster of several nodes, and the key is not at this one ({text})"
+        text = f"{_WORDS[kind]} ({text})" if kind in _WORDS else text
     elif code := _CODES.search(text):
         kind = code.group().lower()
     elif _IN_SCRIPT in text or "ACL failure" in text:

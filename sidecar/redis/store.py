@@ -4,7 +4,11 @@ One connection, no retries of the client library's own, and a limit on each roun
 that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is made
 again at once, and once, where it surely was not executed: the connection could not be made, or the reply refuses the
 EVAL as a whole. A timeout, an end of the stream after the call was sent, and an error from inside a script leave that
-open. The second attempt has the anchor, the limit and the tenure of the first.
+open. The second attempt has the anchor, the limit and the tenure of the first. In a cluster a reply may name the node
+that is to be asked: then only the calls that it refused are sent there, with a deadline in the time of that node.
+
+A connection is closed after a failure. After a complete reply that is about one key it is kept, as long as another
+lease is served over it.
 
 Whatever comes back, a call ends with a `Reply` or a `Failure`. redis-py does not wrap all that a malformed answer makes
 it raise (ValueError for `$abc`, for `-MOVED x`; RecursionError for brackets), hence the broad `except Exception`: Redis
@@ -16,15 +20,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
-    InvalidResponse,
     MasterDownError,
+    MovedError,
     ReadOnlyError,
     ResponseError,
     TryAgainError,
@@ -35,15 +38,21 @@ from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.redis.failures import Failure, failure_of
 from sidecar.redis.lua import script
+from sidecar.redis.replies import number, parse, server_time, text
 from sidecar.redis.server_clock import ServerClock
+from sidecar.server_kind import Node
 
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
+HOPS = 3
+"""Limit of the nodes that one call is sent on to."""
 _POLICY_AGE = 9.0
 """Age of the eviction policy, in seconds, from which on the next call asks for it along."""
 _REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 """Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
+_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")
+"""Kinds of failures that say nothing of other keys: the server is well, and said all that it had to say."""
 _FROM_INSIDE = re.compile(r"script: |user_script|running script")
 """Words of an error that a command inside a script raised: some of the script may have been executed."""
 
@@ -56,10 +65,15 @@ class KeyedCall:
     call: Call
 
 
+@dataclass(frozen=True, slots=True)
 class NotExecuted(Failure):
-    """A failure after which the call is known not to have been executed, and may be made again at once."""
+    """A failure after which the call is known not to have been executed, and may be made again at once.
 
-    __slots__ = ()
+    `hop`: the node that the server named, if that is followed; `once`: for this call only (ASK).
+    """
+
+    hop: Node | None = None
+    once: bool = False
 
 
 class RedisStore:
@@ -87,6 +101,7 @@ class RedisStore:
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
         self._connection: RedisConnection | None = None
+        self._served: set[str] = set()  # keys whose last call over this connection was answered
         self._server_clock = ServerClock(timings.clock_lasts)
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
@@ -134,9 +149,13 @@ class RedisStore:
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
         results = await self._round_trip(calls)
-        again = [index for index, result in enumerate(results) if isinstance(result, NotExecuted)]
-        if again and self._clock() < min(calls[index].call.give_up_at for index in again):
-            repeated = await self._round_trip([calls[index] for index in again])
+        for hops in range(HOPS):
+            again = _repeatable(results, hops)
+            if not again or self._clock() >= min(calls[index].call.give_up_at for index in again):
+                break
+            refused = results[again[0]]
+            beside = refused.hop if isinstance(refused, NotExecuted) and refused.once else None
+            repeated = await self._round_trip([calls[index] for index in again], beside)
             for index, result in zip(again, repeated, strict=True):
                 results[index] = result
         return results
@@ -144,7 +163,7 @@ class RedisStore:
     async def close(self) -> None:
         """Drop the connection, whatever state it is in."""
         connection, self._connection = self._connection, None
-        self._server_clock.forget()
+        self._served.clear()
         if connection is not None:
             await connection.disconnect(nowait=True)
 
@@ -153,23 +172,32 @@ class RedisStore:
         if self._connection is not None:
             self._connection.abort()
 
-    async def _round_trip(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
+    async def _round_trip(self, calls: Sequence[KeyedCall], beside: Node | None = None) -> list[Reply | Failure]:
+        """The results of the calls; `beside` names a node that is asked for these calls only."""
         results: list[Reply | Failure] = []
         problem: Failure | None = None
         sent = False
+        connection = None if beside is None or self._connection is None else self._connection.beside(beside)
+        asking = [("ASKING",)] if connection is not None else []
         try:
             async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
-                connection = await self._ready()
+                if connection is None:
+                    speaking, clock = await self._ready(), self._server_clock
+                else:
+                    speaking, clock = connection, await self._greet(connection)
                 asks_policy = self._clock() - self._policy_at > _POLICY_AGE
                 along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
-                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + along)
+                evals = [command for keyed in calls for command in (*asking, self._eval(keyed, clock))]
+                packed = speaking.pack_commands([*evals, *along])
                 sent = True
-                await connection.send_packed_command(packed)
+                await speaking.send_packed_command(packed)
                 for keyed in calls:  # what came before a failure counts
-                    results.append(await self._result(connection, keyed.key))  # noqa: PERF401
-                confirmed = await self._confirmation(connection)
+                    for _ in asking:
+                        await speaking.read_response()
+                    results.append(await self._result(speaking, clock, keyed.key))
+                confirmed = await self._confirmation(speaking)
                 if asks_policy:
-                    await self._read_policy(connection)
+                    await self._read_policy(speaking)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
             if not sent and _could_not_connect(error):
@@ -177,42 +205,61 @@ class RedisStore:
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
         if problem is not None:
             results = [] if self._min_replicas else results
             results += [problem] * (len(calls) - len(results))
-        if any(isinstance(result, Failure) for result in results):
+        if connection is None:
+            await self._close_after([keyed.key for keyed in calls], results)
+        return results
+
+    async def _close_after(self, keys: Sequence[str], results: Sequence[Reply | Failure]) -> None:
+        """Close the connection where the results say so."""
+        failures = [result for result in results if isinstance(result, Failure)]
+        self._served.difference_update(keys)
+        self._served.update(key for key, result in zip(keys, results, strict=True) if isinstance(result, Reply))
+        sent_on = [failure for failure in failures if isinstance(failure, NotExecuted) and failure.hop]
+        useful = self._served or (self._connection is not None and self._connection.redirects)
+        if len(sent_on) < len(failures) and not (useful and all(map(_is_about_one_key, failures))):
             if self._connection is not None:
                 self._connection.distrust()
             await self.close()  # after an error the server may no longer be the one to talk to
-        return results
+        elif not all(failure.once for failure in sent_on):
+            await self.close()  # the slot has moved, and so all leases have
 
     async def _ready(self) -> RedisConnection:
         """The connection; another one where it has ended, before anything was written to it."""
         if self._connection is not None and self._connection.ended:
             await self.close()
-        return self._connection or await self._greet()
-
-    async def _greet(self) -> RedisConnection:
-        """Connect, and learn the server's time and policy."""
+        if self._connection is not None:
+            return self._connection
         connection = self._connect()
+        self._server_clock = await self._greet(connection)
+        connection.when_ended = lambda: self._ended(connection)
+        self._connection = connection
+        return connection
+
+    async def _greet(self, connection: RedisConnection) -> ServerClock:
+        """Connect, and learn the server's time and policy; the time belongs to the connection."""
+        clock = ServerClock(self._timings.clock_lasts)
         try:
             await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
-            self._server_clock.observe(_time(await connection.read_response()), self._clock())
+            clock.observe(server_time(await connection.read_response()), self._clock())
             await self._read_policy(connection)
         except BaseException:
             connection.distrust()
             await connection.disconnect(nowait=True)
             raise
-        connection.when_ended = lambda: self._ended(connection)
-        self._connection = connection
-        return connection
+        return clock
 
     def _ended(self, connection: RedisConnection) -> None:
         if connection is self._connection:  # else we closed it
             self.when_ended()
 
-    def _eval(self, keyed: KeyedCall) -> tuple[bytes | str | int, ...]:
+    def _eval(self, keyed: KeyedCall, clock: ServerClock) -> tuple[bytes | str | int, ...]:
         # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
         call = keyed.call
         ttl = self._timings.ttl
@@ -224,7 +271,7 @@ class RedisStore:
             fence_of(keyed.key),
             self._instance_id,
             int(ttl * 1000),
-            self._server_clock.at(call.give_up_at, call.sent_at),
+            clock.at(call.give_up_at, call.sent_at),
             int(self._failover_guard),
             "" if call.token is None else call.token,
             call.tenure,
@@ -235,18 +282,30 @@ class RedisStore:
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
-    async def _result(self, connection: RedisConnection, key: str) -> Reply | Failure:
+    async def _result(self, connection: RedisConnection, clock: ServerClock, key: str) -> Reply | Failure:
         try:
             answer = await connection.read_response(disconnect_on_error=False)
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
-            return _not_executed(failure) if _refuses_command(error) else failure
-        reply, server_time, guard, notice = _parse(answer)
+            return self._refused(error, failure) if _refuses_command(error) else failure
+        reply, time, guard, notice = parse(answer)
         self._learn_notice(notice)
         if guard is not None:
             self._learn_guard(guard)
-        self._server_clock.observe(server_time, self._clock())
+        clock.observe(time, self._clock())
         return reply
+
+    def _refused(self, error: Exception, failure: Failure) -> Failure:
+        """What to do after a reply that refuses a call: ask another node, or this one again."""
+        if not isinstance(error, AskError):
+            return _not_executed(failure)
+        node = str(error.host), int(error.port)
+        once = not isinstance(error, MovedError)
+        if self._connection is None or not self._connection.redirects:
+            return _not_executed(failure)
+        if not once:
+            self._connection.moved(node)
+        return NotExecuted(failure.kind, failure.text, may_execute=False, hop=node, once=once)
 
     async def _read_policy(self, connection: RedisConnection) -> None:
         try:
@@ -255,7 +314,7 @@ class RedisStore:
             self._learn_policy(None)
 
     def _learn_policy(self, memory: object) -> None:
-        policy = re.search(r"maxmemory_policy:(\S+)", _text(memory))
+        policy = re.search(r"maxmemory_policy:(\S+)", text(memory))
         self.eviction_policy = policy.group(1) if policy else None
         self._policy_at = self._clock()
 
@@ -273,9 +332,13 @@ class RedisStore:
         if not self._min_replicas:
             return True
         try:
-            return _number(await connection.read_response()) >= self._min_replicas
+            return number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
             return failure_of(error, may_execute=True)
+
+
+def _is_about_one_key(failure: Failure) -> bool:
+    return failure.kind in _ABOUT_ONE_KEY or (failure.kind == "clusterdown" and "not served" in failure.text)
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
@@ -284,6 +347,13 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     if isinstance(result, Failure) or result.outcome not in won:
         return result
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
+
+
+def _repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:
+    """Which calls are made again at once, at one node; after the first time only those that were sent on to it."""
+    refused = {i: each for i, each in enumerate(results) if isinstance(each, NotExecuted) and (each.hop or not hops)}
+    first = next(iter(refused.values()), None)
+    return [i for i, each in refused.items() if first and (each.hop, each.once) == (first.hop, first.once)]
 
 
 def _not_executed(failure: Failure) -> NotExecuted:
@@ -306,44 +376,5 @@ def _ignore() -> None:
 
 
 def fence_of(key: str) -> str:
-    """The key of a lease's fence: the hash tag keeps it in the lease's slot, the prefix out of a watch on the lease."""
-    return f"fence:{{{key}}}"
-
-
-def _number(answer: object) -> int:
-    if not isinstance(answer, int):
-        raise InvalidResponse("an answer is not the number that it should be")
-    return answer
-
-
-def _time(answer: Any) -> int:
-    """The server's time in µs, from the answer to TIME."""
-    try:
-        seconds, microseconds = answer
-        return int(seconds) * 1_000_000 + int(microseconds)
-    except (TypeError, ValueError) as error:
-        raise InvalidResponse("the answer to TIME is no time") from error
-
-
-def _parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
-    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`."""
-    try:
-        outcome, token, tenure, ttl, server_time, wait, guard, notice, holder = _text(answer).split(" ", 8)
-        left = int(ttl)
-        reply = Reply(
-            outcome=Outcome(outcome),
-            holder=holder or None,
-            token=int(token) if token.isdigit() else None,
-            ttl=left / 1000 if left >= 0 else None,
-            wait=int(wait) / 1000,
-            tenure=tenure,
-        )
-        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
-            raise ValueError("a term without a token")
-        return reply, int(server_time), None if guard == "-" else guard, None if notice == "-" else notice
-    except ValueError as error:
-        raise InvalidResponse("a script's answer has not the shape it should have") from error
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """The key of a lease's fence: in the slot of the lease by a hash tag, and out of a watch on it by the prefix."""
+    return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"

@@ -20,7 +20,8 @@ from redis.connection import Connection
 from ops.local.servers import RedisServer
 from sidecar.election.protocol import Outcome, Reply
 from sidecar.redis.lua import script
-from sidecar.redis.store import _SCRIPTS, _parse, fence_of
+from sidecar.redis.replies import parse
+from sidecar.redis.store import _SCRIPTS, fence_of
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.simulation.redis_model import DAY, Answer, Fence, RedisModel
@@ -198,7 +199,7 @@ class Both:
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard, notice = _parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
         if kind == "acquire":
             answer = model.acquire(instance, TTL, deadline, guarding, tenure)
         elif kind == "renew":
