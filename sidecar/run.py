@@ -24,6 +24,7 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
+from sidecar.server_kind import LATE_DEMOTION, Sentinels
 from sidecar.settings import Address, Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
@@ -69,6 +70,7 @@ async def _run(settings: Settings) -> None:
         clock=elapsed,
         failover_guard=settings.failover_guard,
         min_replicas=settings.min_replicas,
+        late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,
     )
     telemetry = Telemetry(name, clock=elapsed)
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
@@ -104,6 +106,8 @@ async def _run(settings: Settings) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
+            if isinstance(settings.kind, Sentinels):
+                beside.append(tasks.create_task(connect.follow(store.abort, timings.heartbeat)))
             await candidate.run()
             for task in beside:
                 task.cancel()

@@ -9,6 +9,8 @@ from sidecar.host import checked_host
 
 SLOTS = 16_384
 """Number of hash slots of a cluster."""
+MAX_CALL = 1 / 12
+"""Limit of REDIS_TIMEOUT with sentinels, in LEASE_TTL: half of what a term is believed less than its key lives."""
 LATE_DEMOTION = 20.0
 """Seconds after a promotion for which the old primary may go on serving. Sentinels demote it after up to 18 s."""
 SENTINEL_PORT = 26_379

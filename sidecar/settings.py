@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sidecar.election.protocol import Timings, UnsafeTimings
 from sidecar.host import checked_host, may_be_host
-from sidecar.server_kind import Sentinels, ServerKind, read_kind
+from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
 
 T = TypeVar("T")
 
@@ -115,6 +115,11 @@ def read(environment: Mapping[str, str]) -> Settings:
     kind, wrong_kind = read_kind(env, keys.values(), cluster=take("REDIS_CLUSTER", _switch, default=False))
     wrong |= {name: why for name, why in wrong_kind.items() if name not in wrong}
     if isinstance(kind, Sentinels):
+        if not wrong and checked.call_limit > checked.ttl * MAX_CALL:
+            wrong["REDIS_TIMEOUT"] = (
+                f"{checked.call_limit:g} s is above a twelfth of LEASE_TTL ({checked.ttl:g} s), the limit with"
+                " REDIS_SENTINELS"
+            )
         redis = replace(redis, place=str(kind))
     settings = Settings(
         redis=redis,

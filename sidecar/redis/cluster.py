@@ -56,6 +56,9 @@ class ClusterPlace:
             await self._slots(connection, (str(connection.host), int(connection.port)))
         self._owner = self._found
 
+    async def assure(self) -> None:
+        """A node that is not the owner says so."""
+
     def doubt(self) -> None:
         """The owner failed: ask the other nodes first."""
         if self._found is not None:

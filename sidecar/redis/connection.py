@@ -25,7 +25,7 @@ from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
 from sidecar.redis.failures import KINDS
 from sidecar.redis.place import FixedPlace, Place
-from sidecar.server_kind import Cluster, Node, ServerKind
+from sidecar.server_kind import Cluster, Node, Sentinels, ServerKind
 from sidecar.settings import RedisAddress, SettingsError
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -142,6 +142,10 @@ class RedisConnection(Connection):
     def distrust(self) -> None:
         """Let the next connection find the server again, and try the other addresses of its name first."""
         self._route.failed(self.host, self.port, self.address)
+
+    async def assure(self) -> None:
+        """Check that the server is the right one at this moment, before a lease is taken (`Place.assure`)."""
+        await self._route.place.assure()
 
     @property
     def redirects(self) -> bool:
@@ -305,12 +309,17 @@ class Connector:
             from sidecar.redis.cluster import ClusterPlace
 
             return ClusterPlace(node, kind.slot, self._direct, self._limit)
+        if isinstance(kind, Sentinels):
+            from sidecar.redis.sentinels import SentinelPlace
+
+            user = {"username": kind.username, "password": kind.password, "credential_provider": None, "db": 0}
+            return SentinelPlace(kind, lambda each: self._direct(each, **user), self._limit)
         return FixedPlace(*node)
 
-    def _direct(self, node: Node) -> RedisConnection:
+    def _direct(self, node: Node, **options: Any) -> RedisConnection:
         """A connection to a node by itself, which leads nobody."""
         route = Route(FixedPlace(*node), self._lookups, self._limit)
-        return self._make(route=route, leading=True, **self._options)
+        return self._make(route=route, leading=True, **{**self._options, **options})
 
 
 async def log_in(connection: RedisConnection) -> None:

@@ -67,6 +67,17 @@ LONGEST = 300
 """Limit of a failure's text, in characters."""
 
 
+class NoPrimary(RedisError):
+    """The sentinels name no primary, or one that does not say of itself that it is one."""
+
+
+class OtherPrimary(NoPrimary):
+    """The sentinels name another primary than the one that a connection was made to."""
+
+
+KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline."""

@@ -25,6 +25,14 @@ class Place(Protocol):
             RedisError, OSError: the server is not the right one, or does not answer.
         """
 
+    async def assure(self) -> None:
+        """Check that the server that was found last is the right one at this moment, before a lease is taken.
+
+        Raises:
+            OtherPrimary: it is not; nothing was sent.
+            RedisError, OSError: nobody can say.
+        """
+
     def doubt(self) -> None:
         """The server that was found last has failed, or may not be the right one any more."""
 
@@ -46,6 +54,9 @@ class NoRedirects:
     """For a place where no server knows a better one."""
 
     redirects = False
+
+    async def assure(self) -> None:
+        """The server itself says so, if anybody does."""
 
     def moved(self, node: Node) -> None:
         """Not followed."""

@@ -36,7 +36,7 @@ from redis.exceptions import ConnectionError as Disconnected
 
 from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import RedisConnection, log_in
-from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.failures import Failure, OtherPrimary, failure_of
 from sidecar.redis.lua import script
 from sidecar.redis.replies import number, parse, server_time, text
 from sidecar.redis.server_clock import ServerClock
@@ -82,6 +82,10 @@ class RedisStore:
     Args:
         connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
         clock: `sidecar.clock.elapsed`.
+        failover_guard: whether a new term waits where a failover may have lost a write.
+        min_replicas: replicas that have to confirm a term.
+        late_demotion: seconds for which an old primary may go on serving after a promotion; the guard waits for so much
+            longer.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class RedisStore:
         clock: Callable[[], float],
         failover_guard: bool,
         min_replicas: int,
+        late_demotion: float = 0.0,
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -100,6 +105,7 @@ class RedisStore:
         self._timings = timings
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
+        self._late_demotion = late_demotion
         self._connection: RedisConnection | None = None
         self._served: set[str] = set()  # keys whose last call over this connection was answered
         self._server_clock = ServerClock(timings.clock_lasts)
@@ -185,6 +191,8 @@ class RedisStore:
                     speaking, clock = await self._ready(), self._server_clock
                 else:
                     speaking, clock = connection, await self._greet(connection)
+                if any(keyed.call.kind is Kind.ACQUIRE for keyed in calls):
+                    await speaking.assure()
                 asks_policy = self._clock() - self._policy_at > _POLICY_AGE
                 along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
                 evals = [command for keyed in calls for command in (*asking, self._eval(keyed, clock))]
@@ -277,6 +285,7 @@ class RedisStore:
             call.tenure,
             int((ttl - self._timings.heartbeat / 2) * 1000),
             int(self._min_replicas > 0),
+            int(self._late_demotion * 1000),
         )
 
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
@@ -361,8 +370,8 @@ def _not_executed(failure: Failure) -> NotExecuted:
 
 
 def _could_not_connect(error: Exception) -> bool:
-    """Whether no server was reached; one that refuses the password refuses it again."""
-    lost = isinstance(error, (Disconnected, OSError)) and not isinstance(error, TimeoutError)
+    """Whether the right server was not reached; one that refuses the password refuses it again."""
+    lost = isinstance(error, (Disconnected, OSError, OtherPrimary)) and not isinstance(error, TimeoutError)
     return lost and not isinstance(error, AuthenticationError)
 
 

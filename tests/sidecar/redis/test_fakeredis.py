@@ -19,7 +19,11 @@ class Fake(FakeAsyncRedisConnection):
     """With what the sidecar's own connections add; no stream of it ends."""
 
     ended = False
+    redirects = False
     when_ended: Callable[[], None]
+
+    async def assure(self) -> None:
+        """There is one server."""
 
     def distrust(self) -> None:
         """There is one server."""
