@@ -8,6 +8,7 @@ a `Place` knows.
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -53,6 +54,7 @@ class Route:
         self._companions: set[RedisConnection] = set()
         self._known = asyncio.Event()
         self._host = ""
+        self._server: str | None = None  # of the leading connection, as `RedisConnection.server`
         self._address: Any = None  # to which the leading connection was made last
 
     async def lead(self, host: str, port: int) -> socket.socket:
@@ -75,6 +77,15 @@ class Route:
         self._companions.add(companion)
         if companion.address != self._address:
             companion.abort()
+
+    def identified(self, connection: "RedisConnection", *, leading: bool) -> bool:
+        """A connection knows its server. Returns whether a companion has that of the leading connection, if known."""
+        if not leading:
+            return None in (self._server, connection.server) or self._server == connection.server
+        self._server = connection.server
+        for companion in [each for each in self._companions if each.server not in (None, self._server)]:
+            companion.abort()
+        return True
 
     def left(self, companion: "RedisConnection") -> None:
         """The companion's stream has ended."""
@@ -132,6 +143,8 @@ class RedisConnection(Connection):
         """Called when the stream has ended."""
         self.address: Any = None
         """The socket address of the server, once connected."""
+        self.server: str | None = None
+        """The run id of the server; None while unknown, or where INFO is refused."""
         self._has_transport = False  # stays true when redis-py has dropped the stream
 
     def awaited(self) -> str | None:
@@ -171,6 +184,15 @@ class RedisConnection(Connection):
         await super().connect()  # type: ignore[no-untyped-call]
         if self._leading:
             await self._route.place.confirm(self)
+
+    def identify(self, info: object) -> bool:
+        """Learn the server from an answer to INFO server; one address may lead to several servers.
+
+        Returns whether it is that of the leading connection, as far as both are known.
+        """
+        found = re.search(r"run_id:(\w+)", info) if isinstance(info, str) else None
+        self.server = found.group(1) if found else None
+        return self._route.identified(self, leading=self._leading)
 
     def abort(self) -> None:
         """End the stream at once."""

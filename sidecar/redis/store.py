@@ -254,9 +254,11 @@ class RedisStore:
         clock = ServerClock(self._timings.clock_lasts)
         try:
             await log_in(connection)
-            await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
+            greeting = [("TIME",), ("INFO", "memory"), ("INFO", "server")]
+            await connection.send_packed_command(connection.pack_commands(greeting))
             clock.observe(server_time(await connection.read_response()), self._clock())
             await self._read_policy(connection)
+            await _identify(connection)
         except BaseException:
             connection.distrust()
             await connection.disconnect(nowait=True)
@@ -356,6 +358,13 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     if isinstance(result, Failure) or result.outcome not in won:
         return result
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
+
+
+async def _identify(connection: RedisConnection) -> None:
+    try:
+        connection.identify(await connection.read_response())
+    except ResponseError:
+        connection.identify(None)
 
 
 def _repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:

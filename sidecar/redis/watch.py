@@ -5,7 +5,8 @@ redirected to this very connection, tells of everything else too: a raw DEL, a S
 
 A user of Redis may lack the right to any part. Each part is asked for by itself, and a refusal costs that part: the
 watch steps down from tracking to notices, and from notices to off. While it is less than it could be it is set up again
-every `RETRY` seconds, since no server announces that a right was given back.
+every `RETRY` seconds, since no server announces that a right was given back. Behind a proxy or a balancer one address
+leads to several servers: a watch that has another server than the election is told as less, too, and set up again.
 """
 
 import asyncio
@@ -15,10 +16,10 @@ from enum import StrEnum
 from math import inf
 from typing import Any
 
-from redis.asyncio.connection import Connection
 from redis.exceptions import InvalidResponse, ResponseError
 
 from sidecar.clock import elapsed
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
 
@@ -56,7 +57,7 @@ class RedisWatch:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], RedisConnection],
         keys: Mapping[str, str],
         changed: Callable[[str], None],
         *,
@@ -113,10 +114,11 @@ class RedisWatch:
         finally:
             await connection.disconnect(nowait=True)
 
-    async def _subscribe(self, connection: Connection) -> tuple[WatchMode, str | None, list[str]]:
+    async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
         """Ask for all there is; returns the mode, what was refused, and the channels that may be listened to."""
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
         refusals: list[str] = []
+        same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
         prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
         # CLIENT comes first: a connection that has subscribed to anything may only subscribe to more.
         own_id = await self._ask(connection, refusals, _is_id, "CLIENT", "ID")
@@ -126,12 +128,16 @@ class RedisWatch:
         wanted = [_INVALIDATED] if tracks else []
         wanted += [f"{key}:changed" for key in self._keys.values()]
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
+        if not same_server:
+            # In a cluster every node passes notices on; what another server hears is good for nothing.
+            mode = WatchMode.NOTICES if connection.redirects else WatchMode.OFF
+            return mode, "one address leads to several servers, and the watch has another than the election", channels
         if _INVALIDATED in channels:
             return WatchMode.TRACKING, None, channels  # it hears releases, too: nothing is missed without their channel
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
 
     async def _ask(
-        self, connection: Connection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
+        self, connection: RedisConnection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
     ) -> Any:
         """The answer to a command; None, and one more refusal, where the server goes on refusing it."""
         await connection.send_command(*words)
@@ -167,7 +173,7 @@ class RedisWatch:
                 " A right that is given is used within %g s", self.refusal, *limits,
             )  # fmt: skip
 
-    async def _listen(self, connection: Connection, channel: str, until: float) -> None:
+    async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
         """Pass messages on until `until`; raises whatever redis-py does when the connection is no longer good.
 
         To subscribe once more to a `channel` that is subscribed to is the sign of life: it needs no right to PING.
@@ -200,6 +206,10 @@ class RedisWatch:
 
 def _is_message(answer: object) -> bool:
     return isinstance(answer, list) and len(answer) == 3 and answer[0] == "message"
+
+
+def _is_text(answer: object) -> bool:
+    return isinstance(answer, str)
 
 
 def _is_id(answer: object) -> bool:

@@ -63,6 +63,10 @@ class Line:
     async def disconnect(self, *, nowait: bool) -> None:
         """A connection is nothing here."""
 
+    def identify(self, _: object) -> bool:
+        """It is the one."""
+        return True
+
     def distrust(self) -> None:
         """There is one server."""
 

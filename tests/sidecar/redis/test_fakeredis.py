@@ -22,6 +22,10 @@ class Fake(FakeAsyncRedisConnection):
     redirects = False
     when_ended: Callable[[], None]
 
+    def identify(self, _: object) -> bool:
+        """It is the one."""
+        return True
+
     async def assure(self) -> None:
         """There is one server."""
 

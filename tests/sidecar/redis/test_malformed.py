@@ -57,6 +57,9 @@ NONSENSE = {
 }
 
 
+RUN_ID = bulk(b"run_id:0123\r\n")
+
+
 class Hostile:
     """A server that answers with `nonsense`, or that `greets`: behaves until a lease is asked about or subscribed to.
 
@@ -93,7 +96,9 @@ class Hostile:
     def _answer(self, command: bytes) -> bytes:
         greeting = b""
         if self.greets and b"TIME\r\n" in command:
-            return b"*2\r\n" + bulk(b"1790000000") + bulk(b"0") + bulk(b"maxmemory_policy:noeviction\r\n")
+            return b"*2\r\n" + bulk(b"1790000000") + bulk(b"0") + bulk(b"maxmemory_policy:noeviction\r\n") + RUN_ID
+        if self.greets and command.count(b"INFO\r\n"):
+            return RUN_ID
         if self.greets and b"ID\r\n" in command:
             return b":7\r\n"
         if self.greets and b"TRACKING\r\n" in command:

@@ -6,15 +6,16 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
-from redis.asyncio.connection import Connection
 
 from ops.local.servers import RedisServer
+from sidecar.election.protocol import Kind, Outcome
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import RedisWatch, WatchMode
 from tests.sidecar.conftest import client_of, command
 from tests.support.proxy import Proxy
 from tests.support.script_caller import Caller
-from tests.support.storing import at_port
+from tests.support.storing import at_port, storing
 from tests.support.waiting import eventually
 
 KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
@@ -32,7 +33,7 @@ RETRY = 0.5
 class Watching:
     """A watch and what it has heard."""
 
-    def __init__(self, connect: Callable[[], Connection], limit: float, retry: float) -> None:
+    def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.heard: list[str] = []
         self.watch = RedisWatch(
             connect,
@@ -57,7 +58,7 @@ class Watching:
 
 @asynccontextmanager
 async def watching(
-    connect: Callable[[], Connection], limit: float = LIMIT, retry: float = RETRY
+    connect: Callable[[], RedisConnection], limit: float = LIMIT, retry: float = RETRY
 ) -> AsyncIterator[Watching]:
     it = Watching(connect, limit, retry)
     running = asyncio.create_task(it.watch.run())
@@ -174,3 +175,27 @@ async def test_a_connection_that_is_idle_is_kept(any_redis: Redis, any_server: R
 
 def _subscribes(redis: Redis) -> int:
     return int(redis.info("commandstats").get("cmdstat_subscribe", {}).get("calls", 0))
+
+
+@pytest.mark.parametrize("moves", ["the watch", "the election"])
+async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker(
+    redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
+) -> None:
+    """A balancer leads either connection to another server; both lead to one again in the end."""
+    async with Proxy(redis_server.port) as balancer:
+        connector = at_port(balancer.port)
+        async with storing(connector) as store:
+            assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+            if moves == "the watch":
+                balancer.target = redis_of_its_own.port
+            async with watching(connector.companion) as watch:
+                if moves == "the election":
+                    await watch.connected(WatchMode.TRACKING)
+                    balancer.target = redis_of_its_own.port
+                    await store.store.close()
+                    assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+                    balancer.target = redis_server.port
+                await eventually(lambda: watch.watch.mode is WatchMode.OFF and watch.watch.refusal)
+                assert "several servers" in str(watch.watch.refusal)
+                balancer.target = redis_of_its_own.port if moves == "the election" else redis_server.port
+                await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
