@@ -127,7 +127,7 @@ async def _protected(agent_uri: str | None) -> AsyncIterator[None]:
 
 async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     holder = f"by-hand:{socket.gethostname()}"
-    term = TermByHand(await store.take_up_by_hand(SCHEDULER_LEASE, holder), holder)
+    term = TermByHand(await store.claim_fence_by_hand(SCHEDULER_LEASE, holder), holder)
     unpriced = []
     for session in sessions:
         try:

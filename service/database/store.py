@@ -58,7 +58,7 @@ class Store(Transactions):
 
     # Who may write.
 
-    async def take_up(self, lease: str, token: int, holder: str) -> None:
+    async def claim_fence(self, lease: str, token: int, holder: str) -> None:
         """Make this term the newest of its lease in the database; done again by the same term, it changes nothing.
 
         Returns once no older term can commit anything any more.
@@ -69,12 +69,12 @@ class Store(Transactions):
         writes = self.writes.of(lease)
         writes.due()
         async with self._writing() as connection:
-            row = await connection.fetchrow(statement("take_up"), lease, token, holder)
+            row = await connection.fetchrow(statement("claim_fence"), lease, token, holder)
             if row is None:
                 raise StaleTerm(await refusal(connection, lease, token))
         writes.cleared()
 
-    async def take_up_by_hand(self, lease: str, holder: str) -> int:
+    async def claim_fence_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
 
         The term that led until now is refused from then on; whoever leads next has a newer token and is not.
@@ -83,7 +83,7 @@ class Store(Transactions):
             StaleTerm: no token is larger than the stored one.
         """
         async with self._connection() as connection:
-            token: int | None = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
+            token: int | None = await connection.fetchval(statement("claim_fence_by_hand"), lease, holder)
         if token is None:
             raise StaleTerm(f"lease {lease}: no token is larger than the database's; python -m service fence {lease}")
         return token

@@ -17,7 +17,7 @@ from service.prices import PriceSource, PricesUnavailable
 from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.protection import NoProtection, Protection
-from service.work.term import LONGEST_SLEEP, Sleep, Term, take_up
+from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 from service.work.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Scheduler:
             StaleTerm: a newer term has taken the lease up in the database.
             TermOver: the term said so.
         """
-        await take_up(self._store, term, self._sleep)
+        await claim_fence(self._store, term, self._sleep)
         try:
             while True:
                 began = self._now()

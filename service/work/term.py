@@ -39,7 +39,7 @@ class Term(Protocol):
         """Raise `sidecar.client.TermOver` if this term is over; called between two steps of the work."""
 
 
-async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
+async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
     """Make the term the newest in the database, however long the database is away; nothing is written before.
 
     Raises:
@@ -52,7 +52,7 @@ async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> Non
     while True:
         term.check()
         try:
-            await store.take_up(term.name, term.token, term.holder)
+            await store.claim_fence(term.name, term.token, term.holder)
         except StoreError as error:
             store.writes.of(term.name).failed()
             outage.met(error, about)

@@ -24,7 +24,7 @@ from service.portfolio.valuation import Mark, Marks, Values, priced_in, quoted, 
 from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
 from service.work.metrics import WorkMetrics
-from service.work.term import LONGEST_SLEEP, Sleep, Term, take_up
+from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Tracker:
             StaleTerm: a newer term has taken the lease up in the database.
             TermOver: the term said so.
         """
-        await take_up(self._store, term, self._sleep)
+        await claim_fence(self._store, term, self._sleep)
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
         told: set[UUID] = set()

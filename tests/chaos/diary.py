@@ -86,15 +86,15 @@ def observe(diary: Diary) -> None:
 
 def _observe_store(diary: Diary) -> None:
     store = service.database.store.Store
-    take_up, fenced_lanes = store.take_up, store.fenced_lanes  # each fenced transaction is one of lanes
+    claim_fence, fenced_lanes = store.claim_fence, store.fenced_lanes  # each fenced transaction is one of lanes
 
     def refused(lease: str, token: int, began: float) -> None:
         diary.write("refused", lease=lease, token=token, began=began, at=elapsed())
 
-    async def observed_take_up(self: service.database.store.Store, lease: str, token: int, holder: str) -> None:
+    async def observed_claim(self: service.database.store.Store, lease: str, token: int, holder: str) -> None:
         began = elapsed()
         try:
-            await take_up(self, lease, token, holder)
+            await claim_fence(self, lease, token, holder)
         except StaleTerm:
             refused(lease, token, began)
             raise
@@ -116,5 +116,5 @@ def _observe_store(diary: Diary) -> None:
             refused(lease, token, began)
             raise
 
-    patch.object(store, "take_up", observed_take_up).start()
+    patch.object(store, "claim_fence", observed_claim).start()
     patch.object(store, "fenced_lanes", observed_lanes).start()

@@ -19,7 +19,7 @@ BUGS = [
         "service/database/sql/enter_fence.sql",
         right="\nfor share",
         wrong="",
-        test=_FENCE + "a_take_up_waits_for_the_write_under_way",
+        test=_FENCE + "a_claim_waits_for_the_write_under_way",
     ),
     Bug(
         "the fence does not compare the token",
@@ -40,7 +40,7 @@ BUGS = [
         "service/database/store.py",
         right='statement("enter_fence"), lease, token, holder, idle, call) is None:',
         wrong='statement("enter_fence"), lease, token, holder, idle, call) == ():',
-        test=_FENCE + "nobody_writes_before_taking_up",
+        test=_FENCE + "nobody_writes_before_claiming_the_fence",
     ),
     Bug(
         "only the first lane enters the fence",
@@ -51,14 +51,14 @@ BUGS = [
     ),
     Bug(
         "an older term takes the lease up",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where excluded.token > fence.token",
         wrong="where excluded.token <> fence.token",
-        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(
         "a token that is taken up already is taken up by another",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where excluded.token > fence.token",
         wrong="where excluded.token >= fence.token",
         test=_FENCE + "the_same_token_in_other_hands_is_refused",
@@ -68,14 +68,14 @@ BUGS = [
         "service/database/store.py",
         right="if row is None:\n                raise StaleTerm(await refusal",
         wrong="if row == ():\n                raise StaleTerm(await refusal",
-        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(
         "a token of any size is taken up",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where $2::bigint <=",
         wrong="where 0 <=",
-        test=_MENDING + "a_token_more_than_a_day_ahead_is_never_taken_up",
+        test=_MENDING + "a_token_more_than_a_day_ahead_never_claims_the_fence",
     ),
     Bug(
         "the fence is mended while somebody may lead",

@@ -98,7 +98,7 @@ class Served:
 
     async def write_live(self, value: str) -> None:
         """Commit a value a second later than the last, and the notice of it."""
-        await self.store.take_up("lease", 7, "one")
+        await self.store.claim_fence("lease", 7, "one")
         self.writes += 1
         as_of = NOON + timedelta(seconds=self.writes - 1)
         async with self.store.fenced("lease", 7, "one", worth(PORTFOLIO, value, "100", NOON)) as writes:
@@ -107,7 +107,7 @@ class Served:
 
     async def write_history(self, days: list[date]) -> None:
         """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
-        await self.store.take_up("lease", 7, "one")
+        await self.store.claim_fence("lease", 7, "one")
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
             async with self.store.fenced("lease", 7, "one", values) as writes:

@@ -263,7 +263,7 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
     session = NYSE.session(MONDAY)
     assert session is not None
     path = file(tmp_path, PRICES + "A,2026-03-02,5\nB,2026-03-02,5\n")
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
     async with store.fenced("lease", 1, "one") as writes:
         await writes.closes(MONDAY, session.close, [], [Price(symbol, Decimal(4), session.open) for symbol in "AB"])
         await writes.quotes([Quote("A", Decimal(6), session.close, MONDAY, Decimal(6))])

@@ -165,7 +165,7 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     settings: Settings, closes: dict[str, str], store: Store
 ) -> None:
     microseconds = 1_790_000_000_000_000
-    await store.take_up(LEASE, microseconds, "leader")
+    await store.claim_fence(LEASE, microseconds, "leader")
     await run(settings, "eod")
     with pytest.raises(StaleTerm):
         async with store.fenced(LEASE, microseconds, "leader"):
@@ -173,14 +173,14 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     fence = (await store.fences())[LEASE]
     assert fence.token == microseconds + 1
     assert fence.holder.startswith("by-hand:")
-    await store.take_up(LEASE, microseconds + 10_000_000, "leader")
+    await store.claim_fence(LEASE, microseconds + 10_000_000, "leader")
 
 
 async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
     settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
-        await store.take_up(LEASE, 10**15, "leader")
+        await store.claim_fence(LEASE, 10**15, "leader")
         return {"A": "10"}
 
     prices = ScriptedPrices(closes=lose)

@@ -26,7 +26,7 @@ async def main(dsn: str) -> None:
     writes._parts = half
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=10.0, call_limit=10.0) as store:
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence("lease", 1, "one")
         async with store.fenced("lease", 1, "one", values) as fenced:
             await fenced.live(date(2026, 3, 2), datetime.now(UTC))
 

@@ -80,7 +80,7 @@ async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: s
         assert await store.update_positions(book, LONG_AGO) is book
         assert holdings(book) == holdings(await store.load_positions(LONG_AGO))
         assert read == []
-        await store.take_up("lease", 7, "one")
+        await store.claim_fence("lease", 7, "one")
         async with store.fenced("lease", 7, "one") as writes:
             await writes.forget_changes(book.place.snapshot)
         assert await new.fetchval("select count(*) from position_change") == 0

@@ -44,7 +44,7 @@ INTERNAL = (
 async def rows(store: Store) -> None:
     """One row of each table for Alice and for Bob."""
     await store.put_positions([entry(1, "A", "1", user=ALICE), entry(2, "A", "1", user=BOB)])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
     one, two = UUID(int=1), UUID(int=2)
     async with store.fenced("lease", 1, "one", nothing_held([one, two])) as writes:
         await writes.quotes([Quote("A", Decimal(1), NOON, DAY, Decimal(1))])

@@ -165,7 +165,7 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     store: Store, raw: Connection
 ) -> None:
     """A sequence would have passed it by. Nor is it dropped by the tick that has read the later one."""
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
     early = raw.transaction()
@@ -212,7 +212,7 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(DAY)
     await store.put_positions([entry(2, "A", "1")])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
     async with store.fenced("lease", 1, "one") as writes:
         await writes.forget_changes(book.place.snapshot)
     left = await raw.fetch("select distinct portfolio_id from position_change")

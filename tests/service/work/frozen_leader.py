@@ -21,7 +21,7 @@ def say(what: str) -> None:
 async def main(dsn: str) -> None:
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=3.0) as store:
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence("lease", 1, "one")
         for _ in range(2):
             try:
                 async with store.fenced("lease", 1, "one", values) as writes:

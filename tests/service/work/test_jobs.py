@@ -67,7 +67,7 @@ async def one_row(store: Store, portfolio: int = 1) -> HistoryRow:
 
 @pytest.fixture
 async def term(store: Store) -> FakeTerm:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
     return FakeTerm()
 
 
@@ -547,7 +547,7 @@ class Disturbed:
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
         term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
-        await self.store.take_up("lease", term.token, term.holder)
+        await self.store.claim_fence("lease", term.token, term.holder)
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
@@ -649,7 +649,7 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
 
 async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 6)])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence("lease", 1, "one")
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
@@ -658,7 +658,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 
                 async def lose() -> None:
                     await turn()
-                    await self.take_up("lease", 2, "two")
+                    await self.claim_fence("lease", 2, "two")
 
                 args = (*args[:4], lose)
             return super().fenced(*args)
