@@ -10,6 +10,7 @@ from runtime.escape import one_line
 from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count
 from service.database.copy_format import copy_of
 from service.database.sql import statement
+from service.database.term import FencedTerm
 from service.market.tick_schedule import EPOCH
 from service.portfolio.positions import uuids
 from service.portfolio.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
@@ -40,10 +41,10 @@ class FencedWrites:
     Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
     """
 
-    def __init__(self, connection: Connection, *, token: int, holder: str, staged: Values | None) -> None:
+    def __init__(self, connection: Connection, term: FencedTerm, *, staged: Values | None) -> None:
         self._connection = connection
-        self._token = token
-        self._holder = holder
+        self._token = term.token
+        self._holder = term.holder
         self._staged = staged
 
     async def live(self, session_date: date, as_of: datetime) -> None:

@@ -21,6 +21,7 @@ from service.database.live_notifications import Notice, listen
 from service.database.position_reader import PositionReader, Progress, quietly
 from service.database.position_writes import put_own_positions, put_positions
 from service.database.sql import statement
+from service.database.term import FencedTerm
 from service.database.transactions import Transactions
 from service.market.overrides import MarketOverride
 from service.portfolio.positions import PORTFOLIOS_A_BLOCK, Book
@@ -58,7 +59,7 @@ class Store(Transactions):
 
     # Who may write.
 
-    async def claim_fence(self, lease: str, token: int, holder: str) -> None:
+    async def claim_fence(self, term: FencedTerm) -> None:
         """Make this term the newest of its lease in the database; done again by the same term, it changes nothing.
 
         Returns once no older term can commit anything any more.
@@ -66,12 +67,12 @@ class Store(Transactions):
         Raises:
             StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
-        writes = self.writes.of(lease)
+        writes = self.writes.of(term.name)
         writes.due()
         async with self._writing() as connection:
-            row = await connection.fetchrow(statement("claim_fence"), lease, token, holder)
+            row = await connection.fetchrow(statement("claim_fence"), term.name, term.token, term.holder)
             if row is None:
-                raise StaleTerm(await refusal(connection, lease, token))
+                raise StaleTerm(await refusal(connection, term))
         writes.cleared()
 
     async def claim_fence_by_hand(self, lease: str, holder: str) -> int:
@@ -88,26 +89,26 @@ class Store(Transactions):
             raise StaleTerm(f"lease {lease}: no token is larger than the database's; python -m service fence {lease}")
         return token
 
-    async def tell_loading(self, lease: str, token: int, holder: str, loading: Loading) -> None:
+    async def tell_loading(self, term: FencedTerm, loading: Loading) -> None:
         """Say how far the term has come with loading positions.
 
         Raises:
             StaleTerm: it is not the newest term.
         """
-        if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
-            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
-        self.writes.of(lease).cleared()
+        progress = loading.done, loading.total
+        if not await self._fetch(statement("tell_loading"), term.name, term.token, term.holder, *progress):
+            raise StaleTerm(f"lease {term.name}: the term {term.token} is not the newest in the database")
+        self.writes.of(term.name).cleared()
 
-    async def forget_loading(self, lease: str, token: int) -> None:
+    async def forget_loading(self, term: FencedTerm) -> None:
         """Say that the term loads no longer."""
-        await self._fetch("delete from public.position_loading where lease = $1 and token = $2", lease, token)
+        forget = "delete from public.position_loading where lease = $1 and token = $2"
+        await self._fetch(forget, term.name, term.token)
 
     @asynccontextmanager
     async def fenced(
         self,
-        lease: str,
-        token: int,
-        holder: str,
+        term: FencedTerm,
         values: Values | None = None,
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[FencedWrites]:
@@ -122,15 +123,13 @@ class Store(Transactions):
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
         """
-        async with self.fenced_lanes(lease, token, holder, [values], turn) as (writes,):
+        async with self.fenced_lanes(term, [values], turn) as (writes,):
             yield writes
 
     @asynccontextmanager
     async def fenced_lanes(
         self,
-        lease: str,
-        token: int,
-        holder: str,
+        term: FencedTerm,
         lanes: Sequence[Values | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
@@ -142,7 +141,7 @@ class Store(Transactions):
         Raises:
             StaleTerm: see `fenced`.
         """
-        writes = self.writes.of(lease)
+        writes = self.writes.of(term.name)
         writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
@@ -154,19 +153,18 @@ class Store(Transactions):
             await turn()
             idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_PATIENCE)
             for connection in connections:
-                await self._enter_fence(connection, lease, token, holder, idle)
+                await self._enter_fence(connection, term, idle)
             yield [
-                FencedWrites(connection, token=token, holder=holder, staged=values)
+                FencedWrites(connection, term, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
         writes.committed()
 
-    async def _enter_fence(
-        self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
-    ) -> None:
-        idle, call = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
-        if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
-            raise StaleTerm(await refusal(connection, lease, token))
+    async def _enter_fence(self, connection: Connection, term: FencedTerm, idle_limit: float) -> None:
+        limits = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
+        row = await connection.fetchrow(statement("enter_fence"), term.name, term.token, term.holder, *limits)
+        if row is None:
+            raise StaleTerm(await refusal(connection, term))
 
     # What the API reads.
 

@@ -87,7 +87,7 @@ class Jobs:
             StaleTerm, TermOver: the term is over; the next one goes on.
         """
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
+        async with self._store.fenced(term) as writes:
             run = await writes.claim(job, session.date, anew=anew)
         if run is None:
             return None
@@ -97,7 +97,7 @@ class Jobs:
         work = _Work(self._store, self._standing, term, job, session.date, origin, progress, makes_do=makes_do)
         rows = await self._fill_days(work, run, self.days(job, session))
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
+        async with self._store.fenced(term) as writes:
             await writes.end(job, session.date)
         return rows
 
@@ -209,7 +209,7 @@ class _Work:
     async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
         """Commit a session's closes, of those symbols, what was refused, and that its portfolios come next."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+        async with self._store.fenced(self.term) as writes:
             await writes.closes(day.date, day.close, symbols, closes)
             refusals = await self._keep_refusals(writes)
             await writes.advance(self.job, self._session_date, Cursor(day.date, None))
@@ -218,7 +218,7 @@ class _Work:
     async def skip(self, day: date) -> None:
         """Commit that the session of that date is left for another attempt."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+        async with self._store.fenced(self.term) as writes:
             refusals = await self._keep_refusals(writes)
             await writes.skip(self.job, self._session_date, day)
         self._kept(refusals)
@@ -249,14 +249,13 @@ class _Work:
         chunks = enumerate(book.blocks)
         turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
         turns[0].set()
-        term = self.term.name, self.term.token, self.term.holder
 
         async def write() -> None:
             nonlocal rows, done
             for place, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
                 report_too_wide(values)
-                async with self._store.fenced(*term, values, turns[place].wait) as writes:
+                async with self._store.fenced(self.term, values, turns[place].wait) as writes:
                     self.term.check()
                     written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
                     cursor = Cursor(day, uuids(block.ids[-1:])[0])

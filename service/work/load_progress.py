@@ -38,10 +38,10 @@ async def tell_loading(
         now = loading()
         try:
             if now is not None:
-                await store.tell_loading(term.name, term.token, term.holder, now)
+                await store.tell_loading(term, now)
                 told = True
             elif told:
-                await store.forget_loading(term.name, term.token)
+                await store.forget_loading(term)
                 told = False
         except StoreError as error:
             outage.met(error, {"lease": term.name})

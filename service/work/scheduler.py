@@ -173,7 +173,7 @@ class Scheduler:
     async def _record_failure(self, run: DueRun, term: Term, reason: str) -> None:
         term.check()
         try:
-            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            async with self._store.fenced(term) as writes:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
             self._outage.met(error)

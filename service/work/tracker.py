@@ -233,7 +233,7 @@ class Tracker:
         lanes = min(-(-len(values) // PORTFOLIOS_A_LANE), LANES) or 1
         parts = [values.part(lane, lanes) for lane in range(lanes)]
         if lanes > 1:  # or each would wait for the other to have made it
-            async with self._store.fenced(term.name, term.token, term.holder) as first:
+            async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 
         async def write(lane: FencedWrites, part: Values) -> None:
@@ -244,7 +244,7 @@ class Tracker:
             if len(part):
                 await lane.intraday(session.date, slot, *self._turn(part, self._points_a_tick // lanes))
 
-        async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
+        async with self._store.fenced_lanes(term, parts) as writes:
             if lanes > 1:
                 await writes[0].hold_off_deletions()  # it is committed last
             await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
@@ -288,7 +288,7 @@ class Tracker:
         """
         try:
             today = min(session.date, (await self._store.clock()).date())
-            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            async with self._store.fenced(term) as writes:
                 dropped = await writes.drop_intraday(today - self._keep_days)
         except StoreError as error:
             self._retention_outage.met(error, {"lease": term.name})

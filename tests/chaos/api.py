@@ -55,7 +55,7 @@ async def write(store: Store, term: Term, diary: Diary) -> None:
 
 
 async def _write_once(store: Store, term: Term) -> None:
-    async with store.fenced(term.name, term.token, term.holder) as writes:
+    async with store.fenced(term) as writes:
         if random.random() < 0.5:
             await asyncio.sleep(random.uniform(0, LONGEST))
         await add_entry(writes, term.name, term.token)

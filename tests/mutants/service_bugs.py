@@ -38,8 +38,8 @@ BUGS = [
     Bug(
         "whoever does not find his row in the fence writes all the same",
         "service/database/store.py",
-        right='statement("enter_fence"), lease, token, holder, idle, call) is None:',
-        wrong='statement("enter_fence"), lease, token, holder, idle, call) == ():',
+        right="*limits)\n        if row is None:",
+        wrong="*limits)\n        if row == ():",
         test=_FENCE + "nobody_writes_before_claiming_the_fence",
     ),
     Bug(
@@ -66,8 +66,8 @@ BUGS = [
     Bug(
         "a term that could not be taken up works all the same",
         "service/database/store.py",
-        right="if row is None:\n                raise StaleTerm(await refusal",
-        wrong="if row == ():\n                raise StaleTerm(await refusal",
+        right="            if row is None:\n                raise StaleTerm(await refusal",
+        wrong="            if row == ():\n                raise StaleTerm(await refusal",
         test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(

@@ -11,6 +11,7 @@ from service.database.copy_format import copy_of
 from service.database.store import Store
 from service.portfolio.valuation import Values
 from tests.service.portfolio.reference import nothing_held
+from tests.support.work_fakes import FakeTerm
 
 
 async def half(values: Values) -> AsyncIterator[bytes]:
@@ -26,8 +27,8 @@ async def main(dsn: str) -> None:
     writes._parts = half
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=10.0, call_limit=10.0) as store:
-        await store.claim_fence("lease", 1, "one")
-        async with store.fenced("lease", 1, "one", values) as fenced:
+        await store.claim_fence(FakeTerm())
+        async with store.fenced(FakeTerm(), values) as fenced:
             await fenced.live(date(2026, 3, 2), datetime.now(UTC))
 
 

@@ -14,6 +14,7 @@ from ops.local.servers import PostgresServer
 from service.database.migrations import migrate
 from service.database.store import Store
 from tests.support.positions import LONG_AGO, entry, holdings
+from tests.support.work_fakes import FakeTerm
 
 TABLES = ("portfolio", "position", "position_change")
 AHEAD = 5000
@@ -80,8 +81,8 @@ async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: s
         assert await store.update_positions(book, LONG_AGO) is book
         assert holdings(book) == holdings(await store.load_positions(LONG_AGO))
         assert read == []
-        await store.claim_fence("lease", 7, "one")
-        async with store.fenced("lease", 7, "one") as writes:
+        await store.claim_fence(FakeTerm(7, "one"))
+        async with store.fenced(FakeTerm(7, "one")) as writes:
             await writes.forget_changes(book.place.snapshot)
         assert await new.fetchval("select count(*) from position_change") == 0
 

@@ -22,6 +22,7 @@ from service.portfolio.positions import Block, Book, Place, Symbols, id_array, u
 from tests.service.conftest import CLEAN
 from tests.service.portfolio.reference import block_of
 from tests.support.positions import LONG_AGO, entry, held, holdings
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
@@ -165,7 +166,7 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     store: Store, raw: Connection
 ) -> None:
     """A sequence would have passed it by. Nor is it dropped by the tick that has read the later one."""
-    await store.claim_fence("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
     early = raw.transaction()
@@ -175,7 +176,7 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [1, 6]
     await early.commit()
-    async with store.fenced("lease", 1, "one") as writes:
+    async with store.fenced(FakeTerm()) as writes:
         await writes.forget_changes(book.place.snapshot)
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [5, 6]
@@ -212,8 +213,8 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(DAY)
     await store.put_positions([entry(2, "A", "1")])
-    await store.claim_fence("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm()) as writes:
         await writes.forget_changes(book.place.snapshot)
     left = await raw.fetch("select distinct portfolio_id from position_change")
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]

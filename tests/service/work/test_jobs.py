@@ -67,7 +67,7 @@ async def one_row(store: Store, portfolio: int = 1) -> HistoryRow:
 
 @pytest.fixture
 async def term(store: Store) -> FakeTerm:
-    await store.claim_fence("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     return FakeTerm()
 
 
@@ -155,7 +155,7 @@ async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_it
 
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
     """What the tracker has kept."""
-    async with store.fenced("lease", 1, "one") as writes:
+    async with store.fenced(FakeTerm()) as writes:
         await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
 
 
@@ -547,7 +547,7 @@ class Disturbed:
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
         term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
-        await self.store.claim_fence("lease", term.token, term.holder)
+        await self.store.claim_fence(term)
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
@@ -649,7 +649,7 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
 
 async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 6)])
-    await store.claim_fence("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
@@ -658,7 +658,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 
                 async def lose() -> None:
                     await turn()
-                    await self.claim_fence("lease", 2, "two")
+                    await self.claim_fence(FakeTerm(2, "two"))
 
                 args = (*args[:4], lose)
             return super().fenced(*args)
@@ -749,7 +749,7 @@ async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_n
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await write_values(writes)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -769,7 +769,7 @@ async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_wa
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             async with deleter.transaction():
                 await deleter.execute("delete from portfolio where id = $1", UUID(int=1))
                 writing = asyncio.ensure_future(write_values(writes))
@@ -786,7 +786,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await writes.live(MONDAY, CLOSE)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -803,11 +803,11 @@ async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     """The database could not see it: one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    async with store.fenced("lease", 1, "one") as first:
+    async with store.fenced(FakeTerm()) as first:
         await first.make_intraday(MONDAY)
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced_lanes("lease", 1, "one", [nothing_held([one]), nothing_held([two])]) as writes:
+        async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
             await writes[0].hold_off_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)

@@ -474,7 +474,7 @@ async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def lose() -> Answer:
-        await store.claim_fence("lease", 2, "two")
+        await store.claim_fence(FakeTerm(2, "two"))
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1")])
