@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from service.address import DEFAULT, INTERNAL_DEFAULT, Address
-from service.database.database_url import usable_database_url
+from service.database.database_url import checked_database_url
 from service.hosts import may_be_host
 from service.market.calendar import CALENDARS
 
@@ -41,7 +41,7 @@ class SettingsError(Exception):
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
-    return SecretStr(usable_database_url(secret.get_secret_value()))
+    return SecretStr(checked_database_url(secret.get_secret_value()))
 
 
 def _sidecar_url(text: str) -> str:

@@ -31,8 +31,8 @@ from service.api.schemas import (
     ref,
     text_of,
 )
-from service.database.position_writes import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
-from service.portfolio.formats import EARLIEST, LATEST, MOST_QUANTITY, SMALLEST_QUANTITY, SYMBOL
+from service.database.position_writes import MAX_ENTRIES, MAX_OPEN_POSITIONS
+from service.portfolio.formats import EARLIEST, LATEST, QUANTITY_LIMIT, SMALLEST_QUANTITY, SYMBOL
 from service.portfolio.records import Origin
 from service.work.jobs import KIND
 
@@ -57,7 +57,7 @@ ERRORS = {
     401: "No valid access token of a signed-in user.",
     404: "No such portfolio of the caller's; or it has no value yet.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
-    409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
+    409: f"The portfolio would have more than {MAX_OPEN_POSITIONS} open positions, or {MAX_ENTRIES} entries.",
     413: f"The body is larger than {LARGEST_BODY} bytes.",
     415: "The body is not application/json.",
     429: f"The user has {MOST_STREAMS} streams open on this task already.",
@@ -184,10 +184,10 @@ def _schemas() -> Json:
         "Position": object_of(
             symbol=text_of(SYMBOL.pattern),
             quantity={
-                "description": f"Under {MOST_QUANTITY:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes.",
+                "description": f"Under {QUANTITY_LIMIT:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes.",
                 "anyOf": [
                     text_of(QUANTITY.pattern) | {"format": "decimal"},
-                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST_QUANTITY)},
+                    {"type": "number", "minimum": 0, "exclusiveMaximum": int(QUANTITY_LIMIT)},
                 ],
             },
             valid_from=DAY | {"pattern": days_between(EARLIEST, LATEST), "description": f"{EARLIEST} to {LATEST}."},

@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
+from service.portfolio.formats import QUANTITY_LIMIT, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
 from service.portfolio.records import PositionEntry
 
 MOST_ENTRIES = 1000
@@ -109,7 +109,7 @@ def _quantity(value: object) -> Decimal:
     if not isinstance(value, str) or not QUANTITY.fullmatch(value):
         raise ValueError("not a decimal number of zero or more")
     quantity = Decimal(value)
-    if quantity >= MOST_QUANTITY:
+    if quantity >= QUANTITY_LIMIT:
         raise ValueError("too large")
     exact = quantity.quantize(SMALLEST_QUANTITY, context=EXACT)
     if exact != quantity:

@@ -88,7 +88,7 @@ class StoreAccess:
                     pause = CONNECT_INTERVAL
             else:
                 self._set_trouble(condition.trouble, answers=True)
-                self._clock_watch.compare(condition.ahead)
+                self._clock_watch.compare(condition.clock_lead)
                 if condition.trouble is None:
                     self._writes.not_read_only()
             finally:

@@ -23,8 +23,8 @@ from service.database.sql import statement
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar
 from service.market.overrides import OverriddenCalendar
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
-from service.portfolio.valuation import HIGHEST_PRICE
+from service.portfolio.formats import QUANTITY_LIMIT, QUANTITY_PLACES, read_day, read_id, read_symbol
+from service.portfolio.valuation import PRICE_LIMIT
 from service.settings import Settings
 
 POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from")
@@ -41,7 +41,7 @@ Values of past days stay as they are; `run snapshot --date D` sets those of a da
 NOTHING = "nothing to import: there is no line below the header"
 
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
-JUMPS_SHOWN = 10
+SUSPECTS_SHOWN = 10
 LINES_AT_A_TIME = 1000
 """After which the event loop has its turn: else Ctrl-C would be heard at the file's end, which may be minutes away."""
 
@@ -142,14 +142,14 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
             return NOTHING
         _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
         await _refuse_doubles(connection, file, ("symbol", "session_date"))
-        jumps = await connection.fetch(statement("import_jumps"))
+        jumps = await connection.fetch(statement("import_split_suspects"))
         closes = row_count(await connection.execute(statement("import_prices")))
     told = [f"{lines} lines: {closes} new or changed closes"]
     if jumps:
         told.append(f"taken as they are, though they jump as at a split: {len(jumps)}")
         told += [
             f"  {one_line(j['symbol'], 64)} from {j['before']:f} to {j['close']:f} on {j['session_date']}"
-            for j in jumps[:JUMPS_SHOWN]
+            for j in jumps[:SUSPECTS_SHOWN]
         ]
     return "\n".join(told)
 
@@ -203,8 +203,8 @@ def _size(path: Path) -> int:
 
 def _quantity(text: str) -> Decimal:
     quantity = _decimal(text, QUANTITY_PLACES)
-    if quantity >= MOST_QUANTITY:
-        raise ValueError(f"too large: {MOST_QUANTITY:f} shares or more")
+    if quantity >= QUANTITY_LIMIT:
+        raise ValueError(f"too large: {QUANTITY_LIMIT:f} shares or more")
     return quantity
 
 
@@ -212,8 +212,8 @@ def _price(text: str) -> Decimal:
     price = _decimal(text, 6)
     if price == 0:
         raise ValueError("not a price: it is zero")
-    if price >= HIGHEST_PRICE:
-        raise ValueError(f"too large: {HIGHEST_PRICE:f} dollars or more")
+    if price >= PRICE_LIMIT:
+        raise ValueError(f"too large: {PRICE_LIMIT:f} dollars or more")
     return price
 
 

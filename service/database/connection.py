@@ -11,7 +11,7 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
@@ -40,7 +40,7 @@ def store_errors() -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
-        raise StoreError(f"database: {POOLED}") from error
+        raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from error
     except asyncpg.PostgresError as error:
         raise StoreError(f"database: {_words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -94,7 +94,7 @@ def row_count(done: str) -> int:
     return int(done.rsplit(" ", 1)[-1])
 
 
-async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -16,7 +16,7 @@ MAX_LEAD = timedelta(days=1)
 """How far a token may be ahead of the database's clock: a day, so that no step of a clock ends elections."""
 
 HOLDER_SHOWN = 80
-"""Characters of a holder in a refusal."""
+"""Characters of a holder in a explain_refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ async def read_fence(connection: Connection, lease: str) -> FenceState | None:
     return None if row is None else FenceState(**row)
 
 
-async def refusal(connection: Connection, term: FencedTerm) -> str:
+async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     """One line: why the database refuses the term with that token, and the command that mends it where one does."""
     lease, token = term.name, term.token
     now_token = await connection.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")

@@ -14,17 +14,17 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database.connection import Connection, StaleTerm, StoreError, side_by_side
-from service.database.fence_state import refusal
+from service.database.connection import Connection, StaleTerm, StoreError, run_concurrently
+from service.database.fence_state import explain_refusal
 from service.database.fenced_writes import FencedWrites, stage
 from service.database.live_notifications import Notice, listen
-from service.database.position_reader import PositionReader, Progress, quietly
+from service.database.position_reader import PositionReader, Progress, no_progress
 from service.database.position_writes import put_own_positions, put_positions
 from service.database.sql import statement
 from service.database.term import FencedTerm
 from service.database.transactions import Transactions
 from service.market.overrides import MarketOverride
-from service.portfolio.positions import PORTFOLIOS_A_BLOCK, Book
+from service.portfolio.positions import PORTFOLIOS_PER_BLOCK, Book
 from service.portfolio.records import (
     Close,
     Fence,
@@ -40,9 +40,9 @@ from service.portfolio.records import (
 from service.portfolio.valuation import Values
 from service.prices.standing import Refusal
 
-LANE_PATIENCE = 3
+LANE_IDLE_FACTOR = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
-TURN_PATIENCE = 2
+TURN_IDLE_FACTOR = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
 HELPER_LIMIT = 2.0
 """Seconds to wait for a connection beside the first one of a load."""
@@ -72,7 +72,7 @@ class Store(Transactions):
         async with self._writing() as connection:
             row = await connection.fetchrow(statement("claim_fence"), term.name, term.token, term.holder)
             if row is None:
-                raise StaleTerm(await refusal(connection, term))
+                raise StaleTerm(await explain_refusal(connection, term))
         writes.cleared()
 
     async def claim_fence_by_hand(self, lease: str, holder: str) -> int:
@@ -89,14 +89,14 @@ class Store(Transactions):
             raise StaleTerm(f"lease {lease}: no token is larger than the database's; python -m service fence {lease}")
         return token
 
-    async def tell_loading(self, term: FencedTerm, loading: Loading) -> None:
+    async def record_loading(self, term: FencedTerm, loading: Loading) -> None:
         """Say how far the term has come with loading positions.
 
         Raises:
             StaleTerm: it is not the newest term.
         """
         progress = loading.done, loading.total
-        if not await self._fetch(statement("tell_loading"), term.name, term.token, term.holder, *progress):
+        if not await self._fetch(statement("record_loading"), term.name, term.token, term.holder, *progress):
             raise StaleTerm(f"lease {term.name}: the term {term.token} is not the newest in the database")
         self.writes.of(term.name).cleared()
 
@@ -117,8 +117,8 @@ class Store(Transactions):
         `values`, in key order, are what it writes; they are with the server before it enters the fence. For while the
         server waits for the rest of a COPY none of its limits ends a transaction: a leader that was frozen there would
         hold the fence against every later one. `turn` is awaited between the two, so that one transaction's values are
-        brought there while another writes; for `TURN_PATIENCE` times `call_limit` at most, or the server ends it: the
-        transaction of a leader that is frozen there holds up no other, but the vacuuming of every table.
+        brought there while another writes. The wait may take `TURN_IDLE_FACTOR` times `call_limit`, or the server ends
+        the transaction. A leader that is frozen there holds up no other transaction, only the vacuuming of tables.
 
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
@@ -145,13 +145,13 @@ class Store(Transactions):
         writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
-            await side_by_side(
-                stage(connection, values, TURN_PATIENCE * self._call_limit)
+            await run_concurrently(
+                stage(connection, values, TURN_IDLE_FACTOR * self._call_limit)
                 for connection, values in zip(connections, lanes, strict=True)
                 if values is not None
             )
             await turn()
-            idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_PATIENCE)
+            idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_IDLE_FACTOR)
             for connection in connections:
                 await self._enter_fence(connection, term, idle)
             yield [
@@ -164,7 +164,7 @@ class Store(Transactions):
         limits = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
         row = await connection.fetchrow(statement("enter_fence"), term.name, term.token, term.holder, *limits)
         if row is None:
-            raise StaleTerm(await refusal(connection, term))
+            raise StaleTerm(await explain_refusal(connection, term))
 
     # What the API reads.
 
@@ -218,16 +218,16 @@ class Store(Transactions):
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection of its own; see `notices.listen`."""
-        return listen(self._dsn, make_room=self._connections.room.make)
+        return listen(self._dsn, free_connection=self._connections.group.free_connection)
 
     # What the work reads.
 
-    async def load_positions(self, day: date, progress: Progress = quietly) -> Book:
+    async def load_positions(self, day: date, progress: Progress = no_progress) -> Book:
         """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
         async with self._positions(READERS) as reader:
             return await reader.load(day, progress)
 
-    async def update_positions(self, book: Book, day: date, progress: Progress = quietly) -> Book:
+    async def update_positions(self, book: Book, day: date, progress: Progress = no_progress) -> Book:
         """The book of that date, with all that was committed until now: changed where it must be, or loaded anew."""
         async with self._positions() as reader:
             return await reader.update(book, day, progress)
@@ -239,8 +239,8 @@ class Store(Transactions):
         *,
         without_row: str | None = None,
         or_stale: bool = False,
-        portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
-        progress: Progress = quietly,
+        portfolios_per_block: int = PORTFOLIOS_PER_BLOCK,
+        progress: Progress = no_progress,
     ) -> Book:
         """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
 
@@ -252,7 +252,7 @@ class Store(Transactions):
                 after,
                 without_row=without_row,
                 or_stale=or_stale,
-                portfolios_a_block=portfolios_a_block,
+                portfolios_per_block=portfolios_per_block,
                 progress=progress,
             )
 

@@ -12,7 +12,7 @@ EARLIEST, LATEST = date(1970, 1, 1), date(2099, 12, 31)
 
 QUANTITY_PLACES = 8
 SMALLEST_QUANTITY = Decimal(1).scaleb(-QUANTITY_PLACES)
-MOST_QUANTITY = Decimal(10) ** 10
+QUANTITY_LIMIT = Decimal(10) ** 10
 """The first quantity, in shares, that is refused: 64 bits hold no more of the smallest."""
 
 

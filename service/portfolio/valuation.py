@@ -23,11 +23,11 @@ from service.prices import Price
 logger = logging.getLogger(__name__)
 
 PRICE_PLACES = Decimal("0.000001")
-HIGHEST_PRICE = Decimal(10) ** 9
+PRICE_LIMIT = Decimal(10) ** 9
 """The first price, in dollars, that is taken for none."""
 
-WIDE_SHOWN = 5
-"""Of the portfolios that are too wide, how many a line of log names."""
+OVERFLOWS_SHOWN = 5
+"""Of the portfolios that are too overflow, how many a line of log names."""
 
 VALUE_UNITS = 10_000
 """Values and fractions are given in ten-thousandths."""
@@ -35,9 +35,9 @@ VALUE_UNITS = 10_000
 ROUNDING = Context(prec=60, rounding=ROUND_HALF_EVEN)
 UNIT = 10**10
 """Of 1e-14 dollars, how many make a ten-thousandth of one."""
-WIDEST = 2.0**96
+MAX_EXACT_SUM = 2.0**96
 """Of 1e-14 dollars, the most that a portfolio's positions may come to, regardless of sign: 792 trillion dollars."""
-MOST_EXACT_POSITIONS = 2**19
+MAX_EXACT_POSITIONS = 2**19
 """Of one portfolio, so that what floating point rounds away stays below 2^62."""
 
 NEVER = np.iinfo(np.int64).max
@@ -93,14 +93,14 @@ class Values:
     """The same positions at the opens of their marks, in ten-thousandths of a dollar. While it stays the same, values
     can be compared: it moves when positions change, and when a symbol gets its first price of the session."""
     known: Flags
-    """Whether `value` and `day_open` are: not when not one position has a price, nor when they are `too_wide`."""
+    """Whether `value` and `day_open` are: not when not one position has a price, nor when they are `overflow`."""
     fraction: Numbers
     """Of the positions, those in `value`, in ten-thousandths; an empty portfolio's is 1. Rounded, but 1 only if all
     are, and 0 only if none is."""
     stale: Flags
     oldest: Numbers
     """When the oldest price in `value` was made, in microseconds since 2000; `NEVER` if there is none."""
-    too_wide: Flags
+    overflow: Flags
     """Whether the positions come to more than can be computed exactly."""
 
     def __len__(self) -> int:
@@ -127,25 +127,27 @@ def value_block(block: Block, marks: Marks) -> Values:
     held = block.counts > 0
     value, day_open, priced = (np.zeros(len(block), np.int64) for _ in range(3))
     oldest = np.full(len(block), NEVER)
-    stale, too_wide = np.zeros(len(block), np.bool_), np.zeros(len(block), np.bool_)
+    stale, overflow = np.zeros(len(block), np.bool_), np.zeros(len(block), np.bool_)
     if held.any():  # reduceat gives an empty portfolio its neighbour's position
         starts, symbols = block.starts[:-1][held], block.symbols
         has_price = marks.prices > 0
-        value[held], wide = _sums(block.quantities, marks.prices[symbols], starts)
-        day_open[held], wide_open = _sums(block.quantities, marks.opens[symbols], starts)
-        too_wide[held] = wide | wide_open | (block.counts[held] > MOST_EXACT_POSITIONS)
+        value[held], overflow = _sums(block.quantities, marks.prices[symbols], starts)
+        day_open[held], open_overflow = _sums(block.quantities, marks.opens[symbols], starts)
+        overflow[held] = overflow | open_overflow | (block.counts[held] > MAX_EXACT_POSITIONS)
         oldest[held] = np.minimum.reduceat(marks.at[symbols], starts)
         if marks.stale.any():
             stale[held] = np.logical_or.reduceat((marks.stale & has_price)[symbols], starts)
         priced[held] = block.counts[held]
         if not has_price[block.held].all():
             priced[held] = np.add.reduceat(has_price[symbols].astype(np.int64), starts)
-    known = ((priced > 0) | ~held) & ~too_wide
-    return Values(block.ids, value, day_open, known, _fractions(priced, block.counts), stale, oldest, too_wide)
+    known = ((priced > 0) | ~held) & ~overflow
+    return Values(block.ids, value, day_open, known, _fractions(priced, block.counts), stale, oldest, overflow)
 
 
 def _sums(quantities: Numbers, prices: Numbers, starts: Numbers) -> tuple[Numbers, Flags]:
-    """Each portfolio's sum of quantity times price in ten-thousandths of a dollar, half to even, and if it is too wide.
+    """Each portfolio's sum of quantity times price, and whether the sum overflows.
+
+    Sums are in ten-thousandths of a dollar, rounded half to even.
 
     With `quotient` the floating-point value in ten-thousandths, rounded, the exact sum differs from `quotient * UNIT`
     by less than 2^63: so that difference is known from its lowest 64 bits, which wrapping integers give exactly.
@@ -153,12 +155,12 @@ def _sums(quantities: Numbers, prices: Numbers, starts: Numbers) -> tuple[Number
     lowest = np.add.reduceat(quantities.view(np.uint64) * prices.view(np.uint64), starts)
     products = quantities * prices.astype(np.float64)
     about = np.add.reduceat(products, starts)
-    wide = np.add.reduceat(np.abs(products, out=products), starts) >= WIDEST
-    quotient = np.rint(np.where(wide, 0.0, about) / UNIT).astype(np.int64)
+    overflow = np.add.reduceat(np.abs(products, out=products), starts) >= MAX_EXACT_SUM
+    quotient = np.rint(np.where(overflow, 0.0, about) / UNIT).astype(np.int64)
     difference = (lowest - quotient.view(np.uint64) * np.uint64(UNIT)).view(np.int64)
     more, rest = np.divmod(difference, UNIT)
     whole = quotient + more
-    return whole + ((rest > UNIT // 2) | ((rest == UNIT // 2) & (whole % 2 == 1))), wide
+    return whole + ((rest > UNIT // 2) | ((rest == UNIT // 2) & (whole % 2 == 1))), overflow
 
 
 def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
@@ -171,37 +173,42 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
     return np.where(wholes == 0, VALUE_UNITS, fractions)
 
 
-def report_too_wide(values: Values, told: set[UUID] | None = None) -> None:
-    """Say in the log that portfolios have no value because they come to more than can be computed exactly.
+def report_overflow(values: Values, already_reported: set[UUID] | None = None) -> None:
+    """Log the portfolios that have no value because their positions overflow.
 
-    A few are named, all are counted, but for those `told` of before; whoever is told of now is added to them.
+    The log line counts all of them and names a few. It leaves out those in `already_reported`, to which the others are
+    added.
     """
-    wide = [portfolio_id for portfolio_id in uuids(values.ids[values.too_wide]) if portfolio_id not in (told or ())]
-    if told is not None:
-        told.update(wide)
-    if wide:
-        shown = ", ".join(map(str, wide[:WIDE_SHOWN])) + (", ..." if len(wide) > WIDE_SHOWN else "")
+    overflow = [
+        portfolio_id
+        for portfolio_id in uuids(values.ids[values.overflow])
+        if portfolio_id not in (already_reported or ())
+    ]
+    if already_reported is not None:
+        already_reported.update(overflow)
+    if overflow:
+        shown = ", ".join(map(str, overflow[:OVERFLOWS_SHOWN])) + (", ..." if len(overflow) > OVERFLOWS_SHOWN else "")
         logger.error(
-            "%d portfolios have no value: their positions come to over 792 trillion dollars: %s", len(wide), shown
+            "%d portfolios have no value: their positions come to over 792 trillion dollars: %s", len(overflow), shown
         )
 
 
-def usable(prices: Iterable[Price]) -> dict[str, Price]:
+def valid_prices(prices: Iterable[Price]) -> dict[str, Price]:
     """The prices that can be one, rounded to what the database keeps; a zero or a NaN is a missing price.
 
     Of two prices of one symbol, the newer one.
     """
     found: dict[str, Price] = {}
     for price in prices:
-        if price.price.is_finite() and 0 < price.price < HIGHEST_PRICE:
+        if price.price.is_finite() and 0 < price.price < PRICE_LIMIT:
             rounded = price.price.quantize(PRICE_PLACES, context=ROUNDING)
             known = found.get(price.symbol)
-            if 0 < rounded < HIGHEST_PRICE and (known is None or known.at < price.at):
+            if 0 < rounded < PRICE_LIMIT and (known is None or known.at < price.at):
                 found[price.symbol] = Price(price.symbol, rounded, price.at)
     return found
 
 
-def quoted(price: Price, session: Session, before: Quote | None, now: datetime) -> Quote:
+def updated_quote(price: Price, session: Session, before: Quote | None, now: datetime) -> Quote:
     """The quote that a source's price makes of the one before: its `open` lasts for the session.
 
     A price never goes back in time: one that was made earlier than the last, or at the same instant, changes nothing.

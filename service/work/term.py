@@ -44,9 +44,9 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
             await store.claim_fence(term)
         except StoreError as error:
             store.writes.of(term.name).failed()
-            outage.met(error, about)
+            outage.failed(error, about)
             await sleep(RETRY_DELAY)
         else:
-            outage.over(about)
+            outage.recovered(about)
             logger.info("term taken up in the database", extra=about)
             return

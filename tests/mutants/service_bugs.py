@@ -66,8 +66,8 @@ BUGS = [
     Bug(
         "a term that could not be taken up works all the same",
         "service/database/store.py",
-        right="            if row is None:\n                raise StaleTerm(await refusal",
-        wrong="            if row == ():\n                raise StaleTerm(await refusal",
+        right="            if row is None:\n                raise StaleTerm(await explain_refusal",
+        wrong="            if row == ():\n                raise StaleTerm(await explain_refusal",
         test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(
@@ -158,7 +158,7 @@ BUGS = [
     Bug(
         "a chunk of a daily job is written as soon as its values are there",
         "service/work/jobs.py",
-        right="turns[place].wait",
+        right="turns[index].wait",
         wrong="turns[0].wait",
         test=_JOBS + "a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it",
     ),
@@ -166,7 +166,7 @@ BUGS = [
         "a chunk one row of which is there is left out",
         "service/database/fenced_writes.py",
         right="such as one that was written around the service\n                pass",
-        wrong="such as one that was written around the service\n                return Written()",
+        wrong="such as one that was written around the service\n                return WriteCounts()",
         test=_JOBS + "of_a_chunk_one_row_of_which_is_there_the_others_are_written",
     ),
     Bug(
@@ -186,7 +186,7 @@ BUGS = [
     Bug(
         "a session that began read-only is used again and again",
         "service/database/pool.py",
-        right="                if may_stay(error):\n                    _terminate(connection)\n",
+        right="                if may_persist(error):\n                    _terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
     ),
@@ -214,7 +214,7 @@ BUGS = [
     Bug(
         "a store keeps the connections that it does not use from its neighbours",
         "service/database/pool.py",
-        right="await self.room.make(self)",
+        right="await self.group.free_connection(self)",
         wrong="False",
         test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
     ),
@@ -242,8 +242,8 @@ BUGS = [
     Bug(
         "where no task can write the lead goes round",
         "service/database/write_watch.py",
-        right="self._limit = min(max(own, trouble), LONGEST_LIMIT)",
-        wrong="self._limit = min(own, LONGEST_LIMIT)",
+        right="self._limit = min(max(own, trouble), MAX_LIMIT)",
+        wrong="self._limit = min(own, MAX_LIMIT)",
         test=_WATCH + "where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are",
     ),
     Bug(
@@ -257,7 +257,8 @@ BUGS = [
         "to take the lease up counts as work that was committed",
         "service/database/write_watch.py",
         right="        self._due_since, self._failures = None, 0\n        self.on_change()",
-        wrong="        self._due_since, self._failures, self._barren_terms = None, 0, 0\n        self.on_change()",
+        wrong="        self._due_since, self._failures = None, 0\n        self._terms_without_commit = 0\n"
+        "        self.on_change()",
         test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
     ),
     Bug(
@@ -291,7 +292,7 @@ BUGS = [
     Bug(
         "a value of the future is fresh",
         "service/portfolio/freshness.py",
-        right="return at - now > CLOCKS_APART",
+        right="return at - now > CLOCK_TOLERANCE",
         wrong="return False",
         test="tests/service/portfolio/test_freshness.py::test_a_value_of_the_future_is_not_fresh",
     ),

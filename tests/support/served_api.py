@@ -112,4 +112,4 @@ class Served:
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
             async with self.store.fenced(FakeTerm(7, "one"), values) as writes:
-                await writes.history("daily_eod", day, origin="captured", settle="none")
+                await writes.history("daily_eod", day, origin="captured", overwrite="none")

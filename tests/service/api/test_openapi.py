@@ -29,7 +29,7 @@ from service.api.openapi import description
 from service.api.schemas import VERSION
 from service.commands.development_token import development_token
 from service.commands.samples import SAMPLES, USERS
-from service.portfolio.formats import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
+from service.portfolio.formats import EARLIEST, LATEST, QUANTITY_LIMIT, QUANTITY_PLACES
 from service.settings import AuthSettings
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.service_processes import ROOT, Service, Sidecar
@@ -43,7 +43,7 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
 Case: TypeAlias = schemathesis.Case[Any]
 
 schemathesis.openapi.format("date", st.dates(EARLIEST, LATEST).map(str))
-schemathesis.openapi.format("decimal", st.decimals(0, MOST_QUANTITY - 1, places=QUANTITY_PLACES).map(str))
+schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places=QUANTITY_PLACES).map(str))
 
 
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:

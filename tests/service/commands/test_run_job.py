@@ -190,7 +190,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
     scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
-    await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
+    await scheduler._run_due(by_hand.TermByHand(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"
 

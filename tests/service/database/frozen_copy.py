@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from service.database import fenced_writes as writes
-from service.database.copy_format import copy_of
+from service.database.copy_format import copy_rows
 from service.database.store import Store
 from service.portfolio.valuation import Values
 from tests.service.portfolio.reference import nothing_held
@@ -16,7 +16,7 @@ from tests.support.work_fakes import FakeTerm
 
 async def half(values: Values) -> AsyncIterator[bytes]:
     """The beginning of the COPY, and never the rest."""
-    copied = b"".join(copy_of(values))
+    copied = b"".join(copy_rows(values))
     yield copied[: len(copied) // 2]
     sys.stdout.write("copying\n")
     sys.stdout.flush()

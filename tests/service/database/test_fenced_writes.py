@@ -244,7 +244,7 @@ async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
         async with store.fenced_lanes(FakeTerm(), lanes) as writes:
             await writes[0].live(DAY, NOON)
             await writes[1].live(DAY, NOON)
-            await writes[1].history("no kind", DAY, origin="captured", settle="none")
+            await writes[1].history("no kind", DAY, origin="captured", overwrite="none")
     assert await store.live_many([UUID(int=1), UUID(int=2)]) == {}
     async with store.fenced_lanes(FakeTerm(), lanes) as writes:
         await asyncio.gather(*(lane.live(DAY, NOON) for lane in writes))

@@ -13,7 +13,7 @@ from service.api import store_access as probing
 from service.api.store_access import StoreAccess
 from service.database import pool as connections
 from service.database.connection import Connection, StoreError
-from service.database.pool import Room, is_overload, may_stay
+from service.database.pool import PoolGroup, is_overload, may_persist
 from service.database.store import Store
 from service.telemetry import HttpMetrics
 from tests.support.positions import LONG_AGO, entry
@@ -78,10 +78,10 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
     narrow: str, raw: Connection
 ) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
-    room = Room()
+    group = PoolGroup()
     async with (
-        await Store.connect(narrow, room=room) as store,
-        await Store.connect(narrow, at_once=False, room=room) as neighbour,
+        await Store.connect(narrow, group=group) as store,
+        await Store.connect(narrow, at_once=False, group=group) as neighbour,
     ):
         await neighbour.ping()
         await store.ping()
@@ -264,5 +264,5 @@ async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_r
 def test_what_may_stay_with_a_session_is_everything_but_what_is_about_values_and_names() -> None:
     staying = "25006 25P02 26000 42P05 42501 40001 53100 53200 57014 57P01 58030 XX000 08P01 55P03"
     sound = "22012 22P02 23505 23503 42P01 42703 P0001"
-    assert all(may_stay(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in staying.split())
-    assert not any(may_stay(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in sound.split())
+    assert all(may_persist(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in staying.split())
+    assert not any(may_persist(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in sound.split())

@@ -51,10 +51,10 @@ async def rows(store: Store) -> None:
         await writes.quotes([Quote("A", Decimal(1), NOON, DAY, Decimal(1))])
         await writes.live(DAY, NOON)
         await writes.intraday(DAY, NOON, one, two)
-        await writes.history("daily_eod", DAY, origin="captured", settle="none")
+        await writes.history("daily_eod", DAY, origin="captured", overwrite="none")
     others = Values.joined([worth(portfolio_id, "5", "5", NOON) for portfolio_id in (one, two)])
     async with store.fenced(FakeTerm(), others) as writes:
-        await writes.history("daily_eod", DAY, origin="captured", settle="all")
+        await writes.history("daily_eod", DAY, origin="captured", overwrite="all")
 
 
 @asynccontextmanager

@@ -85,11 +85,11 @@ async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_miss
 async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
     ready = asyncio.Event()
 
-    async def hear() -> None:
+    async def on_notification() -> None:
         async for _ in listen(migrated):
             ready.set()
 
-    hearing = asyncio.create_task(hear())
+    hearing = asyncio.create_task(on_notification())
     await ready.wait()
     hearing.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -294,10 +294,10 @@ async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is
     await desk.jobs.run("snapshot", session(MONDAY), term)
     settled = await one_row(store)
     assert await replaced(raw) == [astuple(captured)]
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured)]
     desk.closes[MONDAY] = {"A": "11", "B": "3"}
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured), astuple(settled)]
     assert (await one_row(store)).revision == 3
 
@@ -347,7 +347,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
-    assert await late.jobs.run(job, session(MONDAY), term, anew=True) == 0
+    assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
     await Desk(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
@@ -366,7 +366,7 @@ async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
-    assert await late.jobs.run("eod", session(MONDAY), term, anew=True) == 2
+    assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
 
@@ -489,7 +489,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, anew=True)  # by hand one wants to know
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # by hand one wants to know
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -723,10 +723,10 @@ def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awa
     """Writes the staged values for good."""
 
     async def history(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="none")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
 
     async def history_set_right(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="all")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="all")
 
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))

@@ -84,7 +84,7 @@ class Task:
         assert session is not None
         await self.store.claim_fence(FakeTerm(token, f"holder {token}"))
         jobs = Jobs(self.store, self.prices, NyseCalendar(), now=self.clock.now)
-        await jobs.run("snapshot", session, FakeTerm(token, f"holder {token}"), anew=True)
+        await jobs.run("snapshot", session, FakeTerm(token, f"holder {token}"), rerun=True)
 
 
 def bad_asked(alpaca: Alpaca) -> set[str]:

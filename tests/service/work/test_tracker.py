@@ -623,7 +623,7 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
 
     Prices are missing, older than the last, nonsense, or of the night before.
     """
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1_000)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)
     symbols = [f"S{number}" for number in range(40)]
     tuesday = NyseCalendar().next_open(CLOSE)
