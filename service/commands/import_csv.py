@@ -23,8 +23,15 @@ from service.database.sql import statement
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar
 from service.market.overrides import OverriddenCalendar
-from service.portfolio.formats import QUANTITY_LIMIT, QUANTITY_PLACES, read_day, read_id, read_symbol
-from service.portfolio.valuation import PRICE_LIMIT
+from service.portfolio.formats import (
+    PRICE_LIMIT,
+    PRICE_PLACES,
+    QUANTITY_LIMIT,
+    QUANTITY_PLACES,
+    read_day,
+    read_id,
+    read_symbol,
+)
 from service.settings import Settings
 
 POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from")
@@ -209,7 +216,7 @@ def _quantity(text: str) -> Decimal:
 
 
 def _price(text: str) -> Decimal:
-    price = _decimal(text, 6)
+    price = _decimal(text, PRICE_PLACES)
     if price == 0:
         raise ValueError("not a price: it is zero")
     if price >= PRICE_LIMIT:

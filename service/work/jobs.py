@@ -21,9 +21,10 @@ from service.database.store import Store
 from service.market.calendar import Calendar, Session
 from service.portfolio.crowds import set_trial_order
 from service.portfolio.positions import Book, uuids
+from service.portfolio.quotes import valid_prices
 from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite
 from service.portfolio.split_suspects import report_split_suspects
-from service.portfolio.valuation import Mark, Marks, report_overflow, valid_prices, value_block
+from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, Standing, standing_of
 from service.work.term import Term

@@ -18,18 +18,10 @@ from service.outage import Outage
 from service.portfolio.crowds import set_trial_order
 from service.portfolio.freshness import is_fresh
 from service.portfolio.positions import Book, uuids
+from service.portfolio.quotes import priced_in, updated_quote, valid_prices
 from service.portfolio.records import Loading, Quote
 from service.portfolio.split_suspects import report_split_suspects
-from service.portfolio.valuation import (
-    Mark,
-    Marks,
-    Values,
-    priced_in,
-    report_overflow,
-    updated_quote,
-    valid_prices,
-    value_all,
-)
+from service.portfolio.valuation import Mark, Marks, Values, report_overflow, value_all
 from service.prices import LATEST_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
 from service.work.metrics import WorkMetrics

@@ -133,7 +133,7 @@ BUGS = [
     ),
     Bug(
         "fault 12: the open is never reset",
-        "service/portfolio/valuation.py",
+        "service/portfolio/quotes.py",
         right="before is not None and priced_in(before, session) else price.price",
         wrong="before is not None else price.price",
         test=_TRACKER + "open_high_low_and_change_start_anew_with_each_session",
