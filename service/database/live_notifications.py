@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from runtime.backoff import Backoff
 from service.database.connection import StoreError, store_errors
 from service.database.fenced_writes import LIVE_CHANNEL
 from service.database.pool import is_overload
@@ -54,8 +54,7 @@ async def listen(
     Never ends by itself. Changes that come while the caller is busy are combined into one notice. `free_connection` is
     awaited where the server has no room for another connection.
     """
-    first, most = RECONNECT_DELAY
-    delay = first
+    backoff = Backoff(*RECONNECT_DELAY)
     outage = Outage(
         logger, "listening for live values fails, and is tried again: %s", "live values are listened for again"
     )
@@ -63,17 +62,15 @@ async def listen(
         try:
             async with aclosing(_listen_once(dsn, probe_interval)) as notices:
                 async for notice in notices:
-                    delay = first
+                    backoff.reset()
                     outage.recovered()
                     yield notice
         except StoreError as error:
-            pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
             outage.failed(error)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(backoff.next())
             if free_connection is not None and is_overload(error.__cause__):
                 await free_connection()
                 await asyncio.sleep(CLOSE_DELAY)
-            delay = min(delay * 2, most)
 
 
 async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice, None]:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from runtime.backoff import Backoff
 from service.database.connection import Connection
 from service.database.pooler import LOST_STATEMENTS, check_sessions
 from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
@@ -103,12 +104,11 @@ class ConnectionPool:
     ) -> None:
         self._slots = slots
         self.group = group
-        self._uniform = uniform
         self._free = list(slots)
         self._turn = asyncio.Semaphore(len(slots))
         self._queue = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._pause = CONNECT_PAUSE[0]
+        self._backoff = Backoff(*CONNECT_PAUSE, uniform=uniform)
         self._connect_after = 0.0
         self._give_up_next = False
         self.answered_at: float | None = None
@@ -223,7 +223,7 @@ class ConnectionPool:
                         self._return_slot(slot)
                         raise
                     else:
-                        self._pause = CONNECT_PAUSE[0]
+                        self._backoff.reset()
                         return slot, connection
         except TimeoutError:
             if refused is not None:
@@ -252,9 +252,8 @@ class ConnectionPool:
 
     async def _record_overload(self) -> None:
         if not self.is_connected and await self.group.free_connection(self):  # there is none of our own to wait for
-            self._pause = CONNECT_PAUSE[0]
-        self._connect_after = asyncio.get_running_loop().time() + self._pause * self._uniform(0.5, 1.0)
-        self._pause = min(self._pause * 2, CONNECT_PAUSE[1])
+            self._backoff.reset()
+        self._connect_after = asyncio.get_running_loop().time() + self._backoff.next()
 
     def _pause_connecting(self) -> None:
         """Let the room that comes free be taken by the one that it is made for."""

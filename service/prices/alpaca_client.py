@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from runtime.backoff import Backoff
 from runtime.escape import one_line
 from service.prices import PricesUnavailable
 from service.ways_out import AnswerTooLarge, http_session, read_body
@@ -158,7 +159,7 @@ class AlpacaClient:
             AccessRefused: it will not answer us.
             PricesUnavailable: it did not answer within the budget, or with something else.
         """
-        attempt = 0
+        backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)
         reason = "no time left"
         while budget.remaining() > 0:
             if (wait := self._limit.wait) > 0:
@@ -172,9 +173,7 @@ class AlpacaClient:
                 reason = str(failed)
             if once:
                 break
-            pause = self._uniform(0, min(BACKOFF[0] * 2**attempt, BACKOFF[1]))
-            attempt += 1
-            await self._sleep(min(pause, budget.remaining()))
+            await self._sleep(min(backoff.next(), budget.remaining()))
         raise PricesUnavailable(f"Alpaca: {reason}")
 
     async def aclose(self) -> None:

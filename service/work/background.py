@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from runtime.backoff import Backoff
 from service.database.connection import StaleTerm, StoreError
 from service.database.write_watch import WriteWatch
 from service.prices import PricesUnavailable
@@ -93,8 +94,7 @@ class Background:
                     await asyncio.wait((each,), timeout=STOP_STAGGER)
 
     async def _keep_running(self, leadership: Leadership, work: Work) -> None:
-        first, most = self._pause
-        pause = first
+        backoff = Backoff(*self._pause, uniform=self._uniform)
         while True:
             began = self._clock()
             about = {"lease": leadership.name, "instance": leadership.instance_id}
@@ -112,17 +112,17 @@ class Background:
             except Exception:  # whatever is wrong with one work, the other and the API go on
                 logger.exception("the work failed", extra=about)
             if leave_to_others:
-                await self._wait(self._writes.of(leadership.name).pause, self._recovery)
+                await self._pause_until_recovery(self._writes.of(leadership.name).pause)
                 continue
             if self._clock() - began > HEALTHY_AFTER:
-                pause = first
-            await self._wait(pause)
-            pause = min(pause * 2, most)
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
-    async def _wait(self, seconds: float, until: Callable[[], Coroutine[Any, Any, None]] = _never) -> None:
+    async def _pause_until_recovery(self, seconds: float) -> None:
+        """Wait until the database takes writes again, for at most about so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds * self._uniform(0.5, 1.0)):
-                await until()
+                await self._recovery()
 
     async def _run_watched(self, work: Work, term: Term) -> None:
         """Do the work until the term is over, or nothing that was due has been committed for long.
