@@ -589,8 +589,8 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
     class SlowStore(Store):
         @asynccontextmanager
         async def fenced(self, *args: Any) -> AsyncIterator[FencedWrites]:
-            if len(args) == 5:
-                turn, (first,) = args[4], uuids(args[3].ids[:1])
+            if len(args) == 3:
+                turn, (first,) = args[2], uuids(args[1].ids[:1])
 
                 async def in_turn() -> None:
                     if first != UUID(int=1):
@@ -598,7 +598,7 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
                     await turn()
                     order.append(first)
 
-                args = (*args[:4], in_turn)
+                args = (*args[:2], in_turn)
                 if first == UUID(int=1):
                     async with asyncio.timeout(60):
                         await ahead.wait()
@@ -653,14 +653,14 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
-            if len(args) == 5 and uuids(args[3].ids)[0] == UUID(int=3):  # the second chunk
-                turn = args[4]
+            if len(args) == 3 and uuids(args[1].ids)[0] == UUID(int=3):  # the second chunk
+                turn = args[2]
 
                 async def lose() -> None:
                     await turn()
                     await self.claim_fence(FakeTerm(2, "two"))
 
-                args = (*args[:4], lose)
+                args = (*args[:2], lose)
             return super().fenced(*args)
 
     losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
