@@ -100,7 +100,7 @@ class StoreAccess:
         while True:
             await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():
-                self._set_trouble(NO_ANSWER)
+                self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
 
     def _is_busy(self) -> bool:
         """Whether the probe waits for a connection that answers others: that is no outage."""

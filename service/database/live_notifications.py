@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from runtime.backoff import Backoff
 from service.database.connection import StoreError, store_errors
 from service.database.fenced_writes import LIVE_CHANNEL
-from service.database.pool import is_overload
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import TRANSACTION_POOLER_ERROR
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, is_overload
 from service.outage import Outage
 
 logger = logging.getLogger(__name__)

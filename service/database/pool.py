@@ -7,7 +7,6 @@ waits for one that is open already.
 
 import asyncio
 import random
-import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,7 +17,7 @@ import asyncpg
 from runtime.backoff import Backoff
 from service.database.connection import Connection
 from service.database.pooler import LOST_STATEMENTS, check_sessions
-from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 from service.database.write_watch import READ_ONLY
 
 ACQUIRE_LIMIT = 10.0
@@ -38,14 +37,6 @@ SOUND_CLASSES = ("22", "23", "42", "P0")
 """Classes of SQLSTATE that are about values, constraints, names or a function's own error: the session is sound."""
 SESSION_FAULTS = ("42501", "42P05")
 """SQLSTATEs of those classes that may stay with the session: rights of a role that was set, a statement's name."""
-TOO_MANY_CONNECTIONS = "53300"
-NO_ROOM = re.compile(
-    r"too many (clients|connections)"
-    r"|max(imum)?[ _-]?(number of )?(db |pool )?(client|connection)s?\b.*(reach|limit|exceed)"
-    r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
-    re.IGNORECASE,
-)
-"""What poolers say, each under an SQLSTATE of its own, where they have no room for another connection."""
 
 Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -59,13 +50,6 @@ def may_persist(error: asyncpg.PostgresError) -> bool:
     """
     state = error.sqlstate or ""
     return state in SESSION_FAULTS or not state.startswith(SOUND_CLASSES)
-
-
-def is_overload(error: BaseException | None) -> bool:
-    """Whether the server, or a pooler before it, refused a connection only because there are too many."""
-    if not isinstance(error, asyncpg.PostgresError):
-        return False
-    return error.sqlstate == TOO_MANY_CONNECTIONS or NO_ROOM.search(str(error)) is not None
 
 
 class PoolGroup:
@@ -111,6 +95,8 @@ class ConnectionPool:
         self._backoff = Backoff(*CONNECT_PAUSE, uniform=uniform)
         self._connect_after = 0.0
         self._give_up_next = False
+        self.refused: asyncpg.PostgresError | None = None
+        """The server's refusal of another connection, from the refusal until a caller gets a connection."""
         self.answered_at: float | None = None
         """When the server last did what it was asked, by the event loop's clock."""
         group.add(self)
@@ -206,7 +192,7 @@ class ConnectionPool:
         return any(slot.get_size() for slot in self._slots)
 
     async def _acquire(self) -> tuple[Slot, Pooled]:
-        refused: asyncpg.PostgresError | None = None
+        refused: asyncpg.PostgresError | None = None  # to this caller
         try:
             async with asyncio.timeout(ACQUIRE_LIMIT):
                 while True:
@@ -217,13 +203,14 @@ class ConnectionPool:
                         self._return_slot(slot)
                         if not is_overload(error):
                             raise
-                        refused = error
+                        refused = self.refused = error
                         await self._record_overload()
                     except BaseException:
                         self._return_slot(slot)
                         raise
                     else:
                         self._backoff.reset()
+                        self.refused = None
                         return slot, connection
         except TimeoutError:
             if refused is not None:

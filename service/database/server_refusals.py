@@ -25,6 +25,17 @@ TRANSACTION_POOLER_ERROR = (
     "the service needs a direct connection or a session pooler (Supabase: port 5432 of the pooler)"
 )
 
+TOO_MANY_CONNECTIONS = "53300"
+"""SQLSTATE of a Postgres server that allows no further connection."""
+OVERLOAD = re.compile(
+    r"too many (clients|connections)"
+    r"|max(imum)?[ _-]?(number of )?(db |pool )?(client|connection)s?\b.*(reach|limit|exceed)"
+    r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
+    re.IGNORECASE,
+)
+"""Texts of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
+MORE_CONNECTIONS = "a task needs at least 3 connections and uses up to 11; raise the limit (docs/database.md)"
+
 
 class ServerRefused(ConnectionError):
     """The server refuses every connection until a setting is changed; the text names the setting."""
@@ -49,3 +60,10 @@ def lasting_refusal(error: Exception) -> ServerRefused | None:
             words = one_line(error, SHOWN)
             return ServerRefused(f"DATABASE_URL: {words}; other machines need TLS, unless it says sslmode=disable")
     return None
+
+
+def is_overload(error: BaseException | None) -> bool:
+    """Whether the server, or a pooler in front of it, refused a connection only because there are too many."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    return error.sqlstate == TOO_MANY_CONNECTIONS or OVERLOAD.search(str(error)) is not None

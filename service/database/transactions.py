@@ -11,7 +11,7 @@ import asyncpg
 from runtime.escape import one_line
 from service.clock import utc_now
 from service.database.condition import Condition
-from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, store_errors
+from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, overload_text, store_errors
 from service.database.pool import ConnectionPool, PoolGroup, Slot, open_pool
 from service.database.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.database.sql import statement
@@ -108,6 +108,12 @@ class Transactions:
         """Return if no pooler swaps sessions under our connections, as far as can be seen; see `pooler`."""
         with store_errors():
             await self._connections.check()
+
+    @property
+    def overload(self) -> str | None:
+        """Why the server refuses every connection, where there are too many; None where this store has one."""
+        refused = self._connections.refused
+        return None if refused is None or self._connections.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
         """Whether the database did something for us within that time: then it is there, though a caller waits."""

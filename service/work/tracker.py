@@ -81,7 +81,7 @@ class Tracker:
         self._metrics = metrics
         self._latest_timeout = min(interval, LATEST_TIMEOUT)
         self._keep_days = timedelta(days=keep_days)
-        self._points_a_tick = points_per_tick
+        self._points_per_tick = points_per_tick
         self._now = now
         self._sleep = sleep
         self._outage = Outage(logger, "a tick failed, more may follow: %s", "ticks are written again")
@@ -245,7 +245,7 @@ class Tracker:
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
             if len(part):
-                await lane.intraday(session.date, slot, *self._turn(part, self._points_a_tick // lanes))
+                await lane.intraday(session.date, slot, *self._turn(part, self._points_per_tick // lanes))
 
         async with self._store.fenced_lanes(term, parts) as writes:
             if lanes > 1:

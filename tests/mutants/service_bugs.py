@@ -223,7 +223,14 @@ BUGS = [
         "service/database/pool.py",
         right="asyncio.get_running_loop().time() + GIVEN_UP_PAUSE",
         wrong="asyncio.get_running_loop().time()",
-        test=_CONNECTIONS + "a_listener_gets_its_connection_although_the_store_is_asked_all_the_time",
+        test=_CONNECTIONS + "a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy",
+    ),
+    Bug(
+        "a task whose role is allowed too few connections says only that there is no answer",
+        "service/database/transactions.py",
+        right="return None if refused is None or self._connections.is_connected else",
+        wrong="return None if refused is None or refused else",
+        test=_CONNECTIONS + "a_role_that_is_allowed_one_connection_is_reported_with_the_remedy",
     ),
     Bug(
         "a caller that asks again and again starves the others",

@@ -105,7 +105,7 @@ def terms_of(tasks: list[Task]) -> int:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second stand for thirty."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
-    monkeypatch.setattr(write_watch, "PAUSE", (0.5, 2.0))
+    monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
 
 

@@ -32,23 +32,23 @@ async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_o
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
 
 
-@pytest.mark.parametrize("portfolios_a_lane", [100, 3])
+@pytest.mark.parametrize("portfolios_per_lane", [100, 3])
 @pytest.mark.parametrize(("points_per_tick", "longest_turn"), [(4, 10), (1, 2)])
 async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
     store: Store,
     raw: Connection,
     metrics: WorkMetrics,
     monkeypatch: pytest.MonkeyPatch,
-    portfolios_a_lane: int,
+    portfolios_per_lane: int,
     points_per_tick: int,
     longest_turn: int,
 ) -> None:
-    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", portfolios_a_lane)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", portfolios_per_lane)
     monkeypatch.setattr(tracking, "MAX_TURNS", longest_turn)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, metrics, OPEN, {"A": "10"})
     tracker = market.tracker()
-    tracker._points_a_tick = points_per_tick
+    tracker._points_per_tick = points_per_tick
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
@@ -68,7 +68,7 @@ async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
 
     market = Market(store, metrics, OPEN, late)
     tracker = market.tracker()
-    tracker._points_a_tick = 2
+    tracker._points_per_tick = 2
     monkeypatch.setattr(tracking, "LATEST_TIMEOUT", 60.0)
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 8 * TICK))
