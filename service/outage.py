@@ -1,4 +1,4 @@
-"""A fault that lasts is reported once when it begins and once when it is over, however often it is met between."""
+"""Reports a lasting fault once when it begins and once when it ends, however often it occurs in between."""
 
 import logging
 import time
@@ -9,11 +9,11 @@ class Outage:
     """One fault of one component.
 
     Args:
-        logger: the component's own.
-        began: what to log when the fault is met first; `%s` stands for the reason.
-        ended: what to log when it is over.
-        level: of the first line; the last one is INFO.
-        clock: seconds that never step.
+        logger: the component's logger.
+        began: text for the first failure; `%s` stands for the reason.
+        ended: text for the end.
+        level: level of the first line; the last one is INFO.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Outage:
         self._failures = 0
 
     def failed(self, reason: object, fields: Mapping[str, object] | None = None) -> None:
-        """Record that the fault was met; `about` are fields of the line of log."""
+        """Record a failure; `fields` are fields of the log line."""
         first = self._since is None
         if first:
             self._since, self._failures = self._clock(), 0
@@ -42,7 +42,7 @@ class Outage:
         self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=fields)
 
     def recovered(self, fields: Mapping[str, object] | None = None) -> None:
-        """Record that what had failed has succeeded."""
+        """Record a success."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
@@ -50,5 +50,5 @@ class Outage:
 
     @property
     def is_ongoing(self) -> bool:
-        """Whether the fault was met and is not over."""
+        """Whether there was a failure and no success since."""
         return self._since is not None

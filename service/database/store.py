@@ -89,7 +89,7 @@ class Store(Transactions):
         async with self._connection() as connection:
             token: int | None = await connection.fetchval(statement("claim_fence_by_hand"), lease, holder)
         if token is None:
-            raise StaleTerm(f"lease {lease}: the database has the largest possible token; python -m service fence {lease}")
+            raise StaleTerm(f"lease {lease}: no larger token is possible; python -m service fence {lease}")
         return token
 
     async def record_loading(self, term: FencedTerm, loading: Loading) -> None:

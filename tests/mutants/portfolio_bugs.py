@@ -70,8 +70,8 @@ BUGS = [
     Bug(
         "fault 7: the job at four dates its rows by the day on which it runs",
         "service/work/jobs.py",
-        right="rows += await work.fill(day.date, book)",
-        wrong="rows += await work.fill(self._now().date(), book)",
+        right="rows += await attempt.fill(day.date, book)",
+        wrong="rows += await attempt.fill(self._now().date(), book)",
         test=_SCHEDULER + "through_a_week_each_session_has_each_run_once",
     ),
     Bug(

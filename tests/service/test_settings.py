@@ -266,7 +266,7 @@ def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; it is alpaca, or simulated, which makes every price up\n"
+    told = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
     assert capsys.readouterr() == ("", told)
 
 

@@ -120,7 +120,9 @@ async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
     for _ in range(2):
         await reader.read(store)
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == ["market_override: no calendar is called 'nyse', so its days count nowhere; there are NYSE, 24/7"]
+    assert errors == [
+        "market_override: the calendar 'nyse' is unknown and its days have no effect; known are NYSE, 24/7"
+    ]
 
 
 async def test_another_calendar_s_overrides_are_not_ours(store: Store, raw: Connection) -> None:

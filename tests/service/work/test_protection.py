@@ -162,7 +162,7 @@ async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetr
         (NO_ROLE, "the ECS agent answers 403 AccessDeniedException: no role", False),
         ((404, {}), "the ECS agent answers 404", False),
         (LATE, "the ECS agent answers 504 RequestCanceled: Timed out", True),
-        (NONSENSE, "the ECS agent's answer cannot be understood", True),
+        (NONSENSE, "the ECS agent's answer is invalid", True),
     ],
     ids=["failure", "no role", "no such path", "late", "nonsense"],
 )
@@ -204,7 +204,7 @@ async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
     assert [record.getMessage().partition(" until")[0] for record in caplog.records] == [
         "this task is not protected from a scale-in: the ECS agent answers 403 AccessDeniedException: no role",
         "this task is protected from a scale-in",
-        "this task is protected no more",
+        "this task is no longer protected",
     ]
 
 

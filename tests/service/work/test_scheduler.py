@@ -305,7 +305,7 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is
     assert office.given_up == 3
     lost = [line for line in caplog.messages if "by hand" in line]
     assert lost == [
-        "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
+        "sessions left unsettled and too old to catch up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
     ]
     term = FakeTerm(3, "by hand")
     await store.claim_fence(term)
