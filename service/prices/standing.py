@@ -202,7 +202,7 @@ class Standing:
                 del self._unkept[symbol]
 
     def _entry(self, symbol: str, now: datetime, silent: bool) -> Entry | None:
-        """The symbol's entry; None if it is not due. A due time beyond any pause is from a wrong clock and is ignored."""
+        """The symbol's entry; None if it is not due. A due time beyond any pause comes from a wrong clock."""
         crowd = self._crowds.get(symbol, NO_CROWD)
         size = (crowd.size // SMALL_CROWD).bit_length()
         trial = self._trials.get(symbol, Trial(NO_LIMIT, datetime.min.replace(tzinfo=UTC), now))
