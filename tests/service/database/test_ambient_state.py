@@ -46,7 +46,7 @@ async def without_path(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Co
 async def test_every_statement_finds_its_tables_without_a_search_path(
     name: str, without_path: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    stage = "import_table_prices" if "price" in name or "jump" in name else "import_table_positions"
+    stage = "import_table_prices" if "price" in name or "split" in name else "import_table_positions"
     for table in ("stage_table", stage):
         await without_path.execute(statement(table).replace("on commit drop", ""))
     before = statement(CONTINUATIONS[name]) if name in CONTINUATIONS else ""
