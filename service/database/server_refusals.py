@@ -58,7 +58,9 @@ def lasting_refusal(error: Exception) -> ServerRefused | None:
             return ServerRefused(f"DATABASE_URL: no TLS with the server: {why}")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             words = one_line(error, SHOWN)
-            return ServerRefused(f"DATABASE_URL: {words}; other machines need TLS, unless sslmode=disable is given")
+            return ServerRefused(
+                f"DATABASE_URL: {words}; other machines need TLS; to connect without TLS, add sslmode=disable"
+            )
     return None
 
 

@@ -1,4 +1,4 @@
-"""A fault that lasts is one line at its beginning, silence, and one line at its end: in every component."""
+"""A lasting fault is one line when it begins and one line when it ends, in every component."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once
 
     await eventually(lambda: all(reports(each, bad=True) for each in components), within=60)
     failed = service.output().count("cannot connect")
-    await asyncio.sleep(6)  # a probe, and many ticks and attempts to listen, of which nothing is to be seen
+    await asyncio.sleep(6)  # a probe, many ticks and many attempts to listen, without further lines
     assert service.output().count("cannot connect") <= failed + 1
     await proxy.accept()
     await eventually(lambda: all(reports(each, bad=False) for each in components), within=60)

@@ -1,4 +1,4 @@
-"""What the server refuses is in the log and in the internal /healthz, with its setting, and tried again."""
+"""A refusal of the server is in the log and in the internal /healthz, with its setting, and is tried again."""
 
 import asyncio
 import ssl
@@ -54,7 +54,7 @@ def _put_in_front(rules: Path) -> None:
 
 
 async def _is_refused(server: PostgresServer) -> bool:
-    """Whether the new rules hold."""
+    """Whether the new rules are in effect."""
     try:
         await (await asyncpg.connect(_url(server, "over_tls", "postgres"))).close()
     except asyncpg.InvalidAuthorizationSpecificationError:
@@ -100,7 +100,7 @@ async def test_a_server_without_tls_is_refused_with_the_way_out(server: Postgres
 
 @pytest.fixture
 async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
-    """The port of what speaks TLS for the server as `localhost`, its CA's certificate, and another CA's."""
+    """The port of a TLS front for the server as `localhost`, its CA's certificate, and another CA's."""
     authority = Authority("ours")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))
@@ -173,7 +173,7 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:
-    """The password is made right in the server: the task needs no restart."""
+    """The password is corrected in the server, and the task needs no restart."""
     admin = await asyncpg.connect(server.url)
     stack.push_async_callback(admin.close)
     await admin.execute("alter role with_password password 'right'")

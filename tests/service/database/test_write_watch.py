@@ -1,4 +1,4 @@
-"""When a leader gives its lease up because nothing that it writes is committed, by a clock that the test moves."""
+"""When a leader resigns because none of its writes are committed, on a clock that the test moves."""
 
 from dataclasses import dataclass
 
@@ -80,7 +80,7 @@ def test_a_commit_begins_the_count_again(writes: LeaseWrites, clock: Clock) -> N
 
 
 def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
-    """A term whose take-up is committed and nothing else; returns how long it lasts."""
+    """A term that claims the fence and commits nothing else; returns its length."""
     writes.begin_term(trouble)
     writes.cleared()
     writes.due()

@@ -1,4 +1,4 @@
-"""The standing of symbols, and the queue of those of unknown standing: pure rules, on a clock of the test's."""
+"""The standing of symbols and the queue of unknown ones: pure rules, on a clock of the test."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ START = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
 
 @dataclass
 class World:
-    """A standing, and the clock that it goes by."""
+    """A standing and its clock."""
 
     time: datetime = START
     standing: Standing = field(init=False)

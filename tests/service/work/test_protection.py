@@ -1,4 +1,4 @@
-"""Task protection, put to an agent on loopback that answers as ECS's does."""
+"""Task protection with an agent on loopback that answers like ECS."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
 
 
 class Agent:
-    """`/task-protection/v1/state`: keeps the state, or does what it is told to do instead."""
+    """`/task-protection/v1/state`: stores the state, or answers as the test says."""
 
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
@@ -150,7 +150,7 @@ async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetr
     async with running(TaskProtection(agent.uri, metrics, refresh=0.001)) as protection:
         for _ in range(10):
             with protection.held():
-                pass  # over before anybody could say so
+                pass  # over before a request could be sent
             await asyncio.sleep(0)
     assert agent.put == []
 
