@@ -318,9 +318,7 @@ async def test_writes_of_different_tokens_never_interleave(
     await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
 
     async def lead(token: int) -> None:
-        await eventually(
-            lambda: token == 1 or token - 1 in order
-        )  # the last term writes until the claim
+        await eventually(lambda: token == 1 or token - 1 in order)  # the last term writes until the claim
         await store.claim_fence(FakeTerm(token, f"holder {token}"))
         with pytest.raises(StaleTerm):
             while True:
