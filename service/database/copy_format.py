@@ -68,11 +68,11 @@ def read_position_rows(copied: bytes | bytearray) -> PositionRows:
     body = bytes(_body(copied))  # slices of bytes are not tracked by the garbage collector
     heads, packed, at = [], [], 0
     while at + HEAD_ROW.itemsize <= len(body):
-        behind = at + HEAD_ROW.itemsize
-        (size,) = SIZE.unpack_from(body, behind - SIZE.size)
-        heads.append(body[at:behind])
-        packed.append(body[behind : behind + size])
-        at = behind + size
+        end = at + HEAD_ROW.itemsize
+        (size,) = SIZE.unpack_from(body, end - SIZE.size)
+        heads.append(body[at:end])
+        packed.append(body[end : end + size])
+        at = end + size
     if at != len(body):
         raise ValueError("invalid COPY data for ids and packed positions")
     rows = np.frombuffer(b"".join(heads), HEAD_ROW)

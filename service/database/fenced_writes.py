@@ -58,7 +58,7 @@ class FencedWrites:
         if updated < len(self._staged):
             await self._connection.execute(statement("insert_live"), *known)
 
-    async def hold_off_deletions(self) -> None:
+    async def block_deletions(self) -> None:
         """Wait for deletions of portfolios that are under way, and block new ones until this transaction has ended."""
         await self._connection.execute("select public.hold_off_deletions()")
 

@@ -63,7 +63,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         MigrationError: a file is misnamed, fails, or is older than an applied one, as for `supabase db push`.
         StoreError: the database does not answer.
     """
-    migrations = _in(folder)
+    migrations = _migrations_in(folder)
     connection = await connect(dsn)
     with store_errors():
         try:
@@ -77,7 +77,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
             await connection.close(timeout=5)
 
 
-def _in(folder: Path) -> list[Migration]:
+def _migrations_in(folder: Path) -> list[Migration]:
     migrations = [Migration.read(path) for path in sorted(folder.glob("*.sql"))]
     if not migrations:
         raise MigrationError(f"{folder}: contains no migrations")

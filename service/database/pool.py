@@ -39,7 +39,7 @@ SESSION_FAULTS = ("42501", "42P05")
 """SQLSTATEs of these classes that may persist in the session: rights of a role that was set, a statement's name."""
 
 Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 def may_persist(error: asyncpg.PostgresError) -> bool:
@@ -57,9 +57,9 @@ class PoolGroup:
 
     def __init__(self) -> None:
         self._members: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
-        self.refused = False
+        self.pooler_found = False
         """Whether a transaction pooler was found in front of the database. Then nobody gets a connection."""
-        self.suspected = False
+        self.pooler_suspected = False
         """Whether an error looks like one of a transaction pooler."""
 
     def add(self, connections: "ConnectionPool") -> None:
@@ -106,11 +106,11 @@ class ConnectionPool:
         await asyncio.gather(*(slot.close() for slot in self._slots))
 
     @asynccontextmanager
-    async def connection(self, *, to_check: bool = False) -> AsyncIterator[Connection]:
+    async def connection(self, *, during_check: bool = False) -> AsyncIterator[Connection]:
         """A connection for the block. It is closed after an error that may persist in the session.
 
         Args:
-            to_check: also give a connection while a transaction pooler is known.
+            during_check: also give a connection while a transaction pooler is known.
 
         Raises:
             ServerRefused: a transaction pooler was found and is still there.
@@ -119,14 +119,14 @@ class ConnectionPool:
                 only after `ACQUIRE_LIMIT` seconds.
         """
         async with self._turn:
-            if self.group.refused and not to_check:
+            if self.group.pooler_found and not during_check:
                 raise ServerRefused(TRANSACTION_POOLER_ERROR)
             slot, connection = await self._acquire()
             try:
                 yield connection
                 self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
-                self.group.suspected = self.group.suspected or error.sqlstate in LOST_STATEMENTS
+                self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
                 if may_persist(error):
                     _terminate(connection)
                 if error.sqlstate == READ_ONLY:  # the other sessions may have begun at the same time
@@ -147,22 +147,22 @@ class ConnectionPool:
         if len(self._slots) < 2:
             return
         async with AsyncExitStack() as stack:
-            one = await stack.enter_async_context(self.connection(to_check=True))
+            one = await stack.enter_async_context(self.connection(during_check=True))
             try:
                 async with asyncio.timeout(SECOND_CONNECTION_LIMIT):
-                    other = await stack.enter_async_context(self.connection(to_check=True))
+                    other = await stack.enter_async_context(self.connection(during_check=True))
             except (TimeoutError, asyncpg.PostgresError):
                 return
             try:
                 async with asyncio.timeout(CHECK_LIMIT):
                     await check_sessions(one, other)
             except ServerRefused:
-                self.group.refused = True
+                self.group.pooler_found = True
                 raise
             except TimeoutError:  # such as behind a session pooler with one session for this task
                 _terminate(other)
                 return
-            self.group.refused = self.group.suspected = False
+            self.group.pooler_found = self.group.pooler_suspected = False
 
     async def renew(self) -> None:
         """Close every connection before its next use."""
@@ -193,7 +193,7 @@ class ConnectionPool:
         """Whether any connection is open."""
         return any(slot.get_size() for slot in self._slots)
 
-    async def _acquire(self) -> tuple[Slot, Pooled]:
+    async def _acquire(self) -> tuple[Slot, PooledConnection]:
         refused: asyncpg.PostgresError | None = None  # to this caller
         try:
             async with asyncio.timeout(ACQUIRE_LIMIT):
@@ -248,7 +248,7 @@ class ConnectionPool:
         """Leave the freed connection to the pool that asked for it."""
         self._connect_after = max(self._connect_after, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
 
-    async def _release(self, slot: Slot, connection: Pooled) -> None:
+    async def _release(self, slot: Slot, connection: PooledConnection) -> None:
         if self._give_up_next:
             self._give_up_next = False
             self._pause_connecting()
@@ -277,7 +277,7 @@ async def open_pool(
     connections = ConnectionPool([await make_slot() for _ in range(count)], group)
     if at_once:
         try:
-            async with connections.connection(to_check=True):  # a check may follow
+            async with connections.connection(during_check=True):  # a check may follow
                 pass
         except BaseException:
             await connections.close()

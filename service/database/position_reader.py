@@ -56,7 +56,7 @@ class PositionReader:
         symbols, checkpoint = Symbols(), await self._checkpoint()
 
         async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block:
-            return _among(portfolios, await reader._between(symbols, day, start, portfolios))
+            return _extended(portfolios, await reader._between(symbols, day, start, portfolios))
 
         return Book(day, symbols, await self._blocks(None, PORTFOLIOS_PER_BLOCK, read, progress), checkpoint)
 
@@ -104,7 +104,7 @@ class PositionReader:
         fresh = []
         for first in range(0, len(changed), PORTFOLIOS_PER_BLOCK):
             there = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
-            fresh.append(_among(there, await self._of(book.symbols, day, there)))
+            fresh.append(_extended(there, await self._of(book.symbols, day, there)))
         book.replace(changed, Block.joined(fresh))
         book.checkpoint, book.day = checkpoint, day
         return book
@@ -159,11 +159,11 @@ class PositionReader:
     async def _block(self, symbols: Symbols, copied: bytearray, unknown: str, *parameters: object) -> Block:
         """The block in copied data. If it has unknown symbols, the statement `unknown` reads them first."""
         held = await asyncio.to_thread(read_position_rows, copied)
-        block = await asyncio.to_thread(_open, held, symbols)
+        block = await asyncio.to_thread(_open_positions, held, symbols)
         if (block.symbols < 0).any():
             found = await self._connection.fetch(statement(unknown), *parameters)
             symbols.learn({row["number"]: row["symbol"] for row in found})
-            block = await asyncio.to_thread(_open, held, symbols)
+            block = await asyncio.to_thread(_open_positions, held, symbols)
         return block
 
     async def _copy(self, name: str, *parameters: object) -> bytearray:
@@ -178,7 +178,7 @@ class PositionReader:
         return copied
 
 
-def _open(held: PositionRows, symbols: Symbols) -> Block:
+def _open_positions(held: PositionRows, symbols: Symbols) -> Block:
     """The portfolios with their open positions. An unknown symbol has the number -1."""
     numbers = symbols.numbers(held.positions["symbol"].astype(np.int64))
     quantities, counts = held.positions["units"].astype(np.int64), held.counts
@@ -190,7 +190,7 @@ def _open(held: PositionRows, symbols: Symbols) -> Block:
     return Block(held.ids, starts_of(counts), numbers, quantities)
 
 
-def _among(portfolios: Ids, block: Block) -> Block:
+def _extended(portfolios: Ids, block: Block) -> Block:
     """The block extended to all of `portfolios`, which are in key order and contain the block's."""
     if len(block) == len(portfolios):
         return block

@@ -53,19 +53,19 @@ async def open_connection(
     silent_hosts: set[tuple[str, int]] = set()
     while True:
         attempt = asyncio.timeout_at(ends_at)
-        way = _AnyAddressLoop(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
+        loop = _AnyAddressLoop(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
         try:
             async with attempt:
-                connection = await _connect(dsn, **{**options, "loop": way, "timeout": None})
+                connection = await _connect(dsn, **{**options, "loop": loop, "timeout": None})
         except TimeoutError:
-            if not way.mark_silent() or ends_at - running.time() < MIN_ATTEMPT:
+            if not loop.mark_silent() or ends_at - running.time() < MIN_ATTEMPT:
                 raise
         except (asyncpg.PostgresError, OSError) as error:
             if (refused := lasting_refusal(error)) is not None:
                 raise refused from error
             raise
         else:
-            way.mark_answered()
+            loop.mark_answered()
             return connection
 
 

@@ -128,7 +128,7 @@ class Transactions:
     @property
     def sessions_suspected(self) -> bool:
         """Whether an error suggests a check of the sessions."""
-        return self._connections.group.suspected or self._connections.group.refused
+        return self._connections.group.pooler_suspected or self._connections.group.pooler_found
 
     async def clock(self) -> datetime:
         """The time of the database's clock."""

@@ -32,7 +32,7 @@ class LeaseWrites:
         self._limit = NOTHING_COMMITTED_LIMIT
         self._terms_without_commit = 0
         self.on_change: Callable[[], None] = lambda: None
-        """Callback for a possible change of `left`."""
+        """Callback for a possible change of `remaining`."""
 
     def begin_term(self, trouble: float = 0.0) -> None:
         """Begin a term on a database that has taken no writes of this process for `trouble` seconds."""
@@ -65,12 +65,12 @@ class LeaseWrites:
         self._due_since, self._failures = None, 0
         self.on_change()
 
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds until the term should end; None while too few writes have failed since the last commit."""
         if self._due_since is None or not self._failures:
             return None
-        left = max(0.0, self._due_since + self._limit - self._clock())
-        return left if self._failures > 1 or not left else None
+        remaining = max(0.0, self._due_since + self._limit - self._clock())
+        return remaining if self._failures > 1 or not remaining else None
 
     def give_up(self) -> float:
         """Record that the term ended for this reason; returns the seconds without a commit."""

@@ -75,7 +75,7 @@ class RateLimit:
         self._scarce_until = clock()
 
     @property
-    def scarce(self) -> bool:
+    def is_scarce(self) -> bool:
         """Whether less than `RESERVE` of the rate limit is left until its next reset."""
         return max(self._free_at, self._scarce_until) > self._clock()
 
@@ -143,9 +143,9 @@ class AlpacaClient:
         return Budget(seconds, self._clock)
 
     @property
-    def scarce(self) -> bool:
+    def is_scarce(self) -> bool:
         """Whether the rate limit leaves only requests for symbols that were priced before."""
-        return self._limit.scarce
+        return self._limit.is_scarce
 
     async def get(
         self, path: str, query: Mapping[str, str], budget: Budget, *, once: bool = False

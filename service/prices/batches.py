@@ -17,7 +17,7 @@ from service.prices import Price, PricesUnavailable
 from service.prices.alpaca_client import CONNECTIONS, AccessRefused, AlpacaClient, Budget, QuestionRefused
 from service.prices.standing import Standing, Trials
 
-BATCH = 500
+BATCH_SIZE = 500
 """Symbols in one request. Alpaca documents no limit; usual proxies accept a URL of this length."""
 MAX_LIST_LENGTH = 6_000
 """Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
@@ -30,13 +30,13 @@ latter."""
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
 """Share of a question's time for symbols of unknown standing."""
-SHOWN = 10
+SYMBOLS_SHOWN = 10
 """Refused symbols that a log line names."""
 
-SYMBOL = re.compile(r"[!-+\--~]{1,32}")
+LIST_ITEM = re.compile(r"[!-+\--~]{1,32}")
 """Symbols that can stand in a list: printable ASCII without blanks and commas. This is wider than `formats.SYMBOL`,
 because rows written around the service may hold other symbols."""
-NAMED = re.compile(r"invalid symbol: (\S+)")
+NAMED_SYMBOL = re.compile(r"invalid symbol: (\S+)")
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Answers:
     unnamed: list[tuple[str, str]] = field(default_factory=list)
     """Symbols that were refused alone, each with Alpaca's message."""
     failures: list[PricesUnavailable] = field(default_factory=list)
-    late: list[list[str]] = field(default_factory=list)
+    failed_batches: list[list[str]] = field(default_factory=list)
     """Batches that failed."""
     trial_failures: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
@@ -104,8 +104,8 @@ class Batches:
         self._client = client
         self._standing = standing
         self._allowance = allowance
-        self._most = BATCH
-        self._late: frozenset[str] = frozenset()
+        self._most = BATCH_SIZE
+        self._failed_last_time: frozenset[str] = frozenset()
         """Symbols whose batches failed while others were answered. They are asked for last."""
 
     async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
@@ -117,7 +117,7 @@ class Batches:
             AccessRefused: a batch of symbols that were priced before was refused, or nothing was answered.
         """
         budget = self._client.budget(seconds)
-        possible = [symbol for symbol in symbols if SYMBOL.fullmatch(symbol)]
+        possible = [symbol for symbol in symbols if LIST_ITEM.fullmatch(symbol)]
         queue = self._standing.trials(possible, silent=all_new)
         answers = Answers(deque(self._known(possible)), queue, silent=not all_new)
         nothing_known = not answers.waiting
@@ -139,11 +139,11 @@ class Batches:
     def _known(self, symbols: Iterable[str]) -> Iterable[list[str]]:
         """The batches of the symbols that were priced before. Those that failed last time come last."""
         known = self._standing.priced(symbols)
-        for late in (False, True):
+        for failed in (False, True):
             batch: list[str] = []
             left = MAX_LIST_LENGTH
             for symbol in known:
-                if (symbol in self._late) is not late:
+                if (symbol in self._failed_last_time) is not failed:
                     continue
                 if batch and (len(batch) >= self._most or _length(symbol) > left):
                     yield batch
@@ -171,12 +171,12 @@ class Batches:
                 answers.waiting.clear()
             except PricesUnavailable as failure:
                 answers.failures.append(failure)
-                answers.late.append(batch)
+                answers.failed_batches.append(batch)
             else:
                 self._take(answers, batch, found)
 
     async def _ask_unknown(self, answers: Answers, question: Question, budget: Budget) -> None:
-        while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.scarce:
+        while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.is_scarce:
             if answers.trials == 0 or not self._allowance.take():
                 return
             answers.trials -= 1
@@ -192,7 +192,7 @@ class Batches:
                     answers.access = refusal
             except PricesUnavailable as failure:
                 answers.trial_failures.append(failure)
-                if answers.answered and not self._client.scarce:
+                if answers.answered and not self._client.is_scarce:
                     self._standing.failed(batch, alone=len(batch) == 1)
             else:
                 self._take(answers, batch, found)
@@ -223,7 +223,7 @@ class Batches:
 
     def _without_named(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> list[str]:
         """The batch without the symbol that the refusal names, if it is in the batch."""
-        named = NAMED.search(str(refusal))
+        named = NAMED_SYMBOL.search(str(refusal))
         if refusal.status != 400 or named is None or named[1] not in batch:
             return batch
         self._refuse(answers, named[1])
@@ -235,7 +235,7 @@ class Batches:
             answers.unnamed.append((batch[0], str(refusal)))
         elif rest:
             self._standing.failed(rest)
-            answers.queue.again(rest)
+            answers.queue.put_back(rest)
 
     def _refuse(self, answers: Answers, symbol: str) -> None:
         if self._standing.refused(symbol):
@@ -246,15 +246,15 @@ class Batches:
         if answers.answered:
             for symbol, _ in answers.unnamed:
                 self._refuse(answers, symbol)
-            for batch in answers.late:
+            for batch in answers.failed_batches:
                 self._standing.failed(self._standing.unknown(batch))
-            self._late = frozenset(symbol for batch in answers.late for symbol in batch)
+            self._failed_last_time = frozenset(symbol for batch in answers.failed_batches for symbol in batch)
         elif answers.unnamed:
             answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))
         if answers.refused:
             refused = sorted(answers.refused)
-            more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SHOWN]), more)
+            more = f", and {len(refused) - SYMBOLS_SHOWN} more" if len(refused) > SYMBOLS_SHOWN else ""
+            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SYMBOLS_SHOWN]), more)
 
 
 def _length(symbol: str) -> int:

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 FIRST_REFUSAL, LONGEST_REFUSAL = timedelta(hours=1), timedelta(days=1)
 """Time until a refused symbol is asked for again. It doubles with each consecutive refusal, up to a day. So a newly
 listed symbol is found within a day."""
-SILENCE = timedelta(minutes=5)
+NO_PRICE_PAUSE = timedelta(minutes=5)
 """Time until an accepted symbol without a price is asked for again."""
-FORGET_AFTER = timedelta(days=1)
+TRIAL_LIFETIME = timedelta(days=1)
 """Time for which a trial without a result is remembered."""
 SMALL_CROWD = 32
 """Number of symbols of unknown standing from which a portfolio is crowded. Portfolios with fewer share batches. A
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
     refused_before: bool
     crowd: int
     """Bit length of the crowd's size in units of `SMALL_CROWD`. Crowds of the same length share batches."""
-    minus_most: int
+    negative_limit: int
     tried_at: float
     portfolio: int
     symbol: str
@@ -96,11 +96,11 @@ class Trials:
         left = longest
         while self._heap:
             first = self._heap[0]
-            if untried and -first.minus_most < NO_LIMIT:
+            if untried and -first.negative_limit < NO_LIMIT:
                 break
             if batch and (
                 self._taken[batch[0]][:3] != first[:3]
-                or len(batch) >= min(most, -first.minus_most)
+                or len(batch) >= min(most, -first.negative_limit)
                 or length(first.symbol) > left
             ):
                 break
@@ -109,14 +109,14 @@ class Trials:
             left -= length(first.symbol)
         return batch
 
-    def again(self, rest: Collection[str]) -> None:
+    def put_back(self, rest: Collection[str]) -> None:
         """Put the rest of a failed batch behind the others."""
         for symbol in rest:
-            heapq.heappush(self._heap, self._taken[symbol]._replace(minus_most=-_half(rest)))
+            heapq.heappush(self._heap, self._taken[symbol]._replace(negative_limit=-_half(rest)))
 
 
 class Standing:
-    """The standing of each symbol. `changes()` are not stored in the database until they are `kept`."""
+    """The standing of each symbol. `changes()` are not stored in the database until they are `saved`."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -124,15 +124,15 @@ class Standing:
         self._refusals: dict[str, Refusal] = {}
         self._trials: dict[str, Trial] = {}
         self._crowds: Mapping[str, Crowd] = {}
-        self._unkept: dict[str, Refusal | None] = {}
+        self._unsaved: dict[str, Refusal | None] = {}
 
     def remember(self, refusals: Iterable[Refusal], priced: Iterable[str]) -> None:
         """Take over the database's state: the refusals, and the symbols that have a price."""
         stored: dict[str, Refusal | None] = {refusal.symbol: refusal for refusal in refusals}
-        stored |= self._unkept
+        stored |= self._unsaved
         self._refusals = {symbol: refusal for symbol, refusal in stored.items() if refusal is not None}
         self._priced = (self._priced | set(priced)) - self._refusals.keys()
-        oldest = self._now() - FORGET_AFTER
+        oldest = self._now() - TRIAL_LIFETIME
         self._trials = {symbol: trial for symbol, trial in self._trials.items() if trial.tried_at > oldest}
 
     def set_crowds(self, crowds: Mapping[str, Crowd]) -> None:
@@ -166,12 +166,12 @@ class Standing:
         now = self._now()
         for symbol in batch:
             if self._refusals.pop(symbol, None) is not None:
-                self._unkept[symbol] = None
+                self._unsaved[symbol] = None
             if symbol in priced:
                 self._priced.add(symbol)
                 self._trials.pop(symbol, None)
             elif symbol not in self._priced:
-                self._trials[symbol] = Trial(NO_LIMIT, now, now + SILENCE if silent else now)
+                self._trials[symbol] = Trial(NO_LIMIT, now, now + NO_PRICE_PAUSE if silent else now)
 
     def refused(self, symbol: str) -> bool:
         """Record that the source refused the symbol itself; returns whether it is the first time."""
@@ -179,7 +179,7 @@ class Standing:
         before = self._refusals.get(symbol)
         refusals = 1 if before is None else before.refusals + 1
         pause = min(FIRST_REFUSAL * 2 ** min(refusals - 1, 10), LONGEST_REFUSAL)
-        self._refusals[symbol] = self._unkept[symbol] = Refusal(symbol, refusals, now, now + pause)
+        self._refusals[symbol] = self._unsaved[symbol] = Refusal(symbol, refusals, now, now + pause)
         self._priced.discard(symbol)
         self._trials.pop(symbol, None)
         return before is None
@@ -187,19 +187,19 @@ class Standing:
     def failed(self, rest: Collection[str], *, alone: bool = False) -> None:
         """Record the rest of a failed batch. A symbol that failed alone is not asked for again for a while."""
         now = self._now()
-        due = now + SILENCE if alone else now
+        due = now + NO_PRICE_PAUSE if alone else now
         for symbol in rest:
             self._trials[symbol] = Trial(_half(rest), now, due)
 
     def changes(self) -> Refusals:
         """The changes that the database does not have: refusals, and None for symbols that are no longer refused."""
-        return dict(self._unkept)
+        return dict(self._unsaved)
 
-    def kept(self, changes: Refusals) -> None:
+    def saved(self, changes: Refusals) -> None:
         """Record that those changes are committed."""
         for symbol, refusal in changes.items():
-            if symbol in self._unkept and self._unkept[symbol] is refusal:
-                del self._unkept[symbol]
+            if symbol in self._unsaved and self._unsaved[symbol] is refusal:
+                del self._unsaved[symbol]
 
     def _entry(self, symbol: str, now: datetime, silent: bool) -> Entry | None:
         """The symbol's entry; None if it is not due. A due time beyond any pause comes from a wrong clock."""
@@ -208,10 +208,10 @@ class Standing:
         trial = self._trials.get(symbol, Trial(NO_LIMIT, datetime.min.replace(tzinfo=UTC), now))
         refusal = self._refusals.get(symbol)
         if refusal is not None:
-            if now < refusal.retry_at <= now + LONGEST_REFUSAL or now < trial.due_at <= now + SILENCE:
+            if now < refusal.retry_at <= now + LONGEST_REFUSAL or now < trial.due_at <= now + NO_PRICE_PAUSE:
                 return None
             return Entry(True, size, -1, refusal.refused_at.timestamp(), crowd.portfolio, symbol)
-        if not silent and now < trial.due_at <= now + SILENCE:
+        if not silent and now < trial.due_at <= now + NO_PRICE_PAUSE:
             return None
         tried_at = trial.tried_at.timestamp() if trial.tried_at.year > 1 else 0.0
         return Entry(False, size, -trial.most, tried_at, crowd.portfolio, symbol)

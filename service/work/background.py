@@ -96,20 +96,20 @@ class Background:
         backoff = Backoff(*self._pause, uniform=self._uniform)
         while True:
             began = self._clock()
-            about = {"lease": leadership.name, "instance": leadership.instance_id}
+            fields = {"lease": leadership.name, "instance": leadership.instance_id}
             leave_to_others = False
             try:
                 await leadership.run(partial(self._run_watched, work))
-                logger.error("the work returned; it is started again after a pause", extra=about)
+                logger.error("the work returned; it is started again after a pause", extra=fields)
             except (TermOver, StaleTerm) as over:
-                logger.warning("the work stopped: %s", over, extra=about)
+                logger.warning("the work stopped: %s", over, extra=fields)
             except NothingCommitted as stopped:
                 leave_to_others = True
-                logger.warning("the lease is left to another task: %s", stopped, extra=about)
+                logger.warning("the lease is left to another task: %s", stopped, extra=fields)
             except (StoreError, PricesUnavailable) as error:
-                logger.warning("the work failed: %s", error, extra=about)
+                logger.warning("the work failed: %s", error, extra=fields)
             except Exception:  # a fault of one work must not end the other one or the API
-                logger.exception("the work failed", extra=about)
+                logger.exception("the work failed", extra=fields)
             if leave_to_others:
                 await self._pause_until_recovery(self._writes.of(leadership.name).pause)
                 continue
@@ -134,7 +134,7 @@ class Background:
         # A separate task: after a failed task group, a cancellation stays counted, which breaks asyncio.timeout.
         job = asyncio.create_task(_begin(work, term), name=f"work of {term.name}")
         timer = _Timer(job)
-        writes.on_change = lambda: timer.set(writes.left())
+        writes.on_change = lambda: timer.set(writes.remaining())
         try:
             await job
         except asyncio.CancelledError:

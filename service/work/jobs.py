@@ -176,7 +176,7 @@ class Jobs:
         found = {price.symbol: price.price for price in closes}
         before = await self._store.closes(day.date - timedelta(days=1), list(found))
         report_split_suspects({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
-        await attempt.keep_closes(day, wanted, closes)
+        await attempt.write_closes(day, wanted, closes)
 
     async def _closes(self, symbols: Collection[str], day: date) -> list[Price]:
         if not symbols:
@@ -217,31 +217,31 @@ class _JobAttempt:
         """Check the term between two blocks of positions."""
         self.term.check()
 
-    async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
+    async def write_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
         """Commit a session's closes and new refusals, and move the cursor to the session's portfolios."""
         self.term.check()
         async with self._store.fenced(self.term) as writes:
             await writes.closes(day.date, day.close, symbols, closes)
-            refusals = await self._keep_refusals(writes)
+            refusals = await self._write_refusals(writes)
             await writes.advance(self.job, self._session_date, Cursor(day.date, None))
-        self._kept(refusals)
+        self._mark_saved(refusals)
 
     async def skip(self, day: date) -> None:
         """Commit that the session of that date is left to a later attempt."""
         self.term.check()
         async with self._store.fenced(self.term) as writes:
-            refusals = await self._keep_refusals(writes)
+            refusals = await self._write_refusals(writes)
             await writes.skip(self.job, self._session_date, day)
-        self._kept(refusals)
+        self._mark_saved(refusals)
 
-    async def _keep_refusals(self, writes: FencedWrites) -> Refusals:
+    async def _write_refusals(self, writes: FencedWrites) -> Refusals:
         refusals = self._standing.changes() if self._standing is not None else {}
         await writes.refusals(refusals)
         return refusals
 
-    def _kept(self, refusals: Refusals) -> None:
+    def _mark_saved(self, refusals: Refusals) -> None:
         if self._standing is not None:
-            self._standing.kept(refusals)
+            self._standing.saved(refusals)
 
     async def fill(self, day: date, book: Book) -> int:
         """Write the rows of that date for the book's portfolios, one chunk for each block; returns their number.

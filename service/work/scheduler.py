@@ -141,25 +141,25 @@ class Scheduler:
 
     async def _attempt(self, run: DueRun, term: Term, *, rerun: bool) -> bool:
         """Run one job; returns whether it is done."""
-        about = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
+        fields = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
         started = time.perf_counter()
         try:
             rows = await self._jobs.run(run.job, run.session, term, rerun=rerun)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             if isinstance(error, StoreError):
-                self._outage.failed(error, about)
+                self._outage.failed(error, fields)
                 self._database_failed(term)
             else:
-                self._outage_of(run).failed(error, about)
+                self._outage_of(run).failed(error, fields)
             await self._record_failure(run, term, str(error))
             return False
-        self._outage.recovered(about)
+        self._outage.recovered(fields)
         self._run_outages.pop((run.job, run.session.date), None)  # the line below reports its end
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
             self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
-            logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=about)
+            logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=fields)
         return True
 
     def _outage_of(self, run: DueRun) -> Outage:

@@ -35,7 +35,7 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
         StaleTerm: a newer term has claimed the fence.
         TermOver: the term is over.
     """
-    about = {"lease": term.name, "token": term.token}
+    fields = {"lease": term.name, "token": term.token}
     outage = Outage(logger, "the fence is not claimed yet, it is tried again: %s", "the fence can be claimed again")
     while True:
         term.check()
@@ -43,9 +43,9 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
             await store.claim_fence(term)
         except StoreError as error:
             store.writes.of(term.name).failed()
-            outage.failed(error, about)
+            outage.failed(error, fields)
             await sleep(RETRY_DELAY)
         else:
-            outage.recovered(about)
-            logger.info("the term has claimed the fence", extra=about)
+            outage.recovered(fields)
+            logger.info("the term has claimed the fence", extra=fields)
             return

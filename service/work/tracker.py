@@ -152,14 +152,14 @@ class Tracker:
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
         """The positions of that date: all of them at the start of a term, the changes after that."""
-        started = said = time.perf_counter()
+        started = logged_at = time.perf_counter()
 
         def progress(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal logged_at
             term.check()
             self.loading = Loading(done, total)
-            if time.perf_counter() - said > PROGRESS_LOG_INTERVAL:
-                said = time.perf_counter()
+            if time.perf_counter() - logged_at > PROGRESS_LOG_INTERVAL:
+                logged_at = time.perf_counter()
                 logger.info("loading positions: %d of %d portfolios", done, total, extra={"lease": term.name})
 
         try:
@@ -220,7 +220,7 @@ class Tracker:
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.checkpoint.snapshot)
         if self._standing is not None:
-            self._standing.kept(refusals)
+            self._standing.saved(refusals)
         self.last_run = as_of
         self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes
@@ -248,17 +248,17 @@ class Tracker:
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
             if len(part):
-                await lane.intraday(session.date, slot, *self._turn(part, self._points_per_tick // lanes))
+                await lane.intraday(session.date, slot, *self._portfolios_in_turn(part, self._points_per_tick // lanes))
 
         async with self._store.fenced_lanes(term, parts) as writes:
             if lanes > 1:
-                await writes[0].hold_off_deletions()  # committed last
+                await writes[0].block_deletions()  # committed last
             await run_concurrently(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
         self._written += 1
 
-    def _turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
+    def _portfolios_in_turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
         Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the ticks that were

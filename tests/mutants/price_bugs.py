@@ -24,7 +24,7 @@ BUGS = [
     Bug(
         "symbols of unknown standing use up the rate limit",
         "service/prices/batches.py",
-        right="budget.remaining() > 0 and not self._client.scarce",
+        right="budget.remaining() > 0 and not self._client.is_scarce",
         wrong="budget.remaining() > 0",
         test=_REFUSED + "trials_leave_a_quarter_of_the_rate_limit",
     ),
@@ -52,8 +52,8 @@ BUGS = [
     Bug(
         "the rest of a refused batch goes before the others",
         "service/prices/standing.py",
-        right="_replace(minus_most=-_half(rest))",
-        wrong="_replace(minus_most=-2 * NO_LIMIT)",
+        right="_replace(negative_limit=-_half(rest))",
+        wrong="_replace(negative_limit=-2 * NO_LIMIT)",
         test=_STANDING + "the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves",
     ),
     Bug(

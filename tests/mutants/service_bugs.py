@@ -151,7 +151,7 @@ BUGS = [
     Bug(
         "a tick in lanes does not block deletions",
         "service/work/tracker.py",
-        right="await writes[0].hold_off_deletions()",
+        right="await writes[0].block_deletions()",
         wrong="pass",
         test=_LANES + "a_deletion_waits_for_a_tick_in_lanes",
     ),

@@ -808,7 +808,7 @@ async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     deleter = await asyncpg.connect(migrated)
     try:
         async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
-            await writes[0].hold_off_deletions()
+            await writes[0].block_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", one))
