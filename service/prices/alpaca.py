@@ -90,7 +90,7 @@ class AlpacaPrices:
         _raise_unless_answered(answers)
         if answers.failures:
             failed = len(answers.failures)
-            logger.warning("%d of %d requests for prices failed: %s", failed, answers.asked, answers.failures[0])
+            logger.warning("%d of %d requests for prices failed: %s", failed, answers.requests, answers.failures[0])
         return answers.found
 
     async def closes(self, symbols: Collection[str], day: date) -> Answer:

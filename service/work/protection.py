@@ -133,9 +133,9 @@ class TaskProtection:
         if not wanted and self._until is None:
             return None
         if wanted != self._requested or self._clock() >= self._retry_at:
-            well = await self._request(session, protect=wanted, limit=ANSWER_LIMIT)
+            accepted = await self._request(session, protect=wanted, limit=ANSWER_LIMIT)
             self._requested = wanted
-            self._retry_at = self._clock() + (self._refresh if well else self._retry)
+            self._retry_at = self._clock() + (self._refresh if accepted else self._retry)
         return None if self._until is None and not wanted else max(0.0, self._retry_at - self._clock())
 
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
@@ -173,14 +173,14 @@ class TaskProtection:
             body["ExpiresInMinutes"] = EXPIRES
         try:
             async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
-                status, said = response.status, await read_body(response, MAX_ANSWER)
+                status, answer_body = response.status, await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise Refused(f"the ECS agent did not answer in {limit:g} s", certain=False) from None
         except AnswerTooLarge as error:
             raise Refused(f"the ECS agent: {error}", certain=False) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Refused(f"the ECS agent cannot be reached ({type(error).__name__})", certain=False) from None
-        answer = _object(said)
+        answer = _object(answer_body)
         if failure := answer.get("failure"):  # with status 200
             raise Refused(f"ECS refuses: {_text_of(failure, 'Reason', 'Detail')}", certain=True)
         if status != 200:
@@ -207,5 +207,5 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _text_of(part: object, *names: str) -> str:
     """The named members of a part of the answer, in one line."""
-    said = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
-    return one_line(" ".join(": ".join(said).split()), WORDS_SHOWN)
+    texts = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
+    return one_line(" ".join(": ".join(texts).split()), WORDS_SHOWN)
