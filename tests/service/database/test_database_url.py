@@ -49,7 +49,7 @@ def test_an_option_of_another_driver_is_named_and_refused(
 
 
 @pytest.mark.parametrize("option", ["x&topsecret=1", "x&top%0asecret%0a=1", "x&" + "a" * 500 + "=1"])
-def test_an_option_s_name_that_may_be_secret_is_not_told(
+def test_an_option_s_name_that_may_be_secret_is_not_shown(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
@@ -104,7 +104,7 @@ def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
 
 
 @pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
-def test_a_placeholder_that_is_left_is_told_as_one(
+def test_a_remaining_placeholder_is_reported_as_one(
     password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = refusal(f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys)

@@ -201,7 +201,7 @@ async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connectio
         assert given_up.get_size() == 0
 
 
-async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
+async def test_if_no_connection_is_released_in_time_the_servers_reason_is_given(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.5)

@@ -32,7 +32,7 @@ def through(pooler: Pooler) -> str:
     return f"postgresql://postgres@127.0.0.1:{pooler.port}/any"
 
 
-async def test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients(pooler: Pooler) -> None:
+async def test_a_pooler_in_transaction_mode_is_detected_although_it_has_no_other_clients(pooler: Pooler) -> None:
     async with await Store.connect(through(pooler)) as store:
         with pytest.raises(StoreError, match=FOUND):
             await store.check_sessions()
@@ -63,7 +63,7 @@ async def test_a_direct_connection_and_a_session_pooler_are_not_taken_for_one(sa
             await store.ping()
 
 
-async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: Pooler) -> None:
+async def test_a_pooler_that_changes_its_mode_is_detected_and_accepted_again(pooler: Pooler) -> None:
     pooler.mode = "session"
     group = PoolGroup()
     async with (

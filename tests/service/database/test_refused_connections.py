@@ -88,7 +88,7 @@ async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
         assert str(refused.value) == f"database: DATABASE_URL: {told}"
 
 
-async def test_a_login_that_is_refused_for_want_of_tls_is_told_what_asks_for_it(server: PostgresServer) -> None:
+async def test_a_login_that_is_refused_without_tls_is_reported_with_the_option(server: PostgresServer) -> None:
     with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*, no encryption; sslmode=require asks for TLS$"):
         await connect(_url(server, "over_tls", "postgres"))
 
@@ -108,7 +108,7 @@ async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[i
         yield address[4][1], authority.write(tmp_path / "ca.crt"), Authority("other").write(tmp_path / "other.crt")
 
 
-async def test_a_certificate_that_does_not_match_is_told_with_the_options_to_change(
+async def test_a_certificate_that_does_not_match_is_reported_with_the_options(
     front: tuple[int, Path, Path],
 ) -> None:
     port, ours, other = front
@@ -163,7 +163,7 @@ def test_a_cause_without_words_is_not_made_one() -> None:
     assert lasting_refusal(TimeoutError()) is None
 
 
-async def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+async def test_an_unknown_host_name_is_reported_as_such() -> None:
     with pytest.raises(StoreError, match=r"^database: cannot look up the host of DATABASE_URL: .+$"):
         await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
 

@@ -28,7 +28,7 @@ def test_what_cannot_be_a_price_is_a_missing_price(price: str) -> None:
     assert valid_prices([Price("A", Decimal(price), NOON)]) == {}
 
 
-def test_a_price_that_rounds_to_the_first_that_is_none_is_none() -> None:
+def test_a_price_that_rounds_to_the_limit_is_a_missing_price() -> None:
     assert valid_prices([Price("A", PRICE_LIMIT - Decimal("0.0000001"), NOON)]) == {}
 
 

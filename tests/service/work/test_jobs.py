@@ -249,7 +249,7 @@ async def test_an_official_close_of_the_session_before_is_better_than_an_older_l
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
 
 
-async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
+async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
     store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
@@ -333,7 +333,7 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
 
 
 @pytest.mark.parametrize("job", ["eod", "reconstruction"])
-async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
+async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
     """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
@@ -354,9 +354,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
     assert (await one_row(store)).value == 20
 
 
-async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
-    store: Store, raw: Connection, term: FakeTerm
-) -> None:
+async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(2, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
@@ -581,7 +579,7 @@ async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
     assert checks > 8
 
 
-async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
+async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
     ahead = asyncio.Event()
     order: list[UUID] = []
