@@ -121,10 +121,10 @@ async def test_a_service_behind_such_a_pooler_does_not_work_and_says_why(
     sidecar = await stack.enter_async_context(new_sidecar("one"))
     service = await stack.enter_async_context(new_service("one", sidecar.url, DATABASE_URL=through(pooler)))
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return FOUND in (await service.get_internal("/healthz"))["database"]
 
-    await eventually(told)
+    await eventually(is_reported)
     status = await service.get_internal("/background/status")
     assert not any(lease["is_leader"] for lease in status["leases"].values())
     assert sum(FOUND in message for message in service.messages()) == 1

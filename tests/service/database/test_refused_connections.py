@@ -67,7 +67,7 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("login", "more", "told"),
+    ("login", "more", "message"),
     [
         ("with_password:wrong", "postgres", 'password authentication failed for user "with_password"'),
         ("with_password", "postgres", 'password authentication failed for user "with_password"'),
@@ -80,12 +80,12 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
     ],
 )
 async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
-    login: str, more: str, told: str, server: PostgresServer
+    login: str, more: str, message: str, server: PostgresServer
 ) -> None:
     for reached in (connect, Store.connect):
         with pytest.raises(StoreError) as refused:
             await reached(_url(server, login, more))
-        assert str(refused.value) == f"database: DATABASE_URL: {told}"
+        assert str(refused.value) == f"database: DATABASE_URL: {message}"
 
 
 async def test_a_login_that_is_refused_without_tls_is_reported_with_the_option(server: PostgresServer) -> None:
@@ -114,10 +114,10 @@ async def test_a_certificate_that_does_not_match_is_reported_with_the_options(
     port, ours, other = front
     well = f"postgresql://postgres@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ours}"
     await (await connect(well)).close()
-    told = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
-    with pytest.raises(StoreError, match=told % "unable to get local issuer certificate"):
+    message = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
+    with pytest.raises(StoreError, match=message % "unable to get local issuer certificate"):
         await connect(well.replace(str(ours), str(other)))
-    with pytest.raises(StoreError, match=told % "IP address mismatch"):
+    with pytest.raises(StoreError, match=message % "IP address mismatch"):
         await connect(well.replace("localhost", "127.0.0.1"))
 
 
@@ -180,25 +180,25 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     url = _url(server, "with_password:other", "postgres")
     service = new_service("a", f"http://127.0.0.1:{free_port()}", DATABASE_URL=url)
     await stack.enter_async_context(service)
-    told = 'DATABASE_URL: password authentication failed for user "with_password"'
+    message = 'DATABASE_URL: password authentication failed for user "with_password"'
 
     async def database() -> str:
         return str((await service.get_internal("/healthz"))["database"])
 
-    await eventually(lambda: _equals(database, told))
+    await eventually(lambda: _equals(database, message))
     assert (await service.get("/healthz")) == {"status": "ok"}
     await admin.execute("alter role with_password password 'other'")
-    await eventually(lambda: _differs(database, told))
+    await eventually(lambda: _differs(database, message))
     errors = [
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
-    assert errors == [f"database: {told}"]
+    assert errors == [f"database: {message}"]
     assert "other" not in service.output()
 
 
-async def _equals(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() == told
+async def _equals(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() == message
 
 
-async def _differs(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() != told
+async def _differs(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() != message

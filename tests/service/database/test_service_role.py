@@ -127,7 +127,7 @@ async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_on
     await admin.execute(f"grant usage on schema public to {name}; grant all on all tables in schema public to {name}")
     sidecar = await stack.enter_async_context(new_sidecar("a"))
     service = await stack.enter_async_context(new_service("a", sidecar.url, DATABASE_URL=login))
-    told = (
+    message = (
         f"DATABASE_URL: row-level security hides the portfolios from the role {name}; "
         "it has to be a member of portfolio_service (docs/database.md)"
     )
@@ -138,7 +138,7 @@ async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_on
     async def says(text: str) -> bool:
         return await database() == text
 
-    await eventually(lambda: says(told))
+    await eventually(lambda: says(message))
     async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/live") as response:
         assert (response.status, await response.json()) == (503, {"error": "the database is not available"})
     await admin.execute(f"grant portfolio_service to {name}")
@@ -163,11 +163,11 @@ async def test_a_database_that_is_not_migrated_is_reported_with_the_command(
     service = new_service("a", "http://127.0.0.1:1", DATABASE_URL=database_url)
     await stack.enter_async_context(service)
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         report = await service.get_internal("/healthz")
         return str(report["database"]).endswith("; bring it up to date with python -m service migrate")
 
-    await eventually(told)
+    await eventually(is_reported)
 
 
 async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_partitions(admin: Any) -> None:

@@ -108,10 +108,10 @@ def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
 ) -> None:
     large = (("S0", QUANTITY_LIMIT - 1),)
     held = {UUID(int=number): large for number in range(1, 9)}
-    told: set[UUID] = set()
+    reported: set[UUID] = set()
     for count in (7, 8, 8):
         block = block_of(dict(list(held.items())[:count]), SYMBOLS)
-        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), told)
+        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), reported)
     names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
     assert names == [[1, 2, 3, 4, 5], [8]]
     assert [line.split()[0] for line in caplog.messages] == ["7", "1"]

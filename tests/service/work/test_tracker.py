@@ -293,8 +293,8 @@ async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
     await market.follow(2, token=3)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
-    told = (metrics.carried, metrics.stale, metrics.held)
-    assert [gauge._value.get() for gauge in told] == [0, 1, 1], "a source that stands still is told by no failure"
+    gauges = (metrics.carried, metrics.stale, metrics.held)
+    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "no failure shows a source that stands still"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
@@ -644,15 +644,15 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
         now = market.clock.time
         session = NyseCalendar().current(now)
         assert session is not None
-        told = {}
+        answers = {}
         for symbol in symbols[3:]:  # the first ones have no price at all
             price = Decimal(random.randint(1, 10**9)).scaleb(-6)
             at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
             if random.random() < 0.7:
-                told[symbol] = Price(symbol, price * (random.random() < 0.9), at)
+                answers[symbol] = Price(symbol, price * (random.random() < 0.9), at)
         holdings = {portfolio: tuple((s, q) for s, q in held[portfolio].items() if q) for portfolio in portfolios}
-        expected.update(course.tick(session, now, [price for price in told.values() if price.price], holdings, 1))
-        return told
+        expected.update(course.tick(session, now, [price for price in answers.values() if price.price], holdings, 1))
+        return answers
 
     async def between(seconds: float) -> None:
         nonlocal compared

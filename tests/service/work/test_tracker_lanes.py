@@ -23,11 +23,11 @@ async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
 ) -> None:
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 3)
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
-    told: list[object] = []
-    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
+    notified: list[object] = []
+    await raw.add_listener("portfolio_live", lambda *notification: notified.append(notification[3]))
     await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
     await raw.fetchval("select 1")  # earlier notifications arrive before its answer
-    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
+    assert notified == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
 
