@@ -228,7 +228,7 @@ BUGS = [
     Bug(
         "a role with too few connections is reported without the remedy",
         "service/database/transactions.py",
-        right="return None if refused is None or self._connections.is_connected else",
+        right="return None if refused is None or self._pool.is_connected else",
         wrong="return None if refused is None or refused else",
         test=_CONNECTIONS + "a_role_that_is_allowed_one_connection_is_reported_with_the_remedy",
     ),

@@ -346,7 +346,7 @@ async def test_only_the_snapshot_changes_an_existing_row(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
     assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
@@ -363,7 +363,7 @@ async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Con
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
     assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
@@ -603,7 +603,7 @@ async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(st
             async with super().fenced(*args) as writes:
                 yield writes
 
-    slow = SlowStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
@@ -661,7 +661,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
                 args = (*args[:2], lose)
             return super().fenced(*args)
 
-    losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
