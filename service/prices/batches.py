@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from service.prices import Price, PricesUnavailable
-from service.prices.alpaca_client import CONNECTIONS, AccessRefused, AlpacaClient, Budget, QuestionRefused
+from service.prices.alpaca_client import PARALLEL_REQUESTS, AccessRefused, AlpacaClient, Budget, QuestionRefused
 from service.prices.standing import Standing, Trials
 
 BATCH_SIZE = 500
@@ -155,7 +155,7 @@ class Batches:
 
     async def _in_parallel(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(CONNECTIONS):
+            for _ in range(PARALLEL_REQUESTS):
                 tasks.create_task(work())
 
     async def _ask_known(self, answers: Answers, question: Question, budget: Budget) -> None:

@@ -19,15 +19,15 @@ from runtime.escape import one_line
 from service.ways_out import AnswerTooLarge, http_session, read_body
 from service.work.metrics import WorkMetrics
 
-EXPIRES = 10
+EXPIRY_MINUTES = 10
 """Minutes after which the protection ends by itself if this process is gone."""
-REFRESH = 180.0
+REFRESH_INTERVAL = 180.0
 """Seconds until the protection is renewed."""
-RETRY = 30.0
+RETRY_INTERVAL = 30.0
 """Seconds until the next attempt after a failure."""
 ANSWER_LIMIT = 5.0
 """Seconds that one answer of the agent may take."""
-LAST_LIMIT = 2.0
+SHUTDOWN_LIMIT = 2.0
 """Seconds that the agent's answer may take at the end of the process."""
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer."""
@@ -79,8 +79,8 @@ class TaskProtection:
         agent_uri: str,
         metrics: WorkMetrics,
         *,
-        refresh: float = REFRESH,
-        retry: float = RETRY,
+        refresh: float = REFRESH_INTERVAL,
+        retry: float = RETRY_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = agent_uri.rstrip("/") + "/task-protection/v1/state"
@@ -123,7 +123,7 @@ class TaskProtection:
                         pass  # time to send the request again
             finally:
                 if self._until is not None:
-                    await self._request(session, protect=False, limit=LAST_LIMIT)
+                    await self._request(session, protect=False, limit=SHUTDOWN_LIMIT)
 
     async def _reconcile(self, session: aiohttp.ClientSession) -> float | None:
         """Request the wanted state, if it is time; returns the seconds until it is time again, None for never."""
@@ -142,7 +142,7 @@ class TaskProtection:
         """Request the state; returns whether the agent accepted it."""
         before = self._until
         if protect:  # before the answer, which may be lost although the agent accepted
-            self._record_until(self._clock() + EXPIRES * 60)
+            self._record_until(self._clock() + EXPIRY_MINUTES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
         except Refused as refusal:
@@ -170,7 +170,7 @@ class TaskProtection:
         """Send the state; returns when ECS says the protection ends."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
-            body["ExpiresInMinutes"] = EXPIRES
+            body["ExpiresInMinutes"] = EXPIRY_MINUTES
         try:
             async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
                 status, answer_body = response.status, await read_body(response, MAX_ANSWER)

@@ -10,7 +10,7 @@ import pytest
 from ops.local.servers import free_port
 from service.commands.samples import SAMPLES, load_samples
 from service.database.connection import Connection, StoreError
-from service.database.live_notifications import BACKEND, listen
+from service.database.live_notifications import BACKEND_QUERY, listen
 from service.database.store import Store
 from service.market.overrides import MarketOverride
 from service.portfolio.records import Fence
@@ -106,7 +106,7 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
     for _ in range(1000):
-        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND_QUERY):
             break
         await asyncio.sleep(0.01)
     else:
