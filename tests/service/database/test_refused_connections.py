@@ -180,19 +180,19 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     url = _url(server, "with_password:other", "postgres")
     service = new_service("a", f"http://127.0.0.1:{free_port()}", DATABASE_URL=url)
     await stack.enter_async_context(service)
-    message = 'DATABASE_URL: password authentication failed for user "with_password"'
+    told = 'DATABASE_URL: password authentication failed for user "with_password"'
 
     async def database() -> str:
         return str((await service.get_internal("/healthz"))["database"])
 
-    await eventually(lambda: _equals(database, message))
+    await eventually(lambda: _equals(database, told))
     assert (await service.get("/healthz")) == {"status": "ok"}
     await admin.execute("alter role with_password password 'other'")
-    await eventually(lambda: _differs(database, message))
+    await eventually(lambda: _differs(database, told))
     errors = [
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
-    assert errors == [f"database: {message}"]
+    assert errors == [f"database: {told}"]
     assert "other" not in service.output()
 
 
