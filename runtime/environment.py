@@ -67,7 +67,7 @@ def remove(
     return ignored
 
 
-def tell(log: "logging.Logger", ignored: Sequence[str]) -> None:
+def log_ignored(log: "logging.Logger", ignored: Sequence[str]) -> None:
     """Name the variables that were removed, in one line."""
     if ignored:
         log.info("ignored environment variables, which libraries would read: %s", " ".join(ignored))

@@ -17,7 +17,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from runtime.escape import one_line
 
-LONGEST_ERROR = 200
+MAX_ERROR = 200
 """Characters of a malformed request's description that the answer repeats."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
 
@@ -77,10 +77,10 @@ class Listener(web.BaseSite):
 
     def _accepted(self) -> asyncio.Protocol:
         assert self._runner.server is not None  # noqa: S101 - `start` has checked it
-        return _Door(self._runner.server, self._limits)
+        return _Admission(self._runner.server, self._limits)
 
 
-class _Door(asyncio.Protocol):
+class _Admission(asyncio.Protocol):
     """A new connection's first protocol: only once it is made is the peer known, and admitted or not."""
 
     def __init__(self, server: web.Server, limits: Limits) -> None:
@@ -156,7 +156,7 @@ class _Connection(web.RequestHandler):
         """The answer to a request that is not HTTP, or whose handler failed; the connection is closed after it."""
         answer = super().handle_error(request, status, exc, message)  # it logs
         if message and isinstance(answer, web.Response):
-            _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), LONGEST_ERROR)}")
+            _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), MAX_ERROR)}")
         return answer
 
     async def finish_response(

@@ -20,7 +20,7 @@ AddressInfo = tuple[int, int, int, str, Any]
 GetAddressInfo = Callable[[str, int], Sequence[AddressInfo]]
 """A blocking lookup of a host and a port; raises OSError where the name has no address."""
 
-KEPT_FOR = 30.0
+MAX_RESULT_AGE = 30.0
 """Seconds for which a result that arrived too late for its waiters may still be used."""
 
 
@@ -66,7 +66,7 @@ class Lookups:
             return numeric
         key = (host, port)
         kept = self._kept.pop(key, None)
-        if kept is not None and self._clock() - kept[1] < KEPT_FOR:
+        if kept is not None and self._clock() - kept[1] < MAX_RESULT_AGE:
             return kept[0]
         lookup = self._under_way.get(key)
         if lookup is None:

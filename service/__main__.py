@@ -110,7 +110,7 @@ def run(
 
     import uvloop
 
-    from runtime.environment import tell
+    from runtime.environment import log_ignored
     from service.commands.csv_file import BadFile
     from service.commands.fence import NotMended
     from service.commands.output import print_error
@@ -127,7 +127,7 @@ def run(
             raise SettingsError("\n".join(unusable))
         settings = read_settings()
         set_up_logs(settings.log_format, settings.log_level)
-        tell(logging.getLogger("service"), ignored)
+        log_ignored(logging.getLogger("service"), ignored)
         for missing in missing_certificates():
             logging.getLogger("service").warning(missing)
         running = work(settings)

@@ -11,7 +11,7 @@ from types import FrameType
 
 COMMAND_LIMIT = 5.0
 """Seconds that a command may take to end after SIGINT or SIGTERM."""
-LAST_WORDS = 0.5
+REPORT_LIMIT = 0.5
 """Seconds that the last log line may take: whoever reads the log may have stopped reading."""
 
 
@@ -23,7 +23,7 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
-def leave_after(seconds: float, status: Callable[[], int], last_words: Callable[[], object]) -> None:
+def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
     """Exit in `seconds`, whatever still runs then; nothing happens if the process has ended by itself.
 
     A thread of its own waits: it needs no event loop, which may be closed by then.
@@ -31,14 +31,14 @@ def leave_after(seconds: float, status: Callable[[], int], last_words: Callable[
     Args:
         seconds: from now.
         status: exit status, asked for at the end.
-        last_words: called before the exit; what it does may hang.
+        report: called before the exit; what it does may hang.
     """
 
     def leave() -> None:
         time.sleep(seconds)
-        speaker = threading.Thread(target=last_words, daemon=True)
+        speaker = threading.Thread(target=report, daemon=True)
         speaker.start()
-        speaker.join(LAST_WORDS)
+        speaker.join(REPORT_LIMIT)
         os._exit(status())
 
     threading.Thread(target=leave, name="leaving", daemon=True).start()
@@ -57,7 +57,7 @@ async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAN
     def stop(number: int) -> None:
         if not stopped:
             stopped.append(number)
-            leave_after(limit, lambda: 128 + number, _tell_that_it_hangs)
+            exit_after(limit, lambda: 128 + number, _report_hang)
             task.cancel()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -71,6 +71,6 @@ async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAN
     await task
 
 
-def _tell_that_it_hangs() -> None:
+def _report_hang() -> None:
     sys.stderr.write(f"stopped; something did not end within {COMMAND_LIMIT:g} s and was left behind\n")
     sys.stderr.flush()

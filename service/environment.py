@@ -12,7 +12,7 @@ from runtime.environment import IGNORED as SHARED
 from runtime.environment import remove
 from runtime.escape import one_line
 
-PATH_SHOWN = 200
+MAX_PATH = 200
 """Characters of a file's path."""
 IGNORED = SHARED | {
     # numpy refuses to start over a feature that it cannot turn off.
@@ -60,7 +60,7 @@ def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterat
                     pass
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or type(error).__name__
-                yield f"{name}: {one_line(repr(path), PATH_SHOWN)} cannot be read: {why}"
+                yield f"{name}: {one_line(repr(path), MAX_PATH)} cannot be read: {why}"
 
 
 def _is_ignored(name: str, value: str) -> bool:

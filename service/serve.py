@@ -17,7 +17,7 @@ from aiohttp import web
 
 from runtime.listener import Limits, Listener
 from service.address import Address
-from service.api.auth import guard_by
+from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health
 from service.api.internal_routes import Internal
@@ -32,7 +32,7 @@ from service.database.connection import side_by_side
 from service.database.pool import Room
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
-from service.ending import leave_after
+from service.ending import exit_after
 from service.market.calendar import CALENDARS
 from service.market.overrides import OverriddenCalendar
 from service.portfolio.freshness import Freshness
@@ -104,7 +104,7 @@ class _Service:
             self._last_tick,
             self._next_tick,
         )
-        self._guard = guard_by(settings)
+        self._guard = guard_from(settings)
         self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
         api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
         internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
@@ -124,7 +124,7 @@ class _Service:
                 working = tasks.create_task(self._work(work_store), name="working")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
-                self._leave_in_time(working)
+                self._limit_shutdown(working)
                 self._health.draining = True
                 await _end(working)
                 logger.info("the work has stopped and its leases are resigned")
@@ -140,15 +140,15 @@ class _Service:
             await self._prices.aclose()
             await self._guard.aclose()
 
-    def _leave_in_time(self, working: asyncio.Task[None]) -> None:
+    def _limit_shutdown(self, working: asyncio.Task[None]) -> None:
         """Exit at SHUTDOWN_TIMEOUT at the latest; that is no failure once the work has ended and resigned."""
 
-        def last_words() -> None:
+        def report() -> None:
             left = "connections" if working.done() else "the work"
             logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
             logging.shutdown()
 
-        leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
+        exit_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, report)
 
     async def _connect(self) -> Store:
         return await Store.connect(self._dsn, room=self._room, writes=self._writes)

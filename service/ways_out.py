@@ -14,7 +14,7 @@ import aiohttp
 from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
 
-MOST_CONNECTIONS = 100
+MAX_CONNECTIONS = 100
 """Connections that an HTTP session may have, unless the caller sets another number."""
 
 
@@ -39,7 +39,7 @@ def ways_out() -> WaysOut:
     return _OF_LOOP.setdefault(asyncio.get_running_loop(), WaysOut())
 
 
-def http_session(*, connections: int = MOST_CONNECTIONS, **options: Any) -> aiohttp.ClientSession:
+def http_session(*, connections: int = MAX_CONNECTIONS, **options: Any) -> aiohttp.ClientSession:
     """A session for questions to one server, without cookies and proxies; to be closed by the caller."""
     connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(ways_out().lookups))
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options)

@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from runtime.environment import tell
+from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
 from sidecar.clock import elapsed
@@ -44,7 +44,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
-    tell(log, ignored)
+    log_ignored(log, ignored)
     Connector(settings.redis)
     uvloop.run(_run(settings))
     return 0

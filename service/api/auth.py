@@ -29,7 +29,7 @@ PROJECT_KEYS = ("anon", "service_role")
 """Roles of the tokens that a project has for itself."""
 LEEWAY = 10.0
 """Seconds by which the issuer's clock and ours may differ."""
-ISSUER_SHOWN = 200
+MAX_ISSUER = 200
 """Characters of a token's issuer in the log."""
 NOT_VALID = "the access token is not valid"
 
@@ -135,7 +135,7 @@ class TokenGuard:
         if role in PROJECT_KEYS:
             raise Unauthorized(f"the token is the project's {role} key; the access token of a signed-in user is needed")
         if claims.get("iss") != self._issuer:
-            named = one_line(repr(claims.get("iss")), ISSUER_SHOWN)
+            named = one_line(repr(claims.get("iss")), MAX_ISSUER)
             self._warnings.warn(
                 "SUPABASE_URL: a well signed access token names the issuer %s, not %s; refused", named, self._issuer
             )
@@ -170,7 +170,7 @@ class TokenGuard:
         raise Unauthorized(NOT_VALID)
 
 
-def guard_by(settings: AuthSettings) -> Guard:
+def guard_from(settings: AuthSettings) -> Guard:
     """The guard that the settings ask for.
 
     Raises:

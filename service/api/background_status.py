@@ -18,7 +18,7 @@ from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from service.work.timetable import JOBS, next_due
 from sidecar.client import Leadership
 
-FRESH = 1.0
+MAX_AGE = 1.0
 """Seconds for which what the database said is told again: everybody may ask, as often as they like."""
 
 
@@ -97,7 +97,7 @@ class BackgroundStatus:
     async def _recent_records(self) -> _Records:
         """The records as they were a second ago at most, read once for all who ask at a time."""
         async with self._reading:
-            if self._read_at is None or time.monotonic() - self._read_at >= FRESH:
+            if self._read_at is None or time.monotonic() - self._read_at >= MAX_AGE:
                 self._records = await self._read()
                 self._read_at = time.monotonic()
             return self._records

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-PAUSE = 3600.0
+INTERVAL = 3600.0
 """Seconds from one warning of a kind to the next."""
 
 
@@ -24,6 +24,6 @@ class HourlyWarnings:
     def warn(self, kind: str, *arguments: object) -> None:
         """Log `kind`, a constant format for the arguments, unless it was logged within the last hour."""
         now = self._clock()
-        if (logged_at := self._logged_at.get(kind)) is None or now - logged_at >= PAUSE:
+        if (logged_at := self._logged_at.get(kind)) is None or now - logged_at >= INTERVAL:
             self._logged_at[kind] = now
             self._logger.warning(kind, *arguments)

@@ -11,7 +11,7 @@ from service.api.internal_openapi import internal_description
 from service.api.middleware import Middleware
 from service.api.responses import json_response
 
-LARGEST_BODY = 1024
+MAX_BODY = 1024
 """Bytes of a request's body; no route reads one."""
 
 
@@ -28,7 +28,7 @@ class Internal:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = self._middleware.application(LARGEST_BODY)
+        app = self._middleware.application(MAX_BODY)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)

@@ -8,7 +8,7 @@ import resource
 from aiohttp import web
 
 from runtime.listener import Limits
-from service.api.limits import HEADER_LIMIT, KEEP_ALIVE, MOST_CONNECTIONS, RESERVED_DESCRIPTORS
+from service.api.limits import HEADER_LIMIT, KEEP_ALIVE, MAX_CONNECTIONS, RESERVED_DESCRIPTORS
 
 
 def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
@@ -22,12 +22,12 @@ def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
 
 def connection_limits() -> Limits:
     """What the API's connections may take. A load balancer's node has one address: there is no limit per peer."""
-    return Limits(connections=most_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
+    return Limits(connections=max_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
 
 
-def most_connections() -> int:
-    """How many there may be: `MOST_CONNECTIONS`, or as the process's limit on open files allows."""
+def max_connections() -> int:
+    """How many there may be: `MAX_CONNECTIONS`, or as the process's limit on open files allows."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return min(MOST_CONNECTIONS, max(files - RESERVED_DESCRIPTORS, files // 2))
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(files - RESERVED_DESCRIPTORS, files // 2))

@@ -26,7 +26,7 @@ from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-QUIET = 60.0
+REPORT_INTERVAL = 60.0
 """Seconds from one report of a request that the database failed to the next."""
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Middleware:
         self._metrics = metrics
         self._access = access
         self._endless = endless
-        self._quiet_until = -math.inf
+        self._silent_until = -math.inf
 
     def application(self, largest_body: int) -> web.Application:
         """An application without routes whose requests pass through these; a body has at most so many bytes."""
@@ -75,9 +75,9 @@ class Middleware:
         except StoreError as error:
             # An outage has been logged once; an error of a database that answers has not, but once a minute will do.
             now = time.monotonic()
-            told = self._access.trouble or now < self._quiet_until
+            told = self._access.trouble or now < self._silent_until
             if not told:
-                self._quiet_until = now + QUIET
+                self._silent_until = now + REPORT_INTERVAL
             level = logging.DEBUG if told else logging.WARNING
             logger.log(level, "%s %s: %s", request.method, request.path, error)
             return json_response({"error": "the database is not available"}, status=503, headers={"Retry-After": "5"})

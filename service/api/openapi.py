@@ -7,8 +7,8 @@ and all are always there, unless it says otherwise.
 
 from typing import get_args
 
-from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MOST_STREAMS
-from service.api.position_body import MOST_ENTRIES, MOST_ERRORS, QUANTITY
+from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, MAX_BODY, MAX_ROWS, MAX_STREAMS
+from service.api.position_body import MAX_ENTRIES, MAX_ERRORS, QUANTITY
 from service.api.schemas import (
     DAY,
     FRACTION,
@@ -38,7 +38,7 @@ from service.work.jobs import KIND
 
 EXAMPLE_PORTFOLIO = "11111111-1111-4111-8111-111111111111"
 """A sample portfolio's id."""
-MOST_UNPRICED = 20
+MAX_UNPRICED = 20
 """Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
 
 ABOUT = f"""\
@@ -58,9 +58,9 @@ ERRORS = {
     404: "No such portfolio of the caller's; or it has no value yet.",
     408: f"The body did not come in {BODY_LIMIT:g} s.",
     409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
-    413: f"The body is larger than {LARGEST_BODY} bytes.",
+    413: f"The body is larger than {MAX_BODY} bytes.",
     415: "The body is not application/json.",
-    429: f"The user has {MOST_STREAMS} streams open on this task already.",
+    429: f"The user has {MAX_STREAMS} streams open on this task already.",
     500: "A bug. What it is stands in the log.",
     503: "The database or the keys of the access tokens cannot be had, or the answer took too long.",
 }
@@ -82,7 +82,7 @@ def description() -> Json:
                     ref("parameters", "id"),
                     parameter("query", "from", DAY, description="The first day; not later than `to`."),
                     parameter("query", "to", DAY, description="The last day, included."),
-                    parameter("query", "limit", integer(1, MOST_ROWS) | {"default": MOST_ROWS}),
+                    parameter("query", "limit", integer(1, MAX_ROWS) | {"default": MAX_ROWS}),
                 ],
                 "get": _owners(
                     "The newest values at the end of days, oldest first; a parameter that is not one of these, or is "
@@ -106,7 +106,7 @@ def description() -> Json:
                 "parameters": [ref("parameters", "id")],
                 "put": {
                     "requestBody": {
-                        "description": f"At most {LARGEST_BODY} bytes, within {BODY_LIMIT:g} s.",
+                        "description": f"At most {MAX_BODY} bytes, within {BODY_LIMIT:g} s.",
                         "required": True,
                         "content": json_of("Positions"),
                     },
@@ -152,8 +152,8 @@ def _schemas() -> Json:
             day_low=or_null(MONEY),
             day_change=or_null(MONEY) | {"description": "`value` less `day_open`: a deposit is no gain."},
             priced_fraction=FRACTION,
-            unpriced_symbols=list_of(TEXT, 0, MOST_UNPRICED)
-            | {"description": f"The symbols held that have no price; the first {MOST_UNPRICED}."},
+            unpriced_symbols=list_of(TEXT, 0, MAX_UNPRICED)
+            | {"description": f"The symbols held that have no price; the first {MAX_UNPRICED}."},
             unpriced_count=integer(0) | {"description": "The number of all symbols held that have no price."},
             stale={"type": "boolean", "description": "Some price was carried forward, or is old."},
             oldest_price_at=or_null(INSTANT),
@@ -164,7 +164,7 @@ def _schemas() -> Json:
             id=text_of(r"[0-9]+-[0-9]+\.[0-9]{6}") | {"description": "Sent back as Last-Event-ID it changes nothing."},
             data=TEXT | {"contentMediaType": "application/json", "contentSchema": ref("schemas", "LiveValue")},
         ),
-        "History": object_of(portfolio_id=UUID, history=list_of(ref("schemas", "HistoryRow"), 0, MOST_ROWS)),
+        "History": object_of(portfolio_id=UUID, history=list_of(ref("schemas", "HistoryRow"), 0, MAX_ROWS)),
         "HistoryRow": object_of(
             date=DAY,
             kind={"const": KIND},
@@ -176,7 +176,7 @@ def _schemas() -> Json:
             written_at=INSTANT,
             token=TOKEN,
         ),
-        "Positions": list_of(ref("schemas", "Position"), 1, MOST_ENTRIES)
+        "Positions": list_of(ref("schemas", "Position"), 1, MAX_ENTRIES)
         | {
             "description": "No two of one symbol and date.",
             "examples": [[{"symbol": "KO", "quantity": "2.5", "valid_from": "2026-02-13"}]],
@@ -194,13 +194,13 @@ def _schemas() -> Json:
         ),
         "Written": object_of(
             portfolio_id=UUID,
-            written=integer(1, MOST_ENTRIES),
+            written=integer(1, MAX_ENTRIES),
             positions=integer(1) | {"description": "Its entries now, past ones included."},
         ),
         "Health": object_of(status={"enum": ["ok", "draining"]}),
         "Error": object_of(error=TEXT),
         "FieldError": object_of(error=TEXT, field=TEXT),
-        "FieldErrors": object_of(error=TEXT, field=TEXT, errors=list_of(ref("schemas", "FieldError"), 1, MOST_ERRORS)),
+        "FieldErrors": object_of(error=TEXT, field=TEXT, errors=list_of(ref("schemas", "FieldError"), 1, MAX_ERRORS)),
     }
 
 

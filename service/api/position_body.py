@@ -12,14 +12,14 @@ from uuid import UUID
 from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
 from service.portfolio.records import PositionEntry
 
-MOST_ENTRIES = 1000
+MAX_ENTRIES = 1000
 """In one request."""
-MOST_ERRORS = 20
+MAX_ERRORS = 20
 """In one answer."""
 
 QUANTITY = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 EXACT = Context(prec=60)
-MISSING, TWICE = object(), object()
+MISSING, GIVEN_TWICE = object(), object()
 """What stands for a field that is not there, and for one of which nobody can say which value is meant."""
 
 
@@ -55,8 +55,8 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
         raise InvalidEntries(FieldError("body", "not JSON")) from None
     if not isinstance(rows, list):
         raise InvalidEntries(FieldError("body", "not a list"))
-    if not 1 <= len(rows) <= MOST_ENTRIES:
-        raise InvalidEntries(FieldError("body", f"not a list of 1 to {MOST_ENTRIES} positions"))
+    if not 1 <= len(rows) <= MAX_ENTRIES:
+        raise InvalidEntries(FieldError("body", f"not a list of 1 to {MAX_ENTRIES} positions"))
     errors: list[FieldError] = []
     entries: list[PositionEntry] = []
     seen: dict[tuple[str, date], int] = {}
@@ -69,7 +69,7 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
             errors.append(FieldError(f"[{place}].symbol", f"{entry.symbol} of {entry.valid_from} is in [{first}] too"))
         entries.append(entry)
     if errors:
-        raise InvalidEntries(*errors[:MOST_ERRORS])
+        raise InvalidEntries(*errors[:MAX_ERRORS])
     return entries
 
 
@@ -82,7 +82,7 @@ class _Number(str):
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
-        found[name] = TWICE if name in found else value
+        found[name] = GIVEN_TWICE if name in found else value
     return found
 
 
@@ -131,7 +131,7 @@ def _text(value: object) -> str:
 def _check_given_once(value: object) -> None:
     if value is MISSING:
         raise ValueError("missing")
-    if value is TWICE:
+    if value is GIVEN_TWICE:
         raise ValueError("given twice")
 
 

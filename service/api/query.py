@@ -7,7 +7,7 @@ from uuid import UUID
 
 from multidict import MultiMapping
 
-from service.api.limits import MOST_ROWS
+from service.api.limits import MAX_ROWS
 from service.portfolio.formats import DATE, read_id
 
 
@@ -62,9 +62,9 @@ def read_limit(query: Mapping[str, str]) -> int:
     Raises:
         BadRequest: it is not a number of rows that there may be.
     """
-    text = query.get("limit", str(MOST_ROWS))
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_ROWS:
-        raise BadRequest("limit", f"not a whole number from 1 to {MOST_ROWS}")
+    text = query.get("limit", str(MAX_ROWS))
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_ROWS:
+        raise BadRequest("limit", f"not a whole number from 1 to {MAX_ROWS}")
     return int(text)
 
 

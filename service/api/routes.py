@@ -16,7 +16,7 @@ from aiohttp_sse import sse_response
 from service.api import responses as answers
 from service.api.auth import Caller, Guard
 from service.api.health import Health
-from service.api.limits import BODY_LIMIT, LARGEST_BODY, StreamQuota
+from service.api.limits import BODY_LIMIT, MAX_BODY, StreamQuota
 from service.api.middleware import Middleware
 from service.api.openapi import description
 from service.api.position_body import FieldError, InvalidEntries, read_entries
@@ -57,7 +57,7 @@ class Api:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = Middleware(self._metrics, self._access, endless=(STREAM,)).application(LARGEST_BODY)
+        app = Middleware(self._metrics, self._access, endless=(STREAM,)).application(MAX_BODY)
         app.router.add_get("/portfolios/{id:[^/]+}/live", self._live)
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
@@ -95,7 +95,7 @@ class Api:
             self._quota.one(caller.user_id),
             self._metrics.streams.track_inprogress(),
             self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,
-            _at(caller.expires_at, subscriber.end),
+            _call_at(caller.expires_at, subscriber.end),
         ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
                 async for value in subscriber:
@@ -111,8 +111,8 @@ class Api:
         portfolio_id, owner, _ = await self._portfolio(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="not application/json")
-        if (announced := request.content_length or 0) > LARGEST_BODY:
-            raise web.HTTPRequestEntityTooLarge(LARGEST_BODY, announced)
+        if (announced := request.content_length or 0) > MAX_BODY:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY, announced)
         try:
             async with asyncio.timeout(BODY_LIMIT):
                 body = await request.read()
@@ -148,7 +148,7 @@ def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
 
 
 @contextmanager
-def _at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
+def _call_at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
     """Do something at that time, in seconds since the epoch, or in a day, unless the block has ended before."""
     if moment is None:
         yield

@@ -76,7 +76,7 @@ class StoreAccess:
         while True:
             pause = PROBE_INTERVAL
             # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
-            late = asyncio.create_task(self._tell_late())
+            late = asyncio.create_task(self._report_late_probe())
             try:
                 condition = await self._probe()
             except StoreError as error:
@@ -96,7 +96,7 @@ class StoreAccess:
                 await asyncio.wait((late,))
             await asyncio.sleep(pause)
 
-    async def _tell_late(self) -> None:
+    async def _report_late_probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():

@@ -41,40 +41,40 @@ class Subscriber:
         self._freshness = freshness
         self._user_id = user_id
         self._latest: LiveValue | None = None
-        self._taken: LiveValue | None = None
-        self._over = False
-        self._stirred = asyncio.Event()
+        self._last_shown: LiveValue | None = None
+        self._ended = False
+        self._wake = asyncio.Event()
 
     def offer(self, value: LiveValue) -> None:
         """Put a value in the place of the one that waits there."""
         self._latest = value
-        self._stirred.set()
+        self._wake.set()
 
     def may_see(self, owner: UUID) -> bool:
         """Whether that user's portfolios may be shown to the client."""
         return self._user_id is None or self._user_id == owner
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Tell the last value once more if it has become stale."""
-        self._stirred.set()
+        self._wake.set()
 
     def end(self) -> None:
         """Let the iteration end, even if a value waits."""
-        self._over = True
-        self._stirred.set()
+        self._ended = True
+        self._wake.set()
 
     async def __aiter__(self) -> AsyncIterator[LiveValue]:
         """Each value that differs from the last one taken, as it is to be shown at that moment, until the end."""
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
-            if self._over:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._ended:
                 return
             if self._latest is None:
                 continue
             shown = self._freshness.of(self._latest)
-            if shown != self._taken:
-                self._taken = shown
+            if shown != self._last_shown:
+                self._last_shown = shown
                 yield shown
 
 
@@ -89,7 +89,7 @@ class Streams:
         """When new values were last heard of, whoever wrote them; None until then."""
         self._subscribers: defaultdict[UUID, set[Subscriber]] = defaultdict(set)
         self._unread: set[UUID] = set()
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self._closed = False
 
     @contextmanager
@@ -121,30 +121,30 @@ class Streams:
     async def run(self, store: Store) -> None:
         """Serve the subscribers, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hear(store))
+            tasks.create_task(self._follow_notices(store))
             tasks.create_task(self._read(store))
-            tasks.create_task(self._grow_old())
-            tasks.create_task(self._look_at_owners())
+            tasks.create_task(self._refresh_ages())
+            tasks.create_task(self._check_owners())
 
     def _read_soon(self, portfolio_ids: set[UUID]) -> None:
         self._unread |= portfolio_ids
-        self._stirred.set()
+        self._wake.set()
 
-    async def _hear(self, store: Store) -> None:
+    async def _follow_notices(self, store: Store) -> None:
         async for notice in store.listen():
             if notice.values:
                 self.last_tick = self._now()
                 self._metrics.last_tick.set(self.last_tick.timestamp())
             self._read_soon(set(self._subscribers))
 
-    async def _grow_old(self) -> None:
+    async def _refresh_ages(self) -> None:
         while True:
             await asyncio.sleep(AGE_INTERVAL)
             for subscribers in self._subscribers.values():
                 for subscriber in subscribers:
-                    subscriber.look_again()
+                    subscriber.refresh()
 
-    async def _look_at_owners(self) -> None:
+    async def _check_owners(self) -> None:
         while True:
             await asyncio.sleep(OWNER_INTERVAL)
             self._read_soon(set(self._subscribers))
@@ -153,8 +153,8 @@ class Streams:
         """One query at a time, for all that was asked for while the last one ran."""
         outage = Outage(logger, "live values are not read, and it is tried again: %s", "live values are read again")
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._wake.wait()
+            self._wake.clear()
             wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue

@@ -11,8 +11,8 @@ from typing import IO, TypeVar, cast
 from runtime.escape import one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
-LONGEST_FIELD, LONGEST_SHOWN = 1000, 60
-FOUND_SHOWN = 120
+MAX_FIELD, MAX_VALUE_SHOWN = 1000, 60
+MAX_HEADER_SHOWN = 120
 """Characters of a wrong header that its error repeats."""
 SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 KINDS = {
@@ -109,7 +109,7 @@ class CsvFile:
     def _check(self, header: list[str], line: str) -> None:
         """Refuse a header without these columns; `line` is the header as it was written, quotes apart."""
         wanted = ",".join(self._columns)
-        found = one_line(",".join(header), FOUND_SHOWN)
+        found = one_line(",".join(header), MAX_HEADER_SHOWN)
         missing = [name for name in self._columns if name not in header]
         if len(missing) == len(self._columns):
             separator = next((name for mark, name in SEPARATORS.items() if mark in line), None)
@@ -131,7 +131,7 @@ class CsvFile:
         try:
             return read(row[column])
         except ValueError as error:
-            shown = repr(row[column][:LONGEST_SHOWN]) + "..." * (len(row[column]) > LONGEST_SHOWN)
+            shown = repr(row[column][:MAX_VALUE_SHOWN]) + "..." * (len(row[column]) > MAX_VALUE_SHOWN)
             raise self.bad(f"{shown} is {error}", column=column) from None
 
 
@@ -147,7 +147,7 @@ class _Records:
     """The records of a text. None of our values has a line break, so each record is one line."""
 
     def __init__(self, text: Iterable[str]) -> None:
-        csv.field_size_limit(LONGEST_FIELD)
+        csv.field_size_limit(MAX_FIELD)
         self.line = 0
         """The line of the record that was read last, or could not be read."""
         self._first = ""

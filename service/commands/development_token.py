@@ -12,7 +12,7 @@ from service.commands.output import Parser, print_error
 from service.settings import AuthSettings, SettingsError, read_auth_settings
 
 
-def command(arguments: list[str]) -> int:
+def command(options: list[str]) -> int:
     """Print a token; returns the exit status."""
     parser = Parser(
         prog="python -m service token",
@@ -21,9 +21,9 @@ def command(arguments: list[str]) -> int:
     )
     parser.add_argument("--user", type=_uuid, required=True, metavar="UUID", help="whose token it is")
     parser.add_argument("--hours", type=_hours, default=1.0, metavar="N", help="how long it is valid (default: 1)")
-    asked = parser.parse_args(arguments)
+    arguments = parser.parse_args(options)
     try:
-        token = development_token(read_auth_settings(), asked.user, now=time.time(), hours=asked.hours)
+        token = development_token(read_auth_settings(), arguments.user, now=time.time(), hours=arguments.hours)
     except SettingsError as error:
         print_error(error)
         return 2

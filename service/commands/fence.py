@@ -20,9 +20,9 @@ from sidecar.client import Leadership, LeaseClient, Term
 LEASES = TRACKER_LEASE, SCHEDULER_LEASE
 ANSWER_LIMIT = 5.0
 """Seconds that the sidecar may take to say where the lease stands."""
-UNKNOWN = (None, "waiting", "disconnected")
+NOT_ANSWERED_YET = (None, "waiting", "disconnected")
 """What the sidecar may report before Redis has answered it."""
-LOOK_EVERY = 0.1
+POLL_INTERVAL = 0.1
 """Seconds between two looks at what the sidecar said last; it reports a change by itself."""
 
 ABOUT = """Show the database's side of a lease's fence: the newest token, who has it, and since when.
@@ -61,11 +61,11 @@ def parse(options: Sequence[str]) -> FenceArguments:
     parser.add_argument("lease", choices=LEASES, metavar="LEASE", help=" or ".join(LEASES))
     parser.add_argument("--dry-run", action="store_true", help="show the fence, say what would be set, write nothing")
     parser.add_argument("--ttl", type=_seconds, default=30.0, metavar="S", help="the sidecars' LEASE_TTL (default: 30)")
-    asked = parser.parse_args(options)
-    return FenceArguments(asked.lease, asked.dry_run, asked.ttl)
+    arguments = parser.parse_args(options)
+    return FenceArguments(arguments.lease, arguments.dry_run, arguments.ttl)
 
 
-async def run(asked: FenceArguments, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+async def run(arguments: FenceArguments, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
     """Show the fence, and mend it if it has to be.
 
     Raises:
@@ -75,46 +75,48 @@ async def run(asked: FenceArguments, settings: Settings, clock: Callable[[], flo
     connection = await connect(settings.database_url.get_secret_value())
     try:
         with store_errors():
-            state = await read_fence(connection, asked.lease)
-        _print(_described(asked.lease, state))
+            state = await read_fence(connection, arguments.lease)
+        _print(_described(arguments.lease, state))
         if state is None or not state.refuses_all:
             _print("nothing to mend")
             return
-        if asked.dry_run:
+        if arguments.dry_run:
             _print(f"would set the token to the database's time, now {state.now_token}; nothing was written")
             return
-        _print(f"the lease must stay disabled for its ttl, {asked.ttl:g} s: waiting")
-        await _stays_disabled(asked, settings.sidecar_url, clock)
+        _print(f"the lease must stay disabled for its ttl, {arguments.ttl:g} s: waiting")
+        await _stays_disabled(arguments, settings.sidecar_url, clock)
         holder = f"mended:{socket.gethostname()}"
         with store_errors():
-            token = await connection.fetchval(statement("mend_fence"), asked.lease, state.token, holder)
+            token = await connection.fetchval(statement("mend_fence"), arguments.lease, state.token, holder)
         if token is None:
-            raise NotMended(f"lease {asked.lease}: not mended: the fence has another token by now")
+            raise NotMended(f"lease {arguments.lease}: not mended: the fence has another token by now")
         _print(f"mended: the token is {token} ({time_of(token)}); the next term's is larger")
-        _print(f"to elect again: python -m sidecar fence {asked.lease} --above {token}")
-        _print(f"then python -m sidecar enable {asked.lease}")
+        _print(f"to elect again: python -m sidecar fence {arguments.lease} --above {token}")
+        _print(f"then python -m sidecar enable {arguments.lease}")
     finally:
         connection.terminate()
 
 
-async def _stays_disabled(asked: FenceArguments, sidecar_url: str, clock: Callable[[], float]) -> None:
+async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Callable[[], float]) -> None:
     """Return once the sidecar has reported for a whole ttl that the lease is disabled.
 
     Raises:
         NotMended: the sidecar does not answer, or reports another state.
     """
     async with LeaseClient(sidecar_url) as client:
-        leadership = client.leadership(asked.lease)
-        campaign = asyncio.create_task(leadership.run(_lead_nothing))  # to ask the sidecar is to campaign
+        leadership = client.leadership(arguments.lease)
+        campaign = asyncio.create_task(leadership.run(_no_work))  # to ask the sidecar is to campaign
         try:
             began = clock()
-            while leadership.state in UNKNOWN and not campaign.done() and clock() < began + ANSWER_LIMIT:  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_EVERY)
+            while leadership.state in NOT_ANSWERED_YET and not campaign.done() and clock() < began + ANSWER_LIMIT:  # noqa: ASYNC110 - leadership sets no event
+                await asyncio.sleep(POLL_INTERVAL)
             began = clock()
-            while clock() < began + asked.ttl:
+            while clock() < began + arguments.ttl:
                 if not _is_disabled(leadership):
-                    raise NotMended(_not_disabled(asked.lease, sidecar_url, leadership, was_elected=campaign.done()))
-                await asyncio.sleep(LOOK_EVERY)
+                    raise NotMended(
+                        _not_disabled(arguments.lease, sidecar_url, leadership, was_elected=campaign.done())
+                    )
+                await asyncio.sleep(POLL_INTERVAL)
         finally:
             campaign.cancel()
             await asyncio.wait((campaign,))
@@ -127,7 +129,7 @@ def _is_disabled(leadership: Leadership) -> bool:
     )
 
 
-async def _lead_nothing(_: Term) -> None:
+async def _no_work(_: Term) -> None:
     """The work of a command that must not lead: its end resigns the lease at once."""
 
 

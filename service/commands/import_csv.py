@@ -42,12 +42,12 @@ NOTHING = "nothing to import: there is no line below the header"
 
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 JUMPS_SHOWN = 10
-LINES_AT_A_TIME = 1000
+LINES_PER_TURN = 1000
 """After which the event loop has its turn: else Ctrl-C would be heard at the file's end, which may be minutes away."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImportArguments:
     """What the command line asks for."""
 
     what: str
@@ -55,7 +55,7 @@ class Asked:
     dry_run: bool
 
 
-def parse(options: Sequence[str]) -> Asked:
+def parse(options: Sequence[str]) -> ImportArguments:
     """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
     parser = Parser(
         prog="python -m service import", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,11 +63,11 @@ def parse(options: Sequence[str]) -> Asked:
     parser.add_argument("what", choices=("positions", "prices"))
     parser.add_argument("file", type=Path)
     parser.add_argument("--dry-run", action="store_true", help="do everything but commit")
-    asked = parser.parse_args(options)
-    return Asked(asked.what, asked.file, asked.dry_run)
+    arguments = parser.parse_args(options)
+    return ImportArguments(arguments.what, arguments.file, arguments.dry_run)
 
 
-async def run(asked: Asked, settings: Settings) -> None:
+async def run(arguments: ImportArguments, settings: Settings) -> None:
     """Load the file.
 
     Raises:
@@ -75,14 +75,14 @@ async def run(asked: Asked, settings: Settings) -> None:
         StoreError: nothing was loaded.
     """
     dsn = settings.database_url.get_secret_value()
-    if asked.what == "positions":
-        done = await import_positions(dsn, asked.path, dry_run=asked.dry_run)
+    if arguments.what == "positions":
+        done = await import_positions(dsn, arguments.path, dry_run=arguments.dry_run)
     else:
         calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         async with await Store.connect(dsn, connections=1) as store:
             calendar.override(await store.market_overrides(calendar.name))
-        done = await import_prices(dsn, asked.path, calendar, utc_now(), dry_run=asked.dry_run)
-    sys.stdout.write(f"{done}{'; nothing was kept: this was a dry run' if asked.dry_run else ''}\n")
+        done = await import_prices(dsn, arguments.path, calendar, utc_now(), dry_run=arguments.dry_run)
+    sys.stdout.write(f"{done}{'; nothing was kept: this was a dry run' if arguments.dry_run else ''}\n")
 
 
 async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> str:
@@ -105,8 +105,8 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
-        await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
+        _print_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
+        await _refuse_duplicates(connection, file, ("portfolio_id", "symbol", "valid_from"))
         portfolios = row_count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
         if other is not None:
@@ -140,8 +140,8 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
-        await _refuse_doubles(connection, file, ("symbol", "session_date"))
+        _print_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
+        await _refuse_duplicates(connection, file, ("symbol", "session_date"))
         jumps = await connection.fetch(statement("import_jumps"))
         closes = row_count(await connection.execute(statement("import_prices")))
     told = [f"{lines} lines: {closes} new or changed closes"]
@@ -172,7 +172,7 @@ async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
             await connection.close(timeout=10)
 
 
-async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str, ...]) -> None:
+async def _refuse_duplicates(connection: Connection, file: CsvFile, key: tuple[str, ...]) -> None:
     columns = ", ".join(key)
     double = await connection.fetchrow(
         f"select min(line) as first, max(line) as last from imported group by {columns} "  # noqa: S608 - our own names
@@ -185,12 +185,12 @@ async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str,
 async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
     with tqdm(total=_size(path), desc=one_line(path.name, 64), unit="B", unit_scale=True, disable=None) as bar:
         for line, row in file.rows(lambda read: bar.update(read - bar.n)):
-            if line % LINES_AT_A_TIME == 0:
+            if line % LINES_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield line, row
 
 
-def _tell_on_terminal(text: str) -> None:
+def _print_on_terminal(text: str) -> None:
     if sys.stderr.isatty():  # where the progress bar is, too
         sys.stderr.write(f"{text}\n")
 

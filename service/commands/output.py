@@ -8,7 +8,7 @@ from runtime.escape import one_line
 
 LIMIT = 1000
 """Characters of one line."""
-MOST_LINES = 50
+MAX_LINES = 50
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,5 +21,5 @@ class Parser(argparse.ArgumentParser):
 
 def print_error(error: Exception) -> None:
     """Write an error to standard error: what is several lines by design, such as one for each setting, stays so."""
-    for line in str(error).split("\n")[:MOST_LINES]:
+    for line in str(error).split("\n")[:MAX_LINES]:
         sys.stderr.write(f"{one_line(line, LIMIT)}\n")

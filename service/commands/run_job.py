@@ -42,7 +42,7 @@ this run is at work, this run is refused in its turn and ends with status 1; the
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunArguments:
     """What the command line asks for. Without dates: the last session that is over."""
 
     job: JobName
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class TermByHand:
+class ManualTerm:
     """A term that nobody elected: it is over when a newer one has taken the lease up, and finds out when it writes."""
 
     token: int
@@ -63,7 +63,7 @@ class TermByHand:
         """No election, no end that could be known before a write is refused."""
 
 
-def parse(options: Sequence[str]) -> Asked:
+def parse(options: Sequence[str]) -> RunArguments:
     """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
     parser = Parser(
         prog="python -m service run", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,18 +73,20 @@ def parse(options: Sequence[str]) -> Asked:
     parser.add_argument("--from", type=_date, metavar="D", dest="first", help="each session from that date on")
     parser.add_argument("--to", type=_date, metavar="D", dest="last", help="each session until that date, included")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run, and write nothing")
-    asked = parser.parse_args(options)
-    if asked.date is not None and (asked.first is not None or asked.last is not None):
+    arguments = parser.parse_args(options)
+    if arguments.date is not None and (arguments.first is not None or arguments.last is not None):
         parser.error("--date stands alone, without --from and --to")
-    if (asked.first is None) != (asked.last is None):
+    if (arguments.first is None) != (arguments.last is None):
         parser.error("--from and --to belong together")
-    if asked.first is not None and asked.first > asked.last:
-        parser.error(f"--from {asked.first} is later than --to {asked.last}")
-    return Asked(JOB_NAMES[asked.job], asked.date or asked.first, asked.date or asked.last, asked.dry_run)
+    if arguments.first is not None and arguments.first > arguments.last:
+        parser.error(f"--from {arguments.first} is later than --to {arguments.last}")
+    return RunArguments(
+        JOB_NAMES[arguments.job], arguments.date or arguments.first, arguments.date or arguments.last, arguments.dry_run
+    )
 
 
-async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
-    """Run the job for each session asked for, oldest first. In a service's task it is protected from a scale-in.
+async def run(arguments: RunArguments, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
+    """Run the job for each of the sessions, oldest first, and protect this task from a scale-in meanwhile.
 
     Raises:
         SettingsError: there is no such session, or it is not over.
@@ -98,16 +100,16 @@ async def run(asked: Asked, settings: Settings, now: Callable[[], datetime] = ut
         calendar.override(await store.market_overrides(calendar.name))
         clock = LesserClock(now, store.clock)
         await clock.compare()
-        sessions = _sessions(asked, calendar, clock.now())
+        sessions = _sessions(arguments, calendar, clock.now())
         prices = price_source(settings, calendar, now)
         try:
             # For dates that were named, those sessions and no other; else reconstruction has its usual look-back.
-            jobs = Jobs(store, prices, calendar, now=clock.now, **({} if asked.first is None else {"look_back": 1}))
-            if asked.dry_run:
-                await _tell(asked.job, sessions, jobs, store)
+            jobs = Jobs(store, prices, calendar, now=clock.now, **({} if arguments.first is None else {"look_back": 1}))
+            if arguments.dry_run:
+                await _print_plan(arguments.job, sessions, jobs, store)
             else:
                 async with _protected(settings.ecs_agent_uri):
-                    await _run(asked.job, sessions, jobs, store)
+                    await _run(arguments.job, sessions, jobs, store)
         finally:
             await prices.aclose()
 
@@ -127,7 +129,7 @@ async def _protected(agent_uri: str | None) -> AsyncIterator[None]:
 
 async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     holder = f"by-hand:{socket.gethostname()}"
-    term = TermByHand(await store.take_up_by_hand(SCHEDULER_LEASE, holder), holder)
+    term = ManualTerm(await store.take_up_by_hand(SCHEDULER_LEASE, holder), holder)
     unpriced = []
     for session in sessions:
         try:
@@ -148,7 +150,7 @@ def _show(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-async def _tell(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
+async def _print_plan(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     for day in (day.date for session in sessions for day in jobs.days(job, session)):
         book = await jobs.book(job, day)
         if not len(book):
@@ -162,13 +164,17 @@ async def _tell(job: JobName, sessions: list[Session], jobs: Jobs, store: Store)
         )
 
 
-def _sessions(asked: Asked, calendar: Calendar, now: datetime) -> list[Session]:
+def _sessions(arguments: RunArguments, calendar: Calendar, now: datetime) -> list[Session]:
     last_closed = calendar.last_closed(now)
-    if asked.first is None or asked.last is None:
+    if arguments.first is None or arguments.last is None:
         return [last_closed]
-    sessions = calendar.sessions(asked.first, asked.last)
+    sessions = calendar.sessions(arguments.first, arguments.last)
     if not sessions:
-        days = f"on {asked.first}" if asked.first == asked.last else f"from {asked.first} to {asked.last}"
+        days = (
+            f"on {arguments.first}"
+            if arguments.first == arguments.last
+            else f"from {arguments.first} to {arguments.last}"
+        )
         raise SettingsError(f"no session {days} in the calendar {calendar.name}")
     if sessions[-1].close > last_closed.close:
         raise SettingsError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime.http_resolver import SharedResolver
-from runtime.lookup import KEPT_FOR, AddressInfo, Lookups, system_lookup
+from runtime.lookup import MAX_RESULT_AGE, AddressInfo, Lookups, system_lookup
 from tests.support.waiting import eventually
 
 HOST, PORT = "redis.example", 6379
@@ -144,7 +144,7 @@ async def test_a_result_is_not_kept_for_ever() -> None:
     (await asked(lookups)).cancel()
     resolver.answer(FIRST)
     await ended(lookups)
-    now[0] = KEPT_FOR
+    now[0] = MAX_RESULT_AGE
     waits = await asked(lookups)
     resolver.answer(SECOND)
     assert await waits == SECOND

@@ -218,9 +218,9 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
 async def test_a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log() -> None:
     program = """
 import threading, time
-from service.ending import leave_after
+from service.ending import exit_after
 threading.Thread(target=time.sleep, args=(600,)).start()
-leave_after(0.1, lambda: 7, lambda: time.sleep(600))
+exit_after(0.1, lambda: 7, lambda: time.sleep(600))
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=ROOT)
     async with asyncio.timeout(LATE):

@@ -27,6 +27,7 @@ from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
+from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from sidecar.client import LeaseClient
 from tests.service.portfolio.reference import worth
 
@@ -54,7 +55,7 @@ class Served:
         calendar = AroundTheClockCalendar()
         freshness = Freshness(calendar, lambda: self.now)
         self.streams = Streams(metrics, freshness, utc_now)
-        leaderships = {"background_services": LeaseClient().leadership("background_services")}
+        leaderships = {lease: LeaseClient().leadership(lease) for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
         status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
         self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
         self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from service.__main__ import main
 from service.api import jwks
 from service.api.auth import OpenGuard, TokenGuard, Unauthorized
-from service.api.jwks import LARGEST_ANSWER, PAUSE, PUBLISHED_AT, KeySet, KeysUnavailable
+from service.api.jwks import JWKS_PATH, MAX_ANSWER, MIN_INTERVAL, KeySet, KeysUnavailable
 from tests.support.waiting import eventually
 
 USER = UUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
@@ -78,7 +78,7 @@ class Project:
             return self.instead or web.json_response({"keys": self.keys})
 
         app = web.Application()
-        app.router.add_get(PUBLISHED_AT, answer)
+        app.router.add_get(JWKS_PATH, answer)
         self.runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
@@ -382,7 +382,7 @@ async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_p
 ) -> None:
     assert await who(guard, project.token(ec_key("one"), "one")) == USER
     project.keys = [published("three", ec_key("three"))]
-    project.now += PAUSE
+    project.now += MIN_INTERVAL
     assert await who(guard, project.token(ec_key("three"), "three")) == USER
     assert project.asked == 2
     await refused(guard, project.token(ec_key("one"), "one"))
@@ -391,7 +391,7 @@ async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_p
 async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobody_asks_for_another(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     token = project.token(ec_key("one"), "one")
     assert await who(guard, token) == USER
     project.keys = [published("four", ec_key("four"))]
@@ -403,13 +403,13 @@ async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobod
 async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     known = project.token(ec_key("one"), "one")
     assert await who(guard, known) == USER
     project.hangs = True
     asked = project.asked
     await eventually(lambda: project.asked > asked)
-    look = guard._keys._look
+    look = guard._keys._fetching
     for _ in range(20):
         assert await who(guard, known) == USER
     assert look is not None
@@ -420,7 +420,7 @@ async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
 async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_long(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jwks, "ANSWER_LIMIT", 1.0)  # long enough to be asked, in spite of all that goes on beside
+    monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough to be asked, in spite of all that goes on beside
     project.hangs = True
     tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(50)]
     told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
@@ -431,52 +431,52 @@ async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_lon
 async def test_a_look_that_failed_is_repeated_though_nobody_asks(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jwks, "RETRY", 0.01)
+    monkeypatch.setattr(jwks, "RETRY_INTERVAL", 0.01)
     project.instead = web.Response(status=500)
     token = project.token(ec_key("one"), "one")
     with pytest.raises(KeysUnavailable):
         await guard.caller(f"Bearer {token}")
     project.instead = None
     await eventually(lambda: guard._keys._keys)
-    monkeypatch.setattr(guard._keys, "_look_anew", lambda: pytest.fail("the key is known"))
+    monkeypatch.setattr(guard._keys, "_fetch_or_join", lambda: pytest.fail("the key is known"))
     assert await who(guard, token) == USER
 
 
 async def test_after_a_look_that_failed_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
-    for now, asked in ((0.0, 1), (jwks.RETRY - 1, 1), (jwks.RETRY, 2)):
+    for now, asked in ((0.0, 1), (jwks.RETRY_INTERVAL - 1, 1), (jwks.RETRY_INTERVAL, 2)):
         project.now, project.instead = now, web.Response(status=500)
         with pytest.raises(KeysUnavailable):
             await guard.caller(f"Bearer {token}")
         assert project.asked == asked
     project.instead = None
-    project.now += jwks.RETRY
+    project.now += jwks.RETRY_INTERVAL
     assert await who(guard, token) == USER
-    project.now += jwks.RETRY
+    project.now += jwks.RETRY_INTERVAL
     await refused(guard, project.token(ec_key("other"), "made up"))
     assert project.asked == 3, "it went well: now the longer pause counts"
 
 
 async def test_a_look_that_hangs_is_ended_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "CACHED", 0.01)
+    monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     keys = KeySet(project.url)
     await keys.key("one", "ES256")
     project.hangs = True
     asked = project.asked
     await eventually(lambda: project.asked > asked)
-    look = keys._look
+    look = keys._fetching
     assert look is not None
     await keys.aclose()
     assert look.cancelled()
-    assert keys._next_look is not None
-    assert keys._next_look.cancelled()
+    assert keys._next_fetch is not None
+    assert keys._next_fetch.cancelled()
 
 
 async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project, guard: TokenGuard) -> None:
     for number in range(20):
         await refused(guard, project.token(ec_key("other"), f"made up {number}"))
     assert project.asked == 1
-    project.now += PAUSE
+    project.now += MIN_INTERVAL
     for number in range(20):
         await refused(guard, project.token(ec_key("other"), f"made up {number}"))
     assert project.asked == 2
@@ -494,7 +494,7 @@ async def test_a_flood_of_made_up_keys_is_one_look_a_pause_whatever_comes_of_it(
             assert {type(error) for error in told} == {Unauthorized if status == 200 else KeysUnavailable}
         assert project.asked == looks
         assert len(caplog.records) == 1, "nor is the log flooded"
-        project.now += PAUSE
+        project.now += MIN_INTERVAL
 
 
 async def test_many_tokens_at_once_are_one_look(project: Project, guard: TokenGuard) -> None:
@@ -519,7 +519,7 @@ async def test_a_look_that_is_given_up_is_another_s_to_finish(project: Project, 
         lambda: web.Response(text="<html>"),
         lambda: web.Response(text="[" * 100_000),
         lambda: web.Response(text='{"keys": 7}'),
-        lambda: web.Response(text=" " * (LARGEST_ANSWER + 1)),
+        lambda: web.Response(text=" " * (MAX_ANSWER + 1)),
     ],
     ids=["500", "elsewhere", "html", "deep", "no keys", "huge"],
 )
@@ -529,14 +529,14 @@ async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
     known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
     assert await who(guard, known) == USER
     project.instead = instead()
-    project.now += PAUSE
+    project.now += MIN_INTERVAL
     with pytest.raises(KeysUnavailable):  # it may well be a new one
         await guard.caller(f"Bearer {unknown}")
     assert await who(guard, known) == USER
     assert len(caplog.records) == 1
     project.instead = None
     project.keys.append(published("three", ec_key("three")))
-    project.now += PAUSE
+    project.now += MIN_INTERVAL
     assert await who(guard, unknown) == USER
 
 

@@ -44,7 +44,7 @@ def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 async def test_however_many_ask_at_once_the_database_is_asked_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 1000.0)
+    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
@@ -57,7 +57,7 @@ async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: py
         calls.append(None)
         raise StoreError("database: away")
 
-    monkeypatch.setattr(status, "FRESH", 1000.0)
+    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
     monkeypatch.setattr(served.store, "fences", fail)
     answers = await asyncio.gather(*(served.get_internal("/background/status") for _ in range(20)))
     assert {answer["database"] for _, answer in answers} == {"away"}
@@ -67,7 +67,7 @@ async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: py
 async def test_what_the_database_said_is_asked_again_after_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         for _ in range(2):
             await served.get_internal("/background/status")
@@ -98,7 +98,7 @@ async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
 async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     now: list[Loading | None] = [None]
     await served.store.take_up(LEASE, 1, "leader")
@@ -127,7 +127,7 @@ async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
 async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     await served.store.take_up(LEASE, 1, "one")
     await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
     assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
@@ -142,7 +142,7 @@ async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
 
 
 async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     await served.store.take_up(LEASE, 1, "one")
     await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
     async with served.store._connection() as connection:
@@ -153,7 +153,7 @@ async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, mon
 async def test_a_database_that_is_away_does_not_end_the_telling(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     original, failed = served.store.tell_loading, asyncio.Event()
 

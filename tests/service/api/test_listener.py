@@ -14,7 +14,7 @@ from ops.local.servers import free_port
 from runtime.listener import Limits, Listener
 from service.address import Address
 from service.api import limits
-from service.api.listener import most_connections
+from service.api.listener import max_connections
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.waiting import eventually
 
@@ -134,10 +134,10 @@ async def test_an_expectation_that_nobody_knows_is_417_in_json(path: str, served
 
 @pytest.mark.parametrize(
     ("files", "most"),
-    [(1024, 960), (100, 50), (1_000_000, limits.MOST_CONNECTIONS), (resource.RLIM_INFINITY, limits.MOST_CONNECTIONS)],
+    [(1024, 960), (100, 50), (1_000_000, limits.MAX_CONNECTIONS), (resource.RLIM_INFINITY, limits.MAX_CONNECTIONS)],
 )
 def test_connections_leave_descriptors_to_the_rest_of_the_process(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-    assert most_connections() == most
+    assert max_connections() == most

@@ -133,7 +133,7 @@ async def test_a_stream_is_the_owner_s_and_ends_when_the_token_has_expired(
 
 
 async def test_a_user_has_only_so_many_streams_and_takes_nobody_else_s(guarded: Served, session: ClientSession) -> None:
-    guarded.api._quota._most = 2
+    guarded.api._quota._limit = 2
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     async with session.get(url, headers=bearer()), session.get(url, headers=bearer()):
         told = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
@@ -248,12 +248,12 @@ async def test_what_is_no_json_is_415_what_is_too_large_413(guarded: Served) -> 
         415,
         {"error": "not application/json"},
     )
-    status, answer = await put(guarded, PORTFOLIO, "[" + " " * limits.LARGEST_BODY + "]")
+    status, answer = await put(guarded, PORTFOLIO, "[" + " " * limits.MAX_BODY + "]")
     assert (status, answer.keys()) == (413, {"error"})
 
 
 async def test_a_body_that_is_announced_as_too_large_is_413_before_it_comes(guarded: Served) -> None:
-    head = await head_of_the_answer(guarded, limits.LARGEST_BODY + 1)
+    head = await head_of_the_answer(guarded, limits.MAX_BODY + 1)
     assert head.startswith("HTTP/1.1 413")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.position_body import MOST_ENTRIES, MOST_ERRORS, InvalidEntries, read_entries
+from service.api.position_body import MAX_ENTRIES, MAX_ERRORS, InvalidEntries, read_entries
 from service.portfolio.records import PositionEntry
 
 PORTFOLIO, USER = UUID(int=1), UUID(int=2)
@@ -100,12 +100,12 @@ def test_a_field_that_is_given_more_than_once_is_an_error_even_if_the_values_are
 
 
 def test_no_more_errors_are_told_than_a_person_reads() -> None:
-    assert len(errors(json.dumps([{}] * MOST_ENTRIES))) == MOST_ERRORS
+    assert len(errors(json.dumps([{}] * MAX_ENTRIES))) == MAX_ERRORS
 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "KO", "{}", '{"symbol": "KO"}', "null", "[]", json.dumps([GOOD] * (MOST_ENTRIES + 1)), "[" * 99_999, b"\xff"],
+    ["", "KO", "{}", '{"symbol": "KO"}', "null", "[]", json.dumps([GOOD] * (MAX_ENTRIES + 1)), "[" * 99_999, b"\xff"],
 )
 def test_a_body_that_is_no_list_of_positions_is_an_error_of_the_body(body: str | bytes) -> None:
     assert errors(body).keys() == {"body"}

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
-from service.api.limits import MOST_ROWS
+from service.api.limits import MAX_ROWS
 from service.database.connection import StoreError
 from tests.support.served_api import FRIDAY, PORTFOLIO, Served
 
@@ -31,7 +31,7 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
         (f"/portfolios/{PORTFOLIO}/history?from=2026-02-13&to=2026-02-12", "from"),
         (f"/portfolios/{PORTFOLIO}/history?limit=0", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=-1", "limit"),
-        (f"/portfolios/{PORTFOLIO}/history?limit={MOST_ROWS + 1}", "limit"),
+        (f"/portfolios/{PORTFOLIO}/history?limit={MAX_ROWS + 1}", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=1e2", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=1&limit=1", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?from=2026-02-13&to=2026-02-13&from=2026-02-12", "from"),
@@ -185,7 +185,7 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
         raise StoreError("database: away")
 
     monkeypatch.setattr(served.store, "fences", fail)
-    monkeypatch.setattr("service.api.background_status.FRESH", 0.0)
+    monkeypatch.setattr("service.api.background_status.MAX_AGE", 0.0)
     status, away = await served.get_internal("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 

@@ -146,7 +146,7 @@ async def test_a_long_value_is_told_by_its_beginning(migrated: str, tmp_path: Pa
 async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_there_and_keeps_nothing(
     migrated: str, raw: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_AT_A_TIME)]
+    lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_PER_TURN)]
     path = file(tmp_path, POSITIONS + "".join(lines))
     read = []
 
@@ -160,7 +160,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
     importing = asyncio.create_task(import_positions(migrated, path))
     with pytest.raises(asyncio.CancelledError):
         await importing
-    assert 10 <= len(read) <= imports.LINES_AT_A_TIME
+    assert 10 <= len(read) <= imports.LINES_PER_TURN
     assert await counts(raw) == (0, 0, 0)
 
 

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from service.commands import run_job as by_hand
-from service.commands.run_job import Asked, parse
+from service.commands.run_job import RunArguments, parse
 from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
 from service.market.calendar import NyseCalendar
@@ -190,7 +190,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
     scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
-    await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
+    await scheduler._work_off(by_hand.ManualTerm(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"
 
@@ -235,9 +235,9 @@ def test_a_command_line_that_makes_no_sense_is_status_two(
 
 
 def test_the_dates_are_read_as_given() -> None:
-    assert parse(["snapshot"]) == Asked("snapshot", None, None, dry_run=False)
-    assert parse(["eod", "--date", "2026-03-02"]) == Asked("eod", MONDAY, MONDAY, dry_run=False)
-    assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == Asked(
+    assert parse(["snapshot"]) == RunArguments("snapshot", None, None, dry_run=False)
+    assert parse(["eod", "--date", "2026-03-02"]) == RunArguments("eod", MONDAY, MONDAY, dry_run=False)
+    assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == RunArguments(
         "reconstruction", FRIDAY, MONDAY, dry_run=True
     )
 
