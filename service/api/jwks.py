@@ -1,4 +1,4 @@
-"""The public keys that access tokens are signed with, as a project publishes them."""
+"""The public keys of access tokens, fetched from the project that publishes them."""
 
 import asyncio
 import json
@@ -16,20 +16,20 @@ from service.ways_out import AnswerTooLarge, http_session, read_body
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 REFRESH_INTERVAL = 600.0
-"""Seconds from a look that went well to the next: so long may a key live on that is published no more."""
+"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid for as long."""
 MIN_INTERVAL = 30.0
-"""Seconds from one look to the next at least, however many tokens name keys that nobody knows."""
+"""Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0
-"""Seconds from a look that failed to the next: until it goes well, a task that has just started lets nobody in."""
+"""Time from a failed fetch to the next, in seconds. Until the first success a new task admits nobody."""
 FETCH_LIMIT = 5.0
-"""Seconds that a look may take, and so that a token may wait whose key is not known."""
+"""Limit of a fetch, in seconds; a token with an unknown key waits at most as long."""
 MAX_ANSWER = 1024 * 1024
-"""Bytes."""
+"""Limit of the answer, in bytes."""
 MIN_RSA_BITS = 2048
-"""Bits."""
+"""Minimum size of an RSA key."""
 
 MAX_REASON = 200
-"""Characters of a cause."""
+"""Limit of a logged error, in characters."""
 
 Algorithm = Literal["ES256", "RS256"]
 
@@ -37,15 +37,15 @@ logger = logging.getLogger(__name__)
 
 
 class UnknownKey(Exception):
-    """No such key is published."""
+    """The project does not publish the key."""
 
 
 class KeysUnavailable(Exception):
-    """Nobody can say now whether there is such a key."""
+    """The key is not known, and the published keys could not be fetched."""
 
 
 class KeySet:
-    """The keys at one address: looked at when first needed, then again and again, and kept while they cannot be had.
+    """The keys of one project: fetched when first needed, then at intervals, and kept while a fetch fails.
 
     A key that is known is returned at once. A key that is not known starts another fetch, since projects change their
     keys, and waits for that fetch. No fetch begins within `MIN_INTERVAL` seconds of the last one, or `RETRY_INTERVAL`
@@ -59,19 +59,19 @@ class KeySet:
         self._fetched_at: float | None = None
         self._failed = False
         self._fetching: asyncio.Task[None] | None = None
-        """The one under way."""
+        """The fetch under way."""
         self._next_fetch: asyncio.TimerHandle | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def key(self, kid: str, algorithm: Algorithm) -> Any:
-        """The public key of that id, of the type that the algorithm is for.
+        """The public key with that id, of the type that the algorithm needs.
 
         Raises:
-            UnknownKey: it is not among the published ones.
-            KeysUnavailable: it is not among those we have, and the published ones cannot be had.
+            UnknownKey: the project does not publish the key.
+            KeysUnavailable: the key is not known, and the last fetch failed.
         """
-        if (kid, algorithm) not in self._keys and (look := self._fetch_or_join()) is not None:
-            await asyncio.wait((look,))  # it is everybody's: who gives up waiting does not end it
+        if (kid, algorithm) not in self._keys and (fetching := self._fetch_or_join()) is not None:
+            await asyncio.wait((fetching,))  # shared: a caller that is cancelled does not cancel the fetch
         if (found := self._keys.get((kid, algorithm))) is not None:
             return found
         if self._failed:
@@ -79,17 +79,17 @@ class KeySet:
         raise UnknownKey
 
     async def aclose(self) -> None:
-        """Look no more, and close the connections."""
-        if (look := self._fetching) is not None:
-            look.cancel()
-            await asyncio.wait((look,))
+        """Stop fetching, and close the connections."""
+        if (fetching := self._fetching) is not None:
+            fetching.cancel()
+            await asyncio.wait((fetching,))
         if self._next_fetch is not None:
             self._next_fetch.cancel()
         if self._session is not None:
             await self._session.close()
 
     def _fetch_or_join(self) -> asyncio.Task[None] | None:
-        """The look under way, or one that begins now; None if it is too early for another."""
+        """The fetch under way, or a new one; None if it is too early for a new one."""
         pause = RETRY_INTERVAL if self._failed else MIN_INTERVAL
         if self._fetching is None and (self._fetched_at is None or self._clock() - self._fetched_at >= pause):
             self._start_fetch()
@@ -106,11 +106,11 @@ class KeySet:
             self._keys = await self._fetch()
             failed = False
             if self._failed:
-                logger.info("the keys of access tokens are there again")
+                logger.info("the keys of access tokens can be fetched again")
         except (aiohttp.ClientError, AnswerTooLarge, OSError, ValueError, RecursionError) as error:
-            if not self._failed:  # told once, not at each look
+            if not self._failed:  # the first failure of an outage
                 logger.warning(
-                    "SUPABASE_URL: the keys of access tokens cannot be had, %d are kept: %s",
+                    "SUPABASE_URL: the keys of access tokens cannot be fetched, %d are kept: %s",
                     len(self._keys),
                     _why(error),
                 )
@@ -130,11 +130,11 @@ class KeySet:
         match found:
             case {"keys": [*entries]}:
                 return dict(key for entry in entries if (key := _public_key(entry)) is not None)
-        raise ValueError("the answer is no set of keys")
+        raise ValueError("the answer is not a set of keys")
 
 
 def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
-    """One key, if it is for signatures and of a type that we accept; what its type is for is not the token's to say."""
+    """The key with its id and algorithm; None unless it is for signatures and of an accepted type."""
     if not isinstance(entry, dict) or not isinstance(kid := entry.get("kid"), str):
         return None
     algorithm: Algorithm
@@ -158,5 +158,5 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
 
 
 def _why(error: Exception) -> str:
-    """The cause in a line: of what went wrong on the way, the network's or OpenSSL's own words."""
+    """The error in one line, in the words of the network or of OpenSSL."""
     return one_line(str(error) or type(error).__name__, MAX_REASON)

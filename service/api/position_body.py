@@ -1,4 +1,4 @@
-"""The positions that a user writes: a JSON list, read field by field."""
+"""The request body with a user's positions: a JSON list that is read field by field."""
 
 import json
 import re
@@ -9,30 +9,49 @@ from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
+from service.api import schemas
+from service.api.schemas import Json
+from service.portfolio.formats import (
+    EARLIEST,
+    LATEST,
+    MOST_QUANTITY,
+    QUANTITY_PLACES,
+    SMALLEST_QUANTITY,
+    SYMBOL,
+    read_day,
+    read_symbol,
+)
 from service.portfolio.records import PositionEntry
 
 MAX_ENTRIES = 1000
-"""In one request."""
+"""Maximum number of entries in a request."""
 MAX_ERRORS = 20
-"""In one answer."""
+"""Maximum number of errors in an answer."""
 
 QUANTITY = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 EXACT = Context(prec=60)
 MISSING, GIVEN_TWICE = object(), object()
-"""What stands for a field that is not there, and for one of which nobody can say which value is meant."""
+"""Stand-ins for the value of a missing field, and of a field that the object has twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field; `field` is its path, such as `[3].quantity`."""
+    """An invalid field. `field` is its path, such as `[3].quantity`."""
 
     field: str
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of an entry: how it is read, and its JSON schema. `read` raises ValueError for an invalid value."""
+
+    read: Callable[[object], object]
+    schema: Json
+
+
 class InvalidEntries(Exception):
-    """The first errors, at least one."""
+    """Invalid entries. `errors` has at least one error and at most `MAX_ERRORS`."""
 
     def __init__(self, *errors: FieldError) -> None:
         super().__init__(f"{errors[0].field}: {errors[0].problem}")
@@ -42,10 +61,10 @@ class InvalidEntries(Exception):
 def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[PositionEntry]:
     """The entries of `[{"symbol": "KO", "quantity": "2.5", "valid_from": "2026-02-13"}, ...]`.
 
-    A quantity may be a string or a number; either is taken exactly as written.
+    A quantity may be a string or a number. Both are read exactly as written.
 
     Raises:
-        InvalidEntries: naming each field that is wrong.
+        InvalidEntries: the body is invalid; the errors name the fields.
     """
     try:
         rows = json.loads(
@@ -87,17 +106,17 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] | None:
-    """The fields of one entry; None if any is wrong, which is added to the errors."""
+    """The fields of one entry; None if a field is invalid. Its error is appended to `errors`."""
     if not isinstance(row, dict):
         errors.append(FieldError(path, "not an object"))
         return None
     found: dict[str, Any] = {}
-    for name in (*READERS, *(row.keys() - READERS.keys())):
+    for name in (*FIELDS, *(row.keys() - FIELDS.keys())):
         try:
-            found[name] = READERS.get(name, _unknown)(row.get(name, MISSING))
+            found[name] = FIELDS.get(name, UNKNOWN_FIELD).read(row.get(name, MISSING))
         except ValueError as error:
             errors.append(FieldError(f"{path}.{name[:40]}", str(error)))
-    return found if len(found) == len(READERS) and row.keys() == READERS.keys() else None
+    return found if row.keys() == FIELDS.keys() == found.keys() else None
 
 
 def _symbol(value: object) -> str:
@@ -139,4 +158,22 @@ def _unknown(_: object) -> None:
     raise ValueError("no such field")
 
 
-READERS: Mapping[str, Callable[[object], object]] = {"symbol": _symbol, "quantity": _quantity, "valid_from": _date}
+UNKNOWN_FIELD = Field(_unknown, {})
+FIELDS: Mapping[str, Field] = {
+    "symbol": Field(_symbol, schemas.text_of(SYMBOL.pattern)),
+    "quantity": Field(
+        _quantity,
+        {
+            "description": f"Below {MOST_QUANTITY:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes the position.",
+            "anyOf": [
+                schemas.text_of(QUANTITY.pattern) | {"format": "decimal"},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST_QUANTITY)},
+            ],
+        },
+    ),
+    "valid_from": Field(
+        _date,
+        schemas.DAY | {"pattern": schemas.days_between(EARLIEST, LATEST), "description": f"{EARLIEST} to {LATEST}."},
+    ),
+}
+"""The fields of an entry by name; an entry has all of them and no others."""

@@ -219,7 +219,7 @@ async def test_what_may_be_a_wrong_setting_is_one_warning_an_hour_however_many_t
     for token in foreign * 3:
         await refused(guard, token)
     assert told() == [
-        "SUPABASE_URL: a well signed access token names the issuer 'https://0.example/auth/v1', "
+        "SUPABASE_URL: a signed access token names the issuer 'https://0.example/auth/v1', "
         f"not {project.url}/auth/v1; refused"
     ]
     project.now += 3599

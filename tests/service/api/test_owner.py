@@ -263,7 +263,7 @@ async def test_a_body_that_is_not_encoded_as_its_headers_say_is_400(
     status, answer = await put(
         guarded, PORTFOLIO, "no gzip at all", headers={"Content-Encoding": "gzip"}, compress=None
     )
-    assert (status, answer["field"], answer["error"]) == (400, "body", "not encoded as the headers say")
+    assert (status, answer["field"], answer["error"]) == (400, "body", "does not match its Content-Encoding")
     assert not [record for record in caplog.records if record.name.startswith("service")]
 
 

@@ -193,7 +193,7 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
 async def test_metrics_in_a_version_that_is_none_are_406(accept: str, served: Served) -> None:
     told = await served.get_internal("/metrics", headers={"Accept": accept})
-    assert told == (406, {"error": "no such version of a format in Accept"})
+    assert told == (406, {"error": "Accept asks for a version of the format that does not exist"})
 
 
 async def test_requests_are_counted_by_route_and_never_by_what_the_client_makes_up(
