@@ -1,4 +1,4 @@
-"""Where the API listens. A module of its own because the health check, which has to be quick, needs nothing else."""
+"""Addresses of listeners. The module is small because the health check imports it and must start quickly."""
 
 import reprlib
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from typing import Self
 
 DEFAULT = "0.0.0.0:8080"
-"""Address of the public listener."""
+"""Default address of the public listener."""
 INTERNAL_DEFAULT = "0.0.0.0:9101"
-"""Address of the internal listener."""
+"""Default address of the internal listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Address:
         """Read `HOST:PORT`, IPv6 as `[::1]:8080`.
 
         Raises:
-            ValueError: it is not of that form; the text says what is wrong.
+            ValueError: the text does not have that form; the message says what is wrong.
         """
         host, colon, port = text.rpartition(":")
         if not colon:
@@ -41,13 +41,13 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def overlaps(self, other: "Address") -> bool:
-        """Whether two listeners at these addresses would take the same connections."""
+        """Whether listeners at both addresses would accept the same connections."""
         any_host = ip_address(self.host).is_unspecified or ip_address(other.host).is_unspecified
         return self.port == other.port and (any_host or self.host == other.host)
 
     @property
     def reachable(self) -> str:
-        """The host to connect to from this machine: loopback where all addresses are listened on."""
+        """The host to connect to from this machine: the loopback address if the listener accepts on all addresses."""
         address = ip_address(self.host)
         if not address.is_unspecified:
             return self.host

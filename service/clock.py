@@ -1,4 +1,4 @@
-"""The wall clock, and the earlier of two clocks: with a clock that is ahead, a day would end too early."""
+"""The wall clock, and the earlier of two clocks. A clock that is ahead would end a day too early."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -13,11 +13,11 @@ def utc_now() -> datetime:
 
 
 class LesserClock:
-    """This machine's clock, less what it was ahead of the database's when they were compared last.
+    """The earlier of this machine's clock and the database's, by the difference at the last comparison.
 
     Args:
         now: this machine's clock.
-        database_clock: asks for the database's.
+        database_clock: reads the database's clock.
     """
 
     def __init__(self, now: Callable[[], datetime], database_clock: Callable[[], Awaitable[datetime]]) -> None:
@@ -33,7 +33,7 @@ class LesserClock:
         """Compare the two clocks.
 
         Raises:
-            StoreError: the database's cannot be asked for.
+            StoreError: the database did not answer.
         """
-        asked_at = self._now()
-        self._ahead = max(asked_at - await self._database_clock(), timedelta())
+        before = self._now()
+        self._ahead = max(before - await self._database_clock(), timedelta())

@@ -1,4 +1,4 @@
-"""The end of a process that does not wait for what cannot be cancelled: a thread, a frozen database, a full pipe."""
+"""Bounded process exit: nothing that cannot be cancelled (a thread, a frozen database, a full pipe) delays it."""
 
 import asyncio
 import os
@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 
 COMMAND_LIMIT = 5.0
-"""Seconds that a command may take to end after SIGINT or SIGTERM."""
+"""Limit for a command to end after SIGINT or SIGTERM, in seconds."""
 REPORT_LIMIT = 0.5
-"""Seconds that the last log line may take: whoever reads the log may have stopped reading."""
+"""Limit for the last report, in seconds: the reader of the log may have stopped reading."""
 
 
 class Stopped(Exception):
-    """A signal ended the command; `status` is the exit status that a shell expects then."""
+    """A signal ended the command. `status` is the exit status that a shell expects for that signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -24,31 +24,31 @@ class Stopped(Exception):
 
 
 def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
-    """Exit in `seconds`, whatever still runs then; nothing happens if the process has ended by itself.
+    """End the process in `seconds`, whatever still runs then. A process that has ended before is not affected.
 
-    A thread of its own waits: it needs no event loop, which may be closed by then.
+    A daemon thread waits, because the event loop may be closed by then.
 
     Args:
-        seconds: from now.
-        status: exit status, asked for at the end.
-        report: called before the exit; what it does may hang.
+        seconds: the time from now.
+        status: returns the exit status; called at the end.
+        report: called before the exit; it may hang.
     """
 
-    def leave() -> None:
+    def exit_now() -> None:
         time.sleep(seconds)
-        speaker = threading.Thread(target=report, daemon=True)
-        speaker.start()
-        speaker.join(REPORT_LIMIT)
+        reporting = threading.Thread(target=report, daemon=True)
+        reporting.start()
+        reporting.join(REPORT_LIMIT)
         os._exit(status())
 
-    threading.Thread(target=leave, name="leaving", daemon=True).start()
+    threading.Thread(target=exit_now, name="exit", daemon=True).start()
 
 
 async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAND_LIMIT) -> None:
-    """Run a command's work; SIGINT or SIGTERM cancels it, and the process ends within `limit` seconds after that.
+    """Run a command. SIGINT or SIGTERM cancels it, and the process ends within `limit` seconds after the signal.
 
     Raises:
-        Stopped: a signal ended it.
+        Stopped: a signal ended the command.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -72,5 +72,5 @@ async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAN
 
 
 def _report_hang() -> None:
-    sys.stderr.write(f"stopped; something did not end within {COMMAND_LIMIT:g} s and was left behind\n")
+    sys.stderr.write(f"stopped, but a part of the command did not end within {COMMAND_LIMIT:g} s\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`python -m service healthcheck`: for the container health check of ECS, which starts it anew every few seconds."""
+"""`python -m service healthcheck`, the container health check. ECS starts a new process for it every few seconds."""
 
 import os
 import socket
@@ -7,11 +7,11 @@ from runtime.escape import one_line
 from service.address import DEFAULT, Address
 
 LIMIT = 3.0
-"""Seconds that the service has to answer."""
+"""Limit for the service's answer, in seconds."""
 
 
 def check() -> tuple[bool, str]:
-    """Ask /healthz of the service in this container: whether it is well, and the answer's first line or what failed."""
+    """Ask this container's service for /healthz; returns whether it is healthy, and its status line or the error."""
     try:
         address = Address.parse(os.environ.get("API_BIND", "").strip() or DEFAULT)
     except ValueError as error:
@@ -24,7 +24,7 @@ def check() -> tuple[bool, str]:
 
 
 def _status_line(address: Address) -> str:
-    """The first line of the answer; a bare socket, because importing an HTTP client takes longer than the request."""
+    """The status line of the answer. Importing an HTTP client would take longer than the whole check."""
     with socket.create_connection((address.reachable, address.port), timeout=LIMIT) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         with connection.makefile("rb") as answer:

@@ -1,4 +1,4 @@
-"""A fault that lasts is reported once when it begins and once when it is over, however often it is met between."""
+"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it is met between."""
 
 import logging
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 
 class Outage:
-    """One fault of one component.
+    """A fault of a component that may last.
 
     Args:
-        logger: the component's own.
-        began: what to log when the fault is met first; `%s` stands for the reason.
-        ended: what to log when it is over.
-        level: of the first line; the last one is INFO.
-        clock: seconds that never step.
+        logger: the component's logger.
+        began: the message for the first failure; `%s` stands for the reason.
+        ended: the message for the first success after a failure.
+        level: the level of the first message; the last message is INFO.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Outage:
         self._met = 0
 
     def met(self, reason: object, about: Mapping[str, object] | None = None) -> None:
-        """Record that the fault was met; `about` are fields of the line of log."""
+        """Record a failure. `about` has fields for the log line."""
         first = self._since is None
         if first:
             self._since, self._met = self._clock(), 0
@@ -42,7 +42,7 @@ class Outage:
         self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=about)
 
     def over(self, about: Mapping[str, object] | None = None) -> None:
-        """Record that what had failed has succeeded."""
+        """Record a success."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
@@ -50,5 +50,5 @@ class Outage:
 
     @property
     def lasts(self) -> bool:
-        """Whether the fault was met and is not over."""
+        """Whether the last attempt failed."""
         return self._since is not None

@@ -1,7 +1,7 @@
-"""What the ways out of this process share: name lookups, and an HTTP session that tries every address of a name.
+"""What outgoing connections share: name lookups, and HTTP sessions that try every address of a name.
 
-Postgres, the key server, the prices and the ECS agent are reached by name. A lookup that hangs delays neither the
-others nor the end of the process. An address that drops packets does not keep the next one from being tried.
+The service reaches Postgres, the key server, the price source and the ECS agent by name. A lookup that hangs delays
+neither the others nor the end of the process. An address that drops packets does not delay the next address for long.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
 
 MAX_CONNECTIONS = 100
-"""Connections that an HTTP session may have, unless the caller sets another number."""
+"""Default limit of an HTTP session's connections."""
 
 
 class AnswerTooLarge(Exception):

@@ -266,7 +266,7 @@ def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; it is alpaca, or simulated, which makes every price up\n"
+    told = "PRICE_SOURCE: missing; set alpaca, or simulated, which makes every price up\n"
     assert capsys.readouterr() == ("", told)
 
 
@@ -277,7 +277,7 @@ def test_what_the_kind_of_auth_needs_is_known_before_anything_is_started() -> No
 
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dance"]) == 2
-    assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
+    assert capsys.readouterr().err == "python -m service: no command 'dance'; --help lists the commands\n"
 
 
 COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "healthcheck")
@@ -369,7 +369,7 @@ def test_an_address_that_stands_for_all_is_reached_over_loopback(bind: str, reac
 @pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
 def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_BIND", api)
-    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 is where API_BIND .* listens already$"):
+    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 overlaps with API_BIND .*$"):
         read_settings()
 
 
