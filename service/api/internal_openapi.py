@@ -1,8 +1,9 @@
 """The OpenAPI 3.1 description of the internal listener."""
 
+from runtime.version import __version__
 from service.api import internal_responses, responses
 from service.api.response_types import schemas_of
-from service.api.schemas import TEXT, VERSION, Json, error_response, json_of, operation
+from service.api.schemas import TEXT, Json, error_response, json_of, operation
 
 ABOUT = """\
 For operators, scripts and Prometheus inside the network. All routes only read. Instants are ISO 8601 in UTC.
@@ -16,7 +17,7 @@ def internal_description() -> Json:
     """The description of all internal routes."""
     return {
         "openapi": "3.1.1",
-        "info": {"title": "Portfolio service, internal listener", "version": VERSION, "description": ABOUT},
+        "info": {"title": "Portfolio service, internal listener", "version": __version__, "description": ABOUT},
         "paths": {
             "/background/status": {
                 "get": operation("Who leads, and each job's last and next run", json_of("BackgroundStatus")),

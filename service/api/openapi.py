@@ -4,6 +4,7 @@ The schemas of responses come from `service.api.responses`, and the limits and p
 Tests compare the paths with the application's routes, and each answer of a running service with its schema.
 """
 
+from runtime.version import __version__
 from service.api import responses
 from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, MAX_BODY, MAX_ROWS, MAX_STREAMS
 from service.api.position_body import FIELDS, MAX_ENTRIES
@@ -12,7 +13,6 @@ from service.api.schemas import (
     DAY,
     TEXT,
     UUID,
-    VERSION,
     Json,
     error_response,
     integer,
@@ -58,7 +58,7 @@ def description() -> Json:
     """The description of all public routes."""
     return {
         "openapi": "3.1.1",
-        "info": {"title": "Portfolio service", "version": VERSION, "description": ABOUT},
+        "info": {"title": "Portfolio service", "version": __version__, "description": ABOUT},
         "paths": {
             "/portfolios/{id}/live": {
                 "parameters": [ref("parameters", "id")],
