@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,15 +23,15 @@ from schemathesis.core import NOT_SET
 from schemathesis.core.result import Ok
 
 from ops.local.servers import RedisServer
+from runtime.version import __version__
 from service.api.internal_openapi import internal_description
 from service.api.openapi import description
-from service.api.schemas import VERSION
 from service.commands.development_token import development_token
 from service.commands.samples import SAMPLES, USERS
 from service.portfolio.formats import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
 from service.settings import AuthSettings
 from tests.support.served_api import PORTFOLIO, Served
-from tests.support.service_processes import ROOT, Service, Sidecar
+from tests.support.service_processes import Service, Sidecar
 from tests.support.waiting import eventually
 
 PROJECT = "http://127.0.0.1:9"
@@ -203,5 +202,5 @@ async def test_each_event_of_a_stream_is_a_live_value_as_described(
                 seen.add(event["as_of"])
 
 
-def test_the_version_is_the_project_s() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+def test_both_descriptions_have_the_version_of_the_project() -> None:
+    assert {document["info"]["version"] for document in (description(), internal_description())} == {__version__}
