@@ -10,28 +10,17 @@ import json
 import socket
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from runtime.addresses import Address
 from runtime.escape import one_line
 
 MAX_ERROR = 200
 """Characters of a malformed request's description that the answer repeats."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
-
-
-class Address(Protocol):
-    """A numeric IP address and a TCP port; `str` gives `HOST:PORT`, with brackets around an IPv6 address."""
-
-    @property
-    def host(self) -> str:
-        """The IP address, without brackets."""
-
-    @property
-    def port(self) -> int:
-        """The TCP port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 A browser on the same machine reaches the loopback, and so does a page whose name was rebound to it.
 """
 
-import ipaddress
 import re
 
 from aiohttp import web
+
+from runtime import addresses
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/?#\[\]]+))(?::[0-9]*)?", re.IGNORECASE)
 
@@ -43,9 +44,4 @@ def is_loopback(host: str) -> bool:
     address, name = match.groups()
     if name is not None and name.lower() in ("localhost", "localhost."):
         return True
-    try:
-        ip = ipaddress.ip_address(address or name)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
+    return addresses.is_loopback(address or name)

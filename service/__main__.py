@@ -1,11 +1,11 @@
 """`python -m service [COMMAND]`. Each command imports only what it needs, so that the health check starts quickly."""
 
-import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from runtime.command_line import run_and_exit
 from service.environment import ignore_switches
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(
 
     from runtime.environment import log_ignored
     from service.commands.csv_file import BadFile
-    from service.commands.fence import NotMended
+    from service.commands.fence import NotRepaired
     from service.commands.output import print_error
     from service.database.connection import StaleTerm, StoreError
     from service.database.migrations import MigrationError
@@ -140,19 +140,11 @@ def run(
     except (SettingsError, BadFile) as error:
         print_error(error)
         return 2
-    except (StoreError, StaleTerm, MigrationError, NotMended, PricesUnavailable) as error:
+    except (StoreError, StaleTerm, MigrationError, NotRepaired, PricesUnavailable) as error:
         print_error(error)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # a command that has not installed its signal handlers yet
-        status = 130
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more at exit
-        status = 1
-    sys.exit(status)
+    run_and_exit(main)

@@ -15,8 +15,8 @@ from types import FrameType
 
 from aiohttp import web
 
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener
-from service.address import Address
 from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health

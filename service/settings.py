@@ -20,9 +20,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from service.address import DEFAULT, INTERNAL_DEFAULT, Address
+from runtime.addresses import Address
+from service.address import DEFAULT, INTERNAL_DEFAULT
 from service.database.database_url import usable_database_url
-from service.hosts import may_be_host
+from service.hosts import may_be_server
 from service.market.calendar import CALENDARS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -85,7 +86,7 @@ def _split(text: str) -> SplitResult | None:
     """The parts of an HTTP address; None for an unusable address, and for one with a query or a login."""
     try:
         parts = urlsplit(text)
-        usable = parts.hostname and parts.port != 0 and may_be_host(parts.netloc)
+        usable = parts.hostname and parts.port != 0 and may_be_server(parts.netloc)
     except ValueError:
         return None
     return parts if usable and parts.username is None and not set("?#") & set(text) else None

@@ -1,12 +1,9 @@
 """Logs and metrics for operators. Nothing here decides anything."""
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import RequestPayloadError
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,24 +17,16 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runtime.log_lines import JsonLines, TextLines
+from runtime.logs import log_to_stdout
 from sidecar.client import Leadership
 
 
-def set_up_logs(style: Literal["json", "text"], level: str) -> None:
-    """Write the log to standard output, one line per record, in the sidecar's format."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines() if style == "json" else TextLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def set_up_logs(form: Literal["json", "text"], level: str) -> None:
+    """Write the process's log to standard output, in the sidecar's format."""
+    log_to_stdout(form, level)
     logging.captureWarnings(capture=True)
-    # Both libraries log in many lines what the service logs in one, or what is no fault of the service.
+    # asyncpg warns in many lines about what the service logs in one.
     logging.getLogger("asyncpg").setLevel(logging.ERROR)
-    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
-
-
-def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for malformed HTTP. It was answered with 400, and anybody could fill the log with it."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError))
 
 
 def new_registry() -> CollectorRegistry:

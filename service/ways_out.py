@@ -18,10 +18,6 @@ MAX_CONNECTIONS = 100
 """Default limit of an HTTP session's connections."""
 
 
-class AnswerTooLarge(Exception):
-    """A server sent more than any answer needs."""
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class WaysOut:
     """The name lookups of one event loop, and the addresses that were silent when they were tried last."""
@@ -43,17 +39,3 @@ def http_session(*, connections: int = MAX_CONNECTIONS, **options: Any) -> aioht
     """A session for questions to one server, without cookies and proxies; to be closed by the caller."""
     connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(ways_out().lookups))
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options)
-
-
-async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body of an answer, unpacked, of at most `limit` bytes.
-
-    Raises:
-        AnswerTooLarge: it is larger.
-    """
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            raise AnswerTooLarge("the answer is too large")
-    return bytes(body)

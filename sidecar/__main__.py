@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from runtime.command_line import run_and_exit
 from runtime.environment import remove
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
@@ -79,16 +80,7 @@ def _healthcheck() -> int:
 
 def console() -> NoReturn:
     """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # before there was anything to give up
-        status = 130
-    except BrokenPipeError:  # who reads has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
-        status = 1
-    sys.exit(status)
+    run_and_exit(main)
 
 
 if __name__ == "__main__":

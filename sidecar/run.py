@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from runtime.addresses import Address
 from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
@@ -24,7 +25,7 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.settings import Address, Settings, SettingsError, read
+from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
 log = logging.getLogger(__name__)

@@ -1,16 +1,14 @@
 """What the sidecar tells its operators: log lines and metrics. Nothing here decides anything."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime import logs
 from runtime.escape import one_line
-from runtime.log_lines import JsonLines, TextLines
 from sidecar.election.lease import Lease
 from sidecar.election.protocol import Call, Kind, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
@@ -182,13 +180,5 @@ class _Gauges(Collector):
 
 def log_to_stdout(form: str, level: str) -> None:
     """Set logging up: `form` is `json` or `text`, `level` a name of logging's."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logs.log_to_stdout(form, level)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
-
-
-def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

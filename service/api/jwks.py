@@ -10,8 +10,9 @@ from typing import Any, Literal
 import aiohttp
 import jwt
 
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
-from service.ways_out import AnswerTooLarge, http_session, read_body
+from service.ways_out import http_session
 
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 

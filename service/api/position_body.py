@@ -111,7 +111,7 @@ def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] 
         errors.append(FieldError(path, "not an object"))
         return None
     found: dict[str, Any] = {}
-    for name in (*FIELDS, *(row.keys() - FIELDS.keys())):
+    for name in (*FIELDS, *(name for name in row if name not in FIELDS)):
         try:
             found[name] = FIELDS.get(name, UNKNOWN_FIELD).read(row.get(name, MISSING))
         except ValueError as error:

@@ -19,9 +19,10 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
 from service.prices import PricesUnavailable
-from service.ways_out import AnswerTooLarge, http_session, read_body
+from service.ways_out import http_session
 
 CONNECTIONS = 4
 """Requests of one question at a time; the tracker's and a job's questions may come together."""

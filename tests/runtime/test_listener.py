@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener, network_of
 from tests.support.waiting import eventually
 
@@ -19,14 +20,6 @@ HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
 """Bytes of an answer that fits into no buffer."""
-
-
-@dataclass
-class At:
-    """A numeric address."""
-
-    host: str
-    port: int = 0
 
 
 class Connection:
@@ -107,7 +100,7 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await Listener(runner, At(HERE), limits).start()
+        await Listener(runner, Address(HERE, 0), limits).start()
         yield Served(runner, held)
     finally:
         await runner.cleanup()

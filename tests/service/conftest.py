@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ops.local.servers import PostgresServer, RedisServer
+from runtime.addresses import Address
 from runtime.listener import Listener
-from service.address import Address
 from service.api.listener import connection_limits
 from service.commands.samples import load_samples
 from service.database.migrations import migrate

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from ops.local.servers import free_port
+from runtime.addresses import Address
 from service.__main__ import main
-from service.address import Address
 from service.api.auth import issuer_of
 from service.settings import SettingsError, read_settings
 

@@ -10,8 +10,8 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from runtime.addresses import Address
 from runtime.listener import Listener
-from service.address import Address
 from service.api.auth import Guard, OpenGuard
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health

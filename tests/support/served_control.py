@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener
 from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
@@ -20,7 +21,6 @@ from sidecar.election.lease import Lease
 from sidecar.election.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.settings import Address
 from sidecar.telemetry import Telemetry
 from tests.support.storing import at_port
 

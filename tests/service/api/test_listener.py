@@ -11,8 +11,8 @@ import pytest
 from aiohttp import ClientSession
 
 from ops.local.servers import free_port
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener
-from service.address import Address
 from service.api import limits
 from service.api.listener import max_connections
 from tests.support.served_api import PORTFOLIO, Served

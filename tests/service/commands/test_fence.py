@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from ops.local.servers import RedisServer
 from service.commands import fence
-from service.commands.fence import NotMended
+from service.commands.fence import NotRepaired
 from service.database.connection import StaleTerm
 from service.database.store import Store
 from service.settings import read_settings
@@ -113,11 +113,11 @@ async def test_nothing_is_mended_while_the_lease_is_not_disabled(
 ) -> None:
     await poison(database)
     key = (await keys_of(sidecar, session))[LEASE]
-    with pytest.raises(NotMended, match="nobody held it"):
+    with pytest.raises(NotRepaired, match="nobody held it"):
         await command(samples_url, sidecar.url, "--ttl", "2")
     await eventually(lambda: _is_free(redis, key))
     await redis.set(key, "another", ex=60)
-    with pytest.raises(NotMended, match=f"held by another; first python -m sidecar disable {LEASE} 3600"):
+    with pytest.raises(NotRepaired, match=f"held by another; first run python -m sidecar disable {LEASE} 3600"):
         await command(samples_url, sidecar.url, "--ttl", "2")
     assert (await store.fences())[LEASE].token == ABSURD
 
@@ -140,7 +140,7 @@ async def test_nothing_is_mended_if_the_lease_is_enabled_before_its_ttl_is_over(
 
     await eventually(state)
     await redis.set(key, "another", ex=60)
-    with pytest.raises(NotMended):
+    with pytest.raises(NotRepaired):
         await mending
     assert (await store.fences())[LEASE].token == ABSURD
 
@@ -162,7 +162,7 @@ async def test_a_fence_that_lets_the_next_term_in_within_a_day_is_left_alone(
         await poison(database, await now_token(database) + ahead)
     before = await store.fences()
     await command(samples_url, NOBODY)
-    assert capsys.readouterr().out.endswith("nothing to mend\n")
+    assert capsys.readouterr().out.endswith("nothing to repair\n")
     assert await store.fences() == before
 
 

@@ -115,7 +115,7 @@ async def test_the_commands_end_what_an_absurd_token_began(
     await circle.service_command()
     of_the_database = (await circle.store.fences())[LEASE].token
     said = await circle.sidecar_command("fence", LEASE, "--above", str(of_the_database))
-    assert "mended: the token is" in said or "nothing to mend" in said
+    assert "repaired: the token is" in said or "nothing to repair" in said
     assert "is enabled" in await circle.sidecar_command("enable", LEASE)
 
     token = await circle.next_token(after=max(legitimate, of_the_database))
