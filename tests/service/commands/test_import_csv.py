@@ -72,16 +72,16 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("", "line 1: the file is empty; the header is portfolio_id,user_id,symbol,quantity,valid_from"),
-        ("\n", "line 1: the header is portfolio_id,user_id,symbol,quantity,valid_from, but '' was found"),
-        (POSITIONS.upper() + GOOD, "but 'PORTFOLIO_ID,USER_ID,SYMBOL,QUANTITY,VALID_FROM' was found"),
-        ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
-        ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
-        ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
-        ("sep=\t\n" + (POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
+        ("", "line 1: the file is empty; the header must be portfolio_id,user_id,symbol,quantity,valid_from"),
+        ("\n", "line 1: the header must be portfolio_id,user_id,symbol,quantity,valid_from, but it is ''"),
+        (POSITIONS.upper() + GOOD, "but it is 'PORTFOLIO_ID,USER_ID,SYMBOL,QUANTITY,VALID_FROM'"),
+        ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', but it must be a comma"),
+        ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, but it must be a comma"),
+        ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', but it must be a comma"),
+        ("sep=\t\n" + (POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, but it must be a comma"),
         ("portfolio_id,user_id,symbol,quantity\n", "line 1, valid_from: the column is missing"),
-        (POSITIONS.strip() + ",note\n", "line 1, 'note': not a column of this file"),
-        (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': twice"),
+        (POSITIONS.strip() + ",note\n", "line 1, 'note': unknown column"),
+        (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': given twice"),
         (POSITIONS + GOOD + "one,two\n", "line 3: 2 fields where the header has 5"),
         (POSITIONS + GOOD + f"1,{USER},KO,1,2026-03-02\n", "line 3, portfolio_id: '1' is not a UUID"),
         (POSITIONS + f"{ONE},me,KO,1,2026-03-02\n", "line 2, user_id: 'me' is not a UUID"),
@@ -119,7 +119,7 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         ((POSITIONS + GOOD).encode() + b"\xff\xfe\n", "line 3: a byte is not UTF-8"),
         ((POSITIONS + GOOD).encode("utf-16"), "line 1: the file is UTF-16; a CSV file in UTF-8 is needed"),
         ((POSITIONS + GOOD).encode() + b'"\n\xc4"\n', "line 3, portfolio_id: a quote opens here"),
-        ((POSITIONS + GOOD).encode("utf-16-be"), "line 1: the header is"),
+        ((POSITIONS + GOOD).encode("utf-16-be"), "line 1: the header must be"),
         (b"PK\x03\x04", "line 1: the file is a spreadsheet or a zip archive"),
         (gzip.compress(gzip.compress(POSITIONS.encode(), mtime=0), mtime=0), "line 1: the file is gzipped twice"),
         (gzip.compress((POSITIONS + GOOD * 1000).encode(), mtime=0)[:-20], "the gzip file is damaged or cut off"),
@@ -220,7 +220,7 @@ async def test_a_splits_jump_is_taken_and_reported(
     told = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
     assert told == [
         "6 lines: 6 new or changed closes",
-        "taken as they are, though they jump as at a split: 2",
+        "closes that look like a stock split, loaded as they are: 2",
         "  KO from 400 to 100 on 2026-03-02",
         "  PG from 10.000000 to 15 on 2026-03-02",
     ]
@@ -287,7 +287,7 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
 async def test_a_header_without_lines_is_said_and_is_no_failure(
     migrated: str, raw: Connection, tmp_path: Path, below: str
 ) -> None:
-    nothing = "nothing to import: there is no line below the header"
+    nothing = "nothing to import: the file has no lines below the header"
     assert await import_positions(migrated, file(tmp_path, POSITIONS + below)) == nothing
     assert await import_prices(migrated, file(tmp_path, PRICES.strip() + below), NYSE, NOW) == nothing
     assert await counts(raw) == (0, 0, 0)
@@ -305,7 +305,10 @@ def test_a_bad_file_is_one_line_and_status_two(
     monkeypatch.setenv("DATABASE_URL", migrated_once)
     monkeypatch.setenv("AUTH", "off")
     for path, told in (
-        (file(tmp_path, "nonsense\n"), "file.csv, line 1: the header is symbol,session_date,close, but 'nonsense'"),
+        (
+            file(tmp_path, "nonsense\n"),
+            "file.csv, line 1: the header must be symbol,session_date,close, but it is 'nonsense'",
+        ),
         (tmp_path / "nowhere.csv", "No such file"),
         (tmp_path, "Is a directory"),
         (tmp_path / ("x" * 300), "more characters): File name too long"),

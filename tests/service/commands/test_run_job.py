@@ -103,7 +103,7 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     settings: Settings, raw: Connection, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(settings, "eod", "--dry-run")
-    assert "would value 2 portfolios; of 1 symbols, 0 have that day's close" in capsys.readouterr().out
+    assert "would value 2 portfolios; 0 of 1 symbols have that day's close" in capsys.readouterr().out
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
@@ -111,7 +111,7 @@ async def test_a_dry_run_of_what_is_done_says_so(settings: Settings, capsys: pyt
     await run(settings, "eod")
     capsys.readouterr()
     await run(settings, "eod", "--dry-run")
-    assert capsys.readouterr().out.endswith("would write nothing: no portfolio lacks a row\n")
+    assert capsys.readouterr().out.endswith("would write nothing: every portfolio has a row\n")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
         (("--date", "2026-03-01"), "no session on 2026-03-01 in the calendar NYSE"),
         (("--from", "2026-02-28", "--to", "2026-03-01"), "no session from 2026-02-28 to 2026-03-01"),
         (("--date", "2026-03-03"), "the session of 2026-03-03 is not over"),
-        (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last one is that of 2026-03-02"),
+        (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last session was on 2026-03-02"),
     ],
 )
 async def test_a_session_that_there_is_not_is_told(settings: Settings, options: tuple[str, ...], told: str) -> None:
@@ -240,6 +240,11 @@ def test_the_dates_are_read_as_given() -> None:
     assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == RunArguments(
         "reconstruction", FRIDAY, MONDAY, dry_run=True
     )
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "reconstruct"])
+def test_reconstruction_has_its_own_name_and_a_shorter_one(name: str) -> None:
+    assert parse([name]).job == "reconstruction"
 
 
 async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: Connection) -> None:
