@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-CLOCKS_APART = timedelta(seconds=2)
+CLOCK_TOLERANCE = timedelta(seconds=2)
 """Difference between two clocks up to which they count as the same."""
 
 
@@ -12,7 +12,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class LesserClock:
+class EarlierClock:
     """The earlier of this machine's clock and the database's, by the difference at the last comparison.
 
     Args:

@@ -31,24 +31,24 @@ class Outage:
         self._level = level
         self._clock = clock
         self._since: float | None = None
-        self._met = 0
+        self._failures = 0
 
-    def met(self, reason: object, about: Mapping[str, object] | None = None) -> None:
-        """Record a failure. `about` has fields for the log line."""
+    def failed(self, reason: object, fields: Mapping[str, object] | None = None) -> None:
+        """Record a failure. `fields` are added to the log line."""
         first = self._since is None
         if first:
-            self._since, self._met = self._clock(), 0
-        self._met += 1
-        self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=about)
+            self._since, self._failures = self._clock(), 0
+        self._failures += 1
+        self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=fields)
 
-    def over(self, about: Mapping[str, object] | None = None) -> None:
+    def recovered(self, fields: Mapping[str, object] | None = None) -> None:
         """Record a success."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
-        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._met, extra=about)
+        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._failures, extra=fields)
 
     @property
-    def lasts(self) -> bool:
+    def is_ongoing(self) -> bool:
         """Whether the last attempt failed."""
         return self._since is not None

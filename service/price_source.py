@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from service.market.calendar import Calendar
-from service.prices import PRICE_LIMIT, PriceSource
-from service.prices.alpaca import TRIALS_A_MINUTE, AlpacaPrices
+from service.prices import LATEST_TIMEOUT, PriceSource
+from service.prices.alpaca import TRIALS_PER_MINUTE, AlpacaPrices
 from service.prices.alpaca_client import AlpacaClient, Credentials
 from service.prices.simulated import SimulatedPrices
 from service.settings import Settings, SettingsError
@@ -32,7 +32,7 @@ def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datet
         AlpacaClient(settings.alpaca_data_url, Credentials(key_id, secret_key)),
         calendar,
         feed=settings.alpaca_feed,
-        budget=min(settings.tracker_interval, PRICE_LIMIT) * TICK_SHARE,
+        budget=min(settings.tracker_interval, LATEST_TIMEOUT) * TICK_SHARE,
         now=now,
-        trials_at_once=TRIALS_A_MINUTE * settings.tracker_interval / 60,
+        trials_at_once=TRIALS_PER_MINUTE * settings.tracker_interval / 60,
     )

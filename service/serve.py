@@ -28,8 +28,8 @@ from service.api.routes import Api
 from service.api.store_access import StoreAccess
 from service.api.streams import Streams
 from service.clock import utc_now
-from service.database.connection import side_by_side
-from service.database.pool import Room
+from service.database.connection import run_concurrently
+from service.database.pool import PoolGroup
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
 from service.ending import exit_after
@@ -41,7 +41,7 @@ from service.prices import PriceSource
 from service.settings import Settings, SettingsError
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
-from service.work.load_progress import tell_loading
+from service.work.load_progress import report_load_progress
 from service.work.metrics import WorkMetrics
 from service.work.override_reader import OverrideReader
 from service.work.protection import protection_by
@@ -79,7 +79,7 @@ class _Service:
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
         self._dsn = settings.database_url.get_secret_value()
-        self._room = Room()
+        self._pools = PoolGroup()
         self._writes = WriteWatch()
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
@@ -114,7 +114,7 @@ class _Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve from the start of the listeners to the end of the last connection."""
         work_store = await Store.connect(
-            self._dsn, connections=WORK_CONNECTIONS, at_once=False, room=self._room, writes=self._writes
+            self._dsn, connections=WORK_CONNECTIONS, at_once=False, group=self._pools, writes=self._writes
         )
         try:
             await self._listen()
@@ -151,7 +151,7 @@ class _Service:
         exit_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, report)
 
     async def _connect(self) -> Store:
-        return await Store.connect(self._dsn, room=self._room, writes=self._writes)
+        return await Store.connect(self._dsn, group=self._pools, writes=self._writes)
 
     async def _listen(self) -> None:
         settings = self._settings
@@ -172,13 +172,13 @@ class _Service:
 
     async def _work(self, store: Store) -> None:
         await self._access.connected()
-        await self._overrides.known.wait()
+        await self._overrides.loaded.wait()
         parts = store, self._prices, self._calendar, self._work_metrics
         tracker = self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
         scheduler = Scheduler(*parts, protection=self._protection)
 
         async def track(term: Term) -> None:
-            await side_by_side((tracker.run(term), tell_loading(store, term, lambda: tracker.loading)))
+            await run_concurrently((tracker.run(term), report_load_progress(store, term, lambda: tracker.loading)))
 
         await self._background.run({TRACKER_LEASE: track, SCHEDULER_LEASE: scheduler.run})
 

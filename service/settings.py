@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from runtime.addresses import Address
 from service.address import DEFAULT, INTERNAL_DEFAULT
-from service.database.database_url import usable_database_url
+from service.database.database_url import checked_database_url
 from service.hosts import may_be_server
 from service.market.calendar import CALENDARS
 
@@ -40,7 +40,7 @@ class SettingsError(Exception):
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
-    return SecretStr(usable_database_url(secret.get_secret_value()))
+    return SecretStr(checked_database_url(secret.get_secret_value()))
 
 
 def _sidecar_url(text: str) -> str:

@@ -24,7 +24,7 @@ from service.api.schemas import (
     ref,
     text_of,
 )
-from service.database.position_writes import MOST_ENTRIES_IN_ALL, MOST_OPEN_POSITIONS
+from service.database import position_writes
 
 EXAMPLE_PORTFOLIO = "11111111-1111-4111-8111-111111111111"
 """The id of a sample portfolio."""
@@ -44,7 +44,8 @@ ERRORS = {
     401: "No valid access token of a signed-in user.",
     404: "The caller has no such portfolio, or it has no value yet.",
     408: f"The body did not arrive within {BODY_LIMIT:g} s.",
-    409: f"The portfolio would have more than {MOST_OPEN_POSITIONS} open positions, or {MOST_ENTRIES_IN_ALL} entries.",
+    409: f"The portfolio would have more than {position_writes.MAX_OPEN_POSITIONS} open positions, "
+    f"or {position_writes.MAX_ENTRIES} entries.",
     413: f"The body is larger than {MAX_BODY} bytes.",
     415: "The body is not application/json.",
     429: f"The user already has {MAX_STREAMS} open streams on this task.",

@@ -14,7 +14,7 @@ from service.api.schemas import Json
 from service.portfolio.formats import (
     EARLIEST,
     LATEST,
-    MOST_QUANTITY,
+    QUANTITY_LIMIT,
     QUANTITY_PLACES,
     SMALLEST_QUANTITY,
     SYMBOL,
@@ -128,7 +128,7 @@ def _quantity(value: object) -> Decimal:
     if not isinstance(value, str) or not QUANTITY.fullmatch(value):
         raise ValueError("not a decimal number of zero or more")
     quantity = Decimal(value)
-    if quantity >= MOST_QUANTITY:
+    if quantity >= QUANTITY_LIMIT:
         raise ValueError("too large")
     exact = quantity.quantize(SMALLEST_QUANTITY, context=EXACT)
     if exact != quantity:
@@ -164,10 +164,10 @@ FIELDS: Mapping[str, Field] = {
     "quantity": Field(
         _quantity,
         {
-            "description": f"Below {MOST_QUANTITY:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes the position.",
+            "description": f"Below {QUANTITY_LIMIT:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes the position.",
             "anyOf": [
                 schemas.text_of(QUANTITY.pattern) | {"format": "decimal"},
-                {"type": "number", "minimum": 0, "exclusiveMaximum": int(MOST_QUANTITY)},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": int(QUANTITY_LIMIT)},
             ],
         },
     ),

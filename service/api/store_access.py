@@ -88,7 +88,7 @@ class StoreAccess:
                     pause = CONNECT_INTERVAL
             else:
                 self._set_trouble(condition.trouble, answers=True)
-                self._clock_watch.compare(condition.ahead)
+                self._clock_watch.compare(condition.clock_lead)
                 if condition.trouble is None:
                     self._writes.not_read_only()
             finally:
@@ -100,7 +100,7 @@ class StoreAccess:
         while True:
             await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():
-                self._set_trouble(NO_ANSWER)
+                self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
 
     def _is_busy(self) -> bool:
         """Whether the database answers other queries while the probe waits for a connection. That is no outage."""

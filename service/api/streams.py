@@ -164,11 +164,11 @@ class Streams:
             try:
                 found = await store.live_of_owners(wanted)
             except StoreError as error:
-                outage.met(error)
+                outage.failed(error)
                 self._read_soon(wanted)
                 await asyncio.sleep(RETRY_DELAY)
                 continue
-            outage.over()
+            outage.recovered()
             for portfolio_id, subscribers in present.items():
                 owner, value = found.get(portfolio_id, (None, None))
                 for subscriber in subscribers:

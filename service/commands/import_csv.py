@@ -23,8 +23,15 @@ from service.database.sql import statement
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar
 from service.market.overrides import OverriddenCalendar
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
-from service.portfolio.valuation import HIGHEST_PRICE
+from service.portfolio.formats import (
+    PRICE_LIMIT,
+    PRICE_PLACES,
+    QUANTITY_LIMIT,
+    QUANTITY_PLACES,
+    read_day,
+    read_id,
+    read_symbol,
+)
 from service.settings import Settings
 
 POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from")
@@ -143,7 +150,7 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
             return NOTHING
         _print_on_terminal(f"{lines} lines read; writing them takes about as long")
         await _refuse_duplicates(connection, file, ("symbol", "session_date"))
-        suspects = await connection.fetch(statement("import_jumps"))
+        suspects = await connection.fetch(statement("import_split_suspects"))
         closes = row_count(await connection.execute(statement("import_prices")))
     report = [f"{lines} lines: {closes} new or changed closes"]
     if suspects:
@@ -205,17 +212,17 @@ def _size(path: Path) -> int:
 
 def _quantity(text: str) -> Decimal:
     quantity = _decimal(text, QUANTITY_PLACES)
-    if quantity >= MOST_QUANTITY:
-        raise ValueError(f"too large: {MOST_QUANTITY:f} shares or more")
+    if quantity >= QUANTITY_LIMIT:
+        raise ValueError(f"too large: {QUANTITY_LIMIT:f} shares or more")
     return quantity
 
 
 def _price(text: str) -> Decimal:
-    price = _decimal(text, 6)
+    price = _decimal(text, PRICE_PLACES)
     if price == 0:
         raise ValueError("not a price: it is zero")
-    if price >= HIGHEST_PRICE:
-        raise ValueError(f"too large: {HIGHEST_PRICE:f} dollars or more")
+    if price >= PRICE_LIMIT:
+        raise ValueError(f"too large: {PRICE_LIMIT:f} dollars or more")
     return price
 
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from tqdm import tqdm
 
 from runtime.escape import one_line
-from service.clock import LesserClock, utc_now
+from service.clock import EarlierClock, utc_now
 from service.commands.output import Parser
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar, Session
@@ -104,7 +104,7 @@ async def run(arguments: RunArguments, settings: Settings, now: Callable[[], dat
     async with await Store.connect(settings.database_url.get_secret_value(), connections=2) as store:
         await store.check_sessions()
         calendar.override(await store.market_overrides(calendar.name))
-        clock = LesserClock(now, store.clock)
+        clock = EarlierClock(now, store.clock)
         await clock.compare()
         sessions = _sessions(arguments, calendar, clock.now())
         prices = price_source(settings, calendar, now)
@@ -135,12 +135,12 @@ async def _protected(agent_uri: str | None) -> AsyncIterator[None]:
 
 async def _run(job: JobName, sessions: list[Session], jobs: Jobs, store: Store) -> None:
     holder = f"by-hand:{socket.gethostname()}"
-    term = ManualTerm(await store.take_up_by_hand(SCHEDULER_LEASE, holder), holder)
+    term = ManualTerm(await store.claim_fence_by_hand(SCHEDULER_LEASE, holder), holder)
     unpriced = []
     for session in sessions:
         try:
             with tqdm(desc=f"{job} {session.date}", unit="portfolio", unit_scale=True, disable=None) as bar:
-                rows = await jobs.run(job, session, term, partial(_show, bar), anew=True)
+                rows = await jobs.run(job, session, term, partial(_show, bar), rerun=True)
         except PricesUnavailable as error:
             unpriced.append(str(error))
         else:

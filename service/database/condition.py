@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from prometheus_client import Gauge
 
-from service.clock import CLOCKS_APART
+from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 SLOW_ANSWER = timedelta(seconds=2)
@@ -36,17 +36,17 @@ class Condition:
         return None
 
     @property
-    def ahead(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the database's; None if the answer was too slow to tell."""
+    def clock_lead(self) -> timedelta | None:
+        """How far this machine's clock is clock_lead of the database's; None if the answer was too slow to tell."""
         took = self.answered_at - self.asked_at
         if not timedelta() <= took <= SLOW_ANSWER:
             return None
-        ahead = self.asked_at + took / 2 - self.clock
-        return timedelta() if abs(ahead) <= took / 2 else ahead
+        clock_lead = self.asked_at + took / 2 - self.clock
+        return timedelta() if abs(clock_lead) <= took / 2 else clock_lead
 
 
 class ClockWatch:
-    """Reports how far this machine's clock is ahead of the database's."""
+    """Reports how far this machine's clock is clock_lead of the database's."""
 
     def __init__(self, ahead_seconds: Gauge) -> None:
         self._ahead_seconds = ahead_seconds
@@ -56,12 +56,12 @@ class ClockWatch:
             "this machine's clock agrees with the database's again",
         )
 
-    def compare(self, ahead: timedelta | None) -> None:
+    def compare(self, clock_lead: timedelta | None) -> None:
         """Record a comparison of the two."""
-        if ahead is None:
+        if clock_lead is None:
             return
-        self._ahead_seconds.set(ahead.total_seconds())
-        if abs(ahead) > CLOCKS_APART:
-            self._outage.met(f"{ahead.total_seconds():+.1f} s")
+        self._ahead_seconds.set(clock_lead.total_seconds())
+        if abs(clock_lead) > CLOCK_TOLERANCE:
+            self._outage.failed(f"{clock_lead.total_seconds():+.1f} s")
         else:
-            self._outage.over()
+            self._outage.recovered()

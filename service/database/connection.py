@@ -11,7 +11,7 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 
 ERROR_SHOWN = 300
 """Characters of a server's error: it may repeat a value, such as a row's, of any size."""
@@ -40,9 +40,9 @@ def store_errors() -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
-        raise StoreError(f"database: {POOLED}") from error
+        raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from error
     except asyncpg.PostgresError as error:
-        raise StoreError(f"database: {_words(error)}") from error
+        raise StoreError(f"database: {overload_text(error) if is_overload(error) else _words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:
@@ -53,6 +53,11 @@ def store_errors() -> Iterator[None]:
         raise StoreError(f"database: cannot look up the host of DATABASE_URL: {error.strerror}") from error
     except OSError as error:
         raise StoreError(f"database: cannot connect: {_reason(error)}") from error
+
+
+def overload_text(error: asyncpg.PostgresError) -> str:
+    """The server's words for a connection that it refused because there are too many, and the remedy."""
+    return f"{_words(error)}; {MORE_CONNECTIONS}"
 
 
 async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -94,7 +99,7 @@ def row_count(done: str) -> int:
     return int(done.rsplit(" ", 1)[-1])
 
 
-async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:

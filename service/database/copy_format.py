@@ -12,7 +12,7 @@ from service.portfolio.valuation import VALUE_UNITS, Values
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-ROWS_A_PART = 10_000
+ROWS_PER_PART = 10_000
 
 VALUE_DIGITS, FRACTION_DIGITS = 5, 2
 """Of a numeric, whose digits are worth ten thousand each: the last one holds the four decimal places."""
@@ -53,7 +53,7 @@ def read_ids(copied: bytes | bytearray) -> Ids:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PositionRows:
     """The rows of `positions_between.sql`, turned round into key order."""
 
     ids: Ids
@@ -63,7 +63,7 @@ class Held:
     """`POSITION`s, those of a portfolio next to each other."""
 
 
-def read_held(copied: bytes | bytearray) -> Held:
+def read_position_rows(copied: bytes | bytearray) -> PositionRows:
     """What a whole COPY TO of ids and packed positions says."""
     body = bytes(_body(copied))  # a slice of it is nothing that the garbage collector would look at
     heads, packed, at = [], [], 0
@@ -78,7 +78,7 @@ def read_held(copied: bytes | bytearray) -> Held:
     rows = np.frombuffer(b"".join(heads), HEAD_ROW)
     positions = np.frombuffer(b"".join(packed), POSITION)
     counts = rows["size"].astype(np.int64) // POSITION.itemsize
-    return Held(np.ascontiguousarray(rows["id"][::-1]), counts[::-1], positions[::-1])
+    return PositionRows(np.ascontiguousarray(rows["id"][::-1]), counts[::-1], positions[::-1])
 
 
 def _body(copied: bytes | bytearray) -> memoryview:
@@ -87,11 +87,11 @@ def _body(copied: bytes | bytearray) -> memoryview:
     return memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
 
 
-def copy_of(values: Values) -> Iterator[bytes]:
+def copy_rows(values: Values) -> Iterator[bytes]:
     """The values as a COPY FROM into `staged_value`, in parts."""
     yield HEADER
-    for first in range(0, len(values), ROWS_A_PART):
-        yield _part(values, slice(first, first + ROWS_A_PART))
+    for first in range(0, len(values), ROWS_PER_PART):
+        yield _part(values, slice(first, first + ROWS_PER_PART))
     yield TRAILER
 
 

@@ -64,7 +64,7 @@ class _Address:
         return self.before[name] or self.options.get(name, "")
 
 
-def usable_database_url(url: str, environment: Mapping[str, str] = os.environ) -> str:
+def checked_database_url(url: str, environment: Mapping[str, str] = os.environ) -> str:
     """The address that asyncpg is given.
 
     Args:

@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 from runtime.escape import one_line
 from service.database.connection import Connection
 from service.database.sql import statement
+from service.database.term import FencedTerm
 
 MAX_LEAD = timedelta(days=1)
 """How far a token may be ahead of the database's clock: a day, so that no step of a clock ends elections."""
 
 HOLDER_SHOWN = 80
-"""Characters of a holder in a refusal."""
+"""Characters of a holder in a explain_refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ async def read_fence(connection: Connection, lease: str) -> FenceState | None:
     return None if row is None else FenceState(**row)
 
 
-async def refusal(connection: Connection, lease: str, token: int) -> str:
+async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     """One line: why the database refuses the term with that token, and the command that mends it where one does."""
+    lease, token = term.name, term.token
     now_token = await connection.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
     if too_far_ahead(token, now_token):
         return (

@@ -8,11 +8,12 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count
-from service.database.copy_format import copy_of
+from service.database.copy_format import copy_rows
 from service.database.sql import statement
+from service.database.term import FencedTerm
 from service.market.tick_schedule import EPOCH
 from service.portfolio.positions import uuids
-from service.portfolio.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
+from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite, Quote, WriteCounts, job_run
 from service.portfolio.valuation import Values
 from service.prices import Price
 from service.prices.standing import Refusals
@@ -40,10 +41,10 @@ class FencedWrites:
     Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
     """
 
-    def __init__(self, connection: Connection, *, token: int, holder: str, staged: Values | None) -> None:
+    def __init__(self, connection: Connection, term: FencedTerm, *, staged: Values | None) -> None:
         self._connection = connection
-        self._token = token
-        self._holder = holder
+        self._token = term.token
+        self._holder = term.holder
         self._staged = staged
 
     async def live(self, session_date: date, as_of: datetime) -> None:
@@ -139,7 +140,7 @@ class FencedWrites:
             symbols,
         )
 
-    async def history(self, kind: str, day: date, *, origin: Origin, settle: Settle) -> Written:
+    async def history(self, kind: str, day: date, *, origin: Origin, overwrite: Overwrite) -> WriteCounts:
         """Add a day's row, marked `origin`, to each portfolio staged that has none. A value that is unknown is no row.
 
         The rows that are there are set right, as far as `settle` says: one with another value gets the next revision,
@@ -147,32 +148,34 @@ class FencedWrites:
         """
         await self._connection.execute("select public.make_history_partition($1)", day)
         if not self._staged:
-            return Written()
+            return WriteCounts()
         between = uuids(self._staged.ids[[0, -1]])
-        if settle == "none":
+        if overwrite == "none":
             try:
                 async with self._connection.transaction():
                     done = await self._connection.execute(
                         statement("add_history"), day, kind, origin, self._token, *between
                     )
-                return Written(rows=row_count(done), added=row_count(done))
+                return WriteCounts(rows=row_count(done), added=row_count(done))
             except asyncpg.UniqueViolationError:  # such as one that was written around the service
                 pass
         (did,) = await self._connection.fetch(
-            statement("write_history"), day, kind, origin, settle, self._token, *between
+            statement("write_history"), day, kind, origin, overwrite, self._token, *between
         )
-        return Written(**did)
+        return WriteCounts(**did)
 
-    async def claim(self, job: JobName, session_date: date, *, anew: bool = False) -> JobRun | None:
+    async def claim(self, job: JobName, session_date: date, *, rerun: bool = False) -> JobRun | None:
         """Make this term the run's worker, from wherever it stands; None if it is done, unless it shall begin anew."""
         row = await self._connection.fetchrow(
-            statement("claim_run"), job, session_date, self._holder, self._token, anew
+            statement("claim_run"), job, session_date, self._holder, self._token, rerun
         )
         return None if row is None else job_run(row.items())
 
-    async def advance(self, job: JobName, session_date: date, cursor: Cursor, written: Written | None = None) -> None:
+    async def advance(
+        self, job: JobName, session_date: date, cursor: Cursor, written: WriteCounts | None = None
+    ) -> None:
         """Move the run's cursor, in the transaction that holds what it has passed."""
-        written = written or Written()
+        written = written or WriteCounts()
         self._ours(
             await self._connection.execute(
                 statement("advance_run"),
@@ -206,5 +209,5 @@ class FencedWrites:
 
 
 async def _parts(values: Values) -> AsyncIterator[bytes]:
-    for part in copy_of(values):
+    for part in copy_rows(values):
         yield part

@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from runtime.backoff import Backoff
 from service.database.connection import StoreError, store_errors
 from service.database.fenced_writes import LIVE_CHANNEL
-from service.database.pool import is_overload
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import POOLED
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, is_overload
 from service.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ PROBE_INTERVAL = 10.0
 RECONNECT_DELAY = 0.5, 5.0
 """Seconds from one attempt to the next: at first, and at most."""
 
-ROOM_DELAY = 0.1
+CLOSE_DELAY = 0.1
 """Seconds that the server may take to know that a connection was closed to give room."""
 
 
@@ -47,15 +46,14 @@ async def listen(
     dsn: str,
     *,
     probe_interval: float = PROBE_INTERVAL,
-    make_room: Callable[[], Awaitable[object]] | None = None,
+    free_connection: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Notice]:
     """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
 
-    Never ends by itself. Changes that come while the caller is busy are told in one notice. `make_room` is awaited
-    where the server has no room for another connection.
+    Never ends by itself. Changes that come while the caller is busy are combined into one notice. `free_connection` is
+    awaited where the server has no room for another connection.
     """
-    first, most = RECONNECT_DELAY
-    delay = first
+    backoff = Backoff(*RECONNECT_DELAY)
     outage = Outage(
         logger, "listening for live values fails, and is tried again: %s", "live values are listened for again"
     )
@@ -63,17 +61,15 @@ async def listen(
         try:
             async with aclosing(_listen_once(dsn, probe_interval)) as notices:
                 async for notice in notices:
-                    delay = first
-                    outage.over()
+                    backoff.reset()
+                    outage.recovered()
                     yield notice
         except StoreError as error:
-            pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
-            outage.met(error)
-            await asyncio.sleep(pause)
-            if make_room is not None and is_overload(error.__cause__):
-                await make_room()
-                await asyncio.sleep(ROOM_DELAY)
-            delay = min(delay * 2, most)
+            outage.failed(error)
+            await asyncio.sleep(backoff.next())
+            if free_connection is not None and is_overload(error.__cause__):
+                await free_connection()
+                await asyncio.sleep(CLOSE_DELAY)
 
 
 async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice, None]:
@@ -82,33 +78,33 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
     Raises:
         StoreError: it is lost, or could not be made.
     """
-    stirred = asyncio.Event()
+    wake = asyncio.Event()
     heard: set[str] = set()
 
-    def hear(_connection: object, _pid: int, channel: str, _payload: object) -> None:
+    def on_notification(_connection: object, _pid: int, channel: str, _payload: object) -> None:
         heard.add(channel)
-        stirred.set()
+        wake.set()
 
     with store_errors():
         connection = await open_connection(dsn, command_timeout=10)
     try:
         with store_errors():
-            connection.add_termination_listener(lambda _: stirred.set())
+            connection.add_termination_listener(lambda _: wake.set())
             backend = await connection.fetchval(BACKEND)
             for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
-                await connection.add_listener(channel, hear)
+                await connection.add_listener(channel, on_notification)
         yield Notice(missed=True, values=False)
         while True:
             try:
                 async with asyncio.timeout(probe_interval):
-                    await stirred.wait()
+                    await wake.wait()
             except TimeoutError:
                 with store_errors():  # a connection that died without a word is found out here
                     now = await connection.fetchval(BACKEND)
                 if now == backend:
                     continue
-                raise StoreError(f"database: {POOLED}") from None
-            stirred.clear()
+                raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from None
+            wake.clear()
             if connection.is_closed():
                 raise StoreError("database: the connection was closed")
             values = LIVE_CHANNEL in heard

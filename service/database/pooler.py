@@ -8,7 +8,7 @@ transactions have to overlap.
 import asyncpg
 
 from service.database.connection import Connection
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
 
 LOST_STATEMENTS = ("42P05", "26000")
 """SQLSTATEs of a prepared statement that is there already, or is not there: it was prepared in another session."""
@@ -28,10 +28,10 @@ async def check_sessions(one: Connection, other: Connection) -> None:
             moved = moved or (not shared and await _backend(one) != first)
     except asyncpg.PostgresError as error:
         if error.sqlstate in LOST_STATEMENTS:
-            raise ServerRefused(POOLED) from error
+            raise ServerRefused(TRANSACTION_POOLER_ERROR) from error
         raise
     if moved or shared:
-        raise ServerRefused(POOLED)
+        raise ServerRefused(TRANSACTION_POOLER_ERROR)
 
 
 async def _backend(connection: Connection) -> int:

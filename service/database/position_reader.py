@@ -13,10 +13,20 @@ from uuid import UUID
 
 import numpy as np
 
-from service.database.connection import Connection, side_by_side
-from service.database.copy_format import Held, read_held, read_ids
+from service.database.connection import Connection, run_concurrently
+from service.database.copy_format import PositionRows, read_ids, read_position_rows
 from service.database.sql import statement
-from service.portfolio.positions import PORTFOLIOS_A_BLOCK, Block, Book, Ids, Place, Symbols, id_array, starts_of, uuids
+from service.portfolio.positions import (
+    PORTFOLIOS_PER_BLOCK,
+    Block,
+    Book,
+    Checkpoint,
+    Ids,
+    Symbols,
+    id_array,
+    starts_of,
+    uuids,
+)
 
 Progress = Callable[[int, int], None]
 """Told how many portfolios are done, and of how many, after each block, of a load also at its start; may raise, which
@@ -26,7 +36,7 @@ RELOAD_ABOVE = 0.2
 """The share of portfolios that may have changed for reading them one by one to be quicker than reading all."""
 
 
-def quietly(_done: int, _total: int) -> None:
+def no_progress(_done: int, _total: int) -> None:
     """Progress that nobody asked about."""
 
 
@@ -43,12 +53,12 @@ class PositionReader:
 
     async def load(self, day: date, progress: Progress) -> Book:
         """Every portfolio, with what it holds on that date."""
-        symbols, place = Symbols(), await self._place()
+        symbols, checkpoint = Symbols(), await self._checkpoint()
 
         async def read(reader: PositionReader, start: UUID | None, portfolios: Ids) -> Block:
             return _among(portfolios, await reader._between(symbols, day, start, portfolios))
 
-        return Book(day, symbols, await self._blocks(None, PORTFOLIOS_A_BLOCK, read, progress), place)
+        return Book(day, symbols, await self._blocks(None, PORTFOLIOS_PER_BLOCK, read, progress), checkpoint)
 
     async def load_opened(
         self,
@@ -57,7 +67,7 @@ class PositionReader:
         *,
         without_row: str | None,
         or_stale: bool,
-        portfolios_a_block: int,
+        portfolios_per_block: int,
         progress: Progress,
     ) -> Book:
         """The portfolios after that one that had opened a position by that date, with what they held then.
@@ -78,28 +88,30 @@ class PositionReader:
                 block = await reader._of(symbols, day, wanted)
             return block if len(block) else None
 
-        return Book(day, symbols, await self._blocks(after, portfolios_a_block, read, progress), await self._place())
+        return Book(
+            day, symbols, await self._blocks(after, portfolios_per_block, read, progress), await self._checkpoint()
+        )
 
     async def update(self, book: Book, day: date, progress: Progress) -> Book:
         """The book of that date, true of now: the same one, changed where the database has, or a new one."""
-        place = await self._place()
-        if place.server != book.place.server:
+        checkpoint = await self._checkpoint()
+        if checkpoint.server != book.checkpoint.server:
             return await self.load(day, progress)
-        found = await self._connection.fetchval(statement("position_changes"), book.place.snapshot, book.day, day)
+        found = await self._connection.fetchval(statement("position_changes"), book.checkpoint.snapshot, book.day, day)
         changed = np.unique(id_array(found))
-        if len(changed) > max(len(book) * RELOAD_ABOVE, PORTFOLIOS_A_BLOCK):
+        if len(changed) > max(len(book) * RELOAD_ABOVE, PORTFOLIOS_PER_BLOCK):
             return await self.load(day, progress)
         fresh = []
-        for first in range(0, len(changed), PORTFOLIOS_A_BLOCK):
-            there = await self._ids("portfolios_there", uuids(changed[first : first + PORTFOLIOS_A_BLOCK]))
+        for first in range(0, len(changed), PORTFOLIOS_PER_BLOCK):
+            there = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
             fresh.append(_among(there, await self._of(book.symbols, day, there)))
         book.replace(changed, Block.joined(fresh))
-        book.place, book.day = place, day
+        book.checkpoint, book.day = checkpoint, day
         return book
 
-    async def _place(self) -> Place:
-        (row,) = await self._connection.fetch(statement("place"))
-        return Place(**row)
+    async def _checkpoint(self) -> Checkpoint:
+        (row,) = await self._connection.fetch(statement("checkpoint"))
+        return Checkpoint(**row)
 
     async def _blocks(
         self,
@@ -112,18 +124,18 @@ class PositionReader:
         ids = await self._ids("portfolios_after", after)
         parts = [ids[first : first + size] for first in range(0, len(ids), size)]
         blocks: list[Block | None] = [None] * len(parts)
-        places, done = iter(range(len(parts))), 0
+        indexes, done = iter(range(len(parts))), 0
         progress(done, len(ids))
 
         async def work(reader: PositionReader) -> None:
             nonlocal done
-            for place in places:
-                start = uuids(parts[place - 1][-1:])[0] if place else after
-                blocks[place] = await read(reader, start, parts[place])
-                done += len(parts[place])
+            for index in indexes:
+                start = uuids(parts[index - 1][-1:])[0] if index else after
+                blocks[index] = await read(reader, start, parts[index])
+                done += len(parts[index])
                 progress(done, len(ids))
 
-        await side_by_side(work(reader) for reader in self._readers)
+        await run_concurrently(work(reader) for reader in self._readers)
         return [block for block in blocks if block is not None]
 
     async def _ids(self, name: str, *parameters: object) -> Ids:
@@ -143,7 +155,7 @@ class PositionReader:
 
     async def _block(self, symbols: Symbols, copied: bytearray, unknown: str, *parameters: object) -> Block:
         """What was copied; where it has symbols that are not known yet, the statement `unknown` gives them all."""
-        held = await asyncio.to_thread(read_held, copied)
+        held = await asyncio.to_thread(read_position_rows, copied)
         block = await asyncio.to_thread(_open, held, symbols)
         if (block.symbols < 0).any():
             found = await self._connection.fetch(statement(unknown), *parameters)
@@ -163,7 +175,7 @@ class PositionReader:
         return copied
 
 
-def _open(held: Held, symbols: Symbols) -> Block:
+def _open(held: PositionRows, symbols: Symbols) -> Block:
     """The portfolios with those of their positions that are open; a symbol that is not known has the number -1."""
     numbers = symbols.numbers(held.positions["symbol"].astype(np.int64))
     quantities, counts = held.positions["units"].astype(np.int64), held.counts

@@ -7,9 +7,9 @@ from service.database.connection import Connection
 from service.database.sql import statement
 from service.portfolio.records import PositionEntry
 
-MOST_OPEN_POSITIONS = 5000
+MAX_OPEN_POSITIONS = 5000
 """Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
-MOST_ENTRIES_IN_ALL = 100_000
+MAX_ENTRIES = 100_000
 """Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
 
 
@@ -27,17 +27,17 @@ async def put_own_positions(
     that makes it no worse.
 
     Raises:
-        TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`.
+        TooManyPositions: it would have more than `MAX_OPEN_POSITIONS`, or `MAX_ENTRIES`.
     """
     if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
         return None
     (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
     await _put(connection, [portfolio_id] * len(entries), entries)
     (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-    if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
-        raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
-    if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
-        raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
+    if after["open"] > max(MAX_OPEN_POSITIONS, before["open"]):
+        raise TooManyPositions(f"more than {MAX_OPEN_POSITIONS} open positions")
+    if after["entries"] > max(MAX_ENTRIES, before["entries"]):
+        raise TooManyPositions(f"more than {MAX_ENTRIES} entries, past ones included")
     return int(after["entries"])
 
 

@@ -17,12 +17,12 @@ from aiohappyeyeballs import start_connection
 
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
-from service.database.server_refusals import refusal
+from service.database.server_refusals import lasting_refusal
 from service.ways_out import WaysOut, ways_out
 
 CONNECT_LIMIT = 10.0
 """Seconds until a connection can be used: the lookup, all addresses, TLS and the login together."""
-LEAST_ATTEMPT = 0.5
+MIN_ATTEMPT = 0.5
 """Seconds that must be left of the limit for another attempt."""
 
 _connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]] = asyncpg.connect
@@ -53,19 +53,19 @@ async def open_connection(
     silent_hosts: set[tuple[str, int]] = set()
     while True:
         attempt = asyncio.timeout_at(ends_at)
-        way = _AnyAddress(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
+        way = _AnyAddressLoop(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
         try:
             async with attempt:
                 connection = await _connect(dsn, **{**options, "loop": way, "timeout": None})
         except TimeoutError:
-            if not way.was_silent() or ends_at - running.time() < LEAST_ATTEMPT:
+            if not way.mark_silent() or ends_at - running.time() < MIN_ATTEMPT:
                 raise
         except (asyncpg.PostgresError, OSError) as error:
-            if (refused := refusal(error)) is not None:
+            if (refused := lasting_refusal(error)) is not None:
                 raise refused from error
             raise
         else:
-            way.answered()
+            way.mark_answered()
             return connection
 
 
@@ -73,7 +73,7 @@ connect_of_pool: Any = open_connection
 """The same for `asyncpg.create_pool`, whose annotation wants each of asyncpg's options by name."""
 
 
-class _AnyAddress:
+class _AnyAddressLoop:
     """The event loop as asyncpg uses it for one connection, and for the cancel requests of that connection."""
 
     def __init__(
@@ -98,13 +98,13 @@ class _AnyAddress:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
 
-    def answered(self) -> None:
+    def mark_answered(self) -> None:
         """The connection is there: what follows on this loop, such as a cancel request, goes to the same address."""
         self._has_answered = True
         if self._address is not None:
             self._ways.silent.discard(self._address[4])
 
-    def was_silent(self) -> bool:
+    def mark_silent(self) -> bool:
         """The attempt took too long: try the address that took the connection last; returns whether there is one."""
         if self._address is None:
             return False
@@ -130,7 +130,7 @@ class _AnyAddress:
         """A socket that is connected to an address of the host.
 
         Raises:
-            TimeoutError: nothing answered within this host's share of the limit.
+            TimeoutError: nothing mark_answered within this host's share of the limit.
         """
         if (host, port) in self._silent_hosts and len(self._silent_hosts) < self._hosts:
             raise TimeoutError

@@ -14,16 +14,17 @@ from uuid import UUID
 
 import asyncpg
 
-from service.database.connection import Connection, StaleTerm, StoreError, side_by_side
-from service.database.fence_state import refusal
+from service.database.connection import Connection, StaleTerm, StoreError, run_concurrently
+from service.database.fence_state import explain_refusal
 from service.database.fenced_writes import FencedWrites, stage
 from service.database.live_notifications import Notice, listen
-from service.database.position_reader import PositionReader, Progress, quietly
+from service.database.position_reader import PositionReader, Progress, no_progress
 from service.database.position_writes import put_own_positions, put_positions
 from service.database.sql import statement
+from service.database.term import FencedTerm
 from service.database.transactions import Transactions
 from service.market.overrides import MarketOverride
-from service.portfolio.positions import PORTFOLIOS_A_BLOCK, Book
+from service.portfolio.positions import PORTFOLIOS_PER_BLOCK, Book
 from service.portfolio.records import (
     Close,
     Fence,
@@ -39,9 +40,9 @@ from service.portfolio.records import (
 from service.portfolio.valuation import Values
 from service.prices.standing import Refusal
 
-LANE_PATIENCE = 3
+LANE_IDLE_FACTOR = 3
 """How many times as long a transaction may be idle that waits for others beside it."""
-TURN_PATIENCE = 2
+TURN_IDLE_FACTOR = 2
 """How many times as long as a call a transaction may wait for its turn: the one before it may need several."""
 HELPER_LIMIT = 2.0
 """Seconds to wait for a connection beside the first one of a load."""
@@ -58,7 +59,7 @@ class Store(Transactions):
 
     # Who may write.
 
-    async def take_up(self, lease: str, token: int, holder: str) -> None:
+    async def claim_fence(self, term: FencedTerm) -> None:
         """Make this term the newest of its lease in the database; done again by the same term, it changes nothing.
 
         Returns once no older term can commit anything any more.
@@ -66,15 +67,15 @@ class Store(Transactions):
         Raises:
             StaleTerm: a newer term was here first, or the token is more than a day ahead of the database's clock.
         """
-        writes = self.writes.of(lease)
+        writes = self.writes.of(term.name)
         writes.due()
         async with self._writing() as connection:
-            row = await connection.fetchrow(statement("take_up"), lease, token, holder)
+            row = await connection.fetchrow(statement("claim_fence"), term.name, term.token, term.holder)
             if row is None:
-                raise StaleTerm(await refusal(connection, lease, token))
+                raise StaleTerm(await explain_refusal(connection, term))
         writes.cleared()
 
-    async def take_up_by_hand(self, lease: str, holder: str) -> int:
+    async def claim_fence_by_hand(self, lease: str, holder: str) -> int:
         """Make the holder the newest in the database, without an election; returns its token.
 
         The term that led until now is refused from then on; whoever leads next has a newer token and is not.
@@ -83,31 +84,31 @@ class Store(Transactions):
             StaleTerm: no token is larger than the stored one.
         """
         async with self._connection() as connection:
-            token: int | None = await connection.fetchval(statement("take_up_by_hand"), lease, holder)
+            token: int | None = await connection.fetchval(statement("claim_fence_by_hand"), lease, holder)
         if token is None:
             raise StaleTerm(f"lease {lease}: no token is larger than the database's; python -m service fence {lease}")
         return token
 
-    async def tell_loading(self, lease: str, token: int, holder: str, loading: Loading) -> None:
+    async def record_loading(self, term: FencedTerm, loading: Loading) -> None:
         """Say how far the term has come with loading positions.
 
         Raises:
             StaleTerm: it is not the newest term.
         """
-        if not await self._fetch(statement("tell_loading"), lease, token, holder, loading.done, loading.total):
-            raise StaleTerm(f"lease {lease}: the term {token} is not the newest in the database")
-        self.writes.of(lease).cleared()
+        progress = loading.done, loading.total
+        if not await self._fetch(statement("record_loading"), term.name, term.token, term.holder, *progress):
+            raise StaleTerm(f"lease {term.name}: the term {term.token} is not the newest in the database")
+        self.writes.of(term.name).cleared()
 
-    async def forget_loading(self, lease: str, token: int) -> None:
+    async def forget_loading(self, term: FencedTerm) -> None:
         """Say that the term loads no longer."""
-        await self._fetch("delete from public.position_loading where lease = $1 and token = $2", lease, token)
+        forget = "delete from public.position_loading where lease = $1 and token = $2"
+        await self._fetch(forget, term.name, term.token)
 
     @asynccontextmanager
     async def fenced(
         self,
-        lease: str,
-        token: int,
-        holder: str,
+        term: FencedTerm,
         values: Values | None = None,
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[FencedWrites]:
@@ -116,21 +117,19 @@ class Store(Transactions):
         `values`, in key order, are what it writes; they are with the server before it enters the fence. For while the
         server waits for the rest of a COPY none of its limits ends a transaction: a leader that was frozen there would
         hold the fence against every later one. `turn` is awaited between the two, so that one transaction's values are
-        brought there while another writes; for `TURN_PATIENCE` times `call_limit` at most, or the server ends it: the
-        transaction of a leader that is frozen there holds up no other, but the vacuuming of every table.
+        brought there while another writes. The wait may take `TURN_IDLE_FACTOR` times `call_limit`, or the server ends
+        the transaction. A leader that is frozen there holds up no other transaction, only the vacuuming of tables.
 
         Raises:
             StaleTerm: it is not, or no longer, the newest term; nothing of the block was committed.
         """
-        async with self.fenced_lanes(lease, token, holder, [values], turn) as (writes,):
+        async with self.fenced_lanes(term, [values], turn) as (writes,):
             yield writes
 
     @asynccontextmanager
     async def fenced_lanes(
         self,
-        lease: str,
-        token: int,
-        holder: str,
+        term: FencedTerm,
         lanes: Sequence[Values | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
@@ -142,31 +141,30 @@ class Store(Transactions):
         Raises:
             StaleTerm: see `fenced`.
         """
-        writes = self.writes.of(lease)
+        writes = self.writes.of(term.name)
         writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
-            await side_by_side(
-                stage(connection, values, TURN_PATIENCE * self._call_limit)
+            await run_concurrently(
+                stage(connection, values, TURN_IDLE_FACTOR * self._call_limit)
                 for connection, values in zip(connections, lanes, strict=True)
                 if values is not None
             )
             await turn()
-            idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_PATIENCE)
+            idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_IDLE_FACTOR)
             for connection in connections:
-                await self._enter_fence(connection, lease, token, holder, idle)
+                await self._enter_fence(connection, term, idle)
             yield [
-                FencedWrites(connection, token=token, holder=holder, staged=values)
+                FencedWrites(connection, term, staged=values)
                 for connection, values in zip(connections, lanes, strict=True)
             ]
         writes.committed()
 
-    async def _enter_fence(
-        self, connection: Connection, lease: str, token: int, holder: str, idle_limit: float
-    ) -> None:
-        idle, call = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
-        if await connection.fetchrow(statement("enter_fence"), lease, token, holder, idle, call) is None:
-            raise StaleTerm(await refusal(connection, lease, token))
+    async def _enter_fence(self, connection: Connection, term: FencedTerm, idle_limit: float) -> None:
+        limits = (str(int(seconds * 1000)) for seconds in (idle_limit, self._call_limit))
+        row = await connection.fetchrow(statement("enter_fence"), term.name, term.token, term.holder, *limits)
+        if row is None:
+            raise StaleTerm(await explain_refusal(connection, term))
 
     # What the API reads.
 
@@ -220,16 +218,16 @@ class Store(Transactions):
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection of its own; see `notices.listen`."""
-        return listen(self._dsn, make_room=self._connections.room.make)
+        return listen(self._dsn, free_connection=self._connections.group.free_connection)
 
     # What the work reads.
 
-    async def load_positions(self, day: date, progress: Progress = quietly) -> Book:
+    async def load_positions(self, day: date, progress: Progress = no_progress) -> Book:
         """Every portfolio, with what it holds on that date; `progress` is told after each block, and may raise."""
         async with self._positions(READERS) as reader:
             return await reader.load(day, progress)
 
-    async def update_positions(self, book: Book, day: date, progress: Progress = quietly) -> Book:
+    async def update_positions(self, book: Book, day: date, progress: Progress = no_progress) -> Book:
         """The book of that date, with all that was committed until now: changed where it must be, or loaded anew."""
         async with self._positions() as reader:
             return await reader.update(book, day, progress)
@@ -241,8 +239,8 @@ class Store(Transactions):
         *,
         without_row: str | None = None,
         or_stale: bool = False,
-        portfolios_a_block: int = PORTFOLIOS_A_BLOCK,
-        progress: Progress = quietly,
+        portfolios_per_block: int = PORTFOLIOS_PER_BLOCK,
+        progress: Progress = no_progress,
     ) -> Book:
         """The portfolios after that one, in key order, that had opened a position by that date, with what they held.
 
@@ -254,7 +252,7 @@ class Store(Transactions):
                 after,
                 without_row=without_row,
                 or_stale=or_stale,
-                portfolios_a_block=portfolios_a_block,
+                portfolios_per_block=portfolios_per_block,
                 progress=progress,
             )
 

@@ -11,8 +11,8 @@ import asyncpg
 from runtime.escape import one_line
 from service.clock import utc_now
 from service.database.condition import Condition
-from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, store_errors
-from service.database.pool import Connections, Pool, Room, open_connections
+from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, overload_text, store_errors
+from service.database.pool import ConnectionPool, PoolGroup, Slot, open_pool
 from service.database.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.database.sql import statement
 from service.database.write_watch import WriteWatch
@@ -26,7 +26,7 @@ class Transactions:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionPool,
         dsn: str,
         *,
         idle_limit: float,
@@ -49,18 +49,18 @@ class Transactions:
         at_once: bool = True,
         idle_limit: float = 5.0,
         call_limit: float = 30.0,
-        room: Room | None = None,
+        group: PoolGroup | None = None,
         writes: WriteWatch | None = None,
     ) -> Self:
         """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
 
         A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
         next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
+        Stores of one process share a `group`: where the server allows fewer connections than they may have, each gives
         up a connection that another one needs more. They share `writes`, too, where somebody looks at those.
         """
 
-        async def place() -> Pool:
+        async def make_slot() -> Slot:
             return await asyncpg.create_pool(
                 dsn,
                 connect=connect_of_pool,
@@ -71,7 +71,7 @@ class Transactions:
             )
 
         with store_errors(), dsn_errors():
-            opened = await open_connections(connections, place, room or Room(), at_once=at_once)
+            opened = await open_pool(connections, make_slot, group or PoolGroup(), at_once=at_once)
         return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit, writes=writes)
 
     async def close(self) -> None:
@@ -109,6 +109,12 @@ class Transactions:
         with store_errors():
             await self._connections.check()
 
+    @property
+    def overload(self) -> str | None:
+        """Why the server refuses every connection, where there are too many; None where this store has one."""
+        refused = self._connections.refused
+        return None if refused is None or self._connections.is_connected else overload_text(refused)
+
     def answered_within(self, seconds: float) -> bool:
         """Whether the database did something for us within that time: then it is there, though a caller waits."""
         at = self._connections.answered_at
@@ -117,7 +123,7 @@ class Transactions:
     @property
     def sessions_suspected(self) -> bool:
         """Whether an error says that the sessions should be checked now."""
-        return self._connections.room.suspected or self._connections.room.refused
+        return self._connections.group.suspected or self._connections.group.refused
 
     async def clock(self) -> datetime:
         """The time by the database's clock."""

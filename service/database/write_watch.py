@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 NOTHING_COMMITTED_LIMIT = 30.0
 """Seconds without a commit, though a write was due and failed, after which a leader resigns."""
-LONGEST_LIMIT = 900.0
+MAX_LIMIT = 900.0
 """Seconds that this limit grows to where no task can write."""
-PAUSE = 15.0, 60.0
+RESIGN_PAUSE = 15.0, 60.0
 """Seconds until a task that resigned so campaigns again: at first, and at most."""
-TROUBLE_REMEMBERED = 300.0
+TROUBLE_LIFETIME = 300.0
 """Seconds after which a refused write says nothing of the database any more, where nobody writes meanwhile."""
 READ_ONLY = "25006"
 LASTING_CLASSES = (READ_ONLY, "53", "58")
@@ -29,15 +29,15 @@ class LeaseWrites:
         self._due_since: float | None = None
         self._failures = 0
         self._limit = NOTHING_COMMITTED_LIMIT
-        self._barren_terms = 0
+        self._terms_without_commit = 0
         self.on_change: Callable[[], None] = lambda: None
         """Called when `left` may have changed."""
 
     def begin_term(self, trouble: float = 0.0) -> None:
         """Begin a term on a database that this process has known for `trouble` seconds to take no writes."""
         self._due_since, self._failures = None, 0
-        own = NOTHING_COMMITTED_LIMIT * 2.0 ** min(self._barren_terms, 10)
-        self._limit = min(max(own, trouble), LONGEST_LIMIT)
+        own = NOTHING_COMMITTED_LIMIT * 2.0 ** min(self._terms_without_commit, 10)
+        self._limit = min(max(own, trouble), MAX_LIMIT)
 
     def due(self) -> None:
         """Record that something is to be written from now on, if it was not already."""
@@ -56,7 +56,7 @@ class LeaseWrites:
 
     def committed(self) -> None:
         """Record that a piece of the work was committed."""
-        self._barren_terms = 0
+        self._terms_without_commit = 0
         self.cleared()
 
     def cleared(self) -> None:
@@ -74,14 +74,14 @@ class LeaseWrites:
     def give_up(self) -> float:
         """Record that the term ended for that reason; returns for how many seconds nothing had been committed."""
         since = self._clock() if self._due_since is None else self._due_since
-        self._barren_terms += 1
+        self._terms_without_commit += 1
         return self._clock() - since
 
     @property
     def pause(self) -> float:
         """Seconds until this process should campaign again."""
-        first, most = PAUSE
-        return min(first * 2.0 ** max(min(self._barren_terms, 10) - 1, 0), most)
+        first, most = RESIGN_PAUSE
+        return min(first * 2.0 ** max(min(self._terms_without_commit, 10) - 1, 0), most)
 
 
 class WriteWatch:
@@ -100,8 +100,8 @@ class WriteWatch:
 
     @property
     def trouble(self) -> str | None:
-        """Why the database refused the last write, if it did and that was `TROUBLE_REMEMBERED` seconds ago at most."""
-        return self._trouble if self._clock() - self._trouble_at < TROUBLE_REMEMBERED else None
+        """Why the database refused the last write, if it did and that was `TROUBLE_LIFETIME` seconds ago at most."""
+        return self._trouble if self._clock() - self._trouble_at < TROUBLE_LIFETIME else None
 
     def refused(self, sqlstate: str | None, reason: str) -> None:
         """Record that the database refused a write."""

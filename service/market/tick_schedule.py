@@ -9,7 +9,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TickSchedule:
     """The places of the ticks: multiples of the interval since the epoch, so that two leaders in a row keep one grid.
 
     Every `datetime` handed in must be aware.
@@ -18,13 +18,13 @@ class Grid:
     calendar: Calendar
     interval: timedelta
 
-    def number(self, now: datetime) -> int:
+    def slot_number(self, now: datetime) -> int:
         """How many intervals the epoch is past."""
         return (now - EPOCH) // self.interval
 
     def slot(self, now: datetime) -> datetime:
         """The latest place that is not later than `now`."""
-        return EPOCH + self.number(now) * self.interval
+        return EPOCH + self.slot_number(now) * self.interval
 
     def session(self, now: datetime) -> Session:
         """The session that is open, or else the one that opens next."""
@@ -35,7 +35,7 @@ class Grid:
         due = self.slot(now) + self.interval
         return self._first_in(self.calendar.next_open(now)) if self.calendar.current(due) is None else due
 
-    def left_out(self, due: datetime, now: datetime, ticks: int) -> int:
+    def missed_ticks(self, due: datetime, now: datetime, ticks: int) -> int:
         """How many places of a session have passed by `now`, from that of `due` on, beyond the ticks there were."""
         session = self.session(due)
         first = self.slot(due) if due in session else self._first_in(session)

@@ -12,10 +12,10 @@ PLACES = 2**32
 """More than there are portfolios: a crowd's size and its portfolio's place share one integer."""
 
 
-async def line_up(standing: Standing, book: Book, symbols: Collection[str]) -> None:
+async def set_trial_order(standing: Standing, book: Book, symbols: Collection[str]) -> None:
     """Set the order in which the price source tries out those symbols that it has not priced."""
     if unknown := standing.unknown(symbols):
-        standing.line_up(await asyncio.to_thread(crowds, book, unknown, standing.refusing(unknown)))
+        standing.set_crowds(await asyncio.to_thread(crowds, book, unknown, standing.refusing(unknown)))
 
 
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from service.clock import CLOCKS_APART, utc_now
+from service.clock import CLOCK_TOLERANCE, utc_now
 from service.market.calendar import Calendar
 from service.portfolio.records import LiveValue
 
@@ -19,7 +19,7 @@ def is_fresh(at: datetime, now: datetime) -> bool:
 
 def is_future(at: datetime, now: datetime) -> bool:
     """Whether an instant is later than `now` by more than clocks differ: somebody's clock is wrong."""
-    return at - now > CLOCKS_APART
+    return at - now > CLOCK_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ Ids: TypeAlias = NDArray[np.bytes_]
 Numbers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 
-PORTFOLIOS_A_BLOCK = 10_000
+PORTFOLIOS_PER_BLOCK = 10_000
 
 
 def id_array(portfolio_ids: Iterable[UUID]) -> Ids:
@@ -91,7 +91,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Checkpoint:
     """A reader's place in the changes of the positions."""
 
     snapshot: str
@@ -103,11 +103,11 @@ class Place:
 class Book:
     """What every portfolio holds on one date."""
 
-    def __init__(self, day: date, symbols: "Symbols", blocks: Sequence[Block], place: Place) -> None:
+    def __init__(self, day: date, symbols: "Symbols", blocks: Sequence[Block], checkpoint: Checkpoint) -> None:
         self.day = day
         self.symbols = symbols
         self.blocks = list(blocks)
-        self.place = place
+        self.checkpoint = checkpoint
         """What the positions are true of: see `PositionReader`."""
 
     def __len__(self) -> int:
@@ -126,11 +126,11 @@ class Book:
             return
         blocks = self.blocks or [Block.empty()]
         bounds = np.array([block.ids[0] for block in blocks[1:]], "S16")
-        place_of_changed = np.searchsorted(bounds, changed, "right")
-        place_of_fresh = np.searchsorted(bounds, fresh.ids, "right")
-        for place in np.unique(place_of_changed):
-            blocks[place] = blocks[place].replaced(
-                changed[place_of_changed == place], fresh.take(np.flatnonzero(place_of_fresh == place))
+        block_of_changed = np.searchsorted(bounds, changed, "right")
+        block_of_fresh = np.searchsorted(bounds, fresh.ids, "right")
+        for index in np.unique(block_of_changed):
+            blocks[index] = blocks[index].replaced(
+                changed[block_of_changed == index], fresh.take(np.flatnonzero(block_of_fresh == index))
             )
         self.blocks = [part for block in blocks for part in _split(block)]
 
@@ -142,7 +142,7 @@ class Symbols:
         self._names: list[str] = []
         self._keys: list[int] = []
         self._numbers: dict[int, int] = {}
-        self._table = _Table(np.empty(0, np.int64))
+        self._table = _KeyIndex(np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -160,25 +160,25 @@ class Symbols:
                 self._numbers[key] = len(self._names)
                 self._names.append(name)
                 self._keys.append(key)
-        self._table = _Table(np.array(self._keys, np.int64))
+        self._table = _KeyIndex(np.array(self._keys, np.int64))
 
     def numbers(self, keys: Numbers) -> NDArray[np.int32]:
         """The numbers of symbols, by the database's keys for them; -1 for one that has not been learnt."""
         return self._table.numbers(keys)
 
 
-class _Table:
+class _KeyIndex:
     """Where each of some keys is, which are hashes: found at once in the slot of its last bits, where that is its own.
 
     The few that share a slot are looked for in all; to do so for every key takes ten times as long.
     """
 
-    SLOTS_A_KEY = 64
+    SLOTS_PER_KEY = 64
 
     def __init__(self, keys: Numbers) -> None:
         self._keys = keys
         self._order = np.argsort(keys).astype(np.int32)
-        self._mask = np.int64((1 << (len(keys) * self.SLOTS_A_KEY).bit_length()) - 1)
+        self._mask = np.int64((1 << (len(keys) * self.SLOTS_PER_KEY).bit_length()) - 1)
         self._slots = np.zeros(self._mask + 1, np.int32)
         self._slots[keys & self._mask] = np.arange(len(keys), dtype=np.int32)
 
@@ -202,7 +202,7 @@ def starts_of(counts: Numbers) -> Numbers:
 
 def _split(block: Block) -> list[Block]:
     """The block, in halves if it has grown too large, and nothing of one that is empty."""
-    if len(block) < 2 * PORTFOLIOS_A_BLOCK:
+    if len(block) < 2 * PORTFOLIOS_PER_BLOCK:
         return [block] if len(block) else []
     half = len(block) // 2
     return [*_split(block.take(np.arange(half))), *_split(block.take(np.arange(half, len(block))))]

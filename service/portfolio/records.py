@@ -10,7 +10,7 @@ from uuid import UUID
 JobName = Literal["eod", "snapshot", "reconstruction"]
 Origin = Literal["captured", "settled", "reconstructed"]
 RunStatus = Literal["running", "done"]
-Settle = Literal["none", "stale", "all"]
+Overwrite = Literal["none", "stale", "all"]
 """Which of the history rows that are there a write sets right."""
 
 
@@ -113,7 +113,7 @@ class JobRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteCounts:
     """What a write of history rows did."""
 
     rows: int = 0

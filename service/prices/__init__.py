@@ -10,7 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
-PRICE_LIMIT = 10.0
+LATEST_TIMEOUT = 10.0
 """Seconds that the latest prices may take; less where ticks are closer together."""
 
 

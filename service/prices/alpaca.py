@@ -26,10 +26,10 @@ CLOSES_BUDGET = 50.0
 """Seconds for the closes of a session, all attempts together."""
 OFFICIAL_AFTER = timedelta(minutes=16)
 """From the session's close until its daily bars are final, and open to every plan."""
-AHEAD = timedelta(minutes=1)
+MAX_CLOCK_LEAD = timedelta(minutes=1)
 """How far a trade's time may lie ahead of our clock."""
 
-TRIALS_A_MINUTE = 20.0
+TRIALS_PER_MINUTE = 20.0
 """Requests for symbols of unknown standing: a tenth of the 200 that the basic plan allows."""
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class AlpacaPrices:
         budget: seconds for the latest prices, all attempts together; less than a tick.
         now: the wall clock.
         clock: seconds that only ever grow.
-        trials_a_minute: requests that may be spent on symbols of unknown standing.
+        trials_per_minute: requests that may be spent on symbols of unknown standing.
         trials_at_once: how many of them one question may spend.
     """
 
@@ -62,8 +62,8 @@ class AlpacaPrices:
         budget: float,
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
-        trials_a_minute: float = TRIALS_A_MINUTE,
-        trials_at_once: float = TRIALS_A_MINUTE / 2,
+        trials_per_minute: float = TRIALS_PER_MINUTE,
+        trials_at_once: float = TRIALS_PER_MINUTE / 2,
     ) -> None:
         self._client = client
         self._calendar = calendar
@@ -71,7 +71,9 @@ class AlpacaPrices:
         self._budget = budget
         self._now = now
         self.standing = Standing(now)
-        self._batches = Batches(client, self.standing, Allowance(trials_a_minute / 60, max(trials_at_once, 1.0), clock))
+        self._batches = Batches(
+            client, self.standing, Allowance(trials_per_minute / 60, max(trials_at_once, 1.0), clock)
+        )
 
     async def latest(self, symbols: Collection[str]) -> Answer:
         """The newest price of each symbol's snapshot: of its last trade and its bars, by their own times."""
@@ -80,7 +82,7 @@ class AlpacaPrices:
             query = {"symbols": ",".join(batch), "feed": self._feed}
             found = await self._client.get("/v2/stocks/snapshots", query, budget, once=once)
             now = self._now()
-            prices = (latest_price(symbol, found.get(symbol), now + AHEAD) for symbol in batch)
+            prices = (latest_price(symbol, found.get(symbol), now + MAX_CLOCK_LEAD) for symbol in batch)
             return {price.symbol: replace(price, at=min(price.at, now)) for price in prices if price is not None}
 
         answers = await self._batches.ask(symbols, ask, self._budget, all_new=False)
@@ -149,7 +151,7 @@ class AlpacaPrices:
 
 
 def _raise_unless_answered(answers: Answers) -> None:
-    failures = answers.failures + answers.doubtful
+    failures = answers.failures + answers.trial_failures
     if failures and not answers.answered:
         raise failures[0]
 

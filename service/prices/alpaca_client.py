@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from runtime.backoff import Backoff
 from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
 from service.prices import PricesUnavailable
@@ -30,11 +31,11 @@ REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
 """Seconds of the first pause after a failure, and of the longest; the real one is random and not longer."""
-LONGEST_WAIT = 60.0
+MAX_RATE_WAIT = 60.0
 """Seconds that the rate limit may make us wait: it is counted by the minute."""
 RESERVE = 0.25
 """The share of the rate limit's requests that is kept for symbols that were priced before."""
-LARGEST_ANSWER = 32 * 1024 * 1024
+MAX_ANSWER = 32 * 1024 * 1024
 """Bytes."""
 
 
@@ -84,12 +85,12 @@ class RateLimit:
         """Seconds until the next request may be sent."""
         return max(0.0, self._free_at - self._clock())
 
-    def heed(self, headers: Mapping[str, str], *, refused: bool) -> None:
+    def update(self, headers: Mapping[str, str], *, refused: bool) -> None:
         """Take in an answer's `X-RateLimit-Remaining` and `X-RateLimit-Reset`; `refused`: its status was 429."""
         seconds = _until_reset(headers)
         if seconds is None and not refused:
             return
-        pause = self._clock() + min(max(seconds or 1.0, 0.0), LONGEST_WAIT)
+        pause = self._clock() + min(max(seconds or 1.0, 0.0), MAX_RATE_WAIT)
         left, limit = _number(headers, "X-RateLimit-Remaining"), _number(headers, "X-RateLimit-Limit")
         if refused or left == 0:
             self._free_at = pause
@@ -159,7 +160,7 @@ class AlpacaClient:
             AccessRefused: it will not answer us.
             PricesUnavailable: it did not answer within the budget, or with something else.
         """
-        attempt = 0
+        backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)
         reason = "no time left"
         while budget.remaining() > 0:
             if (wait := self._limit.wait) > 0:
@@ -173,9 +174,7 @@ class AlpacaClient:
                 reason = str(failed)
             if once:
                 break
-            pause = self._uniform(0, min(BACKOFF[0] * 2**attempt, BACKOFF[1]))
-            attempt += 1
-            await self._sleep(min(pause, budget.remaining()))
+            await self._sleep(min(backoff.next(), budget.remaining()))
         raise PricesUnavailable(f"Alpaca: {reason}")
 
     async def aclose(self) -> None:
@@ -191,7 +190,7 @@ class AlpacaClient:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,  # the keys go nowhere else
             ) as response:
-                body = await read_body(response, LARGEST_ANSWER)
+                body = await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:.1f} s") from None
         except AnswerTooLarge as error:
@@ -199,7 +198,7 @@ class AlpacaClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"no connection, or a broken one ({type(error).__name__})") from None
         status = response.status
-        self._limit.heed(response.headers, refused=status == 429)
+        self._limit.update(response.headers, refused=status == 429)
         if status == 200:
             return _object(body)
         message = self._message(status, body)

@@ -19,12 +19,12 @@ from service.prices.standing import Standing, Trials
 
 BATCH = 500
 """Symbols in one request. Alpaca documents no limit; a URL of this length passes the usual proxies."""
-LONGEST_LIST = 6_000
+MAX_LIST_LENGTH = 6_000
 """Characters of a request's symbols in the URL: long symbols make batches short, and no other batch shorter."""
-MOST_REFUSED = 30
+MAX_REFUSALS = 30
 """Refusals in one question of batches that were answered before. The rest waits for the next question: a source that
 suddenly refuses many symbols does not use up the requests of the others."""
-KNOWN_A_TRIAL = 10
+KNOWN_PER_TRIAL = 10
 """Requests for known symbols for each request for symbols of unknown standing, which are one in a question at least."""
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
@@ -83,7 +83,7 @@ class Answers:
     failures: list[PricesUnavailable] = field(default_factory=list)
     late: list[list[str]] = field(default_factory=list)
     """The batches that failed."""
-    doubtful: list[PricesUnavailable] = field(default_factory=list)
+    trial_failures: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
     access: AccessRefused | None = None
     silent: bool = True
@@ -120,15 +120,15 @@ class Batches:
         answers = Answers(deque(self._known(possible)), queue, silent=not all_new)
         nothing_known = not answers.waiting
         if not nothing_known and not all_new:
-            answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)
+            answers.trials = -(-len(answers.waiting) // KNOWN_PER_TRIAL)
         if all_new:
-            while batch := queue.next(self._most, LONGEST_LIST, _length, untried=True):
+            while batch := queue.next(self._most, MAX_LIST_LENGTH, _length, untried=True):
                 answers.waiting.append(batch)
-        await self._side_by_side(lambda: self._work_off(answers, question, budget))
+        await self._side_by_side(lambda: self._ask_known(answers, question, budget))
         if answers.access is None and (answers.answered or nothing_known):
             trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
             within = trial if trial.remaining() < budget.remaining() else budget
-            await self._side_by_side(lambda: self._try_out(answers, question, within))
+            await self._side_by_side(lambda: self._ask_unknown(answers, question, within))
         if answers.access is not None:
             raise answers.access
         self._conclude(answers)
@@ -139,13 +139,13 @@ class Batches:
         known = self._standing.priced(symbols)
         for late in (False, True):
             batch: list[str] = []
-            left = LONGEST_LIST
+            left = MAX_LIST_LENGTH
             for symbol in known:
                 if (symbol in self._late) is not late:
                     continue
                 if batch and (len(batch) >= self._most or _length(symbol) > left):
                     yield batch
-                    batch, left = [], LONGEST_LIST
+                    batch, left = [], MAX_LIST_LENGTH
                 batch.append(symbol)
                 left -= _length(symbol)
             if batch:
@@ -156,14 +156,14 @@ class Batches:
             for _ in range(CONNECTIONS):
                 tasks.create_task(work())
 
-    async def _work_off(self, answers: Answers, question: Question, budget: Budget) -> None:
+    async def _ask_known(self, answers: Answers, question: Question, budget: Budget) -> None:
         while answers.waiting:
             batch = answers.waiting.popleft()
             answers.asked += 1
             try:
                 found = await question(batch, budget)
             except QuestionRefused as refusal:
-                self._ask_otherwise(answers, batch, refusal)
+                self._split_refused(answers, batch, refusal)
             except AccessRefused as refusal:
                 answers.access = refusal
                 answers.waiting.clear()
@@ -173,25 +173,25 @@ class Batches:
             else:
                 self._take(answers, batch, found)
 
-    async def _try_out(self, answers: Answers, question: Question, budget: Budget) -> None:
+    async def _ask_unknown(self, answers: Answers, question: Question, budget: Budget) -> None:
         while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.scarce:
             if answers.trials == 0 or not self._allowance.take():
                 return
             answers.trials -= 1
-            batch = answers.queue.next(self._most, LONGEST_LIST, _length)
+            batch = answers.queue.next(self._most, MAX_LIST_LENGTH, _length)
             try:
                 found = await question(batch, budget, once=True)
             except QuestionRefused as refusal:
-                self._wait_behind(answers, batch, self._without_named(answers, batch, refusal), refusal)
+                self._requeue(answers, batch, self._without_named(answers, batch, refusal), refusal)
             except AccessRefused as refusal:
                 if answers.answered:  # then it is these symbols that the plan does not cover
-                    self._wait_behind(answers, batch, batch, refusal)
+                    self._requeue(answers, batch, batch, refusal)
                 else:
                     answers.access = refusal
             except PricesUnavailable as failure:
-                answers.doubtful.append(failure)
+                answers.trial_failures.append(failure)
                 if answers.answered and not self._client.scarce:
-                    self._standing.doubt(batch, alone=len(batch) == 1)
+                    self._standing.failed(batch, alone=len(batch) == 1)
             else:
                 self._take(answers, batch, found)
 
@@ -200,14 +200,14 @@ class Batches:
         answers.found |= found
         self._standing.answered(batch, found, silent=answers.silent)
 
-    def _ask_otherwise(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
+    def _split_refused(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
         """Ask behind the others for the symbols that the refusal does not name; for each half, where it names none."""
         answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)
         if is_new:
-            self._wait_behind(answers, batch, rest, refusal)
-        elif answers.refusals > MOST_REFUSED:
+            self._requeue(answers, batch, rest, refusal)
+        elif answers.refusals > MAX_REFUSALS:
             answers.failures.append(PricesUnavailable(f"Alpaca: {refusal}"))
         elif len(rest) < len(batch):
             answers.waiting.extend([rest] if rest else [])
@@ -227,12 +227,12 @@ class Batches:
         self._refuse(answers, named[1])
         return [symbol for symbol in batch if symbol != named[1]]
 
-    def _wait_behind(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
+    def _requeue(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
         """Let the rest of a refused batch of unknown standing wait behind the others, for this question or the next."""
         if len(batch) == len(rest) == 1:
             answers.unnamed.append((batch[0], str(refusal)))
         elif rest:
-            self._standing.doubt(rest)
+            self._standing.failed(rest)
             answers.queue.again(rest)
 
     def _refuse(self, answers: Answers, symbol: str) -> None:
@@ -245,7 +245,7 @@ class Batches:
             for symbol, _ in answers.unnamed:
                 self._refuse(answers, symbol)
             for batch in answers.late:
-                self._standing.doubt(self._standing.unknown(batch))
+                self._standing.failed(self._standing.unknown(batch))
             self._late = frozenset(symbol for batch in answers.late for symbol in batch)
         elif answers.unnamed:
             answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))

@@ -20,7 +20,7 @@ FORGET_AFTER = timedelta(days=1)
 SMALL_CROWD = 32
 """Symbols of unknown standing that make a portfolio crowded; those with fewer share batches. A refused symbol weighs as
 much: a portfolio without refused symbols is not mixed with one that has some."""
-ANY = 1_000_000
+NO_LIMIT = 1_000_000
 """The size of the batches that a symbol may be in while none of them has failed."""
 
 
@@ -56,7 +56,7 @@ class Crowd(NamedTuple):
     """Its place among all portfolios."""
 
 
-NOBODY = Crowd(1, 0)
+NO_CROWD = Crowd(1, 0)
 
 
 class Entry(NamedTuple):
@@ -96,7 +96,7 @@ class Trials:
         left = longest
         while self._heap:
             first = self._heap[0]
-            if untried and -first.minus_most < ANY:
+            if untried and -first.minus_most < NO_LIMIT:
                 break
             if batch and (
                 self._taken[batch[0]][:3] != first[:3]
@@ -135,7 +135,7 @@ class Standing:
         oldest = self._now() - FORGET_AFTER
         self._trials = {symbol: trial for symbol, trial in self._trials.items() if trial.tried_at > oldest}
 
-    def line_up(self, crowds: Mapping[str, Crowd]) -> None:
+    def set_crowds(self, crowds: Mapping[str, Crowd]) -> None:
         """Set the order in which symbols of unknown standing are tried; see `Trials`."""
         self._crowds = crowds
 
@@ -171,7 +171,7 @@ class Standing:
                 self._priced.add(symbol)
                 self._trials.pop(symbol, None)
             elif symbol not in self._priced:
-                self._trials[symbol] = Trial(ANY, now, now + SILENCE if silent else now)
+                self._trials[symbol] = Trial(NO_LIMIT, now, now + SILENCE if silent else now)
 
     def refused(self, symbol: str) -> bool:
         """The source refused the symbol itself; returns whether that is the first time."""
@@ -184,7 +184,7 @@ class Standing:
         self._trials.pop(symbol, None)
         return before is None
 
-    def doubt(self, rest: Collection[str], *, alone: bool = False) -> None:
+    def failed(self, rest: Collection[str], *, alone: bool = False) -> None:
         """These are the rest of a batch that failed. A symbol that failed alone is not asked for again for a while."""
         now = self._now()
         due = now + SILENCE if alone else now
@@ -203,9 +203,9 @@ class Standing:
 
     def _entry(self, symbol: str, now: datetime, silent: bool) -> Entry | None:
         """None: it is not its time yet. A time further ahead than any pause is of a clock that was wrong."""
-        crowd = self._crowds.get(symbol, NOBODY)
+        crowd = self._crowds.get(symbol, NO_CROWD)
         size = (crowd.size // SMALL_CROWD).bit_length()
-        trial = self._trials.get(symbol, Trial(ANY, datetime.min.replace(tzinfo=UTC), now))
+        trial = self._trials.get(symbol, Trial(NO_LIMIT, datetime.min.replace(tzinfo=UTC), now))
         refusal = self._refusals.get(symbol)
         if refusal is not None:
             if now < refusal.retry_at <= now + LONGEST_REFUSAL or now < trial.due_at <= now + SILENCE:
@@ -222,7 +222,7 @@ def _half(batch: Collection[str]) -> int:
 
 
 @runtime_checkable
-class KeepsStanding(Protocol):
+class HasStanding(Protocol):
     """A price source that tells symbols apart by their standing; who asks it keeps the standing in the database."""
 
     standing: Standing
@@ -230,4 +230,4 @@ class KeepsStanding(Protocol):
 
 def standing_of(source: object) -> Standing | None:
     """The standing that a price source keeps; None if it asks for all symbols alike."""
-    return source.standing if isinstance(source, KeepsStanding) else None
+    return source.standing if isinstance(source, HasStanding) else None

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from runtime.backoff import Backoff
 from service.database.connection import StaleTerm, StoreError
 from service.database.write_watch import WriteWatch
 from service.prices import PricesUnavailable
@@ -19,11 +20,11 @@ SCHEDULER_LEASE = "daily_scheduler"
 
 Work = Callable[[Term], Awaitable[object]]
 
-PAUSE = 1.0, 30.0
+RESTART_PAUSE = 1.0, 30.0
 """Seconds from a failure of the work until its lease is campaigned for again: at first, and at most."""
-APART = 0.05
+STOP_STAGGER = 0.05
 """Seconds that one work may take to end before the next one is told to."""
-STEADY = 60.0
+HEALTHY_AFTER = 60.0
 """Seconds of work after which a failure counts as the first again."""
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Background:
         self,
         client: LeaseClient,
         *,
-        pause: tuple[float, float] = PAUSE,
+        pause: tuple[float, float] = RESTART_PAUSE,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.monotonic,
         writes: WriteWatch | None = None,
@@ -90,41 +91,40 @@ class Background:
             finally:
                 for each in running:
                     each.cancel()
-                    await asyncio.wait((each,), timeout=APART)
+                    await asyncio.wait((each,), timeout=STOP_STAGGER)
 
     async def _keep_running(self, leadership: Leadership, work: Work) -> None:
-        first, most = self._pause
-        pause = first
+        backoff = Backoff(*self._pause, uniform=self._uniform)
         while True:
             began = self._clock()
             about = {"lease": leadership.name, "instance": leadership.instance_id}
-            left_to_others = False
+            leave_to_others = False
             try:
-                await leadership.run(partial(self._watched, work))
+                await leadership.run(partial(self._run_watched, work))
                 logger.error("the work returned; it is started again", extra=about)
             except (TermOver, StaleTerm) as over:
                 logger.warning("the work stopped: %s", over, extra=about)
             except NothingCommitted as stopped:
-                left_to_others = True
+                leave_to_others = True
                 logger.warning("the lease is left to another task: %s", stopped, extra=about)
             except (StoreError, PricesUnavailable) as error:
                 logger.warning("the work failed: %s", error, extra=about)
             except Exception:  # whatever is wrong with one work, the other and the API go on
                 logger.exception("the work failed", extra=about)
-            if left_to_others:
-                await self._rest(self._writes.of(leadership.name).pause, self._recovery)
+            if leave_to_others:
+                await self._pause_until_recovery(self._writes.of(leadership.name).pause)
                 continue
-            if self._clock() - began > STEADY:
-                pause = first
-            await self._rest(pause)
-            pause = min(pause * 2, most)
+            if self._clock() - began > HEALTHY_AFTER:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
-    async def _rest(self, seconds: float, until: Callable[[], Coroutine[Any, Any, None]] = _never) -> None:
+    async def _pause_until_recovery(self, seconds: float) -> None:
+        """Wait until the database takes writes again, for at most about so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds * self._uniform(0.5, 1.0)):
-                await until()
+                await self._recovery()
 
-    async def _watched(self, work: Work, term: Term) -> None:
+    async def _run_watched(self, work: Work, term: Term) -> None:
         """Do the work until the term is over, or nothing that was due has been committed for long.
 
         Raises:

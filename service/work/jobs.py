@@ -14,16 +14,17 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from service.clock import utc_now
-from service.database.connection import side_by_side
+from service.database.connection import run_concurrently
 from service.database.fenced_writes import FencedWrites
-from service.database.position_reader import Progress, quietly
+from service.database.position_reader import Progress, no_progress
 from service.database.store import Store
 from service.market.calendar import Calendar, Session
-from service.portfolio.crowds import line_up
+from service.portfolio.crowds import set_trial_order
 from service.portfolio.positions import Book, uuids
-from service.portfolio.records import Cursor, JobName, JobRun, Origin, Settle
-from service.portfolio.split_suspects import report_jumps
-from service.portfolio.valuation import Mark, Marks, report_too_wide, usable, value_block
+from service.portfolio.quotes import valid_prices
+from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite
+from service.portfolio.split_suspects import report_split_suspects
+from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
 from service.prices import Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, Standing, standing_of
 from service.work.term import Term
@@ -33,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 KIND = "daily_eod"
 
-SETTLE: dict[JobName, Settle] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
+OVERWRITE: dict[JobName, Overwrite] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
 
 WRITERS = 2
 """Of chunks, side by side: one brings its values to the server while the one before it writes."""
 
-PRICE_LIMIT = 60.0
+CLOSES_TIMEOUT = 60.0
 """Seconds that the price source may take for a session's closes."""
 
 
@@ -70,15 +71,15 @@ class Jobs:
         self._now = now
 
     async def run(
-        self, job: JobName, session: Session, term: Term, progress: Progress = quietly, *, anew: bool = False
+        self, job: JobName, session: Session, term: Term, progress: Progress = no_progress, *, rerun: bool = False
     ) -> int | None:
         """Run a job for a session, from where the run stands; returns the rows written, or None if it was done.
 
-        `progress` is told of the portfolios done of one session, after each chunk. With `anew` a run that is done is
+        `progress` is told of the portfolios done of one session, after each chunk. With `rerun` a run that is done is
         run again, which writes what is missing, or what differs, and nothing twice.
 
         An `eod` that still has no answer of the source when the snapshot is due makes do with the prices that are
-        known, unless it is run `anew`: better a stale row than none.
+        known, unless `rerun` is set: better a stale row than none.
 
         Raises:
             PricesUnavailable: the source has no closes to give now for the sessions that the text names; whatever
@@ -87,21 +88,30 @@ class Jobs:
             StaleTerm, TermOver: the term is over; the next one goes on.
         """
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            run = await writes.claim(job, session.date, anew=anew)
+        async with self._store.fenced(term) as writes:
+            run = await writes.claim(job, session.date, rerun=rerun)
         if run is None:
             return None
         late = self._now() >= due_at("snapshot", session)
         origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
-        makes_do = job == "eod" and late and not anew
-        work = _Work(self._store, self._standing, term, job, session.date, origin, progress, makes_do=makes_do)
+        accept_stale_prices = job == "eod" and late and not rerun
+        work = _JobAttempt(
+            self._store,
+            self._standing,
+            term,
+            job,
+            session.date,
+            origin,
+            progress,
+            accept_stale_prices=accept_stale_prices,
+        )
         rows = await self._fill_days(work, run, self.days(job, session))
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
+        async with self._store.fenced(term) as writes:
             await writes.end(job, session.date)
         return rows
 
-    async def _fill_days(self, work: "_Work", run: JobRun, days: list[Session]) -> int:
+    async def _fill_days(self, work: "_JobAttempt", run: JobRun, days: list[Session]) -> int:
         """Write the rows of those sessions that the run has not done; one without prices holds up no other."""
         rows, unpriced = 0, dict[date, PricesUnavailable]()
         for day in days:
@@ -130,55 +140,55 @@ class Jobs:
         in_look_back = last_sessions(self._calendar, self._calendar.last_closed(self._now()), self._look_back)
         return [day for day in in_look_back if day.date < session.date] + [session]
 
-    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = quietly) -> Book:
+    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = no_progress) -> Book:
         """What the job has to value for the session of that date, one block for each chunk."""
-        settle = SETTLE[job]
+        overwrite = OVERWRITE[job]
         return await self._store.opened_positions(
             day,
             after,
-            without_row=None if settle == "all" else KIND,
-            or_stale=settle == "stale",
-            portfolios_a_block=self._chunk,
+            without_row=None if overwrite == "all" else KIND,
+            or_stale=overwrite == "stale",
+            portfolios_per_block=self._chunk,
             progress=progress,
         )
 
-    async def _book(self, work: "_Work", day: date, after: UUID | None) -> Book:
+    async def _book(self, work: "_JobAttempt", day: date, after: UUID | None) -> Book:
         work.term.check()
         return await self.book(work.job, day, after, work.reading)
 
-    async def _gather_closes(self, work: "_Work", day: Session, book: Book) -> None:
+    async def _gather_closes(self, work: "_JobAttempt", day: Session, book: Book) -> None:
         """Commit the closes that the day's rows are made from. The snapshot asks anew for those that are there."""
         wanted = symbols = book.held()
-        if SETTLE[work.job] != "all":
+        if OVERWRITE[work.job] != "all":
             known = await self._store.closes(day.date, symbols)
             wanted = [symbol for symbol in symbols if symbol not in known or not known[symbol].is_official(day.date)]
         if self._standing is not None:
             self._standing.remember(await self._store.refusals(), await self._store.quotes())
-            await line_up(self._standing, book, wanted)
+            await set_trial_order(self._standing, book, wanted)
         try:
             closes = await self._closes(wanted, day.date)
         except PricesUnavailable as error:
-            if not work.makes_do:
+            if not work.accept_stale_prices:
                 raise
             logger.warning("no closes for %s, its rows are made from the last known prices: %s", day.date, error)
             closes = []
         found = {price.symbol: price.price for price in closes}
         before = await self._store.closes(day.date - timedelta(days=1), list(found))
-        report_jumps({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
+        report_split_suspects({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
         await work.keep_closes(day, wanted, closes)
 
     async def _closes(self, symbols: Collection[str], day: date) -> list[Price]:
         if not symbols:
             return []
         try:
-            async with asyncio.timeout(PRICE_LIMIT):
+            async with asyncio.timeout(CLOSES_TIMEOUT):
                 answer = await self._prices.closes(symbols, day)
         except TimeoutError as error:
-            raise PricesUnavailable(f"no closes in {PRICE_LIMIT:g} s") from error
-        return list(usable(answer.values()).values())
+            raise PricesUnavailable(f"no closes in {CLOSES_TIMEOUT:g} s") from error
+        return list(valid_prices(answer.values()).values())
 
 
-class _Work:
+class _JobAttempt:
     """The steps of one run under one term."""
 
     def __init__(
@@ -191,7 +201,7 @@ class _Work:
         origin: Origin,
         progress: Progress,
         *,
-        makes_do: bool,
+        accept_stale_prices: bool,
     ) -> None:
         self._store = store
         self._standing = standing
@@ -200,7 +210,7 @@ class _Work:
         self._session_date = session_date
         self._origin = origin
         self._progress = progress
-        self.makes_do = makes_do
+        self.accept_stale_prices = accept_stale_prices
 
     def reading(self, _done: int, _total: int) -> None:
         """Between two blocks of positions."""
@@ -209,7 +219,7 @@ class _Work:
     async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
         """Commit a session's closes, of those symbols, what was refused, and that its portfolios come next."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+        async with self._store.fenced(self.term) as writes:
             await writes.closes(day.date, day.close, symbols, closes)
             refusals = await self._keep_refusals(writes)
             await writes.advance(self.job, self._session_date, Cursor(day.date, None))
@@ -218,7 +228,7 @@ class _Work:
     async def skip(self, day: date) -> None:
         """Commit that the session of that date is left for another attempt."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+        async with self._store.fenced(self.term) as writes:
             refusals = await self._keep_refusals(writes)
             await writes.skip(self.job, self._session_date, day)
         self._kept(refusals)
@@ -249,22 +259,21 @@ class _Work:
         chunks = enumerate(book.blocks)
         turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
         turns[0].set()
-        term = self.term.name, self.term.token, self.term.holder
 
         async def write() -> None:
             nonlocal rows, done
-            for place, block in chunks:
+            for index, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
-                report_too_wide(values)
-                async with self._store.fenced(*term, values, turns[place].wait) as writes:
+                report_overflow(values)
+                async with self._store.fenced(self.term, values, turns[index].wait) as writes:
                     self.term.check()
-                    written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
+                    written = await writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])
                     cursor = Cursor(day, uuids(block.ids[-1:])[0])
                     await writes.advance(self.job, self._session_date, cursor, written)
-                turns[place + 1].set()
+                turns[index + 1].set()
                 rows += written.rows
                 done += len(block)
                 self._progress(done, total)
 
-        await side_by_side(write() for _ in range(WRITERS))
+        await run_concurrently(write() for _ in range(WRITERS))
         return rows

@@ -24,9 +24,9 @@ class OverrideReader:
     def __init__(self, calendar: OverriddenCalendar, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._calendar = calendar
         self._sleep = sleep
-        self.known = asyncio.Event()
+        self.loaded = asyncio.Event()
         """Set once they have been read. Nobody should rely on the calendar before."""
-        self._strangers: set[str] = set()
+        self._unknown_calendars: set[str] = set()
 
     async def run(self, store: Store) -> None:
         """Read, again and again, until cancelled."""
@@ -35,19 +35,19 @@ class OverrideReader:
             try:
                 await self.read(store)
             except StoreError as error:
-                outage.met(error)
+                outage.failed(error)
             else:
-                outage.over()
-            await self._sleep(INTERVAL if self.known.is_set() else RETRY_DELAY)
+                outage.recovered()
+            await self._sleep(INTERVAL if self.loaded.is_set() else RETRY_DELAY)
 
     async def read(self, store: Store) -> None:
         """Read once."""
         self._calendar.override(await store.market_overrides(self._calendar.name))
-        self.known.set()
-        strangers = await store.overridden_calendars() - CALENDARS.keys()
-        for name in sorted(strangers - self._strangers):
+        self.loaded.set()
+        unknown = await store.overridden_calendars() - CALENDARS.keys()
+        for name in sorted(unknown - self._unknown_calendars):
             there = ", ".join(CALENDARS)
             logger.error(
                 "market_override: no calendar is called %r, so its days count nowhere; there are %s", name, there
             )
-        self._strangers = strangers
+        self._unknown_calendars = unknown

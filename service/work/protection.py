@@ -30,7 +30,7 @@ ANSWER_LIMIT = 5.0
 """Seconds that the agent may take."""
 LAST_LIMIT = 2.0
 """The same at the end of the process."""
-LARGEST_ANSWER = 64 * 1024
+MAX_ANSWER = 64 * 1024
 """Bytes."""
 WORDS_SHOWN = 300
 """Characters of an answer's words in a log line."""
@@ -90,80 +90,80 @@ class TaskProtection:
         self._retry = retry
         self._clock = clock
         self._holders = 0
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self._until: float | None = None
         """The protection may last until then, by our clock; None: there is none."""
-        self._wish = False
+        self._requested = False
         """What was put last."""
-        self._again_at = clock()
+        self._retry_at = clock()
         """When it is to be put again, if it is still wished."""
-        self._complaint: str | None = None
+        self._last_refusal: str | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """For the length of the block the task should be protected."""
         self._holders += 1
-        self._stirred.set()
+        self._wake.set()
         try:
             yield
         finally:
             self._holders -= 1
-            self._stirred.set()
+            self._wake.set()
 
     async def run(self) -> None:
         """Protect while a block is held, and take it back when none is, until cancelled; then take it back."""
         async with http_session() as session:
             try:
                 while True:
-                    self._stirred.clear()
-                    pause = await self._see_to_it(session)
+                    self._wake.clear()
+                    pause = await self._reconcile(session)
                     try:
                         async with asyncio.timeout(pause):
-                            await self._stirred.wait()
+                            await self._wake.wait()
                     except TimeoutError:
                         pass  # time to put it again
             finally:
                 if self._until is not None:
-                    await self._tell(session, protect=False, limit=LAST_LIMIT)
+                    await self._request(session, protect=False, limit=LAST_LIMIT)
 
-    async def _see_to_it(self, session: aiohttp.ClientSession) -> float | None:
+    async def _reconcile(self, session: aiohttp.ClientSession) -> float | None:
         """Put what is wished, if it is time; returns the seconds until it is time again, None for never."""
-        wish = self._holders > 0
+        wanted = self._holders > 0
         if self._until is not None and self._clock() >= self._until:
-            self._note(None)
-        if not wish and self._until is None:
+            self._record_until(None)
+        if not wanted and self._until is None:
             return None
-        if wish != self._wish or self._clock() >= self._again_at:
-            well = await self._tell(session, protect=wish, limit=ANSWER_LIMIT)
-            self._wish = wish
-            self._again_at = self._clock() + (self._refresh if well else self._retry)
-        return None if self._until is None and not wish else max(0.0, self._again_at - self._clock())
+        if wanted != self._requested or self._clock() >= self._retry_at:
+            well = await self._request(session, protect=wanted, limit=ANSWER_LIMIT)
+            self._requested = wanted
+            self._retry_at = self._clock() + (self._refresh if well else self._retry)
+        return None if self._until is None and not wanted else max(0.0, self._retry_at - self._clock())
 
-    async def _tell(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
+    async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
         """Put the state; returns whether it was accepted."""
         before = self._until
         if protect:  # now already: an answer that is lost may have been yes
-            self._note(self._clock() + EXPIRES * 60)
+            self._record_until(self._clock() + EXPIRES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
         except Refused as refusal:
             if protect and refusal.certain:
-                self._note(before)
+                self._record_until(before)
             self._metrics.protection_refused.inc()
-            if str(refusal) != self._complaint:
-                self._complaint = str(refusal)
+            if str(refusal) != self._last_refusal:
+                self._last_refusal = str(refusal)
                 what = "is not protected from a scale-in" if protect else "stays protected for a while"
                 logger.warning("this task %s: %s", what, refusal)
             return False
-        self._complaint = None
+        self._last_refusal = None
         if not protect:
-            self._note(None)
+            self._record_until(None)
             logger.info("this task is protected no more")
         elif before is None:
             logger.info("this task is protected from a scale-in until %s", until)
         return True
 
-    def _note(self, until: float | None) -> None:
+    def _record_until(self, until: float | None) -> None:
         self._until = until
         self._metrics.protected.set(until is not None)
 
@@ -174,7 +174,7 @@ class TaskProtection:
             body["ExpiresInMinutes"] = EXPIRES
         try:
             async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
-                status, said = response.status, await read_body(response, LARGEST_ANSWER)
+                status, said = response.status, await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise Refused(f"the ECS agent did not answer in {limit:g} s", certain=False) from None
         except AnswerTooLarge as error:
@@ -183,9 +183,9 @@ class TaskProtection:
             raise Refused(f"the ECS agent cannot be reached ({type(error).__name__})", certain=False) from None
         answer = _object(said)
         if failure := answer.get("failure"):  # with status 200
-            raise Refused(f"ECS refuses: {_words(failure, 'Reason', 'Detail')}", certain=True)
+            raise Refused(f"ECS refuses: {_text_of(failure, 'Reason', 'Detail')}", certain=True)
         if status != 200:
-            words = _words(answer.get("error"), "Code", "Message")
+            words = _text_of(answer.get("error"), "Code", "Message")
             raise Refused(f"the ECS agent answers {status} {words}".strip(), certain=status < 500)
         protection = answer.get("protection")
         if not isinstance(protection, dict) or protection.get("ProtectionEnabled") is not protect:
@@ -206,7 +206,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _words(part: object, *names: str) -> str:
+def _text_of(part: object, *names: str) -> str:
     """Those members of a part of the answer, in one line."""
     said = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
     return one_line(" ".join(": ".join(said).split()), WORDS_SHOWN)

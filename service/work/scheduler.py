@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import date, datetime, timedelta
 from typing import Never
 
-from service.clock import LesserClock, utc_now
+from service.clock import EarlierClock, utc_now
 from service.database.connection import StoreError
 from service.database.store import Store
 from service.market.calendar import Calendar
@@ -17,18 +17,18 @@ from service.prices import PriceSource, PricesUnavailable
 from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.protection import NoProtection, Protection
-from service.work.term import LONGEST_SLEEP, Sleep, Term, take_up
-from service.work.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest
+from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
+from service.work.timetable import JOBS, DueRun, due_runs, last_sessions, next_due, oldest_session
 
 logger = logging.getLogger(__name__)
 
 DATABASE_RETRY = timedelta(seconds=10)
 """Time from an attempt that the database failed to the next, if `retry_after` is not shorter."""
 
-CLOCKS_DIFFER = timedelta(minutes=1)
+FINISH_TOLERANCE = timedelta(minutes=1)
 """By how much the database's clock, by which a run was done, may lag behind the one by which it was due."""
 
-REMEMBERED = 60
+GAP_SEARCH_SESSIONS = 60
 """Sessions in which a gap that no run will fill any more is looked for: a quarter of a year."""
 
 
@@ -58,7 +58,7 @@ class Scheduler:
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._clock = LesserClock(now, database_clock or store.clock)
+        self._clock = EarlierClock(now, database_clock or store.clock)
         self._now = self._clock.now
         self._jobs = Jobs(store, prices, calendar, look_back=look_back, chunk=chunk, now=self._now)
         self._calendar = calendar
@@ -86,50 +86,50 @@ class Scheduler:
             StaleTerm: a newer term has taken the lease up in the database.
             TermOver: the term said so.
         """
-        await take_up(self._store, term, self._sleep)
+        await claim_fence(self._store, term, self._sleep)
         try:
             while True:
                 began = self._now()
-                everything_done = await self._work_off(term)
+                everything_done = await self._run_due(term)
                 await self._sleep_until_next_look(began, everything_done=everything_done)
         finally:  # from now on the next leader knows, and does it
             self._metrics.runs_waiting.set(0)
             self._metrics.given_up.set(0)
 
-    async def _work_off(self, term: Term) -> bool:
+    async def _run_due(self, term: Term) -> bool:
         """Run what is due; returns whether all of it is done."""
         term.check()
         self._retry_soon = False
         try:
             await self._clock.compare()
             now = self._now()
-            due = due_runs(self._calendar, now, max(self._look_back, REMEMBERED))
-            done = await self._store.finished_runs(oldest(due).date) if due else {}
+            due = due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
+            done = await self._store.finished_runs(oldest_session(due).date) if due else {}
         except StoreError as error:
-            self._outage.met(error, {"lease": term.name})
+            self._outage.failed(error, {"lease": term.name})
             self._database_failed(term)
             return False
         earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
         # One that was done by hand before it was due had no official closes yet, and is done again.
         undone = [
-            run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER
+            run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE
         ]
         if not undone:
-            self._outage.over({"lease": term.name})
+            self._outage.recovered({"lease": term.name})
             self._store.writes.of(term.name).cleared()
         waiting = [run for run in undone if run.session.date >= earliest]
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
         settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
-        self._tell_given_up(left, settled)
+        self._report_given_up(left, settled)
         failed = 0
         with self._protection.held():
-            for place, run in enumerate(waiting):
-                self._metrics.runs_waiting.set(failed + len(waiting) - place)
-                failed += not await self._attempt(run, term, anew=(run.job, run.session.date) in done)
+            for index, run in enumerate(waiting):
+                self._metrics.runs_waiting.set(failed + len(waiting) - index)
+                failed += not await self._attempt(run, term, rerun=(run.job, run.session.date) in done)
         self._metrics.runs_waiting.set(failed)
         return failed == 0
 
-    def _tell_given_up(self, left: set[date], settled: Iterable[date]) -> None:
+    def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
         """Tell of the sessions left unsettled behind the look-back, but for those before the first that was settled."""
         first = min(settled, default=date.max)
         given_up = {day for day in left if day > first}
@@ -139,22 +139,22 @@ class Scheduler:
             logger.error("unsettled and too long ago to be caught up, run the snapshot by hand: %s", days)
         self._given_up = given_up
 
-    async def _attempt(self, run: DueRun, term: Term, *, anew: bool) -> bool:
+    async def _attempt(self, run: DueRun, term: Term, *, rerun: bool) -> bool:
         """Run one; returns whether it is done."""
         about = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
         started = time.perf_counter()
         try:
-            rows = await self._jobs.run(run.job, run.session, term, anew=anew)
+            rows = await self._jobs.run(run.job, run.session, term, rerun=rerun)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             if isinstance(error, StoreError):
-                self._outage.met(error, about)
+                self._outage.failed(error, about)
                 self._database_failed(term)
             else:
-                self._outage_of(run).met(error, about)
+                self._outage_of(run).failed(error, about)
             await self._record_failure(run, term, str(error))
             return False
-        self._outage.over(about)
+        self._outage.recovered(about)
         self._run_outages.pop((run.job, run.session.date), None)  # its end is the line below
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
@@ -173,10 +173,10 @@ class Scheduler:
     async def _record_failure(self, run: DueRun, term: Term, reason: str) -> None:
         term.check()
         try:
-            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            async with self._store.fenced(term) as writes:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
-            self._outage.met(error)
+            self._outage.failed(error)
             self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:

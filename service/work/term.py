@@ -7,6 +7,7 @@ from typing import Protocol
 
 from service.database.connection import StoreError
 from service.database.store import Store
+from service.database.term import FencedTerm
 from service.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -20,26 +21,14 @@ RETRY_DELAY = 1.0
 """Seconds between two attempts to take a term up while the database is away."""
 
 
-class Term(Protocol):
+class Term(FencedTerm, Protocol):
     """One tenure of this process under one lease; `sidecar.client.Term` is one, and so is a run by hand."""
-
-    @property
-    def name(self) -> str:
-        """The lease."""
-
-    @property
-    def token(self) -> int:
-        """The fencing token: larger in every later term."""
-
-    @property
-    def holder(self) -> str:
-        """The instance id."""
 
     def check(self) -> None:
         """Raise `sidecar.client.TermOver` if this term is over; called between two steps of the work."""
 
 
-async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
+async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
     """Make the term the newest in the database, however long the database is away; nothing is written before.
 
     Raises:
@@ -52,12 +41,12 @@ async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> Non
     while True:
         term.check()
         try:
-            await store.take_up(term.name, term.token, term.holder)
+            await store.claim_fence(term)
         except StoreError as error:
             store.writes.of(term.name).failed()
-            outage.met(error, about)
+            outage.failed(error, about)
             await sleep(RETRY_DELAY)
         else:
-            outage.over(about)
+            outage.recovered(about)
             logger.info("term taken up in the database", extra=about)
             return

@@ -57,7 +57,7 @@ def last_sessions(calendar: Calendar, last: Session, count: int) -> list[Session
     return sessions[::-1]
 
 
-def oldest(runs: Iterable[DueRun]) -> Session:
+def oldest_session(runs: Iterable[DueRun]) -> Session:
     """The earliest session among them."""
     return min((run.session for run in runs), key=lambda session: session.date)
 

@@ -33,8 +33,8 @@ BUGS = [
     Bug(
         "a wrong password is told without the setting",
         "service/database/server_refusals.py",
-        right='LASTING = ("28", ',
-        wrong="LASTING = (",
+        right='LASTING_STATES = ("28", ',
+        wrong="LASTING_STATES = (",
         test=_REFUSED + "a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again",
     ),
     Bug(

@@ -35,7 +35,7 @@ BUGS = [
     Bug(
         "fault 3: an argument of the EOD's call is missing",
         "service/work/jobs.py",
-        right="writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])",
+        right="writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])",
         wrong="writes.history(KIND, day, origin=self._origin)",
         test=_JOBS + "eod_writes_one_row_a_portfolio_at_the_closes",
     ),
@@ -84,7 +84,7 @@ BUGS = [
     Bug(
         "fault 7: the job at four takes live prices",
         "service/work/jobs.py",
-        right="return list(usable(answer.values()).values())",
+        right="return list(valid_prices(answer.values()).values())",
         wrong="return []",
         test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
@@ -133,7 +133,7 @@ BUGS = [
     ),
     Bug(
         "fault 12: the open is never reset",
-        "service/portfolio/valuation.py",
+        "service/portfolio/quotes.py",
         right="before is not None and priced_in(before, session) else price.price",
         wrong="before is not None else price.price",
         test=_TRACKER + "open_high_low_and_change_start_anew_with_each_session",
@@ -141,7 +141,7 @@ BUGS = [
     Bug(
         "fault 13: a reconstruction that was done once is never done again",
         "service/work/scheduler.py",
-        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER",
+        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE",
         wrong="if run.job not in {job for job, _ in done}",
         test=_SCHEDULER + "a_run_that_fails_holds_up_no_other_and_is_tried_again",
     ),
@@ -155,8 +155,8 @@ BUGS = [
     Bug(
         "fault 14: a missing price is worth 0",
         "service/portfolio/valuation.py",
-        right="known = ((priced > 0) | ~held) & ~too_wide",
-        wrong="known = ~too_wide",
+        right="known = ((priced > 0) | ~held) & ~overflow",
+        wrong="known = ~overflow",
         test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_said_so",
     ),
     Bug(

@@ -17,7 +17,7 @@ BUGS = [
     Bug(
         "symbols of unknown standing take as many requests as they like",
         "service/prices/batches.py",
-        right="answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)",
+        right="answers.trials = -(-len(answers.waiting) // KNOWN_PER_TRIAL)",
         wrong="pass",
         test=_REFUSED + "a_tenth_of_a_tick_s_requests_goes_to_symbols_of_unknown_standing",
     ),
@@ -38,8 +38,8 @@ BUGS = [
     Bug(
         "a source that refuses many symbols at once is asked for the rest until the rate limit ends it",
         "service/prices/batches.py",
-        right="elif answers.refusals > MOST_REFUSED:",
-        wrong="elif answers.refusals > 10 * MOST_REFUSED:",
+        right="elif answers.refusals > MAX_REFUSALS:",
+        wrong="elif answers.refusals > 10 * MAX_REFUSALS:",
         test=_REFUSED + "a_source_that_suddenly_refuses_many_does_not_use_up_the_requests",
     ),
     Bug(
@@ -53,7 +53,7 @@ BUGS = [
         "the rest of a refused batch goes before the others",
         "service/prices/standing.py",
         right="_replace(minus_most=-_half(rest))",
-        wrong="_replace(minus_most=-2 * ANY)",
+        wrong="_replace(minus_most=-2 * NO_LIMIT)",
         test=_STANDING + "the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves",
     ),
     Bug(

@@ -19,7 +19,7 @@ BUGS = [
         "service/database/sql/enter_fence.sql",
         right="\nfor share",
         wrong="",
-        test=_FENCE + "a_take_up_waits_for_the_write_under_way",
+        test=_FENCE + "a_claim_waits_for_the_write_under_way",
     ),
     Bug(
         "the fence does not compare the token",
@@ -38,9 +38,9 @@ BUGS = [
     Bug(
         "whoever does not find his row in the fence writes all the same",
         "service/database/store.py",
-        right='statement("enter_fence"), lease, token, holder, idle, call) is None:',
-        wrong='statement("enter_fence"), lease, token, holder, idle, call) == ():',
-        test=_FENCE + "nobody_writes_before_taking_up",
+        right="*limits)\n        if row is None:",
+        wrong="*limits)\n        if row == ():",
+        test=_FENCE + "nobody_writes_before_claiming_the_fence",
     ),
     Bug(
         "only the first lane enters the fence",
@@ -51,14 +51,14 @@ BUGS = [
     ),
     Bug(
         "an older term takes the lease up",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where excluded.token > fence.token",
         wrong="where excluded.token <> fence.token",
-        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(
         "a token that is taken up already is taken up by another",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where excluded.token > fence.token",
         wrong="where excluded.token >= fence.token",
         test=_FENCE + "the_same_token_in_other_hands_is_refused",
@@ -66,16 +66,16 @@ BUGS = [
     Bug(
         "a term that could not be taken up works all the same",
         "service/database/store.py",
-        right="if row is None:\n                raise StaleTerm(await refusal",
-        wrong="if row == ():\n                raise StaleTerm(await refusal",
-        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_taken_up",
+        right="            if row is None:\n                raise StaleTerm(await explain_refusal",
+        wrong="            if row == ():\n                raise StaleTerm(await explain_refusal",
+        test=_FENCE + "an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence",
     ),
     Bug(
         "a token of any size is taken up",
-        "service/database/sql/take_up.sql",
+        "service/database/sql/claim_fence.sql",
         right="where $2::bigint <=",
         wrong="where 0 <=",
-        test=_MENDING + "a_token_more_than_a_day_ahead_is_never_taken_up",
+        test=_MENDING + "a_token_more_than_a_day_ahead_never_claims_the_fence",
     ),
     Bug(
         "the fence is mended while somebody may lead",
@@ -158,7 +158,7 @@ BUGS = [
     Bug(
         "a chunk of a daily job is written as soon as its values are there",
         "service/work/jobs.py",
-        right="turns[place].wait",
+        right="turns[index].wait",
         wrong="turns[0].wait",
         test=_JOBS + "a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it",
     ),
@@ -166,7 +166,7 @@ BUGS = [
         "a chunk one row of which is there is left out",
         "service/database/fenced_writes.py",
         right="such as one that was written around the service\n                pass",
-        wrong="such as one that was written around the service\n                return Written()",
+        wrong="such as one that was written around the service\n                return WriteCounts()",
         test=_JOBS + "of_a_chunk_one_row_of_which_is_there_the_others_are_written",
     ),
     Bug(
@@ -186,7 +186,7 @@ BUGS = [
     Bug(
         "a session that began read-only is used again and again",
         "service/database/pool.py",
-        right="                if may_stay(error):\n                    _terminate(connection)\n",
+        right="                if may_persist(error):\n                    _terminate(connection)\n",
         wrong="",
         test=_CONNECTIONS + "a_session_that_began_with_a_setting_that_stops_us_is_replaced",
     ),
@@ -214,7 +214,7 @@ BUGS = [
     Bug(
         "a store keeps the connections that it does not use from its neighbours",
         "service/database/pool.py",
-        right="await self.room.make(self)",
+        right="await self.group.free_connection(self)",
         wrong="False",
         test=_CONNECTIONS + "a_store_without_a_connection_gets_one_that_a_neighbour_does_not_use",
     ),
@@ -223,7 +223,14 @@ BUGS = [
         "service/database/pool.py",
         right="asyncio.get_running_loop().time() + GIVEN_UP_PAUSE",
         wrong="asyncio.get_running_loop().time()",
-        test=_CONNECTIONS + "a_listener_gets_its_connection_although_the_store_is_asked_all_the_time",
+        test=_CONNECTIONS + "a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy",
+    ),
+    Bug(
+        "a task whose role is allowed too few connections says only that there is no answer",
+        "service/database/transactions.py",
+        right="return None if refused is None or self._connections.is_connected else",
+        wrong="return None if refused is None or refused else",
+        test=_CONNECTIONS + "a_role_that_is_allowed_one_connection_is_reported_with_the_remedy",
     ),
     Bug(
         "a caller that asks again and again starves the others",
@@ -242,8 +249,8 @@ BUGS = [
     Bug(
         "where no task can write the lead goes round",
         "service/database/write_watch.py",
-        right="self._limit = min(max(own, trouble), LONGEST_LIMIT)",
-        wrong="self._limit = min(own, LONGEST_LIMIT)",
+        right="self._limit = min(max(own, trouble), MAX_LIMIT)",
+        wrong="self._limit = min(own, MAX_LIMIT)",
         test=_WATCH + "where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are",
     ),
     Bug(
@@ -257,7 +264,8 @@ BUGS = [
         "to take the lease up counts as work that was committed",
         "service/database/write_watch.py",
         right="        self._due_since, self._failures = None, 0\n        self.on_change()",
-        wrong="        self._due_since, self._failures, self._barren_terms = None, 0, 0\n        self.on_change()",
+        wrong="        self._due_since, self._failures = None, 0\n        self._terms_without_commit = 0\n"
+        "        self.on_change()",
         test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
     ),
     Bug(
@@ -291,7 +299,7 @@ BUGS = [
     Bug(
         "a value of the future is fresh",
         "service/portfolio/freshness.py",
-        right="return at - now > CLOCKS_APART",
+        right="return at - now > CLOCK_TOLERANCE",
         wrong="return False",
         test="tests/service/portfolio/test_freshness.py::test_a_value_of_the_future_is_not_fresh",
     ),

@@ -20,13 +20,13 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(caplog: pytes
     now = [10.0]
     outage = Outage(logger, "it fails: %s", "it works again", clock=lambda: now[0])
     with caplog.at_level(logging.INFO):
-        outage.over()  # it has not failed
+        outage.recovered()  # it has not failed
         for _ in range(2):
             for reason in ("refused", "refused", "starting up"):
-                outage.met(reason, {"lease": "a"})
+                outage.failed(reason, {"lease": "a"})
                 now[0] += 4
-            outage.over({"lease": "a"})
-            outage.over()
+            outage.recovered({"lease": "a"})
+            outage.recovered()
     began, ended = ("WARNING", "it fails: refused"), ("INFO", "it works again, after 12 s and 3 failures")
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [began, ended, began, ended]
     assert {line.__dict__["lease"] for line in caplog.records} == {"a"}

@@ -30,6 +30,7 @@ from service.telemetry import HttpMetrics
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from sidecar.client import LeaseClient
 from tests.service.portfolio.reference import worth
+from tests.support.work_fakes import FakeTerm
 
 PORTFOLIO = next(iter(SAMPLES))
 NOON = datetime(2026, 2, 13, 17, 0, 0, 250_000, tzinfo=UTC)
@@ -99,17 +100,17 @@ class Served:
 
     async def write_live(self, value: str) -> None:
         """Commit a value a second later than the last, and the notice of it."""
-        await self.store.take_up("lease", 7, "one")
+        await self.store.claim_fence(FakeTerm(7, "one"))
         self.writes += 1
         as_of = NOON + timedelta(seconds=self.writes - 1)
-        async with self.store.fenced("lease", 7, "one", worth(PORTFOLIO, value, "100", NOON)) as writes:
+        async with self.store.fenced(FakeTerm(7, "one"), worth(PORTFOLIO, value, "100", NOON)) as writes:
             await writes.live(FRIDAY, as_of)
             await writes.notify(as_of)
 
     async def write_history(self, days: list[date]) -> None:
         """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
-        await self.store.take_up("lease", 7, "one")
+        await self.store.claim_fence(FakeTerm(7, "one"))
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
-            async with self.store.fenced("lease", 7, "one", values) as writes:
-                await writes.history("daily_eod", day, origin="captured", settle="none")
+            async with self.store.fenced(FakeTerm(7, "one"), values) as writes:
+                await writes.history("daily_eod", day, origin="captured", overwrite="none")

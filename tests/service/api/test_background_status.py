@@ -12,7 +12,7 @@ from service.database.connection import StaleTerm, StoreError
 from service.database.store import Store
 from service.portfolio.records import Loading
 from service.work import load_progress as loading
-from service.work.load_progress import tell_loading
+from service.work.load_progress import report_load_progress
 from tests.support.served_api import Served
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
@@ -101,9 +101,9 @@ async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     now: list[Loading | None] = [None]
-    await served.store.take_up(LEASE, 1, "leader")
+    await served.store.claim_fence(FakeTerm(1, "leader", LEASE))
     term = FakeTerm(1, "leader", LEASE)
-    telling = asyncio.create_task(tell_loading(served.store, term, lambda: now[0]))
+    telling = asyncio.create_task(report_load_progress(served.store, term, lambda: now[0]))
     assert await told(served) is None
     for done in (0, 3):
         now[0] = Loading(done, 7)
@@ -128,23 +128,23 @@ async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
-    await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
-    await served.store.take_up(LEASE, 2, "two")
+    await served.store.claim_fence(FakeTerm(2, "two", LEASE))
     assert await told(served) is None
     with pytest.raises(StaleTerm):
-        await served.store.tell_loading(LEASE, 1, "one", Loading(4, 7))
+        await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(4, 7))
     assert await told(served) is None
-    await served.store.tell_loading(LEASE, 2, "two", Loading(1, 7))
-    await served.store.forget_loading(LEASE, 1)
+    await served.store.record_loading(FakeTerm(2, "two", LEASE), Loading(1, 7))
+    await served.store.forget_loading(FakeTerm(1, "one", LEASE))
     assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
 
 
 async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
-    await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     async with served.store._connection() as connection:
         await connection.execute("update position_loading set written_at = now() - interval '1 minute'")
     assert await told(served) is None
@@ -155,7 +155,7 @@ async def test_a_database_that_is_away_does_not_end_the_telling(
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
-    original, failed = served.store.tell_loading, asyncio.Event()
+    original, failed = served.store.record_loading, asyncio.Event()
 
     async def fail_once(*progress: Any) -> None:
         if not failed.is_set():
@@ -163,9 +163,9 @@ async def test_a_database_that_is_away_does_not_end_the_telling(
             raise StoreError("database: away")
         await original(*progress)
 
-    monkeypatch.setattr(served.store, "tell_loading", fail_once)
-    await served.store.take_up(LEASE, 1, "one")
-    telling = asyncio.create_task(tell_loading(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
+    monkeypatch.setattr(served.store, "record_loading", fail_once)
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    telling = asyncio.create_task(report_load_progress(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
 
     async def tells() -> bool:
         return await told(served) is not None

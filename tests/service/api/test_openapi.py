@@ -28,7 +28,7 @@ from service.api.internal_openapi import internal_description
 from service.api.openapi import description
 from service.commands.development_token import development_token
 from service.commands.samples import SAMPLES, USERS
-from service.portfolio.formats import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
+from service.portfolio.formats import EARLIEST, LATEST, QUANTITY_LIMIT, QUANTITY_PLACES
 from service.settings import AuthSettings
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.service_processes import Service, Sidecar
@@ -42,7 +42,7 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
 Case: TypeAlias = schemathesis.Case[Any]
 
 schemathesis.openapi.format("date", st.dates(EARLIEST, LATEST).map(str))
-schemathesis.openapi.format("decimal", st.decimals(0, MOST_QUANTITY - 1, places=QUANTITY_PLACES).map(str))
+schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places=QUANTITY_PLACES).map(str))
 
 
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:

@@ -198,7 +198,7 @@ async def test_wrong_fields_are_named_and_nothing_is_written(guarded: Served) ->
 async def test_a_portfolio_has_only_so_many_open_positions(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     before = await positions(guarded, PORTFOLIO)
     most = len(await open_symbols(guarded, PORTFOLIO)) + 1
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", most)
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", most)
     for day in ("2020-03-02", "2099-03-02"):  # open, or to be opened
         status, answer = await put(guarded, PORTFOLIO, body(("V", "1", "2020-03-02"), ("W", "1", day)))
         assert (status, answer) == (409, {"error": f"more than {most} open positions"})
@@ -212,7 +212,7 @@ async def test_what_was_held_once_does_not_count_however_often_it_is_traded(
         return (await put(guarded, PORTFOLIO, body(*entries)))[0]
 
     monkeypatch.setattr(
-        "service.database.position_writes.MOST_OPEN_POSITIONS", len(await open_symbols(guarded, PORTFOLIO)) + 1
+        "service.database.position_writes.MAX_OPEN_POSITIONS", len(await open_symbols(guarded, PORTFOLIO)) + 1
     )
     for month in range(1, 10):
         traded = f"X{month}"
@@ -228,7 +228,7 @@ async def test_a_portfolio_has_only_so_many_entries_past_ones_included(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await positions(guarded, PORTFOLIO)
-    monkeypatch.setattr("service.database.position_writes.MOST_ENTRIES_IN_ALL", len(before) + 1)
+    monkeypatch.setattr("service.database.position_writes.MAX_ENTRIES", len(before) + 1)
     told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
     assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
@@ -238,7 +238,7 @@ async def test_who_has_too_many_positions_may_close_some_and_open_no_more(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await put(guarded, PORTFOLIO, body(("P", "1", "2020-01-02"), ("Q", "1", "2020-01-02"))))[0] == 200
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", 0)
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", 0)
     for symbol, quantity, status in (("P", "0", 200), ("Q", "77", 200), ("R", "1", 409)):
         assert (await put(guarded, PORTFOLIO, body((symbol, quantity, "2020-01-03"))))[0] == status
 
@@ -315,7 +315,7 @@ async def test_two_writes_at_once_cannot_together_pass_the_limit(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(await open_symbols(guarded, PORTFOLIO))
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", before + 1)
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", before + 1)
     entries = [read_entries(body((symbol, "1", "2020-04-01")).encode(), PORTFOLIO, OWNER) for symbol in ("V", "W")]
     results = await asyncio.gather(
         *(guarded.store.put_own_positions(PORTFOLIO, OWNER, some) for some in entries), return_exceptions=True

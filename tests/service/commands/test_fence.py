@@ -22,6 +22,7 @@ from tests.service.database.test_fenced_writes import DAY, NOON, waits_for_a_loc
 from tests.service.portfolio.reference import nothing_held
 from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -94,7 +95,7 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
     before = await now_token(database)
     with pytest.raises(StaleTerm, match=rf"{ABSURD} .* python -m service fence {LEASE} mends it"):
-        await store.take_up(LEASE, before, "one")
+        await store.claim_fence(FakeTerm(before, "one", LEASE))
 
     await command(samples_url, sidecar.url, "--ttl", "2")
     said = capsys.readouterr().out
@@ -104,8 +105,8 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     assert before < mended.token <= after
     assert mended.holder.startswith("mended:")
     with pytest.raises(StaleTerm):
-        await store.take_up(LEASE, before, "a term of before")
-    await store.take_up(LEASE, after + 1, "two")
+        await store.claim_fence(FakeTerm(before, "a term of before", LEASE))
+    await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
 
 
 async def test_nothing_is_mended_while_the_lease_is_not_disabled(
@@ -176,28 +177,28 @@ async def test_a_mend_waits_for_the_write_under_way_and_the_term_writes_no_more(
 ) -> None:
     await database.execute("insert into lease_fence values ($1, $2, 'old')", LEASE, ABSURD)
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
-    async with store.fenced(LEASE, ABSURD, "old", VALUES):
+    async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES):
         mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "1"))
         await waits_for_a_lock(mending, database)
     await mending
     with pytest.raises(StaleTerm):
-        async with store.fenced(LEASE, ABSURD, "old", VALUES) as writes:
+        async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES) as writes:
             await writes.live(DAY, NOON)
 
 
-async def test_a_token_more_than_a_day_ahead_is_never_taken_up(database: Database, store: Store) -> None:
+async def test_a_token_more_than_a_day_ahead_never_claims_the_fence(database: Database, store: Store) -> None:
     day = 86_400_000_000
     with pytest.raises(StaleTerm, match=f"python -m sidecar fence {LEASE}"):
-        await store.take_up(LEASE, await now_token(database) + day + 60_000_000, "one")
+        await store.claim_fence(FakeTerm(await now_token(database) + day + 60_000_000, "one", LEASE))
     assert await store.fences() == {}
-    await store.take_up(LEASE, near := await now_token(database) + day - 60_000_000, "one")
+    await store.claim_fence(FakeTerm(near := await now_token(database) + day - 60_000_000, "one", LEASE))
     assert (await store.fences())[LEASE].token == near
 
 
 async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Database, store: Store) -> None:
     await poison(database, 2**63 - 1)
     with pytest.raises(StaleTerm, match=f"python -m service fence {LEASE}"):
-        await store.take_up_by_hand(LEASE, "hand")
+        await store.claim_fence_by_hand(LEASE, "hand")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import client_of
 from tests.support.service_processes import Sidecar
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 LEASE = "background_services"
 ABSURD = 2**53 - 1
@@ -101,7 +102,7 @@ async def test_the_commands_end_what_an_absurd_token_began(
     circle: Circle, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
 ) -> None:
     legitimate = await circle.next_token()
-    await circle.store.take_up(LEASE, legitimate, "one")
+    await circle.store.claim_fence(FakeTerm(legitimate, "one", LEASE))
     if "redis" in where:
         circle.redis.hset(fence_of(circle.key), "token", str(ABSURD))
     if "database" in where:
@@ -109,7 +110,7 @@ async def test_the_commands_end_what_an_absurd_token_began(
         stack.push_async_callback(database.close)
         await database.execute("update lease_fence set token = $1 where lease = $2", ABSURD, LEASE)
         with pytest.raises(StaleTerm, match=f"{ABSURD}.* python -m service fence {LEASE}"):
-            await circle.store.take_up(LEASE, legitimate + 1, "two")
+            await circle.store.claim_fence(FakeTerm(legitimate + 1, "two", LEASE))
 
     await circle.sidecar_command("disable", LEASE, "600")
     await circle.service_command()
@@ -120,7 +121,7 @@ async def test_the_commands_end_what_an_absurd_token_began(
 
     token = await circle.next_token(after=max(legitimate, of_the_database))
     assert token < ABSURD
-    await circle.store.take_up(LEASE, token, "one")
+    await circle.store.claim_fence(FakeTerm(token, "one", LEASE))
 
 
 async def test_where_redis_s_clock_is_behind_the_refusal_s_own_command_ends_it(
@@ -131,11 +132,11 @@ async def test_where_redis_s_clock_is_behind_the_refusal_s_own_command_ends_it(
     ahead = await circle.next_token() + 5 * HOUR
     await database.execute("insert into lease_fence values ($1, $2, 'of another clock')", LEASE, ahead)
     with pytest.raises(StaleTerm, match=f"python -m sidecar fence {LEASE} --above {ahead}"):
-        await circle.store.take_up(LEASE, ahead - HOUR, "one")
+        await circle.store.claim_fence(FakeTerm(ahead - HOUR, "one", LEASE))
 
     await circle.sidecar_command("disable", LEASE, "600")
     await circle.sidecar_command("fence", LEASE, "--above", str(ahead))
     await circle.sidecar_command("enable", LEASE)
     token = await circle.next_token(after=ahead)
     assert token == ahead + 1
-    await circle.store.take_up(LEASE, token, "one")
+    await circle.store.claim_fence(FakeTerm(token, "one", LEASE))

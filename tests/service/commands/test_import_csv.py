@@ -20,6 +20,7 @@ from service.market.calendar import NyseCalendar
 from service.portfolio.records import Quote
 from service.prices import Price
 from tests.support.positions import USER, entry, held, somebody_waits_for_a_lock
+from tests.support.work_fakes import FakeTerm
 
 NYSE = NyseCalendar()
 NOW = datetime(2026, 3, 3, 17, tzinfo=UTC)
@@ -263,14 +264,14 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
     session = NYSE.session(MONDAY)
     assert session is not None
     path = file(tmp_path, PRICES + "A,2026-03-02,5\nB,2026-03-02,5\n")
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm()) as writes:
         await writes.closes(MONDAY, session.close, [], [Price(symbol, Decimal(4), session.open) for symbol in "AB"])
         await writes.quotes([Quote("A", Decimal(6), session.close, MONDAY, Decimal(6))])
 
     async def write() -> None:
         prices = [Price(symbol, Decimal(6), session.close) for symbol in given]
-        async with store.fenced("lease", 1, "one") as writes:
+        async with store.fenced(FakeTerm()) as writes:
             await writes.closes(MONDAY, session.close, ["A", "B"], prices)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():

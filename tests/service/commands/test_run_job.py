@@ -29,7 +29,7 @@ from tests.service.work.test_protection import OFF, ON, Agent
 from tests.support.positions import entry
 from tests.support.service_processes import clean_environment
 from tests.support.waiting import eventually
-from tests.support.work_fakes import ScriptedPrices
+from tests.support.work_fakes import FakeTerm, ScriptedPrices
 
 FRIDAY, MONDAY = date(2026, 2, 27), date(2026, 3, 2)
 NOW = datetime(2026, 3, 3, 15, tzinfo=UTC)
@@ -165,22 +165,22 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     settings: Settings, closes: dict[str, str], store: Store
 ) -> None:
     microseconds = 1_790_000_000_000_000
-    await store.take_up(LEASE, microseconds, "leader")
+    await store.claim_fence(FakeTerm(microseconds, "leader", LEASE))
     await run(settings, "eod")
     with pytest.raises(StaleTerm):
-        async with store.fenced(LEASE, microseconds, "leader"):
+        async with store.fenced(FakeTerm(microseconds, "leader", LEASE)):
             pass
     fence = (await store.fences())[LEASE]
     assert fence.token == microseconds + 1
     assert fence.holder.startswith("by-hand:")
-    await store.take_up(LEASE, microseconds + 10_000_000, "leader")
+    await store.claim_fence(FakeTerm(microseconds + 10_000_000, "leader", LEASE))
 
 
 async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
     settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
-        await store.take_up(LEASE, 10**15, "leader")
+        await store.claim_fence(FakeTerm(10**15, "leader", LEASE))
         return {"A": "10"}
 
     prices = ScriptedPrices(closes=lose)
@@ -190,7 +190,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
     scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
-    await scheduler._work_off(by_hand.ManualTerm(10**15, "leader"))
+    await scheduler._run_due(by_hand.ManualTerm(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from service.__main__ import main
-from service.database.database_url import usable_database_url
+from service.database.database_url import checked_database_url
 from tests.support.tls import Authority
 
 REMOTE = "postgresql://app:topsecret@db.example/portfolio"
@@ -123,7 +123,7 @@ def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has
     monkeypatch.setattr(pwd, "getpwuid", unknown)  # as in a container, whose user is a number
     assert refusal(url, monkeypatch, capsys) == "DATABASE_URL: names no user, and neither does PGUSER"
     monkeypatch.setenv("PGUSER", "app")
-    assert usable_database_url(url)
+    assert checked_database_url(url)
 
 
 @pytest.mark.parametrize("option", ["sslrootcert", "sslcrl", "sslcert", "passfile"])
@@ -160,15 +160,15 @@ def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
     assert told(sslrootcert=tmp_path).endswith("cannot be read: Is a directory")
     assert told(sslcert=certificate, sslkey=other_key).endswith("cannot be used: key values mismatch")
     assert told(sslcert=certificate, sslkey=tmp_path / "none").startswith("DATABASE_URL: sslkey: ")
-    assert usable_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
+    assert checked_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
 
 
 def test_a_key_with_a_password_is_never_asked_for_at_the_terminal(tmp_path: Path) -> None:
     authority = Authority("ours")
     certificate, key = authority.issue("app", tmp_path / "app", password="hidden")
     with pytest.raises(ValueError, match="cannot be used"):
-        usable_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=wrong")
-    assert usable_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=hidden")
+        checked_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=wrong")
+    assert checked_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=hidden")
 
 
 def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passed_over(
@@ -180,7 +180,7 @@ def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passe
     url = f"postgresql://app@db.example/portfolio?passfile={file}"
     assert refusal(url, monkeypatch, capsys) == f"DATABASE_URL: passfile: '{file}' can be read by others; chmod 600"
     file.chmod(0o600)
-    assert usable_database_url(url)
+    assert checked_database_url(url)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_variable_of_libpq_may_ask_for_more_but_not_for_less(
 def _mode(url: str, environment: dict[str, str] | None = None) -> str | None:
     """The mode that the address has afterwards; nothing else of it has changed."""
     more: dict[str, Any] = {} if environment is None else {"environment": environment}
-    done = usable_database_url(url, **more)
+    done = checked_database_url(url, **more)
     assert done.startswith(url)
     _, found, mode = done.rpartition("sslmode=")
     return mode if found else None

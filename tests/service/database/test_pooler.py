@@ -11,7 +11,7 @@ import pytest
 
 from service.database import live_notifications as notices
 from service.database.connection import StoreError
-from service.database.pool import Room
+from service.database.pool import PoolGroup
 from service.database.store import Store
 from tests.support.pooler import Pooler
 from tests.support.service_processes import Service, Sidecar
@@ -65,10 +65,10 @@ async def test_a_direct_connection_and_a_session_pooler_are_not_taken_for_one(sa
 
 async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: Pooler) -> None:
     pooler.mode = "session"
-    room = Room()
+    group = PoolGroup()
     async with (
-        await Store.connect(through(pooler), room=room) as store,
-        await Store.connect(through(pooler), room=room) as neighbour,
+        await Store.connect(through(pooler), group=group) as store,
+        await Store.connect(through(pooler), group=group) as neighbour,
     ):
         await asyncio.gather(store.check_sessions(), neighbour.ping())
         pooler.mode = "transaction"
@@ -79,7 +79,7 @@ async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: 
             await neighbour.ping()
         assert neighbour.sessions_suspected
     pooler.mode = "session"
-    async with await Store.connect(through(pooler), room=room) as store:
+    async with await Store.connect(through(pooler), group=group) as store:
         await store.check_sessions()
         await store.ping()
 

@@ -27,6 +27,7 @@ from service.work.tracker import Tracker
 from sidecar.client import LeaseClient, Term
 from tests.support.service_processes import Sidecar
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 
 @dataclass
@@ -104,7 +105,7 @@ def terms_of(tasks: list[Task]) -> int:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a second stand for thirty."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
-    monkeypatch.setattr(write_watch, "PAUSE", (0.5, 2.0))
+    monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
 
 
@@ -159,11 +160,11 @@ async def test_a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database(sa
             """
         )
         with pytest.raises(StoreError, match="No space left"):
-            await store.take_up("lease", 1, "one")
+            await store.claim_fence(FakeTerm())
         assert writes.trouble == "could not extend file: No space left on device"
         await store.owner(UUID(int=1))  # to read says nothing of the disk
         assert "No space left" in str(writes.trouble)
         await admin.execute("drop trigger full_disk on lease_fence")
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence(FakeTerm())
         assert not writes.trouble
     await admin.close()

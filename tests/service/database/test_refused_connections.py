@@ -11,7 +11,7 @@ import pytest
 
 from ops.local.servers import PostgresServer, free_port
 from service.database.connection import StoreError, connect
-from service.database.server_refusals import refusal
+from service.database.server_refusals import lasting_refusal
 from service.database.store import Store
 from tests.service.test_ways_out import TlsFront
 from tests.support.service_processes import Service
@@ -155,8 +155,8 @@ async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attem
 
 
 def test_a_cause_without_words_is_not_made_one() -> None:
-    assert refusal(ConnectionResetError()) is None
-    assert refusal(TimeoutError()) is None
+    assert lasting_refusal(ConnectionResetError()) is None
+    assert lasting_refusal(TimeoutError()) is None
 
 
 async def test_a_name_that_nobody_knows_is_told_as_such() -> None:

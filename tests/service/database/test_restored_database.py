@@ -14,6 +14,7 @@ from ops.local.servers import PostgresServer
 from service.database.migrations import migrate
 from service.database.store import Store
 from tests.support.positions import LONG_AGO, entry, holdings
+from tests.support.work_fakes import FakeTerm
 
 TABLES = ("portfolio", "position", "position_change")
 AHEAD = 5000
@@ -80,9 +81,9 @@ async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: s
         assert await store.update_positions(book, LONG_AGO) is book
         assert holdings(book) == holdings(await store.load_positions(LONG_AGO))
         assert read == []
-        await store.take_up("lease", 7, "one")
-        async with store.fenced("lease", 7, "one") as writes:
-            await writes.forget_changes(book.place.snapshot)
+        await store.claim_fence(FakeTerm(7, "one"))
+        async with store.fenced(FakeTerm(7, "one")) as writes:
+            await writes.forget_changes(book.checkpoint.snapshot)
         assert await new.fetchval("select count(*) from position_change") == 0
 
 
@@ -100,5 +101,5 @@ async def test_positions_are_loaded_again_after_a_restart_of_the_server(store: S
     """A restart may be a failover to a replica that lacks the last transactions, and gives their ids to others."""
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(LONG_AGO)
-    book.place = replace(book.place, server=book.place.server - 1)
+    book.checkpoint = replace(book.checkpoint, server=book.checkpoint.server - 1)
     assert await store.update_positions(book, LONG_AGO) is not book

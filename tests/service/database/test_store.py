@@ -16,14 +16,15 @@ from service.market.overrides import MarketOverride
 from service.portfolio.records import Fence
 from tests.service.portfolio.reference import nothing_held
 from tests.support.positions import USER, entry, held
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
 
 async def write(store: Store, *portfolios: int) -> None:
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one", nothing_held(UUID(int=n) for n in portfolios)) as writes:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm(), nothing_held(UUID(int=n) for n in portfolios)) as writes:
         await writes.live(DAY, NOON)
         await writes.notify(NOON)
 
@@ -44,7 +45,7 @@ async def test_many_live_values_are_read_at_once(store: Store) -> None:
 async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: Connection) -> None:
     assert await store.fences() == {}
     assert await store.job_runs() == {}
-    await store.take_up("lease", 7, "one")
+    await store.claim_fence(FakeTerm(7, "one"))
     (fence,) = (await store.fences()).values()
     assert fence == Fence("lease", 7, "one", fence.taken_at)
     await raw.execute("insert into market_override values ('NYSE', $1, null, null, 'mourning')", DAY)
@@ -84,11 +85,11 @@ async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_miss
 async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
     ready = asyncio.Event()
 
-    async def hear() -> None:
+    async def on_notification() -> None:
         async for _ in listen(migrated):
             ready.set()
 
-    hearing = asyncio.create_task(hear())
+    hearing = asyncio.create_task(on_notification())
     await ready.wait()
     hearing.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 
 from service.database.write_watch import (
-    LONGEST_LIMIT,
+    MAX_LIMIT,
     NOTHING_COMMITTED_LIMIT,
-    PAUSE,
-    TROUBLE_REMEMBERED,
+    RESIGN_PAUSE,
+    TROUBLE_LIFETIME,
     LeaseWrites,
     WriteWatch,
 )
@@ -98,12 +98,20 @@ def test_each_barren_term_and_the_pause_after_it_are_longer_until_a_commit(write
     for _ in range(7):
         terms.append(barren_term(writes, clock))
         pauses.append(writes.pause)
-    assert terms == [30, 60, 120, 240, 480, LONGEST_LIMIT, LONGEST_LIMIT]
-    assert pauses == [PAUSE[0], 30, PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1]]
+    assert terms == [30, 60, 120, 240, 480, MAX_LIMIT, MAX_LIMIT]
+    assert pauses == [
+        RESIGN_PAUSE[0],
+        30,
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+    ]
     writes.begin_term()
     writes.committed()
     assert barren_term(writes, clock) == LIMIT
-    assert writes.pause == PAUSE[0]
+    assert writes.pause == RESIGN_PAUSE[0]
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 50])
@@ -138,5 +146,5 @@ def test_a_refused_write_says_what_is_wrong_with_the_database_until_one_is_accep
         watch.accepted()
         assert not watch.trouble
     watch.refused("53100", "no room")
-    clock.time += TROUBLE_REMEMBERED
+    clock.time += TROUBLE_LIFETIME
     assert not watch.trouble

@@ -188,5 +188,5 @@ def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Va
         fraction=one * 10_000,
         stale=one < 0,
         oldest=one * ((oldest - POSTGRES_EPOCH) // MICROSECOND),
-        too_wide=one < 0,
+        overflow=one < 0,
     )

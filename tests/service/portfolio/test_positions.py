@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from service.database import position_reader
 from service.database.connection import Connection, StoreError
-from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_held
+from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_position_rows
 from service.database.sql import statement
 from service.database.store import Store
 from service.portfolio import positions
-from service.portfolio.positions import Block, Book, Place, Symbols, id_array, uuids
+from service.portfolio.positions import Block, Book, Checkpoint, Symbols, id_array, uuids
 from tests.service.conftest import CLEAN
 from tests.service.portfolio.reference import block_of
 from tests.support.positions import LONG_AGO, entry, held, holdings
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
@@ -30,8 +31,8 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few portfolios are many blocks."""
-    monkeypatch.setattr(positions, "PORTFOLIOS_A_BLOCK", 3)
-    monkeypatch.setattr(position_reader, "PORTFOLIOS_A_BLOCK", 3)
+    monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
+    monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
 
 
 @given(st.lists(ids, max_size=20))
@@ -46,7 +47,7 @@ def the_book(portfolios: dict[UUID, int]) -> Book:
     held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
-    return Book(DAY, symbols, blocks, Place("", 0))
+    return Book(DAY, symbols, blocks, Checkpoint("", 0))
 
 
 keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
@@ -78,16 +79,16 @@ async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
     query = statement("positions_between").rpartition("-- ")[2].partition("\n")[2]
     await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), output=take, format="binary")
     copied = b"".join(parts)
-    whole = read_held(copied)
+    whole = read_position_rows(copied)
     assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
     assert (whole.counts.tolist(), len(whole.positions)) == ([2] * portfolios, 2 * portfolios)
     a_row = HEAD_ROW.itemsize + 2 * POSITION.itemsize
     for end in range(len(copied)):
         with pytest.raises(ValueError, match="COPY"):
-            read_held(copied[:end])
+            read_position_rows(copied[:end])
         if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % a_row:
             with pytest.raises(ValueError, match="COPY"):
-                read_held(copied[:end] + TRAILER)  # a row is not all there
+                read_position_rows(copied[:end] + TRAILER)  # a row is not all there
 
 
 @given(st.dictionaries(ids, st.integers(0, 5)), st.dictionaries(ids, st.integers(0, 5)), st.data())
@@ -165,7 +166,7 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     store: Store, raw: Connection
 ) -> None:
     """A sequence would have passed it by. Nor is it dropped by the tick that has read the later one."""
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
     early = raw.transaction()
@@ -175,8 +176,8 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [1, 6]
     await early.commit()
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.place.snapshot)
+    async with store.fenced(FakeTerm()) as writes:
+        await writes.forget_changes(book.checkpoint.snapshot)
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [5, 6]
 
@@ -212,9 +213,9 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(DAY)
     await store.put_positions([entry(2, "A", "1")])
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.place.snapshot)
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm()) as writes:
+        await writes.forget_changes(book.checkpoint.snapshot)
     left = await raw.fetch("select distinct portfolio_id from position_change")
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
 

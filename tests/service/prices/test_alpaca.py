@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from service.market.calendar import NyseCalendar
 from service.prices import Price, PricesUnavailable
 from service.prices.alpaca import AlpacaPrices, Feed
-from service.prices.alpaca_client import LARGEST_ANSWER, AlpacaClient, Credentials
+from service.prices.alpaca_client import MAX_ANSWER, AlpacaClient, Credentials
 from tests.service.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, answering, bar, break_off, hang, trade
 
 FRIDAY = date(2026, 2, 13)
@@ -69,14 +69,14 @@ async def source(
 async def test_the_latest_price_is_the_last_trade_exact_to_the_digit_and_timed_by_the_trade(alpaca: Alpaca) -> None:
     alpaca.snapshots = {"AAPL": trade("191.2350"), "BRK.B": trade("0.1"), "KO": trade("60")}
     async with source(alpaca) as prices:
-        found = await prices.latest(["AAPL", "BRK.B", "KO", "NOBODY"])
+        found = await prices.latest(["AAPL", "BRK.B", "KO", "NO_CROWD"])
     at = datetime(2026, 2, 13, 15, 30, 0, 123456, tzinfo=UTC)
     assert found == {
         "AAPL": Price("AAPL", Decimal("191.2350"), at),
         "BRK.B": Price("BRK.B", Decimal("0.1"), at),
         "KO": Price("KO", Decimal(60), at),
     }
-    assert alpaca.asked == [{"symbols": "AAPL,BRK.B,KO,NOBODY", "feed": "iex"}]
+    assert alpaca.asked == [{"symbols": "AAPL,BRK.B,KO,NO_CROWD", "feed": "iex"}]
 
 
 def snapshot(**parts: tuple[str, str]) -> str:
@@ -334,7 +334,7 @@ async def test_the_keys_follow_no_redirect(alpaca: Alpaca) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "7", "<html>", '{"A":', "[" * 100_000, "\x00", " " * (LARGEST_ANSWER + 1)],
+    ["", "[]", "7", "<html>", '{"A":', "[" * 100_000, "\x00", " " * (MAX_ANSWER + 1)],
     ids=["empty", "list", "number", "html", "cut", "deep", "nul", "huge"],
 )
 async def test_an_answer_that_is_no_json_object_is_prices_unavailable(text: str, alpaca: Alpaca) -> None:

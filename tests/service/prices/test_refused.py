@@ -11,7 +11,7 @@ from aiohttp import web
 
 from service.prices import PricesUnavailable
 from service.prices.alpaca import AlpacaPrices
-from service.prices.batches import MOST_REFUSED, Allowance
+from service.prices.batches import MAX_REFUSALS, Allowance
 from service.prices.standing import FIRST_REFUSAL, Crowd
 from tests.service.prices.alpaca_server import Alpaca, answering, bar, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
@@ -72,7 +72,7 @@ async def test_one_new_symbol_is_found_at_once_though_another_user_has_thousands
     market(alpaca, named=named)
     alpaca.snapshots["NEW"] = trade("7")
     async with source(alpaca, known=GOOD) as prices:
-        prices.standing.line_up({symbol: Crowd(5_000, 1) for symbol in BAD} | {"NEW": Crowd(1, 2)})
+        prices.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in BAD} | {"NEW": Crowd(1, 2)})
         assert "NEW" in await prices.latest(good_with([*BAD, "NEW"]))
 
 
@@ -82,7 +82,7 @@ async def test_the_first_tick_of_all_finds_the_prices_of_those_who_hold_no_refus
 ) -> None:
     market(alpaca, named=named)
     async with source(alpaca) as prices:
-        prices.standing.line_up({symbol: Crowd(5_000, 1) for symbol in BAD} | dict.fromkeys(GOOD, Crowd(300, 2)))
+        prices.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in BAD} | dict.fromkeys(GOOD, Crowd(300, 2)))
         assert (await prices.latest(good_with(BAD))).keys() == set(GOOD)
 
 
@@ -148,7 +148,7 @@ async def test_a_source_that_suddenly_refuses_many_does_not_use_up_the_requests(
     known = [*BAD[:400], *GOOD[:100], *others]  # in batches of their own, by the alphabet
     async with source(alpaca, known=known) as prices:
         assert set(others) <= (await prices.latest(known)).keys()
-        assert len(alpaca.asked) <= MOST_REFUSED + 4
+        assert len(alpaca.asked) <= MAX_REFUSALS + 4
         assert alpaca.symbols_asked[1] == others or alpaca.symbols_asked[0] == others, "they do not wait for the rest"
 
 

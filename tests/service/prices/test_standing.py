@@ -115,7 +115,7 @@ def test_changes_are_told_until_they_are_kept() -> None:
 def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_another() -> None:
     world = World()
     many = names("A", 5_000)
-    world.standing.line_up({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
+    world.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
     trials = world.standing.trials([*many, "Z"], silent=False)
     assert batch(trials) == ["Z"], "alone: a refusal of the others costs it nothing"
     assert len(batch(trials)) == 500
@@ -123,7 +123,7 @@ def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_anothe
 
 def test_portfolios_with_few_symbols_share_a_batch() -> None:
     world = World()
-    world.standing.line_up({symbol: Crowd(1, place) for place, symbol in enumerate(names("A", 300))})
+    world.standing.set_crowds({symbol: Crowd(1, place) for place, symbol in enumerate(names("A", 300))})
     assert len(batch(world.standing.trials(names("A", 300), silent=False))) == 300
 
 
@@ -146,7 +146,7 @@ def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
     for _ in range(5):
         some = batch(world.standing.trials(names("A", 16), silent=False), 16)
         sizes.append(len(some))
-        world.standing.doubt(some)
+        world.standing.failed(some)
         world.time += timedelta(seconds=30)
         for other in set(names("A", 16)) - set(some):
             world.standing.refused(other)
@@ -155,16 +155,16 @@ def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
 
 def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
     world = World()
-    world.standing.line_up({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
+    world.standing.set_crowds({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
     trials = world.standing.trials(["A", "B", "C"], silent=False)
     assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
 
 
 def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
     world = World()
-    world.standing.doubt(["A"])
+    world.standing.failed(["A"])
     assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
-    world.standing.doubt(["A"], alone=True)
+    world.standing.failed(["A"], alone=True)
     assert world.queued(["A", "B"]) == {"B"}
 
 
@@ -183,7 +183,7 @@ def test_a_batch_is_no_longer_than_a_url_may_be() -> None:
 
 def test_trials_without_a_result_are_forgotten_after_a_day() -> None:
     world = World()
-    world.standing.doubt(["A", "B"])
+    world.standing.failed(["A", "B"])
     world.time += timedelta(days=1)
     world.standing.remember([], ())
     assert len(batch(world.standing.trials(["A", "B"], silent=False), 2)) == 2

@@ -89,7 +89,7 @@ async def test_the_first_work_ends_first_but_one_that_takes_long_keeps_nobody(
     waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not waits:  # however slowly the loop goes round meanwhile
-        monkeypatch.setattr(background_work, "APART", 20.0)
+        monkeypatch.setattr(background_work, "STOP_STAGGER", 20.0)
     began = {lease: asyncio.Event() for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
     scheduler_ended = asyncio.Event()
     ends: list[str] = []

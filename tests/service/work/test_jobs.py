@@ -67,7 +67,7 @@ async def one_row(store: Store, portfolio: int = 1) -> HistoryRow:
 
 @pytest.fixture
 async def term(store: Store) -> FakeTerm:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     return FakeTerm()
 
 
@@ -155,7 +155,7 @@ async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_it
 
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
     """What the tracker has kept."""
-    async with store.fenced("lease", 1, "one") as writes:
+    async with store.fenced(FakeTerm()) as writes:
         await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
 
 
@@ -294,10 +294,10 @@ async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is
     await desk.jobs.run("snapshot", session(MONDAY), term)
     settled = await one_row(store)
     assert await replaced(raw) == [astuple(captured)]
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured)]
     desk.closes[MONDAY] = {"A": "11", "B": "3"}
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured), astuple(settled)]
     assert (await one_row(store)).revision == 3
 
@@ -348,7 +348,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
-    assert await late.jobs.run(job, session(MONDAY), term, anew=True) == 0
+    assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
     await Desk(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
@@ -367,7 +367,7 @@ async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
     late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
-    assert await late.jobs.run("eod", session(MONDAY), term, anew=True) == 2
+    assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
 
@@ -490,7 +490,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, anew=True)  # by hand one wants to know
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # by hand one wants to know
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -548,7 +548,7 @@ class Disturbed:
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
         term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
-        await self.store.take_up("lease", term.token, term.holder)
+        await self.store.claim_fence(term)
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
@@ -590,8 +590,8 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
     class SlowStore(Store):
         @asynccontextmanager
         async def fenced(self, *args: Any) -> AsyncIterator[FencedWrites]:
-            if len(args) == 5:
-                turn, (first,) = args[4], uuids(args[3].ids[:1])
+            if len(args) == 3:
+                turn, (first,) = args[2], uuids(args[1].ids[:1])
 
                 async def in_turn() -> None:
                     if first != UUID(int=1):
@@ -599,7 +599,7 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
                     await turn()
                     order.append(first)
 
-                args = (*args[:4], in_turn)
+                args = (*args[:2], in_turn)
                 if first == UUID(int=1):
                     async with asyncio.timeout(60):
                         await ahead.wait()
@@ -650,18 +650,18 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
 
 async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 6)])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
-            if len(args) == 5 and uuids(args[3].ids)[0] == UUID(int=3):  # the second chunk
-                turn = args[4]
+            if len(args) == 3 and uuids(args[1].ids)[0] == UUID(int=3):  # the second chunk
+                turn = args[2]
 
                 async def lose() -> None:
                     await turn()
-                    await self.take_up("lease", 2, "two")
+                    await self.claim_fence(FakeTerm(2, "two"))
 
-                args = (*args[:4], lose)
+                args = (*args[:2], lose)
             return super().fenced(*args)
 
     losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
@@ -724,10 +724,10 @@ def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awa
     """Writes the staged values for good."""
 
     async def history(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="none")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
 
     async def history_set_right(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="all")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="all")
 
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
@@ -750,7 +750,7 @@ async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_n
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await write_values(writes)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -770,7 +770,7 @@ async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_wa
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             async with deleter.transaction():
                 await deleter.execute("delete from portfolio where id = $1", UUID(int=1))
                 writing = asyncio.ensure_future(write_values(writes))
@@ -787,7 +787,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await writes.live(MONDAY, CLOSE)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -804,11 +804,11 @@ async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     """The database could not see it: one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    async with store.fenced("lease", 1, "one") as first:
+    async with store.fenced(FakeTerm()) as first:
         await first.make_intraday(MONDAY)
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced_lanes("lease", 1, "one", [nothing_held([one]), nothing_held([two])]) as writes:
+        async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
             await writes[0].hold_off_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)

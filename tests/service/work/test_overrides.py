@@ -157,7 +157,7 @@ async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_c
     with pytest.raises(asyncio.CancelledError):
         await reader.run(store)
     assert looks == [False, True, True, False]
-    assert reader.known.is_set()
+    assert reader.loaded.is_set()
 
 
 async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_to_it(

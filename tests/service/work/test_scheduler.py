@@ -258,7 +258,7 @@ async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_a
     office = Office(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
-        await store.take_up("lease", 2, "newer")
+        await store.claim_fence(FakeTerm(2, "newer"))
         assert metrics.runs_waiting._value.get() > 0
         return {"A": "10"}
 
@@ -270,7 +270,7 @@ async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_a
 
 async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) -> None:
     office = Office(store, metrics, CLOSE, look_back=1)
-    await store.take_up("lease", 5, "newer")
+    await store.claim_fence(FakeTerm(5, "newer"))
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(4))
 
@@ -308,7 +308,7 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is
         "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
     ]
     term = FakeTerm(3, "by hand")
-    await store.take_up(term.name, term.token, term.holder)
+    await store.claim_fence(term)
     jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
     for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
         await jobs.run("snapshot", session, term)

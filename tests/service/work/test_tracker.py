@@ -474,7 +474,7 @@ async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def lose() -> Answer:
-        await store.take_up("lease", 2, "two")
+        await store.claim_fence(FakeTerm(2, "two"))
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1")])
@@ -623,7 +623,7 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
 
     Prices are missing, older than the last, nonsense, or of the night before.
     """
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1_000)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)
     symbols = [f"S{number}" for number in range(40)]
     tuesday = NyseCalendar().next_open(CLOSE)
