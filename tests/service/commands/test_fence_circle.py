@@ -88,7 +88,7 @@ async def circle(
     stack: AsyncExitStack,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Circle:
-    monkeypatch.setattr(fence_command, "POLL_INTERVAL", 0.1)
+    monkeypatch.setattr(fence_command, "LOOK_EVERY", 0.1)
     redis = stack.enter_context(client_of(redis_server))
     store = await stack.enter_async_context(await Store.connect(samples_url, connections=2))
     sidecar = await stack.enter_async_context(new_sidecar("one", REQUIRE_CLIENT="false", **TIMES))
