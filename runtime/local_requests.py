@@ -1,6 +1,6 @@
-"""Which requests to a loopback listener come from a program of this task, and not from a web page or through a proxy.
+"""Check that a request to a loopback listener comes from a program of this task, not from a web page or a proxy.
 
-A browser on the same machine reaches the loopback, and so does a page whose name was rebound to it.
+A browser on the same machine reaches the loopback, and so does a page whose name was rebound to a loopback address.
 """
 
 import re
@@ -13,14 +13,14 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/?#\[\]]+))(?::[0-9]*)?", re.IG
 
 
 def refusal(request: web.BaseRequest) -> str | None:
-    """Why the request is refused, None if it is not.
+    """Why the request is refused; None if it is accepted.
 
-    Refused are: a `Host`, or a host in the request's target, that is not the loopback; and a request that a page of
-    another origin made. No browser omits `Host`, but a shell script may: only what changes something needs it.
+    A request is refused if its `Host`, or the host in its target, is not the loopback, or if a page of another origin
+    made it. Only requests that change something need `Host`: every browser sends it, but a shell script may not.
     """
     headers = request.headers
     hosts = headers.getall("Host", [])
-    if hosts and request.host != hosts[0]:  # then it is the host of the target, as of a proxy's request
+    if hosts and request.host != hosts[0]:  # the target has a host, as in a proxy's request
         hosts.append(f"[{request.host}]" if ":" in request.host else request.host)
     for host in hosts:
         if not is_loopback(host):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from runtime.environment import IGNORED as SHARED
-from runtime.environment import remove
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 
 MAX_PATH = 200
@@ -41,7 +41,7 @@ STRICT_MODES = ("require", "verify-ca", "verify-full")
 
 def ignore_switches(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Remove the ignored variables from the environment, and return their names."""
-    return remove(environment, also=_is_ignored)
+    return remove_ignored(environment, also=_is_ignored)
 
 
 def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from runtime.command_line import run_and_exit
-from runtime.environment import remove
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
 
@@ -19,7 +19,7 @@ EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", 
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    ignored = remove()  # before a library that reads them is imported
+    ignored = remove_ignored()  # before a library that reads them is imported
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()

@@ -186,7 +186,7 @@ async def test_the_resolver_of_aiohttp_shares_the_lookups() -> None:
         (HOST, "192.0.2.1", PORT),
         (HOST, "192.0.2.2", PORT),
     ]
-    with pytest.raises(OSError, match="no address of the wanted family"):
+    with pytest.raises(OSError, match="no address of the requested family"):
         await SharedResolver(lookups).resolve(HOST, PORT, socket.AF_INET6)
 
 
