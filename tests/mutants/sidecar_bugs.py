@@ -50,7 +50,7 @@ WIRING = [
     Bug(
         "switches of libraries count in the sidecar that were meant for another program",
         "sidecar/__main__.py",
-        right="ignored = remove()",
+        right="ignored = remove_ignored()",
         wrong="ignored: list[str] = []",
         test="tests/sidecar/test_environment.py"
         "::test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_program",
