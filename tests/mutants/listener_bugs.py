@@ -1,4 +1,4 @@
-"""Bugs in the listener that both containers share, and in what it refuses, found over real sockets."""
+"""Seeded bugs in the listener of both containers and in what it refuses. Tests with real sockets find them."""
 
 from tests.mutants.trial import Bug
 

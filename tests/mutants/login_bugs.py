@@ -1,4 +1,4 @@
-"""Bugs in who is let in, in what is asked of a database, and in who may see a stream."""
+"""Seeded bugs in authentication, in the login to the database, and in the owners of streams."""
 
 from tests.mutants.trial import Bug
 

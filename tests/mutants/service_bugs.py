@@ -1,4 +1,4 @@
-"""Bugs in the fence, in what passes it and in what goes around it, each found by a test with a real Postgres."""
+"""Seeded bugs in the fence, in writes through it and in commands beside it. Tests with a real Postgres find them."""
 
 from tests.mutants.trial import Bug
 

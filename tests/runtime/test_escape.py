@@ -1,4 +1,4 @@
-"""Text from outside becomes one printable, bounded line, whatever is in it."""
+"""Any text from outside becomes one printable line of bounded length."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Name lookups: shared, bounded in number, used once, and never in the way of the end of the process."""
+"""Name lookups are shared, bounded in number and used once, and do not delay the end of the process."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ FIRST, SECOND = (
 
 
 class Resolver:
-    """A resolver in the test's hands: each lookup waits until it is told how it ends."""
+    """A resolver in which each lookup waits until the test ends it."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -38,7 +38,7 @@ class Resolver:
         return answer
 
     def answer(self, answer: Sequence[AddressInfo] | Exception) -> None:
-        """End the oldest lookup that is under way."""
+        """End the oldest lookup under way."""
         self._answers.append(answer)
         self._told.release()
 

@@ -1,4 +1,4 @@
-"""`python -m service healthcheck`: quick, silent on standard error, and right."""
+"""`python -m service healthcheck` is quick, correct, and silent on standard error."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from ops.local.servers import free_port
-from tests.support.service_processes import ROOT, clean_environment
+from tests.support.processes import ROOT, clean_environment
 
 
 async def run(bind: str, *, flags: tuple[str, ...] = ()) -> tuple[int | None, str, str]:

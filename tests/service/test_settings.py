@@ -1,4 +1,4 @@
-"""The settings: what is refused, and how that is said."""
+"""The settings: which values are refused, and with which errors."""
 
 import logging
 import os
@@ -166,7 +166,7 @@ def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     assert main(["migrate"]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
@@ -185,7 +185,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # such as one of another test, for an output that is gone
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # another test's output is closed
     assert main([command]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
@@ -233,7 +233,7 @@ def test_alpaca_s_prices_need_both_keys(
 
 @pytest.fixture
 def signals_as_they_were() -> Iterator[None]:
-    """For a test that serves: whoever has served ignores signals until its end, and so would its children."""
+    """Restore the signal handlers. A service ignores signals at its end, and child processes would inherit that."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -251,7 +251,7 @@ def signals_as_they_were() -> Iterator[None]:
 def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
     auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
@@ -263,7 +263,7 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
 def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
     told = "PRICE_SOURCE: missing; set alpaca, or simulated, which makes every price up\n"
@@ -301,7 +301,7 @@ def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_who_reads_no_further_gets_no_traceback() -> None:
-    """As `python -m service --help | head -0`."""
+    """Run a command whose output has no reader, as in `python -m service --help | head -0`."""
     theirs, ours = os.pipe()
     os.close(theirs)
     with os.fdopen(ours, "wb") as out:
@@ -333,7 +333,7 @@ def test_each_command_names_the_setting_that_it_lacks(
 
 
 def status_of(*arguments: str) -> object:
-    """The exit status, whether it is returned or, as argparse does, raised."""
+    """The exit status, returned or raised, as argparse does."""
     try:
         return main(list(arguments))
     except SystemExit as ended:

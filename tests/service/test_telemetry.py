@@ -1,4 +1,4 @@
-"""Log lines: one each, with the caller's fields, in both forms."""
+"""Log lines: one line per record with the caller's fields, in both formats."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Every address of a name is tried within one limit on the ways out of the API, and the name is kept for TLS."""
+"""The API's outgoing connections try every address of a name within one limit, and keep the name for TLS."""
 
 import asyncio
 import socket
@@ -38,7 +38,7 @@ def metrics() -> WorkMetrics:
 
 
 def known(*addresses: AddressInfo) -> None:
-    """From now on every name has these addresses, for this event loop."""
+    """Give every name these addresses, for this event loop."""
     _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: addresses))
 
 
@@ -51,7 +51,7 @@ def port(samples_url: str) -> int:
 
 @pytest.fixture
 def url(samples_url: str) -> str:
-    """The database's address with a name in place of the IP address."""
+    """The database's address with a host name instead of the IP address."""
     return samples_url.replace("127.0.0.1", NAME)
 
 
@@ -68,7 +68,7 @@ async def test_a_database_is_reached_though_the_first_addresses_drop_packets(url
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[AddressInfo]:
-    """An address that takes connections and never says a word."""
+    """An address that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield at(listener.getsockname()[1])
 
@@ -82,7 +82,7 @@ async def test_a_database_is_reached_though_the_first_address_takes_connections_
         await connection.close()
         assert ways_out().silent == {first[4]}
         async with asyncio.timeout(5):
-            for _ in range(3):  # it is tried last now
+            for _ in range(3):  # the silent address is tried last now
                 await (await open_connection(url, timeout=60)).close()
 
 
@@ -129,7 +129,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
 
 
 class TlsFront:
-    """Speaks TLS as Postgres does, on behalf of one that does not."""
+    """A server that adds TLS to a Postgres, in the way of Postgres."""
 
     def __init__(self, target: int, tls: SSLContext) -> None:
         self._target = target
@@ -193,7 +193,7 @@ def test_the_certificate_must_be_of_the_name_whichever_address_answers(
 
 @asynccontextmanager
 async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterator[AddressInfo]:
-    """An address at which an HTTP server gives this answer to everything."""
+    """The address of an HTTP server that answers every request with this answer."""
 
     async def handle(request: web.Request) -> web.Response:
         return answer(request)

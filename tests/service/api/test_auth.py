@@ -1,4 +1,4 @@
-"""Who is let in: access tokens against published keys and shared secrets, the attacks on them included."""
+"""Authentication: access tokens, published keys and shared secrets, and attacks on them."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ SECRET = "a shared secret of more than thirty-two bytes"
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 weak = pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-"""Of a test that itself signs with a key that is too short."""
+"""Mark for a test that signs with a key that is too short."""
 
 
 @cache
@@ -47,7 +47,7 @@ def rsa_key(bits: int = 2048) -> rsa.RSAPrivateKey:
 
 
 def published(kid: str, key: Key, **more: Any) -> dict[str, Any]:
-    """A key as Supabase publishes it."""
+    """A key in the form in which Supabase publishes keys."""
     public = key.public_key()
     if isinstance(public, rsa.RSAPublicKey):
         entry = jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True)
@@ -60,7 +60,7 @@ def published(kid: str, key: Key, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Project:
-    """A Supabase project, as far as it publishes keys; its clock is the test's."""
+    """The part of a Supabase project that publishes keys. The test sets its clock."""
 
     keys: list[Any] = field(default_factory=list)
     instead: web.Response | None = None
@@ -89,7 +89,7 @@ class Project:
             await self.runner.cleanup()
 
     def claims(self, **changed: Any) -> dict[str, Any]:
-        """Those of a session's token; a claim that is changed to None is left out."""
+        """The claims of a session's token. A claim that is changed to None is omitted."""
         now = int(time.time())
         usual = {
             "iss": f"{self.url}/auth/v1",
@@ -118,7 +118,7 @@ async def project() -> AsyncIterator[Project]:
 
 @pytest.fixture
 async def guard(project: Project) -> AsyncIterator[TokenGuard]:
-    """Keys and a shared secret."""
+    """A guard with published keys and a shared secret."""
     keys = KeySet(project.url, clock=lambda: project.now)
     guard = TokenGuard(project.url, keys, SecretStr(SECRET), lambda: project.now)
     yield guard
@@ -287,7 +287,7 @@ async def test_the_token_does_not_choose_what_its_key_is_used_for(project: Proje
     pem = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     for kid, key in (("one", ec_key("one")), ("two", rsa_key())):
         public = key.public_key().public_bytes(*pem)
-        for secret in (public, json.dumps(published(kid, key)).encode()):  # known to everybody
+        for secret in (public, json.dumps(published(kid, key)).encode()):  # a public key is known to everybody
             signer = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
             unsigned = hand_made({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, b"")[:-1]
             signature = base64.urlsafe_b64encode(signer.sign(unsigned.encode(), secret)).rstrip(b"=").decode()
@@ -303,7 +303,7 @@ async def test_the_token_does_not_choose_what_its_key_is_used_for(project: Proje
 async def test_a_signature_of_another_s_key_is_refused(project: Project, guard: TokenGuard) -> None:
     await refused(guard, project.token(ec_key("other"), "one"))
     await refused(guard, project.token("another secret of more than thirty-two bytes"))
-    await refused(guard, project.token(ec_key("one")))  # without saying which key
+    await refused(guard, project.token(ec_key("one")))  # without the id of a key
     good = project.token(ec_key("one"), "one")
     head, body, signature = good.split(".")
     await refused(guard, f"{head}.{body[:-2]}xx.{signature}")
@@ -360,7 +360,7 @@ def test_whatever_a_token_says_it_is_refused_and_nothing_else(
     async def ask() -> None:
         guard = TokenGuard("http://127.0.0.1", NoKeys("http://127.0.0.1"), SecretStr(SECRET))
         token = hand_made(header, claims, signature)
-        if sign:  # even by who has the secret
+        if sign:  # even if it is signed with the secret
             head, body, _ = hand_made({"alg": "HS256"}, claims).split(".")
             signer = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
             made = signer.sign(f"{head}.{body}".encode(), SECRET.encode())
@@ -396,7 +396,7 @@ async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobod
     assert await who(guard, token) == USER
     project.keys = [published("four", ec_key("four"))]
     asked = project.asked
-    await eventually(lambda: project.asked >= asked + 2)  # the first of these has been taken in
+    await eventually(lambda: project.asked >= asked + 2)  # the first answer has been read
     await refused(guard, token)
 
 
@@ -420,7 +420,7 @@ async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
 async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_long(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough to be asked, in spite of all that goes on beside
+    monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough for a request on a busy machine
     project.hangs = True
     tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(50)]
     told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
@@ -530,7 +530,7 @@ async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
     assert await who(guard, known) == USER
     project.instead = instead()
     project.now += MIN_INTERVAL
-    with pytest.raises(KeysUnavailable):  # it may well be a new one
+    with pytest.raises(KeysUnavailable):  # the key may be new
         await guard.caller(f"Bearer {unknown}")
     assert await who(guard, known) == USER
     assert len(caplog.records) == 1

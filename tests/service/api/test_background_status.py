@@ -1,4 +1,4 @@
-"""The background status: what the database says of the leader, in any task, and how often it is asked."""
+"""The background status: the database's records of the leader on every task, and the number of queries."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ async def told(served: Served) -> Any:
 
 @contextmanager
 def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
-    """Notes each call of that method."""
+    """Record each call of that method."""
     calls: list[None] = []
     original = getattr(store, name)
 

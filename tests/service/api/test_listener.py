@@ -1,4 +1,4 @@
-"""What connections may take: a header that does not end, and more of them than there may be."""
+"""Limits of connections: headers that do not end, and too many connections."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 @pytest.fixture
 async def limited(served: Served) -> AsyncIterator[Served]:
-    """The API once more, for two connections at a time."""
+    """The API with a limit of two connections."""
     site = {"address": Address("127.0.0.1", free_port()), "limits": Limits(connections=2)}
     other = Served(served.store, served.session)
     probing = asyncio.create_task(other.access.run())
@@ -64,7 +64,7 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
         dripping = asyncio.create_task(drip())
         answers = 0
         async with asyncio.timeout(20):
-            with suppress(ConnectionError):  # what dripped in too late
+            with suppress(ConnectionError):  # the bytes that came too late
                 while line := await reader.readline():
                     answers += line.startswith(b"HTTP/1.1 200")
         assert answers == before.count(b"\r\n\r\n")
@@ -81,7 +81,7 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
 async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(limited: Served) -> None:
     (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
     for line in (writer, other):
-        line.write(HALF)  # they are served, but there is nothing to answer yet
+        line.write(HALF)  # both are accepted, but have no whole request yet
     await eventually(lambda: limited.serving.server and len(limited.serving.server.connections) == 2)
     third, closing = await connect(limited)
     assert await is_closed(third)
@@ -94,7 +94,7 @@ async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(lim
         try:
             return (await limited.get("/healthz"))[0] == 200
         except aiohttp.ClientError:
-            return False  # the place is not free yet
+            return False  # the closed connection still counts
 
     await eventually(answers)
     other.close()

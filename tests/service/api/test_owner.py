@@ -1,4 +1,4 @@
-"""An owner's portfolios are the owner's own: what others are told, and what the owner may write."""
+"""Portfolios belong to their owners: what other users are told, and what the owner may write."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ VIEWS = ("live", "history", "stream")
 
 @pytest.fixture
 async def guarded(served: Served) -> AsyncIterator[Served]:
-    """The API with the shared secret; no keys can be had."""
+    """The API with a shared secret and without a key server."""
     guard = TokenGuard(URL, KeySet(URL), SecretStr(SECRET))
     served.api._guard = guard
     await served.write_live("10")
@@ -66,7 +66,7 @@ async def positions(served: Served, portfolio: UUID) -> dict[tuple[str, date], D
 
 
 async def open_symbols(served: Served, portfolio: UUID) -> list[str]:
-    """Those that are held or will be, as far as entries are of long ago or of the far future."""
+    """The symbols with an open position, now or in the future."""
     last = {symbol: (day, quantity) for (symbol, day), quantity in sorted((await positions(served, portfolio)).items())}
     return [symbol for symbol, (day, quantity) in last.items() if quantity or day.year == 2099]
 
@@ -199,7 +199,7 @@ async def test_a_portfolio_has_only_so_many_open_positions(guarded: Served, monk
     before = await positions(guarded, PORTFOLIO)
     most = len(await open_symbols(guarded, PORTFOLIO)) + 1
     monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", most)
-    for day in ("2020-03-02", "2099-03-02"):  # open, or to be opened
+    for day in ("2020-03-02", "2099-03-02"):  # open now or in the future
         status, answer = await put(guarded, PORTFOLIO, body(("V", "1", "2020-03-02"), ("W", "1", day)))
         assert (status, answer) == (409, {"error": f"more than {most} open positions"})
         assert await positions(guarded, PORTFOLIO) == before
@@ -273,7 +273,7 @@ async def test_a_body_that_does_not_come_is_408(guarded: Served, monkeypatch: py
 
 
 async def head_of_the_answer(guarded: Served, announced: int) -> str:
-    """The first line of the answer to a write of whose body, so many bytes long, only the first one comes."""
+    """The status line of the answer to a write, of whose body only the first byte is sent."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

@@ -1,4 +1,4 @@
-"""Positions as users write them: what is taken, and how each wrong field is named."""
+"""The body with a user's positions: what is accepted, and how errors name each invalid field."""
 
 import json
 from datetime import date

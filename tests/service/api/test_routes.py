@@ -1,4 +1,4 @@
-"""What the API answers, on a real database; the errors first."""
+"""The API's answers with a real database: errors first."""
 
 import json
 import re

@@ -20,7 +20,7 @@ from service.database.store import Store
 from service.settings import read_settings
 from tests.service.database.test_fenced_writes import DAY, NOON, waits_for_a_lock
 from tests.service.portfolio.reference import nothing_held
-from tests.support.service_processes import Process, Service, Sidecar
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
 
@@ -220,10 +220,10 @@ async def test_what_cannot_be_done_is_one_line_and_a_status(
 ) -> None:
     await poison(database)
     settings = {"DATABASE_URL": samples_url, "SIDECAR_URL": NOBODY, "AUTH": "off", "PRICE_SOURCE": "simulated"}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", "fence", *options, **settings))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", "fence", *options, **settings))
     assert await process.end() == status
-    assert said in process.output()
-    assert "Traceback" not in process.output()
+    assert said in process.output
+    assert "Traceback" not in process.output
 
 
 async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_refuse_every_term(
@@ -246,17 +246,17 @@ async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_r
 
     async def run(module: str, *words: str) -> None:
         """Run a command to its end."""
-        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.settings["LEASE_KEY"], **timings}
+        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.environment["LEASE_KEY"], **timings}
         settings |= {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar.url, "AUTH": "off"}
-        command = Process(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
+        command = command_of(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
         await stack.enter_async_context(command)
-        assert await command.end() == 0, command.output()
+        assert await command.end() == 0, command.output
 
     await run("sidecar", "disable", LEASE, "600")
     await run("service", "fence", LEASE, "--ttl", "12")
     token = await database.fetchval("select token from lease_fence where lease = $1", LEASE)
     await run("sidecar", "fence", LEASE, "--above", str(token))
-    assert await database.fetchval("select max(token) from portfolio_live") is None  # nobody has worked yet
+    assert await database.fetchval("select max(token) from portfolio_live") is None  # no term has worked yet
     await run("sidecar", "enable", LEASE)
 
     async def works() -> bool:

@@ -1,7 +1,7 @@
-"""An absurd token in Redis, in the database or in both: what the refusals and the alerts say to do ends it.
+"""An absurd token in Redis, in the database or in both is repaired by the commands that refusals and alerts name.
 
-With a real database, a real Redis and a real sidecar: after the commands the next term's token is accepted by the
-database, and is larger than any that was given before.
+The tests use a real database, a real Redis and a real sidecar. After the commands, the database accepts the next term's
+token, which is larger than every earlier token.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sidecar.commands import fence as fence_command
 from sidecar.commands import operator as commands
 from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import client_of
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
 
@@ -33,7 +33,7 @@ TIMES = {"LEASE_TTL": "1.5", "HEARTBEAT_INTERVAL": "0.4", "GRANT_TTL": "0.7", "R
 
 
 class Circle:
-    """The operator, and what there is to operate."""
+    """The commands of an operator, and the servers that they act on."""
 
     def __init__(self, redis: Redis, redis_url: str, database_url: str, sidecar: Sidecar, store: Store) -> None:
         self.redis = redis
@@ -69,7 +69,7 @@ class Circle:
         await fence.run(fence.parse([LEASE, "--ttl", "1.5", *options]), settings)
 
     async def next_token(self, after: int = 0) -> int:
-        """The token of the term that the sidecar has won with a larger one; it campaigns without a client."""
+        """The token of the next term, once the sidecar has won it. The sidecar campaigns without a client."""
 
         def newer() -> int:
             token = int(self.redis.hget(fence_of(self.key), "token") or 0)

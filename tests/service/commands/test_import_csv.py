@@ -1,4 +1,4 @@
-"""What is loaded from CSV files, and what is wrong with those that are not."""
+"""Imports of CSV files, and the errors of invalid files."""
 
 import asyncio
 import gzip
@@ -154,7 +154,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
     def symbol(text: str) -> str:
         read.append(text)
         if len(read) == 10:
-            importing.cancel()  # as the event loop does at Ctrl-C
+            importing.cancel()  # like the event loop on Ctrl-C
         return text
 
     monkeypatch.setattr(imports, "read_symbol", symbol)
@@ -212,7 +212,7 @@ async def test_a_bad_file_of_prices_is_told_with_line_and_column_and_nothing_is_
 async def test_a_splits_jump_is_taken_and_reported(
     migrated: str, store: Store, raw: Connection, tmp_path: Path
 ) -> None:
-    """Against the line before it, and against what the database knows."""
+    """A close is compared with the line before it and with the database."""
     await raw.execute(
         "insert into price_eod (symbol, session_date, close, at, token) values ('PG', '2026-02-26', 10, now(), 1)"
     )
@@ -249,7 +249,7 @@ async def test_a_user_s_write_and_an_import_of_the_same_positions_follow_each_ot
     await store.put_positions(both)
     path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,3,2020-01-01\n{ONE},{USER},B,3,2020-01-01\n")
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both began
+        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both have begun
         tasks.create_task(import_positions(migrated, path))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(store.put_own_positions(ONE, USER, both))
@@ -275,7 +275,7 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
             await writes.closes(MONDAY, session.close, ["A", "B"], prices)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both began
+        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both have begun
         tasks.create_task(import_prices(migrated, path, NYSE, NOW))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(write())

@@ -1,4 +1,4 @@
-"""Jobs run by hand: with the fence, without an election."""
+"""Jobs that are run by hand, with the fence and without an election."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ from service.settings import Settings, SettingsError, read_settings
 from service.work.scheduler import Scheduler
 from tests.service.work.test_protection import OFF, ON, Agent
 from tests.support.positions import entry
-from tests.support.service_processes import clean_environment
+from tests.support.processes import clean_environment
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm, ScriptedPrices
 
@@ -46,7 +46,7 @@ def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def closes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What the price source has, on any day."""
+    """The prices of the source, on every day."""
     offered = {"A": "10"}
 
     async def answer(_: date) -> Mapping[str, str]:
@@ -256,7 +256,7 @@ async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: 
 
 
 async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settings: str) -> tuple[int, str, str]:
-    """`python -m service run ...` as a process; its status, its output and, if it is piped, its errors."""
+    """Run `python -m service run ...` as a process; returns its status, its output and, if piped, its errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "run", *options),
         env=clean_environment(**{"AUTH": "off", "PRICE_SOURCE": "simulated", "LOG_LEVEL": "error"} | settings),
@@ -290,7 +290,7 @@ async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> N
     try:
         status, out, _ = await command("eod", "--date", "2026-03-02", stderr=theirs, DATABASE_URL=migrated)
         while select.select([ours], [], [], 0)[0]:
-            shown += os.read(ours, 10_000)  # an end of it may be within a character
+            shown += os.read(ours, 10_000)  # the output may end within a character
     finally:
         os.close(ours)
         os.close(theirs)
@@ -301,7 +301,7 @@ async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> N
 
 @asynccontextmanager
 async def refusing_server() -> AsyncIterator[str]:
-    """The address of a price server that lets nobody in."""
+    """The address of a price server that refuses every key."""
 
     async def refuse(_: web.Request) -> web.Response:
         return web.json_response({"message": "forbidden."}, status=403)
