@@ -11,7 +11,7 @@ BUGS = [
         "runtime/listener.py",
         right="return theirs < self._limits.per_peer",
         wrong="return True",
-        test=_LISTENER + "a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers",
+        test=_LISTENER + "a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers",
     ),
     Bug(
         "a header may take as long as it likes",

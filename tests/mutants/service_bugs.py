@@ -82,7 +82,7 @@ BUGS = [
         "service/commands/fence.py",
         right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
-        test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
+        test=_MENDING + "nothing_is_repaired_while_the_lease_is_not_disabled",
     ),
     Bug(
         "the fence is mended below the database's time",
@@ -97,7 +97,7 @@ BUGS = [
         right="        del environment[name]",
         wrong="        pass",
         test="tests/service/test_environment.py"
-        "::test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program",
+        "::test_the_api_works_with_every_variable_that_is_meant_for_another_program",
     ),
     Bug(
         "the database's addresses are tried one after another",
@@ -111,7 +111,7 @@ BUGS = [
         "service/database/postgres_address.py",
         right="self._ways.silent.add(self._address[4])",
         wrong="pass",
-        test=_WAYS + "a_database_is_reached_though_the_first_address_takes_connections_and_is_silent",
+        test=_WAYS + "a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent",
     ),
     Bug(
         "a cancel request goes to any address of the name",
@@ -132,7 +132,7 @@ BUGS = [
         "service/ending.py",
         right="        os._exit(status())",
         wrong="        sys.exit(status())",
-        test=_ENDING + "a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log",
+        test=_ENDING + "a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not look at its term before it writes",

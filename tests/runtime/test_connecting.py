@@ -62,7 +62,7 @@ async def test_an_address_that_drops_packets_does_not_keep_the_others_from_being
         assert await port_of(known(first, second, third)) == third[4][1]
 
 
-async def test_an_address_that_refuses_is_passed_over() -> None:
+async def test_an_address_that_refuses_is_skipped() -> None:
     with refusing() as bad, listening() as good:
         assert await port_of(known(bad, good)) == good[4][1]
 

@@ -162,7 +162,7 @@ async def test_a_request_that_is_held_is_answered_whatever_half_a_header_is_behi
         assert await connection.is_closed()
 
 
-async def test_a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers() -> None:
+async def test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers() -> None:
     async with serving(Limits(connections=5, per_peer=3)) as served:
         theirs = [await served.connect(THERE) for _ in range(3)]
         await eventually(lambda: served.open == 3)
@@ -206,12 +206,12 @@ async def test_a_peer_that_does_not_read_its_answer_is_cut_off() -> None:
     [
         test_half_a_header_behind_a_whole_one_is_cut_off,
         test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_header,
-        test_a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers,
+        test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers,
         test_garbage_ends_its_connection_alone,
         test_a_peer_that_does_not_read_its_answer_is_cut_off,
     ],
 )
-def test_the_loop_of_both_containers_keeps_the_law_too(law: Callable[[], Coroutine[None, None, None]]) -> None:
+def test_the_limits_hold_with_uvloop_too(law: Callable[[], Coroutine[None, None, None]]) -> None:
     """The containers use uvloop, whose transports differ from those of asyncio's own loop."""
     uvloop.run(law())
 

@@ -62,7 +62,7 @@ async def test_all_who_wait_share_one_lookup() -> None:
     assert resolver.asked == 1
 
 
-async def test_a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once() -> None:
+async def test_a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result_once() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     for _ in range(20):
@@ -125,7 +125,7 @@ async def test_a_lookup_under_way_at_a_change_of_server_is_made_again_and_not_be
     assert [await first, await second] == [SECOND, SECOND]
 
 
-async def test_an_outdated_lookup_for_which_nobody_waits_leaves_nothing() -> None:
+async def test_an_outdated_lookup_without_callers_leaves_nothing() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     (await asked(lookups)).cancel()
@@ -153,7 +153,7 @@ async def test_a_result_is_not_kept_for_ever() -> None:
 @pytest.mark.parametrize(
     "error", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
 )
-async def test_every_waiter_hears_of_a_failure_and_the_next_asks_again(error: Exception) -> None:
+async def test_every_caller_gets_a_failure_and_the_next_looks_up_again(error: Exception) -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     waiting = [await asked(lookups), await asked(lookups)]

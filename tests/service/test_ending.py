@@ -100,7 +100,7 @@ async def ends(process: Process, number: int = signal.SIGTERM) -> int:
     return status
 
 
-async def test_the_api_ends_in_time_while_every_way_out_hangs(
+async def test_the_api_ends_in_time_while_every_outgoing_connection_hangs(
     nowhere: dict[str, str], session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     settings = {**nowhere, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT)}
@@ -164,7 +164,7 @@ async def test_the_api_ends_in_time_while_a_thread_of_its_work_does_not(
     [(("migrate",), signal.SIGTERM), (("run", "eod"), signal.SIGINT), (("fence", "daily_scheduler"), signal.SIGTERM)],
     ids=["migrate", "run", "fence"],
 )
-async def test_a_command_ends_in_time_while_every_way_out_hangs(
+async def test_a_command_ends_in_time_while_every_outgoing_connection_hangs(
     nowhere: dict[str, str], tmp_path: Path, stack: AsyncExitStack, command: tuple[str, ...], number: int
 ) -> None:
     process = await stack.enter_async_context(command_of("service", tmp_path / "log", *command, **nowhere))
@@ -215,7 +215,7 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
     assert not agent.protected
 
 
-async def test_a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log() -> None:
+async def test_a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log() -> None:
     program = """
 import threading, time
 from service.ending import exit_after

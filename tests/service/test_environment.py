@@ -86,7 +86,7 @@ async def has_ticked(service: Service) -> bool:
     return status["jobs"]["tracker"]["last_run"] is not None
 
 
-async def test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program(
+async def test_the_api_works_with_every_variable_that_is_meant_for_another_program(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     sidecar = await stack.enter_async_context(new_sidecar("one"))
@@ -100,7 +100,7 @@ async def test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another
 
 
 @pytest.mark.parametrize("command", ["migrate", "sample"])
-async def test_a_command_works_as_ever_with_them(
+async def test_a_command_works_with_every_variable_that_is_meant_for_another_program(
     samples_url: str, tmp_path: Path, stack: AsyncExitStack, command: str
 ) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", **MEANT_FOR_OTHERS, **HARMLESS}
@@ -119,9 +119,7 @@ async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refu
     assert process.output == f"{name}: '/nowhere/file' cannot be read: No such file or directory\n"
 
 
-async def test_certificates_that_are_not_there_are_one_warning(
-    samples_url: str, tmp_path: Path, stack: AsyncExitStack
-) -> None:
+async def test_missing_certificates_are_one_warning(samples_url: str, tmp_path: Path, stack: AsyncExitStack) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", "SSL_CERT_FILE": "/nowhere/ca"}
     process = await stack.enter_async_context(command_of("service", tmp_path / "log", "migrate", **settings))
     assert await process.end() == 0
@@ -131,7 +129,7 @@ async def test_certificates_that_are_not_there_are_one_warning(
 @pytest.mark.parametrize(
     ("mode", "ignored"), [("disable", True), ("allow", True), ("prefer", True), ("verify-full", False)]
 )
-def test_tls_to_the_database_can_be_demanded_and_not_turned_off(mode: str, ignored: bool) -> None:
+def test_a_variable_can_require_tls_to_the_database_but_not_turn_it_off(mode: str, ignored: bool) -> None:
     environment = {"PGSSLMODE": mode, "PGPASSWORD": "x", "PATH": "/bin"}
     assert ignore_switches(environment) == (["PGSSLMODE"] if ignored else [])
     assert {"PGPASSWORD", "PATH"} <= environment.keys()

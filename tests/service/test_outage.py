@@ -32,7 +32,7 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(caplog: pytes
     assert {line.__dict__["lease"] for line in caplog.records} == {"a"}
 
 
-async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once_when_it_is_over(
+async def test_each_component_logs_an_outage_of_the_database_once_and_its_end_once(
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],
     stack: AsyncExitStack,

@@ -80,7 +80,7 @@ async def last_run_of(service: Service, job: str) -> object:
     return (await service.get_internal("/background/status"))["jobs"][job]["last_run"]
 
 
-async def test_every_task_tells_how_far_the_leader_has_come_with_loading(
+async def test_every_task_reports_the_leaders_progress_in_loading(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
@@ -266,7 +266,7 @@ async def test_work_and_streams_come_back_with_the_database(
     assert "Traceback" not in service.output
 
 
-async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
+async def test_a_frozen_database_delays_no_exit_beyond_its_limit(
     session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     async def on_resign(name: str) -> None:

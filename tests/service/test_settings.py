@@ -148,7 +148,7 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
         ("SIDECAR_URL", "http://\udcff:1", "not a valid string"),
     ],
 )
-def test_what_is_wrong_is_said_in_words_of_the_setting(
+def test_an_error_is_in_the_words_of_the_setting(
     name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -204,7 +204,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
         "https://project.supabase.co.",
     ],
 )
-def test_a_project_s_address_is_taken_in_every_spelling_and_its_issuer_has_one(
+def test_a_projects_address_is_accepted_in_every_spelling_and_gives_one_issuer(
     written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPABASE_URL", written)
@@ -248,7 +248,7 @@ def signals_as_they_were() -> Iterator[None]:
         ("supabase", "SUPABASE_URL: missing; AUTH=supabase needs it\n"),
     ],
 )
-def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
+def test_without_settings_for_authentication_the_service_does_not_start(
     auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
@@ -260,7 +260,7 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
 
 
 @pytest.mark.usefixtures("signals_as_they_were")
-def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
+def test_without_a_price_source_the_service_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
@@ -270,7 +270,7 @@ def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
     assert capsys.readouterr() == ("", told)
 
 
-def test_what_the_kind_of_auth_needs_is_known_before_anything_is_started() -> None:
+def test_a_setting_that_auth_needs_is_checked_before_anything_starts() -> None:
     with pytest.raises(SettingsError, match=r"^SUPABASE_URL: missing; AUTH=supabase needs it$"):
         read_settings({"DATABASE_URL": "postgresql://db.example/portfolio", "AUTH": "supabase"})
 
@@ -300,7 +300,7 @@ def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "] == list(COMMANDS)
 
 
-def test_who_reads_no_further_gets_no_traceback() -> None:
+def test_a_reader_that_closes_the_pipe_gets_no_traceback() -> None:
     """Run a command whose output has no reader, as in `python -m service --help | head -0`."""
     theirs, ours = os.pipe()
     os.close(theirs)
@@ -360,7 +360,7 @@ def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> N
     ("bind", "reachable"),
     [("0.0.0.0:1", "127.0.0.1"), ("127.0.0.7:1", "127.0.0.7"), ("[::]:1", "::1"), ("[::1]:1", "::1")],
 )
-def test_an_address_that_stands_for_all_is_reached_over_loopback(bind: str, reachable: str) -> None:
+def test_an_unspecified_address_is_reached_over_loopback(bind: str, reachable: str) -> None:
     address = Address.parse(bind)
     assert address.reachable == reachable
     assert str(address) == bind

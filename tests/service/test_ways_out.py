@@ -73,7 +73,7 @@ async def silent() -> AsyncIterator[AddressInfo]:
         yield at(listener.getsockname()[1])
 
 
-async def test_a_database_is_reached_though_the_first_address_takes_connections_and_is_silent(
+async def test_a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent(
     url: str, port: int
 ) -> None:
     async with silent() as first:
@@ -101,7 +101,7 @@ async def test_an_address_that_refuses_everything_is_an_error_at_once(url: str) 
 
 
 @pytest.mark.parametrize("kind", ["drops", "silent"])
-async def test_of_several_hosts_the_first_does_not_use_the_limit_up(samples_url: str, port: int, kind: str) -> None:
+async def test_the_first_of_several_hosts_does_not_use_up_the_limit(samples_url: str, port: int, kind: str) -> None:
     async with AsyncExitStack() as stack:
         bad = stack.enter_context(dropping()) if kind == "drops" else await stack.enter_async_context(silent())
         several = samples_url.replace(f"127.0.0.1:{port}", f"127.0.0.1:{bad[4][1]},127.0.0.1:{port}")

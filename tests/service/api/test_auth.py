@@ -135,7 +135,7 @@ async def refused(guard: TokenGuard, token: str) -> str:
     return str(caught.value)
 
 
-async def test_a_token_signed_with_a_published_key_or_the_shared_secret_is_its_user_s(
+async def test_a_token_signed_with_a_published_key_or_the_shared_secret_authenticates_its_user(
     project: Project, guard: TokenGuard
 ) -> None:
     for token in (
@@ -198,18 +198,18 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
         ({"aud": {"authenticated": 1}}, "not for the audience 'authenticated'"),
     ],
 )
-async def test_only_a_signed_in_user_is_let_in_and_others_are_told_why(
+async def test_only_a_signed_in_user_is_admitted_and_others_are_told_why(
     claims: dict[str, Any], told: str, project: Project, guard: TokenGuard
 ) -> None:
     for token in (project.token(SECRET, **claims), project.token(ec_key("one"), "one", **claims)):
         assert told in await refused(guard, token)
 
 
-async def test_a_token_without_a_word_of_anonymous_users_is_a_user_s(project: Project, guard: TokenGuard) -> None:
+async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project: Project, guard: TokenGuard) -> None:
     assert await who(guard, project.token(SECRET, is_anonymous=None)) == USER
 
 
-async def test_what_may_be_a_wrong_setting_is_one_warning_an_hour_however_many_tokens_come(
+async def test_a_possibly_wrong_setting_is_one_warning_an_hour_however_many_tokens_come(
     project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     def told() -> list[str]:
@@ -320,7 +320,7 @@ async def test_without_a_shared_secret_no_token_of_one_is_taken(project: Project
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b.c.d", "Bearer a.b", "Bearer a.b.c.d", "Bearer ä.b.c"]
 )
-async def test_a_header_that_bears_no_token_is_refused(header: str, guard: TokenGuard) -> None:
+async def test_a_header_without_a_token_is_refused(header: str, guard: TokenGuard) -> None:
     with pytest.raises(Unauthorized, match=r"^not of the form 'Bearer TOKEN'$"):
         await guard.caller(header)
 
@@ -350,7 +350,7 @@ JSON = st.recursive(
     signature=st.binary(max_size=70),
     sign=st.booleans(),
 )
-def test_whatever_a_token_says_it_is_refused_and_nothing_else(
+def test_any_invalid_token_is_refused_without_another_error(
     header: dict[str, Any], claims: dict[str, Any], signature: bytes, sign: bool
 ) -> None:
     class NoKeys(KeySet):
@@ -388,7 +388,7 @@ async def test_a_new_key_is_found_when_a_token_names_it_and_takes_the_old_ones_p
     await refused(guard, project.token(ec_key("one"), "one"))
 
 
-async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobody_asks_for_another(
+async def test_a_withdrawn_key_is_forgotten_in_time_though_no_token_names_another(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
@@ -400,7 +400,7 @@ async def test_a_key_that_is_published_no_more_is_forgotten_in_time_though_nobod
     await refused(guard, token)
 
 
-async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
+async def test_a_key_server_that_hangs_delays_no_token_with_a_known_key(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
@@ -417,7 +417,7 @@ async def test_a_key_server_that_hangs_holds_up_nobody_whose_key_is_known(
     project.hangs = False
 
 
-async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_long(
+async def test_a_token_with_an_unknown_key_waits_for_a_hanging_server_only_so_long(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough for a request on a busy machine
@@ -428,7 +428,7 @@ async def test_a_key_that_is_not_known_waits_for_a_server_that_hangs_only_so_lon
     assert (project.asked, len(caplog.records)) == (1, 1)
 
 
-async def test_a_look_that_failed_is_repeated_though_nobody_asks(
+async def test_a_failed_fetch_is_repeated_though_no_token_comes(
     project: Project, guard: TokenGuard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "RETRY_INTERVAL", 0.01)
@@ -442,7 +442,7 @@ async def test_a_look_that_failed_is_repeated_though_nobody_asks(
     assert await who(guard, token) == USER
 
 
-async def test_after_a_look_that_failed_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
+async def test_after_a_failed_fetch_the_next_one_may_come_sooner(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
     for now, asked in ((0.0, 1), (jwks.RETRY_INTERVAL - 1, 1), (jwks.RETRY_INTERVAL, 2)):
         project.now, project.instead = now, web.Response(status=500)
@@ -457,7 +457,7 @@ async def test_after_a_look_that_failed_the_next_one_may_come_sooner(project: Pr
     assert project.asked == 3, "it went well: now the longer pause counts"
 
 
-async def test_a_look_that_hangs_is_ended_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fetch_that_hangs_ends_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "REFRESH_INTERVAL", 0.01)
     keys = KeySet(project.url)
     await keys.key("one", "ES256")
@@ -472,7 +472,7 @@ async def test_a_look_that_hangs_is_ended_with_the_service(project: Project, mon
     assert keys._next_fetch.cancelled()
 
 
-async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project, guard: TokenGuard) -> None:
+async def test_tokens_with_made_up_keys_do_not_cause_many_fetches(project: Project, guard: TokenGuard) -> None:
     for number in range(20):
         await refused(guard, project.token(ec_key("other"), f"made up {number}"))
     assert project.asked == 1
@@ -483,7 +483,7 @@ async def test_tokens_of_made_up_keys_do_not_make_us_look_often(project: Project
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_a_flood_of_made_up_keys_is_one_look_a_pause_whatever_comes_of_it(
+async def test_a_flood_of_made_up_keys_is_one_fetch_per_interval_whatever_its_result(
     status: int, project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(100)]
@@ -497,13 +497,13 @@ async def test_a_flood_of_made_up_keys_is_one_look_a_pause_whatever_comes_of_it(
         project.now += MIN_INTERVAL
 
 
-async def test_many_tokens_at_once_are_one_look(project: Project, guard: TokenGuard) -> None:
+async def test_many_tokens_at_once_share_one_fetch(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
     assert await asyncio.gather(*(who(guard, token) for _ in range(50))) == [USER] * 50
     assert project.asked == 1
 
 
-async def test_a_look_that_is_given_up_is_another_s_to_finish(project: Project, guard: TokenGuard) -> None:
+async def test_a_fetch_outlives_a_caller_that_is_cancelled(project: Project, guard: TokenGuard) -> None:
     token = project.token(ec_key("one"), "one")
     first, second = (asyncio.create_task(who(guard, token)) for _ in range(2))
     await asyncio.sleep(0)
@@ -523,7 +523,7 @@ async def test_a_look_that_is_given_up_is_another_s_to_finish(project: Project, 
     ],
     ids=["500", "elsewhere", "html", "deep", "no keys", "huge"],
 )
-async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
+async def test_keys_that_cannot_be_fetched_leave_the_old_ones_in_use(
     instead: Callable[[], web.Response], project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     known, unknown = project.token(ec_key("one"), "one"), project.token(ec_key("three"), "three")
@@ -540,7 +540,7 @@ async def test_keys_that_cannot_be_had_leave_the_old_ones_in_use(
     assert await who(guard, unknown) == USER
 
 
-async def test_without_a_network_at_the_start_nobody_can_be_told_and_hs256_still_works(project: Project) -> None:
+async def test_without_a_network_at_the_start_published_keys_are_unavailable_and_hs256_works(project: Project) -> None:
     guard = TokenGuard("http://127.0.0.1:1", KeySet("http://127.0.0.1:1"), SecretStr(SECRET))
     with pytest.raises(KeysUnavailable):
         await guard.caller(f"Bearer {project.token(ec_key('one'), 'one')}")

@@ -50,7 +50,7 @@ async def test_however_many_ask_at_once_the_database_is_asked_once(
     assert len(calls) == 1
 
 
-async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     async def fail() -> None:
@@ -64,7 +64,7 @@ async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: py
     assert len(calls) == 1
 
 
-async def test_what_the_database_said_is_asked_again_after_a_while(
+async def test_the_databases_records_are_read_again_after_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
@@ -74,7 +74,7 @@ async def test_what_the_database_said_is_asked_again_after_a_while(
     assert len(calls) == 2
 
 
-async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
+async def test_a_client_that_disconnects_does_not_take_the_answer_from_others(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, release = asyncio.Event(), asyncio.Event()
@@ -95,7 +95,7 @@ async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
     assert (code, answer["database"]) == (200, "ok")
 
 
-async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
+async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
@@ -124,7 +124,7 @@ async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
     await asyncio.wait((telling,))
 
 
-async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
+async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
@@ -141,7 +141,9 @@ async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
     assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
 
 
-async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_progress_that_was_not_updated_lately_is_not_shown(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
@@ -150,7 +152,7 @@ async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, mon
     assert await told(served) is None
 
 
-async def test_a_database_that_is_away_does_not_end_the_telling(
+async def test_an_outage_does_not_end_the_recording_of_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(status, "MAX_AGE", 0.0)

@@ -45,7 +45,7 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
 
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
-async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
+async def test_a_connection_without_a_whole_header_is_closed_in_time_and_a_stream_is_not(
     before: bytes, served: Served, session: ClientSession
 ) -> None:
     reading = asyncio.create_task(served.streams.run(served.store))
@@ -78,7 +78,7 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
         await asyncio.wait((dripping, reading))
 
 
-async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(limited: Served) -> None:
+async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) -> None:
     (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
     for line in (writer, other):
         line.write(HALF)  # both are accepted, but have no whole request yet
@@ -111,7 +111,7 @@ async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(lim
     ],
     ids=["a header twice", "a long header", "a method", "a port", "TLS"],
 )
-async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
+async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
     sent: bytes, told: str, served: Served
 ) -> None:
     reader, writer = await connect(served)
@@ -128,7 +128,7 @@ async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
-async def test_an_expectation_that_nobody_knows_is_417_in_json(path: str, served: Served) -> None:
+async def test_an_unknown_expectation_is_417_in_json(path: str, served: Served) -> None:
     assert await served.get(path, headers={"Expect": "miracles"}) == (417, {"error": "Unknown Expect: miracles"})
 
 

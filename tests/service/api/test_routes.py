@@ -160,7 +160,7 @@ async def test_nothing_can_be_changed_on_the_internal_listener(path: str, method
     assert await served.get_internal(path, method) == (405, {"error": f"{method} is not allowed here"})
 
 
-async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_database_is_away(
+async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_database_is_down(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await served.write_live("1")
@@ -191,7 +191,7 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
-async def test_metrics_in_a_version_that_is_none_are_406(accept: str, served: Served) -> None:
+async def test_metrics_in_an_invalid_version_are_406(accept: str, served: Served) -> None:
     told = await served.get_internal("/metrics", headers={"Accept": accept})
     assert told == (406, {"error": "Accept asks for a version of the format that does not exist"})
 

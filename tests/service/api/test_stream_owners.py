@@ -69,7 +69,7 @@ async def test_the_new_owner_s_stream_goes_on(streaming: Served, admin: "asyncpg
 
 
 @pytest.mark.parametrize("found_by", ["the next value", "the clock"])
-async def test_a_change_that_nothing_tells_of_is_found_and_no_later_value_is_shown(
+async def test_a_change_without_a_notification_is_found_and_no_later_value_is_shown(
     found_by: str,
     guarded: Served,
     admin: "asyncpg.Connection[asyncpg.Record]",
@@ -101,7 +101,7 @@ async def test_a_stream_shows_every_field_that_a_single_answer_shows(
 
 
 @pytest.mark.parametrize(("view", "read"), [("live", "live_of_owners"), ("history", "history")])
-async def test_a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown(
+async def test_a_portfolio_that_changes_hands_between_the_check_and_the_read_is_not_shown(
     view: str,
     read: str,
     guarded: Served,
@@ -119,7 +119,7 @@ async def test_a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_
     assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
-async def test_whoever_is_let_in_without_a_token_keeps_the_stream_until_the_portfolio_is_deleted(
+async def test_without_authentication_a_stream_lasts_until_the_portfolio_is_deleted(
     streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with streaming.streams.subscriber(PORTFOLIO) as anybody:

@@ -72,7 +72,7 @@ async def test_a_silent_stream_has_heartbeats(streaming: Served, monkeypatch: py
         assert await line(response, b":")
 
 
-async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
+async def test_a_client_that_reads_nothing_delays_nobody_and_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SEND_LIMIT", 2.0)
@@ -108,7 +108,7 @@ async def test_a_stream_begins_with_a_value_as_stale_as_it_is_by_now(streaming: 
         assert b'"stale":true' in await line(response, b"data:")
 
 
-async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
+async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.api.streams.AGE_INTERVAL", 0.01)
@@ -125,7 +125,7 @@ async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
     await asyncio.wait((reading,))
 
 
-async def test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second(
+async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     """Time from the arrival of prices to the client: valuation, commit and notification."""

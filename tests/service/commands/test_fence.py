@@ -109,7 +109,7 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
 
 
-async def test_nothing_is_mended_while_the_lease_is_not_disabled(
+async def test_nothing_is_repaired_while_the_lease_is_not_disabled(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
@@ -127,7 +127,7 @@ async def _is_free(redis: Any, key: str) -> bool:
     return not await redis.exists(key)
 
 
-async def test_nothing_is_mended_if_the_lease_is_enabled_before_its_ttl_is_over(
+async def test_nothing_is_repaired_if_the_lease_is_enabled_before_its_ttl_is_over(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
@@ -156,7 +156,7 @@ async def test_a_dry_run_writes_nothing_and_needs_no_sidecar(
 
 
 @pytest.mark.parametrize("ahead", [-1_000_000, 3_600_000_000, None])
-async def test_a_fence_that_lets_the_next_term_in_within_a_day_is_left_alone(
+async def test_a_fence_that_accepts_the_next_term_within_a_day_is_not_changed(
     samples_url: str, database: Database, store: Store, capsys: pytest.CaptureFixture[str], ahead: int | None
 ) -> None:
     if ahead is not None:
@@ -167,7 +167,7 @@ async def test_a_fence_that_lets_the_next_term_in_within_a_day_is_left_alone(
     assert await store.fences() == before
 
 
-async def test_a_mend_waits_for_the_write_under_way_and_the_term_writes_no_more(
+async def test_a_repair_waits_for_the_write_under_way_and_ends_the_term(
     samples_url: str,
     sidecar: Sidecar,
     session: aiohttp.ClientSession,
@@ -209,7 +209,7 @@ async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Da
         ([LEASE], 1, f"no sidecar answers at {NOBODY}"),
     ],
 )
-async def test_what_cannot_be_done_is_one_line_and_a_status(
+async def test_a_failure_is_one_line_and_a_status(
     samples_url: str,
     database: Database,
     stack: AsyncExitStack,
@@ -226,7 +226,7 @@ async def test_what_cannot_be_done_is_one_line_and_a_status(
     assert "Traceback" not in process.output
 
 
-async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_refuse_every_term(
+async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_every_term(
     samples_url: str,
     redis_server: RedisServer,
     new_sidecar: Callable[..., Sidecar],

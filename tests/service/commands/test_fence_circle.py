@@ -98,7 +98,7 @@ async def circle(
 
 
 @pytest.mark.parametrize("where", [("redis",), ("database",), ("redis", "database")], ids="-".join)
-async def test_the_commands_end_what_an_absurd_token_began(
+async def test_the_commands_repair_an_absurd_token(
     circle: Circle, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
 ) -> None:
     legitimate = await circle.next_token()
@@ -124,7 +124,7 @@ async def test_the_commands_end_what_an_absurd_token_began(
     await circle.store.claim_fence(FakeTerm(token, "one", LEASE))
 
 
-async def test_where_redis_s_clock_is_behind_the_refusal_s_own_command_ends_it(
+async def test_where_the_clock_of_redis_is_behind_the_command_of_the_refusal_repairs_the_fence(
     circle: Circle, samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)

@@ -127,7 +127,7 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         (gzip.compress((POSITIONS + GOOD).encode(), mtime=0)[:-8] + bytes(8), "the gzip file is damaged or cut off"),
     ],
 )
-async def test_a_bad_file_of_positions_is_told_with_line_and_column_and_nothing_is_loaded(
+async def test_an_invalid_file_of_positions_is_an_error_with_line_and_column_and_nothing_is_loaded(
     migrated: str, raw: Connection, tmp_path: Path, text: str | bytes, where: str
 ) -> None:
     with pytest.raises(BadFile) as told:
@@ -138,7 +138,7 @@ async def test_a_bad_file_of_positions_is_told_with_line_and_column_and_nothing_
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_long_value_is_told_by_its_beginning(migrated: str, tmp_path: Path) -> None:
+async def test_an_error_repeats_the_beginning_of_a_long_value(migrated: str, tmp_path: Path) -> None:
     with pytest.raises(BadFile) as told:
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD.replace("KO", "K" * 900)))
     assert str(told.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
@@ -165,9 +165,7 @@ async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_ther
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_portfolio_that_is_there_is_not_given_to_another_user(
-    migrated: str, store: Store, tmp_path: Path
-) -> None:
+async def test_an_existing_portfolio_is_not_given_to_another_user(migrated: str, store: Store, tmp_path: Path) -> None:
     await store.put_positions([entry(1, "A", "1", user=OTHER)])
     with pytest.raises(BadFile, match="line 2, user_id: the portfolio is another user's"):
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD))
@@ -201,7 +199,7 @@ async def test_quantity_zero_closes_a_position(migrated: str, store: Store, tmp_
         ("KO,2026-03-02,5\nKO,2026-03-02,6", "line 3, symbol, session_date: the same as in line 2"),
     ],
 )
-async def test_a_bad_file_of_prices_is_told_with_line_and_column_and_nothing_is_loaded(
+async def test_an_invalid_file_of_prices_is_an_error_with_line_and_column_and_nothing_is_loaded(
     migrated: str, raw: Connection, tmp_path: Path, row: str, where: str
 ) -> None:
     with pytest.raises(BadFile, match=where):
@@ -209,7 +207,7 @@ async def test_a_bad_file_of_prices_is_told_with_line_and_column_and_nothing_is_
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_splits_jump_is_taken_and_reported(
+async def test_a_suspected_split_is_loaded_and_reported(
     migrated: str, store: Store, raw: Connection, tmp_path: Path
 ) -> None:
     """A close is compared with the line before it and with the database."""
@@ -285,7 +283,7 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
 
 
 @pytest.mark.parametrize("below", ["", "\n\r\n"])
-async def test_a_header_without_lines_is_said_and_is_no_failure(
+async def test_a_header_without_lines_is_reported_and_is_no_failure(
     migrated: str, raw: Connection, tmp_path: Path, below: str
 ) -> None:
     nothing = "nothing to import: the file has no lines below the header"
@@ -300,7 +298,7 @@ async def test_a_dry_run_keeps_nothing(migrated: str, raw: Connection, tmp_path:
     assert await counts(raw) == (0, 0, 0)
 
 
-def test_a_bad_file_is_one_line_and_status_two(
+def test_an_invalid_file_is_one_line_and_status_two(
     migrated_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_once)

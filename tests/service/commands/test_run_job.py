@@ -70,7 +70,7 @@ async def rows(raw: Connection) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in found]
 
 
-async def test_without_a_date_it_is_the_last_session_that_is_over(
+async def test_without_a_date_the_job_runs_for_the_last_session_that_is_over(
     settings: Settings, closes: dict[str, str], raw: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(settings, "eod")
@@ -107,7 +107,7 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
-async def test_a_dry_run_of_what_is_done_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_dry_run_of_a_finished_job_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     await run(settings, "eod")
     capsys.readouterr()
     await run(settings, "eod", "--dry-run")
@@ -132,7 +132,7 @@ async def test_a_dry_run_names_each_session_that_the_run_would_write(
     assert len(told) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
 
 
-async def test_a_session_without_prices_holds_up_no_other_of_the_range(
+async def test_a_session_without_prices_delays_no_other_of_the_range(
     settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(day: date) -> Mapping[str, str]:
@@ -146,7 +146,7 @@ async def test_a_session_without_prices_holds_up_no_other_of_the_range(
     assert {day for day, *_ in await rows(raw)} == {date(2026, 2, 26), MONDAY}
 
 
-async def test_its_task_is_protected_for_the_length_of_the_run(
+async def test_the_task_is_protected_for_the_length_of_the_run(
     settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Agent().serving() as agent:
@@ -204,7 +204,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
         (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last session was on 2026-03-02"),
     ],
 )
-async def test_a_session_that_there_is_not_is_told(settings: Settings, options: tuple[str, ...], told: str) -> None:
+async def test_a_missing_session_is_an_error(settings: Settings, options: tuple[str, ...], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         await run(settings, "eod", *options)
 
@@ -225,9 +225,7 @@ async def test_a_session_that_there_is_not_is_told(settings: Settings, options: 
         ("eod", "--date", "2026-03-02", "--to", "2026-03-02"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_status_two(
-    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_command_line_is_status_two(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(options)
     assert ended.value.code == 2
@@ -274,7 +272,7 @@ async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settin
     return process.returncode, out.decode(), (err or b"").decode()
 
 
-async def test_the_command_that_did_its_work_is_status_zero_and_shows_no_bar_where_nobody_looks(
+async def test_a_command_that_succeeds_is_status_zero_and_shows_no_bar_without_a_terminal(
     migrated: str, raw: Connection
 ) -> None:
     done = await command("reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", DATABASE_URL=migrated)
@@ -283,7 +281,7 @@ async def test_the_command_that_did_its_work_is_status_zero_and_shows_no_bar_whe
     assert len(await rows(raw)) == 4
 
 
-async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> None:
+async def test_on_a_terminal_the_command_shows_its_progress(migrated: str) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     shown = b""
@@ -317,7 +315,7 @@ async def refusing_server() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_the_command_that_failed_is_status_one_with_the_reason_in_one_line(migrated: str) -> None:
+async def test_a_command_that_fails_is_status_one_with_the_reason_in_one_line(migrated: str) -> None:
     async with refusing_server() as url:
         status, out, err = await command(
             *("eod", "--date", "2026-03-02"),
@@ -335,7 +333,7 @@ async def test_the_command_that_failed_is_status_one_with_the_reason_in_one_line
     assert "secret" not in err
 
 
-async def test_the_command_that_makes_no_sense_is_status_two(migrated: str) -> None:
+async def test_an_invalid_command_is_one_line_and_status_two(migrated: str) -> None:
     for options in (("weekly",), ("eod", "--date", "2026-03-01")):
         status, out, err = await command(*options, DATABASE_URL=migrated)
         assert (status, out) == (2, "")
