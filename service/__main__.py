@@ -119,10 +119,10 @@ def run(
     from service.commands.output import print_error
     from service.database.connection import StaleTerm, StoreError
     from service.database.migrations import MigrationError
-    from service.ending import Stopped, until_stopped
     from service.environment import missing_certificates, unusable_files
     from service.prices import PricesUnavailable
     from service.settings import SettingsError, read_settings
+    from service.shutdown import Stopped, until_stopped
     from service.telemetry import set_up_logs
 
     try:

@@ -32,13 +32,13 @@ from service.database.connection import run_concurrently
 from service.database.pool import PoolGroup
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
-from service.ending import exit_after
 from service.market.calendar import CALENDARS
 from service.market.overrides import OverriddenCalendar
 from service.portfolio.freshness import Freshness
 from service.price_source import price_source
 from service.prices import PriceSource
 from service.settings import Settings, SettingsError
+from service.shutdown import exit_after
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
 from service.work.load_progress import report_load_progress

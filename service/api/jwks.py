@@ -12,7 +12,7 @@ import jwt
 
 from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
-from service.ways_out import http_session
+from service.outgoing import http_session
 
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 

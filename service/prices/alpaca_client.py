@@ -22,8 +22,8 @@ from pydantic import SecretStr
 from runtime.backoff import Backoff
 from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
+from service.outgoing import http_session
 from service.prices import PricesUnavailable
-from service.ways_out import http_session
 
 CONNECTIONS = 4
 """Requests of one question at a time; the tracker's and a job's questions may come together."""

@@ -17,7 +17,7 @@ import aiohttp
 
 from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
-from service.ways_out import http_session
+from service.outgoing import http_session
 from service.work.metrics import WorkMetrics
 
 EXPIRES = 10

@@ -6,8 +6,8 @@ _LANES = "tests/service/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/service/database/test_fenced_writes.py::test_"
 _JOBS = "tests/service/work/test_jobs.py::test_"
 _MENDING = "tests/service/commands/test_fence.py::test_"
-_WAYS = "tests/service/test_ways_out.py::test_"
-_ENDING = "tests/service/test_ending.py::test_"
+_OUTGOING = "tests/service/test_outgoing.py::test_"
+_SHUTDOWN = "tests/service/test_shutdown.py::test_"
 _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
@@ -104,35 +104,35 @@ BUGS = [
         "service/database/postgres_address.py",
         right="happy_eyeballs_delay=stagger",
         wrong="happy_eyeballs_delay=None",
-        test=_WAYS + "a_database_is_reached_though_the_first_addresses_drop_packets",
+        test=_OUTGOING + "a_database_is_reached_though_the_first_addresses_drop_packets",
     ),
     Bug(
         "an address that takes connections and is silent is tried first again",
         "service/database/postgres_address.py",
-        right="self._ways.silent.add(self._address[4])",
+        right="self._outgoing.silent.add(self._address[4])",
         wrong="pass",
-        test=_WAYS + "a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent",
+        test=_OUTGOING + "a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent",
     ),
     Bug(
         "a cancel request goes to any address of the name",
         "service/database/postgres_address.py",
         right="if self._has_answered and self._address is not None:",
         wrong="if self._has_answered and self._address is None:",
-        test=_WAYS + "a_cancel_request_goes_to_the_server_of_the_connection",
+        test=_OUTGOING + "a_cancel_request_goes_to_the_server_of_the_connection",
     ),
     Bug(
         "SIGTERM kills a command in the middle of its work",
-        "service/ending.py",
+        "service/shutdown.py",
         right="for number in (signal.SIGINT, signal.SIGTERM):",
         wrong="for number in (signal.SIGINT,):",
-        test=_ENDING + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
+        test=_SHUTDOWN + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
     ),
     Bug(
         "the end of the process waits for a thread that hangs",
-        "service/ending.py",
+        "service/shutdown.py",
         right="        os._exit(status())",
         wrong="        sys.exit(status())",
-        test=_ENDING + "a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log",
+        test=_SHUTDOWN + "a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not look at its term before it writes",

@@ -13,7 +13,7 @@ from ops.local.servers import PostgresServer, free_port
 from service.database.connection import StoreError, connect
 from service.database.server_refusals import lasting_refusal
 from service.database.store import Store
-from tests.service.test_ways_out import TlsFront
+from tests.service.test_outgoing import TlsFront
 from tests.support.processes import Service
 from tests.support.tls import Authority
 from tests.support.waiting import eventually

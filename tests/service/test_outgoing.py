@@ -21,8 +21,8 @@ from service.api.jwks import KeySet, UnknownKey
 from service.database.connection import StoreError, connect
 from service.database.postgres_address import open_connection
 from service.database.store import Store
+from service.outgoing import _BY_LOOP, Outgoing, outgoing
 from service.prices.alpaca_client import AlpacaClient, Credentials
-from service.ways_out import _OF_LOOP, WaysOut, ways_out
 from service.work.metrics import WorkMetrics
 from service.work.protection import TaskProtection
 from tests.runtime.test_connecting import at, dropping, refusing
@@ -39,7 +39,7 @@ def metrics() -> WorkMetrics:
 
 def known(*addresses: AddressInfo) -> None:
     """Give every name these addresses, for this event loop."""
-    _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: addresses))
+    _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: addresses))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_a_database_is_reached_though_the_first_address_accepts_connection
         known(first, at(port))
         connection = await open_connection(url, timeout=6)
         await connection.close()
-        assert ways_out().silent == {first[4]}
+        assert outgoing().silent == {first[4]}
         async with asyncio.timeout(5):
             for _ in range(3):  # the silent address is tried last now
                 await (await open_connection(url, timeout=60)).close()
@@ -114,7 +114,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
     url: str, port: int, samples_url: str, stack: AsyncExitStack
 ) -> None:
     addresses = [at(port)]
-    _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: list(addresses)))
+    _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: list(addresses)))
     connection = await open_connection(url)
     pid = connection.get_server_pid()
     with dropping() as other:

@@ -218,7 +218,7 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
 async def test_a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log() -> None:
     program = """
 import threading, time
-from service.ending import exit_after
+from service.shutdown import exit_after
 threading.Thread(target=time.sleep, args=(600,)).start()
 exit_after(0.1, lambda: 7, lambda: time.sleep(600))
 """

@@ -19,7 +19,7 @@ MAX_CONNECTIONS = 100
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class WaysOut:
+class Outgoing:
     """The name lookups of one event loop, and the addresses that were silent when they were tried last."""
 
     lookups: Lookups = field(default_factory=Lookups)
@@ -27,15 +27,15 @@ class WaysOut:
     """Socket addresses of databases that took a connection and did not answer: they are tried last."""
 
 
-_OF_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, WaysOut] = WeakKeyDictionary()
+_BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Outgoing] = WeakKeyDictionary()
 
 
-def ways_out() -> WaysOut:
+def outgoing() -> Outgoing:
     """Those of the running event loop."""
-    return _OF_LOOP.setdefault(asyncio.get_running_loop(), WaysOut())
+    return _BY_LOOP.setdefault(asyncio.get_running_loop(), Outgoing())
 
 
 def http_session(*, connections: int = MAX_CONNECTIONS, **options: Any) -> aiohttp.ClientSession:
     """A session for questions to one server, without cookies and proxies; to be closed by the caller."""
-    connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(ways_out().lookups))
+    connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(outgoing().lookups))
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options)
