@@ -4,16 +4,16 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 CLOCK_TOLERANCE = timedelta(seconds=2)
-"""Difference between two clocks up to which they count as the same."""
+"""Difference up to which two clocks count as equal."""
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """The time of the wall clock."""
     return datetime.now(UTC)
 
 
 class EarlierClock:
-    """The earlier of this machine's clock and the database's, by the difference at the last comparison.
+    """The earlier of this machine's clock and the database's, as of their last comparison.
 
     Args:
         now: this machine's clock.
@@ -26,14 +26,14 @@ class EarlierClock:
         self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """The time."""
+        """The time of the earlier clock."""
         return self._now() - self._ahead
 
     async def compare(self) -> None:
         """Compare the two clocks.
 
         Raises:
-            StoreError: the database did not answer.
+            StoreError: the database's clock cannot be read.
         """
         before = self._now()
         self._ahead = max(before - await self._database_clock(), timedelta())

@@ -10,10 +10,10 @@ class Outage:
 
     Args:
         logger: the component's logger.
-        began: the message for the first failure; `%s` stands for the reason.
-        ended: the message for the first success after a failure.
-        level: the level of the first message; the last message is INFO.
-        clock: monotonic seconds.
+        began: text for the first failure; `%s` stands for the reason.
+        ended: text for the end.
+        level: level of the first line; the last one is INFO.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Outage:
         self._failures = 0
 
     def failed(self, reason: object, fields: Mapping[str, object] | None = None) -> None:
-        """Record a failure. `fields` are added to the log line."""
+        """Record a failure; `fields` are fields of the log line."""
         first = self._since is None
         if first:
             self._since, self._failures = self._clock(), 0
@@ -50,5 +50,5 @@ class Outage:
 
     @property
     def is_ongoing(self) -> bool:
-        """Whether the last attempt failed."""
+        """Whether there was a failure and no success since."""
         return self._since is not None

@@ -11,23 +11,22 @@ from service.prices.simulated import SimulatedPrices
 from service.settings import Settings, SettingsError
 
 TICK_SHARE = 0.8
-"""Share of a tick that a request for the latest prices may take. It is below the tracker's own limit, so that the
-prices received by then are used."""
+"""Share of the tick's price timeout that the source uses, so that it can return a part of the prices in time."""
 
 
 def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datetime]) -> PriceSource:
     """The source that `PRICE_SOURCE` names.
 
     Raises:
-        SettingsError: PRICE_SOURCE is missing. It has no default, because made-up prices must be chosen on purpose.
+        SettingsError: PRICE_SOURCE is missing. It has no default, because simulated prices must be asked for.
     """
     if settings.price_source is None:
-        raise SettingsError("PRICE_SOURCE: missing; set alpaca, or simulated, which makes every price up")
+        raise SettingsError("PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices")
     if settings.price_source == "simulated":
         return SimulatedPrices(settings.price_seed, calendar, now)
     key_id, secret_key = settings.apca_api_key_id, settings.apca_api_secret_key
     if key_id is None or secret_key is None:
-        raise ValueError("the settings were not validated")
+        raise ValueError("settings were not checked")
     return AlpacaPrices(
         AlpacaClient(settings.alpaca_data_url, Credentials(key_id, secret_key)),
         calendar,

@@ -1,4 +1,4 @@
-"""What the database says of itself when it is asked: whether it takes writes, and what its clock shows."""
+"""The condition of the database: whether it takes writes, and what its clock shows."""
 
 import logging
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 SLOW_ANSWER = timedelta(seconds=2)
-"""Time of an answer beyond which it says nothing of the clock."""
+"""Time of an answer beyond which its clock is not compared."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one session said."""
+    """The condition that one session reported."""
 
     standby: bool
     read_only: bool
     clock: datetime
     asked_at: datetime
-    """By this machine's clock, as the next."""
+    """Time before the question, by this machine's clock; so is the next."""
     answered_at: datetime
 
     @property
@@ -37,7 +37,7 @@ class Condition:
 
     @property
     def clock_lead(self) -> timedelta | None:
-        """How far this machine's clock is clock_lead of the database's; None if the answer was too slow to tell."""
+        """How far this machine's clock is ahead of the database's; None if the answer was too slow."""
         took = self.answered_at - self.asked_at
         if not timedelta() <= took <= SLOW_ANSWER:
             return None
@@ -46,7 +46,7 @@ class Condition:
 
 
 class ClockWatch:
-    """Reports how far this machine's clock is clock_lead of the database's."""
+    """Reports how far this machine's clock is ahead of the database's."""
 
     def __init__(self, ahead_seconds: Gauge) -> None:
         self._ahead_seconds = ahead_seconds
@@ -57,7 +57,7 @@ class ClockWatch:
         )
 
     def compare(self, clock_lead: timedelta | None) -> None:
-        """Record a comparison of the two."""
+        """Record one comparison; None if the clocks could not be compared."""
         if clock_lead is None:
             return
         self._ahead_seconds.set(clock_lead.total_seconds())

@@ -1,4 +1,4 @@
-"""Postgres's binary COPY format, as arrays of records."""
+"""Postgres's binary COPY format as numpy arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TRAILER = b"\xff\xff"
 ROWS_PER_PART = 10_000
 
 VALUE_DIGITS, FRACTION_DIGITS = 5, 2
-"""Of a numeric, whose digits are worth ten thousand each: the last one holds the four decimal places."""
+"""Base-10,000 digits of a numeric. The last digit holds the four decimal places."""
 POSITIVE, NEGATIVE = 0x0000, 0x4000
 
 ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
@@ -41,40 +41,40 @@ VALUE_ROW = np.dtype(
         *(("oldest_size", ">i4"), ("oldest", ">i8")),
     ]
 )
-"""A row of `staged_value`: see `stage_table.sql`."""
+"""A row of `staged_value`; see `stage_table.sql`."""
 
 
 def read_ids(copied: bytes | bytearray) -> Ids:
-    """The ids of a whole COPY TO of ids."""
+    """The ids in a complete COPY TO of ids."""
     body = _body(copied)
     if len(body) % ID_ROW.itemsize:
-        raise ValueError("not what COPY sends for a column of ids")
+        raise ValueError("invalid COPY data for a column of ids")
     return np.ascontiguousarray(np.frombuffer(body, ID_ROW)["id"])
 
 
 @dataclass(frozen=True, slots=True)
 class PositionRows:
-    """The rows of `positions_between.sql`, turned round into key order."""
+    """The rows of `positions_between.sql`, reversed into key order."""
 
     ids: Ids
     counts: Numbers
-    """How many positions each portfolio has, closed ones included."""
+    """Number of positions of each portfolio, closed ones included."""
     positions: NDArray[np.void]
-    """`POSITION`s, those of a portfolio next to each other."""
+    """Rows of `POSITION`; the positions of a portfolio are adjacent."""
 
 
 def read_position_rows(copied: bytes | bytearray) -> PositionRows:
-    """What a whole COPY TO of ids and packed positions says."""
-    body = bytes(_body(copied))  # a slice of it is nothing that the garbage collector would look at
+    """The rows in a complete COPY TO of ids and packed positions."""
+    body = bytes(_body(copied))  # slices of bytes are not tracked by the garbage collector
     heads, packed, at = [], [], 0
     while at + HEAD_ROW.itemsize <= len(body):
-        behind = at + HEAD_ROW.itemsize
-        (size,) = SIZE.unpack_from(body, behind - SIZE.size)
-        heads.append(body[at:behind])
-        packed.append(body[behind : behind + size])
-        at = behind + size
+        end = at + HEAD_ROW.itemsize
+        (size,) = SIZE.unpack_from(body, end - SIZE.size)
+        heads.append(body[at:end])
+        packed.append(body[end : end + size])
+        at = end + size
     if at != len(body):
-        raise ValueError("not what COPY sends for ids and packed positions")
+        raise ValueError("invalid COPY data for ids and packed positions")
     rows = np.frombuffer(b"".join(heads), HEAD_ROW)
     positions = np.frombuffer(b"".join(packed), POSITION)
     counts = rows["size"].astype(np.int64) // POSITION.itemsize
@@ -83,7 +83,7 @@ def read_position_rows(copied: bytes | bytearray) -> PositionRows:
 
 def _body(copied: bytes | bytearray) -> memoryview:
     if not copied.startswith(HEADER) or not copied.endswith(TRAILER):
-        raise ValueError("not the whole of what COPY sends")
+        raise ValueError("incomplete COPY data")
     return memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
 
 
@@ -110,7 +110,7 @@ def _part(values: Values, rows: slice) -> bytes:
 
 
 def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
-    """Ten-thousandths as numerics; Postgres drops the zeros in front."""
+    """Write ten-thousandths as numerics. Postgres drops leading zeros."""
     count = field["digit"].shape[1]
     field["size"] = 8 + 2 * count
     field["digits"], field["weight"], field["places"] = count, count - 2, 4

@@ -1,4 +1,4 @@
-"""Hearing of new values: LISTEN on a connection of its own, made anew whenever it is lost."""
+"""Notifications of new live values: LISTEN on a connection of its own, which is replaced when it is lost."""
 
 import asyncio
 import logging
@@ -16,30 +16,30 @@ from service.outage import Outage
 logger = logging.getLogger(__name__)
 
 OWNER_CHANNEL = "portfolio_owner"
-"""Notifications of portfolios that were given to another user or deleted; a trigger sends them."""
+"""Channel for portfolios that were given to another user or deleted; a trigger notifies it."""
 
 PROBE_INTERVAL = 10.0
-"""Seconds without a notice after which the connection is asked whether it is still there."""
+"""Seconds without a notification after which the connection is checked."""
 
 RECONNECT_DELAY = 0.5, 5.0
-"""Seconds from one attempt to the next: at first, and at most."""
+"""Seconds from one attempt to the next: first pause and longest pause."""
 
 CLOSE_DELAY = 0.1
-"""Seconds that the server may take to know that a connection was closed to give room."""
+"""Seconds for the server to notice that another pool closed a connection for this one."""
 
 
 BACKEND = "select pg_catalog.pg_backend_pid()"
-"""The server process of the session: in another one nobody listens."""
+"""Query for the server process of the session. No other process listens for this connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Live values, or the owners of portfolios, have changed."""
+    """A change of live values or of portfolios' owners."""
 
     missed: bool
-    """The connection is new: anything may have changed unheard, so read again what matters."""
+    """Whether the connection is new. Changes before it are unknown, so read again what matters."""
     values: bool = True
-    """Whether new values were heard of."""
+    """Whether live values have changed."""
 
 
 async def listen(
@@ -48,14 +48,14 @@ async def listen(
     probe_interval: float = PROBE_INTERVAL,
     free_connection: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Notice]:
-    """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
+    """Yield a notice for each change of live values or owners, and one for each new connection.
 
     Never ends by itself. Changes that come while the caller is busy are combined into one notice. `free_connection` is
-    awaited where the server has no room for another connection.
+    awaited where the server allows no further connection.
     """
     backoff = Backoff(*RECONNECT_DELAY)
     outage = Outage(
-        logger, "listening for live values fails, and is tried again: %s", "live values are listened for again"
+        logger, "listening for live values failed, it is tried again: %s", "listening for live values works again"
     )
     while True:
         try:
@@ -76,7 +76,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
     """Yield notices until the connection is lost.
 
     Raises:
-        StoreError: it is lost, or could not be made.
+        StoreError: the connection was lost, or could not be made.
     """
     wake = asyncio.Event()
     heard: set[str] = set()
@@ -99,7 +99,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
                 async with asyncio.timeout(probe_interval):
                     await wake.wait()
             except TimeoutError:
-                with store_errors():  # a connection that died without a word is found out here
+                with store_errors():  # finds a connection that died silently
                     now = await connection.fetchval(BACKEND)
                 if now == backend:
                     continue
@@ -111,4 +111,4 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
             heard.clear()
             yield Notice(missed=False, values=values)
     finally:
-        connection.terminate()  # at once: this may be a cancellation, and there is nothing to say goodbye for
+        connection.terminate()  # not closed in order: this may be a cancellation

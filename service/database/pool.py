@@ -1,8 +1,8 @@
-"""The connections of one store: opened when needed, shared, and closed when a fault may stay with the session.
+"""The connections of one store: opened when needed, shared, and closed after a fault that may persist in the session.
 
-Each slot is a pool of one connection. So a slot that is connected can be preferred to one that is not, which a larger
-pool of asyncpg does not offer: where the server or a pooler allows fewer connections than there are slots, a caller
-waits for one that is open already.
+Each slot is an asyncpg pool of one connection. So the pool can prefer a connected slot to an unconnected one, which a
+larger asyncpg pool cannot. Where the server or a pooler allows fewer connections than there are slots, a caller waits
+for a connection that is open already.
 """
 
 import asyncio
@@ -25,61 +25,61 @@ ACQUIRE_LIMIT = 10.0
 CHECK_LIMIT = 1.0
 """Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
-"""Seconds that a check of the sessions waits for another connection."""
+"""Seconds that a check of the sessions waits for its second connection."""
 GIVEN_UP_PAUSE = 0.5
-"""Seconds from a connection that was closed to give room to an attempt to have another one in its slot."""
+"""Seconds from giving up a connection to the next attempt to connect its slot."""
 RELEASE_LIMIT = 2.0
-"""Seconds that the cancelled statement of a connection may take to end; the connection is closed after that."""
+"""Seconds that a cancelled statement may take to end. After that its connection is closed."""
 CONNECT_PAUSE = 0.1, 1.0
-"""Seconds from a connection that the server refused for want of room to the next attempt: at first, and at most."""
+"""Seconds from a refusal for too many connections to the next attempt: first pause and longest pause."""
 
 SOUND_CLASSES = ("22", "23", "42", "P0")
-"""Classes of SQLSTATE that are about values, constraints, names or a function's own error: the session is sound."""
+"""SQLSTATE classes about values, constraints, names, or a function's own error: the session is not at fault."""
 SESSION_FAULTS = ("42501", "42P05")
-"""SQLSTATEs of those classes that may stay with the session: rights of a role that was set, a statement's name."""
+"""SQLSTATEs of these classes that may persist in the session: rights of a role that was set, a statement's name."""
 
 Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 def may_persist(error: asyncpg.PostgresError) -> bool:
-    """Whether the cause of an error may be a state of the session, which another session would not have.
+    """Whether the cause of an error may be in the session's state, so that another session would not have it.
 
-    A session that began while the server was read-only stays read-only; a setting, a role, a prepared statement, a
-    standby that a session has ended up at, a cache that is out of date likewise.
+    A session that began while the server was read-only stays read-only. The same goes for a setting, a role, a prepared
+    statement, a stale cache, and a session on a standby.
     """
     state = error.sqlstate or ""
     return state in SESSION_FAULTS or not state.startswith(SOUND_CLASSES)
 
 
 class PoolGroup:
-    """The connections of one process, which give each other room where there is none for all of them."""
+    """The connection pools of one process. A pool that gets no connection takes one from another pool of the group."""
 
     def __init__(self) -> None:
         self._members: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
-        self.refused = False
-        """Whether a pooler that gives no sessions was found before the database: nobody gets a connection."""
-        self.suspected = False
-        """Whether an error looks like one of such a pooler's."""
+        self.pooler_found = False
+        """Whether a transaction pooler was found in front of the database. Then nobody gets a connection."""
+        self.pooler_suspected = False
+        """Whether an error looks like one of a transaction pooler."""
 
     def add(self, connections: "ConnectionPool") -> None:
-        """Let these take part."""
+        """Add a pool to the group."""
         self._members.add(connections)
 
     async def free_connection(self, asking: "ConnectionPool | None" = None) -> bool:
-        """Close a connection of each of the others: one that is not in use, or the next one that comes free.
+        """Ask each other pool to close one connection: an idle one, or else the next one that is released.
 
-        Returns whether there is any.
+        Returns whether any pool has a connection to close.
         """
         return any([await member.give_up_connection() for member in list(self._members) if member is not asking])
 
 
 class ConnectionPool:
-    """At most as many connections as there are `slots`.
+    """A pool of connections, at most one for each slot.
 
     Args:
-        slots: pools of one connection each, none of which has to be connected.
-        group: shared with the other connections of this process.
+        slots: asyncpg pools of one connection each; none has to be connected.
+        group: the pools of this process.
         uniform: as `random.uniform`; spreads the attempts of many tasks.
     """
 
@@ -98,36 +98,38 @@ class ConnectionPool:
         self.refused: asyncpg.PostgresError | None = None
         """The server's refusal of another connection, from the refusal until a caller gets a connection."""
         self.answered_at: float | None = None
-        """When the server last did what it was asked, by the event loop's clock."""
+        """Time of the server's last successful answer, by the event loop's clock."""
         group.add(self)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
+        """Close every connection after its statement has ended."""
         await asyncio.gather(*(slot.close() for slot in self._slots))
 
     @asynccontextmanager
-    async def connection(self, *, to_check: bool = False) -> AsyncIterator[Connection]:
-        """A connection for the length of the block; closed after an error whose cause may stay with the session.
+    async def connection(self, *, during_check: bool = False) -> AsyncIterator[Connection]:
+        """A connection for the block. It is closed after an error that may persist in the session.
 
-        `to_check`: also where such a pooler was found.
+        Args:
+            during_check: also give a connection while a transaction pooler is known.
 
         Raises:
-            ServerRefused: a pooler that gives no sessions was found, and is not gone.
+            ServerRefused: a transaction pooler was found and is still there.
             TimeoutError: every connection was in use for `ACQUIRE_LIMIT` seconds.
-            asyncpg.PostgresError: the server refused a new one, for want of room only after `ACQUIRE_LIMIT` seconds.
+            asyncpg.PostgresError: the server refused a new connection. A refusal for too many connections is raised
+                only after `ACQUIRE_LIMIT` seconds.
         """
         async with self._turn:
-            if self.group.refused and not to_check:
+            if self.group.pooler_found and not during_check:
                 raise ServerRefused(TRANSACTION_POOLER_ERROR)
             slot, connection = await self._acquire()
             try:
                 yield connection
                 self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
-                self.group.suspected = self.group.suspected or error.sqlstate in LOST_STATEMENTS
+                self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
                 if may_persist(error):
                     _terminate(connection)
-                if error.sqlstate == READ_ONLY:  # the others may have begun at the same time
+                if error.sqlstate == READ_ONLY:  # the other sessions may have begun at the same time
                     await self.renew()
                 raise
             finally:
@@ -137,38 +139,38 @@ class ConnectionPool:
                     self._return_slot(slot)
 
     async def check(self) -> None:
-        """Find out whether connections are sessions, if there is room for two of them.
+        """Check that connections are sessions, if the server allows two of them.
 
         Raises:
-            ServerRefused: they are not, and nobody in this room gets a connection before a check goes well.
+            ServerRefused: they are not. No pool of the group gives a connection until a check succeeds.
         """
         if len(self._slots) < 2:
             return
         async with AsyncExitStack() as stack:
-            one = await stack.enter_async_context(self.connection(to_check=True))
+            one = await stack.enter_async_context(self.connection(during_check=True))
             try:
                 async with asyncio.timeout(SECOND_CONNECTION_LIMIT):
-                    other = await stack.enter_async_context(self.connection(to_check=True))
+                    other = await stack.enter_async_context(self.connection(during_check=True))
             except (TimeoutError, asyncpg.PostgresError):
                 return
             try:
                 async with asyncio.timeout(CHECK_LIMIT):
                     await check_sessions(one, other)
             except ServerRefused:
-                self.group.refused = True
+                self.group.pooler_found = True
                 raise
-            except TimeoutError:  # such as where a session pooler has one session for us
+            except TimeoutError:  # such as behind a session pooler with one session for this task
                 _terminate(other)
                 return
-            self.group.refused = self.group.suspected = False
+            self.group.pooler_found = self.group.pooler_suspected = False
 
     async def renew(self) -> None:
-        """Let every connection be closed before its next use."""
+        """Close every connection before its next use."""
         for slot in self._slots:
             await slot.expire_connections()
 
     async def give_up_connection(self) -> bool:
-        """Close a connection that is not in use, or else the next one that comes free; returns whether there is any."""
+        """Close an idle connection, or else the next one that is released; returns whether there is one."""
         connected = [slot for slot in self._free if slot.get_size()]
         if not connected:
             self._give_up_next = self.is_connected
@@ -181,7 +183,7 @@ class ConnectionPool:
             await connection.close()
             await slot.release(connection)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            pass  # it is closed
+            pass  # the connection is closed
         finally:
             self._return_slot(slot)
         return True
@@ -191,7 +193,7 @@ class ConnectionPool:
         """Whether any connection is open."""
         return any(slot.get_size() for slot in self._slots)
 
-    async def _acquire(self) -> tuple[Slot, Pooled]:
+    async def _acquire(self) -> tuple[Slot, PooledConnection]:
         refused: asyncpg.PostgresError | None = None  # to this caller
         try:
             async with asyncio.timeout(ACQUIRE_LIMIT):
@@ -218,9 +220,9 @@ class ConnectionPool:
             raise
 
     async def _free_slot(self) -> Slot:
-        """A free slot: one that is connected if there is one, else one that may be connected now.
+        """Take a free slot: a connected one if there is one, else one that may connect now.
 
-        The caller that has waited longest is the first: else one that asks again and again would starve the others.
+        Callers take turns in order. Without the order, a caller that asks again and again would starve the others.
         """
         async with self._queue:
             loop = asyncio.get_running_loop()
@@ -238,15 +240,15 @@ class ConnectionPool:
                     pass
 
     async def _record_overload(self) -> None:
-        if not self.is_connected and await self.group.free_connection(self):  # there is none of our own to wait for
+        if not self.is_connected and await self.group.free_connection(self):  # no connection of this pool to wait for
             self._backoff.reset()
         self._connect_after = asyncio.get_running_loop().time() + self._backoff.next()
 
     def _pause_connecting(self) -> None:
-        """Let the room that comes free be taken by the one that it is made for."""
+        """Leave the freed connection to the pool that asked for it."""
         self._connect_after = max(self._connect_after, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
 
-    async def _release(self, slot: Slot, connection: Pooled) -> None:
+    async def _release(self, slot: Slot, connection: PooledConnection) -> None:
         if self._give_up_next:
             self._give_up_next = False
             self._pause_connecting()
@@ -260,22 +262,22 @@ class ConnectionPool:
 
 
 def _terminate(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # it is closed already, by the server
+    with suppress(asyncpg.InterfaceError):  # the server has closed it already
         connection.terminate()
 
 
 async def open_pool(
     count: int, make_slot: Callable[[], Awaitable[Slot]], group: PoolGroup, *, at_once: bool
 ) -> ConnectionPool:
-    """ConnectionPool at so many slots, one of them connected if `at_once`.
+    """A pool of `count` slots, one of them connected if `at_once`.
 
     Raises:
-        asyncpg.PostgresError, OSError: that one could not be made.
+        asyncpg.PostgresError, OSError: the connection could not be made.
     """
     connections = ConnectionPool([await make_slot() for _ in range(count)], group)
     if at_once:
         try:
-            async with connections.connection(to_check=True):  # a check may have to follow
+            async with connections.connection(during_check=True):  # a check may follow
                 pass
         except BaseException:
             await connections.close()

@@ -1,7 +1,7 @@
-"""Why a Postgres server let no connection in, where a setting has to be changed before one can be made.
+"""Refusals of a Postgres server that last until a setting is changed, and refusals for too many connections.
 
-asyncpg and the network raise many types for this, some of which hold no text. What passes by itself, such as a server
-that starts or has no connection left, is not here.
+asyncpg and the network raise many types of errors for a lasting refusal, some of them without a text. A fault that
+passes by itself, such as a server that is starting, is not a lasting refusal.
 """
 
 import re
@@ -12,13 +12,13 @@ import asyncpg
 from runtime.escape import one_line
 
 SHOWN = 300
-"""Characters of a server's words."""
+"""Characters of a server's message in an error."""
 LASTING_STATES = ("28", "0A000", "22023", "3D000", "42501", "42704")
-"""SQLSTATEs, or their first characters: login, TLS, rights, database, and settings that an address sends along."""
+"""SQLSTATEs, or their first characters, for login, TLS, rights, the database, and settings in an address."""
 POOLER_REFUSALS = re.compile(
     r"unsupported startup parameter|no such (database|user)|(tenant|user)\b.* not found", re.IGNORECASE
 )
-"""Words of poolers, which send one SQLSTATE with everything."""
+"""Messages of poolers, which use one SQLSTATE for everything."""
 
 TRANSACTION_POOLER_ERROR = (
     "DATABASE_URL: a pooler gives each transaction another session (PgBouncer's transaction mode); "
@@ -33,7 +33,7 @@ OVERLOAD = re.compile(
     r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
     re.IGNORECASE,
 )
-"""Texts of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
+"""Messages of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
 MORE_CONNECTIONS = "a task needs at least 3 connections and uses up to 11; raise the limit (docs/database.md)"
 
 
@@ -42,7 +42,7 @@ class ServerRefused(ConnectionError):
 
 
 def lasting_refusal(error: Exception) -> ServerRefused | None:
-    """What an error of an attempt to connect means; None if the next attempt may go better by itself."""
+    """The lasting refusal behind an error of an attempt to connect; None if the next attempt may succeed."""
     match error:
         case asyncpg.PostgresError():
             words = one_line(error.args[0] if error.args else type(error).__name__, SHOWN)
@@ -58,7 +58,9 @@ def lasting_refusal(error: Exception) -> ServerRefused | None:
             return ServerRefused(f"DATABASE_URL: no TLS with the server: {why}")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             words = one_line(error, SHOWN)
-            return ServerRefused(f"DATABASE_URL: {words}; other machines need TLS, unless it says sslmode=disable")
+            return ServerRefused(
+                f"DATABASE_URL: {words}; other machines need TLS; to connect without TLS, add sslmode=disable"
+            )
     return None
 
 

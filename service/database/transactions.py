@@ -1,4 +1,4 @@
-"""How the store reaches the database: its connections, its transactions, and what the database says of itself."""
+"""The store's access to the database: connections, transactions, and the condition of the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from service.database.sql import statement
 from service.database.write_watch import WriteWatch
 
 CLOSE_LIMIT = 3.0
-"""Seconds that statements under way may take to end when the connections are closed."""
+"""Seconds that running statements may take to end when the connections are closed."""
 
 
 class Transactions:
@@ -35,7 +35,7 @@ class Transactions:
     ) -> None:
         self._connections = connections
         self.writes = writes or WriteWatch()
-        """What becomes of the writes."""
+        """The outcome of this process's writes."""
         self._dsn = dsn
         self._idle_limit = idle_limit
         self._call_limit = call_limit
@@ -52,12 +52,17 @@ class Transactions:
         group: PoolGroup | None = None,
         writes: WriteWatch | None = None,
     ) -> Self:
-        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
+        """Connect to Postgres, directly or through a session pooler.
 
-        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        Stores of one process share a `group`: where the server allows fewer connections than they may have, each gives
-        up a connection that another one needs more. They share `writes`, too, where somebody looks at those.
+        Args:
+            dsn: address of the database.
+            connections: number of connections at most.
+            at_once: connect now; otherwise when a connection is first needed.
+            idle_limit: seconds that a fenced transaction may be idle before the server ends it. Then the next leader
+                can claim the fence.
+            call_limit: seconds that a statement may take and, from Postgres 17 on, a fenced transaction.
+            group: the pools of this process. Where the server allows too few connections, they share.
+            writes: the outcome of writes, shared by the stores of a process.
         """
 
         async def make_slot() -> Slot:
@@ -75,10 +80,10 @@ class Transactions:
         return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit, writes=writes)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
+        """Close every connection after its statement has ended. After `CLOSE_LIMIT`, the rest are terminated."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connections.close()  # cut off, it ends every connection at once
+                await self._connections.close()  # cancelled, it terminates every connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +92,7 @@ class Transactions:
         await self.close()
 
     async def ping(self) -> None:
-        """Return if the database answers, and shows this role the portfolios."""
+        """Return if the database answers and lets this role see the portfolios."""
         async with self._connection() as connection:
             role = await connection.fetchval(statement("hidden_portfolios"))
         if role is not None:
@@ -97,7 +102,7 @@ class Transactions:
             )
 
     async def condition(self) -> Condition:
-        """Whether the database takes writes, and its clock; where a session is read-only, a new one is asked."""
+        """Whether the database takes writes, and its clock. Where a session is read-only, a new session is asked."""
         found = await self._condition()
         if found.trouble is None:
             return found
@@ -105,28 +110,28 @@ class Transactions:
         return await self._condition()
 
     async def check_sessions(self) -> None:
-        """Return if no pooler swaps sessions under our connections, as far as can be seen; see `pooler`."""
+        """Return unless a pooler is found that gives each transaction another session; see `pooler`."""
         with store_errors():
             await self._connections.check()
 
     @property
     def overload(self) -> str | None:
-        """Why the server refuses every connection, where there are too many; None where this store has one."""
+        """The server's refusal for too many connections, with the remedy; None while this store has a connection."""
         refused = self._connections.refused
         return None if refused is None or self._connections.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the database did something for us within that time: then it is there, though a caller waits."""
+        """Whether the database answered this process within that time. Then it is there, even if a caller waits."""
         at = self._connections.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 
     @property
     def sessions_suspected(self) -> bool:
-        """Whether an error says that the sessions should be checked now."""
-        return self._connections.group.suspected or self._connections.group.refused
+        """Whether an error suggests a check of the sessions."""
+        return self._connections.group.pooler_suspected or self._connections.group.pooler_found
 
     async def clock(self) -> datetime:
-        """The time by the database's clock."""
+        """The time of the database's clock."""
         return (await self._condition()).clock
 
     @asynccontextmanager
@@ -143,7 +148,7 @@ class Transactions:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[Connection]:
-        """A connection to write something; what becomes of that is recorded."""
+        """A connection for writing; the outcome is recorded."""
         try:
             async with self._connection() as connection:
                 yield connection

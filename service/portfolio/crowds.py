@@ -1,4 +1,4 @@
-"""How crowded portfolios are with symbols of unknown standing: who holds few of them waits for nobody with many."""
+"""Crowds: how many symbols of unknown standing a portfolio holds. One with few does not wait for one with many."""
 
 import asyncio
 from collections.abc import Collection
@@ -9,17 +9,17 @@ from service.portfolio.positions import Book
 from service.prices.standing import SMALL_CROWD, Crowd, Standing
 
 PLACES = 2**32
-"""More than there are portfolios: a crowd's size and its portfolio's place share one integer."""
+"""More than the number of portfolios: a crowd's size and its portfolio's index share one integer."""
 
 
 async def set_trial_order(standing: Standing, book: Book, symbols: Collection[str]) -> None:
-    """Set the order in which the price source tries out those symbols that it has not priced."""
+    """Set the order in which the price source tries the symbols that it has not priced."""
     if unknown := standing.unknown(symbols):
         standing.set_crowds(await asyncio.to_thread(crowds, book, unknown, standing.refusing(unknown)))
 
 
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:
-    """Each unknown symbol's least crowded holder; a symbol that nobody holds is left out. Refused ones are unknown."""
+    """The least crowded portfolio of each unknown symbol. Refused symbols are unknown too; unheld ones are left out."""
     weights = np.fromiter(
         ((symbol in unknown) + (SMALL_CROWD - 1) * (symbol in refused) for symbol in book.symbols),
         np.int64,

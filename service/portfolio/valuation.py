@@ -108,8 +108,8 @@ class Values:
 
     def part(self, number: int, parts: int) -> "Values":
         """Part `number`, from 0, of `parts` parts of about equal length."""
-        first, behind = (len(self) * index // parts for index in (number, number + 1))
-        return Values(*(getattr(self, name)[first:behind] for name in self.__dataclass_fields__))
+        first, end = (len(self) * index // parts for index in (number, number + 1))
+        return Values(*(getattr(self, name)[first:end] for name in self.__dataclass_fields__))
 
 
 def value_all(blocks: Iterable[Block], marks: Marks) -> Values:

@@ -1,4 +1,4 @@
-"""How far the leader has come with loading positions, is_recorded where every task can read it: in the database."""
+"""The leader's progress in loading positions, recorded in the database, where every task can read it."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from service.portfolio.records import Loading
 from service.work.term import Sleep, Term
 
 INTERVAL = 2.0
-"""Seconds from one look, and one write at most, to the next. A load that is shorter is not is_recorded of."""
+"""Seconds between two records of the progress. A shorter load is not recorded."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 async def report_load_progress(
     store: Store, term: Term, loading: Callable[[], Loading | None], sleep: Sleep = asyncio.sleep
 ) -> Never:
-    """Write down where `loading` stands for as long as it says something, until the term is over.
+    """Record the progress that `loading` returns while it returns one, until the term is over.
 
     Raises:
-        StaleTerm: a newer term has taken the lease up in the database.
-        TermOver: the term said so.
+        StaleTerm: a newer term has claimed the fence.
+        TermOver: the term is over.
     """
     is_recorded = False
     outage = Outage(

@@ -1,8 +1,8 @@
-"""ECS scale-in protection: a deploy or a scale-in spares this task while it runs a job.
+"""ECS scale-in protection: a deploy or a scale-in does not stop this task while it runs a job.
 
-A protected task holds deployments up, so it is protected for the length of its jobs and never for a whole term. The
-task role needs `ecs:UpdateTaskProtection`. Without it everything works too: a job that is cut off is carried on by the
-next leader. So a refusal is logged and nothing else, and no job ever waits for the agent.
+A protected task delays deployments, so the task is protected for the length of its jobs and never for a whole term. The
+task role needs `ecs:UpdateTaskProtection`. Without it everything else still works: the next leader continues an
+interrupted job. So a refusal is only logged, and no job waits for the agent.
 """
 
 import asyncio
@@ -21,47 +21,47 @@ from service.outgoing import http_session
 from service.work.metrics import WorkMetrics
 
 EXPIRES = 10
-"""Minutes after which the protection ends by itself, should this process be gone."""
+"""Minutes after which the protection ends by itself if this process is gone."""
 REFRESH = 180.0
-"""Seconds until it is renewed."""
+"""Seconds until the protection is renewed."""
 RETRY = 30.0
-"""Seconds until it is asked for again after a failure."""
+"""Seconds until the next attempt after a failure."""
 ANSWER_LIMIT = 5.0
-"""Seconds that the agent may take."""
+"""Seconds that one answer of the agent may take."""
 LAST_LIMIT = 2.0
-"""The same at the end of the process."""
+"""Seconds that the agent's answer may take at the end of the process."""
 MAX_ANSWER = 64 * 1024
-"""Bytes."""
+"""Bytes of an answer."""
 WORDS_SHOWN = 300
-"""Characters of an answer's words in a log line."""
+"""Characters of an answer's text in a log line."""
 
 logger = logging.getLogger(__name__)
 
 
 class Protection(Protocol):
-    """What runs a job needs of it."""
+    """The protection that a job uses."""
 
     def held(self) -> AbstractContextManager[None]:
-        """For the length of the block the task should be protected; blocks may overlap. Never waits, never raises."""
+        """Protect the task for the length of the block. Blocks may overlap. Never waits and never raises."""
 
     async def run(self) -> None:
-        """Make it so, until cancelled; then it is taken back."""
+        """Send requests to the agent until cancelled, then end the protection."""
 
 
 class NoProtection:
-    """Where there is no ECS agent."""
+    """No protection, where there is no ECS agent."""
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing is done."""
+        """Do nothing."""
         yield
 
     async def run(self) -> None:
-        """Nothing is done."""
+        """Do nothing."""
 
 
 class Refused(Exception):
-    """The agent's refusal, in one line. `certain`: it says that nothing was changed."""
+    """The agent's refusal, in one line. `certain`: the agent says that nothing was changed."""
 
     def __init__(self, reason: str, *, certain: bool) -> None:
         super().__init__(reason)
@@ -71,7 +71,7 @@ class Refused(Exception):
 class TaskProtection:
     """Protection by the agent at `ECS_AGENT_URI`.
 
-    `run` alone speaks with the agent. So taking the protection back is no part of the job, whose end the next leader
+    Only `run` sends requests to the agent. So ending the protection is not part of the job, whose end the next leader
     may be waiting for.
     """
 
@@ -92,16 +92,16 @@ class TaskProtection:
         self._holders = 0
         self._wake = asyncio.Event()
         self._until: float | None = None
-        """The protection may last until then, by our clock; None: there is none."""
+        """Time until which the protection may last, by our clock; None without protection."""
         self._requested = False
-        """What was put last."""
+        """Last requested state."""
         self._retry_at = clock()
-        """When it is to be put again, if it is still wished."""
+        """Time of the next request for the same state."""
         self._last_refusal: str | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """For the length of the block the task should be protected."""
+        """Protect the task for the length of the block."""
         self._holders += 1
         self._wake.set()
         try:
@@ -111,7 +111,7 @@ class TaskProtection:
             self._wake.set()
 
     async def run(self) -> None:
-        """Protect while a block is held, and take it back when none is, until cancelled; then take it back."""
+        """Protect the task while a block is held, and end the protection when none is. End it when cancelled."""
         async with http_session() as session:
             try:
                 while True:
@@ -121,13 +121,13 @@ class TaskProtection:
                         async with asyncio.timeout(pause):
                             await self._wake.wait()
                     except TimeoutError:
-                        pass  # time to put it again
+                        pass  # time to send the request again
             finally:
                 if self._until is not None:
                     await self._request(session, protect=False, limit=LAST_LIMIT)
 
     async def _reconcile(self, session: aiohttp.ClientSession) -> float | None:
-        """Put what is wished, if it is time; returns the seconds until it is time again, None for never."""
+        """Request the wanted state, if it is time; returns the seconds until it is time again, None for never."""
         wanted = self._holders > 0
         if self._until is not None and self._clock() >= self._until:
             self._record_until(None)
@@ -140,9 +140,9 @@ class TaskProtection:
         return None if self._until is None and not wanted else max(0.0, self._retry_at - self._clock())
 
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
-        """Put the state; returns whether it was accepted."""
+        """Request the state; returns whether the agent accepted it."""
         before = self._until
-        if protect:  # now already: an answer that is lost may have been yes
+        if protect:  # before the answer, which may be lost although the agent accepted
             self._record_until(self._clock() + EXPIRES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
@@ -158,7 +158,7 @@ class TaskProtection:
         self._last_refusal = None
         if not protect:
             self._record_until(None)
-            logger.info("this task is protected no more")
+            logger.info("this task is no longer protected")
         elif before is None:
             logger.info("this task is protected from a scale-in until %s", until)
         return True
@@ -168,7 +168,7 @@ class TaskProtection:
         self._metrics.protected.set(until is not None)
 
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
-        """Put the state; returns when ECS says it ends."""
+        """Send the state; returns when ECS says the protection ends."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRES
@@ -189,7 +189,7 @@ class TaskProtection:
             raise Refused(f"the ECS agent answers {status} {words}".strip(), certain=status < 500)
         protection = answer.get("protection")
         if not isinstance(protection, dict) or protection.get("ProtectionEnabled") is not protect:
-            raise Refused("the ECS agent's answer cannot be understood", certain=False)
+            raise Refused("the ECS agent's answer is invalid", certain=False)
         return protection.get("ExpirationDate")
 
 
@@ -207,6 +207,6 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _text_of(part: object, *names: str) -> str:
-    """Those members of a part of the answer, in one line."""
+    """The named members of a part of the answer, in one line."""
     said = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
     return one_line(" ".join(": ".join(said).split()), WORDS_SHOWN)

@@ -1,4 +1,4 @@
-"""The intraday tracker: while the market is open, the value of every portfolio at each tick of the clock's grid."""
+"""The intraday tracker: during a session, it values every portfolio at each tick of the schedule."""
 
 import asyncio
 import logging
@@ -30,18 +30,19 @@ from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 logger = logging.getLogger(__name__)
 
 PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
-"""Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the
-database writes each with one processor."""
+"""Portfolios per transaction, and the maximum number of parallel transactions. The database uses one processor for
+each."""
 
 POINTS_PER_TICK, MAX_TURNS = 20_000, 10
-"""How many portfolios get a point of the day's course at every tick. Of more, each gets one in its turn, once in so
-many ticks at the least: every five minutes. A million points every 30 seconds is more than any database keeps."""
+"""Portfolios that get a point of the day's course at every tick, and the maximum number of turns. If there are more
+portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five minutes. A million
+points every 30 seconds is too much for a database."""
 
 RETENTION_PAUSE = timedelta(minutes=10)
-"""From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
+"""Pause after a failed attempt to drop old days. Each attempt blocks readers of the day's course for a moment."""
 
 PROGRESS_LOG_INTERVAL = 5.0
-"""Seconds between two lines of log on how far the loading has come."""
+"""Seconds between two log lines about the progress of loading."""
 
 
 class Tracker:
@@ -49,15 +50,15 @@ class Tracker:
 
     A tick of many portfolios uses up to `MAX_LANES` transactions.
 
-    Ticks fall on multiples of the interval since the epoch, so that two leaders in a row keep one grid; the first tick
-    of a term comes at once. A tick that is late because the one before took long is left out.
+    Ticks are at multiples of the interval since the epoch, so that consecutive leaders keep the same schedule. The
+    first tick of a term comes at once. A tick is skipped if the one before takes too long.
 
-    Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
-    The day's course of each portfolio gets a point a tick; of more than `points_per_tick`, each gets one in its turn,
-    once in `MAX_TURNS` ticks at the least.
+    Positions are loaded when a term begins, whether or not the market is open, and updated at each tick. Each portfolio
+    gets a point of the day's course at each tick. If there are more than `points_per_tick` portfolios, each gets a
+    point at least every `MAX_TURNS` ticks.
 
-    A price that the source does not give is carried forward and marked stale; so is one that is not `is_fresh`. A
-    source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
+    A price that the source does not give is carried forward and marked stale. A price that is not `is_fresh` is stale
+    too. If the source gives an older price than before, the newer one stays, and only its age can make it stale.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Tracker:
         self._points_per_tick = points_per_tick
         self._now = now
         self._sleep = sleep
-        self._outage = Outage(logger, "a tick failed, more may follow: %s", "ticks are written again")
+        self._outage = Outage(logger, "a tick failed, others may fail too: %s", "ticks are written again")
         self._prices_outage = Outage(
             logger,
             "prices are unavailable, the last known ones are carried forward: %s",
@@ -96,23 +97,24 @@ class Tracker:
             "old days of intraday values are dropped again",
         )
         self._written = self._schedule.slot_number(now())
-        """Ticks written, from a slot_number that differs from process to process: whose turn it is to get a point."""
+        """Number of ticks written, from a start that differs between processes. It determines which portfolios get a
+        point."""
         self.last_run: datetime | None = None
-        """When the last tick of this process was committed."""
+        """Time of this process's last committed tick."""
         self.loading: Loading | None = None
-        """While positions are being loaded, how far that has come."""
+        """Progress of loading positions; None unless positions are being loaded."""
 
     @property
     def next_run(self) -> datetime:
-        """When the leader's next tick is due, whoever leads."""
+        """When the leader's next tick is due, whichever task leads."""
         return self._schedule.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
-        """Track until the term is over. A price source or a database that fails costs ticks, not the term.
+        """Track until the term is over. A failing price source or database costs ticks, not the term.
 
         Raises:
-            StaleTerm: a newer term has taken the lease up in the database.
-            TermOver: the term said so.
+            StaleTerm: a newer term has claimed the fence.
+            TermOver: the term is over.
         """
         await claim_fence(self._store, term, self._sleep)
         book: Book | None = None
@@ -131,7 +133,7 @@ class Tracker:
                     quotes = await self._store.quotes()
                     if self._standing is not None:
                         self._standing.remember(await self._store.refusals(), quotes)
-                now = self._now()  # looked at anew: to load a million portfolios takes half a minute
+                now = self._now()  # read again: loading a million portfolios takes half a minute
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
                     written = await self._tick(term, session, self._schedule.slot(now), book, quotes, already_reported)
@@ -141,7 +143,7 @@ class Tracker:
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
-                quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
+                quotes, ticks = None, 1  # some lanes of the tick may be committed, the quotes among them
                 self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
                 self._outage.failed(error, {"lease": term.name, "token": term.token})
@@ -149,15 +151,15 @@ class Tracker:
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
-        """The positions of that date as they are now. All are read at the start of a term, then what has changed."""
-        started = said = time.perf_counter()
+        """The positions of that date: all of them at the start of a term, the changes after that."""
+        started = logged_at = time.perf_counter()
 
         def progress(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal logged_at
             term.check()
             self.loading = Loading(done, total)
-            if time.perf_counter() - said > PROGRESS_LOG_INTERVAL:
-                said = time.perf_counter()
+            if time.perf_counter() - logged_at > PROGRESS_LOG_INTERVAL:
+                logged_at = time.perf_counter()
                 logger.info("loading positions: %d of %d portfolios", done, total, extra={"lease": term.name})
 
         try:
@@ -179,11 +181,12 @@ class Tracker:
         before: Mapping[str, Quote],
         already_reported: set[UUID],
     ) -> Mapping[str, Quote] | None:
-        """Value every portfolio; returns the quotes for the next tick to carry forward.
+        """Value every portfolio; returns the quotes that the next tick carries forward.
 
-        `already_reported` are the portfolios whose values were reported as too wide in this term.
-        None, and nothing is written, if the session ended while prices were asked for: a value of after the close is
-        none of the session.
+        `already_reported` are the portfolios whose overflow was reported in this term.
+
+        Returns None, and writes nothing, if the session ended while the source was asked: a value from after the close
+        does not belong to the session.
         """
         started = time.perf_counter()
         symbols = book.held()
@@ -217,7 +220,7 @@ class Tracker:
         term.check()
         await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.checkpoint.snapshot)
         if self._standing is not None:
-            self._standing.kept(refusals)
+            self._standing.saved(refusals)
         self.last_run = as_of
         self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes
@@ -235,38 +238,38 @@ class Tracker:
     ) -> None:
         lanes = min(-(-len(values) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
         parts = [values.part(lane, lanes) for lane in range(lanes)]
-        if lanes > 1:  # or each would wait for the other to have made it
+        if lanes > 1:  # otherwise each lane would wait for the other to create it
             async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 
         async def write(lane: FencedWrites, part: Values) -> None:
-            if lane is writes[-1]:  # committed first: no value without the prices that it is made of
+            if lane is writes[-1]:  # committed first: no value without the prices that it was made from
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
             if len(part):
-                await lane.intraday(session.date, slot, *self._turn(part, self._points_per_tick // lanes))
+                await lane.intraday(session.date, slot, *self._portfolios_in_turn(part, self._points_per_tick // lanes))
 
         async with self._store.fenced_lanes(term, parts) as writes:
             if lanes > 1:
-                await writes[0].hold_off_deletions()  # it is committed last
+                await writes[0].block_deletions()  # committed last
             await run_concurrently(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
         self._written += 1
 
-    def _turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
-        """The first and the last of the portfolios whose course gets a point at this tick: all, if `points` will do.
+    def _portfolios_in_turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
+        """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
-        Else they take turns, neighbours together, of `MAX_TURNS` ticks at most. Turns go by the ticks that were
-        written and not by the clock: where each second tick is left out, half of the portfolios would have no course.
+        Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the ticks that were
+        written and not on the clock: if every second tick were skipped, half of the portfolios would have no course.
         """
         turns = min(-(-len(values) // max(points, 1)), MAX_TURNS)
         first, last = uuids(values.part(self._written % turns, turns).ids[[0, -1]])
         return first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:
-        """The prices that the source gives now; none if it fails."""
+        """The source's latest prices; none if the source fails."""
         if not symbols:
             return {}
         try:
@@ -285,9 +288,9 @@ class Tracker:
         return {}
 
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:
-        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later.
+        """Drop old days; returns when to do it again: in the next session, or after a pause if it failed.
 
-        By the earlier of the machine's date and the database's: what a clock that is ahead drops is lost.
+        The date is the earlier of this machine's and the database's: days that a wrong clock drops are lost.
         """
         try:
             today = min(session.date, (await self._store.clock()).date())
@@ -302,13 +305,13 @@ class Tracker:
         return session.close
 
     async def _sleep_until_next_tick(self) -> datetime:
-        """Returns when that is."""
+        """Sleep until the next tick; returns its due time."""
         now = self._now()
         due = self._schedule.next_tick(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
-            due = min(due, self._schedule.next_tick(now))  # a clock set back must not make the wait longer
+            due = min(due, self._schedule.next_tick(now))  # a clock that was set back must not extend the wait
         return due
 
     def _report(

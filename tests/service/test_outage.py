@@ -1,4 +1,4 @@
-"""Every component logs a lasting fault in one line when it begins and one line when it ends."""
+"""A lasting fault is one line when it begins and one line when it ends, in every component."""
 
 import asyncio
 import logging

@@ -266,7 +266,7 @@ def test_without_a_price_source_the_service_does_not_start(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; set alpaca, or simulated, which makes every price up\n"
+    told = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
     assert capsys.readouterr() == ("", told)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY, and says so."""
+"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY and reports it."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from tests.support.work_fakes import FakeTerm
 
 
 async def half(values: Values) -> AsyncIterator[bytes]:
-    """The beginning of the COPY, and never the rest."""
+    """Yield the first half of the COPY, then wait forever."""
     copied = b"".join(copy_rows(values))
     yield copied[: len(copied) // 2]
     sys.stdout.write("copying\n")

@@ -1,4 +1,4 @@
-"""What a probe learns of the database: whether it takes writes, and how the two clocks differ."""
+"""The condition of the database: whether it takes writes, and the difference of the two clocks."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ SECOND = timedelta(seconds=1)
 
 
 def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: bool) -> Condition:
-    """The answer of a database whose clock is so far behind ours."""
+    """The answer of a database whose clock is that far behind ours."""
     known = {"standby": False, "read_only": False, **states}
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 

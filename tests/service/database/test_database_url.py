@@ -1,4 +1,4 @@
-"""DATABASE_URL: what no server can be reached by is refused at the start, and encryption is asked for."""
+"""DATABASE_URL: addresses that cannot work are refused at the start, and encryption is added."""
 
 import pwd
 from pathlib import Path
@@ -21,7 +21,7 @@ OTHER_DRIVERS = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of libpq's is set, and the home folder is empty."""
+    """No variable of libpq is set, and the home folder is empty."""
     for name in ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
@@ -30,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def refusal(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `migrate` says to that address, with exit status 2 and in one line."""
+    """The one line of `migrate` for that address, with exit status 2."""
     monkeypatch.setenv("DATABASE_URL", url)
     assert main(["migrate"]) == 2
     told = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has
 
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", unknown)  # as in a container, whose user is a number
+    monkeypatch.setattr(pwd, "getpwuid", unknown)  # as in a container whose user has only a number
     assert refusal(url, monkeypatch, capsys) == "DATABASE_URL: names no user, and neither does PGUSER"
     monkeypatch.setenv("PGUSER", "app")
     assert checked_database_url(url)
@@ -226,7 +226,7 @@ def test_a_variable_of_libpq_may_ask_for_more_but_not_for_less(
 
 
 def _mode(url: str, environment: dict[str, str] | None = None) -> str | None:
-    """The mode that the address has afterwards; nothing else of it has changed."""
+    """The sslmode of the resulting address, after a check that nothing else changed."""
     more: dict[str, Any] = {} if environment is None else {"environment": environment}
     done = checked_database_url(url, **more)
     assert done.startswith(url)

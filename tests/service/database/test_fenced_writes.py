@@ -1,4 +1,4 @@
-"""A stale leader cannot write, whatever holds it up and wherever."""
+"""A stale leader cannot write, wherever it was held up."""
 
 import asyncio
 import signal
@@ -39,7 +39,7 @@ async def token_of_live(store: Store) -> int | None:
 
 
 async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Return once it waits; nobody else does."""
+    """Wait until the task waits for a lock. It must be the only one."""
     async with asyncio.timeout(20):
         while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
             assert not statement.done(), "it did not wait"
@@ -158,7 +158,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but while it lasts nothing that others update can be vacuumed."""
+    """It holds no fence, but nothing that others update can be vacuumed meanwhile."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -177,13 +177,13 @@ async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES, turn):
                 raise AssertionError("the transaction is over")
-    assert has_ended  # a wait in vain ends in a StoreError too
+    assert has_ended  # a wait that fails ends in a StoreError too
 
 
 async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """A large batch takes many packets; the server has read the first of them and waits for the rest."""
+    """A large batch takes many packets. The server has read the first of them and waits for the rest."""
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
@@ -200,7 +200,7 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
 async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """The server waits for the rest of the statement: to it that is neither idling nor working."""
+    """The server waits for the rest of the statement, which is neither idle time nor work to it."""
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
@@ -219,7 +219,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
 async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """No limit of the server ends the wait for the rest of a COPY: so it may not be waited for behind the fence."""
+    """No limit of the server ends the wait for the rest of a COPY, so the COPY comes before the fence."""
     leader = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.service.database.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
     )
@@ -261,7 +261,7 @@ async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
 async def test_each_lane_holds_off_newer_terms_by_itself(
     store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    """The server may have ended the transaction of another lane, as of a leader that was frozen."""
+    """The server may have ended the transaction of another lane, for example one of a frozen leader."""
     await store.claim_fence(FakeTerm())
     with pytest.raises(StoreError):
         async with store.fenced_lanes(FakeTerm(), [None, VALUES]) as writes:
@@ -294,7 +294,7 @@ async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_whe
         leader.send_signal(signal.SIGCONT)
         leader.stdin.write(b"go on\n")
         assert await leader.stdout.readline() == b"StoreError\n"  # its transaction was ended by the server
-        assert await leader.stdout.readline() == b"StaleTerm\n"  # and the next one is refused
+        assert await leader.stdout.readline() == b"StaleTerm\n"  # the next one is refused
         assert await leader.wait() == 0
     finally:
         if leader.returncode is None:
@@ -318,7 +318,7 @@ async def test_writes_of_different_tokens_never_interleave(
     await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
 
     async def lead(token: int) -> None:
-        await eventually(lambda: token == 1 or token - 1 in order)  # who writes on until this one takes up
+        await eventually(lambda: token == 1 or token - 1 in order)  # the last term writes until the claim
         await store.claim_fence(FakeTerm(token, f"holder {token}"))
         with pytest.raises(StaleTerm):
             while True:

@@ -1,4 +1,4 @@
-"""A store where connections are few, or were born with a fault that stays with the session."""
+"""A store with too few connections, or with sessions that began with a fault."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ PORTFOLIO = UUID(int=1)
 
 @pytest.fixture
 async def narrow(migrated: str, raw: Connection) -> AsyncIterator[str]:
-    """The address of the database for a role of the test's own, that may do everything."""
+    """The address of the database for the test's own role, which has all rights."""
     await raw.execute(f"create role {ROLE} login bypassrls; grant all on all tables in schema public to {ROLE}")
     yield migrated.replace("//postgres@", f"//{ROLE}@")
     await eventually(lambda: raw.fetchval(f"select count(*) = 0 from pg_stat_activity where usename = '{ROLE}'"))
@@ -101,7 +101,7 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
 async def test_a_free_connection_is_taken_before_another_one_is_asked_for(narrow: str, raw: Connection) -> None:
     async with await Store.connect(narrow, connections=3) as store:
         for _ in range(3):
-            store._connections._free.sort(key=lambda place: -place.get_size())  # those to be made came free last
+            store._connections._free.sort(key=lambda place: -place.get_size())  # the unconnected slots come last
             await store.ping()
         assert await raw.fetchval(f"select count(*) from pg_stat_activity where usename = '{ROLE}'") == 1
 
@@ -134,7 +134,7 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
 
 @asynccontextmanager
 async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
-    """So many tasks use the store again and again."""
+    """Use the store continuously in that many tasks."""
 
     async def ask() -> None:
         while True:
@@ -150,7 +150,7 @@ async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
 async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(migrated: str) -> None:
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._connections
-        pool._connect_after = asyncio.get_running_loop().time() + 1000.0  # one connection is all that there is
+        pool._connect_after = asyncio.get_running_loop().time() + 1000.0  # only one connection is possible
         order: list[str] = []
 
         async def ask(who: str) -> None:
@@ -182,7 +182,7 @@ async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_th
 async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool that connects again at once takes the connection that it gave up from the pool that it was for."""
+    """A pool that reconnected at once would take the connection that it gave up for another pool."""
     monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._connections
@@ -193,7 +193,7 @@ async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connectio
             assert given_up.get_size() == 1
             assert await pool.give_up_connection()
             waiting = asyncio.create_task(store.ping())
-            for _ in range(10):  # its first steps take or leave the slot
+            for _ in range(10):  # in its first steps it takes the slot or leaves it
                 await asyncio.sleep(0)
             assert (pool._free, given_up.get_size(), waiting.done()) == ([given_up], 0, False)
             over.set()
@@ -232,7 +232,7 @@ async def test_a_probe_that_waits_behind_others_reports_no_outage(
                 troubles.add(access.trouble)
                 await asyncio.sleep(0.01)
         assert troubles == {None}
-        async with one_of_its_own_is_busy(store):  # nothing comes back any more
+        async with one_of_its_own_is_busy(store):  # no connection is released any more
             await eventually(lambda: access.trouble)
         probe.cancel()
         await asyncio.wait((probe,))
@@ -266,7 +266,7 @@ async def test_a_session_that_began_read_only_is_replaced_once_the_database_can_
     await store.put_positions([entry(1, "A", "1")])
     await raw.execute(f"alter role {ROLE} set default_transaction_read_only = on")
     async with await Store.connect(narrow, connections=3) as reborn:
-        await asyncio.gather(*(reborn.ping() for _ in range(3)))  # three sessions, all of them read-only
+        await asyncio.gather(*(reborn.ping() for _ in range(3)))  # three read-only sessions
         with pytest.raises(StoreError, match="read-only transaction"):
             await reborn.put_positions([entry(1, "B", "1")])
         await raw.execute(f"alter role {ROLE} reset default_transaction_read_only")

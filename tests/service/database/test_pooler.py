@@ -1,4 +1,4 @@
-"""A pooler before the database: one that gives each transaction another session is found out, another one is not."""
+"""A pooler before the database: one that gives each transaction another session is detected, another one is not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ FOUND = "DATABASE_URL: a pooler gives each transaction another session"
 
 @pytest.fixture
 async def pooler(samples_url: str) -> AsyncIterator[Pooler]:
-    """In transaction mode."""
+    """A pooler in transaction mode."""
     address = urlsplit(samples_url)
     async with Pooler(address.port or 0, "postgres", address.path.strip("/"), "transaction") as pooler:
         yield pooler
@@ -73,7 +73,7 @@ async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: 
         await asyncio.gather(store.check_sessions(), neighbour.ping())
         pooler.mode = "transaction"
         with pytest.raises(StoreError, match=FOUND):
-            for _ in range(2):  # at the first, each has the session that it had
+            for _ in range(2):  # at the first check, each still has its old session
                 await store.check_sessions()
         with pytest.raises(StoreError, match=FOUND):
             await neighbour.ping()

@@ -1,4 +1,4 @@
-"""What the server refuses is in the log and in the internal /healthz, with its setting, and tried again."""
+"""A refusal of the server is in the log and in the internal /healthz, with its setting, and is tried again."""
 
 import asyncio
 import ssl
@@ -11,7 +11,7 @@ import pytest
 
 from ops.local.servers import PostgresServer, free_port
 from service.database.connection import StoreError, connect
-from service.database.server_refusals import lasting_refusal
+from service.database.server_refusals import MORE_CONNECTIONS, lasting_refusal
 from service.database.store import Store
 from tests.service.test_outgoing import TlsFront
 from tests.support.processes import Service
@@ -54,7 +54,7 @@ def _put_in_front(rules: Path) -> None:
 
 
 async def _is_refused(server: PostgresServer) -> bool:
-    """Whether the new rules hold."""
+    """Whether the new rules are in effect."""
     try:
         await (await asyncpg.connect(_url(server, "over_tls", "postgres"))).close()
     except asyncpg.InvalidAuthorizationSpecificationError:
@@ -100,7 +100,7 @@ async def test_a_server_without_tls_is_refused_with_the_way_out(server: Postgres
 
 @pytest.fixture
 async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
-    """The port of what speaks TLS for the server as `localhost`, its CA's certificate, and another CA's."""
+    """The port of a TLS front for the server as `localhost`, its CA's certificate, and another CA's."""
     authority = Authority("ours")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))
@@ -121,22 +121,26 @@ async def test_a_certificate_that_does_not_match_is_told_with_the_options_to_cha
         await connect(well.replace("localhost", "127.0.0.1"))
 
 
+SETTING = "DATABASE_URL: "
+ROOM = f"; {MORE_CONNECTIONS}"
+
+
 @pytest.mark.parametrize(
-    ("words", "state", "lasting"),
+    ("words", "state", "before", "after"),
     [
-        ("unsupported startup parameter: search_path", "08P01", True),
-        ("no such database: portfolio", "08P01", True),
-        ("Tenant or user not found", "XX000", True),
-        ("(ENOTFOUND) tenant/user postgres.abc not found", "XX000", True),
-        ("no more connections allowed (max_client_conn)", "08P01", False),
-        ("max clients reached in session mode", "XX000", False),
-        ("server login has been failing, try again later", "08P01", False),
-        ("the database system is starting up", "57P03", False),
-        ("sorry, too many clients already", "53300", False),
+        ("unsupported startup parameter: search_path", "08P01", SETTING, ""),
+        ("no such database: portfolio", "08P01", SETTING, ""),
+        ("Tenant or user not found", "XX000", SETTING, ""),
+        ("(ENOTFOUND) tenant/user postgres.abc not found", "XX000", SETTING, ""),
+        ("no more connections allowed (max_client_conn)", "08P01", "", ROOM),
+        ("max clients reached in session mode", "XX000", "", ROOM),
+        ("server login has been failing, try again later", "08P01", "", ""),
+        ("the database system is starting up", "57P03", "", ""),
+        ("sorry, too many clients already", "53300", "", ROOM),
     ],
 )
 async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attempt_goes_better(
-    words: str, state: str, lasting: bool
+    words: str, state: str, before: str, after: str
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
@@ -151,7 +155,7 @@ async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attem
         port = pooler.sockets[0].getsockname()[1]
         with pytest.raises(StoreError) as refused:
             await connect(f"postgresql://app@127.0.0.1:{port}/portfolio")
-    assert str(refused.value) == f"database: {'DATABASE_URL: ' if lasting else ''}{words}"
+    assert str(refused.value) == f"database: {before}{words}{after}"
 
 
 def test_a_cause_without_words_is_not_made_one() -> None:
@@ -169,7 +173,7 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:
-    """The password is made right in the server: the task needs no restart."""
+    """The password is corrected in the server, and the task needs no restart."""
     admin = await asyncpg.connect(server.url)
     stack.push_async_callback(admin.close)
     await admin.execute("alter role with_password password 'right'")

@@ -1,4 +1,4 @@
-"""Owners read their own rows; nobody but the service writes."""
+"""Owners read their own rows, and only the service writes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -59,7 +59,7 @@ async def rows(store: Store) -> None:
 
 @asynccontextmanager
 async def user(raw: Connection, role: str, user_id: UUID | None = None) -> AsyncIterator[None]:
-    """What a request through Supabase's API runs as."""
+    """The role of a request through Supabase's API."""
     async with raw.transaction():
         claims = "{}" if user_id is None else f'{{"sub": "{user_id}", "role": "{role}"}}'
         await raw.execute("select set_config('request.jwt.claims', $1, true)", claims)

@@ -1,4 +1,4 @@
-"""The service as a login that row-level security covers: no superuser, no BYPASSRLS, owner of nothing."""
+"""The service with a login under row-level security: no superuser, no BYPASSRLS, owner of nothing."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ where n.nspname = 'public' and c.relkind in ('r', 'p') and not (
 
 @pytest.fixture
 async def admin(samples_url: str) -> AsyncIterator[Any]:
-    """The owner of the tables."""
+    """A connection as the owner of the tables."""
     admin = await asyncpg.connect(samples_url)
     yield admin
     await admin.close()
@@ -43,7 +43,7 @@ async def admin(samples_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def login(admin: Any, samples_url: str) -> AsyncIterator[str]:
-    """The address of the database for a login that is nothing but a login yet."""
+    """The address of the database for a login without any rights."""
     name = f"login_{uuid4().hex[:12]}"
     await admin.execute(f"create role {name} login")
     yield samples_url.replace("postgres@", f"{name}@")
@@ -56,7 +56,7 @@ def name_of(url: str) -> str:
 
 @pytest.fixture
 async def member(admin: Any, login: str) -> str:
-    """The address for a login that is a member of the service's role, as docs/database.md says."""
+    """The address for a login that is a member of the service's role, as in docs/database.md."""
     await admin.execute(f"grant portfolio_service to {name_of(login)}")
     connection = await asyncpg.connect(login)
     assert await connection.fetchval(COVERED)

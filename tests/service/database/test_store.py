@@ -1,4 +1,4 @@
-"""What the API reads, how it hears of changes, and the sample portfolios."""
+"""The API's reads, the notifications of changes, and the sample portfolios."""
 
 import asyncio
 from datetime import UTC, date, datetime
@@ -134,7 +134,7 @@ async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_us
         with pytest.raises(StoreError, match="cannot connect"):
             await store.ping()
     ours = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    before = {row["pid"] for row in await raw.fetch(ours)}  # some of an earlier test may be about to go
+    before = {row["pid"] for row in await raw.fetch(ours)}  # sessions of an earlier test may be about to end
 
     async def new() -> int:
         return len({row["pid"] for row in await raw.fetch(ours)} - before)

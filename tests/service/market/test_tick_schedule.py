@@ -1,4 +1,4 @@
-"""Where the tracker's ticks fall."""
+"""The slots of the tracker's ticks."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ INSTANTS = st.builds(
     st.sampled_from([OPEN, CLOSE]),
     st.floats(-2000, 2000) | st.floats(0, 1e8),
 )
-"""Those around the open and the close, and any of three years."""
+"""Instants around the open and the close, and at any time in three years."""
 
 
 def places(schedule: TickSchedule, session: Session, first: datetime) -> Iterator[datetime]:
@@ -106,7 +106,7 @@ def test_left_out_is_each_place_of_the_session_that_has_passed_and_had_no_tick(
 @pytest.mark.parametrize(
     ("due", "now", "ticks", "missed_ticks"),
     [
-        (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 1, 0),  # the first of a term comes at once
+        (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 1, 0),  # the first tick of a term comes at once
         (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 0, 1),
         (OPEN - timedelta(seconds=5), OPEN - timedelta(seconds=1), 0, 0),
         (OPEN - timedelta(seconds=5), OPEN + timedelta(seconds=35), 1, 1),

@@ -1,4 +1,4 @@
-"""What a portfolio is worth, computed one position at a time in `decimal`: what the arrays are held against."""
+"""Values of portfolios, computed with `decimal` one position at a time: the reference for the arrays."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,9 +54,9 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
 
 
 def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
-    """Of all answers for one symbol, at least one, in the order they came: the last price, and the session's open.
+    """The last price and the session's open after all answers for one symbol, at least one, in their order.
 
-    An answer counts if it is newer than all before it.
+    An answer counts if it is newer than all answers before it.
     """
     newest: list[Price] = []
     for price in told:
@@ -67,7 +67,7 @@ def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decim
 
 
 class Course:
-    """Every portfolio's live values through ticks, each tick computed anew from all that was ever told."""
+    """The live values of all portfolios through a series of ticks; each tick is computed from all answers so far."""
 
     def __init__(self) -> None:
         self._told: dict[str, list[Price]] = {}
@@ -82,7 +82,7 @@ class Course:
         holdings: Mapping[UUID, Holdings],
         token: int,
     ) -> dict[UUID, LiveValue]:
-        """The values after a tick, given what the source answered: prices over zero, of six places."""
+        """The values after a tick, given the source's answer: prices above zero with six places."""
         answered = {price.symbol for price in answers}
         for price in answers:
             self._told.setdefault(price.symbol, []).append(price)
@@ -105,7 +105,7 @@ class Course:
         marks: Mapping[str, Mark],
         token: int,
     ) -> LiveValue:
-        """High and low are those of the values with these positions and opens, in this session."""
+        """High and low of the values with these positions and opens, in this session."""
         worth = worth_of(positions, marks)
         opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
         comparable = session, opens, worth.value is None
@@ -146,7 +146,7 @@ def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block
 
 
 def worths(values: Values) -> list[Worth]:
-    """Values as the records that the reference gives."""
+    """The values as records of the reference."""
     return [
         Worth(
             _money(value) if known else None,
@@ -162,7 +162,7 @@ def worths(values: Values) -> list[Worth]:
 
 
 def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
-    """One portfolio, through the arrays."""
+    """The value of one portfolio, computed by the arrays."""
     symbols = sorted({symbol for symbol, _ in holdings} | marks.keys())
     return worths(value_block(block_of({UUID(int=1): holdings}, symbols), Marks.of(symbols, marks)))[0]
 
@@ -177,7 +177,7 @@ def _money(units: np.int64) -> Decimal:
 
 
 def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Values:
-    """The values of one portfolio, as said."""
+    """The given values of one portfolio."""
     one = np.ones(1, np.int64)
     units, opened = (np.array([int(Decimal(dollars).scaleb(4))], np.int64) for dollars in (value, day_open))
     return Values(

@@ -65,7 +65,7 @@ def test_a_price_does_not_go_back_in_time_nor_change_at_the_same_instant() -> No
 
 
 def test_a_quote_from_the_future_gives_way() -> None:
-    """Or a leader whose clock went an hour ahead would hold the price for an hour."""
+    """Otherwise a leader whose clock went an hour ahead would hold the price for an hour."""
     ahead = updated_quote(Price("A", Decimal(10), NOON + 60 * MINUTE), MONDAY, None, NOON + 60 * MINUTE)
     assert updated_quote(Price("A", Decimal(11), NOON), MONDAY, ahead, NOON).price == 11
 

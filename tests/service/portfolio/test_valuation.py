@@ -48,7 +48,7 @@ def mark(price: str, *, stale: bool = False, at: datetime = NOON, opened: str | 
 def test_the_arrays_give_what_decimals_give_row_by_row(
     held: dict[UUID, tuple[tuple[str, Decimal], ...]], priced: dict[str, Mark]
 ) -> None:
-    """Empty portfolios, short positions, prices that are missing, sums of a hundred bits."""
+    """Empty portfolios, short positions, missing prices, and sums of a hundred bits."""
     values = value_block(block_of(held, SYMBOLS), Marks.of(SYMBOLS, priced))
     expected = [worth_of(held[portfolio_id], priced) for portfolio_id in sorted(held, key=lambda p: p.bytes)]
     for given_, right, wide in zip(worths(values), expected, values.overflow, strict=True):
@@ -60,7 +60,7 @@ def test_the_arrays_give_what_decimals_give_row_by_row(
 
 
 def test_a_hundred_thousand_values_are_what_decimals_give() -> None:
-    """Quantities of eight places and prices of six, at the sizes that people have."""
+    """Quantities of eight places and prices of six, in realistic sizes."""
     random = np.random.default_rng(7)
     portfolios, symbols = 2_000, 50
     names = [f"S{number}" for number in range(symbols)]
@@ -83,7 +83,7 @@ def test_a_half_is_rounded_to_even() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_positions_that_are_not_too_wide_are_exact(sign: int) -> None:
-    """792 trillion dollars and a little, in a sum that needs 96 bits."""
+    """Slightly more than 792 trillion dollars, in a sum that needs 96 bits."""
     held = tuple((name, sign * Decimal("9876543210.12345678")) for name in SYMBOLS)
     priced = {name: mark("10021.987653") for name in SYMBOLS}
     assert valued(held, priced) == worth_of(held, priced)
@@ -92,7 +92,7 @@ def test_the_largest_positions_that_are_not_too_wide_are_exact(sign: int) -> Non
 def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Even if long and short cancel: it is the terms that are too wide."""
+    """Even if long and short cancel, because the limit is on the terms."""
     large = QUANTITY_LIMIT - 1
     held = {UUID(int=1): (("S0", large), ("S1", -large)), UUID(int=2): (("S0", Decimal(1)),)}
     priced = {"S0": mark("900000000"), "S1": mark("900000000")}

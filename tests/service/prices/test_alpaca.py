@@ -1,4 +1,4 @@
-"""Alpaca's prices, asked of a server that answers, and refuses, as Alpaca does."""
+"""Alpaca's prices from a server that answers and refuses like Alpaca."""
 
 import logging
 import re
@@ -29,7 +29,7 @@ async def alpaca() -> AsyncIterator[Alpaca]:
 
 
 class Sleeps:
-    """Sleeps that are over at once, and the clock that they move."""
+    """Sleeps that end at once and move a clock."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -80,7 +80,7 @@ async def test_the_latest_price_is_the_last_trade_exact_to_the_digit_and_timed_b
 
 
 def snapshot(**parts: tuple[str, str]) -> str:
-    """A snapshot of a price, and the time of day it is of, for each part."""
+    """A snapshot with a price and a time of day for each part."""
     name = {"latestTrade": "p"}
     texts = (f'"{part}":{{"t":"{at}","{name.get(part, "c")}":{price}}}' for part, (price, at) in parts.items())
     return "{" + ",".join(texts) + "}"
@@ -370,7 +370,7 @@ async def test_closes_are_the_consolidated_ones_of_that_day_s_bar_not_adjusted(a
 
 async def test_a_close_is_that_of_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
     alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
-    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # what S is now is older than its symbol
+    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # S's company is older than the symbol
     async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
         found = await prices.closes(["OLD", "S"], FRIDAY)
     assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}

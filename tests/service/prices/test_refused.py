@@ -1,4 +1,4 @@
-"""Symbols that Alpaca refuses, or has never priced, beside symbols that it priced before: who costs whom what."""
+"""Symbols that Alpaca refuses, or has never priced, beside symbols that it has priced: what each costs the others."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ def good_with(symbols: list[str]) -> list[str]:
 
 
 def market(alpaca: Alpaca, *, named: bool = True) -> None:
-    """Alpaca knows the good symbols and refuses the bad ones."""
+    """A server that knows the good symbols and refuses the bad ones."""
     alpaca.snapshots = dict.fromkeys(GOOD, trade("5"))
     alpaca.bars = {symbol: [bar("5")] for symbol in GOOD}
     alpaca.invalid = set(BAD)
@@ -35,7 +35,7 @@ def market(alpaca: Alpaca, *, named: bool = True) -> None:
 
 
 def with_unknown(alpaca: Alpaca, known: list[str]) -> list[list[str]]:
-    """The requests that hold a symbol of unknown standing."""
+    """The requests that contain a symbol of unknown standing."""
     return [batch for batch in alpaca.symbols_asked if not set(known).issuperset(batch)]
 
 
@@ -112,7 +112,7 @@ async def test_a_refused_symbol_is_not_asked_for_before_its_refusal_expires(name
         await prices.latest(good_with(["BAD0000"]))
         assert with_unknown(alpaca, GOOD) == []
         alpaca.now += timedelta(seconds=1)
-        alpaca.invalid.clear()  # it was listed meanwhile
+        alpaca.invalid.clear()  # the symbol was listed meanwhile
         assert "BAD0000" in await prices.latest(good_with(["BAD0000"]))
         assert prices.standing.changes() == {"BAD0000": None}
 
@@ -145,7 +145,7 @@ async def test_a_source_that_suddenly_refuses_many_does_not_use_up_the_requests(
     market(alpaca)
     others = [f"H{number:03}" for number in range(500)]
     alpaca.snapshots |= dict.fromkeys(others, trade("5"))
-    known = [*BAD[:400], *GOOD[:100], *others]  # in batches of their own, by the alphabet
+    known = [*BAD[:400], *GOOD[:100], *others]  # in separate batches, in alphabetical order
     async with source(alpaca, known=known) as prices:
         assert set(others) <= (await prices.latest(known)).keys()
         assert len(alpaca.asked) <= MAX_REFUSALS + 4
@@ -252,7 +252,7 @@ async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_for_ever(a
 
 
 async def test_two_sources_that_share_what_they_learn_do_not_repeat_refusals(alpaca: Alpaca) -> None:
-    """As two tasks do, by way of the database."""
+    """As two tasks do through the database."""
     market(alpaca)
     async with AsyncExitStack() as stack:
         one: AlpacaPrices = await stack.enter_async_context(source(alpaca, known=GOOD))

@@ -1,4 +1,4 @@
-"""The standing of symbols, and the queue of those of unknown standing: pure rules, on a clock of the test's."""
+"""The standing of symbols and the queue of unknown ones: pure rules, on a clock of the test."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from service.prices.standing import (
     FIRST_REFUSAL,
     LONGEST_REFUSAL,
-    SILENCE,
+    NO_PRICE_PAUSE,
     SMALL_CROWD,
     Crowd,
     Refusal,
@@ -20,7 +20,7 @@ START = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
 
 @dataclass
 class World:
-    """A standing, and the clock that it goes by."""
+    """A standing and its clock."""
 
     time: datetime = START
     standing: Standing = field(init=False)
@@ -58,7 +58,7 @@ def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> 
     world.standing.answered(["A"], (), silent=True)
     assert world.queued(["A", "B"]) == {"B"}
     assert world.queued(["A", "B"], silent=True) == {"A", "B"}
-    world.time += SILENCE
+    world.time += NO_PRICE_PAUSE
     assert world.queued(["A", "B"]) == {"A", "B"}
     world.standing.answered(["A"], (), silent=False)
     assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
@@ -98,7 +98,7 @@ def test_what_another_leader_learnt_is_remembered() -> None:
     assert world.standing.priced(["A"]) == ["A"]
 
 
-def test_changes_are_told_until_they_are_kept() -> None:
+def test_changes_are_given_until_they_are_saved() -> None:
     world = World()
     world.standing.refused("A")
     told = world.standing.changes()
@@ -106,9 +106,9 @@ def test_changes_are_told_until_they_are_kept() -> None:
     assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
     world.time += FIRST_REFUSAL
     world.standing.answered(["A"], {"A"}, silent=True)
-    world.standing.kept(told)
+    world.standing.saved(told)
     assert world.standing.changes() == {"A": None}, "it has changed since"
-    world.standing.kept(world.standing.changes())
+    world.standing.saved(world.standing.changes())
     assert world.standing.changes() == {}
 
 
@@ -134,7 +134,7 @@ def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_
     assert (len(first), len(second)) == (8, 4)
     trials = world.standing.trials(names("A", 12), silent=False)
     first = batch(trials, 8)
-    trials.again(first[1:])
+    trials.put_back(first[1:])
     assert batch(trials, 8) == second, "what was not asked for yet comes first"
     assert batch(trials, 8) == first[1:5]
     assert batch(trials, 8) == first[5:]

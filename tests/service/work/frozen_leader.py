@@ -1,6 +1,7 @@
 """`python -m tests.service.work.frozen_leader DSN`: a leader that waits in the middle of a transaction.
 
-It says 'writing' when its row is written and not yet committed, goes on at a line on its stdin, and says how it ended.
+It prints 'writing' when its row is written but not committed. A line on its stdin makes it continue. Then it prints how
+the transaction ended.
 """
 
 import asyncio

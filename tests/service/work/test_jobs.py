@@ -1,4 +1,4 @@
-"""What the daily jobs write, and that a run taken over writes the same."""
+"""The rows of the daily jobs; a run that another worker continues writes the same."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -41,7 +41,7 @@ def session(day: date) -> Session:
 
 
 class Desk:
-    """The jobs at a time, with closes by date; a date without an entry is one that the source cannot answer for."""
+    """The jobs at a given time, with closes by date. For a date without an entry the source fails."""
 
     def __init__(self, store: Store, closes: dict[date, Mapping[str, str]], now: datetime = CLOSE, **more: Any) -> None:
         self.store = store
@@ -154,7 +154,7 @@ async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_it
 
 
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
-    """What the tracker has kept."""
+    """The prices that the tracker stored."""
     async with store.fenced(FakeTerm()) as writes:
         await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
 
@@ -258,7 +258,7 @@ async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [410, 111]
     assert caplog.messages == [
-        "1 closes of 2026-03-02 jump as at a split and are taken as they are: A from 400.000000 to 100.000000"
+        "1 closes of 2026-03-02 jump as they do at a split and are used as they are: A from 400.000000 to 100.000000"
     ]
 
 
@@ -275,7 +275,7 @@ async def test_the_snapshot_settles_the_row_with_its_next_revision(store: Store,
 
 
 async def replaced(raw: Connection) -> list[tuple[object, ...]]:
-    """What later revisions have replaced."""
+    """The values that later revisions replaced."""
     found = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision, written_at, token "
         "from portfolio_history_revision order by date, portfolio_id, revision"
@@ -337,7 +337,7 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
 async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
-    """Even one that came to be after a job looked for what is missing, and though it would be another by now."""
+    """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
@@ -490,7 +490,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # by hand one wants to know
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # a user who runs it by hand wants the error
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -501,7 +501,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
 
 
 async def written(raw: Connection) -> list[tuple[object, ...]]:
-    """Everything that the jobs left, without who wrote it and when."""
+    """All results of the jobs, except who wrote them, and when."""
     history = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision from portfolio_history "
         "order by date, portfolio_id"
@@ -521,7 +521,7 @@ async def written(raw: Connection) -> list[tuple[object, ...]]:
 
 
 class Disturbed:
-    """One job over two sessions and seven portfolios, two a chunk, started over and cut short at will."""
+    """One job over two sessions and seven portfolios, in chunks of two, interrupted and continued at any point."""
 
     CLOSES: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "10", "B": "2"} for day in (FRIDAY, MONDAY)}
     OTHERS: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "77", "B": "88"} for day in (FRIDAY, MONDAY)}
@@ -532,7 +532,7 @@ class Disturbed:
         self.job = job
         self.token = 0
         self.base = 0
-        """No token since the start is as low."""
+        """Lowest token since the start."""
 
     async def start_over(self) -> None:
         await self.store.put_positions(
@@ -552,7 +552,7 @@ class Disturbed:
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
-        """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
+        """Run under a newer term that ends at a check. The source now has other prices for symbols that are stored."""
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
@@ -674,7 +674,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twice(
     store: Store, raw: Connection, job: JobName
 ) -> None:
-    """Each believes that it leads, and takes up at a moment of its own; the last one ends the run."""
+    """Each term believes that it leads and claims the fence at its own time. The last one ends the run."""
     work = Disturbed(store, raw, job)
     await work.start_over()
     assert await work.attempt()
@@ -689,7 +689,7 @@ async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twic
         except StaleTerm:
             refused += 1
 
-    while not refused:  # a machine that stands still can put their moments so that none meets another
+    while not refused:  # on a stalled machine their times may not overlap
         await work.start_over()
         await asyncio.gather(*(lead(place) for place in range(6)))
         assert await written(raw) == expected
@@ -721,7 +721,7 @@ async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Con
 
 @pytest.fixture(params=["history", "history set right", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
-    """Writes the staged values for good."""
+    """Write the staged values and commit them."""
 
     async def history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
@@ -801,7 +801,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
 async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     store: Store, raw: Connection, term: FakeTerm, migrated: str
 ) -> None:
-    """The database could not see it: one lane waits for the other in this process."""
+    """The database could not detect it: one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     async with store.fenced(FakeTerm()) as first:
@@ -809,7 +809,7 @@ async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     deleter = await asyncpg.connect(migrated)
     try:
         async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
-            await writes[0].hold_off_deletions()
+            await writes[0].block_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", one))

@@ -1,4 +1,4 @@
-"""Refusals of symbols, in a real database: a new leader in another task knows them, and the daily jobs too."""
+"""Refusals of symbols in a real database: a new leader in another task, and the daily jobs, know them."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -60,7 +60,7 @@ async def task(alpaca: Alpaca, store: Store, now: datetime) -> AsyncIterator["Ta
 
 
 class Task:
-    """What one process knows: its source of prices, and the work that asks it."""
+    """One process: its price source and the work that uses it."""
 
     def __init__(self, store: Store, prices: AlpacaPrices, clock: Clock, alpaca: Alpaca) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""The tracker's ticks, on a clock that passes only when somebody sleeps."""
+"""The tracker's ticks, on a clock that moves only during sleeps."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ Script = Answer | type[PricesUnavailable] | Callable[[], Awaitable[Answer]]
 
 
 class Market:
-    """One script for each tick, the last one for all that follow; `follow` runs a tracker through some of them."""
+    """One script for each tick, the last one also for later ticks. `follow` runs a tracker through some of them."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *scripts: Script) -> None:
         self.store = store
@@ -62,7 +62,7 @@ class Market:
         )
 
     async def follow(self, ticks: int = 1, *, token: int = 1, interval: float = 30.0) -> Tracker:
-        """Track for so many ticks, under a term of its own."""
+        """Track for so many ticks, under a new term."""
         tracker = self.tracker(interval=interval)
         until = self.clock.time + ticks * timedelta(seconds=interval)
         with pytest.raises(Over):
@@ -240,7 +240,7 @@ async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day
 async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
     store: Store, metrics: WorkMetrics
 ) -> None:
-    """As the market opens, a source gives the last trade of the day before."""
+    """When the market opens, a source returns the last trade of the day before."""
     await store.put_positions([entry(1, "A", "1")])
     scripts: list[Script] = [{"A": made("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
     market = Market(store, metrics, OPEN, *scripts)
@@ -266,7 +266,7 @@ async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_
 
 
 async def test_high_and_low_are_of_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
-    """A purchase is no new high; nor is what an empty portfolio was worth the low of what is bought."""
+    """A purchase is not a new high, and the value of an empty portfolio is not the low of what is bought."""
 
     async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY), entry(2, "A", "3", MONDAY)])
@@ -429,7 +429,7 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
 async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """A tick in lanes commits its prices first: if then the database goes away, they are newer than those in memory."""
+    """A tick in lanes commits its prices first. If the database then fails, they are newer than those in memory."""
 
     async def failing() -> Answer:
         await raw.execute("""
@@ -450,7 +450,7 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
 
 
 async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
-    """The next leader begins in the slot of the last one's tick, with a portfolio more."""
+    """The next leader begins in the slot of the last leader's tick, with one more portfolio."""
     await store.put_positions([entry(2, "A", "2")])
     await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     await store.put_positions([entry(1, "A", "1")])
@@ -596,7 +596,7 @@ async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, 
 async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor is that waited for as long as for another statement: whoever reads the day's course waits behind it."""
+    """The wait is shorter than for another statement, because readers of the day's course wait behind it."""
 
     async def leaving() -> Answer:
         await reader.rollback()
@@ -619,9 +619,9 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
 async def test_every_row_is_what_decimals_give_tick_by_tick(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Two days of 2,000 portfolios in two lanes, empty, short and unpriced ones, some of which change between ticks.
+    """Two days of 2,000 portfolios in two lanes: empty, short and unpriced ones, and changes between ticks.
 
-    Prices are missing, older than the last, nonsense, or of the night before.
+    Prices are missing, older than the last ones, invalid, or of the night before.
     """
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)
@@ -690,8 +690,8 @@ async def test_a_splits_jump_is_taken_as_it_is_and_reported(
     assert (await live(store)).value == 160
     jumps = [line for line in caplog.messages if "split" in line]
     assert jumps == [
-        "1 prices jump as at a split and are taken as they are: A from 400.000000 to 100.000000",
-        "1 prices jump as at a split and are taken as they are: A from 100.000000 to 150.000000",
+        "1 prices jump as they do at a split and are used as they are: A from 400.000000 to 100.000000",
+        "1 prices jump as they do at a split and are used as they are: A from 100.000000 to 150.000000",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Ticks of many portfolios: in transactions beside each other, and with points of the day's course in turn."""
+"""Ticks of many portfolios: in parallel transactions, and with points of the day's course in turns."""
 
 import asyncio
 from datetime import timedelta
@@ -26,7 +26,7 @@ async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_o
     told: list[object] = []
     await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
     await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
-    await raw.fetchval("select 1")  # what was notified before comes before its answer
+    await raw.fetchval("select 1")  # earlier notifications arrive before its answer
     assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
@@ -100,7 +100,7 @@ async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
 async def test_a_deletion_waits_for_a_tick_in_lanes(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
 ) -> None:
-    """Else it could wait for one lane, and the other for it."""
+    """Otherwise it could wait for one lane, and the other lane for it."""
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
