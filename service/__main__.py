@@ -30,7 +30,7 @@ WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
 
 def main(arguments: list[str]) -> int:
     """Run a command and return its exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
-    ignored = ignore_switches()  # libraries read their variables when they are imported
+    ignored = ignore_switches()  # before the libraries that read the variables are imported
     match arguments:
         case [] | ["serve"]:
             from service.serve import serve

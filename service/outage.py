@@ -1,4 +1,4 @@
-"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it is met between."""
+"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it occurs in between."""
 
 import logging
 import time

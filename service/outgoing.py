@@ -20,22 +20,22 @@ MAX_CONNECTIONS = 100
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Outgoing:
-    """The name lookups of one event loop, and the addresses that were silent when they were tried last."""
+    """The name lookups of an event loop, and the addresses that were silent at the last attempt."""
 
     lookups: Lookups = field(default_factory=Lookups)
     silent: set[Any] = field(default_factory=set)
-    """Socket addresses of databases that took a connection and did not answer: they are tried last."""
+    """Socket addresses of databases that accepted a connection and did not answer. They are tried last."""
 
 
 _BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Outgoing] = WeakKeyDictionary()
 
 
 def outgoing() -> Outgoing:
-    """Those of the running event loop."""
+    """The shared state of the running event loop."""
     return _BY_LOOP.setdefault(asyncio.get_running_loop(), Outgoing())
 
 
 def http_session(*, connections: int = MAX_CONNECTIONS, **options: Any) -> aiohttp.ClientSession:
-    """A session for questions to one server, without cookies and proxies; to be closed by the caller."""
+    """An HTTP session for requests to one server, without cookies and proxies. The caller must close it."""
     connector = aiohttp.TCPConnector(limit=connections, resolver=SharedResolver(outgoing().lookups))
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **options)

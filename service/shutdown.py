@@ -1,4 +1,4 @@
-"""Bounded process exit: nothing that cannot be cancelled (a thread, a frozen database, a full pipe) delays it."""
+"""The end of a process within a limit, even if a thread, a frozen database or a full pipe hangs."""
 
 import asyncio
 import os
