@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
-SLOW_ANSWER = timedelta(seconds=2)
+MAX_ANSWER_TIME = timedelta(seconds=2)
 """Time of an answer beyond which its clock is not compared."""
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Condition:
     def clock_lead(self) -> timedelta | None:
         """How far this machine's clock is ahead of the database's; None if the answer was too slow."""
         took = self.answered_at - self.asked_at
-        if not timedelta() <= took <= SLOW_ANSWER:
+        if not timedelta() <= took <= MAX_ANSWER_TIME:
             return None
         clock_lead = self.asked_at + took / 2 - self.clock
         return timedelta() if abs(clock_lead) <= took / 2 else clock_lead

@@ -162,10 +162,10 @@ class FencedWrites:
                 return WriteCounts(rows=row_count(done), added=row_count(done))
             except asyncpg.UniqueViolationError:  # such as one that was written around the service
                 pass
-        (did,) = await self._connection.fetch(
+        (counts,) = await self._connection.fetch(
             statement("write_history"), day, kind, origin, overwrite, self._token, *between
         )
-        return WriteCounts(**did)
+        return WriteCounts(**counts)
 
     async def claim(self, job: JobName, session_date: date, *, rerun: bool = False) -> JobRun | None:
         """Claim the run for this term, at its present cursor; None if the run is done, unless `rerun` is set."""

@@ -28,7 +28,7 @@ CLOSE_DELAY = 0.1
 """Seconds for the server to notice that another pool closed a connection for this one."""
 
 
-BACKEND = "select pg_catalog.pg_backend_pid()"
+BACKEND_QUERY = "select pg_catalog.pg_backend_pid()"
 """Query for the server process of the session. No other process listens for this connection."""
 
 
@@ -90,7 +90,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
     try:
         with store_errors():
             connection.add_termination_listener(lambda _: wake.set())
-            backend = await connection.fetchval(BACKEND)
+            backend = await connection.fetchval(BACKEND_QUERY)
             for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
                 await connection.add_listener(channel, on_notification)
         yield Notice(missed=True, values=False)
@@ -100,7 +100,7 @@ async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice
                     await wake.wait()
             except TimeoutError:
                 with store_errors():  # finds a connection that died silently
-                    now = await connection.fetchval(BACKEND)
+                    now = await connection.fetchval(BACKEND_QUERY)
                 if now == backend:
                     continue
                 raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from None

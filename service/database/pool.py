@@ -62,9 +62,9 @@ class PoolGroup:
         self.pooler_suspected = False
         """Whether an error looks like one of a transaction pooler."""
 
-    def add(self, connections: "ConnectionPool") -> None:
+    def add(self, pool: "ConnectionPool") -> None:
         """Add a pool to the group."""
-        self._members.add(connections)
+        self._members.add(pool)
 
     async def free_connection(self, asking: "ConnectionPool | None" = None) -> bool:
         """Ask each other pool to close one connection: an idle one, or else the next one that is released.
@@ -274,12 +274,12 @@ async def open_pool(
     Raises:
         asyncpg.PostgresError, OSError: the connection could not be made.
     """
-    connections = ConnectionPool([await make_slot() for _ in range(count)], group)
+    pool = ConnectionPool([await make_slot() for _ in range(count)], group)
     if at_once:
         try:
-            async with connections.connection(during_check=True):  # a check may follow
+            async with pool.connection(during_check=True):  # a check may follow
                 pass
         except BaseException:
-            await connections.close()
+            await pool.close()
             raise
-    return connections
+    return pool

@@ -43,13 +43,13 @@ def no_progress(_done: int, _total: int) -> None:
 class PositionReader:
     """Reads within one repeatable-read transaction.
 
-    `beside` are readers on other connections with the same snapshot of the database. They share the loading, so that
+    `others` are readers on other connections with the same snapshot of the database. They share the loading, so that
     one connection receives data while the data of another is processed.
     """
 
-    def __init__(self, connection: Connection, beside: Sequence["PositionReader"] = ()) -> None:
+    def __init__(self, connection: Connection, others: Sequence["PositionReader"] = ()) -> None:
         self._connection = connection
-        self._readers = self, *beside
+        self._readers = self, *others
 
     async def load(self, day: date, progress: Progress) -> Book:
         """Every portfolio with its positions on that date."""
@@ -103,8 +103,8 @@ class PositionReader:
             return await self.load(day, progress)
         fresh = []
         for first in range(0, len(changed), PORTFOLIOS_PER_BLOCK):
-            there = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
-            fresh.append(_extended(there, await self._of(book.symbols, day, there)))
+            existing = await self._ids("existing_portfolios", uuids(changed[first : first + PORTFOLIOS_PER_BLOCK]))
+            fresh.append(_extended(existing, await self._of(book.symbols, day, existing)))
         book.replace(changed, Block.joined(fresh))
         book.checkpoint, book.day = checkpoint, day
         return book

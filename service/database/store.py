@@ -224,7 +224,7 @@ class Store(Transactions):
 
     def listen(self) -> AsyncIterator[Notice]:
         """Notices of new live values, on a connection of its own; see `live_notifications.listen`."""
-        return listen(self._dsn, free_connection=self._connections.group.free_connection)
+        return listen(self._dsn, free_connection=self._pool.group.free_connection)
 
     # Reads of the work.
 

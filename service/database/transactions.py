@@ -26,14 +26,14 @@ class Transactions:
 
     def __init__(
         self,
-        connections: ConnectionPool,
+        pool: ConnectionPool,
         dsn: str,
         *,
         idle_limit: float,
         call_limit: float,
         writes: WriteWatch | None = None,
     ) -> None:
-        self._connections = connections
+        self._pool = pool
         self.writes = writes or WriteWatch()
         """The outcome of this process's writes."""
         self._dsn = dsn
@@ -83,7 +83,7 @@ class Transactions:
         """Close every connection after its statement has ended. After `CLOSE_LIMIT`, the rest are terminated."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connections.close()  # cancelled, it terminates every connection
+                await self._pool.close()  # cancelled, it terminates every connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,29 +106,29 @@ class Transactions:
         found = await self._condition()
         if found.trouble is None:
             return found
-        await self._connections.renew()
+        await self._pool.renew()
         return await self._condition()
 
     async def check_sessions(self) -> None:
         """Return unless a pooler is found that gives each transaction another session; see `pooler`."""
         with store_errors():
-            await self._connections.check()
+            await self._pool.check()
 
     @property
     def overload(self) -> str | None:
         """The server's refusal for too many connections, with the remedy; None while this store has a connection."""
-        refused = self._connections.refused
-        return None if refused is None or self._connections.is_connected else overload_text(refused)
+        refused = self._pool.refused
+        return None if refused is None or self._pool.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
         """Whether the database answered this process within that time. Then it is there, even if a caller waits."""
-        at = self._connections.answered_at
+        at = self._pool.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 
     @property
     def sessions_suspected(self) -> bool:
         """Whether an error suggests a check of the sessions."""
-        return self._connections.group.pooler_suspected or self._connections.group.pooler_found
+        return self._pool.group.pooler_suspected or self._pool.group.pooler_found
 
     async def clock(self) -> datetime:
         """The time of the database's clock."""
@@ -137,7 +137,7 @@ class Transactions:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         with store_errors():
-            async with self._connections.connection() as connection:
+            async with self._pool.connection() as connection:
                 yield connection
 
     async def _condition(self) -> Condition:

@@ -8,7 +8,7 @@ import numpy as np
 from service.portfolio.positions import Book
 from service.prices.standing import SMALL_CROWD, Crowd, Standing
 
-PLACES = 2**32
+MAX_PORTFOLIOS = 2**32
 """More than the number of portfolios: a crowd's size and its portfolio's index share one integer."""
 
 
@@ -27,19 +27,19 @@ def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> di
     )
     is_unknown = weights > 0
     least = np.full(len(book.symbols), np.iinfo(np.int64).max)
-    first = 0
+    first_portfolio = 0
     for block in book.blocks:
         if not is_unknown[block.held].any():
-            first += len(block)
+            first_portfolio += len(block)
             continue
-        of_position = weights[block.symbols]
-        wanted = of_position > 0
+        position_weights = weights[block.symbols]
+        wanted = position_weights > 0
         holders = np.repeat(np.arange(len(block)), block.counts)[wanted]
-        sizes = np.bincount(holders, of_position[wanted], len(block)).astype(np.int64)
-        np.minimum.at(least, block.symbols[wanted], sizes[holders] * PLACES + first + holders)
-        first += len(block)
+        sizes = np.bincount(holders, position_weights[wanted], len(block)).astype(np.int64)
+        np.minimum.at(least, block.symbols[wanted], sizes[holders] * MAX_PORTFOLIOS + first_portfolio + holders)
+        first_portfolio += len(block)
     return {
-        book.symbols[int(number)]: Crowd(*map(int, divmod(least[number], PLACES)))
+        book.symbols[int(number)]: Crowd(*map(int, divmod(least[number], MAX_PORTFOLIOS)))
         for number in np.flatnonzero(is_unknown)
         if least[number] < np.iinfo(np.int64).max
     }

@@ -143,17 +143,17 @@ def _sums(quantities: Numbers, prices: Numbers, starts: Numbers) -> tuple[Number
     """Each portfolio's sum of quantity times price, and whether the sum overflows.
 
     Sums are in ten-thousandths of a dollar, rounded half to even. `quotient` is the rounded floating-point sum. The
-    exact sum differs from `quotient * UNIT` by less than 2^63, so the lowest 64 bits of the difference determine it.
+    exact sum differs from `quotient * UNIT` by less than 2^63, so its lowest 64 bits determine the difference.
     Wrapping integers give these 64 bits exactly.
     """
-    lowest = np.add.reduceat(quantities.view(np.uint64) * prices.view(np.uint64), starts)
+    low_bits = np.add.reduceat(quantities.view(np.uint64) * prices.view(np.uint64), starts)
     products = quantities * prices.astype(np.float64)
-    about = np.add.reduceat(products, starts)
+    approximate = np.add.reduceat(products, starts)
     overflow = np.add.reduceat(np.abs(products, out=products), starts) >= MAX_EXACT_SUM
-    quotient = np.rint(np.where(overflow, 0.0, about) / UNIT).astype(np.int64)
-    difference = (lowest - quotient.view(np.uint64) * np.uint64(UNIT)).view(np.int64)
-    more, rest = np.divmod(difference, UNIT)
-    whole = quotient + more
+    quotient = np.rint(np.where(overflow, 0.0, approximate) / UNIT).astype(np.int64)
+    difference = (low_bits - quotient.view(np.uint64) * np.uint64(UNIT)).view(np.int64)
+    carry, rest = np.divmod(difference, UNIT)
+    whole = quotient + carry
     return whole + ((rest > UNIT // 2) | ((rest == UNIT // 2) & (whole % 2 == 1))), overflow
 
 

@@ -21,7 +21,7 @@ from service.prices.standing import Standing
 
 Feed = Literal["iex", "sip", "delayed_sip"]
 
-PAGE = 10_000
+PAGE_SIZE = 10_000
 """Bars in one answer, over all symbols; Alpaca's maximum."""
 CLOSES_BUDGET = 50.0
 """Seconds for the closes of a session, all attempts together; less than `CLOSES_TIMEOUT`."""
@@ -90,7 +90,7 @@ class AlpacaPrices:
         _raise_unless_answered(answers)
         if answers.failures:
             failed = len(answers.failures)
-            logger.warning("%d of %d requests for prices failed: %s", failed, answers.asked, answers.failures[0])
+            logger.warning("%d of %d requests for prices failed: %s", failed, answers.requests, answers.failures[0])
         return answers.found
 
     async def closes(self, symbols: Collection[str], day: date) -> Answer:
@@ -111,7 +111,7 @@ class AlpacaPrices:
             "asof": day.isoformat(),  # the company that had the symbol then; by default, the one that has it today
             "adjustment": "raw",
             "feed": "sip" if official or self._feed == "sip" else "iex",
-            "limit": str(PAGE),
+            "limit": str(PAGE_SIZE),
         }
 
         async def ask(batch: list[str], budget: Budget, *, once: bool = False) -> Answer:

@@ -25,7 +25,7 @@ from runtime.escape import one_line
 from service.outgoing import http_session
 from service.prices import PricesUnavailable
 
-CONNECTIONS = 4
+PARALLEL_REQUESTS = 4
 """Parallel requests of one question. The tracker and a job may each have a question at the same time."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
@@ -33,7 +33,7 @@ BACKOFF = 0.25, 2.0
 """Seconds of the pause after a failure: first and longest. Each pause is shortened at random."""
 MAX_RATE_WAIT = 60.0
 """Longest wait in seconds for the rate limit, which is counted by the minute."""
-RESERVE = 0.25
+RATE_RESERVE = 0.25
 """Share of the rate limit that is kept for symbols that were priced before."""
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer."""
@@ -77,7 +77,7 @@ class RateLimit:
 
     @property
     def is_scarce(self) -> bool:
-        """Whether less than `RESERVE` of the rate limit is left until its next reset."""
+        """Whether less than `RATE_RESERVE` of the rate limit is left until its next reset."""
         return max(self._free_at, self._scarce_until) > self._clock()
 
     @property
@@ -94,7 +94,7 @@ class RateLimit:
         left, limit = _number(headers, "X-RateLimit-Remaining"), _number(headers, "X-RateLimit-Limit")
         if refused or left == 0:
             self._free_at = pause
-        elif left is not None and limit is not None and left < limit * RESERVE:
+        elif left is not None and limit is not None and left < limit * RATE_RESERVE:
             self._scarce_until = pause
 
 
@@ -217,7 +217,7 @@ class AlpacaClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = http_session(
-                connections=2 * CONNECTIONS,
+                connections=2 * PARALLEL_REQUESTS,
                 headers={**self._credentials.headers(), "Accept": "application/json"},
             )
         return self._session

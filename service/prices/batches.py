@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from service.prices import Price, PricesUnavailable
-from service.prices.alpaca_client import CONNECTIONS, AccessRefused, AlpacaClient, Budget, QuestionRefused
+from service.prices.alpaca_client import PARALLEL_REQUESTS, AccessRefused, AlpacaClient, Budget, QuestionRefused
 from service.prices.standing import Standing, Trials
 
 BATCH_SIZE = 500
@@ -78,20 +78,20 @@ class Answers:
     waiting: deque[list[str]]
     queue: Trials
     found: Answer = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    newly_refused: list[str] = field(default_factory=list)
     """Symbols that are refused for the first time."""
-    unnamed: list[tuple[str, str]] = field(default_factory=list)
+    refused_alone: list[tuple[str, str]] = field(default_factory=list)
     """Symbols that were refused alone, each with Alpaca's message."""
     failures: list[PricesUnavailable] = field(default_factory=list)
     failed_batches: list[list[str]] = field(default_factory=list)
     """Batches that failed."""
     trial_failures: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
-    access: AccessRefused | None = None
+    access_refused: AccessRefused | None = None
     silent: bool = True
     """Whether accepted symbols without a price are left out of the next questions for a while."""
-    asked: int = 0
-    trials: int = UNLIMITED
+    requests: int = 0
+    trials_left: int = UNLIMITED
     """Remaining requests for symbols of unknown standing, within the allowance."""
     refusals: int = 0
     answered: bool = False
@@ -104,7 +104,7 @@ class Batches:
         self._client = client
         self._standing = standing
         self._allowance = allowance
-        self._most = BATCH_SIZE
+        self._batch_size = BATCH_SIZE
         self._failed_last_time: frozenset[str] = frozenset()
         """Symbols whose batches failed while others were answered. They are asked for last."""
 
@@ -122,17 +122,17 @@ class Batches:
         answers = Answers(deque(self._known(possible)), queue, silent=not all_new)
         nothing_known = not answers.waiting
         if not nothing_known and not all_new:
-            answers.trials = -(-len(answers.waiting) // KNOWN_PER_TRIAL)
+            answers.trials_left = -(-len(answers.waiting) // KNOWN_PER_TRIAL)
         if all_new:
-            while batch := queue.next(self._most, MAX_LIST_LENGTH, _length, untried=True):
+            while batch := queue.next(self._batch_size, MAX_LIST_LENGTH, _length, untried=True):
                 answers.waiting.append(batch)
-        await self._side_by_side(lambda: self._ask_known(answers, question, budget))
-        if answers.access is None and (answers.answered or nothing_known):
+        await self._in_parallel(lambda: self._ask_known(answers, question, budget))
+        if answers.access_refused is None and (answers.answered or nothing_known):
             trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
             within = trial if trial.remaining() < budget.remaining() else budget
-            await self._side_by_side(lambda: self._ask_unknown(answers, question, within))
-        if answers.access is not None:
-            raise answers.access
+            await self._in_parallel(lambda: self._ask_unknown(answers, question, within))
+        if answers.access_refused is not None:
+            raise answers.access_refused
         self._conclude(answers)
         return answers
 
@@ -145,7 +145,7 @@ class Batches:
             for symbol in known:
                 if (symbol in self._failed_last_time) is not failed:
                     continue
-                if batch and (len(batch) >= self._most or _length(symbol) > left):
+                if batch and (len(batch) >= self._batch_size or _length(symbol) > left):
                     yield batch
                     batch, left = [], MAX_LIST_LENGTH
                 batch.append(symbol)
@@ -153,21 +153,21 @@ class Batches:
             if batch:
                 yield batch
 
-    async def _side_by_side(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _in_parallel(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(CONNECTIONS):
+            for _ in range(PARALLEL_REQUESTS):
                 tasks.create_task(work())
 
     async def _ask_known(self, answers: Answers, question: Question, budget: Budget) -> None:
         while answers.waiting:
             batch = answers.waiting.popleft()
-            answers.asked += 1
+            answers.requests += 1
             try:
                 found = await question(batch, budget)
             except QuestionRefused as refusal:
                 self._split_refused(answers, batch, refusal)
             except AccessRefused as refusal:
-                answers.access = refusal
+                answers.access_refused = refusal
                 answers.waiting.clear()
             except PricesUnavailable as failure:
                 answers.failures.append(failure)
@@ -176,11 +176,13 @@ class Batches:
                 self._take(answers, batch, found)
 
     async def _ask_unknown(self, answers: Answers, question: Question, budget: Budget) -> None:
-        while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.is_scarce:
-            if answers.trials == 0 or not self._allowance.take():
+        while answers.access_refused is None and answers.queue:
+            if budget.remaining() <= 0 or self._client.is_scarce:
                 return
-            answers.trials -= 1
-            batch = answers.queue.next(self._most, MAX_LIST_LENGTH, _length)
+            if answers.trials_left == 0 or not self._allowance.take():
+                return
+            answers.trials_left -= 1
+            batch = answers.queue.next(self._batch_size, MAX_LIST_LENGTH, _length)
             try:
                 found = await question(batch, budget, once=True)
             except QuestionRefused as refusal:
@@ -189,7 +191,7 @@ class Batches:
                 if answers.answered:  # the plan does not cover these symbols
                     self._requeue(answers, batch, batch, refusal)
                 else:
-                    answers.access = refusal
+                    answers.access_refused = refusal
             except PricesUnavailable as failure:
                 answers.trial_failures.append(failure)
                 if answers.answered and not self._client.is_scarce:
@@ -216,10 +218,10 @@ class Batches:
         elif len(batch) > 1:
             half = (len(batch) + 1) // 2
             if refusal.status == 414:
-                self._most = min(self._most, half)
+                self._batch_size = min(self._batch_size, half)
             answers.waiting.extend((batch[:half], batch[half:]))
         else:
-            answers.unnamed.append((batch[0], str(refusal)))
+            answers.refused_alone.append((batch[0], str(refusal)))
 
     def _without_named(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> list[str]:
         """The batch without the symbol that the refusal names, if it is in the batch."""
@@ -232,27 +234,27 @@ class Batches:
     def _requeue(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
         """Put the rest of a refused batch of unknown standing behind the others, in this question or the next."""
         if len(batch) == len(rest) == 1:
-            answers.unnamed.append((batch[0], str(refusal)))
+            answers.refused_alone.append((batch[0], str(refusal)))
         elif rest:
             self._standing.failed(rest)
             answers.queue.put_back(rest)
 
     def _refuse(self, answers: Answers, symbol: str) -> None:
         if self._standing.refused(symbol):
-            answers.refused.append(symbol)
+            answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
         """Decide the cause of failures: the symbols, if others were answered; otherwise the question."""
         if answers.answered:
-            for symbol, _ in answers.unnamed:
+            for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)
             for batch in answers.failed_batches:
                 self._standing.failed(self._standing.unknown(batch))
             self._failed_last_time = frozenset(symbol for batch in answers.failed_batches for symbol in batch)
-        elif answers.unnamed:
-            answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))
-        if answers.refused:
-            refused = sorted(answers.refused)
+        elif answers.refused_alone:
+            answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.refused_alone[-1][1]}"))
+        if answers.newly_refused:
+            refused = sorted(answers.newly_refused)
             more = f", and {len(refused) - SYMBOLS_SHOWN} more" if len(refused) > SYMBOLS_SHOWN else ""
             logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SYMBOLS_SHOWN]), more)
 

@@ -18,7 +18,7 @@ MILLION = 1_000_000
 WAVES = ((2_592_000, 200_000), (86_400, 30_000), (3_600, 10_000), (60, 3_000), (4, 1_000))
 """Waves of a price: period in seconds and amplitude in millionths. Their sum stays far below 1."""
 
-LOWEST, HIGHEST = 500, 50_000
+MIN_MEAN, MAX_MEAN = 500, 50_000
 """Bounds of a symbol's mean price, in cents."""
 
 
@@ -59,7 +59,7 @@ class SimulatedPrices:
         return await asyncio.to_thread(work)  # thousands of symbols take a tenth of a second
 
     def _cents(self, symbol: str, second: int) -> int:
-        mean = LOWEST + _draw(f"{self._seed}/{symbol}", HIGHEST - LOWEST)
+        mean = MIN_MEAN + _draw(f"{self._seed}/{symbol}", MAX_MEAN - MIN_MEAN)
         factor = MILLION + sum(_wave(f"{self._seed}/{symbol}/{period}", second, period, most) for period, most in WAVES)
         return mean * factor // MILLION
 

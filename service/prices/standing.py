@@ -48,7 +48,7 @@ class Trial:
 
 
 class Crowd(NamedTuple):
-    """Of the portfolios that hold the symbol, the one with the fewest symbols of unknown standing."""
+    """The portfolio with the fewest symbols of unknown standing, among those that hold a symbol."""
 
     size: int
     """Number of symbols of unknown standing that it holds. A refused symbol counts as `SMALL_CROWD`."""

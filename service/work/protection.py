@@ -20,15 +20,15 @@ from runtime.escape import one_line
 from service.outgoing import http_session
 from service.work.metrics import WorkMetrics
 
-EXPIRES = 10
+EXPIRY_MINUTES = 10
 """Minutes after which the protection ends by itself if this process is gone."""
-REFRESH = 180.0
+REFRESH_INTERVAL = 180.0
 """Seconds until the protection is renewed."""
-RETRY = 30.0
+RETRY_INTERVAL = 30.0
 """Seconds until the next attempt after a failure."""
 ANSWER_LIMIT = 5.0
 """Seconds that one answer of the agent may take."""
-LAST_LIMIT = 2.0
+SHUTDOWN_LIMIT = 2.0
 """Seconds that the agent's answer may take at the end of the process."""
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer."""
@@ -80,8 +80,8 @@ class TaskProtection:
         agent_uri: str,
         metrics: WorkMetrics,
         *,
-        refresh: float = REFRESH,
-        retry: float = RETRY,
+        refresh: float = REFRESH_INTERVAL,
+        retry: float = RETRY_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = agent_uri.rstrip("/") + "/task-protection/v1/state"
@@ -124,7 +124,7 @@ class TaskProtection:
                         pass  # time to send the request again
             finally:
                 if self._until is not None:
-                    await self._request(session, protect=False, limit=LAST_LIMIT)
+                    await self._request(session, protect=False, limit=SHUTDOWN_LIMIT)
 
     async def _reconcile(self, session: aiohttp.ClientSession) -> float | None:
         """Request the wanted state, if it is time; returns the seconds until it is time again, None for never."""
@@ -134,16 +134,16 @@ class TaskProtection:
         if not wanted and self._until is None:
             return None
         if wanted != self._requested or self._clock() >= self._retry_at:
-            well = await self._request(session, protect=wanted, limit=ANSWER_LIMIT)
+            accepted = await self._request(session, protect=wanted, limit=ANSWER_LIMIT)
             self._requested = wanted
-            self._retry_at = self._clock() + (self._refresh if well else self._retry)
+            self._retry_at = self._clock() + (self._refresh if accepted else self._retry)
         return None if self._until is None and not wanted else max(0.0, self._retry_at - self._clock())
 
     async def _request(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> bool:
         """Request the state; returns whether the agent accepted it."""
         before = self._until
         if protect:  # before the answer, which may be lost although the agent accepted
-            self._record_until(self._clock() + EXPIRES * 60)
+            self._record_until(self._clock() + EXPIRY_MINUTES * 60)
         try:
             until = await self._put(session, protect=protect, limit=limit)
         except Refused as refusal:
@@ -171,17 +171,17 @@ class TaskProtection:
         """Send the state; returns when ECS says the protection ends."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
-            body["ExpiresInMinutes"] = EXPIRES
+            body["ExpiresInMinutes"] = EXPIRY_MINUTES
         try:
             async with session.put(self._url, json=body, timeout=aiohttp.ClientTimeout(total=limit)) as response:
-                status, said = response.status, await read_body(response, MAX_ANSWER)
+                status, answer_body = response.status, await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise Refused(f"the ECS agent did not answer in {limit:g} s", certain=False) from None
         except AnswerTooLarge as error:
             raise Refused(f"the ECS agent: {error}", certain=False) from None
         except (aiohttp.ClientError, OSError) as error:
             raise Refused(f"the ECS agent cannot be reached ({type(error).__name__})", certain=False) from None
-        answer = _object(said)
+        answer = _object(answer_body)
         if failure := answer.get("failure"):  # with status 200
             raise Refused(f"ECS refuses: {_text_of(failure, 'Reason', 'Detail')}", certain=True)
         if status != 200:
@@ -208,5 +208,5 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _text_of(part: object, *names: str) -> str:
     """The named members of a part of the answer, in one line."""
-    said = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
-    return one_line(" ".join(": ".join(said).split()), WORDS_SHOWN)
+    texts = [str(part[name]) for name in names if part.get(name)] if isinstance(part, dict) else []
+    return one_line(" ".join(": ".join(texts).split()), WORDS_SHOWN)

@@ -91,7 +91,7 @@ BUGS = [
         "service/database/transactions.py",
         right="        if role is not None:\n            raise StoreError(",
         wrong='        if role == "":\n            raise StoreError(',
-        test=_ROLE + "a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_has_the_role",
+        test=_ROLE + "a_login_without_the_role_is_reported_with_the_remedy_and_works_once_it_has_the_role",
     ),
     Bug(
         "the service's role makes no partitions",

@@ -136,7 +136,7 @@ BUGS = [
         "service/portfolio/quotes.py",
         right="before is not None and priced_in(before, session) else price.price",
         wrong="before is not None else price.price",
-        test=_TRACKER + "open_high_low_and_change_start_anew_with_each_session",
+        test=_TRACKER + "open_high_low_and_change_are_reset_with_each_session",
     ),
     Bug(
         "fault 13: a reconstruction runs only once ever",
@@ -157,7 +157,7 @@ BUGS = [
         "service/portfolio/valuation.py",
         right="known = ((priced > 0) | ~held) & ~overflow",
         wrong="known = ~overflow",
-        test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_said_so",
+        test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_counted",
     ),
     Bug(
         "fault 15: users write their own history",

@@ -17,15 +17,15 @@ BUGS = [
     Bug(
         "symbols of unknown standing use any number of requests",
         "service/prices/batches.py",
-        right="answers.trials = -(-len(answers.waiting) // KNOWN_PER_TRIAL)",
+        right="answers.trials_left = -(-len(answers.waiting) // KNOWN_PER_TRIAL)",
         wrong="pass",
         test=_REFUSED + "a_tenth_of_a_tick_s_requests_goes_to_symbols_of_unknown_standing",
     ),
     Bug(
         "symbols of unknown standing use up the rate limit",
         "service/prices/batches.py",
-        right="budget.remaining() > 0 and not self._client.is_scarce",
-        wrong="budget.remaining() > 0",
+        right="budget.remaining() <= 0 or self._client.is_scarce:",
+        wrong="budget.remaining() <= 0:",
         test=_REFUSED + "trials_leave_a_quarter_of_the_rate_limit",
     ),
     Bug(

@@ -146,7 +146,7 @@ BUGS = [
         "service/work/tracker.py",
         right="if lane is writes[-1]:",
         wrong="if lane is writes[0]:",
-        test=_LANES + "no_value_is_there_without_the_prices_that_it_is_made_of",
+        test=_LANES + "no_value_is_committed_before_its_prices",
     ),
     Bug(
         "a tick in lanes does not block deletions",
@@ -160,14 +160,14 @@ BUGS = [
         "service/work/jobs.py",
         right="turns[index].wait",
         wrong="turns[0].wait",
-        test=_JOBS + "a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it",
+        test=_JOBS + "a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it",
     ),
     Bug(
         "a chunk of which one row exists is skipped",
         "service/database/fenced_writes.py",
         right="such as one that was written around the service\n                pass",
         wrong="such as one that was written around the service\n                return WriteCounts()",
-        test=_JOBS + "of_a_chunk_one_row_of_which_is_there_the_others_are_written",
+        test=_JOBS + "a_chunk_of_which_one_row_exists_is_written",
     ),
     Bug(
         "a user's positions are written in the request's order, not in the import's",
@@ -228,7 +228,7 @@ BUGS = [
     Bug(
         "a role with too few connections is reported without the remedy",
         "service/database/transactions.py",
-        right="return None if refused is None or self._connections.is_connected else",
+        right="return None if refused is None or self._pool.is_connected else",
         wrong="return None if refused is None or refused else",
         test=_CONNECTIONS + "a_role_that_is_allowed_one_connection_is_reported_with_the_remedy",
     ),
@@ -266,14 +266,14 @@ BUGS = [
         right="        self._due_since, self._failures = None, 0\n        self.on_change()",
         wrong="        self._due_since, self._failures = None, 0\n        self._terms_without_commit = 0\n"
         "        self.on_change()",
-        test=_WATCH + "each_barren_term_and_the_pause_after_it_are_longer_until_a_commit",
+        test=_WATCH + "each_term_without_a_commit_and_its_pause_are_longer_until_a_commit",
     ),
     Bug(
         "no health check reports a full disk",
         "service/database/transactions.py",
         right="            self.writes.refused(",
         wrong="            (lambda *_: None)(",
-        test=_READ_ONLY + "a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database",
+        test=_READ_ONLY + "a_full_disk_is_reported_as_the_trouble_of_the_database",
     ),
     Bug(
         "an outage is reported again and again",
@@ -308,7 +308,7 @@ BUGS = [
         "service/database/pooler.py",
         right="if moved or shared:",
         wrong="if moved and shared:",
-        test="tests/service/database/test_pooler.py::test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients",
+        test="tests/service/database/test_pooler.py::test_a_pooler_in_transaction_mode_is_detected_although_it_has_no_other_clients",
     ),
     Bug(
         "a probe that waits behind other requests is reported as an outage",

@@ -44,7 +44,7 @@ def test_clocks_more_than_two_seconds_apart_are_reported_once_and_show_in_a_metr
     assert "agrees with the database's again" in last
 
 
-def test_a_standby_and_a_read_only_setting_are_told_apart() -> None:
+def test_a_standby_and_a_read_only_setting_have_different_reasons() -> None:
     assert condition(SECOND).trouble is None
     assert "standby" in str(condition(SECOND, standby=True, read_only=True).trouble)
     assert "default_transaction_read_only" in str(condition(SECOND, read_only=True).trouble)

@@ -33,10 +33,10 @@ def refusal(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """The one line of `migrate` for that address, with exit status 2."""
     monkeypatch.setenv("DATABASE_URL", url)
     assert main(["migrate"]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert "topsecret" not in told.err
-    return told.err.rstrip("\n")
+    message = capsys.readouterr()
+    assert (message.out, message.err.count("\n")) == ("", 1)
+    assert "topsecret" not in message.err
+    return message.err.rstrip("\n")
 
 
 @pytest.mark.parametrize("options", OTHER_DRIVERS)
@@ -44,20 +44,20 @@ def test_an_option_of_another_driver_is_named_and_refused(
     options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = options.rpartition("&")[2].partition("=")[0]
-    told = refusal(f"{REMOTE}?{options}", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: has the option '{name}', which the service does not know; remove it"
+    message = refusal(f"{REMOTE}?{options}", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: has the option '{name}', which the service does not know; remove it"
 
 
 @pytest.mark.parametrize("option", ["x&topsecret=1", "x&top%0asecret%0a=1", "x&" + "a" * 500 + "=1"])
-def test_an_option_s_name_that_may_be_secret_is_not_told(
+def test_an_option_s_name_that_may_be_secret_is_not_shown(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
-    assert told == "DATABASE_URL: has an option, which the service does not know; remove it"
+    message = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
+    assert message == "DATABASE_URL: has an option, which the service does not know; remove it"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("sslmode=verify_full", "sslmode: 'verify_full' is not one of disable, allow, prefer, require, verify-ca"),
         ("sslmode=no-verify", "sslmode: 'no-verify' is not one of"),
@@ -79,9 +79,9 @@ def test_an_option_s_name_that_may_be_secret_is_not_told(
     ],
 )
 def test_an_option_that_cannot_work_is_refused(
-    options: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refusal(f"{REMOTE}?{options}", monkeypatch, capsys).startswith(f"DATABASE_URL: {told}")
+    assert refusal(f"{REMOTE}?{options}", monkeypatch, capsys).startswith(f"DATABASE_URL: {message}")
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,13 @@ def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
 
 
 @pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
-def test_a_placeholder_that_is_left_is_told_as_one(
+def test_a_remaining_placeholder_is_reported_as_one(
     password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys)
-    assert told.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
+    message = refusal(
+        f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys
+    )
+    assert message.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
 
 
 @pytest.mark.parametrize("url", ["postgresql://db.example/portfolio", "postgresql://:topsecret@db.example/portfolio"])
@@ -130,16 +132,16 @@ def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has
 def test_a_file_that_is_not_there_is_named(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://app@db.example/portfolio?{option}=/nowhere/file.pem", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: {option}: '/nowhere/file.pem' cannot be read: No such file or directory"
+    message = refusal(f"postgresql://app@db.example/portfolio?{option}=/nowhere/file.pem", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: {option}: '/nowhere/file.pem' cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_a_check_of_the_certificate_needs_a_ca(
     mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"{REMOTE}?sslmode={mode}", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
+    message = refusal(f"{REMOTE}?sslmode={mode}", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
 
 
 def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
@@ -152,14 +154,14 @@ def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
     text = tmp_path / "text"
     text.write_text("no certificate")
 
-    def told(**options: object) -> str:
+    def refused(**options: object) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return refusal(f"{REMOTE}?{query}", monkeypatch, capsys)
 
-    assert told(sslrootcert=text).startswith(f"DATABASE_URL: sslrootcert: '{text}' cannot be used: ")
-    assert told(sslrootcert=tmp_path).endswith("cannot be read: Is a directory")
-    assert told(sslcert=certificate, sslkey=other_key).endswith("cannot be used: key values mismatch")
-    assert told(sslcert=certificate, sslkey=tmp_path / "none").startswith("DATABASE_URL: sslkey: ")
+    assert refused(sslrootcert=text).startswith(f"DATABASE_URL: sslrootcert: '{text}' cannot be used: ")
+    assert refused(sslrootcert=tmp_path).endswith("cannot be read: Is a directory")
+    assert refused(sslcert=certificate, sslkey=other_key).endswith("cannot be used: key values mismatch")
+    assert refused(sslcert=certificate, sslkey=tmp_path / "none").startswith("DATABASE_URL: sslkey: ")
     assert checked_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
 
 

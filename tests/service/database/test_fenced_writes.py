@@ -315,7 +315,7 @@ async def test_writes_of_different_tokens_never_interleave(
         create trigger meddle after insert or update on portfolio_live for each row execute function meddle();
     """)
     order: list[int] = []
-    await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
+    await raw.add_listener("order", lambda *notification: order.append(int(str(notification[3]))))
 
     async def lead(token: int) -> None:
         await eventually(lambda: token == 1 or token - 1 in order)  # the last term writes until the claim
@@ -336,8 +336,8 @@ async def test_writes_of_different_tokens_never_interleave(
 
 async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
     nowhere = "postgresql://postgres:secret@127.0.0.1:1/nowhere"
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as refused:
         await Store.connect(nowhere)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(refused.value)
     with pytest.raises(StoreError, match="does not exist"):
         await Store.connect(migrated.rsplit("/", 1)[0] + "/nowhere")

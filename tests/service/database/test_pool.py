@@ -60,7 +60,7 @@ async def test_where_the_role_may_have_no_more_connections_a_caller_waits_for_on
     async with await Store.connect(narrow) as store:
         async with one_of_its_own_is_busy(store) as over:
             waiting = [asyncio.create_task(store.ping()) for _ in range(20)]
-            await eventually(lambda: store._connections.refused)
+            await eventually(lambda: store._pool.refused)
             assert not any(each.done() for each in waiting)  # the server's refusal reaches no caller
             over.set()
             await asyncio.gather(*waiting)
@@ -101,7 +101,7 @@ async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy
 async def test_a_free_connection_is_taken_before_another_one_is_asked_for(narrow: str, raw: Connection) -> None:
     async with await Store.connect(narrow, connections=3) as store:
         for _ in range(3):
-            store._connections._free.sort(key=lambda place: -place.get_size())  # the unconnected slots come last
+            store._pool._free.sort(key=lambda place: -place.get_size())  # the unconnected slots come last
             await store.ping()
         assert await raw.fetchval(f"select count(*) from pg_stat_activity where usename = '{ROLE}'") == 1
 
@@ -149,7 +149,7 @@ async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
 
 async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(migrated: str) -> None:
     async with await Store.connect(migrated, connections=2) as store:
-        pool = store._connections
+        pool = store._pool
         pool._connect_after = asyncio.get_running_loop().time() + 1000.0  # only one connection is possible
         order: list[str] = []
 
@@ -185,7 +185,7 @@ async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connectio
     """A pool that reconnected at once would take the connection that it gave up for another pool."""
     monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
     async with await Store.connect(migrated, connections=2) as store:
-        pool = store._connections
+        pool = store._pool
         async with one_of_its_own_is_busy(store) as over:
             async with one_of_its_own_is_busy(store):
                 pass
@@ -201,7 +201,7 @@ async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connectio
         assert given_up.get_size() == 0
 
 
-async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
+async def test_if_no_connection_is_released_in_time_the_servers_reason_is_given(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.5)

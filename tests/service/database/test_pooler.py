@@ -32,7 +32,7 @@ def through(pooler: Pooler) -> str:
     return f"postgresql://postgres@127.0.0.1:{pooler.port}/any"
 
 
-async def test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients(pooler: Pooler) -> None:
+async def test_a_pooler_in_transaction_mode_is_detected_although_it_has_no_other_clients(pooler: Pooler) -> None:
     async with await Store.connect(through(pooler)) as store:
         with pytest.raises(StoreError, match=FOUND):
             await store.check_sessions()
@@ -63,7 +63,7 @@ async def test_a_direct_connection_and_a_session_pooler_are_not_taken_for_one(sa
             await store.ping()
 
 
-async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: Pooler) -> None:
+async def test_a_pooler_that_changes_its_mode_is_detected_and_accepted_again(pooler: Pooler) -> None:
     pooler.mode = "session"
     group = PoolGroup()
     async with (
@@ -121,10 +121,10 @@ async def test_a_service_behind_such_a_pooler_does_not_work_and_says_why(
     sidecar = await stack.enter_async_context(new_sidecar("one"))
     service = await stack.enter_async_context(new_service("one", sidecar.url, DATABASE_URL=through(pooler)))
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return FOUND in (await service.get_internal("/healthz"))["database"]
 
-    await eventually(told)
+    await eventually(is_reported)
     status = await service.get_internal("/background/status")
     assert not any(lease["is_leader"] for lease in status["leases"].values())
     assert sum(FOUND in message for message in service.messages()) == 1

@@ -146,7 +146,7 @@ async def test_where_no_task_can_write_the_lead_hardly_moves_and_it_goes_on_once
     await eventually(lambda: all(each.access.trouble is None for each in tasks))
 
 
-async def test_a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database(samples_url: str) -> None:
+async def test_a_full_disk_is_reported_as_the_trouble_of_the_database(samples_url: str) -> None:
     writes = WriteWatch()
     admin = await asyncpg.connect(samples_url)
     async with await Store.connect(samples_url, writes=writes) as store:

@@ -67,7 +67,7 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("login", "more", "told"),
+    ("login", "more", "message"),
     [
         ("with_password:wrong", "postgres", 'password authentication failed for user "with_password"'),
         ("with_password", "postgres", 'password authentication failed for user "with_password"'),
@@ -80,15 +80,15 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
     ],
 )
 async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
-    login: str, more: str, told: str, server: PostgresServer
+    login: str, more: str, message: str, server: PostgresServer
 ) -> None:
     for reached in (connect, Store.connect):
         with pytest.raises(StoreError) as refused:
             await reached(_url(server, login, more))
-        assert str(refused.value) == f"database: DATABASE_URL: {told}"
+        assert str(refused.value) == f"database: DATABASE_URL: {message}"
 
 
-async def test_a_login_that_is_refused_for_want_of_tls_is_told_what_asks_for_it(server: PostgresServer) -> None:
+async def test_a_login_that_is_refused_without_tls_is_reported_with_the_option(server: PostgresServer) -> None:
     with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*, no encryption; sslmode=require asks for TLS$"):
         await connect(_url(server, "over_tls", "postgres"))
 
@@ -108,16 +108,16 @@ async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[i
         yield address[4][1], authority.write(tmp_path / "ca.crt"), Authority("other").write(tmp_path / "other.crt")
 
 
-async def test_a_certificate_that_does_not_match_is_told_with_the_options_to_change(
+async def test_a_certificate_that_does_not_match_is_reported_with_the_options(
     front: tuple[int, Path, Path],
 ) -> None:
     port, ours, other = front
     well = f"postgresql://postgres@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ours}"
     await (await connect(well)).close()
-    told = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
-    with pytest.raises(StoreError, match=told % "unable to get local issuer certificate"):
+    message = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
+    with pytest.raises(StoreError, match=message % "unable to get local issuer certificate"):
         await connect(well.replace(str(ours), str(other)))
-    with pytest.raises(StoreError, match=told % "IP address mismatch"):
+    with pytest.raises(StoreError, match=message % "IP address mismatch"):
         await connect(well.replace("localhost", "127.0.0.1"))
 
 
@@ -163,7 +163,7 @@ def test_a_cause_without_words_is_not_made_one() -> None:
     assert lasting_refusal(TimeoutError()) is None
 
 
-async def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+async def test_an_unknown_host_name_is_reported_as_such() -> None:
     with pytest.raises(StoreError, match=r"^database: cannot look up the host of DATABASE_URL: .+$"):
         await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
 
@@ -196,9 +196,9 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     assert "other" not in service.output
 
 
-async def _equals(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() == told
+async def _equals(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() == message
 
 
-async def _differs(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() != told
+async def _differs(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() != message

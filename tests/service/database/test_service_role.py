@@ -115,7 +115,7 @@ async def test_each_command_works_as_that_login(arguments: tuple[str, ...], memb
         assert await command.end() == 0, command.output
 
 
-async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_has_the_role(
+async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_once_it_has_the_role(
     login: str,
     admin: Any,
     new_service: Callable[..., Service],
@@ -127,7 +127,7 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     await admin.execute(f"grant usage on schema public to {name}; grant all on all tables in schema public to {name}")
     sidecar = await stack.enter_async_context(new_sidecar("a"))
     service = await stack.enter_async_context(new_service("a", sidecar.url, DATABASE_URL=login))
-    told = (
+    message = (
         f"DATABASE_URL: row-level security hides the portfolios from the role {name}; "
         "it has to be a member of portfolio_service (docs/database.md)"
     )
@@ -138,7 +138,7 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     async def says(text: str) -> bool:
         return await database() == text
 
-    await eventually(lambda: says(told))
+    await eventually(lambda: says(message))
     async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/live") as response:
         assert (response.status, await response.json()) == (503, {"error": "the database is not available"})
     await admin.execute(f"grant portfolio_service to {name}")
@@ -146,7 +146,7 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     await eventually(service.leads)
 
 
-async def test_a_right_that_is_missing_is_told_with_the_setting(login: str, admin: Any, tmp_path: Path) -> None:
+async def test_a_missing_right_is_reported_with_the_setting(login: str, admin: Any, tmp_path: Path) -> None:
     await admin.execute(f"grant usage on schema public to {name_of(login)}")
     file = tmp_path / "prices.csv"
     file.write_text("symbol,session_date,close\nKO,2026-02-13,70.5\n")
@@ -157,17 +157,17 @@ async def test_a_right_that_is_missing_is_told_with_the_setting(login: str, admi
     assert command.output.endswith("; DATABASE_URL's role lacks a right (docs/database.md)\n")
 
 
-async def test_a_database_that_is_not_migrated_is_told_so(
+async def test_a_database_that_is_not_migrated_is_reported_with_the_command(
     database_url: str, new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     service = new_service("a", "http://127.0.0.1:1", DATABASE_URL=database_url)
     await stack.enter_async_context(service)
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         report = await service.get_internal("/healthz")
         return str(report["database"]).endswith("; bring it up to date with python -m service migrate")
 
-    await eventually(told)
+    await eventually(is_reported)
 
 
 async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_partitions(admin: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ops.local.servers import free_port
 from service.commands.samples import SAMPLES, load_samples
 from service.database.connection import Connection, StoreError
-from service.database.live_notifications import BACKEND, listen
+from service.database.live_notifications import BACKEND_QUERY, listen
 from service.database.store import Store
 from service.market.overrides import MarketOverride
 from service.portfolio.records import Fence
@@ -53,7 +53,7 @@ async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: C
     assert await store.market_overrides("24/7") == {}
 
 
-async def test_what_was_imported_twice_is_there_once_and_a_bad_entry_keeps_out_all(store: Store) -> None:
+async def test_an_entry_imported_twice_exists_once_and_a_bad_entry_prevents_all(store: Store) -> None:
     for _ in range(2):
         await store.put_positions([entry(1, "A", "1")])
     assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
@@ -72,7 +72,7 @@ async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Stor
         assert not (await anext(notices)).missed
 
 
-async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_missed_something(
+async def test_a_listener_whose_connection_was_lost_learns_that_it_may_have_missed_changes(
     migrated: str, raw: Connection
 ) -> None:
     notices = listen(migrated)
@@ -106,7 +106,7 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
     for _ in range(1000):
-        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND_QUERY):
             break
         await asyncio.sleep(0.01)
     else:
@@ -126,7 +126,7 @@ async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Sto
     assert UUID("11111111-1111-4111-8111-111111111111") in first
 
 
-async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_used(
+async def test_a_store_that_need_not_connect_at_once_connects_when_it_is_first_used(
     migrated: str, raw: Connection
 ) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/none"

@@ -93,7 +93,7 @@ def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> floa
     return remaining
 
 
-def test_each_barren_term_and_the_pause_after_it_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
+def test_each_term_without_a_commit_and_its_pause_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
     terms, pauses = [], []
     for _ in range(7):
         terms.append(barren_term(writes, clock))

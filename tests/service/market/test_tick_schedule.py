@@ -94,7 +94,7 @@ def test_the_session_is_the_one_that_is_open_or_else_that_opens_next(now: dateti
 
 
 @given(INSTANTS, st.timedeltas(timedelta(), timedelta(hours=8)), st.integers(0, 3))
-def test_left_out_is_each_place_of_the_session_that_has_passed_and_had_no_tick(
+def test_missed_ticks_are_the_slots_of_the_session_that_passed_without_a_tick(
     before: datetime, late: timedelta, ticks: int
 ) -> None:
     due = NYSE.next_tick(before)

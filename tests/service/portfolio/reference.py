@@ -53,13 +53,13 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
     )
 
 
-def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
+def last_and_open(answers: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
     """The last price and the session's open after all answers for one symbol, at least one, in their order.
 
     An answer counts if it is newer than all answers before it.
     """
     newest: list[Price] = []
-    for price in told:
+    for price in answers:
         if all(price.at > earlier.at for earlier in newest):
             newest.append(price)
     of_the_session = [price.price for price in newest if session.open <= price.at < session.close]
@@ -70,7 +70,7 @@ class Course:
     """The live values of all portfolios through a series of ticks; each tick is computed from all answers so far."""
 
     def __init__(self) -> None:
-        self._told: dict[str, list[Price]] = {}
+        self._answers: dict[str, list[Price]] = {}
         self._reached: dict[UUID, list[Decimal]] = {}
         self._comparable: dict[UUID, object] = {}
 
@@ -85,10 +85,10 @@ class Course:
         """The values after a tick, given the source's answer: prices above zero with six places."""
         answered = {price.symbol for price in answers}
         for price in answers:
-            self._told.setdefault(price.symbol, []).append(price)
+            self._answers.setdefault(price.symbol, []).append(price)
         marks = {}
-        for symbol, told in self._told.items():
-            last, opened = last_and_open(told, session)
+        for symbol, answers in self._answers.items():
+            last, opened = last_and_open(answers, session)
             stale = symbol not in answered or as_of - last.at > timedelta(minutes=15)
             marks[symbol] = Mark(last.price, last.at, stale, opened)
         return {

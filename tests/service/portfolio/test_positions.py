@@ -222,10 +222,10 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
 
 async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: Store) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
-    told: list[tuple[int, int]] = []
-    await store.load_positions(DAY, lambda done, total: told.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    await store.load_positions(DAY, lambda done, total: reported.append((done, total)))
     # Two readers in parallel: the short rest may arrive before the second piece.
-    assert told in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
+    assert reported in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
 
     def enough(done: int, total: int) -> None:
         raise RuntimeError

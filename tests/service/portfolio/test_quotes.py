@@ -28,7 +28,7 @@ def test_what_cannot_be_a_price_is_a_missing_price(price: str) -> None:
     assert valid_prices([Price("A", Decimal(price), NOON)]) == {}
 
 
-def test_a_price_that_rounds_to_the_first_that_is_none_is_none() -> None:
+def test_a_price_that_rounds_to_the_limit_is_a_missing_price() -> None:
     assert valid_prices([Price("A", PRICE_LIMIT - Decimal("0.0000001"), NOON)]) == {}
 
 
@@ -78,11 +78,11 @@ answers = st.lists(
 
 @given(answers)
 def test_whatever_order_prices_come_in_the_newest_counts_and_the_open_is_the_first_of_the_session(
-    told: Sequence[Price],
+    answers: Sequence[Price],
 ) -> None:
     quote: Quote | None = None
-    for number, price in enumerate(told, start=1):
+    for number, price in enumerate(answers, start=1):
         quote = updated_quote(price, TUESDAY, quote, TUESDAY.open + 60 * MINUTE)
-        last, opened = last_and_open(told[:number], TUESDAY)
+        last, opened = last_and_open(answers[:number], TUESDAY)
         assert (quote.price, quote.at) == (last.price, last.at)
         assert (quote.open if priced_in(quote, TUESDAY) else quote.price) == opened

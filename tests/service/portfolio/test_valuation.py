@@ -82,14 +82,14 @@ def test_a_half_is_rounded_to_even() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_positions_that_are_not_too_wide_are_exact(sign: int) -> None:
+def test_the_largest_positions_without_overflow_are_exact(sign: int) -> None:
     """Slightly more than 792 trillion dollars, in a sum that needs 96 bits."""
     held = tuple((name, sign * Decimal("9876543210.12345678")) for name in SYMBOLS)
     priced = {name: mark("10021.987653") for name in SYMBOLS}
     assert valued(held, priced) == worth_of(held, priced)
 
 
-def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
+def test_positions_that_overflow_have_no_value_and_are_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Even if long and short cancel, because the limit is on the terms."""
@@ -103,13 +103,15 @@ def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
-def test_portfolios_too_wide_are_reported_once_each_a_few_of_them_by_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     large = (("S0", QUANTITY_LIMIT - 1),)
     held = {UUID(int=number): large for number in range(1, 9)}
-    told: set[UUID] = set()
+    reported: set[UUID] = set()
     for count in (7, 8, 8):
         block = block_of(dict(list(held.items())[:count]), SYMBOLS)
-        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), told)
+        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), reported)
     names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
     assert names == [[1, 2, 3, 4, 5], [8]]
     assert [line.split()[0] for line in caplog.messages] == ["7", "1"]

@@ -156,7 +156,7 @@ NO_PRICES = {
 
 
 @pytest.mark.parametrize("kind", NO_PRICES)
-async def test_what_is_no_price_is_none_and_loses_nobody_theirs(kind: str, alpaca: Alpaca) -> None:
+async def test_an_invalid_price_is_missing_and_affects_no_other_symbol(kind: str, alpaca: Alpaca) -> None:
     without_bars = re.sub("minuteBar|dailyBar|prevDailyBar", "noBar", NO_PRICES[kind])
     alpaca.snapshots = {"A": trade("1"), "BAD": without_bars, "C": trade("3")}
     async with source(alpaca) as prices:
@@ -279,7 +279,7 @@ async def test_after_429_nothing_is_sent_before_the_reset_that_the_server_names(
     assert 3 <= sum(sleeps.slept) <= 5
 
 
-async def test_a_limit_that_lasts_longer_than_the_budget_is_told_and_costs_no_request(alpaca: Alpaca) -> None:
+async def test_a_limit_that_lasts_longer_than_the_budget_is_reported_and_costs_no_request(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.left = 1
@@ -299,7 +299,7 @@ async def test_a_429_without_a_word_of_when_is_waited_out(alpaca: Alpaca) -> Non
     assert 3 <= sum(sleeps.slept) < 6
 
 
-async def test_wrong_keys_are_told_once_without_the_keys_and_not_tried_again(
+async def test_wrong_keys_are_reported_once_without_the_keys_and_not_tried_again(
     alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = Credentials(SecretStr("PKWRONG"), SecretStr("hushhush"))
@@ -315,7 +315,7 @@ async def test_wrong_keys_are_told_once_without_the_keys_and_not_tried_again(
     assert "hushhush" not in caplog.text + repr(wrong)
 
 
-async def test_a_plan_without_live_sip_is_told_in_alpaca_s_words(alpaca: Alpaca) -> None:
+async def test_a_plan_without_live_sip_is_reported_in_alpaca_s_words(alpaca: Alpaca) -> None:
     async with source(alpaca, feed="sip") as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 403 subscription does not permit querying recent SIP"):
             await prices.latest([f"S{number}" for number in range(5000)])

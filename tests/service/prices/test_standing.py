@@ -101,12 +101,12 @@ def test_what_another_leader_learnt_is_remembered() -> None:
 def test_changes_are_given_until_they_are_saved() -> None:
     world = World()
     world.standing.refused("A")
-    told = world.standing.changes()
+    changes = world.standing.changes()
     world.standing.remember([], ["A"])
     assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
     world.time += FIRST_REFUSAL
     world.standing.answered(["A"], {"A"}, silent=True)
-    world.standing.saved(told)
+    world.standing.saved(changes)
     assert world.standing.changes() == {"A": None}, "it has changed since"
     world.standing.saved(world.standing.changes())
     assert world.standing.changes() == {}

@@ -249,7 +249,7 @@ async def test_an_official_close_of_the_session_before_is_better_than_an_older_l
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
 
 
-async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
+async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
     store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
@@ -334,7 +334,7 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
 
 
 @pytest.mark.parametrize("job", ["eod", "reconstruction"])
-async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
+async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
     """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
@@ -347,7 +347,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
     assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
@@ -355,9 +355,7 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
     assert (await one_row(store)).value == 20
 
 
-async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
-    store: Store, raw: Connection, term: FakeTerm
-) -> None:
+async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(2, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
@@ -366,7 +364,7 @@ async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
     assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
@@ -582,7 +580,7 @@ async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
     assert checks > 8
 
 
-async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
+async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
     ahead = asyncio.Event()
     order: list[UUID] = []
@@ -606,7 +604,7 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
             async with super().fenced(*args) as writes:
                 yield writes
 
-    slow = SlowStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
@@ -664,7 +662,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
                 args = (*args[:2], lose)
             return super().fenced(*args)
 
-    losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2

@@ -111,7 +111,7 @@ async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
     assert (calendar.session(MONDAY) is None) == (day == "2026-03-02")
 
 
-async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
+async def test_overrides_of_an_unknown_calendar_are_reported_once(
     store: Store, raw: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("NYSE", "24/7", "nyse"):

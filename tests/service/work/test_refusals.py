@@ -153,7 +153,7 @@ async def test_no_stale_leader_writes_a_refusal(store: Store) -> None:
     assert await store.refusals() == []
 
 
-async def test_refusals_are_written_anew_and_those_of_a_week_ago_are_forgotten(store: Store) -> None:
+async def test_refusals_are_updated_and_those_of_a_week_ago_are_deleted(store: Store) -> None:
     await store.claim_fence(FakeTerm())
     now = datetime.now(UTC).replace(microsecond=0)
     old = Refusal("OLD", 1, now - timedelta(days=9), now - timedelta(days=8))

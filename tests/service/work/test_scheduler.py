@@ -251,9 +251,7 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_a_leader_that_is_cut_off_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
     """Otherwise the alert would last for as long as the task follows."""
     office = Office(store, metrics, CLOSE, look_back=2)
 
@@ -293,7 +291,7 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
+async def test_a_session_that_leaves_the_look_back_unsettled_is_reported_until_it_is_settled(
     store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)

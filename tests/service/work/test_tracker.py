@@ -121,7 +121,7 @@ async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
     assert market.clock.slept[0] == 19
 
 
-async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_a_late_tick_is_skipped_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     async def slowly() -> Answer:
         await market.clock.sleep(70)
         return {"A": "10"}
@@ -158,7 +158,7 @@ async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, metrics
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(10), True)
 
 
-async def test_a_symbol_without_any_price_is_left_out_and_said_so(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_symbol_without_any_price_is_left_out_and_counted(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}).follow()
     assert ((await live(store, 1)).value, (await live(store, 1)).priced_fraction) == (Decimal(10), Decimal("0.5"))
@@ -182,7 +182,7 @@ async def test_a_purchase_is_no_gain(store: Store, metrics: WorkMetrics) -> None
     assert ((await live(store)).value, (await live(store)).day_change) == (Decimal(110), Decimal(10))
 
 
-async def test_open_high_low_and_change_start_anew_with_each_session(
+async def test_open_high_low_and_change_are_reset_with_each_session(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -251,9 +251,7 @@ async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_rec
     assert await day_figures(store) == (51, 50, 51, 50, 1)
 
 
-async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_when_it_does(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_the_first_trade_of_the_day_resets_high_and_low_once(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     old = made("100", OPEN - timedelta(hours=17), "B")
     market = Market(
@@ -295,8 +293,8 @@ async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
     await market.follow(2, token=3)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
-    told = (metrics.carried, metrics.stale, metrics.held)
-    assert [gauge._value.get() for gauge in told] == [0, 1, 1], "a source that stands still is told by no failure"
+    gauges = (metrics.carried, metrics.stale, metrics.held)
+    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "no failure shows a source that stands still"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
@@ -540,7 +538,7 @@ async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Conne
     assert sum(market.clock.slept) < 600
 
 
-async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
+async def test_listeners_are_notified_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     notices = store.listen()
     assert (await anext(notices)).missed
@@ -646,15 +644,15 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
         now = market.clock.time
         session = NyseCalendar().current(now)
         assert session is not None
-        told = {}
+        answers = {}
         for symbol in symbols[3:]:  # the first ones have no price at all
             price = Decimal(random.randint(1, 10**9)).scaleb(-6)
             at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
             if random.random() < 0.7:
-                told[symbol] = Price(symbol, price * (random.random() < 0.9), at)
+                answers[symbol] = Price(symbol, price * (random.random() < 0.9), at)
         holdings = {portfolio: tuple((s, q) for s, q in held[portfolio].items() if q) for portfolio in portfolios}
-        expected.update(course.tick(session, now, [price for price in told.values() if price.price], holdings, 1))
-        return told
+        expected.update(course.tick(session, now, [price for price in answers.values() if price.price], holdings, 1))
+        return answers
 
     async def between(seconds: float) -> None:
         nonlocal compared

@@ -18,16 +18,16 @@ from tests.support.positions import entry, somebody_waits_for_a_lock
 from tests.support.work_fakes import FakeTerm, Over
 
 
-async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
+async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 3)
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
-    told: list[object] = []
-    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
+    notified: list[object] = []
+    await raw.add_listener("portfolio_live", lambda *notification: notified.append(notification[3]))
     await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
     await raw.fetchval("select 1")  # earlier notifications arrive before its answer
-    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
+    assert notified == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
 
@@ -57,7 +57,7 @@ async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
         assert points[1] - points[0] == 2 * TICK
 
 
-async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
+async def test_portfolios_take_turns_although_every_second_tick_is_skipped(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 5)])
@@ -75,7 +75,7 @@ async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
     assert [len(await slots(raw, portfolio)) for portfolio in range(1, 5)] == [2, 2, 2, 2]
 
 
-async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
+async def test_no_value_is_committed_before_its_prices(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database fails between the commits of two lanes."""
