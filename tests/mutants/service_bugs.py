@@ -78,14 +78,14 @@ BUGS = [
         test=_MENDING + "a_token_more_than_a_day_ahead_never_claims_the_fence",
     ),
     Bug(
-        "the fence is mended while somebody may lead",
+        "the fence is repaired while a task may lead",
         "service/commands/fence.py",
         right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
         test=_MENDING + "nothing_is_repaired_while_the_lease_is_not_disabled",
     ),
     Bug(
-        "the fence is mended below the database's time",
+        "the fence is repaired below the database's time",
         "service/database/sql/mend_fence.sql",
         right="set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint",
         wrong="set token = 1",
