@@ -12,6 +12,7 @@ _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
+_RESPONSES = "tests/service/api/test_responses.py::test_"
 
 BUGS = [
     Bug(
@@ -316,5 +317,26 @@ BUGS = [
         right="            if not self._is_busy():",
         wrong="            if True:",
         test=_CONNECTIONS + "a_probe_that_waits_behind_others_reports_no_outage",
+    ),
+    Bug(
+        "a decimal is sent in scientific notation",
+        "service/api/response_types.py",
+        right='return format(value, "f")',
+        wrong="return str(value)",
+        test=_RESPONSES + "a_decimal_is_a_string_in_plain_notation",
+    ),
+    Bug(
+        "an instant is sent with the offset of its zone",
+        "service/api/response_types.py",
+        right="value.astimezone(UTC)",
+        wrong="value",
+        test=_RESPONSES + "an_instant_is_sent_in_utc",
+    ),
+    Bug(
+        "a text of another task is sent without escapes",
+        "service/api/response_types.py",
+        right="AfterValidator(one_line)",
+        wrong="AfterValidator(str)",
+        test=_RESPONSES + "texts_of_other_tasks_are_escaped_and_cut",
     ),
 ]
