@@ -1,4 +1,7 @@
-"""Bodies of HTTP answers, read up to a limit."""
+"""Bodies of HTTP answers, read up to a limit.
+
+`sidecar.client` reads its answers by itself: it imports as little of the project as possible.
+"""
 
 import aiohttp
 

@@ -17,7 +17,7 @@ from service.api.response_types import (
 from service.portfolio.records import RunStatus
 
 MAX_ERROR_LENGTH = 300
-"""Characters of a failed run's error."""
+"""Limit of a failed run's error in a response, in characters."""
 
 
 def _error_line(text: str) -> str:

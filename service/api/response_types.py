@@ -62,7 +62,7 @@ def schemas_of(*models: type[ResponseModel]) -> Json:
 
 
 class _Schemas(GenerateJsonSchema):
-    """Schemas without titles, which repeat names, and without defaults, which say nothing of what is always sent."""
+    """JSON schemas without titles, which only repeat names, and without defaults, since every field is always sent."""
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - the base class's signature
         return False
