@@ -12,10 +12,10 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from runtime.clock import elapsed
 from runtime.environment import tell
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
-from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reason, State, Transition
+from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch, WatchMode

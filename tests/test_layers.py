@@ -69,7 +69,7 @@ def test_the_service_has_few_imports_between_its_units() -> None:
     ("package", "allowed"),
     [
         ("runtime", ("runtime.",)),
-        ("sidecar/client", ("sidecar.client", "sidecar.clock", "sidecar.host")),
+        ("sidecar/client", ("sidecar.client", "runtime.clock", "runtime.host_names")),
         ("sidecar", ("sidecar.", "runtime.")),
         ("service", ("service.", "runtime.", "sidecar.client.")),
     ],

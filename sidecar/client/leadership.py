@@ -8,9 +8,9 @@ from math import inf
 from types import TracebackType
 from typing import Self, TypeVar
 
+from runtime.clock import elapsed
 from sidecar.client.sidecar_api import Answer, Poll, Sidecar
 from sidecar.client.term import Grant, Term, TermOver
-from sidecar.clock import elapsed
 
 T = TypeVar("T")
 

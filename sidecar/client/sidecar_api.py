@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from sidecar.host import may_be_host
+from runtime.host_names import may_be_host
 
 WAIT = 10.0
 """For how long, in seconds, a follower lets a request be held back."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from math import inf
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import Reconnects
 from sidecar.redis.store import KeyedCall, RedisStore
@@ -31,7 +31,7 @@ class Candidate:
     Args:
         leases: the leases by name, their times of `clock`.
         keys: the Redis key of each, by name.
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
         uniform: `random.uniform`; spreads the connections that a fleet makes when a server has closed them all.
     """
 

@@ -1,6 +1,6 @@
 """The rules of one lease: what happened goes in, what to do comes out. No I/O, and no clock of its own.
 
-Every method takes `now`, in seconds of a clock that never steps (`sidecar.clock.elapsed`). Whoever drives a `Lease`
+Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). Whoever drives a `Lease`
 (`candidate`, or a simulator) asks `next_call` what to do, carries the call to Redis, and hands what came of it
 to `replied` or `failed`; between calls it sleeps until `wake_at`. Nothing is decided by an event alone: events change
 facts, and `next_call` looks at the facts. So no wake-up can be lost while a call is under way.
@@ -15,7 +15,8 @@ from math import inf
 
 from sidecar.election.demand import Demand
 from sidecar.election.grants import Grants
-from sidecar.election.protocol import (
+from sidecar.election.unanswered import Unheard
+from sidecar.protocol import (
     ECHO,
     YIELD,
     Call,
@@ -29,7 +30,6 @@ from sidecar.election.protocol import (
     Transition,
     View,
 )
-from sidecar.election.unanswered import Unheard
 
 
 class Lease:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.support.proxy import Proxy
 from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually

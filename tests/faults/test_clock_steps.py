@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from runtime.clock import elapsed
 from service.database.connection import StaleTerm
 from service.database.migrations import migrate
 from service.database.store import Store
-from sidecar.clock import elapsed
 from tests.faults.stepped_redis import SteppedRedis, compiled
 from tests.faults.tasks import MARGIN, TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.sidecar.conftest import BINARIES, client_of

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from tests.sidecar.conftest import client_of, command
 from tests.support.ports import claim
 from tests.support.storing import at_port, storing

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.faults.half_open import FilteredProxy, iptables_drop, iptables_lacks
 from tests.faults.tasks import Task, running
 from tests.support.waiting import eventually

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import TTL, Task, running, two_believers
 from tests.support.proxy import Proxy

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.store import fence_of
 from tests.faults.tasks import TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.sidecar.conftest import client_of

@@ -303,10 +303,10 @@ REDIS = [
     ),
     Bug(
         "an estimate of the server's time lasts for ever",
-        "sidecar/redis/server_clock.py",
+        "sidecar/protocol.py",
         right=" or now > self._observed_at + self._lasts:",
         wrong=":",
-        test="tests/sidecar/redis/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
+        test="tests/sidecar/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
     ),
     Bug(
         "a deadline of the server's counts from the reply before",

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command

@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
-from sidecar.election.protocol import YIELD, Call, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import YIELD, Call, Timings
 from sidecar.redis.watch import WatchMode
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed

@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of, command
 from tests.support.sidecar_processes import Process, RealSidecar, ended
 from tests.support.waiting import ROUNDS, eventually

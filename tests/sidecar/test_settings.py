@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 from redis.asyncio.connection import SSLConnection
 
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.connection import Connector
 from sidecar.settings import Address, SettingsError, control_address, read
 

@@ -9,7 +9,7 @@ import pytest
 
 from ops.local.servers import RedisServer
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply
 from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout

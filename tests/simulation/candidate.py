@@ -16,9 +16,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock
 from sidecar.redis.reconnects import Reconnects
-from sidecar.redis.server_clock import ServerClock
 from tests.simulation.redis_model import Answer
 from tests.simulation.server import FROM_INSIDE, Server
 

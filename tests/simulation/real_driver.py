@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from sidecar.control import Control
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Transition
+from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry

@@ -18,9 +18,9 @@ from redis import Redis
 from redis.connection import Connection
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Outcome, Reply
-from sidecar.redis.lua import script
+from sidecar.protocol import Outcome, Reply
 from sidecar.redis.store import _SCRIPTS, _parse, fence_of
+from sidecar.scripts import script
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.simulation.redis_model import DAY, Answer, Fence, RedisModel

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply
 
 
 @dataclass

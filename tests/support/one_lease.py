@@ -1,7 +1,7 @@
 """One lease in a test's hands: the clock is the test's own, and so are the answers."""
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 
 T = Timings()
 BELIEVED = T.ttl - T.margin

@@ -12,12 +12,12 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
+from runtime.clock import elapsed
 from runtime.listener import Limits, Listener
-from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
 from sidecar.settings import Address

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from sidecar.clock import elapsed
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall, RedisStore

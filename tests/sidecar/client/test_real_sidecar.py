@@ -14,8 +14,8 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from ops.local.servers import RedisServer
+from runtime.clock import elapsed
 from sidecar.client import Leadership, LeaseClient, Term
-from sidecar.clock import elapsed
 from tests.support.hostile_sidecar import NAME, Work
 from tests.support.proxy import Proxy
 from tests.support.sidecar_processes import RealSidecar, ended, shows

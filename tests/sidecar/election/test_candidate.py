@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.election.candidate import Candidate
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.reconnects import FIRST
 from sidecar.redis.store import RedisStore, fence_of
 from sidecar.redis.watch import WatchMode

@@ -3,7 +3,7 @@
 from math import inf, nextafter
 
 from sidecar.election.grants import Grants
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease
 
 

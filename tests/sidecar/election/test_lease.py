@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import ECHO, Kind, Outcome, Reply, State
+from sidecar.protocol import ECHO, Kind, Outcome, Reply, State
 from tests.support.lease_model import RedisModel
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 

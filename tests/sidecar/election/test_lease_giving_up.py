@@ -2,7 +2,7 @@
 
 from math import inf
 
-from sidecar.election.protocol import YIELD, Kind, Outcome, Reply, State
+from sidecar.protocol import YIELD, Kind, Outcome, Reply, State
 from tests.support.lease_model import RedisModel
 from tests.support.one_lease import T, answer, due, fresh_lease, leading
 

@@ -1,6 +1,6 @@
 """What a lease has to remember of calls that may still be carried out, and of questions from before a resign."""
 
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
 

@@ -14,7 +14,7 @@ from hypothesis import Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import YIELD, Call, Kind, Outcome, Reply, State, Timings
+from sidecar.protocol import YIELD, Call, Kind, Outcome, Reply, State, Timings
 from tests.support.lease_model import RedisModel
 
 TIMINGS = Timings()

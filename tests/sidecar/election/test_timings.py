@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sidecar.election.protocol import Timings, UnsafeTimings
+from sidecar.protocol import Timings, UnsafeTimings
 
 EPSILON = 1e-6
 

@@ -1,7 +1,6 @@
 """What a candidate knows of the Redis server's clock."""
 
-from sidecar.election.protocol import Timings
-from sidecar.redis.server_clock import ServerClock
+from sidecar.protocol import ServerClock, Timings
 
 TIMINGS = Timings()
 SERVER_TIME = 1_790_000_000_000_000  # µs
