@@ -125,13 +125,13 @@ class Control:
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
         for name in names:
             self._candidate.asked(name)
-        unknown = [name for name in names if not self._candidate.leases[name].known()]
+        unknown = [name for name in names if not self._candidate.leases[name].heard_from_redis()]
         if unknown:  # a sidecar that was restarted may lead still: 'no' would end work that could go on
             await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
         if not wait or version != self._version(names):
             return
         now, client = self._clock(), _client(request)
-        stands = min(self._candidate.leases[name].stands_for(now, client, token) for name in names)
+        stands = min(self._candidate.leases[name].answer_valid_for(now, client, token) for name in names)
         await self._candidate.hold(names, self._candidate.version(names), min(wait, stands))
 
     def _version(self, names: list[str]) -> str:

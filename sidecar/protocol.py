@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-YIELD = 1.0
+YIELD_FOR = 1.0
 """For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
-ECHO = 0.005
+ECHO_DELAY = 0.005
 """How long, in seconds, a leader puts off looking at a change of its key: most are its own, its client comes first."""
 
 
@@ -111,8 +111,12 @@ class Timings:
         """The pause after a failed call."""
         return self.ttl / 30
 
+    def believed_until(self, sent_at: float, ttl_left: float | None) -> float:
+        """Until when a term is believed whose call was sent then and whose key has `ttl_left` seconds to live."""
+        return sent_at + min(ttl_left or 0.0, self.ttl) - self.margin
+
     @property
-    def clock_lasts(self) -> float:
+    def server_time_valid_for(self) -> float:
         """For how long a reply's server time counts: a candidate that campaigns calls once a heartbeat."""
         return 2 * self.heartbeat
 
@@ -144,25 +148,6 @@ class Reply(NamedTuple):
     ttl: float | None = None
     wait: float = 0.0
     tenure: str = ""
-
-
-@dataclass(slots=True)
-class Term:
-    """A term of ours: believed until `lead_until`; `granted` once a client was told.
-
-    It is one `client`'s, by the name that it gives itself ('': no such client's yet; None: a client's that a process
-    before this one told): two with one token would both pass the fence.
-
-    The `tenure` names the attempt that won it, or that took it up again: calls of an earlier stretch of the same term
-    (before a restart of the sidecar, or a release that was never answered) that execute late do not touch a later one.
-    """
-
-    token: int
-    tenure: str
-    began: float
-    lead_until: float
-    client: str | None = ""
-    granted: bool = False
 
 
 class Transition(NamedTuple):

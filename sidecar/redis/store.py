@@ -86,7 +86,7 @@ class RedisStore:
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
         self._connection: RedisConnection | None = None
-        self._server_clock = ServerClock(timings.clock_lasts)
+        self._server_clock = ServerClock(timings.server_time_valid_for)
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None

@@ -131,14 +131,14 @@ ELECTION = [
     Bug(
         "a term that is taken up again is anybody's",
         "sidecar/election/lease.py",
-        right="return self._former.client if self._former is not None and self._former.token == token else",
-        wrong="return",
+        right="return previous.owner if previous is not None and previous.token == token else TermOwner()",
+        wrong="return TermOwner()",
         test="tests/sidecar/election/test_grants.py::"
         "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
     ),
     Bug(
         "a question that could be answered is held back",
-        "sidecar/election/grants.py",
+        "sidecar/election/claims.py",
         right="if now < granted_until else 0.0",
         wrong="",
         test="tests/sidecar/election/test_grants.py::"
@@ -200,13 +200,13 @@ LATE = [
     Bug(
         "a drain ends while an acquire may still execute",
         "sidecar/election/lease.py",
-        right=" or self._in_flight or self._unheard.pending",
+        right=" or self._in_flight or self._unanswered.pending",
         wrong=" or self._in_flight",
         test=_LATE + "a_drain_waits_until_no_acquire_can_execute_unseen",
     ),
     Bug(
         "any answer settles an acquire that may still execute",
-        "sidecar/election/unanswered.py",
+        "sidecar/election/claims.py",
         right="if sent_at >= self.until:",
         wrong="if sent_at > -inf:",
         test=_LATE + "no_answer_settles_an_acquire_that_may_still_execute",
@@ -220,7 +220,7 @@ LATE = [
     ),
     Bug(
         "a question from before a resign ends one that came after",
-        "sidecar/election/demand.py",
+        "sidecar/election/claims.py",
         right="if ticket == self._withdrawals:",
         wrong="if self.holds > 0:",
         test=_LATE + "a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends",
@@ -228,8 +228,8 @@ LATE = [
     Bug(
         "a release is given up while the key lives",
         "sidecar/election/lease.py",
-        right="now >= self._leaving.lead_until + self.timings.margin:",
-        wrong="now >= self._leaving.lead_until:",
+        right="now >= self._to_release.lead_until + self.timings.margin:",
+        wrong="now >= self._to_release.lead_until:",
         test=_LATE + "a_release_is_tried_until_the_key_must_have_expired",
     ),
 ]
@@ -237,7 +237,7 @@ LATE = [
 LISTENER = [
     Bug(
         "an answer is held past the grant",
-        "sidecar/election/grants.py",
+        "sidecar/election/claims.py",
         right="return grant_ttl / 2 if",
         wrong="return grant_ttl * 3 if",
         test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",

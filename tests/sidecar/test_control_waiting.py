@@ -10,7 +10,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
-from sidecar.protocol import YIELD, Call, Timings
+from sidecar.protocol import YIELD_FOR, Call, Timings
 from sidecar.redis.watch import WatchMode
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
@@ -183,7 +183,7 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
     resigned_at = elapsed()
     await sidecar.resign()
     await sidecar.lead()
-    assert elapsed() - resigned_at >= YIELD
+    assert elapsed() - resigned_at >= YIELD_FOR
 
 
 @timed(FORGETFUL)

@@ -118,7 +118,7 @@ class Sidecar:
         self._reconnects: Reconnects
         self._open_at = 0.0
         self._offset = 0
-        self._connection = ServerClock(world.scenario.timings.clock_lasts)
+        self._connection = ServerClock(world.scenario.timings.server_time_valid_for)
         self.lease: Lease
 
     @property

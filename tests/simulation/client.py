@@ -355,14 +355,14 @@ class Client:
             return
         self._arrived = arrived = sidecar.now()
         asked = sidecar.asked(self._version)
-        if not sidecar.lease.known():  # it was just started: Redis will soon have said who leads
+        if not sidecar.lease.heard_from_redis():  # it was just started: Redis will soon have said who leads
             self._ticket = sidecar.lease.hold()
             self.held = self._explicit = True
             limit = arrived + self.world.scenario.timings.call_limit
             self._limit_at = limit
             self.world.at(max(sidecar.true(limit), self.world.now) + TIMER, self._hold_ends, number)
             self._mind_limit()
-        elif asked and (stands := sidecar.lease.stands_for(arrived, self.name, self.token)) > 0:
+        elif asked and (stands := sidecar.lease.answer_valid_for(arrived, self.name, self.token)) > 0:
             self._ticket = sidecar.lease.hold()
             self.held = True
             self._limit_at = arrived + self._wait

@@ -13,9 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from sidecar.client.term import Grant
-from sidecar.election.demand import Demand
+from sidecar.election.claims import Demand, HeldTerm
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Term, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
 from tests.simulation.command_line import workers
@@ -66,13 +66,13 @@ class Finding:
 MUTANTS: list[Mutant] = []
 
 _LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
-_LEASE_RESIGNED, _LEASE_LEAVE_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._leave_at, Lease._acquire_replied
+_LEASE_RESIGNED, _LEASE_GIVE_UP_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._give_up_at, Lease._acquire_replied
 _LEASE_DRAIN, _LEASE_WAKE_AT, _LEASE_RENEWED = Lease.drain, Lease.wake_at, Lease._renew_replied
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
 
-_LEASE_GRANT, _LEASE_STANDS_FOR = Lease.grant, Lease.stands_for
+_LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 
 
 def mutant(
@@ -110,7 +110,7 @@ def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool]) -> None:
 
 
 @mutant("all retries share the first one's deadline", Lease, "_call", mix="network")
-def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
+def _(lease: Lease, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
     call = _LEASE_CALL(lease, kind, now, term)
     if lease._connected:
         lease.__dict__["first_give_up_at"] = call.give_up_at
@@ -138,7 +138,7 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    taken = lease._grants.taken_for(now, client, knows_term=lease._knows(token))
+    taken = lease._grants.seconds_held_by_other_client(now, client, knows_term=lease._admits(token))
     if lease._term is None or not lease.leads(now) or taken:
         return None
     lease._term.granted = True
@@ -176,9 +176,9 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 @mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
-    if lease._in_flight or lease._leaving or not lease._drain_until or not lease._unheard.pending:
+    if lease._in_flight or lease._to_release or not lease._drain_until or not lease._unanswered.pending:
         return wake_at
-    return min(wake_at, max(lease._due, lease._unheard.until))
+    return min(wake_at, max(lease._due, lease._unanswered.until))
 
 
 @mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
@@ -191,7 +191,7 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 # Demand and hand-over.
 
 
-@mutant("demand is ignored", Demand, "there")
+@mutant("demand is ignored", Demand, "wanted")
 def _(demand: Demand, now: float) -> bool:
     return True
 
@@ -199,7 +199,7 @@ def _(demand: Demand, now: float) -> bool:
 @mutant("a change that is told while a call is under way is forgotten", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
-        lease._hurry(now)
+        lease._due = min(lease._due, now)
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:
@@ -211,14 +211,14 @@ def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> 
         del lease.__dict__["_campaigns"]
 
 
-def _never_left(lease: Lease, term: Term) -> float:
-    return _LEASE_LEAVE_AT(lease, term) if term.granted or lease._drain_until is not None else inf
+def _never_left(lease: Lease, term: HeldTerm) -> float:
+    return _LEASE_GIVE_UP_AT(lease, term) if term.granted or lease._drain_until is not None else inf
 
 
 MUTANTS.append(
     Mutant(
         "an acquire that ends after the demand leads for nobody",
-        ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_leave_at", _never_left)),
+        ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_give_up_at", _never_left)),
         mix="quiet",
     )
 )
@@ -243,19 +243,19 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
 def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     _LEASE_FAILED(lease, call, now, may_execute=may_execute)
     if call.kind is Kind.RELEASE:
-        lease._leaving = None
+        lease._to_release = None
 
 
-def _not_brought(lease: Lease, reply: Reply, left: Term | None) -> bool:
+def _not_brought(lease: Lease, reply: Reply, left: HeldTerm | None) -> bool:
     return False
 
 
-mutant("what an acquire of our own won late is not given up", Lease, "_brought", mix="quiet")(_not_brought)
+mutant("what an acquire of our own won late is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
 
 
-@mutant("a silent client's lease is kept", Lease, "_leave_at", mix="processes")
-def _(lease: Lease, term: Term) -> float:
-    return inf if lease._drain_until is None else _LEASE_LEAVE_AT(lease, term)
+@mutant("a silent client's lease is kept", Lease, "_give_up_at", mix="processes")
+def _(lease: Lease, term: HeldTerm) -> float:
+    return inf if lease._drain_until is None else _LEASE_GIVE_UP_AT(lease, term)
 
 
 @mutant("a draining sidecar does not wait for its client", Lease, "drain", mix="processes")
@@ -305,8 +305,8 @@ def _grant_to_any(lease: Lease, arrived: float, now: float, *_: object) -> float
     return _LEASE_GRANT(lease, arrived, now)
 
 
-def _stands_for_any(lease: Lease, now: float, *_: object) -> float:
-    return _LEASE_STANDS_FOR(lease, now, "")
+def _answer_valid_for_any(lease: Lease, now: float, *_: object) -> float:
+    return _LEASE_ANSWER_VALID_FOR(lease, now, "")
 
 
 def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: object) -> bool:
@@ -318,7 +318,7 @@ MUTANTS.append(
         "the clients of a task are not told apart",
         (
             (Lease, "grant", _grant_to_any),
-            (Lease, "stands_for", _stands_for_any),
+            (Lease, "answer_valid_for", _answer_valid_for_any),
             (Lease, "resigned", _resigned_by_any),
         ),
         mix="late calls",

@@ -7,7 +7,7 @@ first promise is kept: no write of an older term after a newer one's.
 
 from typing import TYPE_CHECKING
 
-from sidecar.protocol import YIELD
+from sidecar.protocol import YIELD_FOR
 from tests.simulation.store import Store, Tenure
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Oracle:
         """A term began in Redis, by a call that was sent then (local time)."""
         task, boot, resigned_at = self._resigned
         if task == sidecar.task:
-            early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD - 1e-6
+            early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD_FOR - 1e-6
             if early and not self.exempted:
                 text = f"{sidecar.instance} resigned and acquired again {sent_at - resigned_at:.3f} s later"
                 raise Violation("did not yield", text)

@@ -180,7 +180,7 @@ class Real:
             return
         request.arrived = sidecar.now()
         self._then = request.wait if sidecar.asked(_parsed(request.version)) else 0.0
-        if sidecar.lease.known():
+        if sidecar.lease.heard_from_redis():
             self._goes_on(request)
         else:
             self._holds(request, self.world.scenario.timings.call_limit)
@@ -191,7 +191,7 @@ class Real:
         if not wait:
             self._answers_question(request)
             return
-        stands = sidecar.lease.stands_for(now, request.process.name, request.token)
+        stands = sidecar.lease.answer_valid_for(now, request.process.name, request.token)
         if stands > 0:
             self._holds(request, min(wait, stands))
         else:

@@ -85,7 +85,7 @@ class Simulated:
             return
         self._arrived = sidecar.now()
         self._then = wait if sidecar.asked(self._version) else 0.0
-        if sidecar.lease.known():
+        if sidecar.lease.heard_from_redis():
             self._go_on()
         else:
             self._hold(PATIENT.call_limit)
@@ -93,7 +93,7 @@ class Simulated:
     def _go_on(self) -> None:
         """Answer, or hold back as the client wished."""
         wait, self._then = self._then, 0.0
-        if wait and (stands := self.sidecar.lease.stands_for(self.sidecar.now(), self.name, self.token)):
+        if wait and (stands := self.sidecar.lease.answer_valid_for(self.sidecar.now(), self.name, self.token)):
             self._hold(min(wait, stands))
         else:
             self._answer()

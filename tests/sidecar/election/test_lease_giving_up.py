@@ -2,7 +2,7 @@
 
 from math import inf
 
-from sidecar.protocol import YIELD, Kind, Outcome, Reply, State
+from sidecar.protocol import YIELD_FOR, Kind, Outcome, Reply, State
 from tests.support.lease_model import RedisModel
 from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
@@ -21,8 +21,8 @@ def test_a_resign_releases_at_once_and_yields_for_a_second() -> None:
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
     lease.asked(101.02)
     answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.VACANT, holder=None)
-    assert lease.wake_at(101.03) == 101 + YIELD
-    answer(lease, due(lease, 101 + YIELD, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
+    assert lease.wake_at(101.03) == 101 + YIELD_FOR
+    answer(lease, due(lease, 101 + YIELD_FOR, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
     assert lease.leads(102.1)
 
 
@@ -192,7 +192,7 @@ def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term
     lease.resigned(210)
     call = due(lease, 210, Kind.RELEASE)
     lease.replied(call, Reply(Outcome.SUPERSEDED, "a", call.token, ttl=30.0, tenure="predecessor-7"), 210.1)
-    again = due(lease, 210.1 + YIELD, Kind.RELEASE)
+    again = due(lease, 210.1 + YIELD_FOR, Kind.RELEASE)
     assert (again.token, again.tenure) == (call.token, "predecessor-7")
 
 

@@ -14,7 +14,7 @@ from hypothesis import Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sidecar.election.lease import Lease
-from sidecar.protocol import YIELD, Call, Kind, Outcome, Reply, State, Timings
+from sidecar.protocol import YIELD_FOR, Call, Kind, Outcome, Reply, State, Timings
 from tests.support.lease_model import RedisModel
 
 TIMINGS = Timings()
@@ -204,7 +204,7 @@ class Candidates(RuleBasedStateMachine):
         task.believes_until = task.asked_until = -inf
         acquiring = task.in_flight is not None and task.in_flight.kind is Kind.ACQUIRE
         if task.lease.leads(self.now) or acquiring:
-            task.yields_until = self.now + YIELD
+            task.yields_until = self.now + YIELD_FOR
         task.lease.resigned(self.now)
         stale, task.held = task.held, []
         assert not task.lease.leads(self.now)
@@ -303,7 +303,7 @@ class UndisturbedCandidates(Candidates):
         if task.drains_from < inf or task.in_flight is not None:
             return
         task.lease.noticed(self.now)  # the others' release published it, or its timer was for this instant
-        deadline = self.now + YIELD + TIMINGS.call_limit + 1.25 * TIMINGS.retry
+        deadline = self.now + YIELD_FOR + TIMINGS.call_limit + 1.25 * TIMINGS.retry
         while not task.lease.leads(self.now):
             assert self.now <= deadline, "nobody leads"
             self.ask(task)
