@@ -60,7 +60,7 @@ class Control:
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
         app.router.add_get("/leader/{lease}", self._leader)
         app.router.add_post("/resign/{lease}", self._resign)
-        app.router.add_get("/status", self._tell_status)
+        app.router.add_get("/status", self._report_status)
         app.router.add_get("/healthz", self.healthz)
         return app
 
@@ -78,7 +78,7 @@ class Control:
 
     async def _are_leaders(self, request: web.Request) -> web.Response:
         arrived = self._clock()
-        names = list(self._candidate.leases)
+        names = list(self._candidate.names)
         await self._asked(names, request)
         leases = {name: self._answer(name, arrived, request) for name in names}
         is_leader = all(answer["is_leader"] for answer in leases.values())
@@ -87,7 +87,7 @@ class Control:
 
     async def _leader(self, request: web.Request) -> web.Response:
         name = self._lease(request)
-        leads = self._candidate.leases[name].leads(self._clock())
+        leads = self._candidate.status(name).leads
         return _json({"lease": name, "is_leader": leads}, status=200 if leads else 503)
 
     async def _resign(self, request: web.Request) -> web.Response:
@@ -97,25 +97,24 @@ class Control:
         resigned = self._candidate.resigned(name, _token(request), _client(request))
         return _json({"lease": name, "resigned": resigned})
 
-    async def _tell_status(self, _: web.Request) -> web.Response:
-        now = self._clock()
-        leases = {}
-        for name, lease in self._candidate.leases.items():
-            view = lease.view(now)
-            leases[name] = {
-                "state": view.state,
-                "is_leader": lease.leads(now),
-                "holder": view.holder,
-                "token": view.token,
-                "remaining": round(lease.remaining(now), 3),
-                "trouble": self._candidate.trouble[name],
+    async def _report_status(self, _: web.Request) -> web.Response:
+        leases = {
+            name: {
+                "state": status.state,
+                "is_leader": status.leads,
+                "holder": status.holder,
+                "token": status.token,
+                "remaining": round(status.remaining, 3),
+                "trouble": status.trouble,
             }
+            for name, status in self._candidate.statuses().items()
+        }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
 
     def _lease(self, request: web.Request) -> str:
         name = request.match_info["lease"]
-        if name not in self._candidate.leases:
-            raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.leases))
+        if name not in self._candidate.names:
+            raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.names))
         return name
 
     async def _asked(self, names: list[str], request: web.Request) -> None:
@@ -125,30 +124,25 @@ class Control:
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
         for name in names:
             self._candidate.asked(name)
-        unknown = [name for name in names if not self._candidate.leases[name].heard_from_redis()]
-        if unknown:  # a sidecar that was restarted may lead still: 'no' would end work that could go on
-            await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
-        if not wait or version != self._version(names):
-            return
-        now, client = self._clock(), _client(request)
-        stands = min(self._candidate.leases[name].answer_valid_for(now, client, token) for name in names)
-        await self._candidate.hold(names, self._candidate.version(names), min(wait, stands))
+        await self._candidate.first_replies(names, self._timings.call_limit)
+        if wait and version == self._version(names):
+            await self._candidate.hold(names, self._candidate.version(names), wait, _client(request), token)
 
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
     def _answer(self, name: str, arrived: float, request: web.Request) -> dict[str, Any]:
         grant = self._candidate.granted(name, arrived, _client(request), _token(request))
-        view = self._candidate.leases[name].view(self._clock())
+        status = self._candidate.status(name)
         return {
             "lease": name,
             "is_leader": grant is not None,
             "instance_id": self._instance_id,
-            "holder": view.holder,
-            "token": view.token if grant is not None else None,
+            "holder": status.holder,
+            "token": status.token if grant is not None else None,
             "expires_in": grant,
-            "state": view.state,
-            "version": f"{self._boot}-{view.version}",
+            "state": status.state,
+            "version": f"{self._boot}-{status.version}",
         }
 
 

@@ -159,12 +159,27 @@ class Transition(NamedTuple):
 
 
 class View(NamedTuple):
-    """The lease as its candidate sees it at one instant."""
+    """A lease as its candidate sees it at one instant."""
 
     state: State
     holder: str | None
     token: int | None
     version: int
+
+
+class LeaseStatus(NamedTuple):
+    """A lease for listeners and metrics: its `View`, whether it is led and for how many seconds at least, its trouble.
+
+    `trouble` is a line for people that says what is wrong with the lease; None if nothing is.
+    """
+
+    state: State
+    holder: str | None
+    token: int | None
+    version: int
+    leads: bool
+    remaining: float
+    trouble: str | None
 
 
 class ServerClock:

@@ -76,10 +76,10 @@ async def _run(settings: Settings) -> None:
         limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
     facts = ServerFacts(
-        connect.companion, store, candidate.tell_server,
+        connect.companion, store, candidate.report_server,
         channel=f"{next(iter(settings.keys.values()))}:changed", limit=timings.call_limit,
     )  # fmt: skip
-    telemetry.watch(leases, store, watch)
+    telemetry.watch(candidate.statuses, store, watch)
 
     def status() -> dict[str, Any]:
         redis = {

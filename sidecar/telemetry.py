@@ -11,8 +11,7 @@ from prometheus_client.registry import Collector
 
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
-from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch, WatchMode
@@ -107,13 +106,15 @@ class Telemetry:
                 " docs/redis.md lists the rights that the user needs"
             )
 
-    def watch(self, leases: Mapping[str, Lease], store: RedisStore, redis_watch: RedisWatch) -> None:
-        """Show these, as they are at the instant of each scrape."""
-        for lease in leases:
+    def watch(
+        self, statuses: Callable[[], Mapping[str, LeaseStatus]], store: RedisStore, redis_watch: RedisWatch
+    ) -> None:
+        """Show the state of these at each scrape."""
+        for lease in statuses():
             for to, reasons in _REASONS.items():
                 for reason in reasons:
                     self._transitions.labels(lease, to, reason)
-        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._outcomes, self._clock))
+        self.registry.register(_Gauges(statuses, store, redis_watch, self._polled_at, self._outcomes, self._clock))
 
 
 class _Gauges(Collector):
@@ -121,14 +122,14 @@ class _Gauges(Collector):
 
     def __init__(
         self,
-        leases: Mapping[str, Lease],
+        statuses: Callable[[], Mapping[str, LeaseStatus]],
         store: RedisStore,
         redis_watch: RedisWatch,
         polled_at: Mapping[str, float],
         outcomes: Mapping[str, Outcome],
         clock: Callable[[], float],
     ) -> None:
-        self._leases = leases
+        self._statuses = statuses
         self._store = store
         self._watch = redis_watch
         self._polled_at = polled_at
@@ -137,7 +138,6 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._clock()
-        views = {name: lease.view(now) for name, lease in self._leases.items()}
         leading = GaugeMetricFamily("sidecar_leading", "1 while this task leads the lease", labels=["lease"])
         remaining = GaugeMetricFamily(
             "sidecar_lease_remaining_seconds", "Until the term ends unless renewed", labels=["lease"]
@@ -148,14 +148,14 @@ class _Gauges(Collector):
         fence = GaugeMetricFamily(
             "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
         )
-        for name, view in views.items():
+        for name, status in self._statuses().items():
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
-            fence.add_metric([name], float(refuses and view.state is State.FOLLOWING))
-            leading.add_metric([name], float(self._leases[name].leads(now)))
-            remaining.add_metric([name], self._leases[name].remaining(now))
-            token.add_metric([name], view.token or 0)
+            fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
+            leading.add_metric([name], float(status.leads))
+            remaining.add_metric([name], status.remaining)
+            token.add_metric([name], status.token or 0)
             for each in State:
-                state.add_metric([name, each], float(view.state is each))
+                state.add_metric([name, each], float(status.state is each))
             if name in self._polled_at:
                 silence.add_metric([name], now - self._polled_at[name])
         watch = GaugeMetricFamily("sidecar_watch_mode", "1 for how changes of a key are heard of", labels=["mode"])

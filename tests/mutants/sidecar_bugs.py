@@ -82,15 +82,15 @@ ELECTION = [
     Bug(
         "what is noticed while a call is under way is forgotten",
         "sidecar/election/candidate.py",
-        right="self.leases[name].noticed(self._clock())",
-        wrong="self.leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
+        right="self._leases[name].noticed(self._clock())",
+        wrong="self._leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
         test=_CANDIDATE + "what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended",
     ),
     Bug(
         "a resign while an acquire is under way is forgotten",
         "sidecar/election/candidate.py",
-        right="resigned = self.leases[name].resigned(self._clock(), token, client)",
-        wrong="resigned = self._asleep_until > 0 and self.leases[name].resigned(self._clock(), token, client)",
+        right="resigned = self._leases[name].resigned(self._clock(), token, client)",
+        wrong="resigned = self._asleep_until > 0 and self._leases[name].resigned(self._clock(), token, client)",
         test=_CANDIDATE + "a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others",
     ),
     Bug(
@@ -117,8 +117,8 @@ ELECTION = [
     Bug(
         "a client that went away is demand for ever",
         "sidecar/election/candidate.py",
-        right="self.leases[name].unhold(ticket, now, answered=answered)",
-        wrong="answered and self.leases[name].unhold(ticket, now, answered=answered)",
+        right="self._leases[name].unhold(ticket, now, answered=answered)",
+        wrong="answered and self._leases[name].unhold(ticket, now, answered=answered)",
         test=_WAITING + "a_client_that_goes_away_while_it_waits_leaves_no_demand",
     ),
     Bug(
@@ -146,8 +146,8 @@ ELECTION = [
     ),
     Bug(
         "how long an answer stays the same is not asked",
-        "sidecar/control.py",
-        right="min(wait, stands)",
+        "sidecar/election/candidate.py",
+        right="min(wait, valid_for)",
         wrong="wait",
         test=_WAITING + "a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over",
     ),
@@ -168,8 +168,8 @@ ELECTION = [
     Bug(
         "a held question outlives the term while a call is under way",
         "sidecar/election/candidate.py",
-        right="ends = [now + self",
-        wrong="ends = [inf + self",
+        right="ends = [now + lease",
+        wrong="ends = [inf + lease",
         test="tests/sidecar/election/test_candidate.py::"
         "test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis",
     ),
@@ -190,7 +190,7 @@ ELECTION = [
     Bug(
         "a connection that failed is made anew by a call alone",
         "sidecar/election/candidate.py",
-        right="if self._connects and",
+        right="if self._wants_connection and",
         wrong="if False and",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
@@ -259,8 +259,8 @@ LISTENER = [
     Bug(
         "the first answer of a restarted sidecar is no",
         "sidecar/control.py",
-        right="if unknown:  #",
-        wrong="if not names:  #",
+        right="await self._candidate.first_replies(names, self._timings.call_limit)",
+        wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
     ),
     Bug(

@@ -60,7 +60,7 @@ async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None
 async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["scheduler"], "b", ex=30)
     await sidecar.get("/is-leader/scheduler")
-    await eventually(sidecar.candidate.leases["scheduler"].heard_from_redis)
+    await eventually(sidecar.candidate._leases["scheduler"].heard_from_redis)
     await sidecar.lead("tracker")
     answer = await sidecar.get("/is-leader")
     assert (answer["instance_id"], answer["is_leader"]) == ("a", False)
@@ -120,7 +120,7 @@ async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: 
     def fail(_: float) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(sidecar.candidate.leases["tracker"], "remaining", fail)
+    monkeypatch.setattr(sidecar.candidate._leases["tracker"], "remaining", fail)
     assert await sidecar.refusal("GET", "/status") == (500, {"error": "Internal Server Error: GET /status"})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ops.local.servers import RedisServer
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply
 from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
@@ -25,7 +25,13 @@ class Told:
         self.leases: dict[str, Lease] = {"led": leading(100.0), "idle": fresh_lease()}
         self.telemetry = Telemetry("a", clock=lambda: self.now)
         self.watch = RedisWatch(at_port(1), {}, lambda name: None, limit=1, interval=1, uniform=lambda low, high: low)
-        self.telemetry.watch(self.leases, store.store, self.watch)
+        self.telemetry.watch(self.statuses, store.store, self.watch)
+
+    def statuses(self) -> dict[str, LeaseStatus]:
+        return {
+            name: LeaseStatus(*lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None)
+            for name, lease in self.leases.items()
+        }
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.telemetry.registry.get_sample_value(f"sidecar_{name}", labels)

@@ -105,7 +105,7 @@ async def served(
         connect, KEYS, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,
     )  # fmt: skip
-    telemetry.watch(leases, store, watch)
+    telemetry.watch(candidate.statuses, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_listening(control.app(), Limits()))

@@ -105,7 +105,7 @@ async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_ask
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         way.replies.lose()
         await sidecar.get("/is-leader/tracker")
-        await eventually(lambda: sidecar.candidate.trouble["tracker"] is not None)
+        await eventually(lambda: sidecar.candidate._trouble["tracker"] is not None)
         assert redis.get(KEYS["tracker"]) == "a"
         way.flow()
         await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
@@ -121,7 +121,7 @@ async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisSe
         way.flow()
         await leading
         now = elapsed()
-        assert now + sidecar.candidate.leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
+        assert now + sidecar.candidate._leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
 
 
 async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
@@ -171,7 +171,7 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
             await way.cut()
             await eventually(lambda: way.accepted and sidecar.candidate._store.connected)
             assert way.accepted == 1
-        assert sidecar.candidate.trouble["tracker"] is None
+        assert sidecar.candidate._trouble["tracker"] is None
         assert await sidecar.state() == "leading"
         assert await failures(sidecar) == []
 
@@ -224,8 +224,8 @@ async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisSer
         before = scripts_run(redis)
         sidecar.candidate.asked("tracker")  # within the second that it leaves to others: it looks
         await eventually(lambda: scripts_run(redis) > before)
-        await eventually(lambda: sidecar.candidate.leases["tracker"]._in_flight is None)
-        assert sidecar.candidate.trouble["tracker"] is None
+        await eventually(lambda: sidecar.candidate._leases["tracker"]._in_flight is None)
+        assert sidecar.candidate._trouble["tracker"] is None
 
 
 async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
@@ -235,7 +235,7 @@ async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
         await sidecar.lead()
         redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
         sidecar.candidate.noticed("tracker")
-        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))
+        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
 async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
@@ -245,8 +245,8 @@ async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
         await sidecar.lead()
         redis.delete(fence_of(KEYS["tracker"]))
         sidecar.candidate.noticed("tracker")
-        await eventually(lambda: not sidecar.candidate.leases["tracker"].leads(elapsed()))
-        assert sidecar.candidate.trouble["tracker"] is None
+        await eventually(lambda: not sidecar.candidate._leases["tracker"].leads(elapsed()))
+        assert sidecar.candidate._trouble["tracker"] is None
 
 
 async def test_without_a_client_each_outage_is_said_and_its_end_too(
@@ -271,5 +271,5 @@ async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_wait
     telemetry = Telemetry("a", clock=elapsed)
     candidate = Candidate({"x": lease}, {"x": "key"}, store, T, telemetry, clock=elapsed, uniform=random.uniform)
     async with asyncio.timeout(T.ttl - T.grant_ttl):
-        await candidate.hold(["x"], candidate.version(["x"]), T.ttl)
+        await candidate._hold(["x"], candidate.version(["x"]), T.ttl)
     assert not lease.leads(elapsed())
