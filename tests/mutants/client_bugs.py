@@ -151,7 +151,7 @@ BUGS = [
     Bug(
         "work that blocked the event loop is not reported",
         "sidecar/client/leadership.py",
-        right="if grant.overdue and not complained:",
+        right="if grant.overdue and not reported:",
         wrong="if False:",
         test=_THREAD + "work_that_blocks_the_event_loop_past_its_deadline_is_reported",
     ),

@@ -9,7 +9,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.client.leadership import TICK
-from sidecar.client.sidecar_api import LIMIT, PAUSE, WAIT
+from sidecar.client.sidecar_api import LIMIT, PAUSE, pause_before_retry, wait_and_limit
 from sidecar.client.term import Grant
 from tests.simulation.candidate import HANDLING, TIMER, Sidecar
 from tests.simulation.store import Tenure
@@ -381,11 +381,8 @@ class Client:
 
     def _hurry(self, left: float) -> None:
         """See how long the question that it asks now may be held back, and how long it waits: `Poll.next`."""
-        if self._version is None:
-            self._wait, limit = 0.0, min(LIMIT, left)
-        else:
-            wait = min(WAIT, max(left / 3, 0.001))
-            self._wait, limit = round(wait, 3), wait + min(LIMIT, wait)
+        wait, limit = wait_and_limit(left, holds=self._version is not None)
+        self._wait = round(wait, 3)
         self._gives_up_at = self._asked_at + limit
 
     def _mind_limit(self) -> None:
@@ -450,7 +447,7 @@ class Client:
         if self.grant is None and not self.sidecar.alive:
             self._knocks = self._ask  # again and again: no event before somebody is there to hear it
             return
-        pause = min(self.world.random.uniform(*PAUSE), max(self._left() / 4, 0.01))
+        pause = pause_before_retry(self._left(), self.world.random.uniform)
         self.world.at(self.world.now + pause, self.ask, self._ask)
         self.unsettled()
 

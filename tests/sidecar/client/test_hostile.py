@@ -305,8 +305,8 @@ async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_
     assert set(pauses) == {(0.1, 0.5)}
     texts = [record.getMessage() for record in caplog.records if record.name == "sidecar.client"]
     assert len(texts) == 2, texts
-    assert "not known who leads: no answer (ClientConnectorError)" in texts[0]
-    assert "resign was not heard" in texts[1]
+    assert "the leader is unknown: no answer (ClientConnectorError)" in texts[0]
+    assert "the resign did not arrive" in texts[1]
 
 
 BANNERS = {

@@ -504,7 +504,7 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
             await lead.run(work)
         await sidecar.elect(1)
         await eventually(lambda: work.running == 1)
-        with pytest.raises(RuntimeError, match=r"cancel its run\(\)"):
+        with pytest.raises(RuntimeError, match=r"cancel run\(\)"):
             await lead.resign()
         assert "resign" not in sidecar.events
         run.cancel()
