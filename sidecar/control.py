@@ -1,4 +1,4 @@
-"""The two HTTP listeners: the contract with the client on the task's loopback, and the metrics for everybody."""
+"""The applications of the two HTTP listeners: control on the task's loopback, and metrics for the network."""
 
 import json
 import math
@@ -16,24 +16,29 @@ from sidecar.election.candidate import Candidate
 from sidecar.protocol import Timings
 
 LONGEST_WAIT = 30.0
-"""How long a request may be held back, in seconds."""
+"""Limit of `wait`, in seconds."""
 
 CLIENT = "X-Lease-Client"
-"""The header in which a client names itself with a word of its own: required to resign, which a page cannot send."""
+"""The header with a client's name for itself. A resign requires it, because a web page cannot send it."""
 LONGEST_NAME = 64
+"""Limit of a client's name, in characters."""
 
 METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
-"""The metrics listener: all of the network may reach it, but leaves the file descriptors to Redis and the client."""
+"""Limits of the metrics listener: the network may reach it, but Redis and the client need file descriptors too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Answers the client's questions from the leases' state; no question costs a command in Redis.
+    """Answers the client's requests from the state of the leases; no request costs a Redis command.
 
     Args:
-        boot: hexadecimal digits, other ones at every start of the sidecar; part of every version.
-        status: what `GET /status` tells beside the leases.
+        candidate: the leases of this task.
+        instance_id: the name of this sidecar.
+        timings: the durations of the protocol.
+        boot: hexadecimal digits, different at every start of the sidecar; part of every version.
+        clock: `runtime.clock.elapsed`.
+        status: the part of `GET /status` that is not about the leases.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class Control:
         self._status = status
 
     def app(self) -> web.Application:
-        """The control listener's application, for a `Listener`. It must be served with handler cancellation."""
+        """The control listener's application, for a `Listener`. It needs handler cancellation."""
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
@@ -65,7 +70,7 @@ class Control:
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """200 while the election loop goes round, whatever Redis does; else 503."""
+        """200 while the election loop makes progress, whatever Redis does; else 503."""
         if self._candidate.progresses():
             return _json({"status": "ok"})
         return _json({"status": "stuck", "error": "the election loop makes no progress"}, status=503)
@@ -118,7 +123,7 @@ class Control:
         return name
 
     async def _asked(self, names: list[str], request: web.Request) -> None:
-        """Note that a client asks, and hold its question back as it wishes."""
+        """Count the demand of a request, and hold the request as long as it asks for."""
         wait, version, token = _wait(request), request.query.get("version"), _token(request)
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
@@ -147,7 +152,7 @@ class Control:
 
 
 def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Application:
-    """The metrics listener's application: nothing that changes anything."""
+    """The metrics listener's application; no request changes anything."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -176,7 +181,7 @@ def _client(request: web.Request) -> str:
 
 
 def _token(request: web.Request) -> int | None:
-    """Of the term that the client believes in, or gives up."""
+    """The token of the term that the client believes in, or resigns."""
     token = request.query.get("token")
     if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
         raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
@@ -185,7 +190,7 @@ def _token(request: web.Request) -> int | None:
 
 @web.middleware
 async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page in a browser on this machine sends: to ask and to resign change something."""
+    """Refuse requests of web pages in a browser on this machine: questions and resigns change the election."""
     if error := refusal(request):
         raise _refusal(web.HTTPForbidden, error)
     return await handler(request)

@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 YIELD_FOR = 1.0
-"""For how long, in seconds, a candidate whose client resigned leaves the lease to the others."""
+"""Seconds for which a candidate leaves the lease to others after its client's resign."""
 ECHO_DELAY = 0.005
-"""How long, in seconds, a leader puts off looking at a change of its key: most are its own, its client comes first."""
+"""Seconds before a leader looks at a change of its key: most changes are its own, and its client comes first."""
 
 
 class Kind(StrEnum):
-    """What a call does in Redis. A `LOOK` changes nothing there."""
+    """The kind of a call in Redis. A `LOOK` changes nothing there."""
 
     ACQUIRE = "acquire"
     RENEW = "renew"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What the scripts answer (`sidecar/scripts`); UNCONFIRMED where too few replicas have the write (MIN_REPLICAS)."""
+    """The outcome of a script (`sidecar/scripts`); UNCONFIRMED if too few replicas have the write (MIN_REPLICAS)."""
 
     ACQUIRED = "acquired"
     ADOPTED = "adopted"
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a term began or ended, where that was not an outcome of Redis."""
+    """The reason why a term ended, other than an outcome of Redis."""
 
     RESIGNED = "resigned"
     CLIENT_SILENT = "client_silent"
@@ -49,7 +49,7 @@ class Reason(StrEnum):
 
 
 class State(StrEnum):
-    """Where the lease stands for this candidate, as told to clients."""
+    """The state of a lease for this candidate, as clients see it."""
 
     WAITING = "waiting"
     FOLLOWING = "following"
@@ -61,7 +61,7 @@ class State(StrEnum):
 
 
 class UnsafeTimings(ValueError):
-    """Timings under which the promises could not be kept; `wrong` says why, by the setting that is to be changed."""
+    """Timings that cannot keep the promises; `wrong` maps each setting that must change to the reason."""
 
     def __init__(self, wrong: dict[str, str]) -> None:
         super().__init__("\n".join(f"{setting}: {why}" for setting, why in wrong.items()))
@@ -88,7 +88,7 @@ class Timings:
     def _unsafe(self) -> Iterator[tuple[str, str]]:
         if not 0.3 <= self.ttl <= 86_400:
             yield "LEASE_TTL", f"{self.ttl:g} s is not between 0.3 and 86400"
-            return  # the others are measured by it
+            return  # the other limits depend on it
         if not self.heartbeat > 0:
             yield "HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0"
         if not self.call_limit >= 0.01:
@@ -103,7 +103,7 @@ class Timings:
 
     @property
     def margin(self) -> float:
-        """What a term is believed less than its key lives: it pays for clock rates, small steps and the last commit."""
+        """The safety margin: a term ends this long before its key expires. It covers clock rates and small steps."""
         return self.ttl / 6
 
     @property
@@ -117,19 +117,19 @@ class Timings:
 
     @property
     def server_time_valid_for(self) -> float:
-        """For how long a reply's server time counts: a candidate that campaigns calls once a heartbeat."""
+        """The time for which a reply's server time is used: a candidate that campaigns calls once a heartbeat."""
         return 2 * self.heartbeat
 
     @property
     def demand(self) -> float:
-        """For how long a client that asked counts as there."""
+        """The time for which a question counts as demand."""
         return 2 * self.grant_ttl
 
 
 class Call(NamedTuple):
-    """One attempt in Redis, without effect there after `give_up_at`.
+    """One attempt in Redis, without effect there after `give_up_at`. Times are seconds of the candidate's clock.
 
-    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE brings the tenure that its term is to have.
+    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term.
     """
 
     kind: Kind
@@ -140,7 +140,7 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a script answered. `ttl` and `wait` are seconds; `ttl` is None for a key without one, and without a key."""
+    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None for a key without a TTL, and without a key."""
 
     outcome: Outcome
     holder: str | None = None
@@ -151,7 +151,7 @@ class Reply(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A term began or ended, or the lease was found in other hands (`token` None)."""
+    """The beginning or end of a term, or the discovery that another candidate holds the lease (`token` None)."""
 
     leads: bool
     token: int | None
@@ -183,33 +183,32 @@ class LeaseStatus(NamedTuple):
 
 
 class ServerClock:
-    """An estimate that is never ahead of the server's clock, as long as neither clock has stepped since the last reply.
+    """An estimate of the server's time, never ahead of it unless a clock has stepped since the last reply.
 
-    Never ahead is the safe side: a deadline stated in it comes no later at the server than it does here. It lags by the
-    time that the last reply took on its way.
+    The estimate lags by the time that the last reply travelled. That is the safe side: a deadline in server time comes
+    no later at the server than here.
 
     Args:
-        lasts: seconds after which a reply says nothing any more, since the two clocks differ in rate. Without this a
-            candidate that nobody asked for an hour would give its next call a deadline that is wrong by that hour's
-            drift.
+        valid_for: seconds after which a reply is not used any more, because the two clocks differ in rate. After an
+            hour without a call, a deadline would be wrong by that hour's drift.
     """
 
-    def __init__(self, lasts: float) -> None:
-        self._lasts = lasts
+    def __init__(self, valid_for: float) -> None:
+        self._valid_for = valid_for
         self._offset: float | None = None
         self._observed_at = 0.0
 
     def observe(self, server_time: int, received_at: float) -> None:
-        """A reply that was received at `received_at` (s, our clock) said that it was `server_time` (µs) there."""
+        """Take in the server time (µs) of a reply that came at `received_at` (s, our clock)."""
         self._offset = server_time / 1e6 - received_at
         self._observed_at = received_at
 
     def forget(self) -> None:
-        """The next reply may come from another server."""
+        """Forget the last reply: the next one may come from another server."""
         self._offset = None
 
     def at(self, moment: float, now: float) -> int:
-        """The server's time, in µs, at `moment` of our clock (s); 0, which has always passed, while unknown."""
-        if self._offset is None or now > self._observed_at + self._lasts:
+        """The server's time, in µs, at `moment` of our clock (s); while unknown 0, a deadline that has passed."""
+        if self._offset is None or now > self._observed_at + self._valid_for:
             return 0
         return int((moment + self._offset) * 1e6)

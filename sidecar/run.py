@@ -1,4 +1,4 @@
-"""Wires the sidecar together and runs it until it has drained."""
+"""The wiring of the sidecar, and its run until it has drained."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
-    """Run the sidecar until SIGTERM or SIGINT and until its leases are given up; returns the exit status.
+    """Run the sidecar until SIGTERM or SIGINT, give up its leases, and return the exit status.
 
     Args:
         environment: the settings.
@@ -95,7 +95,7 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start arrives now
     listeners = [
         await _listen("CONTROL_BIND", settings.control, control.app(), Limits()),
         await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
@@ -109,8 +109,8 @@ async def _run(settings: Settings) -> None:
     finally:
         for listener in listeners:
             await listener.cleanup()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # one that comes while the process ends changes nothing
-        log.info("Sidecar %s has given its leases up", name)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
+        log.info("Sidecar %s has given up its leases", name)
 
 
 async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:

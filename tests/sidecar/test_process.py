@@ -344,7 +344,7 @@ async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server
             sidecar.start()
             await asked.wait()
             assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
-        assert logged(sidecar, "has given its leases up")
+        assert logged(sidecar, "has given up its leases")
 
 
 def _url(server: asyncio.Server) -> str:

@@ -90,7 +90,7 @@ def mutant(
 # Time.
 
 
-@mutant("deadline counted from the reply", Lease, "replied")
+@mutant("the deadline of a term counts from the reply", Lease, "replied")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     _LEASE_REPLIED(lease, call._replace(sent_at=now), reply, now)
 
@@ -99,17 +99,17 @@ def _no_margin(timings: Timings) -> float:
     return 0.0
 
 
-mutant("believed for the whole ttl", Timings, "margin")(property(_no_margin))
+mutant("a term is believed for the whole ttl", Timings, "margin")(property(_no_margin))
 
 
-@mutant("an answer is taken for the newest attempt's", Sidecar, "_replied", mix="network")
+@mutant("a late reply counts as the reply of the newest attempt", Sidecar, "_replied", mix="network")
 def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool]) -> None:
     _, call, answer, confirmed = arg
     if sidecar._call is not None and sidecar._call.kind is call.kind:
         _REPLIED(sidecar, (sidecar._attempt, sidecar._call, answer, confirmed))
 
 
-@mutant("all retries share the first one's deadline", Lease, "_call", mix="network")
+@mutant("all retries share the deadline of the first attempt", Lease, "_call", mix="network")
 def _(lease: Lease, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
     call = _LEASE_CALL(lease, kind, now, term)
     if lease._connected:
@@ -122,7 +122,7 @@ def _(clock: ServerClock, moment: float, now: float) -> int:
     return 2**62
 
 
-@mutant("a clock that stands still while the machine sleeps", Faults, "_slept", mix="processes")
+@mutant("the clock stands still while the machine is suspended", Faults, "_slept", mix="processes")
 def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
 
@@ -153,7 +153,7 @@ MUTANTS.append(
 mutant("a grant may outlive the lease", Lease, "grant", mix="network")(_unclipped)
 
 
-@mutant("an error is taken for success", Lease, "failed", mix="network")
+@mutant("an error counts as a success", Lease, "failed", mix="network")
 def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     if call.kind is Kind.RENEW:
         reply = Reply(Outcome.RENEWED, lease.instance_id, call.token, lease.timings.ttl, 0.0, call.tenure)
@@ -162,7 +162,7 @@ def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
         _LEASE_FAILED(lease, call, now, may_execute=may_execute)
 
 
-@mutant("a leader does not mind what it finds in its key's place", Lease, "_renew_replied", mix="operator")
+@mutant("a leader ignores what another party has put into its key", Lease, "_renew_replied", mix="operator")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     if reply.outcome is Outcome.RENEWED:
         _LEASE_RENEWED(lease, call, reply, now)
@@ -173,7 +173,7 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 # The election loop.
 
 
-@mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
+@mutant("a draining sidecar with a late acquire loops without a pause", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
     if lease._in_flight or lease._to_release or not lease._drain_until or not lease._unanswered.pending:
@@ -181,7 +181,7 @@ def _(lease: Lease, now: float) -> float:
     return min(wake_at, max(lease._due, lease._unanswered.until))
 
 
-@mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
+@mutant("a late call stays in flight", Lease, "replied", mix="redis")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     _LEASE_REPLIED(lease, call, reply, now)
     if reply.outcome is Outcome.LATE:
@@ -196,7 +196,7 @@ def _(demand: Demand, now: float) -> bool:
     return True
 
 
-@mutant("a change that is told while a call is under way is forgotten", Lease, "noticed", mix="quiet")
+@mutant("a notice during a call is forgotten in the lease", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
         lease._due = min(lease._due, now)
@@ -217,14 +217,14 @@ def _never_left(lease: Lease, term: HeldTerm) -> float:
 
 MUTANTS.append(
     Mutant(
-        "an acquire that ends after the demand leads for nobody",
+        "an acquire that completes after the end of demand leads",
         ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_give_up_at", _never_left)),
         mix="quiet",
     )
 )
 
 
-@mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
+@mutant("a request from before the resign counts as demand", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     holds = lease._demand.holds
     resigned = _LEASE_RESIGNED(lease, now, token, client)
@@ -232,14 +232,14 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
     return resigned
 
 
-@mutant("who resigned does not yield", Lease, "resigned", mix="quiet")
+@mutant("a candidate does not yield after a resign", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     resigned = _LEASE_RESIGNED(lease, now, token, client)
     lease._yield_until = -inf
     return resigned
 
 
-@mutant("a release whose answer was lost is forgotten", Lease, "failed", mix="quiet")
+@mutant("a release whose reply was lost is forgotten", Lease, "failed", mix="quiet")
 def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     _LEASE_FAILED(lease, call, now, may_execute=may_execute)
     if call.kind is Kind.RELEASE:
@@ -250,7 +250,7 @@ def _not_brought(lease: Lease, reply: Reply, left: HeldTerm | None) -> bool:
     return False
 
 
-mutant("what an acquire of our own won late is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
+mutant("a term that our own late acquire won is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
 
 
 @mutant("a silent client's lease is kept", Lease, "_give_up_at", mix="processes")
@@ -264,13 +264,13 @@ def _(lease: Lease, now: float) -> None:
     lease._grants.until = -inf
 
 
-@mutant("a restarted sidecar forgets what its predecessor granted", Lease, "__init__", mix="processes")
+@mutant("a restarted sidecar ignores the grants of its predecessor", Lease, "__init__", mix="processes")
 def _(lease: Lease, *args: Any, **options: Any) -> None:
     _LEASE_INIT(lease, *args, **options)
     lease._grants.until = -inf
 
 
-@mutant("a follower waits for its heartbeat, not for the expiry", Lease, "_follow", mix="quiet")
+@mutant("a follower waits for its heartbeat instead of the expiry", Lease, "_follow", mix="quiet")
 def _(lease: Lease, reply: Reply) -> float:
     return lease.timings.heartbeat
 
@@ -315,7 +315,7 @@ def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: obj
 
 MUTANTS.append(
     Mutant(
-        "the clients of a task are not told apart",
+        "the clients of a task are not distinguished",
         (
             (Lease, "grant", _grant_to_any),
             (Lease, "answer_valid_for", _answer_valid_for_any),
@@ -367,14 +367,14 @@ def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool,
     return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
 
 
-@mutant("DISABLED is nobody", RedisModel, "acquire", mix="operator")
+@mutant("DISABLED counts as a free key", RedisModel, "acquire", mix="operator")
 def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
     if model.value == "DISABLED":
         model.value = None
     return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
 
 
-@mutant("a term is not adopted by its own id", RedisModel, "acquire", mix="processes")
+@mutant("a candidate does not adopt the term of its own id", RedisModel, "acquire", mix="processes")
 def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is None and model.value == instance:
@@ -388,7 +388,7 @@ def _(model: RedisModel) -> int:
     return last + 1 if isinstance(last, int) else 1
 
 
-@mutant("a token that is far ahead is counted on", RedisModel, "_is_ahead", mix="operator")
+@mutant("a token that is far ahead is incremented", RedisModel, "_is_ahead", mix="operator")
 def _(model: RedisModel, token: int | None) -> bool:
     return False
 
@@ -401,7 +401,7 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0
 
 
-@mutant("the guard lets the id through that it finds in the key", RedisModel, "_guard_wait", mix="redis")
+@mutant("the guard lets the holder of the key acquire", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     wait = _GUARD_WAIT(model, ttl, guarding)
     return 0 if model.value is not None and model.fence.holder == model.value else wait
@@ -420,13 +420,13 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return _GUARD_WAIT(model, ttl, guarding)
 
 
-@mutant("the guard's wait begins anew at each look", RedisModel, "_guard_wait", mix="redis")
+@mutant("the wait of the guard restarts at each look", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     model.fence.changed_at = None
     return _GUARD_WAIT(model, ttl, guarding)
 
 
-@mutant("a server that has just started empty is not guarded", RedisModel, "_guard_wait", mix="redis")
+@mutant("a server that has just started without data is not guarded", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     fence = model.fence
     young = guarding and not (fence.run_id or fence.changed or model.promoted)
@@ -465,7 +465,7 @@ MUTANTS.append(
 )
 
 
-@mutant("the fence is checked by the client alone", Store, "take_up", mix="processes")
+@mutant("only the client checks the fence", Store, "take_up", mix="processes")
 def _(store: Store, tenure: Any) -> bool:
     store.token, store.holder = tenure.token, tenure.holder
     return True

@@ -63,7 +63,7 @@ def test_as_many_worlds_are_planned_as_make_up_the_hours() -> None:
 
 
 def test_a_violation_is_told_with_the_events_before_it() -> None:
-    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "believed for the whole ttl")
+    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "a term is believed for the whole ttl")
     with MUTANTS[number].applied():
         world = next(world for world in range(1000) if run_world(Choice("story", ttl=30.0, pace=1.5), world).law)
         violation, lines = story(Choice("story", ttl=30.0, pace=1.5), world)
@@ -85,10 +85,10 @@ KEPT = [
     ("the guard knows a server by its run id alone", "redis", 1),
     ("renew and release do not compare the tenure", "late calls", 0),
     ("a renewal that wrote nothing is confirmed", "replicas", 88),
-    ("a draining sidecar with a late acquire spins", "late calls", 11),
+    ("a draining sidecar with a late acquire loops without a pause", "late calls", 11),
     ("the client asks before its resign is answered", "processes", 3),
-    ("the clients of a task are not told apart", "late calls", 2),
-    ("a restarted sidecar forgets what its predecessor granted", "processes", 16),
+    ("the clients of a task are not distinguished", "late calls", 2),
+    ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
 ]
 """Bugs that the product once had: which seeded bug brings each back, and a world that shows it."""
 
