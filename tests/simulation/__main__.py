@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: simulate so many hours, and say what came of them."""
+"""`python -m tests.simulation`: simulate a number of hours, and print a summary."""
 
 import argparse
 import time
@@ -10,11 +10,11 @@ from tests.simulation.run import Choice, Progress, run, story
 from tests.simulation.scenario import MIXES
 
 STORIES = 3
-"""So many violations are told."""
+"""The number of violations that are printed."""
 
 
 def between(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
-    """What reads a number of these bounds from the command line, and refuses any other."""
+    """A parser for a number from the command line that refuses numbers outside these bounds."""
 
     def number(text: str) -> float:
         try:

@@ -1,7 +1,7 @@
-"""Seeded bugs: each rule of the protocol broken on purpose, one at a time. The simulation has to find every one.
+"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every one.
 
 A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
-survives fails the run: then an oracle or a fault is missing, or the rule is not needed.
+survives fails the run: an oracle or a fault is missing, or the rule is not needed.
 """
 
 import time
@@ -26,14 +26,14 @@ from tests.simulation.server import Server
 from tests.simulation.store import Store
 
 TTL, PACE = 30.0, 1.5
-"""Bugs are looked for with the default ttl, in s, and a fault every so many ttls, unless a bug says otherwise."""
+"""The default search for a bug: the default ttl in seconds, and the mean time between faults in ttls."""
 MOST_HOURS = 3_000.0
-"""A bug that is not found within so many simulated hours survives."""
+"""The number of simulated hours after which a bug counts as surviving."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: what is replaced by what. `mix` is where it is looked for first."""
+    """One bug: the replaced functions and their substitutes. The search begins with the worlds of `mix`."""
 
     name: str
     replaced: tuple[tuple[type, str, Any], ...]
@@ -42,7 +42,7 @@ class Mutant:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The bug is there until the end."""
+        """Apply the bug until the end of the block."""
         with ExitStack() as stack:
             for owner, attribute, substitute in self.replaced:
                 stack.enter_context(patch.object(owner, attribute, substitute))
@@ -51,7 +51,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What found a bug after how many hours, and in which worlds; `law` is None if nothing did."""
+    """The result of a search: the broken law, the hours and the worlds that it took; `law` is None for a survivor."""
 
     name: str
     law: str | None
@@ -60,7 +60,7 @@ class Finding:
     worlds: int
     seconds: float
     world: int
-    """Which of the mix's worlds it was."""
+    """The number of the world in its mix."""
 
 
 MUTANTS: list[Mutant] = []
@@ -78,7 +78,7 @@ _LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 def mutant(
     name: str, owner: type, attribute: str, *, mix: str | None = None, pace: float = PACE
 ) -> Callable[[Any], Any]:
-    """Register the function that it decorates as a bug in the place of `owner.attribute`."""
+    """Register the decorated function as a bug in the place of `owner.attribute`."""
 
     def register(substitute: Any) -> Any:
         MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix, pace))
@@ -130,7 +130,7 @@ def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
 # A call that is made again.
 
 
-# What the sidecar tells.
+# Grants.
 
 
 def _flag(lease: Lease, now: float) -> bool:
@@ -472,7 +472,7 @@ def _(store: Store, tenure: Any) -> bool:
 
 
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
-    """Run worlds with one bug, its own mix and all mixes by turns, until one world breaks a promise."""
+    """Run worlds with one bug, alternately of its own mix and of all mixes, until one world breaks a promise."""
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
     choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():
@@ -492,6 +492,6 @@ def _find(arg: tuple[int, str]) -> Finding:
 
 
 def find_all(seed: str, processes: int) -> Iterator[Finding]:
-    """Look for all of them, on so many processes."""
+    """Search for all bugs, on this number of processes."""
     with workers(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])

@@ -1,7 +1,7 @@
-"""`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection that ends at a model of Redis.
+"""`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-Known to differ from the simulation, and left out: a server that was stopped answers a greeting when it goes on (here,
-as in the simulation, never).
+One known difference from the simulation is left out: here a server that was stopped answers a greeting when it goes on,
+in the simulation never.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _parse_error: Callable[[str], Exception] = BaseParser.parse_error
 
 
 class Line:
-    """What `RedisStore` takes for a connection: it ends at the model, `DELAY` away."""
+    """A connection for `RedisStore`, whose other end is the model, `DELAY` away."""
 
     def __init__(self, real: "Real") -> None:
         self._real = real
@@ -39,7 +39,7 @@ class Line:
         self.when_ended: Callable[[], None] = lambda: None
 
     async def connect(self) -> None:
-        """Nothing is sent before the first command, but to a server that is down."""
+        """Connect: this sends nothing, except to a server that is down."""
         server = self._real.server
         if not self._real.cut and self._real.true() >= server.thaw_at and not server.up:
             await asyncio.sleep(DELAY)
@@ -58,13 +58,13 @@ class Line:
         return answer
 
     async def disconnect(self, *, nowait: bool) -> None:
-        """A connection is nothing here."""
+        """Do nothing: there is no socket."""
 
     def distrust(self) -> None:
-        """There is one server."""
+        """Do nothing: there is one server."""
 
     def end(self) -> None:
-        """The end of the stream is here."""
+        """The end of the stream arrives."""
         self.ended = True
         self._answers.put_nowait(Disconnected("Connection closed by server"))
         self.when_ended()
@@ -91,7 +91,7 @@ class Line:
                 error = real.server.error
                 answer = _parse_error(error) if error else real.run_script(command)
             answers.append(answer)
-        real.later(DELAY, self._answered, answers)  # together: timers of one moment keep no order
+        real.later(DELAY, self._answered, answers)  # together: timers of the same moment have no order
 
     def _answered(self, answers: list[Any]) -> None:
         for answer in answers:
@@ -99,7 +99,7 @@ class Line:
 
 
 class Real:
-    """As `sidecar.run` wires it, but for its sockets."""
+    """The parts that `sidecar.run` wires, without sockets."""
 
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
         self.told = Told()
@@ -148,7 +148,7 @@ class Real:
         self.loop.call_later(seconds, happens, *arguments)
 
     def run_script(self, command: tuple[Any, ...]) -> str:
-        """What the script of an EVAL answers, in the words of `prelude.lua`."""
+        """The answer of the script of an EVAL, in the format of `prelude.lua`."""
         _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
@@ -169,7 +169,7 @@ class Real:
             self.later(DELAY, line.end)
 
     def touched(self) -> None:
-        """The watch tells of it."""
+        """The watch reports the change."""
         self.later(DELAY, self.notice)
 
     def ask(self, wait: float) -> None:
@@ -209,7 +209,7 @@ class Real:
         for when, happens in schedule:
             self.later(when, happens, self)
         self._election = asyncio.create_task(self.candidate.run())
-        self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with it
+        self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with the election
         await asyncio.sleep(end)
         for task in (self._election, self._question):
             if task is not None:

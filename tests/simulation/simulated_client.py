@@ -8,9 +8,9 @@ from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 
 
 class Observed(Client):
-    """Notes what it does.
+    """The simulated client with notes.
 
-    The simulation draws when a client that finds nobody will have asked next; this one counts its pauses.
+    The simulation draws the next question of a client that finds no sidecar; this class counts its pauses.
     """
 
     __slots__ = ("froze_at", "notes", "quiet", "retried_at")
@@ -19,7 +19,7 @@ class Observed(Client):
         super().__init__(world, world.sidecar)
         self.notes = notes
         self.quiet = False
-        """The answer that came last told nothing new: to ask again is to go on waiting."""
+        """Whether the last answer changed nothing: to ask again is to go on waiting."""
         self.retried_at = self.froze_at = 0.0
 
     def _send(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The simulator's sidecar in a world of its own, with a client that does what it is told."""
+"""The simulator's sidecar in a world of its own, with a client that the test drives."""
 
 from collections.abc import Callable
 from heapq import heappop
@@ -34,7 +34,7 @@ class Bare(World):
         self.told.transition(transition)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """It is not started again."""
+        """The sidecar is not started again."""
 
 
 class _Silent:
@@ -51,7 +51,7 @@ class Observed(Sidecar):
 
 
 class Simulated:
-    """Is its sidecar's client, too: one question at a time, asked and held back as `Control` does it."""
+    """The sidecar and its client: one question at a time, asked and held as `Control` does."""
 
     def __init__(self, seed: int) -> None:
         self.told = Told()
@@ -91,7 +91,7 @@ class Simulated:
             self._hold(PATIENT.call_limit)
 
     def _go_on(self) -> None:
-        """Answer, or hold back as the client wished."""
+        """Answer, or hold the question as the client asked."""
         wait, self._then = self._then, 0.0
         if wait and (stands := self.sidecar.lease.answer_valid_for(self.sidecar.now(), self.name, self.token)):
             self._hold(min(wait, stands))
@@ -146,7 +146,7 @@ class Simulated:
         self.sidecar.drain()
 
     def nothing(self, *_: object) -> None:
-        """What the simulator's own client does when it is told of something."""
+        """Ignore an event for the simulator's client."""
 
     sync = unsettled = sidecar_thawed = resign_answered = found_sidecar = nothing
 
@@ -160,6 +160,6 @@ class Simulated:
             self.world.now, _, action, argument = heappop(self.world._queue)
             self.world._nested = 0
             action(argument)
-        for transition in self.sidecar.lease.transitions():  # of those that change nothing in an answer
+        for transition in self.sidecar.lease.transitions():  # those that change nothing in an answer
             self.told.transition(transition)
         return self.told

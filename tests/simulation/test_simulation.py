@@ -1,4 +1,4 @@
-"""A few thousand hours in every run of the tests; `make simulate` for more."""
+"""A few thousand simulated hours in every run of the tests; `make simulate` for more."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> N
         command = [sys.executable, "-m", "tests.simulation", "--hours", "40", "--processes", str(processes)]
         environment = os.environ | {"PYTHONHASHSEED": str(processes)}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return ended.stdout.splitlines()[:-2]  # how long it took is another matter
+        return ended.stdout.splitlines()[:-2]  # the duration differs
 
     assert told(1) == told(2)
 
@@ -76,7 +76,7 @@ def test_a_violation_is_told_with_the_events_before_it() -> None:
 
 @pytest.mark.parametrize(("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781)])
 def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
-    """A client did not see that a short grant had run out; a question was held though it could be answered."""
+    """Two bugs: a client did not see the end of a short grant; a question was held although it could be answered."""
     assert run_world(Choice(seed), world).text == ""
 
 
@@ -90,10 +90,10 @@ KEPT = [
     ("the clients of a task are not distinguished", "late calls", 2),
     ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
 ]
-"""Bugs that the product once had: which seeded bug brings each back, and a world that shows it."""
+"""Bugs that the product once had: the seeded bug that restores each, and a world that shows it."""
 
 MOST_WORLDS = 200
-"""A change of the protocol or of the simulator's draws moves such worlds: then another is looked for among so many."""
+"""The number of worlds that are searched when a change of the protocol or of the draws has moved a kept world."""
 
 
 @pytest.mark.timeout(300)

@@ -1,11 +1,11 @@
-"""An event loop whose time stands still while anything is to be done, and jumps to the next timer where nothing is."""
+"""An event loop whose time stands still while it has work, and jumps to the next timer when it has none."""
 
 import asyncio
 import selectors
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its clock begins at `now`, in seconds. Nothing outside of the process may be waited for."""
+    """A loop whose clock begins at `now`, in seconds. It must not wait for anything outside the process."""
 
     def __init__(self, now: float) -> None:
         self.now = now
