@@ -1,4 +1,4 @@
-"""What is checked: the right protocol within given bounds, and variants of it that break one rule each."""
+"""The checks: the correct protocol within given bounds, and variants that break one rule each."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,11 @@ class Check:
     """One run of Spin. `macros` are those of lease.pml, with or without a value.
 
     Attributes:
-        name: what the user calls it by.
-        about: what is checked, or which rule is broken, in a line.
-        holds: whether no assertion may be violated, or one has to be.
-        long: one of the runs of `make model`; the others are in `make test`.
+        name: the name for the command line.
+        about: the check, or the broken rule, in a line.
+        macros: the macros of lease.pml that the run defines.
+        holds: whether no assertion may be violated, or one must be.
+        long: whether the run belongs to `make model`; the others are in `make test`.
     """
 
     name: str
@@ -167,6 +168,6 @@ BEYOND = (
         ("REQUESTS_FOLLOW", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
 )
-"""What the protocol does not withstand: outside of its assumptions, and here so that one can look at it."""
+"""Faults outside the assumptions, which the protocol does not withstand; here for inspection."""
 
 CHECKS = {check.name: check for check in (*RIGHT, *BROKEN, *BEYOND)}

@@ -1,4 +1,4 @@
-"""Bugs in the client library, each found by the library's tests before a sidecar that does what the test says."""
+"""Bugs in the client library, each found by a test of the library with a fake or a real sidecar."""
 
 from tests.mutants.trial import Bug
 

@@ -1,4 +1,4 @@
-"""Bugs in the sidecar: its election loop, its listener, its way to Redis and its scripts, each before a real Redis."""
+"""Bugs in the sidecar's election loop, listener, Redis client and scripts, each found by a test with a real Redis."""
 
 from tests.mutants.trial import Bug
 

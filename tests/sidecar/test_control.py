@@ -46,7 +46,7 @@ async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Serve
 
 
 async def test_the_first_question_waits_for_what_redis_says(sidecar: Served) -> None:
-    """'No' before anything is known would end the work of a client whose sidecar was restarted (review of issue 2)."""
+    """'No' before the first reply would end the work of a client whose sidecar was restarted (review of issue 2)."""
     assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
@@ -223,7 +223,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
 
 
 def _scripts_run(redis: Redis) -> int:
-    """How often Redis was asked anything about a lease: nothing else is ever sent for one."""
+    """The number of Redis scripts so far: the sidecar sends nothing else for a lease."""
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 

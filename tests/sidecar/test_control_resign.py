@@ -1,4 +1,4 @@
-"""POST /resign/NAME: who may, and what of."""
+"""POST /resign/NAME: who may resign, and which term."""
 
 from collections.abc import AsyncIterator
 
@@ -30,7 +30,7 @@ async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
              "2130706433", "[::1", "", "localhost@example.com"],
 )  # fmt: skip
 async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
-    """A page whose name was bound to the loopback, or a server that was talked into a request, names itself."""
+    """A page whose name was bound to the loopback, or a server tricked into a request, names itself."""
     await sidecar.lead()
     status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
     assert (status, list(answer)) == (403, ["error"])

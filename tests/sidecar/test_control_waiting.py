@@ -1,4 +1,4 @@
-"""Requests that are held back: what ends them, how long they may take, and that they count as asking."""
+"""Held requests: what ends them, how long they may take, and that they count as asking."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,11 +16,11 @@ from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
-"""Whoever hears of a change within seconds was told by the watch."""
+"""Timings under which a change within seconds came from the watch."""
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
-"""What is over within seconds did not wait for the end of a grant."""
+"""Timings under which an end within seconds did not wait for the end of a grant."""
 FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
-"""Demand ends soon, and nothing else."""
+"""Timings under which demand ends soon, and nothing else."""
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its version is that of the term which was granted to the other one, and nothing else will change it."""
+    """Its version is that of the term that the other client was granted, and nothing else will change it."""
     waits: list[float] = []
     hold = sidecar.candidate._hold
 
@@ -126,7 +126,7 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
         answer = await ask("dead", wait=1, version=answer["version"])
     refused = await ask("successor")
     assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
-    sidecar.candidate._leases["tracker"]._demand.hold()  # somebody else waits, or the lease would be released
+    sidecar.candidate._leases["tracker"]._demand.hold()  # another client waits, or the lease would be released
     monkeypatch.setattr(sidecar.candidate, "_hold", noted)
     over = sidecar.candidate._leases["tracker"]._grants._named_until
     await eventually(lambda: elapsed() >= over)
@@ -137,7 +137,7 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
 async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
-    """For longer than whoever asked once counts as there; and the term is renewed all the while."""
+    """For longer than the demand of one question lasts; the term is renewed all the while."""
 
     async def leads_on() -> None:
         answer = await sidecar.lead()
@@ -194,7 +194,7 @@ async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: 
         await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
         return held
 
-    held = await undisturbed(held_back, bears=0.5)  # a question that comes when the demand is over is answered at once
+    held = await undisturbed(held_back, bears=0.5)  # a question after the end of demand is answered at once
     await eventually(lambda: elapsed() > sidecar.candidate._leases["tracker"]._demand.until)
     assert await sidecar.state() == "following", "a request that is held is demand"
     held.cancel()

@@ -1,4 +1,4 @@
-"""What a candidate knows of the Redis server's clock."""
+"""The candidate's estimate of the Redis server's clock."""
 
 from sidecar.protocol import ServerClock, Timings
 

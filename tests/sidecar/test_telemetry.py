@@ -1,4 +1,4 @@
-"""What operators read: each figure from the facts at the scrape, each warning once, each line in both forms."""
+"""Metrics and logs for operators: figures computed at the scrape, each warning once, each line in both formats."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from tests.support.storing import Storing, at_port, storing
 
 
 class Told:
-    """A sidecar's figures at `now`, which the test sets: it leads the lease `led`, and `idle` was never asked for."""
+    """The metrics of a sidecar at `now`, which the test sets: it leads the lease `led`; no client asked for `idle`."""
 
     def __init__(self, store: Storing) -> None:
         self.now = 100.0
@@ -160,7 +160,7 @@ def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(told: Told, cap
     failure = Failure("connection", "why", may_execute=False)
     answer = "led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5
 
-    for _ in range(2):  # while nobody asks: the second outage is as new as the first
+    for _ in range(2):  # without demand: the second outage is as new as the first
         told.telemetry.failed(None, failure)
         told.telemetry.failed(None, failure)
         told.telemetry.connected()
@@ -170,7 +170,7 @@ def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(told: Told, cap
     told.telemetry.failed(None, failure)
     told.telemetry.failed("led", failure)
     told.telemetry.connected()
-    assert _said(caplog) == [("ERROR", None)]  # whether the lease's calls are answered is not known yet
+    assert _said(caplog) == [("ERROR", None)]  # not known yet: whether the calls of the lease are answered
     told.telemetry.answered(*answer)
     assert _said(caplog) == [("INFO", "led")]
 

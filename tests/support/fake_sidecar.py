@@ -1,4 +1,4 @@
-"""A sidecar that leads as long as the test says so, and tells the test of each resign."""
+"""A sidecar that leads as long as the test says, and reports each resign to the test."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,9 +10,9 @@ from ops.local.servers import free_port
 
 
 class FakeSidecar:
-    """Speaks the contract of `/is-leader/NAME` and `/resign/NAME`. A resign ends the lead of that lease for good.
+    """A server of `/is-leader/NAME` and `/resign/NAME`. A resign ends the lead of that lease for good.
 
-    So its grant is one that does not run out while this process stands still: a service that lost it would resign.
+    Its grant therefore does not end while this process stands still: a service that lost it would resign.
     """
 
     def __init__(self, on_resign: Callable[[str], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""A sidecar of the tests' own on loopback: it keeps to the contract until a test tells it not to."""
+"""A fake sidecar on loopback: it keeps the contract until a test makes it misbehave."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ NAME = "background_services"
 
 
 class FakeSidecar:
-    """One lease, elected by the test: `elect` and `follow` change it, `misbehave` answers in its place."""
+    """One lease, elected by the test: `elect` and `follow` change it, `misbehave` replaces its answers."""
 
     def __init__(self) -> None:
         self.instance_id = "task-a"
         self.grant = 10.0
-        """Seconds; a machine that stands still for less takes the lead from nobody."""
+        """The grant in seconds: no lead moves when the machine stands still for less."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
         self.state = "following"
@@ -106,7 +106,7 @@ class FakeSidecar:
         raise AssertionError
 
     async def honest(self, request: web.Request) -> web.StreamResponse:
-        """Where a redirect leads: whoever follows it is told the truth by somebody else."""
+        """The target of a redirect: a client that follows it gets a valid answer of another process."""
         return web.json_response(self.answer())
 
     def says(self, **changes: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -140,9 +140,9 @@ Test = Callable[..., Awaitable[None]]
 
 
 def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
-    """Of a test that fails where this process stands still for longer than that: see `undisturbed`.
+    """Repeat a test that fails when this process stands still for longer than that: see `undisturbed`.
 
-    Each round has a sidecar of its own.
+    Each round has its own sidecar.
     """
 
     def decorate(test: Test) -> Test:
@@ -162,7 +162,7 @@ def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that a test moves, in seconds."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -172,7 +172,7 @@ class Clock:
 
 
 class Work:
-    """Work that runs until it is cancelled, and writes down what happens to it; `left` is what its terms had left."""
+    """Work that runs until it is cancelled, and records its life; `left` has the rest of its terms."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events

@@ -1,4 +1,4 @@
-"""One lease's key in Redis as the scripts keep it, in a dozen lines: what the pure tests run against."""
+"""The key of one lease in Redis as the scripts keep it, in a dozen lines, for the pure tests."""
 
 from dataclasses import dataclass
 from math import inf
@@ -8,7 +8,7 @@ from sidecar.protocol import Call, Kind, Outcome, Reply
 
 @dataclass
 class RedisModel:
-    """The key and its fence. Times are those of the callers' clock: this server's clock runs exactly as theirs."""
+    """The key and its fence. Times are on the callers' clock: this server's clock runs exactly like theirs."""
 
     ttl: float
     heartbeat: float
@@ -19,7 +19,7 @@ class RedisModel:
     tenure: str = ""
 
     def now_is(self, now: float) -> None:
-        """Expire what has run out."""
+        """Expire the key if its time has passed."""
         if now >= self.expires_at:
             self.holder, self.expires_at = None, inf
 

@@ -1,4 +1,4 @@
-"""Of several clients of one task one may act at a time."""
+"""One of a task's clients may act at a time."""
 
 from math import inf, nextafter
 
@@ -34,7 +34,7 @@ def test_no_two_clients_are_granted_one_token() -> None:
 
 
 def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
-    """Redis was away for longer than a term is believed, and for less than its key lives."""
+    """Redis was away for longer than a term is believed, but the key was still alive."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -150,7 +150,7 @@ def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
 
 
 def test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over() -> None:
-    """It was held for half a grant more: its version was that of the term which it was not granted."""
+    """It was held for another half of a grant: its version was that of the term that it was not granted."""
     lease = fresh_lease(now=100, require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     over = 100 + T.grant_ttl

@@ -1,4 +1,4 @@
-"""The laws of one lease, each by its shortest story. `test_lease_laws.py` tells all the others."""
+"""The laws of one lease, each with its shortest story. `test_lease_laws.py` searches for all others."""
 
 import pytest
 

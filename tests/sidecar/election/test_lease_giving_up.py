@@ -1,4 +1,4 @@
-"""How a lease is given up: by a silent client, by a resign, by a drain; and that nothing is held for nobody."""
+"""How a lease is given up: by a silent client, by a resign, by a drain; and no lease is held without a client."""
 
 from math import inf
 
@@ -32,7 +32,7 @@ def test_a_candidate_that_resigned_campaigns_again_once_another_has_held_the_lea
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
     lease.asked(101.02)
     answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.HELD, holder="b")
-    lease.noticed(101.2)  # its release
+    lease.noticed(101.2)  # the release
     due(lease, 101.2, Kind.ACQUIRE)
 
 
@@ -165,7 +165,7 @@ def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may
 
 
 def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> None:
-    """The renewals went unanswered, not unheard: the key may live, and nobody else could lead."""
+    """The renewals may have executed although their replies were lost: the key may live, and no other can lead."""
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
     lease.failed(lost, lost.give_up_at, may_execute=True)
@@ -185,7 +185,7 @@ def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() ->
 
 
 def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term() -> None:
-    """The process before this one was killed with an acquire under way, which took our term up again just now."""
+    """The previous process was killed with an acquire under way, which has just adopted our term."""
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)
@@ -197,7 +197,7 @@ def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term
 
 
 def test_no_call_outlives_the_end_of_a_drain() -> None:
-    """A release that nobody answers is tried until then, and the process has to end."""
+    """A release without a reply is repeated until then, and then the process must end."""
     lease = leading(100)
     lease.drain(101)
     end = 101 + T.grant_ttl + 3 * T.call_limit

@@ -1,4 +1,4 @@
-"""The validator of the timings: both sides of each boundary."""
+"""The validation of the timings, on both sides of each boundary."""
 
 import math
 
