@@ -49,7 +49,7 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
         async with one.campaigning():
             await eventually(lambda: redis.get(one.key) == one.name)
             token = int(redis.hget(fence_of(one.key), "token") or 0)
-            assert not one.leads, "nobody was told"
+            assert not one.leads, "no client was granted it"
             one.way.flow()
             await eventually(lambda: one.leads)
             assert one.token == token

@@ -5,13 +5,13 @@ import sys
 from tests.model.spin import SpinError, run
 from tests.model.variants import BEYOND, BROKEN, CHECKS, RIGHT, Check
 
-USAGE = """usage: python -m tests.model CHECK ...      run these, and tell the story of each violation
+USAGE = """usage: python -m tests.model CHECK ...      run these, and print the story of each violation
        python -m tests.model short|long     the runs of make test, or of make model"""
 
 
 def overview() -> str:
     """The usage and the names of all checks."""
-    groups = (("holds", RIGHT), ("is violated", BROKEN), ("is violated, and beyond what is promised", BEYOND))
+    groups = (("holds", RIGHT), ("is violated", BROKEN), ("is violated, outside of the assumptions", BEYOND))
     parts = [USAGE]
     for title, checks in groups:
         parts += [f"\n{title}:", *(f"  {check.name:22} {check.about}" for check in checks)]

@@ -23,7 +23,7 @@ def main() -> int:
     """Exit status 1 if a bug was not found."""
     parser = Parser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--seed", default="1", help="of the simulated worlds (default: 1)")
-    parser.add_argument("--processes", type=int, help="processes to simulate on (default: one a core)")
+    parser.add_argument("--processes", type=int, help="processes to simulate on (default: one per core)")
     options = parser.parse_args()
     processes = options.processes or len(os.sched_getaffinity(0))
     print(f"{'seeded bug':66}{'in':30}{'hours':>9}{'s':>7}  found by")
@@ -56,7 +56,7 @@ def _try_all(at_once: int) -> Iterator[tuple[Bug, Verdict]]:
         sound = pool.submit(attempt, source, list(dict.fromkeys(bug.test for bug in BUGS)))
         yield from zip(BUGS, pool.map(lambda bug: attempt(source, [bug.test], bug), BUGS), strict=True)
         if not sound.result().passed:
-            raise SystemExit(f"Where nothing is broken the tests do not pass:\n{sound.result().output}")
+            raise SystemExit(f"The tests fail without a bug:\n{sound.result().output}")
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ async def test_a_resign_of_a_client_of_another_name_leaves_the_lead_to_who_was_t
     await sidecar.lead()
     named = {"X-Lease-Client": "another"}
     async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker", headers=named) as response:
-        told = await response.json()
-    assert told["is_leader"] is True
-    assert await resigned(sidecar, told["token"]) is False
+        answer = await response.json()
+    assert answer["is_leader"] is True
+    assert await resigned(sidecar, answer["token"]) is False
     assert redis.get(KEYS["tracker"]) == "a"
 
 

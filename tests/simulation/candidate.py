@@ -370,7 +370,7 @@ class Sidecar:
             return
         self.server, self._offset = server, 0
         self._connections += 1
-        self._connection.observe(server.tell_time(self.world.now), self.now())
+        self._connection.observe(server.set_clock(self.world.now), self.now())
         if call is not None:
             self._send(call, server)
             return
@@ -453,7 +453,7 @@ class Sidecar:
 
     def _evaluate(self, server: Server, call: Call, deadline: int) -> Answer:
         world, model, instance = self.world, server.model, self.instance
-        server.tell_time(world.now)
+        server.set_clock(world.now)
         touched, published, offset = model.touched, model.published, model.offset
         guarding, kind = world.scenario.guard, call.kind
         if kind is Kind.ACQUIRE:
@@ -468,7 +468,7 @@ class Sidecar:
             if answer.outcome is Outcome.RELEASED:
                 world.oracle.released(self, answer.token)
         if world.trace is not None:
-            world.tell(
+            world.record(
                 f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms"
             )
         if model.offset != offset:
@@ -572,7 +572,7 @@ class Sidecar:
         self.client.sync()
         now = self.now()
         if self.world.trace is not None:
-            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
+            self.world.record(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
         self.lease.failed(call, now, may_execute=may_execute)
         self._replace_connection()
         self.publish(now)

@@ -25,7 +25,7 @@ NO_HURRY = 1e9
 """The time to work, in seconds, of a client without work."""
 
 Version = tuple[int, int]
-Told = tuple[int, float, float, int | None, float | None, Version, str]
+HeardAnswer = tuple[int, float, float, int | None, float | None, Version, str]
 """An answer: the question's number, when it was sent, when it arrived, token, expires_in, version, instance id."""
 
 
@@ -220,8 +220,8 @@ class Client:
         self.deadline = deadline
         return True
 
-    def _begin(self, told: Told) -> bool:
-        _, sent_at, _, token, expires_in, _, instance = told
+    def _begin(self, heard: HeardAnswer) -> bool:
+        _, sent_at, _, token, expires_in, _, instance = heard
         if token is None or expires_in is None:
             return False
         grant = Grant(lambda: self._clock, STOP_BEFORE)
@@ -392,8 +392,8 @@ class Client:
 
     def _answer(self, arrived: float) -> None:
         token, expires_in, version = self.sidecar.grant(arrived)
-        told = (self._ask, self._asked_at, arrived, token, expires_in, version, self.sidecar.instance)
-        self.world.at(self.world.now + HANDLING, self._hear, told)
+        heard = (self._ask, self._asked_at, arrived, token, expires_in, version, self.sidecar.instance)
+        self.world.at(self.world.now + HANDLING, self._hear, heard)
 
     def release(self, *, answered: bool) -> None:
         """The sidecar answers the held question."""
@@ -413,17 +413,17 @@ class Client:
             if self.sidecar.lease.wake_at(self.sidecar.now()) < self.sidecar.asleep_until:
                 self.sidecar.wake()
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, heard: HeardAnswer) -> None:
         """An answer arrives."""
-        if told[0] != self._ask or not self.running:
+        if heard[0] != self._ask or not self.running:
             return
         if self.frozen:
-            self._inbox.append((self._hear, told))
+            self._inbox.append((self._hear, heard))
             return
         if self.sidecar.now() >= self._gives_up_at:  # the client was frozen, and the time limit comes first
             self._retry()
             return
-        _, sent_at, _, token, expires_in, version, instance = told
+        _, sent_at, _, token, expires_in, version, instance = heard
         self._open, self._trouble = False, False
         self._version = version
         grant = self.grant
@@ -437,7 +437,7 @@ class Client:
             if not self._extend(grant, sent_at + expires_in, self.sidecar.now()):
                 self.stop()
                 return
-        elif token is not None and not self._begin(told):
+        elif token is not None and not self._begin(heard):
             self._version = None
         self.ask(self._ask)
 

@@ -18,7 +18,7 @@ NAME, ME = "lease", "a"
 
 
 @dataclass
-class Told:
+class SidecarNotes:
     """The calls and answers of a sidecar. Tokens are counted from 1: they are times, and so not quite equal."""
 
     calls: list[tuple[Kind, int | None, str]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Told:
 class Driven(Protocol):
     """A driven sidecar, and the events that it takes."""
 
-    told: Told
+    notes: SidecarNotes
     server: Server
     cut: bool
 

@@ -79,7 +79,7 @@ class Faults:
         world.oracle.inspect()
         world.oracle.forget()
         kind = self.random.choices(self._kinds, self._weights)[0]
-        world.tell(f"-- {kind}")
+        world.record(f"-- {kind}")
         before = self._traces()
         self._actions[kind]()
         if self._traces() != before:
@@ -550,7 +550,7 @@ class Faults:
         new.model.copy_data(old.replica if old.replica is not None else old.model)
         new.replicas = 0
         world.primary = new
-        world.tell(f"   promoted with {new.model.value}, token {new.model.fence.token}")
+        world.record(f"   promoted with {new.model.value}, token {new.model.fence.token}")
         if isolated_for is not None:
             world.old = old
             world.at(world.now + isolated_for, self._old_ends, old)
@@ -625,7 +625,7 @@ class Faults:
     def _type(self, action: Callable[[RedisModel], None]) -> None:
         server = self.world.primary
         if server.up:
-            server.tell_time(self.world.now)
+            server.set_clock(self.world.now)
             action(server.model)
             self.world.changed(server, released=False)
         self._disturbed()
@@ -664,7 +664,7 @@ class Faults:
 
     def _spoil_fence(self) -> None:
         """Such a fence gives no term; the operator repairs it while the lease is disabled."""
-        token = self.random.choice(("abc", self.world.primary.tell_time(self.world.now) + 2 * DAY))
+        token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
         self._disturb(self._duration(), self._disable_to_mend)
 
@@ -675,7 +675,7 @@ class Faults:
 
     def _mend_fence(self, _: None) -> None:
         model = self.world.primary.model
-        self.world.primary.tell_time(self.world.now)
+        self.world.primary.set_clock(self.world.now)
         if model.mend_fence():
             self._type(RedisModel.delete)
         elif model.fence_needs_mending:

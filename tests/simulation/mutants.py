@@ -17,7 +17,7 @@ from sidecar.election.claims import Demand, HeldTerm
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from tests.simulation.candidate import Sidecar
-from tests.simulation.client import Client, Told
+from tests.simulation.client import Client, HeardAnswer
 from tests.simulation.command_line import workers
 from tests.simulation.faults import Faults
 from tests.simulation.redis_model import Answer, RedisModel
@@ -279,8 +279,8 @@ def _(lease: Lease, reply: Reply) -> float:
 
 
 @mutant("the client counts from the answer", Client, "_hear", mix="processes")
-def _(client: Client, told: Told) -> None:
-    _CLIENT_HEAR(client, (told[0], client.sidecar.now(), *told[2:]))
+def _(client: Client, heard: HeardAnswer) -> None:
+    _CLIENT_HEAR(client, (heard[0], client.sidecar.now(), *heard[2:]))
 
 
 @mutant("is_leader does not look at the clock", Grant, "remaining", mix="processes")
@@ -465,7 +465,7 @@ MUTANTS.append(
 )
 
 
-@mutant("only the client checks the fence", Store, "take_up", mix="processes")
+@mutant("only the client checks the fence", Store, "claim", mix="processes")
 def _(store: Store, tenure: Any) -> bool:
     store.token, store.holder = tenure.token, tenure.holder
     return True

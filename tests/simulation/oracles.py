@@ -93,7 +93,7 @@ class Oracle:
         client.tenure = tenure = self._tenure(holder, token)
         self.terms += 1
         if world.trace is not None:
-            world.tell(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
+            world.record(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
         self.resumed(client)
         if self.world.now > self.disabled_since + self.world.scenario.timings.ttl:
             self._mind_disabled(client)
@@ -146,7 +146,7 @@ class Oracle:
 
     def _mind_disabled(self, client: "Client") -> None:
         now, server = self.world.now, self.world.primary
-        server.tell_time(now)
+        server.set_clock(now)
         server.model.expire()
         if (server.model.value or "").upper() == "DISABLED" and client.until() > now:
             raise Violation("leads while disabled", f"{now - self.disabled_since:.1f} s after DISABLED was written")
@@ -156,7 +156,7 @@ class Oracle:
         until = client.sidecar.true(client.deadline)
         self._last_believed = max(self._last_believed, min(until, self.world.now))
         if self.world.trace is not None and client.tenure is not None:
-            self.world.tell(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
+            self.world.record(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
 
     def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
@@ -177,7 +177,9 @@ class Oracle:
         if accepted is None:
             return
         if self.world.trace is not None:
-            self.world.tell(f"write of {tenure.holder}, token {tenure.token}: {'accepted' if accepted else 'refused'}")
+            self.world.record(
+                f"write of {tenure.holder}, token {tenure.token}: {'accepted' if accepted else 'refused'}"
+            )
         if accepted:
             self.writes += 1
             last = self._last_accepted

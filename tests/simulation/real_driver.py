@@ -22,7 +22,7 @@ from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry
-from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
 from tests.simulation.server import EPOCH, Server
 from tests.simulation.virtual_time import VirtualLoop
 
@@ -80,7 +80,7 @@ class Line:
         if not real.server.up:
             real.later(DELAY, self.end)
             return
-        time = real.server.tell_time(real.true())
+        time = real.server.set_clock(real.true())
         answers: list[Any] = []
         for command in commands:
             if command[0] == "TIME":
@@ -102,7 +102,7 @@ class Real:
     """The parts that `sidecar.run` wires, without sockets."""
 
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
-        self.told = Told()
+        self.notes = SidecarNotes()
         self.loop = loop
         self.server = Server("run1", rate=1.0, offset=EPOCH, born=-1000.0)
         self.cut = False
@@ -121,7 +121,7 @@ class Real:
             {NAME: NAME},
             store,
             TIMINGS,
-            _Transitions(self.told, self.now),
+            _Transitions(self.notes, self.now),
             clock=self.now,
             uniform=uniform,
         )
@@ -133,7 +133,7 @@ class Real:
         def observed(now: float) -> Call | None:
             call = next_call(now)
             if call is not None:
-                self.told.call(call)
+                self.notes.call(call)
             return call
 
         lease.next_call = observed  # type: ignore[method-assign]
@@ -185,7 +185,7 @@ class Real:
         assert isinstance(response.body, bytes)
         answer = json.loads(response.body)
         self._version = answer["version"]
-        self.told.answer(self.now(), answer["token"], answer["expires_in"])
+        self.notes.answer(self.now(), answer["token"], answer["expires_in"])
 
     def hang_up(self) -> None:
         if self._question is not None:
@@ -205,7 +205,7 @@ class Real:
     def _runs(self) -> bool:
         return not self._election.done()
 
-    async def run(self, schedule: Schedule, end: float) -> Told:
+    async def run(self, schedule: Schedule, end: float) -> SidecarNotes:
         for when, happens in schedule:
             self.later(when, happens, self)
         self._election = asyncio.create_task(self.candidate.run())
@@ -216,13 +216,13 @@ class Real:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        return self.told
+        return self.notes
 
 
 class _Transitions(Telemetry):
-    def __init__(self, told: Told, clock: Callable[[], float]) -> None:
+    def __init__(self, notes: SidecarNotes, clock: Callable[[], float]) -> None:
         super().__init__(ME, clock=clock)
-        self._told = told
+        self._notes = notes
 
     def transition(self, lease: str, transition: Transition) -> None:
-        self._told.transition(transition)
+        self._notes.transition(transition)

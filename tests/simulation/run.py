@@ -214,7 +214,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self._told = self.began
+        self._printed_at = self.began
         self._tenths = 0
 
     def __call__(self, total: Total, worlds: int) -> None:
@@ -225,8 +225,8 @@ class Progress:
             f" {len(total.violations)} violations"
         )
         if sys.stderr.isatty():
-            if now - self._told > 0.5 or total.worlds == worlds:
-                self._told = now
+            if now - self._printed_at > 0.5 or total.worlds == worlds:
+                self._printed_at = now
                 end = "\n" if total.worlds == worlds else ""
                 sys.stderr.write(f"\r{line}\x1b[K{end}")
                 sys.stderr.flush()

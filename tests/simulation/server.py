@@ -55,7 +55,7 @@ class Server:
         """The number of writes to the key after which it dies; 0 for never."""
         self.watchers: list[Sidecar] = []
 
-    def tell_time(self, now: float) -> int:
+    def set_clock(self, now: float) -> int:
         """Set the model's clock to the true time `now`; returns it, in µs."""
         self.model.now = wall = int((now * self.rate + self.offset) * 1e6)
         return wall

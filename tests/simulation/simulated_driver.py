@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sidecar.protocol import Call, Transition
 from tests.simulation.candidate import TIMER, Sidecar
-from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
 from tests.simulation.scenario import Scenario
 from tests.simulation.server import Server
 from tests.simulation.world import World
@@ -16,11 +16,11 @@ from tests.simulation.world import World
 class Bare(World):
     """A world of one task without clients, faults and oracles."""
 
-    def __init__(self, seed: int, told: Told) -> None:
+    def __init__(self, seed: int, notes: SidecarNotes) -> None:
         nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True)
         super().__init__(nature, Random(seed))
         self.random = Random(seed)
-        self.told = told
+        self.notes = notes
         self.oracle = cast("Any", _Silent())
 
     def delay(self) -> float:
@@ -31,7 +31,7 @@ class Bare(World):
             self.at(self.now + DELAY, sidecar.noticed, server)
 
     def transition(self, sidecar: Sidecar, transition: Transition) -> None:
-        self.told.transition(transition)
+        self.notes.transition(transition)
 
     def drained(self, sidecar: Sidecar) -> None:
         """The sidecar is not started again."""
@@ -46,7 +46,7 @@ class Observed(Sidecar):
     __slots__ = ()
 
     def _execute(self, call: Call) -> None:
-        cast("Bare", self.world).told.call(call)
+        cast("Bare", self.world).notes.call(call)
         super()._execute(call)
 
 
@@ -54,8 +54,8 @@ class Simulated:
     """The sidecar and its client: one question at a time, asked and held as `Control` does."""
 
     def __init__(self, seed: int) -> None:
-        self.told = Told()
-        self.world = Bare(seed, self.told)
+        self.notes = SidecarNotes()
+        self.world = Bare(seed, self.notes)
         self.server = self.world.primary
         self.sidecar = Observed(self.world, 0, 1.0, START)
         self.sidecar.client = cast("Any", self)
@@ -123,7 +123,7 @@ class Simulated:
 
     def _answer(self) -> None:
         token, expires_in, self._version = self.sidecar.grant(self._arrived)
-        self.told.answer(self.now(), token, expires_in)
+        self.notes.answer(self.now(), token, expires_in)
 
     def hang_up_server(self) -> None:
         self.sidecar.hung_up()
@@ -153,7 +153,7 @@ class Simulated:
     def lost_sidecar(self) -> None:
         self.held = False
 
-    def run(self, schedule: Schedule, end: float) -> Told:
+    def run(self, schedule: Schedule, end: float) -> SidecarNotes:
         for when, happens in schedule:
             self.world.at(when, lambda happens: happens(self), happens)
         while self.world._queue and self.world._queue[0][0] <= end:
@@ -161,5 +161,5 @@ class Simulated:
             self.world._nested = 0
             action(argument)
         for transition in self.sidecar.lease.transitions():  # those that change nothing in an answer
-            self.told.transition(transition)
-        return self.told
+            self.notes.transition(transition)
+        return self.notes

@@ -27,7 +27,7 @@ class Store:
     waiting: list[Tenure] = field(default_factory=list)
     """Terms that wait for those transactions to raise it."""
 
-    def take_up(self, tenure: Tenure) -> bool | None:
+    def claim(self, tenure: Tenure) -> bool | None:
         """Raise the fence to a term; False if a higher term is there, None if the term has to wait."""
         if (self.token, self.holder) == (tenure.token, tenure.holder):
             return True
@@ -54,4 +54,4 @@ class Store:
         if not self.shared:
             waiting, self.waiting = self.waiting, []
             for tenure in waiting:
-                self.take_up(tenure)
+                self.claim(tenure)

@@ -51,7 +51,7 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
 
     def happens(driven: Driven) -> None:
         world = driven.world
-        world.primary.tell_time(world.now)
+        world.primary.set_clock(world.now)
         change(world.primary.model)
         world.changed(world.primary, released=False)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.driven import START, TIMINGS, Driven, Happening, Told
+from tests.simulation.driven import START, TIMINGS, Driven, Happening, SidecarNotes
 from tests.simulation.real_driver import Real
 from tests.simulation.redis_model import RedisModel
 from tests.simulation.server import FROM_INSIDE
@@ -26,7 +26,7 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
     """Another party writes to the key, and the watch reports it."""
 
     def happens(driven: Driven) -> None:
-        driven.server.tell_time(driven.now() - START)
+        driven.server.set_clock(driven.now() - START)
         change(driven.server.model)
         driven.touched()
 
@@ -99,7 +99,7 @@ MOMENTS = st.lists(
 """The steps since the previous moment, and the event."""
 
 
-def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
+def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, SidecarNotes]:
     """The notes of the simulated and of the real sidecar."""
     schedule, steps = [], 100
     for number, (gap, name) in enumerate(moments):

@@ -20,8 +20,8 @@ def test_the_promises_hold_whatever_goes_wrong() -> None:
 
     total = run(choice, HOURS, processes=1)
 
-    told = ["\n".join(story(choice, result.index)[1]) for result in total.violations[:1]]
-    assert not total.violations, f"seed {choice.seed!r}, world {total.violations[0].index}:\n" + told[0]
+    stories = ["\n".join(story(choice, result.index)[1]) for result in total.violations[:1]]
+    assert not total.violations, f"seed {choice.seed!r}, world {total.violations[0].index}:\n" + stories[0]
     assert total.hours >= HOURS
     assert total.terms > HOURS / 2
     assert {kind for _, faults in MIXES.values() for kind in faults} <= set(total.faults)
@@ -38,13 +38,13 @@ def test_the_same_seed_gives_the_same_run_to_the_byte(world: int) -> None:
 
 
 def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> None:
-    def told(processes: int) -> list[str]:
+    def printed(processes: int) -> list[str]:
         command = [sys.executable, "-m", "tests.simulation", "--hours", "40", "--processes", str(processes)]
         environment = os.environ | {"PYTHONHASHSEED": str(processes)}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return ended.stdout.splitlines()[:-2]  # the duration differs
 
-    assert told(1) == told(2)
+    assert printed(1) == printed(2)
 
 
 @pytest.mark.parametrize("arguments", ["--hours 0", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])

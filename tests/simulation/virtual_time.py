@@ -25,6 +25,6 @@ class _Jumps(selectors.SelectSelector):
         events = super().select(0)
         if not events:
             if timeout is None:
-                raise RuntimeError("everybody waits, and nothing will ever happen")
+                raise RuntimeError("every task waits, and no timer is set")
             self._loop.now += timeout
         return events

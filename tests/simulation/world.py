@@ -100,7 +100,7 @@ class World:
                 action(argument)
             self.oracle.inspect()
         except Violation as violation:
-            self.tell(f"VIOLATION ({violation.law}): {violation}")
+            self.record(f"VIOLATION ({violation.law}): {violation}")
             return violation
         return None
 
@@ -161,7 +161,7 @@ class World:
             return
         client.sync()
         if client.until() > self.now:
-            self.oracle.wrote(client, tenure, self.oracle.store.take_up(tenure))
+            self.oracle.wrote(client, tenure, self.oracle.store.claim(tenure))
             self.at(self.now + self.random.expovariate(1 / self.scenario.timings.ttl), self._write, arg)
 
     def interrupt_write(self, client: Client) -> None:
@@ -196,7 +196,7 @@ class World:
                 self.oracle.wrote(client, tenure, accepted=True)
             store.unshare()
         elif begun is False and alive:
-            self.oracle.wrote(client, tenure, store.take_up(tenure))
+            self.oracle.wrote(client, tenure, store.claim(tenure))
 
     # Records.
 
@@ -208,9 +208,9 @@ class World:
         """Record the transition of a candidate."""
         if self.trace is not None:
             word = "LEADS" if transition.leads else "does not lead"
-            self.tell(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
+            self.record(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
 
-    def tell(self, text: str) -> None:
+    def record(self, text: str) -> None:
         """Record an event."""
         if self.trace is not None:
             self.trace.append(f"{self.now:12.4f}  {text}")

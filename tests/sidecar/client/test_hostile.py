@@ -91,12 +91,12 @@ def test_an_answer_that_breaks_the_contract_is_unknown(lie: str) -> None:
 
 
 def test_an_answer_that_keeps_to_the_contract_is_taken() -> None:
-    told = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
-    assert (told.token, told.deadline, told.instance_id) == (7, 105.0, "task-a")
-    told = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
-    assert told.deadline == 160.0
-    told = parse(json.dumps(DENIAL | {"holder": None}).encode(), NAME, 100.0)
-    assert (told.token, told.deadline, told.holder, told.state) == (None, None, None, "following")
+    answer = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
+    assert (answer.token, answer.deadline, answer.instance_id) == (7, 105.0, "task-a")
+    answer = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
+    assert answer.deadline == 160.0
+    answer = parse(json.dumps(DENIAL | {"holder": None}).encode(), NAME, 100.0)
+    assert (answer.token, answer.deadline, answer.holder, answer.state) == (None, None, None, "following")
 
 
 Behaviour = Callable[[FakeSidecar], Callable[[web.Request], Awaitable[web.StreamResponse]]]
