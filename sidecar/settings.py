@@ -9,8 +9,9 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runtime.addresses import Address, in_url
-from sidecar.election.protocol import Timings, UnsafeTimings
-from sidecar.host import checked_host, may_be_host
+from runtime.host_names import may_be_host
+from sidecar.protocol import Timings, UnsafeTimings
+from sidecar.redis_host import checked_host
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of, command
 from tests.support.processes import Process, RealSidecar, ended
 from tests.support.waiting import ROUNDS, eventually
@@ -344,7 +344,7 @@ async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server
             sidecar.start()
             await asked.wait()
             assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
-        assert logged(sidecar, "has given its leases up")
+        assert logged(sidecar, "has given up its leases")
 
 
 def _url(server: asyncio.Server) -> str:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio.connection import SSLConnection
 
 from runtime.addresses import Address
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.connection import Connector
 from sidecar.settings import SettingsError, control_address, read
 

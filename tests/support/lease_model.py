@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from math import inf
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply
 
 
 @dataclass
 class RedisModel:
-    """The key and its fence. The server's clock is the same as the callers' clock."""
+    """The key and its fence. Times are on the callers' clock: this server's clock runs exactly like theirs."""
 
     ttl: float
     heartbeat: float
@@ -19,7 +19,7 @@ class RedisModel:
     tenure: str = ""
 
     def now_is(self, now: float) -> None:
-        """Delete an expired key."""
+        """Expire the key if its time has passed."""
         if now >= self.expires_at:
             self.holder, self.expires_at = None, inf
 

@@ -13,12 +13,12 @@ from aiohttp import web
 
 from ops.local.servers import RedisServer
 from runtime.addresses import Address
+from runtime.clock import elapsed
 from runtime.listener import Limits, Listener
-from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
 from sidecar.telemetry import Telemetry
@@ -89,10 +89,15 @@ async def served(
     calls: int | None = None,
     limits: Limits = METRICS_LIMITS,
 ) -> AsyncIterator[Served]:
-    """A sidecar that is wired as in `sidecar.run`, on free ports. It ends without draining.
+    """A sidecar wired as in `sidecar.run`, on free ports; it ends without a drain.
 
-    `calls` is the port for its calls to Redis, if they go through a proxy; its watch always connects directly.
-    `limits` are the limits of the metrics listener.
+    Args:
+        redis: the Redis server.
+        instance_id: the name of the sidecar.
+        timings: the durations of the protocol.
+        guard: whether the failover guard is on.
+        calls: the port of a proxy for the calls to Redis; the watch goes straight to Redis.
+        limits: the limits of the metrics listener's connections.
     """
     boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
@@ -105,7 +110,7 @@ async def served(
         connect, KEYS, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,
     )  # fmt: skip
-    telemetry.watch(leases, store, watch)
+    telemetry.watch(candidate.statuses, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_listening(control.app(), Limits()))

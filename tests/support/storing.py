@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from sidecar.clock import elapsed
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall, RedisStore
@@ -15,12 +15,12 @@ TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 
 
 def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Connector:
-    """A factory of the sidecar's connections, to a port of this machine."""
+    """A maker of connections to a port of this machine, as in the sidecar."""
     return Connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
 
 
 class Storing:
-    """Makes calls for the candidate `a`."""
+    """A caller for the candidate `a`."""
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
@@ -35,13 +35,13 @@ class Storing:
         return result
 
     async def outcome(self, kind: Kind) -> Outcome:
-        """The outcome of a call, which must be answered."""
+        """The outcome of a call that must be answered."""
         result = await self.call(kind, limit=10.0)
         assert isinstance(result, Reply), result
         return result.outcome
 
     async def failure(self, kind: Kind, *, limit: float = 10.0) -> Failure:
-        """The failure of a call. On a busy machine, an error may take seconds to arrive."""
+        """The failure of a call; a busy machine may take seconds for an error."""
         result = await self.call(kind, limit=limit)
         assert isinstance(result, Failure), result
         return result
@@ -57,7 +57,7 @@ class Storing:
 async def storing(
     connect: Callable[[], RedisConnection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
 ) -> AsyncIterator[Storing]:
-    """A store with these connections, which is closed in the end."""
+    """A store with these connections, closed at the end."""
     store = RedisStore(connect, "a", timings, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
     try:
         yield Storing(store)

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind
+from sidecar.protocol import Kind
 from tests.sidecar.redis.test_watch import watching
 from tests.sidecar.test_process import SMALL, Asker
 from tests.support.processes import RealSidecar, ended
