@@ -32,6 +32,9 @@ class Term:
     """Called with the token by each `check` that finds the term over."""
     threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
     """What `run_in_thread` runs."""
+    grant_left: Callable[[], float] = field(default=lambda: 0.0, repr=False, compare=False)
+    """Gives the seconds until the last grant runs out, also where the term has ended before that: the time in which
+    the work has to end."""
 
     def check(self) -> None:
         """Call it between two steps of the work.
@@ -99,6 +102,10 @@ class Grant:
     def end(self) -> None:
         """The term is over, whatever is left of the grant."""
         self._ended = True
+
+    def left(self) -> float:
+        """Seconds until the deadline that was last granted, be the term over before or not."""
+        return max(self._deadline - self._clock(), 0.0)
 
     @property
     def overdue(self) -> bool:
