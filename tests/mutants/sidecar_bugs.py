@@ -677,6 +677,20 @@ CONNECTION = [
         wrong="give_up_at",
         test="tests/sidecar/election/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
     ),
+    Bug(
+        "a task that follows only tries to lead",
+        "sidecar/election/lease.py",
+        right="looks = self.follows_only or now < self._yield_until",
+        wrong="looks = now < self._yield_until",
+        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
+    ),
+    Bug(
+        "a task that follows only looks at a vacant key without a pause",
+        "sidecar/election/lease.py",
+        right="follows = others or self.follows_only",
+        wrong="follows = others",
+        test="tests/sidecar/election/test_follows_only.py::test_it_looks_once_a_heartbeat_and_never_acquires[True]",
+    ),
 ]
 
 BUGS = CONNECTION + WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS
