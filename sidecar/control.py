@@ -58,7 +58,7 @@ class Control:
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
-        app.router.add_get("/leader/{lease}", self._leader)
+        app.router.add_get("/leader/{lease}", self.leader)
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/healthz", self.healthz)
@@ -85,7 +85,8 @@ class Control:
         version = self._version(names)
         return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
 
-    async def _leader(self, request: web.Request) -> web.Response:
+    async def leader(self, request: web.Request) -> web.Response:
+        """200 while this task leads the lease, else 503: for probes, proxies and load balancers."""
         name = self._lease(request)
         leads = self._candidate.leases[name].leads(self._clock())
         return _json({"lease": name, "is_leader": leads}, status=200 if leads else 503)
@@ -152,7 +153,7 @@ class Control:
         }
 
 
-def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Application:
+def metrics_app(registry: CollectorRegistry, healthz: Handler, leader: Handler) -> web.Application:
     """The metrics listener's application: nothing that changes anything."""
 
     async def metrics(_: web.Request) -> web.Response:
@@ -161,6 +162,7 @@ def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Applicatio
     app = web.Application(client_max_size=1024)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    app.router.add_get("/leader/{lease}", leader)
     return app
 
 

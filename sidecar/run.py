@@ -106,7 +106,7 @@ async def _run(settings: Settings) -> None:
         }
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
-    metrics = metrics_app(telemetry.registry, control.healthz)
+    metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)

@@ -691,6 +691,13 @@ CONNECTION = [
         wrong="follows = others",
         test="tests/sidecar/election/test_follows_only.py::test_it_looks_once_a_heartbeat_and_never_acquires[True]",
     ),
+    Bug(
+        "a proxy is told that a follower leads",
+        "sidecar/control.py",
+        right="status=200 if leads else 503)",
+        wrong="status=200)",
+        test="tests/sidecar/test_control.py::test_leader_answers_probes_by_its_status_on_both_listeners",
+    ),
 ]
 
 BUGS = CONNECTION + WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS

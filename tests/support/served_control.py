@@ -109,7 +109,7 @@ async def served(
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(_listening(control.app(), Limits()))
-        metrics = metrics_app(telemetry.registry, control.healthz)
+        metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
         metrics_url = await stack.enter_async_context(_listening(metrics, limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
