@@ -1,12 +1,14 @@
 """Programs for the wrapper to run, and the wrapper as a child process."""
 
+import asyncio
 import os
 import re
 import signal
 import stat
 from pathlib import Path
 
-from tests.support.sidecar_processes import Process, RealSidecar, shows
+from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.waiting import eventually
 
 NAME = "background_services"
 
@@ -134,3 +136,24 @@ async def follows(sidecar: RealSidecar) -> bool:
     """Whether a sidecar knows of another holder."""
     status = await shows(f"{sidecar.url}/status")
     return bool(status and status["leases"][NAME]["state"] == "following" and status["leases"][NAME]["holder"])
+
+
+async def hand_over(sidecars: tuple[RealSidecar, RealSidecar], folder: Path, program: tuple[str, ...]) -> None:
+    """Run a program that writes its diary as `POLITE` does in two tasks, and let the first one be told to stop."""
+    one = Wrapper(folder, "one", sidecars[0].url, "", *program)
+    other = Wrapper(folder, "other", sidecars[1].url, "", *program)
+    with ended(one, other):
+        one.start()
+        await eventually(lambda: one.began)
+        other.start()
+        await eventually(lambda: follows(sidecars[1]))
+        token = (await shows(f"{sidecars[0].url}/status"))["leases"][NAME]["token"]
+        assert one.began == [f"begin task-a {token} {NAME}"]
+        one.send(signal.SIGTERM)
+        await eventually(lambda: len(one.began) == 2)
+        assert await asyncio.to_thread(one.wait) == 0
+        lines = [line for line in one.diary if not line.startswith("told")]
+        assert [line.split()[:2] for line in lines] == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
+        assert int(lines[2].split()[2]) > token
+        assert "campaigns again" not in one.output
+        assert await asyncio.to_thread(other.stop, signal.SIGINT) == 0

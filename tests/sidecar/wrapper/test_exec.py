@@ -19,7 +19,7 @@ from tests.sidecar.wrapper.programs import (
     POLITE,
     STUBBORN,
     Wrapper,
-    follows,
+    hand_over,
     kill_all,
     run,
     script,
@@ -53,24 +53,7 @@ while True:
 async def test_one_task_runs_the_program_and_the_next_begins_when_it_has_ended(
     sidecars: Pair, tmp_path: Path, program: tuple[str, ...]
 ) -> None:
-    one, other = (Wrapper(tmp_path, f"wrapper-{each.url[-1:]}{i}", each.url, "", *program)
-                  for i, each in enumerate(sidecars))  # fmt: skip
-    with ended(one, other):
-        one.start()
-        await eventually(lambda: one.began)
-        other.start()
-        await eventually(lambda: follows(sidecars[1]))
-        status = await shows(f"{sidecars[0].url}/status")
-        token = status["leases"][NAME]["token"]
-        assert one.began == [f"begin task-a {token} {NAME}"]
-        one.send(signal.SIGTERM)
-        await eventually(lambda: len(one.began) == 2)
-        assert await asyncio.to_thread(one.wait) == 0
-        lines = [line for line in one.diary if not line.startswith("told")]
-        assert [line.split()[:2] for line in lines] == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
-        assert int(lines[2].split()[2]) > token
-        assert "campaigns again" not in one.output
-        assert other.stop(signal.SIGINT) == 0
+    await hand_over(sidecars, tmp_path, program)
 
 
 async def test_a_stubborn_program_that_forks_is_killed_after_the_grace(sidecars: Pair, tmp_path: Path) -> None:
