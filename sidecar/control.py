@@ -12,6 +12,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
 from runtime.local_requests import refusal
+from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
 from sidecar.election.protocol import Timings
 
@@ -62,6 +63,7 @@ class Control:
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._tell_status)
         app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/openapi.json", self._tell_description)
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -112,6 +114,9 @@ class Control:
                 "trouble": self._candidate.trouble[name],
             }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
+
+    async def _tell_description(self, _: web.Request) -> web.Response:
+        return _json(description(list(self._candidate.leases), LONGEST_WAIT))
 
     def _lease(self, request: web.Request) -> str:
         name = request.match_info["lease"]
@@ -171,7 +176,7 @@ def _wait(request: web.Request) -> float:
     if text is None:
         return 0.0
     try:
-        wait = float(text)
+        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float takes 1_0, and digits of Bengali
     except ValueError:
         wait = math.nan
     if not 0 < wait <= LONGEST_WAIT:
