@@ -79,6 +79,11 @@ proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (nee
 	@command -v haproxy >/dev/null || { echo "make: there is no haproxy; Debian has it in the package haproxy" >&2; exit 2; }
 	$(BIN)/python -m pytest -s tests/routing/through_haproxy.py
 
+languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
+	@for each in node go; do command -v $$each >/dev/null \
+		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
+	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
+
 mutants: $(STAMP) ## Break the protocol on purpose; the simulation, or a real test, must find each bug
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'
 
