@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants release-check
+.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants proxy release-check
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -74,6 +74,15 @@ alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }
 	promtool check config ops/prometheus/local.yml
 	promtool test rules ops/prometheus/rules_test.yml
+
+proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
+	@command -v haproxy >/dev/null || { echo "make: there is no haproxy; Debian has it in the package haproxy" >&2; exit 2; }
+	$(BIN)/python -m pytest -s tests/routing/through_haproxy.py
+
+languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
+	@for each in node go; do command -v $$each >/dev/null \
+		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
+	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
 
 mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'

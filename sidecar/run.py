@@ -59,9 +59,19 @@ async def _run(settings: Settings) -> None:
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
     leases = {
-        lease: Lease(name, timings, boot=boot, now=elapsed(), uniform=uniform, require_client=settings.require_client)
+        lease: Lease(
+            name,
+            timings,
+            boot=boot,
+            now=elapsed(),
+            uniform=uniform,
+            require_client=settings.require_client,
+            campaign=settings.campaign,
+        )
         for lease in settings.keys
     }
+    if not settings.campaign:
+        log.info("CAMPAIGN is false: this task follows only, and never leads")
     store = RedisStore(
         connect,
         name,
@@ -89,10 +99,15 @@ async def _run(settings: Settings) -> None:
             "eviction_policy": store.eviction_policy,
             "release_notice": store.release_notice,
         }
-        return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
+        return {
+            "campaign": settings.campaign,
+            "redis": redis,
+            "watch": {"mode": watch.mode, "refusal": watch.refusal},
+            "keys": settings.keys,
+        }
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
-    metrics = metrics_app(telemetry.registry, control.healthz)
+    metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
