@@ -61,12 +61,12 @@ class WorkMetrics:
                 self.runs.labels(job, outcome)
         self.runs_waiting = Gauge(
             "portfolio_job_runs_waiting",
-            "Due runs that are not done; 0 on a task that does not lead.",
+            "Due runs that are not done; 0 on a follower.",
             registry=registry,
         )
         self.given_up = Gauge(
             "portfolio_job_sessions_given_up",
-            "Sessions that left the look-back unsettled; 0 on a task that does not lead. A snapshot by hand settles them.",
+            "Sessions that left the look-back unsettled; 0 on a follower. A snapshot by hand settles them.",
             registry=registry,
         )
         self.protected = Gauge(
