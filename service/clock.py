@@ -1,4 +1,4 @@
-"""The wall clock, and the earlier of two clocks: by a clock that is ahead, a day would end too early."""
+"""The wall clock, and the earlier of two clocks. A clock that is ahead would end a day too early."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -35,5 +35,5 @@ class EarlierClock:
         Raises:
             StoreError: the database's clock cannot be read.
         """
-        asked_at = self._now()
-        self._ahead = max(asked_at - await self._database_clock(), timedelta())
+        before = self._now()
+        self._ahead = max(before - await self._database_clock(), timedelta())

@@ -1,4 +1,4 @@
-"""Reports a lasting fault once when it begins and once when it ends, however often it occurs in between."""
+"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it occurs in between."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 
 class Outage:
-    """One fault of one component.
+    """A fault of a component that may last.
 
     Args:
         logger: the component's logger.

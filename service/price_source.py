@@ -1,4 +1,4 @@
-"""The price source that the settings name."""
+"""The price source that the settings select."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +18,7 @@ def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datet
     """The source that `PRICE_SOURCE` names.
 
     Raises:
-        SettingsError: it names none. There is no default, because simulated prices must be asked for.
+        SettingsError: PRICE_SOURCE is missing. It has no default, because simulated prices must be asked for.
     """
     if settings.price_source is None:
         raise SettingsError("PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices")

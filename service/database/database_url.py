@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from runtime.escape import one_line
 from service.database.postgres_files import password_file_problem, tls_problem
 from service.environment import STRICT_MODES
-from service.hosts import is_local, may_be_host
+from service.hosts import is_local, may_be_server
 
 TRANSACTION_POOLER = 6543
 """Supabase's port of the transaction pooler, which supports neither LISTEN nor prepared statements."""
@@ -109,7 +109,7 @@ def _parse(url: str) -> _Address:
     written = [unquote(host) for host in named.split(",")] if named else options.get("host", "").split(",")
     if written == [""]:
         raise ValueError("names no host")
-    if not all(map(may_be_host, written)):
+    if not all(map(may_be_server, written)):
         raise ValueError("names an invalid host")
     hosts = tuple(map(_host_and_port, written))
     database = unquote(parts.path[1:])

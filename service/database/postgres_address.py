@@ -18,7 +18,7 @@ from aiohappyeyeballs import start_connection
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
 from service.database.server_refusals import lasting_refusal
-from service.ways_out import WaysOut, ways_out
+from service.outgoing import Outgoing, outgoing
 
 CONNECT_LIMIT = 10.0
 """Seconds for a usable connection: the lookup, all addresses, TLS and the login together."""
@@ -53,7 +53,7 @@ async def open_connection(
     silent_hosts: set[tuple[str, int]] = set()
     while True:
         attempt = asyncio.timeout_at(ends_at)
-        loop = _AnyAddressLoop(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
+        loop = _AnyAddressLoop(running, outgoing(), attempt, ends_at, hosts, silent_hosts)
         try:
             async with attempt:
                 connection = await _connect(dsn, **{**options, "loop": loop, "timeout": None})
@@ -79,14 +79,14 @@ class _AnyAddressLoop:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        ways: WaysOut,
+        outgoing: Outgoing,
         attempt: asyncio.Timeout,
         ends_at: float,
         hosts: int,
         silent_hosts: set[tuple[str, int]],
     ) -> None:
         self._loop = loop
-        self._ways = ways
+        self._outgoing = outgoing
         self._attempt = attempt
         self._ends_at = ends_at
         self._hosts = hosts
@@ -102,13 +102,13 @@ class _AnyAddressLoop:
         """Record a successful connection. Later ones of this loop, such as a cancel request, use the same address."""
         self._has_answered = True
         if self._address is not None:
-            self._ways.silent.discard(self._address[4])
+            self._outgoing.silent.discard(self._address[4])
 
     def mark_silent(self) -> bool:
         """Record that the last address was silent; returns whether there was one."""
         if self._address is None:
             return False
-        self._ways.silent.add(self._address[4])
+        self._outgoing.silent.add(self._address[4])
         self._silent_hosts.add(self._host)
         return True
 
@@ -136,13 +136,13 @@ class _AnyAddressLoop:
             raise TimeoutError
         left = self._ends_at - self._loop.time()
         async with asyncio.timeout(left if self._hosts == 1 else left / self._hosts):
-            found = await self._ways.lookups.addresses(host, port)
-            addresses = sorted(found, key=lambda info: info[4] in self._ways.silent)
+            found = await self._outgoing.lookups.addresses(host, port)
+            addresses = sorted(found, key=lambda info: info[4] in self._outgoing.silent)
             connected = await _start(addresses, min(STAGGER, left / (len(addresses) + 1)))
         peer = connected.getpeername()
         self._host = host, port
         self._address = next((info for info in addresses if info[4] == peer), None)
-        if self._hosts > 1 or any(info[4] not in self._ways.silent and info[4] != peer for info in addresses):
+        if self._hosts > 1 or any(info[4] not in self._outgoing.silent and info[4] != peer for info in addresses):
             self._attempt.reschedule(self._loop.time() + (self._ends_at - self._loop.time()) / 2)
         return connected
 

@@ -20,9 +20,10 @@ import aiohttp
 from pydantic import SecretStr
 
 from runtime.backoff import Backoff
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
+from service.outgoing import http_session
 from service.prices import PricesUnavailable
-from service.ways_out import AnswerTooLarge, http_session, read_body
 
 PARALLEL_REQUESTS = 4
 """Parallel requests of one question. The tracker and a job may each have a question at the same time."""

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
-from service.ways_out import AnswerTooLarge, http_session, read_body
+from service.outgoing import http_session
 from service.work.metrics import WorkMetrics
 
 EXPIRY_MINUTES = 10

@@ -15,12 +15,12 @@ from unittest.mock import patch
 
 import service.database.store
 import sidecar.client.leadership
+from runtime.clock import elapsed
 from service.database.connection import StaleTerm
 from service.database.fenced_writes import FencedWrites
 from service.database.term import FencedTerm
 from service.portfolio.valuation import Values
 from sidecar.client.term import Grant, Term
-from sidecar.clock import elapsed
 
 VARIABLE = "CHAOS_DIARY"
 """The environment variable that names the file."""

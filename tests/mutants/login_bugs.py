@@ -1,4 +1,4 @@
-"""Bugs in who is let in, in what is asked of a database, and in who may see a stream."""
+"""Seeded bugs in authentication, in the login to the database, and in the owners of streams."""
 
 from tests.mutants.trial import Bug
 
@@ -10,14 +10,14 @@ _ROLE = "tests/service/database/test_service_role.py::test_"
 
 BUGS = [
     Bug(
-        "a database on another machine is asked for no encryption",
+        "a connection to another machine needs no encryption",
         "service/database/database_url.py",
         right="if weak and not all(is_local(host)",
         wrong="if weak and not any(is_local(host)",
         test=_URL + "a_host_that_is_not_this_machine_is_asked_for_tls_unless_the_address_says_otherwise",
     ),
     Bug(
-        "PGSSLMODE may switch encryption off",
+        "PGSSLMODE can turn encryption off",
         "service/database/database_url.py",
         right='environment.get("PGSSLMODE") not in STRICT_MODES',
         wrong='environment.get("PGSSLMODE") is None',
@@ -31,77 +31,77 @@ BUGS = [
         test=_URL + "an_option_of_another_driver_is_named_and_refused",
     ),
     Bug(
-        "a wrong password is told without the setting",
+        "the error of a wrong password does not name the setting",
         "service/database/server_refusals.py",
         right='LASTING_STATES = ("28", ',
         wrong="LASTING_STATES = (",
         test=_REFUSED + "a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again",
     ),
     Bug(
-        "the project's own keys are a user's tokens",
+        "the project's own keys count as tokens of a user",
         "service/api/auth.py",
         right="if role in PROJECT_KEYS:",
         wrong="if role == PROJECT_KEYS:",
-        test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
+        test=_AUTH + "only_a_signed_in_user_is_admitted_and_others_are_told_why",
     ),
     Bug(
-        "the role of a token is not looked at",
+        "the role of a token is not checked",
         "service/api/auth.py",
         right="if role != USER_ROLE:",
         wrong='if role == "":',
-        test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
+        test=_AUTH + "only_a_signed_in_user_is_admitted_and_others_are_told_why",
     ),
     Bug(
-        "anonymous users are users",
+        "tokens of anonymous users are accepted",
         "service/api/auth.py",
         right='if claims.get("is_anonymous"):',
         wrong='if claims.get("anonymous"):',
-        test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
+        test=_AUTH + "only_a_signed_in_user_is_admitted_and_others_are_told_why",
     ),
     Bug(
-        "every token of another issuer is a line of the log",
+        "every token of another issuer is logged",
         "service/api/hourly_warnings.py",
         right="self._logged_at[kind] = now",
         wrong="self._logged_at[str(now)] = now",
-        test=_AUTH + "what_may_be_a_wrong_setting_is_one_warning_an_hour_however_many_tokens_come",
+        test=_AUTH + "a_possibly_wrong_setting_is_one_warning_an_hour_however_many_tokens_come",
     ),
     Bug(
-        "a stream shows a portfolio to whose it was",
+        "a stream shows a portfolio to its former owner",
         "service/api/streams.py",
         right="if owner is None or not subscriber.may_see(owner):",
         wrong="if owner is None:",
-        test=_STREAMS + "a_change_that_nothing_tells_of_is_found_and_no_later_value_is_shown",
+        test=_STREAMS + "a_change_without_a_notification_is_found_and_no_later_value_is_shown",
     ),
     Bug(
-        "the owner of a history is looked at before the reading only",
+        "the owner of a history is checked only before the read",
         "service/api/routes.py",
         right="if await self._access.store.owner(portfolio_id) != owner:",
         wrong="if await self._access.store.owner(portfolio_id) is None:",
-        test=_STREAMS + "a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown",
+        test=_STREAMS + "a_portfolio_that_changes_hands_between_the_check_and_the_read_is_not_shown",
     ),
     Bug(
-        "a change of owners is heard of at the next value only",
+        "a change of owners is noticed only at the next value",
         "service/database/live_notifications.py",
         right="for channel in (LIVE_CHANNEL, OWNER_CHANNEL):",
         wrong="for channel in (LIVE_CHANNEL,):",
         test=_STREAMS + "a_stream_ends_as_soon_as_the_portfolio_is_not_the_user_s_though_no_value_comes",
     ),
     Bug(
-        "a login that sees no portfolio is told that none is there",
+        "a login without rights sees an empty database instead of an error",
         "service/database/transactions.py",
         right="        if role is not None:\n            raise StoreError(",
         wrong='        if role == "":\n            raise StoreError(',
         test=_ROLE + "a_login_without_the_role_is_reported_with_the_remedy_and_works_once_it_has_the_role",
     ),
     Bug(
-        "the service's role makes no partitions",
+        "the service's role cannot create partitions",
         "supabase/migrations/20261128160000_service_role.sql",
         right="alter function public.make_intraday_partition(date) security definer set",
         wrong="alter function public.make_intraday_partition(date) set",
         test=_ROLE + "the_whole_service_works_as_a_login_that_row_level_security_covers",
     ),
     Bug(
-        "what the tables' owner runs for a login uses that login's temporary tables",
+        "a function of the tables' owner uses the caller's temporary tables",
         "supabase/migrations/20261128160000_service_role.sql",
         right="drop_intraday_partitions(date) security definer set search_path = pg_catalog, pg_temp;",
         wrong="drop_intraday_partitions(date) security definer;",

@@ -30,7 +30,7 @@ BUGS = [
         "service/work/tracker.py",
         right="await writes[0].notify(as_of)",
         wrong="pass",
-        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second",
+        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_sends_a_tick_within_a_second",
     ),
     Bug(
         "fault 3: an argument of the EOD's call is missing",

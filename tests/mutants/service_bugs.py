@@ -1,4 +1,4 @@
-"""Bugs in the fence, in the writes behind it and in the connections; a test with a real Postgres finds each."""
+"""Seeded bugs in the fence, in writes through it and in commands beside it. Tests with a real Postgres find them."""
 
 from tests.mutants.trial import Bug
 
@@ -6,12 +6,13 @@ _LANES = "tests/service/work/test_tracker_lanes.py::test_"
 _FENCE = "tests/service/database/test_fenced_writes.py::test_"
 _JOBS = "tests/service/work/test_jobs.py::test_"
 _MENDING = "tests/service/commands/test_fence.py::test_"
-_WAYS = "tests/service/test_ways_out.py::test_"
-_ENDING = "tests/service/test_ending.py::test_"
+_OUTGOING = "tests/service/test_outgoing.py::test_"
+_SHUTDOWN = "tests/service/test_shutdown.py::test_"
 _IMPORTS = "tests/service/commands/test_import_csv.py::test_"
 _WATCH = "tests/service/database/test_write_watch.py::test_"
 _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
+_RESPONSES = "tests/service/api/test_responses.py::test_"
 
 BUGS = [
     Bug(
@@ -78,14 +79,14 @@ BUGS = [
         test=_MENDING + "a_token_more_than_a_day_ahead_never_claims_the_fence",
     ),
     Bug(
-        "the fence is mended while somebody may lead",
+        "the fence is repaired while a task may lead",
         "service/commands/fence.py",
         right="if not _is_disabled(leadership):",
         wrong='if leadership.state == "leading":',
-        test=_MENDING + "nothing_is_mended_while_the_lease_is_not_disabled",
+        test=_MENDING + "nothing_is_repaired_while_the_lease_is_not_disabled",
     ),
     Bug(
-        "the fence is mended below the database's time",
+        "the fence is repaired below the database's time",
         "service/database/sql/mend_fence.sql",
         right="set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint",
         wrong="set token = 1",
@@ -97,42 +98,42 @@ BUGS = [
         right="        del environment[name]",
         wrong="        pass",
         test="tests/service/test_environment.py"
-        "::test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program",
+        "::test_the_api_works_with_every_variable_that_is_meant_for_another_program",
     ),
     Bug(
         "the database's addresses are tried one after another",
         "service/database/postgres_address.py",
         right="happy_eyeballs_delay=stagger",
         wrong="happy_eyeballs_delay=None",
-        test=_WAYS + "a_database_is_reached_though_the_first_addresses_drop_packets",
+        test=_OUTGOING + "a_database_is_reached_though_the_first_addresses_drop_packets",
     ),
     Bug(
         "an address that takes connections and is silent is tried first again",
         "service/database/postgres_address.py",
-        right="self._ways.silent.add(self._address[4])",
+        right="self._outgoing.silent.add(self._address[4])",
         wrong="pass",
-        test=_WAYS + "a_database_is_reached_though_the_first_address_takes_connections_and_is_silent",
+        test=_OUTGOING + "a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent",
     ),
     Bug(
         "a cancel request goes to any address of the name",
         "service/database/postgres_address.py",
         right="if self._has_answered and self._address is not None:",
         wrong="if self._has_answered and self._address is None:",
-        test=_WAYS + "a_cancel_request_goes_to_the_server_of_the_connection",
+        test=_OUTGOING + "a_cancel_request_goes_to_the_server_of_the_connection",
     ),
     Bug(
         "SIGTERM kills a command in the middle of its work",
-        "service/ending.py",
+        "service/shutdown.py",
         right="for number in (signal.SIGINT, signal.SIGTERM):",
         wrong="for number in (signal.SIGINT,):",
-        test=_ENDING + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
+        test=_SHUTDOWN + "a_run_by_hand_that_is_stopped_takes_its_protection_back",
     ),
     Bug(
         "the end of the process waits for a thread that hangs",
-        "service/ending.py",
+        "service/shutdown.py",
         right="        os._exit(status())",
         wrong="        sys.exit(status())",
-        test=_ENDING + "a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log",
+        test=_SHUTDOWN + "a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log",
     ),
     Bug(
         "the tracker does not check its term before it writes",
@@ -316,5 +317,26 @@ BUGS = [
         right="            if not self._is_busy():",
         wrong="            if True:",
         test=_CONNECTIONS + "a_probe_that_waits_behind_others_reports_no_outage",
+    ),
+    Bug(
+        "a decimal is sent in scientific notation",
+        "service/api/response_types.py",
+        right='return format(value, "f")',
+        wrong="return str(value)",
+        test=_RESPONSES + "a_decimal_is_a_string_in_plain_notation",
+    ),
+    Bug(
+        "an instant is sent with the offset of its zone",
+        "service/api/response_types.py",
+        right="value.astimezone(UTC)",
+        wrong="value",
+        test=_RESPONSES + "an_instant_is_sent_in_utc",
+    ),
+    Bug(
+        "a text of another task is sent without escapes",
+        "service/api/response_types.py",
+        right="AfterValidator(one_line)",
+        wrong="AfterValidator(str)",
+        test=_RESPONSES + "texts_of_other_tasks_are_escaped_and_cut",
     ),
 ]

@@ -14,7 +14,7 @@ from service.database.connection import StoreError
 from service.database.pool import PoolGroup
 from service.database.store import Store
 from tests.support.pooler import Pooler
-from tests.support.service_processes import Service, Sidecar
+from tests.support.processes import Service, Sidecar
 from tests.support.waiting import eventually
 
 FOUND = "DATABASE_URL: a pooler gives each transaction another session"

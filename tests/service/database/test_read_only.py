@@ -25,7 +25,7 @@ from service.work.background import TRACKER_LEASE, Background
 from service.work.metrics import WorkMetrics
 from service.work.tracker import Tracker
 from sidecar.client import LeaseClient, Term
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
 

@@ -13,8 +13,8 @@ from ops.local.servers import PostgresServer, free_port
 from service.database.connection import StoreError, connect
 from service.database.server_refusals import MORE_CONNECTIONS, lasting_refusal
 from service.database.store import Store
-from tests.service.test_ways_out import TlsFront
-from tests.support.service_processes import Service
+from tests.service.test_outgoing import TlsFront
+from tests.support.processes import Service
 from tests.support.tls import Authority
 from tests.support.waiting import eventually
 
@@ -193,7 +193,7 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
     assert errors == [f"database: {told}"]
-    assert "other" not in service.output()
+    assert "other" not in service.output
 
 
 async def _equals(ask: Callable[[], Awaitable[str]], message: str) -> bool:

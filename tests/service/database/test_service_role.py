@@ -13,8 +13,8 @@ import pytest
 
 from service.commands.samples import SAMPLES
 from tests.service.api.test_streams import line
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.served_api import PORTFOLIO
-from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import eventually
 
 COVERED = """
@@ -88,8 +88,8 @@ async def test_the_whole_service_works_as_a_login_that_row_level_security_covers
     assert (await service.get(f"/portfolios/{PORTFOLIO}/live"))["portfolio_id"] == str(PORTFOLIO)
     failures = [entry for entry in service.lines() if entry["level"] in ("ERROR", "CRITICAL")]
     assert not failures
-    assert "permission denied" not in service.output()
-    assert "row-level security" not in service.output()
+    assert "permission denied" not in service.output
+    assert "row-level security" not in service.output
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ async def test_each_command_works_as_that_login(arguments: tuple[str, ...], memb
     (tmp_path / "prices.csv").write_text("symbol,session_date,close\nKO,2026-02-13,70.5\n")
     given = [str(tmp_path / argument) if argument.endswith(".csv") else argument for argument in arguments]
     settings = {"DATABASE_URL": member, "PRICE_SOURCE": "simulated", "AUTH": "off", "MARKET_CALENDAR": "NYSE"}
-    async with Process("service", tmp_path / "log", *given, **settings) as command:
-        assert await command.end() == 0, command.output()
+    async with command_of("service", tmp_path / "log", *given, **settings) as command:
+        assert await command.end() == 0, command.output
 
 
 async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_once_it_has_the_role(
@@ -151,10 +151,10 @@ async def test_a_missing_right_is_reported_with_the_setting(login: str, admin: A
     file = tmp_path / "prices.csv"
     file.write_text("symbol,session_date,close\nKO,2026-02-13,70.5\n")
     settings = {"DATABASE_URL": login, "PRICE_SOURCE": "simulated", "AUTH": "off"}
-    async with Process("service", tmp_path / "log", "import", "prices", str(file), **settings) as command:
+    async with command_of("service", tmp_path / "log", "import", "prices", str(file), **settings) as command:
         assert await command.end() == 1
-    assert command.output().splitlines()[-1].startswith("database: permission denied for table ")
-    assert command.output().endswith("; DATABASE_URL's role lacks a right (docs/database.md)\n")
+    assert command.output.splitlines()[-1].startswith("database: permission denied for table ")
+    assert command.output.endswith("; DATABASE_URL's role lacks a right (docs/database.md)\n")
 
 
 async def test_a_database_that_is_not_migrated_is_reported_with_the_command(

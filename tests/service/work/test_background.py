@@ -10,7 +10,7 @@ from service.database.connection import StaleTerm, StoreError
 from service.work import background as background_work
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background, Work
 from sidecar.client import LeaseClient, Term
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 
 FOREVER = 1000.0
 
