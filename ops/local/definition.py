@@ -77,12 +77,30 @@ class Secret(_Part):
     value_from: str
 
 
+class Capabilities(_Part):
+    """`capabilities`: what of root's rights a container has more or less than the engine gives."""
+
+    drop: list[str] = Field(default_factory=list)
+
+
+class LinuxParameters(_Part):
+    """`linuxParameters`: an init process, and capabilities."""
+
+    init_process_enabled: bool = False
+    capabilities: Capabilities = Field(default_factory=Capabilities)
+
+
 class ContainerDefinition(_Part):
-    """One container of the task."""
+    """One container of the task; `memory` in MiB, `cpu` in 1024ths of a core."""
 
     name: Name
     image: str
     essential: bool = True
+    cpu: int = Field(default=0, ge=0)
+    memory: int | None = Field(default=None, ge=4)
+    user: str | None = None
+    readonly_root_filesystem: bool = False
+    linux_parameters: LinuxParameters = Field(default_factory=LinuxParameters)
     entry_point: list[str] = Field(default_factory=list)
     command: list[str] = Field(default_factory=list)
     environment: list[Variable] = Field(default_factory=list)
@@ -114,6 +132,7 @@ class TaskDefinition(_Part):
     """The containers of a task and the order that `dependsOn` puts them in."""
 
     family: Name
+    cpu: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,6}$")] | None = None
     container_definitions: list[ContainerDefinition] = Field(min_length=1, max_length=10)
 
     @model_validator(mode="after")
