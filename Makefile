@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants
+.PHONY: help setup run test chaos images rehearse model alerts bench bench-tracker lint format lock clean simulate mutants
 
 help: ## Show what can be made
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -63,6 +63,9 @@ bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=10000
 
 images: $(STAMP) ## Build both images and look into them (docker, buildah or podman): PYTHON_IMAGE=name
 	@$(BIN)/python -m ops.images
+
+rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
+	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
 
 model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long
