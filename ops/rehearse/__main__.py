@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 
 from ops.images.engine import ImageError, engine
 from ops.local.definition import DefinitionError
@@ -16,6 +17,7 @@ from ops.rehearse.cgroups import groups, remove_groups
 from ops.rehearse.host import check, configure_podman, only_one
 from ops.rehearse.journal import Journal
 from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
+from ops.rehearse.picture import draw
 from ops.rehearse.play import Record, rehearse
 from ops.rehearse.podman import containers, remove_containers
 from ops.rehearse.profile import LONG, SHORT
@@ -64,6 +66,9 @@ def _rehearse(options: argparse.Namespace) -> int:
     _say(f"Rehearsal ({profile.name}): {len(events)} events; logs in {FOLDER / 'logs'}")
     record = asyncio.run(_until_signalled(_clean(rehearse(FOLDER, profile, first, events, journal))))
     print(f"\n{table(record.rows)}")
+    picture = options.picture or FOLDER / "rehearsal.svg"
+    draw(record, picture)
+    print(f"Picture: {picture}")
     left = asyncio.run(_left())
     if left:
         print(f"LEFT BEHIND: {', '.join(left)}")
@@ -112,6 +117,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--events", nargs="+", metavar="TEXT", help="only the events whose names have one of these texts"
     )
+    parser.add_argument("--picture", type=Path, help="where the time line goes (.run/rehearse/rehearsal.svg)")
     return parser.parse_args(arguments)
 
 

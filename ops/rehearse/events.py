@@ -72,10 +72,13 @@ SHORT = (
     "deploy back",
     "deploy, never healthy",
     "scale 1, 3, 0, 2",
+    "cut off from Redis",
     "cut off from everything",
     "API over its memory",
+    "kill -9 API",
     "kill -9 sidecar",
     "Redis failover",
+    "Spot interruption",
 )
 """What the short rehearsal performs."""
 
@@ -111,14 +114,16 @@ async def _deploy_broken(stage: Stage, report: Report, *, version: Version) -> N
 
 
 async def _scale(stage: Stage, report: Report) -> None:
-    began = 0.0
+    """Scale; nobody can be served from the moment that no task is wanted until the first new task is healthy."""
+    unwanted_since = 0.0
     for desired in (1, 3, 0, TASKS):
         if desired == 0:
-            began = time.time()
+            unwanted_since = time.time()
         stage.service.scale(desired)
         report.since = time.time()
         await stage.until(stage.is_well, WELL_WITHIN, f"{desired} tasks are healthy")
-    report.unwanted.append(Span(began, time.time()))
+    served_again = min(member.healthy_at for member in stage.service.running if member.healthy_at is not None)
+    report.unwanted.append(Span(unwanted_since, served_again))
 
 
 async def _cut(
@@ -146,7 +151,7 @@ async def _fill(stage: Stage, report: Report, *, container: str) -> None:
 async def _kill(stage: Stage, _: Report, *, container: str) -> None:
     member = stage.leader()
     stage.journal.event("event", f"SIGKILL to {member.label}/{container}, of the leader")
-    faults.kill(member, container)
+    await faults.kill(member, container)
 
 
 async def _kill_while_mixed(stage: Stage, report: Report, *, version: Version) -> None:
@@ -161,8 +166,10 @@ async def _kill_while_mixed(stage: Stage, report: Report, *, version: Version) -
 
 
 async def _fail_over(stage: Stage, _: Report) -> None:
+    """Fail over, and wait for as long as the failover guard lasts: what a lost write does shows by then."""
     stage.journal.event("event", "the Redis primary is killed; its replica is promoted")
     await stage.fail_over()
+    await asyncio.sleep(stage.ttl)
 
 
 async def _interrupt(stage: Stage, report: Report) -> None:

@@ -16,18 +16,22 @@ FILLED_WITHIN = 60.0
 _FILL = """
 import os, sys
 group, victim = sys.argv[1:]
-open(group, "w").write(str(os.getpid()))
-open("/proc/self/oom_score_adj", "w").write("-1000")
-held = []
+with open(group, "w") as file:
+    file.write(str(os.getpid()))
+memory, chunk = os.memfd_create("fill"), b"x" * (1 << 20)
 while os.path.exists(f"/proc/{victim}"):
-    held.append(b"x" * (8 << 20))
+    os.write(memory, chunk)
 """
-"""Joins the container's cgroup and takes memory. The kernel then kills the container's process, and never this one."""
+"""Joins the container's cgroup and takes memory that is no process's own. So the kernel, once there is too little,
+kills the largest process of the container."""
 
 
-def kill(member: Member, container: str) -> None:
-    """SIGKILL to a container's first process: the kernel ends the rest of the container."""
-    os.kill(_pid(member, container), signal.SIGKILL)
+async def kill(member: Member, container: str) -> None:
+    """SIGKILL to a container's first process, awaited: the kernel ends the rest of the container."""
+    pid = _pid(member, container)
+    os.kill(pid, signal.SIGKILL)
+    while member.pids.get(container) == pid:  # noqa: ASYNC110 - another process notices
+        await asyncio.sleep(0.02)
 
 
 async def fill_memory(member: Member, container: str) -> None:
@@ -38,7 +42,7 @@ async def fill_memory(member: Member, container: str) -> None:
     """
     pid = _pid(member, container)
     groups = await asyncio.to_thread(Path(f"/proc/{pid}/cgroup").read_text)
-    command = [sys.executable, "-c", _FILL, str(memory_group(groups) / "cgroup.procs"), str(pid)]
+    command = [sys.executable, "-I", "-S", "-c", _FILL, str(memory_group(groups) / "cgroup.procs"), str(pid)]
     said: list[bytes] = []
     try:
         async with (

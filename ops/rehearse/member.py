@@ -131,6 +131,14 @@ class Member:
         return well
 
     @property
+    def complete(self) -> bool:
+        """Whether it is healthy, and each of its containers passes its health check now, after a restart too."""
+        if self._task is None or not self.healthy:
+            return False
+        checked = [each for each in self._task.containers.values() if each.definition.health_check is not None]
+        return all(each.healthy.is_set() for each in checked)
+
+    @property
     def told_to_stop(self) -> bool:
         """Whether the scheduler has told it to stop."""
         return self._stop.is_set()

@@ -75,7 +75,7 @@ async def rehearse(folder: Path, profile: Profile, first: Version, events: Seque
                 each.event.name,
                 span,
                 lossless=each.event.lossless,
-                allowed=_allowed(first, profile) if each.event.by_expiry else AT_ONCE,
+                allowed=_allowed(stage.ttl) if each.event.by_expiry else AT_ONCE,
                 healthy_after=each.healthy_after,
                 unwanted=tuple(each.report.unwanted),
                 complaints=tuple(each.report.complaints),
@@ -101,7 +101,6 @@ async def _play(stage: Stage, event: Event) -> _Played:
     return _Played(event, began, report, healthy_after)
 
 
-def _allowed(version: Version, profile: Profile) -> float:
+def _allowed(ttl: float) -> float:
     """Seconds that nobody may lead where a lease has to expire: the guard after a failover may take a second ttl."""
-    ttl = float(profile.variables.get("LEASE_TTL") or version.definition.container("sidecar").variables["LEASE_TTL"])
     return 2 * ttl + ttl / 3 + AT_ONCE

@@ -35,7 +35,7 @@ class Profile:
         name: `short` or `long`.
         variables: what the containers get in place of the definition's values.
         deregistration_delay: from a target's deregistration to the end of its connections and SIGTERM; ECS: 300.
-        settle: how long everything stays as it is after an event, before the next one.
+        settle: how long everything stays as it is after an event, before the next one: longer than a heartbeat.
         cut: how long a task is cut off.
         requests: requests a second.
         streams: streams that are open all the time.
@@ -57,11 +57,11 @@ class Profile:
         return {name: value for name, value in wanted.items() if BESIDE.get(name, name) in container.variables}
 
 
-LONG = Profile("long", deregistration_delay=10.0, settle=5.0, cut=60.0, requests=20.0, streams=12)
+LONG = Profile("long", deregistration_delay=10.0, settle=12.0, cut=60.0, requests=20.0, streams=12)
 SHORT = Profile(
     "short",
     deregistration_delay=2.0,
-    settle=1.0,
+    settle=3.0,
     cut=10.0,
     requests=10.0,
     streams=6,

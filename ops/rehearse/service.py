@@ -57,7 +57,7 @@ class Service:
     @property
     def reached(self) -> bool:
         """Whether the desired count of the current version is healthy."""
-        healthy = [member for member in self.running if member.healthy and member.version == self.version]
+        healthy = [member for member in self.running if member.complete and member.version == self.version]
         return len(healthy) == self.desired == len(self.running)
 
     @property

@@ -122,6 +122,12 @@ class Stage:
             )
         return last
 
+    @property
+    def ttl(self) -> float:
+        """LEASE_TTL of the tasks, in seconds."""
+        sidecar = self.service.version.definition.container("sidecar").variables
+        return float(self.profile.variables.get("LEASE_TTL") or sidecar["LEASE_TTL"])
+
     async def writes(self) -> list[database.Accepted]:
         """What the database has accepted, in the order of the commits."""
         return await database.accepted(self.postgres.url)
