@@ -69,10 +69,9 @@ class Member:
     async def run(self) -> None:
         """Run until the task has stopped and nothing of it is left."""
         try:
-            cpu = self.version.definition.cpu
             async with (
                 self._pods.pod(self.label) as pod,
-                task_group(self.label, None if cpu is None else int(cpu)) as group_name,
+                task_group(self.label, self.version.definition.cpu_units) as group_name,
             ):
                 self.pod = pod
                 task = self._task = self._new_task(pod, group_name)
