@@ -28,14 +28,14 @@ from tqdm import tqdm
 
 from bench.cost import Cost, Machine
 from ops.local.servers import PostgresServer, free_port
-from service.jobs import Jobs
-from service.market import AroundTheClockCalendar
-from service.migrations import migrate
-from service.positions import uuids
+from service.database.migrations import migrate
+from service.database.store import Store
+from service.market.calendar import AroundTheClockCalendar
+from service.portfolio.positions import uuids
 from service.prices import Price
-from service.store import Store
-from service.tracker import Tracker
-from service.work_metrics import WorkMetrics
+from service.work.jobs import Jobs
+from service.work.metrics import WorkMetrics
+from service.work.tracker import Tracker
 
 POSITIONS, SYMBOLS = 20, 8_000
 TICKS, CHANGED, LISTENERS, SAMPLE, STEP = 5, 1_000, 1_000, 10_000, 20_000

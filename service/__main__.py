@@ -41,19 +41,19 @@ def main(arguments: list[str]) -> int:
         case ["sample"]:
             return run(sample, ignored)
         case ["token", *options]:
-            from service.development_token import command
+            from service.commands.development_token import command
 
             return command(options)
         case ["run", *options]:
-            from service import by_hand
+            from service.commands import run_job as by_hand
 
             return run(partial(by_hand.run, by_hand.parse(options)), ignored)
         case ["import", *options]:
-            from service import imports
+            from service.commands import import_csv as imports
 
             return run(partial(imports.run, imports.parse(options)), ignored)
         case ["fence", *options]:
-            from service import fence
+            from service.commands import fence
 
             return run(partial(fence.run, fence.parse(options)), ignored)
         case ["healthcheck"]:
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 async def migrate(settings: "Settings") -> None:
     """Apply the migrations that the database lacks."""
-    from service.migrations import migrate as apply
+    from service.database.migrations import migrate as apply
 
     if not await apply(settings.database_url.get_secret_value()):  # it tells of each that it applies
         print("the database is up to date")
@@ -89,8 +89,8 @@ async def migrate(settings: "Settings") -> None:
 
 async def sample(settings: "Settings") -> None:
     """Add the sample portfolios that are missing."""
-    from service.samples import load_samples
-    from service.store import Store
+    from service.commands.samples import load_samples
+    from service.database.store import Store
 
     async with await Store.connect(settings.database_url.get_secret_value(), connections=1) as store:
         print("\n".join(map(str, await load_samples(store))))
@@ -111,13 +111,13 @@ def run(
     import uvloop
 
     from runtime.environment import tell
-    from service.command_line import print_error
-    from service.csv_file import BadFile
-    from service.database import StaleTerm, StoreError
+    from service.commands.csv_file import BadFile
+    from service.commands.fence import NotMended
+    from service.commands.output import print_error
+    from service.database.connection import StaleTerm, StoreError
+    from service.database.migrations import MigrationError
     from service.ending import Stopped, until_stopped
     from service.environment import missing_certificates, unusable_files
-    from service.fence import NotMended
-    from service.migrations import MigrationError
     from service.prices import PricesUnavailable
     from service.settings import SettingsError, read_settings
     from service.telemetry import set_up_logs

@@ -16,37 +16,38 @@ from types import FrameType
 from aiohttp import web
 
 from runtime.listener import Limits, Listener
-from service.access import StoreAccess
 from service.address import Address
-from service.app import Api
-from service.auth import guard_by
-from service.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
-from service.connections import Room
-from service.database import side_by_side
+from service.api.auth import guard_by
+from service.api.background_status import BackgroundStatus
+from service.api.health import Health
+from service.api.internal_routes import Internal
+from service.api.limits import INTERNAL_LIMITS
+from service.api.listener import connection_limits, runner
+from service.api.middleware import Middleware
+from service.api.routes import Api
+from service.api.store_access import StoreAccess
+from service.api.streams import Streams
+from service.clock import utc_now
+from service.database.connection import side_by_side
+from service.database.pool import Room
+from service.database.store import Store
+from service.database.write_watch import WriteWatch
 from service.ending import leave_after
-from service.freshness import Freshness
-from service.health import Health
-from service.internal import Internal
-from service.limits import INTERNAL_LIMITS
-from service.listener import connection_limits, runner
-from service.loading import tell_loading
-from service.market import CALENDARS
-from service.middleware import Middleware
-from service.overrides import OverriddenCalendar, OverrideReader
+from service.market.calendar import CALENDARS
+from service.market.overrides import OverriddenCalendar
+from service.portfolio.freshness import Freshness
+from service.price_source import price_source
 from service.prices import PriceSource
-from service.prices.sources import price_source
-from service.protection import protection_by
-from service.scheduler import Scheduler
 from service.settings import Settings, SettingsError
-from service.status import BackgroundStatus
-from service.store import Store
-from service.streams import Streams
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
-from service.term import Term
-from service.timetable import utc_now
-from service.tracker import Tracker
-from service.work_metrics import WorkMetrics
-from service.write_watch import WriteWatch
+from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
+from service.work.load_progress import tell_loading
+from service.work.metrics import WorkMetrics
+from service.work.override_reader import OverrideReader
+from service.work.protection import protection_by
+from service.work.scheduler import Scheduler
+from service.work.term import Term
+from service.work.tracker import Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75

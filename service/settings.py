@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from service.address import DEFAULT, INTERNAL_DEFAULT, Address
-from service.database_url import usable_database_url
+from service.database.database_url import usable_database_url
 from service.hosts import may_be_host
-from service.market import CALENDARS
+from service.market.calendar import CALENDARS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PROJECT_URL = r"https://[a-z0-9-]+\.supabase\.(co|in)"

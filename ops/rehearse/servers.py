@@ -15,7 +15,7 @@ from ops.local.server import Server, ServerError
 from ops.rehearse.names import POSTGRES_NAME, REDIS_NAME, Names
 from ops.rehearse.network import POSTGRES, REDIS
 from ops.rehearse.podman import CERTIFICATES
-from tests.tls import Authority
+from tests.support.tls import Authority
 
 PASSWORD = "rehearsal"  # noqa: S105 - of servers that nobody else reaches
 REDIS_PORT, POSTGRES_PORT = 6379, 5432

@@ -23,7 +23,7 @@ from ops.rehearse.servers import RedisPair, TlsPostgres
 from ops.rehearse.service import Service
 from ops.rehearse.versions import Version
 from tests.chaos import database
-from tests.tls import Authority
+from tests.support.tls import Authority
 
 OWNERS = (
     ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "11111111-1111-4111-8111-111111111111"),

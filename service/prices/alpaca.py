@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
-from service.market import NEW_YORK, Calendar
+from service.market.calendar import NEW_YORK, Calendar
 from service.prices import Price, PricesUnavailable
 from service.prices.alpaca_client import AlpacaClient, Budget
 from service.prices.alpaca_shapes import bars_by_symbol, close_of, latest_price

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from service.grid import EPOCH
-from service.market import NEW_YORK
+from service.market.calendar import NEW_YORK
+from service.market.tick_schedule import EPOCH
 from service.prices import Price
 
 PRICES = (("latestTrade", "p"), ("minuteBar", "c"), ("dailyBar", "c"), ("prevDailyBar", "c"))

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import blake2b
 
-from service.market import Calendar
+from service.market.calendar import Calendar
 from service.prices import Price
 
 MILLION = 1_000_000

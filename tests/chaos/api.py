@@ -19,11 +19,11 @@ from unittest.mock import patch
 from aiohttp import web
 
 from service import __main__ as product
-from service.background import Background
-from service.database import StoreError
+from service.database.connection import StoreError
+from service.database.store import Store
 from service.settings import Settings
-from service.store import Store
-from service.term import take_up
+from service.work.background import Background
+from service.work.term import take_up
 from sidecar.client import LeaseClient, Term
 from tests.chaos.database import add_entry
 from tests.chaos.diary import VARIABLE, Diary, observe

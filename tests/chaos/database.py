@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from service.writes import FencedWrites
+from service.database.fenced_writes import FencedWrites
 
 ACCEPTED = """
 create table chaos_write (

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import service.store
-import sidecar.client
-from service.database import StaleTerm
-from service.valuation import Values
-from service.writes import FencedWrites
+import service.database.store
+import sidecar.client.leadership
+from service.database.connection import StaleTerm
+from service.database.fenced_writes import FencedWrites
+from service.portfolio.valuation import Values
+from sidecar.client.term import Grant, Term
 from sidecar.clock import elapsed
-from sidecar.term import Grant, Term
 
 VARIABLE = "CHAOS_DIARY"
 """The environment variable that names the file."""
@@ -79,19 +79,19 @@ def observe(diary: Diary) -> None:
         grant.begins(term, at)
         return term
 
-    patch.object(sidecar.client, "Grant", ObservedGrant).start()
-    patch.object(sidecar.client, "Term", observed_term).start()
+    patch.object(sidecar.client.leadership, "Grant", ObservedGrant).start()
+    patch.object(sidecar.client.leadership, "Term", observed_term).start()
     _observe_store(diary)
 
 
 def _observe_store(diary: Diary) -> None:
-    store = service.store.Store
+    store = service.database.store.Store
     take_up, fenced_lanes = store.take_up, store.fenced_lanes  # each fenced transaction is one of lanes
 
     def refused(lease: str, token: int, began: float) -> None:
         diary.write("refused", lease=lease, token=token, began=began, at=elapsed())
 
-    async def observed_take_up(self: service.store.Store, lease: str, token: int, holder: str) -> None:
+    async def observed_take_up(self: service.database.store.Store, lease: str, token: int, holder: str) -> None:
         began = elapsed()
         try:
             await take_up(self, lease, token, holder)
@@ -101,7 +101,12 @@ def _observe_store(diary: Diary) -> None:
 
     @asynccontextmanager
     async def observed_lanes(
-        self: service.store.Store, lease: str, token: int, holder: str, lanes: Sequence[Values | None], *turn: Any
+        self: service.database.store.Store,
+        lease: str,
+        token: int,
+        holder: str,
+        lanes: Sequence[Values | None],
+        *turn: Any,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         began = elapsed()
         try:

@@ -23,9 +23,9 @@ from ops.local.servers import PostgresServer
 from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
 from ops.local.tasks import Task
-from service.migrations import migrate
-from service.samples import load_samples
-from service.store import Store
+from service.commands.samples import load_samples
+from service.database.migrations import migrate
+from service.database.store import Store
 from sidecar.clock import elapsed
 from tests.chaos import database
 from tests.chaos.diary import VARIABLE

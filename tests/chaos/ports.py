@@ -5,7 +5,7 @@ import random
 from ops.local.addresses import listeners, shifted
 from ops.local.definition import TaskDefinition
 from ops.local.settings import PORT_STEP
-from tests.ports import claim
+from tests.support.ports import claim
 
 SERVERS = range(24_000, 32_000)
 """The tasks' ports lie below."""

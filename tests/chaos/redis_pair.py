@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from ops.local.servers import RedisServer
 from tests.chaos.ports import quiet_port
 from tests.chaos.server_clock import ClockedRedis, server_clock
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 

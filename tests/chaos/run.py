@@ -14,7 +14,7 @@ from tests.chaos.fleet import Fleet, left_over
 from tests.chaos.observers import Belief, Life, Refusal
 from tests.chaos.oracles import Deletion, Violation
 from tests.chaos.schedule import LEASES, Fault, Kind, Round
-from tests.waiting import standstill
+from tests.support.waiting import standstill
 
 SLACK = 2.0
 """What a busy machine may add to a hand-over or a takeover, in seconds."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import addressof, create_string_buffer
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)

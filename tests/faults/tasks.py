@@ -12,9 +12,9 @@ import aiohttp
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from tests.client.processes import RealSidecar, ended, shows
-from tests.proxy import Proxy
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended, shows
+from tests.support.waiting import eventually
 
 LEASE = "background_services"
 TTL = 8.0

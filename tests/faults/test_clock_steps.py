@@ -11,15 +11,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from service.database import StaleTerm
-from service.migrations import migrate
-from service.store import Store
+from service.database.connection import StaleTerm
+from service.database.migrations import migrate
+from service.database.store import Store
 from sidecar.clock import elapsed
 from tests.faults.stepped_redis import SteppedRedis, compiled
 from tests.faults.tasks import MARGIN, TTL, Task, running, terms, tokens_in_order, two_believers
-from tests.proxy import Proxy
 from tests.sidecar.conftest import BINARIES, client_of
-from tests.waiting import eventually, undisturbed
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually, undisturbed
 
 
 @pytest.fixture(scope="module")

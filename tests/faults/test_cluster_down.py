@@ -4,11 +4,11 @@ import random
 from pathlib import Path
 
 from ops.local.servers import RedisServer
-from sidecar.protocol import Kind, Outcome
-from tests.ports import claim
+from sidecar.election.protocol import Kind, Outcome
 from tests.sidecar.conftest import client_of, command
-from tests.sidecar.storing import at_port, storing
-from tests.waiting import eventually
+from tests.support.ports import claim
+from tests.support.storing import at_port, storing
+from tests.support.waiting import eventually
 
 BUS = 10_000
 """How far above its port a node's bus listens."""

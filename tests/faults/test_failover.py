@@ -6,12 +6,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.redis_store import fence_of
+from sidecar.redis.store import fence_of
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import Task, running, tokens_in_order, two_believers
-from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("guard", [True, False])

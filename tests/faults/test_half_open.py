@@ -10,7 +10,7 @@ from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
 from tests.faults.half_open import FilteredProxy, iptables_drop, iptables_lacks
 from tests.faults.tasks import Task, running
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 LEASE = 12.0
 """Seconds: enough to be told of the trouble long before."""

@@ -9,8 +9,8 @@ import pytest
 from sidecar.clock import elapsed
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import TTL, Task, running, two_believers
-from tests.proxy import Proxy
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("min_replicas", [1, 0])

@@ -8,11 +8,11 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.redis_store import fence_of
+from sidecar.redis.store import fence_of
 from tests.faults.tasks import STEADY, Task, running
-from tests.proxy import Proxy
 from tests.sidecar.conftest import client_of
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

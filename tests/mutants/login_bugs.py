@@ -2,93 +2,93 @@
 
 from tests.mutants.trial import Bug
 
-_AUTH = "tests/service/test_auth.py::test_"
-_URL = "tests/service/test_database_url.py::test_"
-_REFUSED = "tests/service/test_refused_connections.py::test_"
-_STREAMS = "tests/service/test_stream_owners.py::test_"
-_ROLE = "tests/service/test_service_role.py::test_"
+_AUTH = "tests/service/api/test_auth.py::test_"
+_URL = "tests/service/database/test_database_url.py::test_"
+_REFUSED = "tests/service/database/test_refused_connections.py::test_"
+_STREAMS = "tests/service/api/test_stream_owners.py::test_"
+_ROLE = "tests/service/database/test_service_role.py::test_"
 
 BUGS = [
     Bug(
         "a database on another machine is asked for no encryption",
-        "service/database_url.py",
+        "service/database/database_url.py",
         right="if weak and not all(is_local(host)",
         wrong="if weak and not any(is_local(host)",
         test=_URL + "a_host_that_is_not_this_machine_is_asked_for_tls_unless_the_address_says_otherwise",
     ),
     Bug(
         "PGSSLMODE may switch encryption off",
-        "service/database_url.py",
+        "service/database/database_url.py",
         right='environment.get("PGSSLMODE") not in STRICT_MODES',
         wrong='environment.get("PGSSLMODE") is None',
         test=_URL + "a_variable_of_libpq_may_ask_for_more_but_not_for_less",
     ),
     Bug(
         "an option of another driver is passed on to the server",
-        "service/database_url.py",
+        "service/database/database_url.py",
         right='if name not in KNOWN and "." not in name:',
         wrong='if name not in KNOWN and "" not in name:',
         test=_URL + "an_option_of_another_driver_is_named_and_refused",
     ),
     Bug(
         "a wrong password is told without the setting",
-        "service/server_refusals.py",
+        "service/database/server_refusals.py",
         right='LASTING = ("28", ',
         wrong="LASTING = (",
         test=_REFUSED + "a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again",
     ),
     Bug(
         "the project's own keys are a user's tokens",
-        "service/auth.py",
+        "service/api/auth.py",
         right="if role in PROJECT_KEYS:",
         wrong="if role == PROJECT_KEYS:",
         test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
     ),
     Bug(
         "the role of a token is not looked at",
-        "service/auth.py",
+        "service/api/auth.py",
         right="if role != USER_ROLE:",
         wrong='if role == "":',
         test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
     ),
     Bug(
         "anonymous users are users",
-        "service/auth.py",
+        "service/api/auth.py",
         right='if claims.get("is_anonymous"):',
         wrong='if claims.get("anonymous"):',
         test=_AUTH + "only_a_signed_in_user_is_let_in_and_others_are_told_why",
     ),
     Bug(
         "every token of another issuer is a line of the log",
-        "service/hourly.py",
+        "service/api/hourly_warnings.py",
         right="self._logged_at[kind] = now",
         wrong="self._logged_at[str(now)] = now",
         test=_AUTH + "what_may_be_a_wrong_setting_is_one_warning_an_hour_however_many_tokens_come",
     ),
     Bug(
         "a stream shows a portfolio to whose it was",
-        "service/streams.py",
+        "service/api/streams.py",
         right="if owner is None or not subscriber.may_see(owner):",
         wrong="if owner is None:",
         test=_STREAMS + "a_change_that_nothing_tells_of_is_found_and_no_later_value_is_shown",
     ),
     Bug(
         "the owner of a history is looked at before the reading only",
-        "service/app.py",
+        "service/api/routes.py",
         right="if await self._access.store.owner(portfolio_id) != owner:",
         wrong="if await self._access.store.owner(portfolio_id) is None:",
         test=_STREAMS + "a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown",
     ),
     Bug(
         "a change of owners is heard of at the next value only",
-        "service/notices.py",
+        "service/database/live_notifications.py",
         right="for channel in (LIVE_CHANNEL, OWNER_CHANNEL):",
         wrong="for channel in (LIVE_CHANNEL,):",
         test=_STREAMS + "a_stream_ends_as_soon_as_the_portfolio_is_not_the_user_s_though_no_value_comes",
     ),
     Bug(
         "a login that sees no portfolio is told that none is there",
-        "service/transactions.py",
+        "service/database/transactions.py",
         right="        if role is not None:\n            raise StoreError(",
         wrong='        if role == "":\n            raise StoreError(',
         test=_ROLE + "a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_has_the_role",

@@ -5,109 +5,109 @@ Numbered in the order in which they were told. A fault with several sides is sev
 
 from tests.mutants.trial import Bug
 
-_TRACKER = "tests/work/test_tracker.py::test_"
-_JOBS = "tests/work/test_jobs.py::test_"
-_SCHEDULER = "tests/work/test_scheduler.py::test_"
-_CALENDAR = "tests/service/test_calendar_cross_check.py::test_"
+_TRACKER = "tests/service/work/test_tracker.py::test_"
+_JOBS = "tests/service/work/test_jobs.py::test_"
+_SCHEDULER = "tests/service/work/test_scheduler.py::test_"
+_CALENDAR = "tests/service/market/test_calendar_cross_check.py::test_"
 
 BUGS = [
     Bug(
         "fault 1: a price that is missing is made up",
-        "service/tracker.py",
+        "service/work/tracker.py",
         right="                quote.price,\n                quote.at,",
         wrong="                quote.price * (100 if symbol in answers else 102) / 100,\n                quote.at,",
         test=_TRACKER + "a_missing_price_is_carried_forward_and_marked_stale_with_its_age",
     ),
     Bug(
         "fault 1: prices are set once and never refreshed",
-        "service/tracker.py",
+        "service/work/tracker.py",
         right="fresh = await self._latest(symbols)",
         wrong="fresh = {} if before else await self._latest(symbols)",
         test=_TRACKER + "every_tick_of_the_grid_values_every_portfolio",
     ),
     Bug(
         "fault 2: live messages are never sent",
-        "service/tracker.py",
+        "service/work/tracker.py",
         right="await writes[0].notify(as_of)",
         wrong="pass",
-        test="tests/service/test_streams.py::test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second",
+        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second",
     ),
     Bug(
         "fault 3: an argument of the EOD's call is missing",
-        "service/jobs.py",
+        "service/work/jobs.py",
         right="writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])",
         wrong="writes.history(KIND, day, origin=self._origin)",
         test=_JOBS + "eod_writes_one_row_a_portfolio_at_the_closes",
     ),
     Bug(
         "fault 4: an upsert on a constraint that is not there",
-        "service/sql/write_history.sql",
+        "service/database/sql/write_history.sql",
         right="on conflict (portfolio_id, date, kind)",
         wrong="on conflict (portfolio_id, date)",
         test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
     Bug(
         "fault 5: the EOD is run only by who saw the market open and then closed",
-        "service/scheduler.py",
+        "service/work/scheduler.py",
         right="[run for run in undone if run.session.date >= earliest]",
         wrong="[run for run in undone if run.due == now]",
         test=_SCHEDULER + "a_day_without_a_leader_at_the_close_is_not_lost",
     ),
     Bug(
         "fault 6: holidays are ignored",
-        "service/market.py",
+        "service/market/calendar.py",
         right="day.isoweekday() > 5 or day in self._holidays",
         wrong="day.isoweekday() > 5",
         test=_CALENDAR + "every_session_s_open_and_close_is_the_same_in_exchange_calendars",
     ),
     Bug(
         "fault 6: half days are ignored",
-        "service/market.py",
+        "service/market/calendar.py",
         right="if day in self._half_days:",
         wrong="if day not in (day, self._half_days):",
         test=_CALENDAR + "every_session_s_open_and_close_is_the_same_in_exchange_calendars",
     ),
     Bug(
         "fault 7: the job at four dates its rows by the day on which it runs",
-        "service/jobs.py",
+        "service/work/jobs.py",
         right="rows += await work.fill(day.date, book)",
         wrong="rows += await work.fill(self._now().date(), book)",
         test=_SCHEDULER + "through_a_week_each_session_has_each_run_once",
     ),
     Bug(
         "fault 7: the job at four is run seven days a week",
-        "service/market.py",
+        "service/market/calendar.py",
         right="day.isoweekday() > 5 or day in self._holidays",
         wrong="day in self._holidays",
         test=_SCHEDULER + "through_a_week_each_session_has_each_run_once",
     ),
     Bug(
         "fault 7: the job at four takes live prices",
-        "service/jobs.py",
+        "service/work/jobs.py",
         right="return list(usable(answer.values()).values())",
         wrong="return []",
         test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
     Bug(
         "fault 8: nothing is caught up",
-        "service/scheduler.py",
+        "service/work/scheduler.py",
         right="self._calendar.last_closed(now), self._look_back)",
         wrong="self._calendar.last_closed(now), 1)",
         test=_SCHEDULER + "missed_runs_are_caught_up_oldest_first_within_the_look_back",
     ),
     Bug(
         "fault 8: no record says that a run is done",
-        "service/jobs.py",
+        "service/work/jobs.py",
         right="await writes.end(job, session.date)",
         wrong="pass",
         test=_JOBS + "a_run_that_is_done_is_not_run_again",
     ),
     Bug(
         "fault 9: a service that failed leaves its heartbeat running",
-        "sidecar/client.py",
+        "sidecar/client/leadership.py",
         right="while not (job.done() or asking.done()) and",
         wrong="while not asking.done() and",
-        test="tests/service/test_background.py::"
+        test="tests/service/work/test_background.py::"
         "test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_goes_on",
     ),
     Bug(
@@ -115,46 +115,46 @@ BUGS = [
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not (our_term() or holder) then",
-        test="tests/sidecar/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
+        test="tests/sidecar/redis/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
         "fault 11: a task knows of no run but its own",
-        "service/status.py",
+        "service/api/background_status.py",
         right="await store.job_runs(), await",
         wrong="{}, await",
         test="tests/service/test_process.py::test_a_task_that_does_not_lead_streams_what_the_leader_writes",
     ),
     Bug(
         "fault 12: high and low are never reset",
-        "service/sql/update_live.sql",
+        "service/database/sql/update_live.sql",
         right="when live.session_date = $1 and live.day_open = row.day_open\n        then greatest",
         wrong="when live.day_open is not null\n        then greatest",
         test=_TRACKER + "a_day_that_opens_where_the_last_one_did_has_a_high_and_a_low_of_its_own",
     ),
     Bug(
         "fault 12: the open is never reset",
-        "service/valuation.py",
+        "service/portfolio/valuation.py",
         right="before is not None and priced_in(before, session) else price.price",
         wrong="before is not None else price.price",
         test=_TRACKER + "open_high_low_and_change_start_anew_with_each_session",
     ),
     Bug(
         "fault 13: a reconstruction that was done once is never done again",
-        "service/scheduler.py",
+        "service/work/scheduler.py",
         right="if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER",
         wrong="if run.job not in {job for job, _ in done}",
         test=_SCHEDULER + "a_run_that_fails_holds_up_no_other_and_is_tried_again",
     ),
     Bug(
         "fault 13: a run in progress stays so",
-        "service/sql/claim_run.sql",
+        "service/database/sql/claim_run.sql",
         right="where run.status <> 'done' or $5",
         wrong="where $5",
         test=_JOBS + "a_run_cut_short_anywhere_is_carried_on_to_the_same_rows[reconstruction]",
     ),
     Bug(
         "fault 14: a missing price is worth 0",
-        "service/valuation.py",
+        "service/portfolio/valuation.py",
         right="known = ((priced > 0) | ~held) & ~too_wide",
         wrong="known = ~too_wide",
         test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_said_so",
@@ -167,6 +167,6 @@ BUGS = [
 grant all on portfolio_history to authenticated;
 create policy owner_writes on portfolio_history to authenticated
     using (portfolio_id in (select id from portfolio where user_id = (select auth.uid())));""",
-        test="tests/work/test_row_level_security.py::test_nobody_writes_not_even_his_own_rows[portfolio_history]",
+        test="tests/service/database/test_row_level_security.py::test_nobody_writes_not_even_his_own_rows[portfolio_history]",
     ),
 ]

@@ -2,9 +2,9 @@
 
 from tests.mutants.trial import Bug
 
-_REFUSED = "tests/prices/test_refused.py::test_"
-_STANDING = "tests/prices/test_standing.py::test_"
-_REFUSALS = "tests/work/test_refusals.py::test_"
+_REFUSED = "tests/service/prices/test_refused.py::test_"
+_STANDING = "tests/service/prices/test_standing.py::test_"
+_REFUSALS = "tests/service/work/test_refusals.py::test_"
 
 BUGS = [
     Bug(
@@ -65,21 +65,21 @@ BUGS = [
     ),
     Bug(
         "refusals end with the term",
-        "service/tracker.py",
+        "service/work/tracker.py",
         right="await lane.refusals(refusals)",
         wrong="pass",
         test=_REFUSALS + "the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused",
     ),
     Bug(
         "the next leader does not look which symbols are refused",
-        "service/tracker.py",
+        "service/work/tracker.py",
         right="self._standing.remember(await self._store.refusals(), quotes)",
         wrong="self._standing.remember((), quotes)",
         test=_REFUSALS + "the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused",
     ),
     Bug(
         "the daily jobs ask for refused symbols",
-        "service/jobs.py",
+        "service/work/jobs.py",
         right="self._standing.remember(await self._store.refusals(), ",
         wrong="self._standing.remember((), ",
         test=_REFUSALS + "the_daily_jobs_know_refusals_and_keep_new_ones",
@@ -96,13 +96,14 @@ BUGS = [
         "service/prices/alpaca_shapes.py",
         right="return max(found, key=lambda price: price.at, default=None)",
         wrong="return found[0] if found else None",
-        test="tests/prices/test_alpaca.py::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
+        test="tests/service/prices/test_alpaca.py"
+        "::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
     ),
     Bug(
         "a price whose time is not set is taken for one of the year 1",
         "service/prices/alpaca_shapes.py",
         right=" and found >= EPOCH",
         wrong="",
-        test="tests/prices/test_alpaca.py::test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs",
+        test="tests/service/prices/test_alpaca.py::test_a_bar_whose_time_is_not_set_is_no_close_and_loses_nobody_theirs",
     ),
 ]

@@ -19,12 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from ops.local.servers import RedisServer
 from service import __main__ as service_commands
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
-from service.work_metrics import WorkMetrics
-from sidecar import commands
+from service.work.metrics import WorkMetrics
 from sidecar.client import LeaseClient
-from tests.client.processes import RealSidecar, ended
+from sidecar.commands import operator as commands
 from tests.ops.test_task_definition import CONTAINERS
-from tests.waiting import eventually
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import eventually
 
 OPS = Path(__file__).parents[2] / "ops"
 GROUPS = yaml.safe_load((OPS / "prometheus/rules.yml").read_text())["groups"]

@@ -30,7 +30,7 @@ from ops.local.runner import Runner
 from ops.local.servers import RedisServer
 from ops.local.settings import RunSettings, UsageError
 from tests.ops.living import lives
-from tests.ports import claim
+from tests.support.ports import claim
 
 ROOT = Path(__file__).parents[2]
 LEASES = {"background_services", "daily_scheduler"}

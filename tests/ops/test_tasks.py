@@ -16,7 +16,7 @@ from ops.local.containers import Pace, first_of
 from ops.local.definition import TaskDefinition, parse
 from ops.local.tasks import Task
 from tests.ops.living import lives
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
 """Runs until SIGTERM."""

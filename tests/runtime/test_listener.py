@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from runtime.listener import Limits, Listener, network_of
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "

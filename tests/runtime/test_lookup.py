@@ -12,7 +12,7 @@ import pytest
 
 from runtime.http_resolver import SharedResolver
 from runtime.lookup import KEPT_FOR, AddressInfo, Lookups, system_lookup
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 HOST, PORT = "redis.example", 6379
 FIRST, SECOND = (

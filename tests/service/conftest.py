@@ -1,4 +1,4 @@
-"""A migrated database with the sample portfolios, sidecars on a key of the test's own, and services beside them."""
+"""Migrated databases, clean or with the sample portfolios; sidecars on keys of the test's own, services beside them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,16 +9,18 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from ops.local.servers import PostgresServer, RedisServer
 from runtime.listener import Listener
 from service.address import Address
-from service.listener import connection_limits
-from service.migrations import migrate
-from service.samples import load_samples
-from service.store import Store
-from tests.service.processes import Service, Sidecar
-from tests.service.served import Served
+from service.api.listener import connection_limits
+from service.commands.samples import load_samples
+from service.database.migrations import migrate
+from service.database.store import Store
+from service.work.metrics import WorkMetrics
+from tests.support.served_api import Served
+from tests.support.service_processes import Service, Sidecar
 
 
 @pytest.fixture(scope="session")
@@ -115,3 +117,70 @@ async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterat
             yield served
         probing.cancel()
         await asyncio.wait((probing,))
+
+
+CLEAN = """
+    drop function if exists meddle cascade;
+    alter table if exists away rename to job_run;
+    delete from portfolio;
+    delete from position_change;
+    delete from price_live;
+    delete from price_eod;
+    delete from symbol_refusal;
+    delete from job_run;
+    delete from lease_fence;
+    delete from market_override;
+    do $$
+    declare
+        name text;
+    begin
+        for name in select tablename from pg_tables where schemaname = 'partitions' loop
+            execute format('drop table partitions.%I', name);
+        end loop;
+    end $$;
+"""
+"""Back to what the migrations made; a test that meddles does it with a function `meddle`, or renames a table `away`."""
+
+
+@pytest.fixture(scope="session")
+def migrated_once(postgres: PostgresServer) -> str:
+    """The address of a migrated database. One a session: to make one takes ten times as long as most tests."""
+    dsn = postgres.url.rsplit("/", 1)[0] + "/migrated"
+
+    async def make() -> None:
+        admin = await asyncpg.connect(postgres.url)
+        await admin.execute("create database migrated")
+        await admin.close()
+        await migrate(dsn)
+
+    asyncio.run(make())
+    return dsn
+
+
+@pytest.fixture
+async def migrated(migrated_once: str) -> AsyncIterator[str]:
+    """The address of a migrated database that is clean again after the test."""
+    yield migrated_once
+    cleaner = await asyncpg.connect(migrated_once)
+    await cleaner.execute(CLEAN)
+    await cleaner.close()
+
+
+@pytest.fixture
+async def store(migrated: str) -> AsyncIterator[Store]:
+    # A test may look for long, on another connection, before a transaction of this one goes on.
+    async with await Store.connect(migrated, idle_limit=20.0) as store:
+        yield store
+
+
+@pytest.fixture
+async def raw(migrated: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A connection of nobody's, to look and to meddle with."""
+    connection = await asyncpg.connect(migrated)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def metrics() -> WorkMetrics:
+    return WorkMetrics(CollectorRegistry())

@@ -17,13 +17,13 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.proxy import Proxy
 from tests.runtime.test_connecting import dropping
-from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import ROOT, START_LIMIT, Process, Service
-from tests.service.served import PORTFOLIO
-from tests.waiting import eventually
-from tests.work.test_protection import Agent
+from tests.service.work.test_protection import Agent
+from tests.support.fake_sidecar import FakeSidecar
+from tests.support.proxy import Proxy
+from tests.support.served_api import PORTFOLIO
+from tests.support.service_processes import ROOT, START_LIMIT, Process, Service
+from tests.support.waiting import eventually
 
 SHUTDOWN_TIMEOUT = 4.0
 LATE = 30.0
@@ -39,8 +39,8 @@ def hangs(host, *args, flags=0, **more):
 socket.getaddrinfo = hangs
 """
 HANGING_THREAD = """
-import service.tracker, time
-service.tracker.value_all = lambda *_: time.sleep(600)
+import service.work.tracker, time
+service.work.tracker.value_all = lambda *_: time.sleep(600)
 """
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from service.environment import CREDENTIAL_FILES, IGNORED, KEPT, ignore_switches
-from tests.service.processes import ROOT, Process, Service, Sidecar
-from tests.waiting import eventually
+from tests.support.service_processes import ROOT, Process, Service, Sidecar
+from tests.support.waiting import eventually
 
 DOCUMENT = ROOT / "docs" / "environment.md"
 LIBRARIES = (

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from ops.local.servers import free_port
-from tests.service.processes import ROOT, clean_environment
+from tests.support.service_processes import ROOT, clean_environment
 
 
 async def run(bind: str, *, flags: tuple[str, ...] = ()) -> tuple[int | None, str, str]:

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.outage import Outage
-from tests.proxy import Proxy
-from tests.service.processes import Service, Sidecar
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.service_processes import Service, Sidecar
+from tests.support.waiting import eventually
 
 logger = logging.getLogger("component")
 
@@ -49,7 +49,7 @@ async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once
         return status["jobs"]["tracker"]["last_run"] is not None
 
     await eventually(ticked)
-    components = {"service.access", "service.notices", "service.tracker"}
+    components = {"service.api.store_access", "service.database.live_notifications", "service.work.tracker"}
     begun = len(service.lines())
     await proxy.refuse()
 
@@ -65,4 +65,6 @@ async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once
     await eventually(lambda: all(reports(each, bad=False) for each in components), within=60)
     for component in components:
         faults = [text.partition(":")[0] for text in reports(component, bad=True)]
-        assert len(faults) <= len(set(faults)) + (component == "service.access"), faults  # closed, then refused
+        assert len(faults) <= len(set(faults)) + (component == "service.api.store_access"), (
+            faults
+        )  # closed, then refused

@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 from ops.local.servers import PostgresServer, free_port
-from service.migrations import migrate
-from service.samples import SAMPLES, load_samples
-from service.store import Store
-from tests.service.fake_sidecar import FakeSidecar
-from tests.service.processes import Process, Service, Sidecar
-from tests.service.served import PORTFOLIO
-from tests.waiting import ROUNDS, eventually
+from service.commands.samples import SAMPLES, load_samples
+from service.database.migrations import migrate
+from service.database.store import Store
+from tests.support.fake_sidecar import FakeSidecar
+from tests.support.served_api import PORTFOLIO
+from tests.support.service_processes import Process, Service, Sidecar
+from tests.support.waiting import ROUNDS, eventually
 
 LEASES = {"background_services", "daily_scheduler"}
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)

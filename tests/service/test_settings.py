@@ -12,7 +12,7 @@ import pytest
 from ops.local.servers import free_port
 from service.__main__ import main
 from service.address import Address
-from service.auth import issuer_of
+from service.api.auth import issuer_of
 from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"

@@ -17,17 +17,17 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from runtime.lookup import AddressInfo, Lookups
-from service.database import StoreError, connect
-from service.jwks import KeySet, UnknownKey
-from service.postgres_address import open_connection
+from service.api.jwks import KeySet, UnknownKey
+from service.database.connection import StoreError, connect
+from service.database.postgres_address import open_connection
+from service.database.store import Store
 from service.prices.alpaca_client import AlpacaClient, Credentials
-from service.protection import TaskProtection
-from service.store import Store
 from service.ways_out import _OF_LOOP, WaysOut, ways_out
-from service.work_metrics import WorkMetrics
+from service.work.metrics import WorkMetrics
+from service.work.protection import TaskProtection
 from tests.runtime.test_connecting import at, dropping, refusing
-from tests.sidecar.test_tls import certificate
-from tests.waiting import eventually
+from tests.sidecar.redis.test_tls import certificate
+from tests.support.waiting import eventually
 
 NAME = "db.example"
 

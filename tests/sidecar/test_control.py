@@ -10,11 +10,11 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.redis_watch import WatchMode
+from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command
-from tests.sidecar.served import KEYS, QUICK, TIMINGS, Served, served
-from tests.waiting import eventually
+from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
+from tests.support.waiting import eventually
 
 CLIENT = {"X-Lease-Client": "test"}
 

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.sidecar.served import KEYS, Served, served
+from tests.support.served_control import KEYS, Served, served
 
 REQUESTS = [
     ("GET", "/is-leader"), ("GET", "/is-leader/tracker"), ("GET", "/is-leader/none"), ("GET", "/leader/tracker"),

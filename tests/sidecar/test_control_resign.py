@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from tests.sidecar.served import KEYS, Served, served
-from tests.waiting import eventually
+from tests.support.served_control import KEYS, Served, served
+from tests.support.waiting import eventually
 
 CLIENT = {"X-Lease-Client": "test"}
 

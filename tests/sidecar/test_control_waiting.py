@@ -10,10 +10,10 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.protocol import YIELD, Call, Timings
-from sidecar.redis_watch import WatchMode
-from tests.sidecar.served import KEYS, QUICK, TIMINGS, Served, served
-from tests.waiting import eventually, undisturbed
+from sidecar.election.protocol import YIELD, Call, Timings
+from sidecar.redis.watch import WatchMode
+from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
+from tests.support.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
 """Whoever hears of a change within seconds was told by the watch."""

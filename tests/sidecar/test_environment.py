@@ -12,10 +12,10 @@ import aiohttp
 
 from ops.local.servers import RedisServer
 from runtime.environment import IGNORED
-from tests.client.processes import ROOT, RealSidecar, ended
 from tests.service.test_environment import HARMLESS, IRRELEVANT, documented, read_by
 from tests.sidecar.test_process import STEADY, Asker
-from tests.waiting import eventually
+from tests.support.sidecar_processes import ROOT, RealSidecar, ended
+from tests.support.waiting import eventually
 
 LIBRARIES = (
     *("aiohappyeyeballs", "aiohttp", "aiosignal", "attr", "frozenlist", "idna", "multidict", "prometheus_client"),

@@ -10,10 +10,10 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from tests.client.processes import RealSidecar, ended
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, Asker, key
-from tests.waiting import ROUNDS, eventually
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import ROUNDS, eventually
 
 TTL, HEARTBEAT = 3, 1.0
 

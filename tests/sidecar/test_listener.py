@@ -8,8 +8,8 @@ import pytest
 
 from ops.local.servers import RedisServer
 from runtime.listener import Limits
-from tests.sidecar.served import served
-from tests.waiting import eventually
+from tests.support.served_control import served
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("redis")  # emptied: what another test holds nobody else could lead
 

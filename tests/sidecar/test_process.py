@@ -17,9 +17,9 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
 from sidecar.clock import elapsed
-from tests.client.processes import Process, RealSidecar, ended
 from tests.sidecar.conftest import client_of, command
-from tests.waiting import ROUNDS, eventually
+from tests.support.sidecar_processes import Process, RealSidecar, ended
+from tests.support.waiting import ROUNDS, eventually
 
 LEASE = "background_services"
 SMALL = {"LEASE_TTL": "3", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "0.6", "REDIS_TIMEOUT": "0.7", "LOG_FORMAT": "json"}

@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer
-from tests.client.processes import RealSidecar, ended
-from tests.proxy import Proxy
 from tests.sidecar.test_process import SMALL, Asker
-from tests.waiting import eventually
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import eventually
 
 BOUND = 0.6 + 3 * 0.7 + 1.0
 """GRANT_TTL + 3 * REDIS_TIMEOUT of `SMALL`, and a second."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
-from sidecar.asking import LIMIT, PAUSE, WAIT
-from sidecar.client import TICK
-from sidecar.term import Grant
+from sidecar.client.leadership import TICK
+from sidecar.client.sidecar_api import LIMIT, PAUSE, WAIT
+from sidecar.client.term import Grant
 from tests.simulation.candidate import HANDLING, TIMER, Sidecar
 from tests.simulation.store import Tenure
 

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from sidecar.asking import PAUSE
+from sidecar.client.sidecar_api import PAUSE
 from tests.simulation.client import Client, Told
 from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 

@@ -1,0 +1,1 @@
+"""The HTTP interface: the public routes, the internal routes, and what every request passes through."""

@@ -1,0 +1,52 @@
+"""The internal listener: what Prometheus, operators and scripts in the VPC read. It changes nothing."""
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.exposition import choose_encoder
+
+from service.api.background_status import BackgroundStatus
+from service.api.health import Health
+from service.api.internal_openapi import internal_description
+from service.api.middleware import Middleware
+from service.api.responses import json_response
+
+LARGEST_BODY = 1024
+"""Bytes of a request's body; no route reads one."""
+
+
+class Internal:
+    """The internal routes."""
+
+    def __init__(
+        self, background: BackgroundStatus, health: Health, registry: CollectorRegistry, middleware: Middleware
+    ) -> None:
+        self._background = background
+        self._health = health
+        self._metrics_handler = make_aiohttp_handler(registry)
+        self._middleware = middleware
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = self._middleware.application(LARGEST_BODY)
+        app.router.add_get("/background/status", self._status)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/openapi.json", self._openapi)
+        return app
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return json_response(await self._background.report())
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return json_response(self._health.report(), status=self._health.http_status)
+
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        try:
+            choose_encoder(",".join(request.headers.getall("Accept", ())))
+        except TypeError:  # the library's only word for a version that is not a number
+            raise web.HTTPNotAcceptable(text="no such version of a format in Accept") from None
+        return await self._metrics_handler(request)
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return json_response(internal_description())

@@ -1,0 +1,130 @@
+"""What every request of either listener passes through: it is counted, it ends in time, and every error is JSON.
+
+Errors are `{"error": "...", "field": "..."}`, `field` where one is at fault. An outage of the database is 503 for what
+needs the database.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from runtime.escape import one_line
+from service.api.auth import Unauthorized
+from service.api.jwks import KeysUnavailable
+from service.api.limits import ANSWER_LIMIT, TooManyStreams
+from service.api.position_body import InvalidEntries
+from service.api.query import BadRequest
+from service.api.responses import json_response
+from service.api.store_access import StoreAccess
+from service.database.connection import StoreError
+from service.database.position_writes import TooManyPositions
+from service.telemetry import HttpMetrics
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+QUIET = 60.0
+"""Seconds from one report of a request that the database failed to the next."""
+
+logger = logging.getLogger(__name__)
+
+
+class Middleware:
+    """The middlewares of one application.
+
+    Args:
+        metrics: counts the requests.
+        access: knows whether the database answers.
+        endless: the routes whose answers have no end.
+    """
+
+    def __init__(self, metrics: HttpMetrics, access: StoreAccess, *, endless: tuple[str, ...] = ()) -> None:
+        self._metrics = metrics
+        self._access = access
+        self._endless = endless
+        self._quiet_until = -math.inf
+
+    def application(self, largest_body: int) -> web.Application:
+        """An application without routes whose requests pass through these; a body has at most so many bytes."""
+        return web.Application(
+            middlewares=[self._count, self._explain_errors, self._in_time], client_max_size=largest_body
+        )
+
+    @web.middleware
+    async def _explain_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except BadRequest as error:
+            return json_response({"error": str(error), "field": error.field}, status=400)
+        except InvalidEntries as invalid:
+            first, *_ = found = [{"error": error.problem, "field": error.field} for error in invalid.errors]
+            return json_response({**first, "errors": found}, status=400)
+        except Unauthorized as error:
+            challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
+            return json_response({"error": str(error)}, status=401, headers={"WWW-Authenticate": challenge})
+        except KeysUnavailable:
+            error_text = "access tokens cannot be checked now"
+            return json_response({"error": error_text}, status=503, headers={"Retry-After": "5"})
+        except TooManyStreams as error:
+            return json_response({"error": str(error)}, status=429)
+        except TooManyPositions as error:
+            return json_response({"error": str(error)}, status=409)
+        except StoreError as error:
+            # An outage has been logged once; an error of a database that answers has not, but once a minute will do.
+            now = time.monotonic()
+            told = self._access.trouble or now < self._quiet_until
+            if not told:
+                self._quiet_until = now + QUIET
+            level = logging.DEBUG if told else logging.WARNING
+            logger.log(level, "%s %s: %s", request.method, request.path, error)
+            return json_response({"error": "the database is not available"}, status=503, headers={"Retry-After": "5"})
+        except web.HTTPError as error:
+            headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+            return json_response({"error": _explain(error, request)}, status=error.status, headers=headers)
+        except ConnectionError:
+            raise  # the client has gone: there is nobody to answer
+        except Exception:  # a bug: its traceback is for the log, its 500 is JSON like every answer
+            logger.exception("%s %s failed", request.method, request.path)
+            return json_response({"error": "internal error"}, status=500)
+
+    @web.middleware
+    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is not None and resource.canonical in self._endless:
+            return await handler(request)
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT) as limit:
+                return await handler(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = f"no answer in {ANSWER_LIMIT:g} s"
+            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "5"}) from None
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        status = "gone"  # cancelled, or the connection was lost
+        started = time.perf_counter()
+        try:
+            response = await handler(request)
+            status = str(response.status)
+        finally:
+            method = request.method if request.method in ("GET", "HEAD", "PUT") else "other"
+            self._metrics.requests.labels(method, route, status).inc()
+            if route not in self._endless:
+                self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+        return response
+
+
+def _explain(error: web.HTTPError, request: web.Request) -> str:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            return f"{one_line(request.method, 64)} is not allowed here"
+        case web.HTTPNotFound() if request.match_info.route.resource is None:
+            return "no such path"
+    return error.text or error.reason

@@ -1,0 +1,88 @@
+"""Building blocks of the OpenAPI descriptions: an object has exactly the fields that it names, all of them always."""
+
+from datetime import date
+from typing import Any
+
+from service.portfolio.formats import ID
+
+Json = dict[str, Any]
+
+TEXT: Json = {"type": "string"}
+UUID: Json = {"type": "string", "format": "uuid", "pattern": f"^{ID.pattern}$"}
+DAY: Json = {"type": "string", "format": "date"}
+INSTANT: Json = {"type": "string", "format": "date-time", "pattern": "Z$"}
+MONEY: Json = {"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+\.[0-9]{4}$"}
+FRACTION: Json = {"type": "string", "format": "decimal", "pattern": r"^(0\.[0-9]{4}|1\.0000)$"}
+TOKEN: Json = {"type": "integer", "minimum": 0, "description": "A term's fencing token."}
+
+
+def operation(summary: str, content: Json, *errors: int, stopping: bool = False) -> Json:
+    """What answers 200 with that content, or one of the errors, or what anything may fail with.
+
+    With `stopping` the content is that of 503 as well.
+    """
+    answers = {str(status): ref("responses", str(status)) for status in (*errors, 500, 503)}
+    if stopping:
+        schema = {"anyOf": [content["application/json"]["schema"], ref("schemas", "Error")]}
+        answers["503"] = {"description": "It stops.", "content": {"application/json": {"schema": schema}}}
+    return {"summary": summary, "responses": {"200": {"description": "As asked.", "content": content}, **answers}}
+
+
+def error_response(status: int, meaning: str) -> Json:
+    """The response with that status. `meaning` is for people."""
+    schema = {"anyOf": [ref("schemas", "FieldError"), ref("schemas", "FieldErrors")]}
+    answer: Json = {"description": meaning, "content": json_of("Error")}
+    match status:
+        case 400:
+            answer["content"] = {"application/json": {"schema": schema}}
+        case 401:
+            answer["headers"] = {"WWW-Authenticate": {"required": True, "schema": text_of("Bearer.*")}}
+        case 503:
+            answer["headers"] = {"Retry-After": {"required": True, "schema": integer(0), "description": "Seconds."}}
+    return answer
+
+
+def parameter(place: str, name: str, schema: Json, **more: str) -> Json:
+    """A parameter of a path or a query."""
+    return {"in": place, "name": name, "required": place == "path", "schema": schema, **more}
+
+
+def json_of(schema: str) -> Json:
+    """JSON content of the schema with that name."""
+    return {"application/json": {"schema": ref("schemas", schema)}}
+
+
+def ref(kind: str, name: str) -> Json:
+    """A reference to a component."""
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def object_of(**fields: Json) -> Json:
+    """An object that has all of these fields, and no others."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def list_of(items: Json, least: int, most: int) -> Json:
+    """An array of `least` to `most` items."""
+    return {"type": "array", "items": items, "minItems": least, "maxItems": most}
+
+
+def integer(least: int, most: int | None = None) -> Json:
+    """An integer of at least `least` and, if given, at most `most`."""
+    return {"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most})
+
+
+def text_of(pattern: str) -> Json:
+    """A string that matches from end to end."""
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def or_null(schema: Json) -> Json:
+    """That schema, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def days_between(first: date, last: date) -> str:
+    """A pattern of the dates between two, which begin and end a decade: JSON Schema has no other bounds for dates."""
+    decades = "|".join(str(decade) for decade in range(first.year // 10, last.year // 10 + 1))
+    return f"^({decades})[0-9]-[0-9]{{2}}-[0-9]{{2}}$"

@@ -1,0 +1,1 @@
+"""The portfolio database: connections, statements, and writes that pass the fence."""

@@ -1,0 +1,80 @@
+"""The database's side of a lease's fence: what it stores, whether that can be right, and why it refuses a term.
+
+A token is a time in microseconds since the epoch, or a little more. A stored token that is far ahead of the clock
+refuses every term until the clock has caught up, which may take centuries.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from runtime.escape import one_line
+from service.database.connection import Connection
+from service.database.sql import statement
+
+MAX_LEAD = timedelta(days=1)
+"""How far a token may be ahead of the database's clock: a day, so that no step of a clock ends elections."""
+
+HOLDER_SHOWN = 80
+"""Characters of a holder in a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class FenceState:
+    """A lease's row of `lease_fence`, and the database's time when the row was read."""
+
+    token: int
+    holder: str
+    taken_at: datetime
+    now: datetime
+    now_token: int
+    """`now` as a token: microseconds since the epoch."""
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether the token is so far ahead that no term's token can be larger."""
+        return too_far_ahead(self.token, self.now_token)
+
+
+def too_far_ahead(token: int, now_token: int) -> bool:
+    """Whether a token is more than `MAX_LEAD` ahead of the database's time."""
+    return token > now_token + MAX_LEAD // timedelta(microseconds=1)
+
+
+def time_of(token: int) -> str:
+    """The instant that a token stands for, for people."""
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=token)).isoformat(" ", "seconds")
+    except OverflowError:
+        return "a time after the year 9999" if token > 0 else "a time before the year 1"
+
+
+async def read_fence(connection: Connection, lease: str) -> FenceState | None:
+    """The lease's row; None before a term has taken the lease up."""
+    row = await connection.fetchrow(statement("fence"), lease)
+    return None if row is None else FenceState(**row)
+
+
+async def refusal(connection: Connection, lease: str, token: int) -> str:
+    """One line: why the database refuses the term with that token, and the command that mends it where one does."""
+    now_token = await connection.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+    if too_far_ahead(token, now_token):
+        return (
+            f"lease {lease}: the token {token} is more than a day ahead of the database's clock; "
+            f"python -m sidecar fence {lease} mends Redis's token"
+        )
+    state = await read_fence(connection, lease)
+    if state is None:
+        return f"lease {lease}: the term {token} has not taken it up in the database"
+    stored = f"the database has the token {state.token} of {one_line(state.holder, HOLDER_SHOWN)}"
+    if state.refuses_all:
+        return (
+            f"lease {lease}: {stored}, more than a day ahead of its clock, and refuses every term, such as {token}; "
+            f"python -m service fence {lease} mends it"
+        )
+    if state.token > token:
+        return (
+            f"lease {lease}: a term newer than {token} has taken it up: {stored}; "
+            "where every term is refused, Redis's token is behind: "
+            f"python -m sidecar fence {lease} --above {state.token}"
+        )
+    return f"lease {lease}: the term {token} is not the newest in the database: {stored}"

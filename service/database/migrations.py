@@ -1,0 +1,132 @@
+"""Brings a database up to date with `supabase/migrations`.
+
+The record of what was applied is the Supabase CLI's own, so `supabase db push` and this agree on what is left to do.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import asyncpg
+
+from runtime.escape import one_line
+from service.database.connection import Connection, connect, store_errors
+
+logger = logging.getLogger(__name__)
+
+FOLDERS = Path(__file__).parents[2] / "supabase" / "migrations", Path(__file__).with_name("supabase_migrations")
+"""Where the migrations are: in a checkout and in an image, and in an installed wheel."""
+FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
+FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
+LOCK = 0x6D696772  # 'migr': whoever holds this advisory lock may migrate
+
+LEDGER = """
+create schema if not exists supabase_migrations;
+create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+alter table supabase_migrations.schema_migrations add column if not exists name text;
+"""
+
+VERSIONS = "select version from supabase_migrations.schema_migrations"
+
+
+class MigrationError(Exception):
+    """A migration cannot be applied; the text is one line that names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file."""
+
+    version: str
+    name: str
+    path: Path
+
+    @classmethod
+    def read(cls, path: Path) -> "Migration":
+        """Take the version and the name from the file's name."""
+        match = FILE_NAME.fullmatch(path.name)
+        if match is None:
+            raise MigrationError(f"{path.name}: a migration is called YYYYMMDDHHmmss_name.sql")
+        return cls(match[1], match[2], path)
+
+
+async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
+    """Apply what is missing, each file in a transaction of its own, and return the names of the files applied.
+
+    Any number of processes may do this at once: one applies, the others wait and find nothing left to do.
+
+    Raises:
+        MigrationError: a file is misnamed, fails, or is older than one applied already, as `supabase db push` sees it.
+        StoreError: the database does not answer.
+    """
+    migrations = _in(folder)
+    connection = await connect(dsn)
+    with store_errors():
+        try:
+            if not await _missing(connection, migrations):
+                return []
+            async with connection.transaction():
+                await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+                await connection.execute(LEDGER)
+            return [migration.path.name for migration in migrations if await _apply(connection, migration)]
+        finally:
+            await connection.close(timeout=5)
+
+
+def _in(folder: Path) -> list[Migration]:
+    migrations = [Migration.read(path) for path in sorted(folder.glob("*.sql"))]
+    if not migrations:
+        raise MigrationError(f"{folder}: no migrations here")
+    for one, other in pairwise(migrations):
+        if one.version == other.version:
+            raise MigrationError(f"{other.path.name}: has the version of {one.path.name}")
+    return migrations
+
+
+async def _missing(connection: Connection, migrations: list[Migration]) -> bool:
+    """Whether there is anything to do: a look that takes no lock and writes nothing."""
+    if await connection.fetchval("select to_regclass('supabase_migrations.schema_migrations')") is None:
+        return True
+    applied = {row["version"] for row in await connection.fetch(VERSIONS)}
+    return any(migration.version not in applied for migration in migrations)
+
+
+async def _apply(connection: Connection, migration: Migration) -> bool:
+    """Apply one file if it is missing; returns whether it was."""
+    text = migration.path.read_text(encoding="utf-8")
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", LOCK)  # until the commit
+        applied = [row["version"] for row in await connection.fetch(VERSIONS)]
+        if migration.version in applied:
+            return False
+        if applied and migration.version < max(applied):
+            raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
+        with _sql_errors(migration, text):
+            # To rewrite a large table takes longer than a host's limit for requests; to wait for it holds all up.
+            await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
+            # The first files name tables without a schema, and a role's search_path may be empty.
+            await connection.execute("set local search_path = public")
+            await connection.execute(text)
+        await connection.execute(
+            "insert into supabase_migrations.schema_migrations (version, name, statements) values ($1, $2, $3)",
+            migration.version,
+            migration.name,
+            [text],
+        )
+    logger.info("applied migration %s", migration.path.name)
+    return True
+
+
+@contextmanager
+def _sql_errors(migration: Migration, text: str) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        position = getattr(error, "position", None)
+        line = f":{text[: int(position)].count(chr(10)) + 1}" if position else ""
+        raise MigrationError(f"{migration.path.name}{line}: {one_line(error.args[0], 300)}") from error

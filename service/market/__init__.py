@@ -1,0 +1,1 @@
+"""When the market is open, and what is due then. No I/O."""

@@ -1,0 +1,64 @@
+"""Days that differ from the calendar: what an operator puts into the table `market_override`.
+
+For closures and odd hours that no calendar knew of in advance. They count within a minute, in every task.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from service.market.calendar import DAY, Calendar, Session, midnight
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketOverride:
+    """A day that differs from the calendar: other hours, or with None for both no session at all."""
+
+    session_date: date
+    opens_at: datetime | None
+    closes_at: datetime | None
+    reason: str
+
+
+class OverriddenCalendar(Calendar):
+    """A calendar with exceptions. One without sense, such as hours of another day, makes a day without session."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self.name = calendar.name
+        self._calendar = calendar
+        self._overrides: Mapping[date, MarketOverride] = {}
+
+    def session(self, day: date) -> Session | None:
+        """The session of that date as overridden, or else as the calendar has it."""
+        override = self._overrides.get(day)
+        return self._calendar.session(day) if override is None else _session(override)
+
+    def override(self, overrides: Mapping[date, MarketOverride]) -> None:
+        """From now on these are the exceptions; each one that is new is logged."""
+        for day in sorted(overrides.keys() | self._overrides.keys()):
+            override = overrides.get(day)
+            if override == self._overrides.get(day):
+                continue
+            if override is None:
+                logger.warning("%s is no longer overridden", day)
+            elif _session(override) is None and override.opens_at is not None:
+                logger.error("%s: no session, as the overriding hours are not of that day: %s", day, override.reason)
+            else:
+                session = _session(override)
+                hours = "no session" if session is None else f"{session.open} to {session.close}"
+                logger.warning("%s is overridden: %s: %s", day, hours, override.reason)
+        self._overrides = dict(overrides)
+
+
+def _session(override: MarketOverride) -> Session | None:
+    day, opens, closes = override.session_date, override.opens_at, override.closes_at
+    if opens is None or closes is None:
+        return None
+    try:
+        of_that_day = midnight(day) <= opens < closes <= midnight(day + DAY)
+    except (OverflowError, TypeError):  # 'infinity', which comes without a zone
+        of_that_day = False
+    return Session(day, opens, closes) if of_that_day else None

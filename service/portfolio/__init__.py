@@ -1,0 +1,1 @@
+"""Portfolios as plain data: records, positions, values. No I/O."""

@@ -1,0 +1,176 @@
+"""The background status: what the database says of the leader, in any task, and how often it is asked."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from service.api import background_status as status
+from service.database.connection import StaleTerm, StoreError
+from service.database.store import Store
+from service.portfolio.records import Loading
+from service.work import load_progress as loading
+from service.work.load_progress import tell_loading
+from tests.support.served_api import Served
+from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
+
+LEASE = "background_services"
+
+
+async def told(served: Served) -> Any:
+    code, answer = await served.get_internal("/background/status")
+    assert code == 200
+    return answer["jobs"]["tracker"]["loading"]
+
+
+@contextmanager
+def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
+    """Notes each call of that method."""
+    calls: list[None] = []
+    original = getattr(store, name)
+
+    async def count() -> Any:
+        calls.append(None)
+        return await original()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, name, count)
+        yield calls
+
+
+async def test_however_many_ask_at_once_the_database_is_asked_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FRESH", 1000.0)
+    with counted(served.store, "fences", monkeypatch) as calls:
+        await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
+    assert len(calls) == 1
+
+
+async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+
+    async def fail() -> None:
+        calls.append(None)
+        raise StoreError("database: away")
+
+    monkeypatch.setattr(status, "FRESH", 1000.0)
+    monkeypatch.setattr(served.store, "fences", fail)
+    answers = await asyncio.gather(*(served.get_internal("/background/status") for _ in range(20)))
+    assert {answer["database"] for _, answer in answers} == {"away"}
+    assert len(calls) == 1
+
+
+async def test_what_the_database_said_is_asked_again_after_a_while(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    with counted(served.store, "fences", monkeypatch) as calls:
+        for _ in range(2):
+            await served.get_internal("/background/status")
+    assert len(calls) == 2
+
+
+async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, release = asyncio.Event(), asyncio.Event()
+    original = served.store.fences
+
+    async def slow() -> Any:
+        asked.set()
+        await release.wait()
+        return await original()
+
+    monkeypatch.setattr(served.store, "fences", slow)
+    first = asyncio.create_task(served.get_internal("/background/status"))
+    await asked.wait()
+    second = asyncio.create_task(served.get_internal("/background/status"))
+    first.cancel()
+    release.set()
+    code, answer = await second
+    assert (code, answer["database"]) == (200, "ok")
+
+
+async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(loading, "INTERVAL", 0.001)
+    now: list[Loading | None] = [None]
+    await served.store.take_up(LEASE, 1, "leader")
+    term = FakeTerm(1, "leader", LEASE)
+    telling = asyncio.create_task(tell_loading(served.store, term, lambda: now[0]))
+    assert await told(served) is None
+    for done in (0, 3):
+        now[0] = Loading(done, 7)
+
+        async def tells(done: int = done) -> bool:
+            return bool(await told(served) == {"portfolios_done": done, "portfolios": 7})
+
+        await eventually(tells)
+    now[0] = None
+
+    async def tells_nothing() -> bool:
+        return await told(served) is None
+
+    await eventually(tells_nothing)
+    async with served.store._connection() as connection:
+        assert await connection.fetchval("select count(*) from position_loading") == 0
+    telling.cancel()
+    await asyncio.wait((telling,))
+
+
+async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    await served.store.take_up(LEASE, 1, "one")
+    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+    assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
+    await served.store.take_up(LEASE, 2, "two")
+    assert await told(served) is None
+    with pytest.raises(StaleTerm):
+        await served.store.tell_loading(LEASE, 1, "one", Loading(4, 7))
+    assert await told(served) is None
+    await served.store.tell_loading(LEASE, 2, "two", Loading(1, 7))
+    await served.store.forget_loading(LEASE, 1)
+    assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
+
+
+async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    await served.store.take_up(LEASE, 1, "one")
+    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+    async with served.store._connection() as connection:
+        await connection.execute("update position_loading set written_at = now() - interval '1 minute'")
+    assert await told(served) is None
+
+
+async def test_a_database_that_is_away_does_not_end_the_telling(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(loading, "INTERVAL", 0.001)
+    original, failed = served.store.tell_loading, asyncio.Event()
+
+    async def fail_once(*progress: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise StoreError("database: away")
+        await original(*progress)
+
+    monkeypatch.setattr(served.store, "tell_loading", fail_once)
+    await served.store.take_up(LEASE, 1, "one")
+    telling = asyncio.create_task(tell_loading(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
+
+    async def tells() -> bool:
+        return await told(served) is not None
+
+    await eventually(tells)
+    assert "the progress of loading positions is not written: database: away" in caplog.messages
+    telling.cancel()
+    await asyncio.wait((telling,))

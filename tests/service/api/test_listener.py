@@ -1,0 +1,143 @@
+"""What connections may take: a header that does not end, and more of them than there may be."""
+
+import asyncio
+import json
+import resource
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession
+
+from ops.local.servers import free_port
+from runtime.listener import Limits, Listener
+from service.address import Address
+from service.api import limits
+from service.api.listener import most_connections
+from tests.support.served_api import PORTFOLIO, Served
+from tests.support.waiting import eventually
+
+HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
+
+
+@pytest.fixture
+async def limited(served: Served) -> AsyncIterator[Served]:
+    """The API once more, for two connections at a time."""
+    site = {"address": Address("127.0.0.1", free_port()), "limits": Limits(connections=2)}
+    other = Served(served.store, served.session)
+    probing = asyncio.create_task(other.access.run())
+    await other.access.connected()
+    async with other.listening(Listener, **site):
+        yield other
+    probing.cancel()
+    await asyncio.wait((probing,))
+
+
+async def connect(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = served.url.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(20):
+        return await reader.read() == b""
+
+
+@pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
+async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
+    before: bytes, served: Served, session: ClientSession
+) -> None:
+    reading = asyncio.create_task(served.streams.run(served.store))
+    async with (
+        served.listening(Listener, address=Address("127.0.0.1", 0), limits=Limits(idle=2.0)),
+        session.get(f"{served.url}/portfolios/{PORTFOLIO}/stream") as stream,
+    ):
+        reader, writer = await connect(served)
+        writer.write(before)
+
+        async def drip() -> None:
+            while before:
+                writer.write(b"x")
+                await asyncio.sleep(0.01)
+
+        dripping = asyncio.create_task(drip())
+        answers = 0
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):  # what dripped in too late
+                while line := await reader.readline():
+                    answers += line.startswith(b"HTTP/1.1 200")
+        assert answers == before.count(b"\r\n\r\n")
+        await served.write_live("7")
+        async with asyncio.timeout(20):
+            while b"data: " not in await stream.content.readline():
+                assert not stream.content.at_eof()
+        writer.close()
+        for task in (dripping, reading):
+            task.cancel()
+        await asyncio.wait((dripping, reading))
+
+
+async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(limited: Served) -> None:
+    (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
+    for line in (writer, other):
+        line.write(HALF)  # they are served, but there is nothing to answer yet
+    await eventually(lambda: limited.serving.server and len(limited.serving.server.connections) == 2)
+    third, closing = await connect(limited)
+    assert await is_closed(third)
+    closing.close()
+    assert not one.at_eof()
+    assert not two.at_eof()
+    writer.close()
+
+    async def answers() -> bool:
+        try:
+            return (await limited.get("/healthz"))[0] == 200
+        except aiohttp.ClientError:
+            return False  # the place is not free yet
+
+    await eventually(answers)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Type: a/b\r\n\r\n", "Content-Type"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n", "more than 8190 bytes"),
+        (b"FETCH /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "method"),
+        (b"GET http://x:y/ HTTP/1.1\r\nHost: x\r\n\r\n", "http://x:y/"),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", "HTTPS"),
+    ],
+    ids=["a header twice", "a long header", "a method", "a port", "TLS"],
+)
+async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
+    sent: bytes, told: str, served: Served
+) -> None:
+    reader, writer = await connect(served)
+    writer.write(sent)
+    async with asyncio.timeout(20):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.split(b" ")[1] == b"400"
+    assert b"Content-Type: application/json" in head
+    error = json.loads(body)["error"]
+    assert error.startswith("malformed HTTP: ")
+    assert told in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
+async def test_an_expectation_that_nobody_knows_is_417_in_json(path: str, served: Served) -> None:
+    assert await served.get(path, headers={"Expect": "miracles"}) == (417, {"error": "Unknown Expect: miracles"})
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [(1024, 960), (100, 50), (1_000_000, limits.MOST_CONNECTIONS), (resource.RLIM_INFINITY, limits.MOST_CONNECTIONS)],
+)
+def test_connections_leave_descriptors_to_the_rest_of_the_process(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert most_connections() == most

@@ -1,0 +1,266 @@
+"""`python -m service fence LEASE` with a real database, a real Redis and a real sidecar."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from ops.local.servers import RedisServer
+from service.commands import fence
+from service.commands.fence import NotMended
+from service.database.connection import StaleTerm
+from service.database.store import Store
+from service.settings import read_settings
+from tests.service.database.test_fenced_writes import DAY, NOON, waits_for_a_lock
+from tests.service.portfolio.reference import nothing_held
+from tests.support.service_processes import Process, Service, Sidecar
+from tests.support.waiting import eventually
+
+Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+LEASE = "background_services"
+ABSURD = 2**53 - 1
+NOBODY = "http://127.0.0.1:9"
+VALUES = nothing_held([UUID(int=1)])
+
+
+@pytest.fixture
+async def database(samples_url: str, stack: AsyncExitStack) -> Database:
+    connection = await asyncpg.connect(samples_url)
+    stack.push_async_callback(connection.close)
+    return connection
+
+
+@pytest.fixture
+async def store(samples_url: str, stack: AsyncExitStack) -> Store:
+    return await stack.enter_async_context(await Store.connect(samples_url, connections=2))
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer, stack: AsyncExitStack) -> Any:
+    redis: Any = Redis.from_url(redis_server.url)
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+@pytest.fixture
+async def sidecar(new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack) -> Sidecar:
+    return await stack.enter_async_context(new_sidecar("one"))
+
+
+async def keys_of(sidecar: Sidecar, session: aiohttp.ClientSession) -> dict[str, str]:
+    async def told() -> dict[str, str]:
+        async with session.get(f"{sidecar.url}/status") as answer:
+            found: dict[str, str] = (await answer.json())["keys"]
+            return found
+
+    keys: dict[str, str] = await eventually(told)
+    return keys
+
+
+async def poison(database: Database, token: int = ABSURD) -> None:
+    await database.execute("insert into lease_fence values ($1, $2, 'who\x1b[2J\nknows')", LEASE, token)
+
+
+async def now_token(database: Database) -> int:
+    found: int = await database.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+    return found
+
+
+async def command(samples_url: str, sidecar_url: str, *options: str) -> None:
+    settings = read_settings(
+        {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar_url, "AUTH": "off", "PRICE_SOURCE": "simulated"}
+    )
+    await fence.run(fence.parse([LEASE, *options]), settings)
+
+
+async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled(
+    samples_url: str,
+    sidecar: Sidecar,
+    session: aiohttp.ClientSession,
+    redis: Any,
+    database: Database,
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await poison(database)
+    await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
+    before = await now_token(database)
+    with pytest.raises(StaleTerm, match=rf"{ABSURD} .* python -m service fence {LEASE} mends it"):
+        await store.take_up(LEASE, before, "one")
+
+    await command(samples_url, sidecar.url, "--ttl", "2")
+    said = capsys.readouterr().out
+    assert r"who\x1b[2J\nknows" in said
+    mended = (await store.fences())[LEASE]
+    after = await now_token(database)
+    assert before < mended.token <= after
+    assert mended.holder.startswith("mended:")
+    with pytest.raises(StaleTerm):
+        await store.take_up(LEASE, before, "a term of before")
+    await store.take_up(LEASE, after + 1, "two")
+
+
+async def test_nothing_is_mended_while_the_lease_is_not_disabled(
+    samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
+) -> None:
+    await poison(database)
+    key = (await keys_of(sidecar, session))[LEASE]
+    with pytest.raises(NotMended, match="nobody held it"):
+        await command(samples_url, sidecar.url, "--ttl", "2")
+    await eventually(lambda: _is_free(redis, key))
+    await redis.set(key, "another", ex=60)
+    with pytest.raises(NotMended, match=f"held by another; first python -m sidecar disable {LEASE} 3600"):
+        await command(samples_url, sidecar.url, "--ttl", "2")
+    assert (await store.fences())[LEASE].token == ABSURD
+
+
+async def _is_free(redis: Any, key: str) -> bool:
+    return not await redis.exists(key)
+
+
+async def test_nothing_is_mended_if_the_lease_is_enabled_before_its_ttl_is_over(
+    samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
+) -> None:
+    await poison(database)
+    key = (await keys_of(sidecar, session))[LEASE]
+    await redis.set(key, "DISABLED", ex=3600)
+    mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "600"))
+
+    async def state() -> bool:
+        async with session.get(f"{sidecar.url}/status") as answer:
+            return bool((await answer.json())["leases"][LEASE]["state"] == "disabled")
+
+    await eventually(state)
+    await redis.set(key, "another", ex=60)
+    with pytest.raises(NotMended):
+        await mending
+    assert (await store.fences())[LEASE].token == ABSURD
+
+
+async def test_a_dry_run_writes_nothing_and_needs_no_sidecar(
+    samples_url: str, database: Database, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await poison(database)
+    await command(samples_url, NOBODY, "--dry-run")
+    assert "would set the token" in capsys.readouterr().out
+    assert (await store.fences())[LEASE].token == ABSURD
+
+
+@pytest.mark.parametrize("ahead", [-1_000_000, 3_600_000_000, None])
+async def test_a_fence_that_lets_the_next_term_in_within_a_day_is_left_alone(
+    samples_url: str, database: Database, store: Store, capsys: pytest.CaptureFixture[str], ahead: int | None
+) -> None:
+    if ahead is not None:
+        await poison(database, await now_token(database) + ahead)
+    before = await store.fences()
+    await command(samples_url, NOBODY)
+    assert capsys.readouterr().out.endswith("nothing to mend\n")
+    assert await store.fences() == before
+
+
+async def test_a_mend_waits_for_the_write_under_way_and_the_term_writes_no_more(
+    samples_url: str,
+    sidecar: Sidecar,
+    session: aiohttp.ClientSession,
+    redis: Any,
+    database: Database,
+    store: Store,
+) -> None:
+    await database.execute("insert into lease_fence values ($1, $2, 'old')", LEASE, ABSURD)
+    await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
+    async with store.fenced(LEASE, ABSURD, "old", VALUES):
+        mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "1"))
+        await waits_for_a_lock(mending, database)
+    await mending
+    with pytest.raises(StaleTerm):
+        async with store.fenced(LEASE, ABSURD, "old", VALUES) as writes:
+            await writes.live(DAY, NOON)
+
+
+async def test_a_token_more_than_a_day_ahead_is_never_taken_up(database: Database, store: Store) -> None:
+    day = 86_400_000_000
+    with pytest.raises(StaleTerm, match=f"python -m sidecar fence {LEASE}"):
+        await store.take_up(LEASE, await now_token(database) + day + 60_000_000, "one")
+    assert await store.fences() == {}
+    await store.take_up(LEASE, near := await now_token(database) + day - 60_000_000, "one")
+    assert (await store.fences())[LEASE].token == near
+
+
+async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Database, store: Store) -> None:
+    await poison(database, 2**63 - 1)
+    with pytest.raises(StaleTerm, match=f"python -m service fence {LEASE}"):
+        await store.take_up_by_hand(LEASE, "hand")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["no such lease"], 2, "invalid choice: 'no such lease'"),
+        ([LEASE, "--ttl", "0"], 2, "'0' is not a number of seconds from 1 to 3600"),
+        ([LEASE], 1, f"no sidecar answers at {NOBODY}"),
+    ],
+)
+async def test_what_cannot_be_done_is_one_line_and_a_status(
+    samples_url: str,
+    database: Database,
+    stack: AsyncExitStack,
+    tmp_path: Any,
+    options: list[str],
+    status: int,
+    said: str,
+) -> None:
+    await poison(database)
+    settings = {"DATABASE_URL": samples_url, "SIDECAR_URL": NOBODY, "AUTH": "off", "PRICE_SOURCE": "simulated"}
+    process = await stack.enter_async_context(Process("service", tmp_path / "log", "fence", *options, **settings))
+    assert await process.end() == status
+    assert said in process.output()
+    assert "Traceback" not in process.output()
+
+
+async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_refuse_every_term(
+    samples_url: str,
+    redis_server: RedisServer,
+    new_sidecar: Callable[..., Sidecar],
+    new_service: Callable[..., Service],
+    session: aiohttp.ClientSession,
+    redis: Any,
+    database: Database,
+    stack: AsyncExitStack,
+    tmp_path: Path,
+) -> None:
+    timings = {"LEASE_TTL": "12", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "5", "REDIS_TIMEOUT": "2"}
+    sidecar = await stack.enter_async_context(new_sidecar("one", **timings))
+    key = (await keys_of(sidecar, session))[LEASE]
+    await poison(database)
+    await redis.hset(f"fence:{{{key}}}", "token", ABSURD)
+    service = await stack.enter_async_context(new_service("one", sidecar.url))
+
+    async def run(module: str, *words: str) -> None:
+        """Run a command to its end."""
+        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.settings["LEASE_KEY"], **timings}
+        settings |= {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar.url, "AUTH": "off"}
+        command = Process(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
+        await stack.enter_async_context(command)
+        assert await command.end() == 0, command.output()
+
+    await run("sidecar", "disable", LEASE, "600")
+    await run("service", "fence", LEASE, "--ttl", "12")
+    token = await database.fetchval("select token from lease_fence where lease = $1", LEASE)
+    await run("sidecar", "fence", LEASE, "--above", str(token))
+    assert await database.fetchval("select max(token) from portfolio_live") is None  # nobody has worked yet
+    await run("sidecar", "enable", LEASE)
+
+    async def works() -> bool:
+        written = await database.fetchval("select max(token) from portfolio_live")
+        return written is not None and written > token
+
+    await eventually(works, within=60)
+    assert await service.leads()

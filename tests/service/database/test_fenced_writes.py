@@ -1,0 +1,340 @@
+"""A stale leader cannot write, whatever holds it up and wherever."""
+
+import asyncio
+import signal
+import sys
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.database.connection import Connection, StaleTerm, StoreError
+from service.database.sql import statement
+from service.database.store import Store
+from tests.service.portfolio.reference import nothing_held
+from tests.support.positions import entry
+from tests.support.waiting import eventually
+
+DAY = date(2026, 3, 2)
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+VALUES = nothing_held([UUID(int=1)])
+
+
+@pytest.fixture(autouse=True)
+async def portfolio(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+
+
+async def write(store: Store, token: int, holder: str = "one") -> None:
+    async with store.fenced("lease", token, holder, VALUES) as writes:
+        await writes.live(DAY, NOON)
+
+
+async def token_of_live(store: Store) -> int | None:
+    live = await store.live(UUID(int=1))
+    return None if live is None else live.token
+
+
+async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Return once it waits; nobody else does."""
+    async with asyncio.timeout(20):
+        while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
+            assert not statement.done(), "it did not wait"
+            await asyncio.sleep(0.01)
+
+
+async def test_nobody_writes_before_taking_up(store: Store) -> None:
+    with pytest.raises(StaleTerm):
+        await write(store, 1)
+
+
+async def test_a_term_writes_after_taking_up(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await write(store, 1)
+    assert await token_of_live(store) == 1
+
+
+async def test_an_older_term_is_refused_once_a_newer_one_has_taken_up(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("lease", 2, "two")
+    with pytest.raises(StaleTerm):
+        await write(store, 1)
+    with pytest.raises(StaleTerm):
+        await store.take_up("lease", 1, "one")
+    assert await token_of_live(store) is None
+    assert (await store.fences())["lease"].token == 2
+
+
+async def test_an_older_term_of_the_newest_holder_is_refused(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("lease", 2, "one")
+    with pytest.raises(StaleTerm):
+        await write(store, 1, "one")
+    assert await token_of_live(store) is None
+
+
+async def test_a_term_taken_up_again_is_the_same_term(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    before = await store.fences()
+    await store.take_up("lease", 1, "one")
+    assert await store.fences() == before
+
+
+async def test_the_same_token_in_other_hands_is_refused(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(StaleTerm):
+        await store.take_up("lease", 1, "two")
+    with pytest.raises(StaleTerm):
+        await write(store, 1, "two")
+
+
+async def test_leases_do_not_fence_each_other(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    await store.take_up("other", 2, "two")
+    await write(store, 1)
+
+
+async def test_of_many_first_take_ups_at_once_the_newest_stays(store: Store) -> None:
+    await asyncio.gather(*(store.take_up("new", token, "any") for token in range(1, 20)), return_exceptions=True)
+    assert (await store.fences())["new"].token == 19
+
+
+async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) -> None:
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(RuntimeError):
+        async with store.fenced("lease", 1, "one", VALUES) as writes:
+            await writes.live(DAY, NOON)
+            raise RuntimeError
+    assert await token_of_live(store) is None
+
+
+async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one", VALUES) as writes:
+        await writes.live(DAY, NOON)
+        newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+        await waits_for_a_lock(newer, raw)
+    await newer
+    await write(store, 2, "two")
+    assert await token_of_live(store) == 2
+
+
+async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]", migrated: str
+) -> None:
+    await store.take_up("lease", 1, "one")
+    newer = await asyncpg.connect(migrated)
+    try:
+        async with newer.transaction():
+            await newer.fetchrow(statement("take_up"), "lease", 2, "two")
+            older = asyncio.create_task(write(store, 1))
+            await waits_for_a_lock(older, raw)
+        with pytest.raises(StaleTerm):
+            await older
+    finally:
+        await newer.close()
+    assert await token_of_live(store) is None
+
+
+async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migrated: str, store: Store) -> None:
+    async with await Store.connect(migrated, idle_limit=2.0) as frozen:
+        await frozen.take_up("lease", 1, "one")
+        with pytest.raises(StoreError):
+            async with frozen.fenced("lease", 1, "one", VALUES) as writes:
+                await writes.live(DAY, NOON)
+                await store.take_up("lease", 2, "two")  # waits until the server has ended our transaction
+                await write(store, 2, "two")
+                await writes.live(DAY, NOON)
+        assert await token_of_live(store) == 2
+        with pytest.raises(StaleTerm):
+            await write(frozen, 1)
+
+
+async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
+    migrated: str, store: Store, raw: Connection
+) -> None:
+    """It holds no fence, but while it lasts nothing that others update can be vacuumed."""
+    mine = (
+        "select count(*) from pg_stat_activity "
+        "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
+    )
+
+    has_ended = False
+
+    async def turn() -> None:
+        nonlocal has_ended
+        assert await raw.fetchval(mine) == 1
+        await eventually(lambda: raw.fetchval(f"select ({mine}) = 0"))
+        has_ended = True
+
+    async with await Store.connect(migrated, call_limit=3.0) as frozen:
+        await frozen.take_up("lease", 1, "one")
+        with pytest.raises(StoreError):
+            async with frozen.fenced("lease", 1, "one", VALUES, turn):
+                raise AssertionError("the transaction is over")
+    assert has_ended  # a wait in vain ends in a StoreError too
+
+
+async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """A large batch takes many packets; the server has read the first of them and waits for the rest."""
+    await store.take_up("lease", 1, "one")
+    frozen = await asyncpg.connect(migrated)
+    try:
+        await frozen.execute("begin")
+        assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "500", "60000")
+        insides: Any = frozen
+        insides._transport.write(b"B" + (1_000_000).to_bytes(4) + b"the beginning of a Bind message")
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+    finally:
+        frozen.terminate()
+
+
+async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """The server waits for the rest of the statement: to it that is neither idling nor working."""
+    await store.take_up("lease", 1, "one")
+    frozen = await asyncpg.connect(migrated)
+    try:
+        assert frozen.get_server_version().major >= 17, "the first with a limit for the whole transaction"
+        await frozen.execute("begin")
+        assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "60000", "1000")
+        parse = b"\0select 1\0" + bytes(2)
+        insides: Any = frozen
+        insides._transport.write(b"P" + (4 + len(parse)).to_bytes(4) + parse)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+    finally:
+        frozen.terminate()
+
+
+async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_next_one(
+    migrated: str, store: Store
+) -> None:
+    """No limit of the server ends the wait for the rest of a COPY: so it may not be waited for behind the fence."""
+    leader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.service.database.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
+    )
+    assert leader.stdout is not None
+    try:
+        assert await leader.stdout.readline() == b"copying\n"
+        leader.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+            await write(store, 2, "two")
+    finally:
+        leader.kill()
+        await leader.wait()
+    assert await token_of_live(store) == 2
+
+
+async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
+    await store.put_positions([entry(2, "A", "1")])
+    await store.take_up("lease", 1, "one")
+    lanes = [VALUES, nothing_held([UUID(int=2)])]
+    with pytest.raises(StoreError):
+        async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+            await writes[0].live(DAY, NOON)
+            await writes[1].live(DAY, NOON)
+            await writes[1].history("no kind", DAY, origin="captured", settle="none")
+    assert await store.live_many([UUID(int=1), UUID(int=2)]) == {}
+    async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+        await asyncio.gather(*(lane.live(DAY, NOON) for lane in writes))
+    assert len(await store.live_many([UUID(int=1), UUID(int=2)])) == 2
+
+
+async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
+    await store.take_up("lease", 2, "two")
+    with pytest.raises(StaleTerm):
+        async with store.fenced_lanes("lease", 1, "one", [VALUES, None]):
+            pytest.fail("a stale term is let in")
+
+
+async def test_each_lane_holds_off_newer_terms_by_itself(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """The server may have ended the transaction of another lane, as of a leader that was frozen."""
+    await store.take_up("lease", 1, "one")
+    with pytest.raises(StoreError):
+        async with store.fenced_lanes("lease", 1, "one", [None, VALUES]) as writes:
+            await raw.fetchval("select pg_terminate_backend($1, 10000)", writes[0]._connection.get_server_pid())
+            newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+            await waits_for_a_lock(newer, raw)
+            await writes[1].live(DAY, NOON)
+    await newer
+    assert await token_of_live(store) == 1
+
+
+async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_when_it_thaws(
+    migrated: str, store: Store
+) -> None:
+    leader = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.service.work.frozen_leader",
+        migrated,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert leader.stdin is not None and leader.stdout is not None
+    try:
+        assert await leader.stdout.readline() == b"writing\n"
+        leader.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(30):
+            await store.take_up("lease", 2, "two")
+        await write(store, 2, "two")
+        leader.send_signal(signal.SIGCONT)
+        leader.stdin.write(b"go on\n")
+        assert await leader.stdout.readline() == b"StoreError\n"  # its transaction was ended by the server
+        assert await leader.stdout.readline() == b"StaleTerm\n"  # and the next one is refused
+        assert await leader.wait() == 0
+    finally:
+        if leader.returncode is None:
+            leader.kill()
+            await leader.wait()
+    live = await store.live(UUID(int=1))
+    assert live is not None
+    assert (live.token, live.session_date) == (2, DAY)
+
+
+async def test_writes_of_different_tokens_never_interleave(
+    store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """Notifications arrive in the order of the commits."""
+    await raw.execute("""
+        create function meddle() returns trigger language plpgsql as $$
+            begin perform pg_notify('order', new.token::text); return null; end $$;
+        create trigger meddle after insert or update on portfolio_live for each row execute function meddle();
+    """)
+    order: list[int] = []
+    await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
+
+    async def lead(token: int) -> None:
+        await eventually(lambda: token == 1 or token - 1 in order)  # who writes on until this one takes up
+        await store.take_up("lease", token, f"holder {token}")
+        with pytest.raises(StaleTerm):
+            while True:
+                await write(store, token, f"holder {token}")
+
+    async with asyncio.TaskGroup() as leaders:
+        for token in range(1, 11):
+            leaders.create_task(lead(token))
+        await eventually(lambda: 10 in order)
+        await store.take_up("lease", 100, "the last")
+    await raw.fetchval("select 1")
+    assert order == sorted(order)
+    assert set(order) == set(range(1, 11))
+
+
+async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
+    nowhere = "postgresql://postgres:secret@127.0.0.1:1/nowhere"
+    with pytest.raises(StoreError) as told:
+        await Store.connect(nowhere)
+    assert "secret" not in str(told.value)
+    with pytest.raises(StoreError, match="does not exist"):
+        await Store.connect(migrated.rsplit("/", 1)[0] + "/nowhere")

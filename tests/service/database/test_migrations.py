@@ -1,0 +1,102 @@
+"""Migrations on a real Postgres."""
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from service.database.migrations import FOLDER, MigrationError, migrate
+
+ALL = sorted(path.name for path in FOLDER.glob("*.sql"))
+
+
+async def ledger(dsn: str) -> list[tuple[str, str]]:
+    connection = await asyncpg.connect(dsn)
+    rows = await connection.fetch("select version, name from supabase_migrations.schema_migrations order by version")
+    await connection.close()
+    return [(row["version"], row["name"]) for row in rows]
+
+
+async def test_a_second_run_does_nothing(database_url: str) -> None:
+    assert await migrate(database_url) == ALL
+    assert await migrate(database_url) == []
+
+
+async def test_the_ledger_is_the_one_of_the_supabase_cli(database_url: str) -> None:
+    await migrate(database_url)
+    assert await ledger(database_url) == [(name[:14], name[15:-4]) for name in ALL]
+
+
+async def test_processes_that_start_at_once_apply_each_file_once(database_url: str) -> None:
+    applied = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
+    assert sorted(name for names in applied for name in names) == ALL
+
+
+async def test_what_the_supabase_cli_has_applied_is_not_applied_again(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
+    await migrate(database_url, tmp_path)
+    (tmp_path / "20260102000000_two.sql").write_text("create table one (id int); -- would fail")
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "insert into supabase_migrations.schema_migrations (version, name) values ('20260102000000', 'two')"
+    )
+    await connection.close()
+    assert await migrate(database_url, tmp_path) == []
+
+
+async def test_a_file_that_fails_leaves_nothing_behind_and_is_named_with_its_line(
+    database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
+    (tmp_path / "20260102000000_two.sql").write_text("create table two (id int);\n\ncreate table three (id nonsense);")
+    with pytest.raises(MigrationError, match=r'20260102000000_two.sql:3: type "nonsense" does not exist'):
+        await migrate(database_url, tmp_path)
+    assert await ledger(database_url) == [("20260101000000", "one")]
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("select to_regclass('two')") is None
+    await connection.close()
+
+
+async def test_a_file_older_than_one_applied_is_refused(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "20260102000000_two.sql").write_text("create table two (id int);")
+    await migrate(database_url, tmp_path)
+    (tmp_path / "20260101000000_one.sql").write_text("create table one (id int);")
+    with pytest.raises(MigrationError, match=r"20260101000000_one.sql: is older than 20260102000000"):
+        await migrate(database_url, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["one.sql", "2026_one.sql", "20260101000000.sql"])
+async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("select 1;")
+    with pytest.raises(MigrationError, match=r"YYYYMMDDHHmmss_name.sql"):
+        await migrate(database_url, tmp_path)
+
+
+async def test_a_database_like_supabases_is_migrated_by_a_role_that_is_no_superuser(database_url: str) -> None:
+    """There the roles and auth.uid() belong to others, and new tables are granted to everybody."""
+    admin = await asyncpg.connect(database_url)
+    for role in ("anon", "authenticated", "service_role"):
+        if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):
+            await admin.execute(f"create role {role} nologin noinherit")
+    await admin.execute(f"""
+        create role the_owner login;
+        grant create on database "{database_url.rsplit("/", 1)[1]}" to the_owner;
+        grant create on schema public to the_owner;
+        create schema auth;
+        create function auth.uid() returns uuid language sql as $$ select null::uuid $$;
+        grant usage on schema auth to the_owner, anon, authenticated;
+        alter default privileges for role the_owner in schema public
+            grant all on tables to anon, authenticated, service_role;
+    """)
+    try:
+        assert await migrate(database_url.replace("postgres@", "the_owner@")) == ALL
+        granted = await admin.fetch("""
+            select grantee, privilege_type from information_schema.role_table_grants
+            where table_schema = 'public' and grantee in ('anon', 'authenticated')
+        """)
+        assert {(row["grantee"], row["privilege_type"]) for row in granted} == {("authenticated", "SELECT")}
+    finally:
+        await admin.execute("drop owned by the_owner cascade")
+        await admin.execute("drop role the_owner")
+        await admin.close()

@@ -1,0 +1,169 @@
+"""A database that takes no writes, for one task or for all: who leads, what is reported, and how it ends."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.api import store_access as probing
+from service.api.store_access import StoreAccess
+from service.clock import utc_now
+from service.database import write_watch
+from service.database.connection import Connection, StoreError
+from service.database.store import Store
+from service.database.write_watch import WriteWatch
+from service.market.calendar import AroundTheClockCalendar
+from service.prices.simulated import SimulatedPrices
+from service.telemetry import HttpMetrics
+from service.work.background import TRACKER_LEASE, Background
+from service.work.metrics import WorkMetrics
+from service.work.tracker import Tracker
+from sidecar.client import LeaseClient, Term
+from tests.support.service_processes import Sidecar
+from tests.support.waiting import eventually
+
+
+@dataclass
+class Task:
+    """The tracker of one task, on a real database and beside a real sidecar."""
+
+    store: Store
+    access: StoreAccess
+    background: Background
+    registry: CollectorRegistry
+    terms: list[int] = field(default_factory=list)
+
+    @property
+    def leads(self) -> bool:
+        return self.background.leaderships[TRACKER_LEASE].is_leader
+
+
+@asynccontextmanager
+async def task(url: str, sidecar: Sidecar) -> AsyncIterator[Task]:
+    """A task that ticks five times a second."""
+    registry = CollectorRegistry()
+    writes = WriteWatch()
+    calendar = AroundTheClockCalendar()
+    async with (
+        LeaseClient(sidecar.url) as client,
+        await Store.connect(url, connections=2, writes=writes) as store,
+    ):
+
+        async def connect() -> Store:
+            return store
+
+        access = StoreAccess(connect, HttpMetrics(registry), writes)
+        background = Background(client, writes=writes, trouble_for=access.trouble_for, recovery=access.recovery)
+        tracker = Tracker(store, SimulatedPrices(1, calendar, utc_now), calendar, WorkMetrics(registry), interval=0.2)
+        found = Task(store, access, background, registry)
+
+        async def track(term: Term) -> None:
+            found.terms.append(term.token)
+            await tracker.run(term)
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(access.run()), tasks.create_task(background.run({TRACKER_LEASE: track}))]
+            yield found
+            for each in running:
+                each.cancel()
+
+
+@pytest.fixture
+async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
+    """Addresses for two roles, and a connection that may change them."""
+    admin = await asyncpg.connect(samples_url)
+    names = "role_one", "role_two"
+    for name in names:
+        await admin.execute(f"create role {name} login superuser")
+    one, two = (samples_url.replace("//postgres@", f"//{name}@") for name in names)
+    yield one, two, admin
+    gone = "select count(*) = 0 from pg_stat_activity where usename = any($1)"
+    await eventually(lambda: admin.fetchval(gone, names))
+    for name in names:
+        await admin.execute(f"drop role {name}")
+    await admin.close()
+
+
+async def make_read_only(admin: Connection, role: str) -> None:
+    """Let the role's sessions be read-only: those that begin from now on, and those that it has."""
+    await admin.execute(f"alter role {role} set default_transaction_read_only = on")
+    await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
+
+
+def terms_of(tasks: list[Task]) -> int:
+    return sum(len(each.terms) for each in tasks)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second stand for thirty."""
+    monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
+    monkeypatch.setattr(write_watch, "PAUSE", (0.5, 2.0))
+    monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
+
+
+async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can(
+    roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
+) -> None:
+    first_url, second_url, admin = roles
+    one, other = [await stack.enter_async_context(new_sidecar(name)) for name in ("one", "other")]
+    first = await stack.enter_async_context(task(first_url, one))
+    await eventually(lambda: admin.fetchval("select count(*) > 0 from portfolio_live"))
+    second = await stack.enter_async_context(task(second_url, other))
+    await make_read_only(admin, "role_one")
+    await eventually(lambda: second.terms and second.leads)
+    assert first.access.trouble is not None and "read-only" in first.access.trouble
+    assert first.registry.get_sample_value("portfolio_database_up") == 1  # it answers what is read
+    assert first.registry.get_sample_value("portfolio_database_writable") == 0
+    token = second.terms[-1]
+    await eventually(lambda: admin.fetchval("select count(*) > 0 from portfolio_live where token = $1", token))
+    assert second.access.trouble is None
+
+
+async def test_where_no_task_can_write_the_lead_hardly_moves_and_it_goes_on_once_one_can(
+    roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
+) -> None:
+    *urls, admin = roles
+    sidecars = [await stack.enter_async_context(new_sidecar(name)) for name in ("one", "other")]
+    tasks = [await stack.enter_async_context(task(*each)) for each in zip(urls, sidecars, strict=True)]
+    await eventually(lambda: admin.fetchval("select count(*) > 0 from portfolio_live"))
+    for role in ("role_one", "role_two"):
+        await make_read_only(admin, role)
+    began, before = time.monotonic(), terms_of(tasks)
+    await eventually(lambda: terms_of(tasks) >= before + 4, within=60)
+    assert time.monotonic() - began > 6  # 1 + 1 + 2 + 4 times the limit, but for what the last tick before had of it
+    for role in ("role_one", "role_two"):  # the sessions that they have stay read-only
+        await admin.execute(f"alter role {role} reset default_transaction_read_only")
+    last = await admin.fetchval("select max(as_of) from portfolio_live")
+    await eventually(lambda: admin.fetchval("select max(as_of) > $1 from portfolio_live", last), within=5)
+    await eventually(lambda: all(each.access.trouble is None for each in tasks))
+
+
+async def test_a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database(samples_url: str) -> None:
+    writes = WriteWatch()
+    admin = await asyncpg.connect(samples_url)
+    async with await Store.connect(samples_url, writes=writes) as store:
+        await admin.execute(
+            """
+            create function full_disk() returns trigger language plpgsql as $$
+            begin
+                raise sqlstate '53100' using message = 'could not extend file: No space left on device';
+            end $$;
+            create trigger full_disk before insert or update on lease_fence for each row execute function full_disk();
+            """
+        )
+        with pytest.raises(StoreError, match="No space left"):
+            await store.take_up("lease", 1, "one")
+        assert writes.trouble == "could not extend file: No space left on device"
+        await store.owner(UUID(int=1))  # to read says nothing of the disk
+        assert "No space left" in str(writes.trouble)
+        await admin.execute("drop trigger full_disk on lease_fence")
+        await store.take_up("lease", 1, "one")
+        assert not writes.trouble
+    await admin.close()

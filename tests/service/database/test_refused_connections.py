@@ -1,0 +1,200 @@
+"""What the server refuses is in the log and in the internal /healthz, with its setting, and tried again."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ops.local.servers import PostgresServer, free_port
+from service.database.connection import StoreError, connect
+from service.database.server_refusals import refusal
+from service.database.store import Store
+from tests.service.test_ways_out import TlsFront
+from tests.support.service_processes import Service
+from tests.support.tls import Authority
+from tests.support.waiting import eventually
+
+ROLES = """
+create role with_password login password 'right';
+create role locked_out nologin;
+create role without_rights login;
+create role over_tls login;
+"""
+LOGINS = """
+host all with_password 127.0.0.1/32 scram-sha-256
+host all over_tls 127.0.0.1/32 reject
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres with logins that it refuses."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), settings=("fsync=off",)) as server:
+
+        async def make() -> None:
+            admin = await asyncpg.connect(server.url)
+            await admin.execute(ROLES)
+            await admin.execute("create database closed")
+            await admin.execute("revoke connect on database closed from public")
+            _put_in_front(Path(await admin.fetchval("show hba_file")))
+            await admin.execute("select pg_reload_conf()")
+            await admin.close()
+            await eventually(lambda: _is_refused(server))
+
+        asyncio.run(make())
+        yield server
+
+
+def _put_in_front(rules: Path) -> None:
+    rules.write_text(LOGINS + rules.read_text())
+
+
+async def _is_refused(server: PostgresServer) -> bool:
+    """Whether the new rules hold."""
+    try:
+        await (await asyncpg.connect(_url(server, "over_tls", "postgres"))).close()
+    except asyncpg.InvalidAuthorizationSpecificationError:
+        return True
+    return False
+
+
+def _url(server: PostgresServer, login: str, more: str) -> str:
+    return f"postgresql://{login}@127.0.0.1:{server.port}/{more}"
+
+
+@pytest.mark.parametrize(
+    ("login", "more", "told"),
+    [
+        ("with_password:wrong", "postgres", 'password authentication failed for user "with_password"'),
+        ("with_password", "postgres", 'password authentication failed for user "with_password"'),
+        ("nobody", "postgres", 'role "nobody" does not exist'),
+        ("locked_out", "postgres", 'role "locked_out" is not permitted to log in'),
+        ("postgres", "nowhere", 'database "nowhere" does not exist'),
+        ("without_rights", "closed", 'permission denied for database "closed"'),
+        ("postgres", "postgres?options=-c%20nonsense%3D1", 'unrecognized configuration parameter "nonsense"'),
+        ("postgres", "postgres?work_mem=lots", 'invalid value for parameter "work_mem": "lots"'),
+    ],
+)
+async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
+    login: str, more: str, told: str, server: PostgresServer
+) -> None:
+    for reached in (connect, Store.connect):
+        with pytest.raises(StoreError) as refused:
+            await reached(_url(server, login, more))
+        assert str(refused.value) == f"database: DATABASE_URL: {told}"
+
+
+async def test_a_login_that_is_refused_for_want_of_tls_is_told_what_asks_for_it(server: PostgresServer) -> None:
+    with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*, no encryption; sslmode=require asks for TLS$"):
+        await connect(_url(server, "over_tls", "postgres"))
+
+
+async def test_a_server_without_tls_is_refused_with_the_way_out(server: PostgresServer) -> None:
+    with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*rejected SSL upgrade; .*sslmode=disable$"):
+        await connect(_url(server, "postgres", "postgres?sslmode=require"))
+
+
+@pytest.fixture
+async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
+    """The port of what speaks TLS for the server as `localhost`, its CA's certificate, and another CA's."""
+    authority = Authority("ours")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))
+    async with TlsFront(server.port, tls).listening() as address:
+        yield address[4][1], authority.write(tmp_path / "ca.crt"), Authority("other").write(tmp_path / "other.crt")
+
+
+async def test_a_certificate_that_does_not_match_is_told_with_the_options_to_change(
+    front: tuple[int, Path, Path],
+) -> None:
+    port, ours, other = front
+    well = f"postgresql://postgres@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ours}"
+    await (await connect(well)).close()
+    told = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
+    with pytest.raises(StoreError, match=told % "unable to get local issuer certificate"):
+        await connect(well.replace(str(ours), str(other)))
+    with pytest.raises(StoreError, match=told % "IP address mismatch"):
+        await connect(well.replace("localhost", "127.0.0.1"))
+
+
+@pytest.mark.parametrize(
+    ("words", "state", "lasting"),
+    [
+        ("unsupported startup parameter: search_path", "08P01", True),
+        ("no such database: portfolio", "08P01", True),
+        ("Tenant or user not found", "XX000", True),
+        ("(ENOTFOUND) tenant/user postgres.abc not found", "XX000", True),
+        ("no more connections allowed (max_client_conn)", "08P01", False),
+        ("max clients reached in session mode", "XX000", False),
+        ("server login has been failing, try again later", "08P01", False),
+        ("the database system is starting up", "57P03", False),
+        ("sorry, too many clients already", "53300", False),
+    ],
+)
+async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attempt_goes_better(
+    words: str, state: str, lasting: bool
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"N")
+        await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
+        fields = b"SFATAL\0VFATAL\0C%s\0M%s\0\0" % (state.encode(), words.encode())
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as pooler:
+        port = pooler.sockets[0].getsockname()[1]
+        with pytest.raises(StoreError) as refused:
+            await connect(f"postgresql://app@127.0.0.1:{port}/portfolio")
+    assert str(refused.value) == f"database: {'DATABASE_URL: ' if lasting else ''}{words}"
+
+
+def test_a_cause_without_words_is_not_made_one() -> None:
+    assert refusal(ConnectionResetError()) is None
+    assert refusal(TimeoutError()) is None
+
+
+async def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+    with pytest.raises(StoreError, match=r"^database: cannot look up the host of DATABASE_URL: .+$"):
+        await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
+
+
+async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again(
+    server: PostgresServer,
+    new_service: Callable[..., Service],
+    stack: AsyncExitStack,
+) -> None:
+    """The password is made right in the server: the task needs no restart."""
+    admin = await asyncpg.connect(server.url)
+    stack.push_async_callback(admin.close)
+    await admin.execute("alter role with_password password 'right'")
+    url = _url(server, "with_password:other", "postgres")
+    service = new_service("a", f"http://127.0.0.1:{free_port()}", DATABASE_URL=url)
+    await stack.enter_async_context(service)
+    told = 'DATABASE_URL: password authentication failed for user "with_password"'
+
+    async def database() -> str:
+        return str((await service.get_internal("/healthz"))["database"])
+
+    await eventually(lambda: _equals(database, told))
+    assert (await service.get("/healthz")) == {"status": "ok"}
+    await admin.execute("alter role with_password password 'other'")
+    await eventually(lambda: _differs(database, told))
+    errors = [
+        line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
+    ]
+    assert errors == [f"database: {told}"]
+    assert "other" not in service.output()
+
+
+async def _equals(ask: Callable[[], Awaitable[str]], told: str) -> bool:
+    return await ask() == told
+
+
+async def _differs(ask: Callable[[], Awaitable[str]], told: str) -> bool:
+    return await ask() != told

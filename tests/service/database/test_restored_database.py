@@ -1,0 +1,104 @@
+"""A logical restore into a younger server, whose transaction ids are below those that the dump brings along."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from ops.local.servers import PostgresServer
+from service.database.migrations import migrate
+from service.database.store import Store
+from tests.support.positions import LONG_AGO, entry, holdings
+
+TABLES = ("portfolio", "position", "position_change")
+AHEAD = 5000
+"""Transactions by which the old server is ahead of the new one."""
+
+Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Raw]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def next_transaction(connection: Raw) -> int:
+    return int(await connection.fetchval("select pg_current_xact_id()::text"))
+
+
+async def restore(old: Raw, new: Raw) -> None:
+    """Copy the data as pg_dump and pg_restore do: the triggers are not there yet."""
+    await new.execute("set session_replication_role = replica")
+    for table in TABLES:
+        columns = [
+            row["attname"]
+            for row in await new.fetch(
+                "select attname from pg_attribute where attrelid = $1::text::regclass and attnum > 0"
+                " and not attisdropped and attgenerated = ''",
+                f"public.{table}",
+            )
+        ]
+        data = BytesIO()
+        await old.copy_from_table(table, columns=columns, output=data)
+        data.seek(0)
+        await new.copy_to_table(table, columns=columns, source=data)
+    await new.execute("reset session_replication_role")
+
+
+@pytest.fixture
+async def restored(store: Store, raw: Raw, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a young server that has the store's portfolios, and the old one's queue of changes."""
+    with PostgresServer(tmp_path / "young", settings=("fsync=off",)) as young:
+        await migrate(young.url)
+        async with connected(young.url) as new:
+            target = await next_transaction(new) + AHEAD
+            while await next_transaction(raw) < target:
+                await raw.execute(
+                    "do $$ begin for i in 1..500 loop commit; perform pg_current_xact_id(); end loop; end $$"
+                )
+            await store.put_positions([entry(1, "A", "1"), entry(2, "B", "2")])
+            await restore(raw, new)
+            assert int(await new.fetchval("select max(xid)::text from position_change")) > await next_transaction(new)
+        yield young.url
+
+
+async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: str) -> None:
+    async with await Store.connect(restored) as store, connected(restored) as new:
+        book = await store.load_positions(LONG_AGO)
+        read: list[tuple[int, int]] = []
+        assert await store.update_positions(book, LONG_AGO, lambda *done: read.append(done)) is book
+        await store.put_positions([entry(1, "A", "5")])
+        assert await store.update_positions(book, LONG_AGO) is book
+        assert holdings(book) == holdings(await store.load_positions(LONG_AGO))
+        assert read == []
+        await store.take_up("lease", 7, "one")
+        async with store.fenced("lease", 7, "one") as writes:
+            await writes.forget_changes(book.place.snapshot)
+        assert await new.fetchval("select count(*) from position_change") == 0
+
+
+async def test_positions_of_another_server_are_loaded_again(store: Store, restored: str) -> None:
+    """The name of a database can lead to another server while a leader works: its snapshot means nothing there."""
+    book = await store.load_positions(LONG_AGO)
+    async with await Store.connect(restored) as young:
+        await young.put_positions([entry(1, "A", "9")])
+        updated = await young.update_positions(book, LONG_AGO)
+        assert updated is not book
+        assert holdings(updated) == holdings(await young.load_positions(LONG_AGO))
+
+
+async def test_positions_are_loaded_again_after_a_restart_of_the_server(store: Store) -> None:
+    """A restart may be a failover to a replica that lacks the last transactions, and gives their ids to others."""
+    await store.put_positions([entry(1, "A", "1")])
+    book = await store.load_positions(LONG_AGO)
+    book.place = replace(book.place, server=book.place.server - 1)
+    assert await store.update_positions(book, LONG_AGO) is not book

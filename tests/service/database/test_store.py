@@ -1,0 +1,150 @@
+"""What the API reads, how it hears of changes, and the sample portfolios."""
+
+import asyncio
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+
+from ops.local.servers import free_port
+from service.commands.samples import SAMPLES, load_samples
+from service.database.connection import Connection, StoreError
+from service.database.live_notifications import BACKEND, listen
+from service.database.store import Store
+from service.market.overrides import MarketOverride
+from service.portfolio.records import Fence
+from tests.service.portfolio.reference import nothing_held
+from tests.support.positions import USER, entry, held
+
+DAY = date(2026, 3, 2)
+NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
+
+
+async def write(store: Store, *portfolios: int) -> None:
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one", nothing_held(UUID(int=n) for n in portfolios)) as writes:
+        await writes.live(DAY, NOON)
+        await writes.notify(NOON)
+
+
+async def test_a_portfolio_without_a_value_yet_exists_and_has_none(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    assert await store.owner(UUID(int=1)) == USER
+    assert await store.owner(UUID(int=2)) is None
+    assert await store.live(UUID(int=1)) is None
+
+
+async def test_many_live_values_are_read_at_once(store: Store) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in (1, 2, 3)])
+    await write(store, 1, 2)
+    assert set(await store.live_many([UUID(int=n) for n in (1, 2, 3, 4)])) == {UUID(int=1), UUID(int=2)}
+
+
+async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: Connection) -> None:
+    assert await store.fences() == {}
+    assert await store.job_runs() == {}
+    await store.take_up("lease", 7, "one")
+    (fence,) = (await store.fences()).values()
+    assert fence == Fence("lease", 7, "one", fence.taken_at)
+    await raw.execute("insert into market_override values ('NYSE', $1, null, null, 'mourning')", DAY)
+    assert await store.market_overrides("NYSE") == {DAY: MarketOverride(DAY, None, None, "mourning")}
+    assert await store.market_overrides("24/7") == {}
+
+
+async def test_what_was_imported_twice_is_there_once_and_a_bad_entry_keeps_out_all(store: Store) -> None:
+    for _ in range(2):
+        await store.put_positions([entry(1, "A", "1")])
+    assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
+    with pytest.raises(StoreError):
+        await store.put_positions([entry(1, "B", "1"), entry(1, "C", "NaN")])
+    assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
+
+
+async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    notices = store.listen()
+    assert (await anext(notices)).missed
+    for _ in range(5):
+        await write(store, 1)
+    async with asyncio.timeout(20):
+        assert not (await anext(notices)).missed
+
+
+async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_missed_something(
+    migrated: str, raw: Connection
+) -> None:
+    notices = listen(migrated)
+    assert (await anext(notices)).missed
+    await raw.execute("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'")
+    async with asyncio.timeout(20):
+        assert (await anext(notices)).missed
+
+
+async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
+    ready = asyncio.Event()
+
+    async def hear() -> None:
+        async for _ in listen(migrated):
+            ready.set()
+
+    hearing = asyncio.create_task(hear())
+    await ready.wait()
+    hearing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hearing
+    for _ in range(1000):
+        if await raw.fetchval("select count(*) from pg_stat_activity where query ilike 'listen%'") == 0:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the connection is still there")
+
+
+async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, raw: Connection) -> None:
+    notices = listen(migrated, probe_interval=0.05)
+    assert (await anext(notices)).missed
+    heard = asyncio.ensure_future(anext(notices))
+    for _ in range(1000):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        pytest.fail("nobody asked")
+    assert not heard.done()
+    await raw.execute("notify portfolio_live")
+    async with asyncio.timeout(20):
+        assert not (await heard).missed
+
+
+async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Store) -> None:
+    assert await load_samples(store) == list(SAMPLES)
+    first = await held(store, DAY)
+    await load_samples(store)
+    assert await held(store, DAY) == first
+    assert len(first) == len(SAMPLES)
+    assert UUID("11111111-1111-4111-8111-111111111111") in first
+
+
+async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_used(
+    migrated: str, raw: Connection
+) -> None:
+    nowhere = f"postgresql://127.0.0.1:{free_port()}/none"
+    async with await Store.connect(nowhere, at_once=False) as store:
+        with pytest.raises(StoreError, match="cannot connect"):
+            await store.ping()
+    ours = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    before = {row["pid"] for row in await raw.fetch(ours)}  # some of an earlier test may be about to go
+
+    async def new() -> int:
+        return len({row["pid"] for row in await raw.fetch(ours)} - before)
+
+    async with await Store.connect(migrated, connections=2, at_once=False) as store:
+        assert await new() == 0
+        await store.ping()
+        assert await new() == 1
+
+
+async def test_a_database_without_the_tables_says_what_to_do(database_url: str) -> None:
+    async with await Store.connect(database_url) as store:
+        with pytest.raises(StoreError, match=r'"public\.portfolio" does not exist; .*python -m service migrate'):
+            await load_samples(store)

@@ -1,0 +1,142 @@
+"""When a leader gives its lease up because nothing that it writes is committed, by a clock that the test moves."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from service.database.write_watch import (
+    LONGEST_LIMIT,
+    NOTHING_COMMITTED_LIMIT,
+    PAUSE,
+    TROUBLE_REMEMBERED,
+    LeaseWrites,
+    WriteWatch,
+)
+
+LIMIT = NOTHING_COMMITTED_LIMIT
+
+
+@dataclass
+class Clock:
+    time: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def writes(clock: Clock) -> LeaseWrites:
+    writes = LeaseWrites(clock)
+    writes.begin_term()
+    return writes
+
+
+def test_a_term_ends_thirty_seconds_after_a_write_was_due_and_all_attempts_failed(
+    writes: LeaseWrites, clock: Clock
+) -> None:
+    assert LIMIT == 30
+    writes.due()
+    clock.time += 1
+    writes.failed()
+    clock.time += 9
+    writes.failed()
+    assert writes.left() == LIMIT - 10
+    clock.time += LIMIT
+    assert writes.left() == 0
+
+
+def test_a_write_that_takes_long_and_has_not_failed_ends_no_term(writes: LeaseWrites, clock: Clock) -> None:
+    writes.due()
+    clock.time += 10 * LIMIT
+    assert writes.left() is None
+
+
+def test_one_failure_ends_no_term_unless_it_took_as_long_as_the_limit(writes: LeaseWrites, clock: Clock) -> None:
+    writes.due()
+    writes.failed()
+    assert writes.left() is None
+    writes.committed()
+    writes.due()
+    clock.time += LIMIT
+    writes.failed()
+    assert writes.left() == 0
+
+
+def test_a_commit_begins_the_count_again(writes: LeaseWrites, clock: Clock) -> None:
+    for settle in (writes.committed, writes.cleared):
+        writes.failed()
+        writes.failed()
+        settle()
+        assert writes.left() is None
+    clock.time += LIMIT
+    writes.failed()
+    writes.failed()
+    assert writes.left() == LIMIT
+
+
+def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
+    """A term whose take-up is committed and nothing else; returns how long it lasts."""
+    writes.begin_term(trouble)
+    writes.cleared()
+    writes.due()
+    writes.failed()
+    writes.failed()
+    left = writes.left()
+    assert left is not None
+    clock.time += left
+    assert writes.give_up() == left
+    return left
+
+
+def test_each_barren_term_and_the_pause_after_it_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
+    terms, pauses = [], []
+    for _ in range(7):
+        terms.append(barren_term(writes, clock))
+        pauses.append(writes.pause)
+    assert terms == [30, 60, 120, 240, 480, LONGEST_LIMIT, LONGEST_LIMIT]
+    assert pauses == [PAUSE[0], 30, PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1]]
+    writes.begin_term()
+    writes.committed()
+    assert barren_term(writes, clock) == LIMIT
+    assert writes.pause == PAUSE[0]
+
+
+@pytest.mark.parametrize("tasks", [2, 5, 50])
+def test_where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however_many_there_are(
+    tasks: int, clock: Clock
+) -> None:
+    fleet = [LeaseWrites(clock) for _ in range(tasks)]
+    began, terms = clock.time, 0
+    while clock.time - began < 600:
+        barren_term(fleet[terms % tasks], clock, trouble=clock.time - began)
+        terms += 1
+    assert terms <= 6
+
+
+def test_a_leader_whose_fellows_can_write_gives_up_as_soon_as_ever(clock: Clock) -> None:
+    writes = LeaseWrites(clock)
+    assert barren_term(writes, clock, trouble=0.0) == LIMIT
+
+
+def test_a_refused_write_says_what_is_wrong_with_the_database_until_one_is_accepted_or_it_is_long_ago(
+    clock: Clock,
+) -> None:
+    watch = WriteWatch(clock=clock)
+    watch.refused("23505", "duplicate key")
+    watch.refused(None, "connection lost")
+    assert not watch.trouble
+    for state in ("25006", "53100", "58030"):
+        watch.refused(state, "no room")
+        assert str(watch.trouble) == "no room"
+        watch.not_read_only()
+        assert bool(watch.trouble) == (state != "25006")
+        watch.accepted()
+        assert not watch.trouble
+    watch.refused("53100", "no room")
+    clock.time += TROUBLE_REMEMBERED
+    assert not watch.trouble

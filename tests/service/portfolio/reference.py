@@ -1,0 +1,192 @@
+"""What a portfolio is worth, computed one position at a time in `decimal`: what the arrays are held against."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from uuid import UUID
+
+import numpy as np
+
+from service.market.calendar import Session
+from service.portfolio.positions import Block, id_array
+from service.portfolio.records import LiveValue
+from service.portfolio.valuation import MICROSECOND, NEVER, POSTGRES_EPOCH, Mark, Marks, Values, value_block
+from service.prices import Price
+
+EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+PLACES = Decimal("0.0001")
+
+Holdings = Sequence[tuple[str, Decimal]]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One portfolio's value; see `Values`."""
+
+    value: Decimal | None
+    day_open: Decimal | None
+    priced_fraction: Decimal
+    stale: bool
+    oldest_price_at: datetime | None
+
+
+def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
+    if not holdings:
+        return Worth(Decimal(0), Decimal(0), Decimal(1), stale=False, oldest_price_at=None)
+    priced = [(quantity, marks[symbol]) for symbol, quantity in holdings if symbol in marks]
+    if not priced:
+        return Worth(None, None, Decimal(0), stale=False, oldest_price_at=None)
+    value = day_open = Decimal(0)
+    for quantity, mark in priced:
+        value = EXACT.fma(quantity, mark.price, value)
+        day_open = EXACT.fma(quantity, mark.open, day_open)
+    fraction = EXACT.divide(Decimal(len(priced)), Decimal(len(holdings))).quantize(PLACES, context=EXACT)
+    if len(priced) < len(holdings):
+        fraction = min(max(fraction, PLACES), 1 - PLACES)
+    return Worth(
+        value.quantize(PLACES, context=EXACT),
+        day_open.quantize(PLACES, context=EXACT),
+        fraction,
+        stale=any(mark.stale for _, mark in priced),
+        oldest_price_at=min(mark.at for _, mark in priced),
+    )
+
+
+def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
+    """Of all answers for one symbol, at least one, in the order they came: the last price, and the session's open.
+
+    An answer counts if it is newer than all before it.
+    """
+    newest: list[Price] = []
+    for price in told:
+        if all(price.at > earlier.at for earlier in newest):
+            newest.append(price)
+    of_the_session = [price.price for price in newest if session.open <= price.at < session.close]
+    return newest[-1], (of_the_session or [newest[-1].price])[0]
+
+
+class Course:
+    """Every portfolio's live values through ticks, each tick computed anew from all that was ever told."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[Price]] = {}
+        self._reached: dict[UUID, list[Decimal]] = {}
+        self._comparable: dict[UUID, object] = {}
+
+    def tick(
+        self,
+        session: Session,
+        as_of: datetime,
+        answers: Collection[Price],
+        holdings: Mapping[UUID, Holdings],
+        token: int,
+    ) -> dict[UUID, LiveValue]:
+        """The values after a tick, given what the source answered: prices over zero, of six places."""
+        answered = {price.symbol for price in answers}
+        for price in answers:
+            self._told.setdefault(price.symbol, []).append(price)
+        marks = {}
+        for symbol, told in self._told.items():
+            last, opened = last_and_open(told, session)
+            stale = symbol not in answered or as_of - last.at > timedelta(minutes=15)
+            marks[symbol] = Mark(last.price, last.at, stale, opened)
+        return {
+            portfolio_id: self._live(portfolio_id, session, as_of, positions, marks, token)
+            for portfolio_id, positions in holdings.items()
+        }
+
+    def _live(
+        self,
+        portfolio_id: UUID,
+        session: Session,
+        as_of: datetime,
+        positions: Holdings,
+        marks: Mapping[str, Mark],
+        token: int,
+    ) -> LiveValue:
+        """High and low are those of the values with these positions and opens, in this session."""
+        worth = worth_of(positions, marks)
+        opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
+        comparable = session, opens, worth.value is None
+        if self._comparable.get(portfolio_id) != comparable:
+            self._comparable[portfolio_id], self._reached[portfolio_id] = comparable, []
+        if worth.value is not None:
+            self._reached[portfolio_id].append(worth.value)
+        reached = self._reached[portfolio_id]
+        unpriced = sorted(symbol for symbol, _ in positions if symbol not in marks)
+        return LiveValue(
+            portfolio_id,
+            session.date,
+            as_of,
+            worth.value,
+            worth.day_open,
+            max(reached, default=None),
+            min(reached, default=None),
+            worth.priced_fraction,
+            worth.stale,
+            worth.oldest_price_at,
+            token,
+            unpriced[:20],
+            len(unpriced),
+        )
+
+
+def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block:
+    """The portfolios as a block, in key order."""
+    ids = sorted(holdings, key=lambda portfolio_id: portfolio_id.bytes)
+    held = [position for portfolio_id in ids for position in holdings[portfolio_id]]
+    counts = [len(holdings[portfolio_id]) for portfolio_id in ids]
+    return Block(
+        id_array(ids),
+        np.array([sum(counts[:place]) for place in range(len(counts) + 1)], np.int64),
+        np.array([symbols.index(symbol) for symbol, _ in held], np.int32),
+        np.array([int(quantity.scaleb(8)) for _, quantity in held], np.int64),
+    )
+
+
+def worths(values: Values) -> list[Worth]:
+    """Values as the records that the reference gives."""
+    return [
+        Worth(
+            _money(value) if known else None,
+            _money(day_open) if known else None,
+            _money(fraction),
+            bool(stale),
+            None if oldest == NEVER else POSTGRES_EPOCH + int(oldest) * MICROSECOND,
+        )
+        for value, day_open, fraction, known, stale, oldest in zip(
+            values.value, values.day_open, values.fraction, values.known, values.stale, values.oldest, strict=True
+        )
+    ]
+
+
+def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
+    """One portfolio, through the arrays."""
+    symbols = sorted({symbol for symbol, _ in holdings} | marks.keys())
+    return worths(value_block(block_of({UUID(int=1): holdings}, symbols), Marks.of(symbols, marks)))[0]
+
+
+def nothing_held(portfolio_ids: Iterable[UUID]) -> Values:
+    """The values of empty portfolios."""
+    return value_block(block_of(dict.fromkeys(portfolio_ids, ()), []), Marks.of([], {}))
+
+
+def _money(units: np.int64) -> Decimal:
+    return EXACT.scaleb(Decimal(int(units)), -4)
+
+
+def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Values:
+    """The values of one portfolio, as said."""
+    one = np.ones(1, np.int64)
+    units, opened = (np.array([int(Decimal(dollars).scaleb(4))], np.int64) for dollars in (value, day_open))
+    return Values(
+        id_array([portfolio_id]),
+        units,
+        opened,
+        known=one > 0,
+        fraction=one * 10_000,
+        stale=one < 0,
+        oldest=one * ((oldest - POSTGRES_EPOCH) // MICROSECOND),
+        too_wide=one < 0,
+    )

@@ -1,0 +1,246 @@
+"""Positions in memory: what is kept up to date from changes is what would be loaded anew."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.database import position_reader
+from service.database.connection import Connection, StoreError
+from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_held
+from service.database.sql import statement
+from service.database.store import Store
+from service.portfolio import positions
+from service.portfolio.positions import Block, Book, Place, Symbols, id_array, uuids
+from tests.service.conftest import CLEAN
+from tests.service.portfolio.reference import block_of
+from tests.support.positions import LONG_AGO, entry, held, holdings
+
+DAY = date(2026, 3, 2)
+ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few portfolios are many blocks."""
+    monkeypatch.setattr(positions, "PORTFOLIOS_A_BLOCK", 3)
+    monkeypatch.setattr(position_reader, "PORTFOLIOS_A_BLOCK", 3)
+
+
+@given(st.lists(ids, max_size=20))
+def test_ids_are_given_back_as_they_were_and_in_the_order_of_the_database(given_ids: list[UUID]) -> None:
+    assert uuids(id_array(given_ids)) == given_ids
+    assert uuids(np.sort(id_array(given_ids))) == sorted(given_ids, key=lambda one: one.bytes)
+
+
+def the_book(portfolios: dict[UUID, int]) -> Book:
+    symbols = Symbols()
+    symbols.learn({7: "A"})
+    held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
+    whole = block_of(held_by, ["A"])
+    blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
+    return Book(DAY, symbols, blocks, Place("", 0))
+
+
+keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
+"""Any, and some that have their last bits in common."""
+
+
+@given(st.lists(keys, unique=True), st.lists(keys))
+def test_a_symbol_is_found_by_its_key_whichever_others_there_are(known: list[int], others: list[int]) -> None:
+    symbols = Symbols()
+    for first in range(0, len(known), 4):  # a few at a time, as blocks bring them
+        symbols.learn({key: f"S{key}" for key in known[first : first + 4]})
+    asked = known[::-1] + others
+    found = symbols.numbers(np.array(asked, np.int64))
+    assert [symbols[number] if number >= 0 else None for number in found] == [
+        f"S{key}" if key in known else None for key in asked
+    ]
+
+
+@pytest.mark.parametrize("portfolios", [0, 1, 3])
+async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
+    store: Store, raw: Connection, portfolios: int
+) -> None:
+    await store.put_positions([entry(n, symbol, str(n), LONG_AGO) for n in range(1, portfolios + 1) for symbol in "AB"])
+    parts: list[bytes] = []
+
+    async def take(data: bytes) -> None:
+        parts.append(data)
+
+    query = statement("positions_between").rpartition("-- ")[2].partition("\n")[2]
+    await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), output=take, format="binary")
+    copied = b"".join(parts)
+    whole = read_held(copied)
+    assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
+    assert (whole.counts.tolist(), len(whole.positions)) == ([2] * portfolios, 2 * portfolios)
+    a_row = HEAD_ROW.itemsize + 2 * POSITION.itemsize
+    for end in range(len(copied)):
+        with pytest.raises(ValueError, match="COPY"):
+            read_held(copied[:end])
+        if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % a_row:
+            with pytest.raises(ValueError, match="COPY"):
+                read_held(copied[:end] + TRAILER)  # a row is not all there
+
+
+@given(st.dictionaries(ids, st.integers(0, 5)), st.dictionaries(ids, st.integers(0, 5)), st.data())
+def test_replacing_leaves_what_a_dictionary_would_hold(
+    before: dict[UUID, int], after: dict[UUID, int], data: st.DataObject
+) -> None:
+    """Some of what was there changes, some goes, and some is new, at either end and in between."""
+    some = data.draw(st.lists(st.sampled_from(sorted(before)), unique=True)) if before else []
+    fresh = after | {one: data.draw(st.integers(0, 5)) for one in some[::2]}
+    book = the_book(before)
+    book.replace(np.unique(id_array([*some, *fresh])), Block.joined(the_book(fresh).blocks))
+    expected = {one: quantity for one, quantity in before.items() if one not in some} | fresh
+    assert holdings(book) == holdings(the_book(expected))
+    assert [one for block in book.blocks for one in uuids(block.ids)] == sorted(expected, key=lambda one: one.bytes)
+    assert all(0 < len(block) <= 2 * 3 or len(book.blocks) == 1 for block in book.blocks)
+
+
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "close", "drop", "delete", "import"]),
+        st.integers(1, 12),
+        st.sampled_from("ABC"),
+        st.integers(1, 9),
+        st.integers(-3, 3),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(changes, min_size=1, max_size=4), st.lists(st.integers(-1, 2), min_size=4, max_size=4))
+def test_changes_applied_one_after_the_other_equal_a_fresh_load(
+    migrated_once: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]
+) -> None:
+    """Whatever was done to the tables, and whichever way the date moved."""
+    asyncio.run(_apply(migrated_once, rounds, steps))
+
+
+async def _apply(dsn: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]) -> None:
+    raw = await asyncpg.connect(dsn)
+    try:
+        async with await Store.connect(dsn, connections=2) as store:
+            await store.put_positions([entry(n, "A", str(n)) for n in range(1, 9)])
+            day = DAY
+            book = await store.load_positions(day)
+            for round_, step in zip(rounds, steps, strict=False):
+                for change in round_:
+                    await _change(store, raw, *change)
+                day += timedelta(days=step)
+                book = await store.update_positions(book, day)
+                assert holdings(book) == await held(store, day)
+                assert set(book.held()) == {symbol for one in holdings(book).values() for symbol, _ in one}
+    finally:
+        await raw.execute(CLEAN)
+        await raw.close()
+
+
+async def _change(store: Store, raw: Connection, what: str, portfolio: int, symbol: str, number: int, at: int) -> None:
+    valid_from = DAY + timedelta(days=at)
+    portfolio_id = UUID(int=portfolio)
+    match what:
+        case "put":
+            await store.put_positions([entry(portfolio, symbol, str(number), valid_from)])
+        case "close":
+            await store.put_positions([entry(portfolio, symbol, "0", valid_from)])
+        case "drop":
+            await raw.execute("delete from position where portfolio_id = $1 and symbol = $2", portfolio_id, symbol)
+        case "delete":
+            await raw.execute("delete from portfolio where id = $1", portfolio_id)
+        case "import":
+            await store.put_positions([entry(n, symbol, "2", valid_from) for n in range(portfolio, portfolio + number)])
+
+
+async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_missed(
+    store: Store, raw: Connection
+) -> None:
+    """A sequence would have passed it by. Nor is it dropped by the tick that has read the later one."""
+    await store.take_up("lease", 1, "one")
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    book = await store.load_positions(DAY)
+    early = raw.transaction()
+    await early.start()
+    await raw.execute("update position set quantity = 5 where portfolio_id = $1", UUID(int=1))
+    await store.put_positions([entry(2, "A", "6")])
+    book = await store.update_positions(book, DAY)
+    assert [one[0][1] for one in holdings(book).values()] == [1, 6]
+    await early.commit()
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.forget_changes(book.place.snapshot)
+    book = await store.update_positions(book, DAY)
+    assert [one[0][1] for one in holdings(book).values()] == [5, 6]
+
+
+async def test_a_position_moved_to_another_portfolio_changes_both(store: Store, raw: Connection) -> None:
+    await store.put_positions([entry(1, "A", "1"), entry(2, "B", "1")])
+    book = await store.load_positions(DAY)
+    await raw.execute("update position set portfolio_id = $1 where symbol = 'A'", UUID(int=2))
+    assert holdings(await store.update_positions(book, DAY)) == await held(store, DAY)
+
+
+async def test_an_update_reads_only_what_changed_unless_that_is_much(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[date] = []
+    real: Callable[..., object] = position_reader.PositionReader.load
+
+    def load(*args: object) -> object:
+        loads.append(DAY)
+        return real(*args)
+
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 21)])
+    book = await store.load_positions(DAY)
+    monkeypatch.setattr(position_reader.PositionReader, "load", load)
+    for count in (3, 9):
+        await store.put_positions([entry(n, "A", "7") for n in range(1, count + 1)])
+        book = await store.update_positions(book, DAY)
+    assert len(loads) == 1
+    assert holdings(book) == await held(store, DAY)
+
+
+async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Store, raw: Connection) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+    book = await store.load_positions(DAY)
+    await store.put_positions([entry(2, "A", "1")])
+    await store.take_up("lease", 1, "one")
+    async with store.fenced("lease", 1, "one") as writes:
+        await writes.forget_changes(book.place.snapshot)
+    left = await raw.fetch("select distinct portfolio_id from position_change")
+    assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
+
+
+async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: Store) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
+    told: list[tuple[int, int]] = []
+    await store.load_positions(DAY, lambda done, total: told.append((done, total)))
+    # Two read beside each other: the rest, which is short, may be there before the second piece.
+    assert told in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
+
+    def enough(done: int, total: int) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.load_positions(DAY, enough)
+
+
+@pytest.mark.parametrize("quantity", ["10000000000", "-10000000000", "NaN"])
+async def test_a_quantity_that_cannot_be_computed_with_exactly_is_refused(store: Store, quantity: str) -> None:
+    with pytest.raises(StoreError):
+        await store.put_positions([entry(1, "A", quantity)])
+
+
+async def test_the_widest_quantities_come_back_as_they_were(store: Store) -> None:
+    quantities = ["9999999999.99999999", "0.00000001", "-9999999999.99999999"]
+    await store.put_positions([entry(n, "A", quantity, LONG_AGO) for n, quantity in enumerate(quantities)])
+    found = [one[0][1] for one in (await held(store, DAY)).values()]
+    assert found == [Decimal(quantity) for quantity in quantities]

@@ -1,0 +1,39 @@
+"""`python -m tests.service.work.frozen_leader DSN`: a leader that waits in the middle of a transaction.
+
+It says 'writing' when its row is written and not yet committed, goes on at a line on its stdin, and says how it ended.
+"""
+
+import asyncio
+import sys
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+from service.database.connection import StaleTerm, StoreError
+from service.database.store import Store
+from tests.service.portfolio.reference import nothing_held
+
+
+def say(what: str) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+async def main(dsn: str) -> None:
+    values = nothing_held([UUID(int=1)])
+    async with await Store.connect(dsn, idle_limit=3.0) as store:
+        await store.take_up("lease", 1, "one")
+        for _ in range(2):
+            try:
+                async with store.fenced("lease", 1, "one", values) as writes:
+                    await writes.live(date(2026, 3, 2), datetime.now(UTC))
+                    say("writing")
+                    await asyncio.to_thread(sys.stdin.readline)
+                    await writes.live(date(2026, 3, 3), datetime.now(UTC))
+            except (StaleTerm, StoreError) as error:
+                say(type(error).__name__)
+            else:
+                say("committed")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

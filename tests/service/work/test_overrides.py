@@ -1,0 +1,186 @@
+"""Closures and odd hours that no calendar knew of, from the table to the work."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from service.database.connection import Connection, StoreError
+from service.database.store import Store
+from service.market.calendar import AroundTheClockCalendar, NyseCalendar
+from service.market.overrides import MarketOverride, OverriddenCalendar
+from service.work.metrics import WorkMetrics
+from service.work.override_reader import OverrideReader
+from service.work.scheduler import Scheduler
+from tests.support.positions import entry
+from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+
+FRIDAY, MONDAY, TUESDAY = date(2026, 2, 27), date(2026, 3, 2), date(2026, 3, 3)
+ONE, CLOSE = datetime(2026, 3, 2, 18, 0, tzinfo=UTC), datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
+
+
+async def override(raw: Connection, day: date, opens: datetime | None, closes: datetime | None) -> None:
+    await raw.execute(
+        """
+        insert into market_override (calendar, session_date, opens_at, closes_at, reason)
+        values ('NYSE', $1, $2, $3, 'mourning')
+        on conflict (calendar, session_date) do update set opens_at = $2, closes_at = $3
+        """,
+        day,
+        opens,
+        closes,
+    )
+
+
+async def read(store: Store) -> OverriddenCalendar:
+    calendar = OverriddenCalendar(NyseCalendar())
+    await OverrideReader(calendar).read(store)
+    return calendar
+
+
+async def test_an_overridden_day_has_no_session_or_other_hours_and_the_others_stay(
+    store: Store, raw: Connection
+) -> None:
+    saturday = date(2026, 2, 28)
+    await override(raw, FRIDAY, None, None)
+    await override(raw, MONDAY, OPEN, ONE)
+    await override(raw, saturday, OPEN - timedelta(days=2), ONE - timedelta(days=2))
+    calendar, plain = await read(store), NyseCalendar()
+    assert calendar.session(FRIDAY) is None
+    assert calendar.session(TUESDAY) == plain.session(TUESDAY)
+    monday, special = calendar.session(MONDAY), calendar.session(saturday)
+    assert monday is not None and (monday.open, monday.close) == (OPEN, ONE)
+    assert special is not None and calendar.next_open(special.close) == monday
+    assert calendar.current(ONE) is None
+    assert calendar.last_closed(ONE).date == MONDAY
+    assert calendar.last_closed(OPEN - timedelta(days=2)).date == date(2026, 2, 26)
+
+
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [
+        (OPEN + timedelta(days=1), ONE + timedelta(days=1)),
+        (OPEN, ONE + timedelta(days=1)),
+        (OPEN - timedelta(hours=10), ONE),
+        (datetime.min.replace(tzinfo=UTC), ONE),
+        (OPEN, datetime.max.replace(tzinfo=UTC)),
+    ],
+)
+async def test_hours_of_another_day_make_no_session_and_are_logged_once(
+    opens: datetime, closes: datetime, caplog: pytest.LogCaptureFixture
+) -> None:
+    calendar = OverriddenCalendar(NyseCalendar())
+    for _ in range(2):
+        calendar.override({MONDAY: MarketOverride(MONDAY, opens, closes, "a slip of the pen")})
+    assert calendar.session(MONDAY) is None
+    assert calendar.last_closed(CLOSE).date == FRIDAY
+    (record,) = caplog.records
+    assert (record.levelno, "2026-03-02" in record.getMessage()) == (logging.ERROR, True)
+
+
+@pytest.mark.parametrize(
+    ("day", "opens", "closes"),
+    [
+        ("infinity", "-infinity", "infinity"),
+        ("20260-03-02", None, None),  # a digit too many
+        ("0044-03-15 BC", None, None),
+        ("2026-03-02", "2026-03-02 14:30Z", "20260-03-02 18:00Z"),
+        ("2026-03-02", "0044-03-15 14:30Z BC", "2026-03-02 18:00Z"),
+    ],
+)
+async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
+    store: Store, raw: Connection, day: str, opens: str | None, closes: str | None
+) -> None:
+    """It would end the reader, and with it the service, in every task at once."""
+    await override(raw, FRIDAY, None, None)
+    await raw.execute(
+        """
+        insert into market_override (calendar, session_date, opens_at, closes_at, reason)
+        values ('NYSE', $1::text::date, $2::text::timestamptz, $3::text::timestamptz, 'a slip of the pen')
+        """,
+        day,
+        opens,
+        closes,
+    )
+    calendar = await read(store)
+    assert calendar.session(FRIDAY) is None
+    assert calendar.session(TUESDAY) == NyseCalendar().session(TUESDAY)
+    assert (calendar.session(MONDAY) is None) == (day == "2026-03-02")
+
+
+async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
+    store: Store, raw: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("NYSE", "24/7", "nyse"):
+        await raw.execute("insert into market_override values ($1, $2, null, null, 'mourning')", name, MONDAY)
+    reader = OverrideReader(OverriddenCalendar(NyseCalendar()))
+    for _ in range(2):
+        await reader.read(store)
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["market_override: no calendar is called 'nyse', so its days count nowhere; there are NYSE, 24/7"]
+
+
+async def test_another_calendar_s_overrides_are_not_ours(store: Store, raw: Connection) -> None:
+    await override(raw, MONDAY, None, None)
+    calendar = OverriddenCalendar(AroundTheClockCalendar())
+    await OverrideReader(calendar).read(store)
+    assert calendar.session(MONDAY) == AroundTheClockCalendar().session(MONDAY)
+
+
+async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_changes_nothing(
+    store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calendar = OverriddenCalendar(NyseCalendar())
+    looks: list[bool] = []
+    readings = store.market_overrides
+
+    async def next_look(_: float) -> None:
+        looks.append(calendar.session(MONDAY) is None)
+        match len(looks):
+            case 1:
+                await override(raw, MONDAY, None, None)
+            case 2:
+                monkeypatch.setattr(store, "market_overrides", fail)
+            case 3:
+                monkeypatch.setattr(store, "market_overrides", readings)
+                await raw.execute("delete from market_override")
+            case 4:
+                raise asyncio.CancelledError
+
+    async def fail(_: str) -> Mapping[date, MarketOverride]:
+        raise StoreError("database: away")
+
+    reader = OverrideReader(calendar, next_look)
+    with pytest.raises(asyncio.CancelledError):
+        await reader.run(store)
+    assert looks == [False, True, True, False]
+    assert reader.known.is_set()
+
+
+async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_to_it(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    await store.put_positions([entry(1, "A", "2")])
+    calendar = await read(store)
+    clock = Clock(datetime(2026, 3, 2, 17, 0, 30, tzinfo=UTC))
+    asked: list[tuple[date, datetime]] = []
+
+    async def closes(day: date) -> Mapping[str, str]:
+        asked.append((day, clock.time))
+        return {"A": "10"}
+
+    async def sleep(seconds: float) -> None:
+        await clock.sleep(seconds)
+        if clock.time > ONE - timedelta(minutes=30):
+            await override(raw, MONDAY, OPEN, ONE)
+            await OverrideReader(calendar).read(store)
+
+    scheduler = Scheduler(
+        store, ScriptedPrices(closes=closes), calendar, metrics, look_back=1, now=clock.now, sleep=sleep
+    )
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(clock=clock, until=CLOSE + timedelta(hours=1)))
+    assert [at for day, at in asked if day == MONDAY] == [ONE]

@@ -1,0 +1,288 @@
+"""Task protection, put to an agent on loopback that answers as ECS's does."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from service.database.store import Store
+from service.market.calendar import NyseCalendar
+from service.work.metrics import WorkMetrics
+from service.work.protection import ANSWER_LIMIT, NoProtection, TaskProtection, protection_by
+from service.work.scheduler import Scheduler
+from tests.support.positions import entry
+from tests.support.waiting import eventually
+from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+
+ARN = "arn:aws:ecs:us-west-1:000000000000:task/cluster/0123456789abcdef"
+ON = {"ProtectionEnabled": True, "ExpiresInMinutes": 10}
+OFF = {"ProtectionEnabled": False}
+
+NO_SERVICE = (
+    200,
+    {"failure": {"Arn": ARN, "Detail": None, "Reason": "TASK_NOT_VALID", "Extra": {"added": "later"}}},
+)
+NO_ROLE = (403, {"requestID": "r", "error": {"Arn": ARN, "Code": "AccessDeniedException", "Message": "no\nrole"}})
+LATE = (504, {"requestID": "r", "error": {"Arn": ARN, "Code": "RequestCanceled", "Message": "Timed out"}})
+NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
+
+
+class Agent:
+    """`/task-protection/v1/state`: keeps the state, or does what it is told to do instead."""
+
+    def __init__(self) -> None:
+        self.put: list[dict[str, Any]] = []
+        self.protected = False
+        self.answer: tuple[int, dict[str, Any]] | None = None
+        self.hangs = False
+        self.uri = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Agent"]:
+        app = web.Application()
+        app.router.add_put("/api/some-task/task-protection/v1/state", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.uri = f"http://127.0.0.1:{runner.addresses[0][1]}/api/some-task"
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.put.append(body)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not body.keys() <= {"ProtectionEnabled", "ExpiresInMinutes"}:
+            return web.json_response({"error": {"Code": "BadRequest", "Message": "unknown field"}}, status=400)
+        if self.answer is not None:
+            status, text = self.answer
+            return web.json_response(text, status=status)
+        self.protected = body["ProtectionEnabled"]
+        expires = datetime.now(UTC) + timedelta(minutes=body.get("ExpiresInMinutes", 120))
+        state = {"ProtectionEnabled": self.protected, "TaskArn": ARN}
+        if self.protected:
+            state["ExpirationDate"] = expires.isoformat()
+        return web.json_response({"protection": state})
+
+
+@pytest.fixture
+async def agent() -> AsyncIterator[Agent]:
+    async with Agent().serving() as agent:
+        yield agent
+
+
+@asynccontextmanager
+async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
+    async with asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(protection.run())
+        yield protection
+        run.cancel()
+
+
+def free(metrics: WorkMetrics) -> Callable[[], bool]:
+    """Whether this side knows that there is no protection."""
+    return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
+
+
+def refusals(metrics: WorkMetrics) -> float:
+    (found,) = [s.value for m in metrics.protection_refused.collect() for s in m.samples if s.name.endswith("_total")]
+    return found
+
+
+async def test_it_is_put_for_the_length_of_the_job_and_taken_back(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
+        with protection.held():
+            await eventually(lambda: agent.protected)
+        await eventually(free(metrics))
+        assert agent.put == [ON, OFF]
+        with protection.held():
+            await eventually(lambda: agent.protected)
+        await eventually(free(metrics))
+    assert agent.put == [ON, OFF] * 2
+
+
+async def test_it_is_taken_back_when_the_job_fails_and_when_it_is_cancelled(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
+        with pytest.raises(ZeroDivisionError), protection.held():
+            await eventually(lambda: agent.protected)
+            raise ZeroDivisionError
+        await eventually(free(metrics))
+
+        async def job() -> None:
+            with protection.held():
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(job())
+        await eventually(lambda: agent.protected)
+        task.cancel()
+        await asyncio.wait((task,))
+        await eventually(free(metrics))
+
+
+async def test_it_is_taken_back_at_the_end_of_the_process(agent: Agent, metrics: WorkMetrics) -> None:
+    protection = TaskProtection(agent.uri, metrics)
+    with protection.held():
+        async with running(protection):
+            await eventually(lambda: agent.protected)
+    assert agent.put == [ON, OFF]
+
+
+async def test_it_is_renewed_while_the_job_runs_and_jobs_may_overlap(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, refresh=0.02)) as protection:
+        with protection.held():
+            with protection.held():
+                await eventually(lambda: len(agent.put) > 2)
+            await eventually(lambda: len(agent.put) > 5)
+        await eventually(free(metrics))
+    assert agent.put[:-1] == [ON] * (len(agent.put) - 1)
+
+
+async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, refresh=0.001)) as protection:
+        for _ in range(10):
+            with protection.held():
+                pass  # over before anybody could say so
+            await asyncio.sleep(0)
+    assert agent.put == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "taken_back"),
+    [
+        (NO_SERVICE, "ECS refuses: TASK_NOT_VALID", False),
+        (NO_ROLE, "the ECS agent answers 403 AccessDeniedException: no role", False),
+        ((404, {}), "the ECS agent answers 404", False),
+        (LATE, "the ECS agent answers 504 RequestCanceled: Timed out", True),
+        (NONSENSE, "the ECS agent's answer cannot be understood", True),
+    ],
+    ids=["failure", "no role", "no such path", "late", "nonsense"],
+)
+async def test_a_refusal_is_logged_once_tried_again_and_never_fatal(
+    answer: tuple[int, dict[str, Any]],
+    words: str,
+    taken_back: bool,
+    agent: Agent,
+    metrics: WorkMetrics,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent.answer = answer
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
+        with protection.held():
+            await eventually(lambda: len(agent.put) >= 4)
+            assert [record.getMessage() for record in caplog.records] == [
+                f"this task is not protected from a scale-in: {words}"
+            ]
+            assert refusals(metrics) >= 3
+        if not taken_back:
+            await eventually(free(metrics))
+    if taken_back:
+        assert agent.put[-1] == OFF, "it may be protected all the same"
+    else:
+        assert agent.put == [ON] * len(agent.put), "there is nothing to take back"
+
+
+async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
+    agent: Agent, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    agent.answer = NO_ROLE
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
+        with protection.held():
+            await eventually(lambda: len(agent.put) >= 2)
+            agent.answer = None
+            await eventually(lambda: agent.protected)
+        await eventually(free(metrics))
+    assert [record.getMessage().partition(" until")[0] for record in caplog.records] == [
+        "this task is not protected from a scale-in: the ECS agent answers 403 AccessDeniedException: no role",
+        "this task is protected from a scale-in",
+        "this task is protected no more",
+    ]
+
+
+async def test_what_could_not_be_taken_back_is_tried_again(agent: Agent, metrics: WorkMetrics) -> None:
+    async with running(TaskProtection(agent.uri, metrics, retry=0.01)) as protection:
+        with protection.held():
+            await eventually(lambda: agent.protected)
+            agent.answer = LATE
+        await eventually(lambda: agent.put.count(OFF) >= 3)
+        assert agent.protected
+        agent.answer = None
+        await eventually(free(metrics))
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1/api/x", "nonsense", "http://[", ""])
+async def test_an_agent_that_is_not_there_is_never_fatal(
+    uri: str, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(TaskProtection(uri, metrics, retry=0.01)) as protection:
+        with protection.held():
+            await eventually(lambda: refusals(metrics) >= 3)
+    assert caplog.messages[0].startswith("this task is not protected from a scale-in: the ECS agent cannot be reached")
+
+
+async def test_a_job_neither_waits_for_an_agent_that_hangs_nor_to_end(agent: Agent, metrics: WorkMetrics) -> None:
+    agent.hangs = True
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        protection = TaskProtection(agent.uri, metrics)
+        run = tasks.create_task(protection.run())
+        began = loop.time()
+        with protection.held():
+            held_after = loop.time() - began
+            await eventually(lambda: agent.put)
+            began = loop.time()
+        assert held_after + loop.time() - began < ANSWER_LIMIT / 2
+        agent.hangs = False
+        run.cancel()
+    assert agent.put == [ON, OFF], "though it never answered: it may have heard"
+
+
+async def test_without_an_agent_there_is_no_protection(metrics: WorkMetrics) -> None:
+    protection = protection_by(None, metrics)
+    assert isinstance(protection, NoProtection)
+    with protection.held():
+        await protection.run()
+    assert isinstance(protection_by("http://169.254.170.2/api/x", metrics), TaskProtection)
+
+
+async def test_the_scheduler_protects_its_task_while_it_runs_jobs_and_only_then(
+    agent: Agent, store: Store, metrics: WorkMetrics
+) -> None:
+    await store.put_positions([entry(1, "A", "2")])
+    seen: list[bool] = []
+
+    async def closes(day: date) -> Mapping[str, str]:
+        await eventually(lambda: agent.protected)
+        seen.append(agent.protected)
+        return {"A": "10"}
+
+    clock = Clock(datetime(2026, 3, 2, 21, 0, tzinfo=UTC))
+
+    async def sleep(seconds: float) -> None:
+        await eventually(free(metrics))
+        await clock.sleep(seconds)
+
+    async with running(TaskProtection(agent.uri, metrics)) as protection:
+        scheduler = Scheduler(
+            store,
+            ScriptedPrices(closes=closes),
+            NyseCalendar(),
+            metrics,
+            look_back=1,
+            protection=protection,
+            now=clock.now,
+            sleep=sleep,
+        )
+        with pytest.raises(Over):
+            await scheduler.run(FakeTerm(clock=clock, until=clock.time + timedelta(minutes=5)))
+    assert seen == [True]
+    assert [json.dumps(put) for put in agent.put] == [json.dumps(ON), json.dumps(OFF)]

@@ -1,0 +1,346 @@
+"""The scheduler through days of a clock that passes only when somebody sleeps."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from service.database.connection import Connection, StaleTerm
+from service.database.store import Store
+from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
+from service.prices import PricesUnavailable
+from service.work.jobs import Jobs
+from service.work.metrics import WorkMetrics
+from service.work.scheduler import Scheduler
+from service.work.timetable import due_at
+from tests.support.positions import entry
+from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
+
+NYSE = NyseCalendar()
+MONDAY = date(2026, 3, 2)
+CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
+
+
+class Office:
+    """A scheduler with prices that are there, or not, by date."""
+
+    def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *, look_back: int = 3) -> None:
+        self.store = store
+        self.metrics = metrics
+        self.clock = Clock(start)
+        self.look_back = look_back
+        self.answer_takes = timedelta()
+        self.missing: set[date] = set()
+        self.ahead = timedelta()
+        """How far the machine's clock is ahead of the database's."""
+        self.asked: list[tuple[datetime, date]] = []
+        self.waiting, self.given_up = 0.0, 0.0
+        """What the metrics said when the leader went to sleep."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.waiting, self.given_up = (
+            float(gauge._value.get()) for gauge in (self.metrics.runs_waiting, self.metrics.given_up)
+        )
+        await self.clock.sleep(seconds)
+
+    async def database_clock(self) -> datetime:
+        return self.clock.time - self.ahead
+
+    async def closes(self, day: date) -> Mapping[str, str]:
+        self.asked.append((self.clock.time, day))
+        self.clock.time += self.answer_takes
+        if day in self.missing:
+            raise PricesUnavailable("not today")
+        return {"A": "10"}
+
+    def scheduler(self, calendar: Calendar = NYSE) -> Scheduler:
+        return Scheduler(
+            self.store,
+            ScriptedPrices(closes=self.closes),
+            calendar,
+            self.metrics,
+            look_back=self.look_back,
+            now=self.clock.now,
+            sleep=self.sleep,
+            database_clock=self.database_clock,
+        )
+
+    async def work(self, until: datetime, token: int = 1, calendar: Calendar = NYSE) -> None:
+        with pytest.raises(Over):
+            await self.scheduler(calendar).run(FakeTerm(token, f"holder {token}", clock=self.clock, until=until))
+
+
+async def runs(raw: Connection) -> list[tuple[str, date, str]]:
+    rows = await raw.fetch("select job, session_date, status from job_run order by started_at")
+    return [(row["job"], row["session_date"], row["status"]) for row in rows]
+
+
+@pytest.fixture(autouse=True)
+async def portfolio(store: Store) -> None:
+    await store.put_positions([entry(1, "A", "1")])
+
+
+async def test_through_a_week_each_session_has_each_run_once(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    thursday = datetime(2026, 11, 25, 17, 0, tzinfo=UTC)  # the day before Thanksgiving; Friday is a half day
+    office = Office(store, metrics, thursday, look_back=1)
+    await office.work(thursday + timedelta(days=7))
+    days = [session.date for session in NYSE.sessions(date(2026, 11, 24), date(2026, 12, 2))]
+    assert days == [
+        date(2026, 11, 24),
+        date(2026, 11, 25),
+        date(2026, 11, 27),
+        date(2026, 11, 30),
+        date(2026, 12, 1),
+        date(2026, 12, 2),
+    ]
+    found = await runs(raw)
+    assert {status for _, _, status in found} == {"done"}
+    for job in ("eod", "snapshot", "reconstruction"):
+        assert [day for name, day, _ in found if name == job] == days[:-1]
+    history = await store.history(UUID(int=1))
+    assert [row.origin for row in history] == ["reconstructed", *["settled"] * 4]
+    at_close = next(when for when, day in office.asked if day == date(2026, 11, 27))
+    assert at_close == datetime(2026, 11, 27, 18, 0, tzinfo=UTC)
+
+
+async def test_a_day_without_a_leader_at_the_close_is_not_lost(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    """One process saw the market open and went; another came when it was closed."""
+    await Office(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
+    await Office(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
+    (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
+    assert (row.origin, row.token) == ("captured", 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "captured_by"), [(-1, 2), (0, 2), (0.5, 2), (0.749, 2), (0.751, 1), (0.999, 1), (1, 1)]
+)
+async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
+    store: Store, raw: Connection, metrics: WorkMetrics, seconds: float, captured_by: int
+) -> None:
+    """The closes take the source 0.75 s: a leader that goes before has asked for them, and written nothing."""
+    await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
+    moment = CLOSE + timedelta(seconds=seconds)
+    for token, since, until in (
+        (1, CLOSE - timedelta(minutes=10), moment),
+        (2, moment, CLOSE + timedelta(minutes=5)),
+    ):
+        office = Office(store, metrics, since, look_back=1)
+        office.answer_takes = timedelta(seconds=0.75)
+        await office.work(until, token)
+    found = await raw.fetch(
+        "select portfolio_id, origin, revision, token from portfolio_history where date = $1 order by 1", MONDAY
+    )
+    assert [tuple(row) for row in found] == [(UUID(int=n), "captured", 1, captured_by) for n in (1, 2, 3)]
+    assert ("eod", MONDAY, "done") in await runs(raw)
+
+
+async def test_a_close_that_falls_into_a_long_catch_up_is_captured_right_after_it(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE - timedelta(minutes=1), look_back=1)
+    office.answer_takes = timedelta(minutes=2)
+    await office.work(CLOSE + timedelta(hours=1))
+    friday, monday = await store.history(UUID(int=1))
+    assert (friday.date, monday.date, monday.origin) == (date(2026, 2, 27), MONDAY, "captured")
+    assert min(when for when, day in office.asked if day == MONDAY) < CLOSE + timedelta(minutes=10)
+
+
+async def test_a_clock_set_back_does_not_put_the_next_close_off(store: Store, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE + timedelta(days=4), look_back=1)
+    scheduler = office.scheduler()
+
+    async def set_back(seconds: float) -> None:
+        await office.clock.sleep(seconds)
+        if len(office.clock.slept) == 1:
+            office.clock.time = CLOSE - timedelta(minutes=30)
+
+    scheduler._sleep = set_back
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(checks=60))
+    assert (CLOSE, MONDAY) in office.asked
+
+
+async def test_missed_runs_are_caught_up_oldest_first_within_the_look_back(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, datetime(2026, 3, 5, 15, 0, tzinfo=UTC), look_back=3)
+    await office.work(datetime(2026, 3, 5, 15, 1, tzinfo=UTC))
+    assert await runs(raw) == [
+        (job, date(2026, 3, day), "done") for day in (2, 3, 4) for job in ("eod", "snapshot", "reconstruction")
+    ]
+
+
+async def test_a_run_that_fails_holds_up_no_other_and_is_tried_again(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, datetime(2026, 3, 4, 15, 0, tzinfo=UTC), look_back=2)
+    office.missing = {MONDAY}
+    await office.work(datetime(2026, 3, 4, 15, 0, 30, tzinfo=UTC))
+    stands = {(job, day): status for job, day, status in await runs(raw)}
+    assert stands["snapshot", MONDAY] == "running"
+    assert stands["snapshot", date(2026, 3, 3)] == "done"
+    found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
+    assert found == "2026-03-02: not today"
+    assert office.waiting == 3, "those of Monday"
+    assert metrics.runs_waiting._value.get() == 0, "they wait for the next leader"
+    office.missing = set()
+    await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
+    assert {status for _, _, status in await runs(raw)} == {"done"}
+    assert await raw.fetchval("select count(*) from job_run where error is not null") == 0
+    assert office.waiting == 0
+
+
+async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE, look_back=2)
+    await office.work(CLOSE + timedelta(minutes=1))
+    asked = len(office.asked)
+    await office.work(CLOSE + timedelta(minutes=5), token=2)
+    assert len(office.asked) == asked
+
+
+async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_it_is(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    """The closes that a snapshot has minutes after the bell are not yet the official ones."""
+    early, due = CLOSE + timedelta(minutes=5), due_at("snapshot", NYSE.last_closed(CLOSE))
+    await raw.execute(
+        "insert into job_run (job, session_date, status, holder, token, finished_at) "
+        "values ('snapshot', $1, 'done', 'by hand', 0, $2)",
+        *(MONDAY, early),
+    )
+    office = Office(store, metrics, early, look_back=1)
+    await office.work(CLOSE + timedelta(hours=20))
+    run = await raw.fetchrow("select status, attempts, finished_at from job_run where job = 'snapshot'")
+    assert run is not None
+    assert (run["status"], run["attempts"]) == ("done", 2)
+    assert [day for at, day in office.asked if at >= due] == [MONDAY]
+
+
+async def test_a_database_that_fails_costs_time_and_not_the_term(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE, look_back=1)
+    scheduler = office.scheduler()
+
+    async def sleep(seconds: float) -> None:
+        await office.clock.sleep(seconds)
+        if office.clock.time >= CLOSE + timedelta(minutes=3):
+            await raw.execute("alter table if exists away rename to job_run")
+
+    scheduler._sleep = sleep
+    await raw.execute("alter table job_run rename to away")
+    with pytest.raises(Over):
+        await scheduler.run(FakeTerm(clock=office.clock, until=CLOSE + timedelta(minutes=10)))
+    assert (await store.job_runs())["eod"].session_date == MONDAY
+
+
+async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+    await raw.execute("""
+        create function meddle() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+        create trigger meddle before insert on job_run for each row execute function meddle();
+    """)
+    office = Office(store, metrics, CLOSE, look_back=1)
+    await office.work(CLOSE + timedelta(minutes=3))
+    await raw.execute("drop trigger meddle on job_run")
+    await office.work(CLOSE + timedelta(minutes=5), token=2)
+    assert {status for _, _, status in await runs(raw)} == {"done"}
+
+
+async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    """It would be an alert for as long as it follows."""
+    office = Office(store, metrics, CLOSE, look_back=2)
+
+    async def lose(day: date) -> Mapping[str, str]:
+        await store.take_up("lease", 2, "newer")
+        assert metrics.runs_waiting._value.get() > 0
+        return {"A": "10"}
+
+    office.closes = lose  # type: ignore[method-assign]
+    with pytest.raises(StaleTerm):
+        await office.scheduler().run(FakeTerm(1))
+    assert metrics.runs_waiting._value.get() == 0
+
+
+async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) -> None:
+    office = Office(store, metrics, CLOSE, look_back=1)
+    await store.take_up("lease", 5, "newer")
+    with pytest.raises(StaleTerm):
+        await office.scheduler().run(FakeTerm(4))
+
+
+async def test_followers_know_the_next_runs_too(store: Store, metrics: WorkMetrics) -> None:
+    scheduler = Office(store, metrics, CLOSE).scheduler()
+    assert scheduler.next_runs() == {
+        "eod": CLOSE + timedelta(days=1),
+        "snapshot": datetime(2026, 3, 3, 9, 0, tzinfo=UTC),
+        "reconstruction": datetime(2026, 3, 3, 9, 30, tzinfo=UTC),
+    }
+
+
+async def test_a_market_that_never_closes_has_a_session_each_day(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE, look_back=1)
+    await office.work(CLOSE + timedelta(days=3), calendar=AroundTheClockCalendar())
+    assert [day.day for job, day, _ in await runs(raw) if job == "eod"] == [1, 2, 3, 4]
+    assert {status for _, _, status in await runs(raw)} == {"done"}
+
+
+async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
+    store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
+    assert office.given_up == 0, "what was before the first is nobody's loss"
+    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up
+    caplog.clear()
+    await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
+    assert office.given_up == 3
+    lost = [line for line in caplog.messages if "by hand" in line]
+    assert lost == [
+        "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
+    ]
+    term = FakeTerm(3, "by hand")
+    await store.take_up(term.name, term.token, term.holder)
+    jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
+    for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
+        await jobs.run("snapshot", session, term)
+    await office.work(office.clock.time + timedelta(minutes=5), token=4)
+    assert office.given_up == 0
+    assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
+
+
+async def test_by_a_clock_that_is_ahead_no_run_begins_before_its_time(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE - timedelta(minutes=5), look_back=1)
+    office.ahead = timedelta(hours=1)  # the machine says 15:55, the database 14:55
+    await office.work(CLOSE + timedelta(minutes=59))
+    assert ("eod", MONDAY, "done") not in await runs(raw)
+    await office.work(CLOSE + timedelta(hours=1, minutes=1), token=2)
+    assert ("eod", MONDAY, "done") in await runs(raw)
+
+
+async def test_a_clock_that_steps_ahead_while_the_scheduler_sleeps_makes_it_miss_nothing(
+    store: Store, raw: Connection, metrics: WorkMetrics
+) -> None:
+    office = Office(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)
+
+    async def sleep(seconds: float) -> None:
+        await Office.sleep(office, seconds)
+        if office.ahead == timedelta():
+            office.ahead = timedelta(hours=1)
+            office.clock.time += office.ahead
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(CLOSE + timedelta(hours=1, minutes=5))
+    (at, day), *_ = [asked for asked in office.asked if asked[1] == MONDAY]
+    assert CLOSE <= at - office.ahead < CLOSE + timedelta(minutes=2)
+    assert ("eod", day, "done") in await runs(raw)

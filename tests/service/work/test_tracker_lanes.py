@@ -1,0 +1,123 @@
+"""Ticks of many portfolios: in transactions beside each other, and with points of the day's course in turn."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from service.database.connection import Connection
+from service.database.fenced_writes import FencedWrites
+from service.database.store import Store
+from service.work import tracker as tracking
+from service.work.metrics import WorkMetrics
+from tests.service.work.test_tracker import OPEN, TICK, Answer, Market, counted, slots
+from tests.support.positions import entry, somebody_waits_for_a_lock
+from tests.support.work_fakes import FakeTerm, Over
+
+
+async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 3)
+    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
+    told: list[object] = []
+    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
+    await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
+    await raw.fetchval("select 1")  # what was notified before comes before its answer
+    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
+    values = await store.live_many([UUID(int=n) for n in range(1, 8)])
+    assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
+
+
+@pytest.mark.parametrize("portfolios_a_lane", [100, 3])
+@pytest.mark.parametrize(("points_a_tick", "longest_turn"), [(4, 10), (1, 2)])
+async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
+    store: Store,
+    raw: Connection,
+    metrics: WorkMetrics,
+    monkeypatch: pytest.MonkeyPatch,
+    portfolios_a_lane: int,
+    points_a_tick: int,
+    longest_turn: int,
+) -> None:
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
+    monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
+    market = Market(store, metrics, OPEN, {"A": "10"})
+    tracker = market.tracker()
+    tracker._points_a_tick = points_a_tick
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
+    for portfolio in range(1, 8):
+        points = await slots(raw, portfolio)
+        assert len(points) == 2
+        assert points[1] - points[0] == 2 * TICK
+
+
+async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put_positions([entry(n, "A", "1") for n in range(1, 5)])
+
+    async def late() -> Answer:
+        market.clock.time += timedelta(seconds=31)
+        return {"A": "10"}
+
+    market = Market(store, metrics, OPEN, late)
+    tracker = market.tracker()
+    tracker._points_a_tick = 2
+    monkeypatch.setattr(tracking, "PRICE_LIMIT", 60.0)
+    with pytest.raises(Over):
+        await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 8 * TICK))
+    assert [len(await slots(raw, portfolio)) for portfolio in range(1, 5)] == [2, 2, 2, 2]
+
+
+async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database fails between the commits of two lanes."""
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    await raw.execute(
+        """
+        create function fail() returns trigger language plpgsql as $$ begin raise 'no room'; end $$;
+        create constraint trigger fails after insert on portfolio_live deferrable initially deferred
+            for each row when (new.portfolio_id = '00000000-0000-0000-0000-000000000001') execute function fail();
+        """
+    )
+    try:
+        await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
+    finally:
+        await raw.execute("drop function fail cascade")
+    assert counted(metrics, "failed") == 1
+    assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=2)]
+    assert await raw.fetchval("select price from price_live where symbol = 'A'") == 10
+
+
+async def test_a_deletion_waits_for_a_tick_in_lanes(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
+) -> None:
+    """Else it could wait for one lane, and the other for it."""
+    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
+    await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
+    deleter = await asyncpg.connect(migrated)
+    deleting: list[asyncio.Task[str]] = []
+    live = FencedWrites.live
+
+    async def live_beside_a_deletion(writes: FencedWrites, *args: Any) -> None:
+        if not deleting:
+            deleting.append(asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1))))
+            await somebody_waits_for_a_lock(raw)
+        await live(writes, *args)
+
+    monkeypatch.setattr(FencedWrites, "live", live_beside_a_deletion)
+    try:
+        await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
+        await asyncio.gather(*deleting)
+    finally:
+        await deleter.close()
+    assert counted(metrics, "written") == 1
+    assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=2)]

@@ -1,0 +1,535 @@
+"""The laws of work under a lease, before a sidecar that keeps to the contract."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from aiohttp import web
+
+from sidecar.client import Leadership, LeaseClient, Term, TermOver
+from tests.support.hostile_sidecar import NAME, Clock, FakeSidecar, Work, on_the_clock
+from tests.support.waiting import eventually
+
+
+@asynccontextmanager
+async def running(sidecar: FakeSidecar, work: Work, **options: float) -> AsyncIterator[Leadership]:
+    """A client whose `run(work)` goes on until the test is over."""
+    async with LeaseClient(sidecar.url, **options) as client:  # type: ignore[arg-type] # floats only
+        lead = client.leadership(NAME)
+        run = asyncio.create_task(lead.run(work))
+        try:
+            yield lead
+        finally:
+            work.release.set()
+            run.cancel()
+            with suppress(asyncio.CancelledError):
+                await run
+
+
+async def test_work_runs_under_the_term_that_the_sidecar_grants(sidecar: FakeSidecar) -> None:
+    work = Work(sidecar.events)
+    async with running(sidecar, work) as lead:
+        await eventually(lambda: lead.holder == "task-b")
+        assert (lead.is_leader, lead.token, lead.remaining()) == (False, None, 0.0)
+        assert (lead.state, lead.instance_id) == ("following", "task-a")
+        assert work.terms == []
+        await sidecar.elect(7)
+        await eventually(lambda: work.running == 1)
+        assert (lead.is_leader, lead.token, lead.holder, lead.state) == (True, 7, "task-a", "leading")
+        assert 0 < lead.remaining() <= sidecar.grant
+        (term,) = work.terms
+        assert (term.name, term.token, term.holder) == (NAME, 7, "task-a")
+        assert 0 < term.remaining() <= sidecar.grant
+        term.check()
+    assert sidecar.events == ["begin 7", "cancel 7", "end 7", "resign"]
+    with pytest.raises(TermOver, match="term 7 of background_services"):
+        term.check()
+    assert (lead.is_leader, lead.token, lead.holder, lead.state, lead.instance_id) == (False, None, None, None, None)
+
+
+async def test_a_result_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> str:
+        sidecar.events.append("end")
+        return f"done under {term.token}"
+
+    async with LeaseClient(sidecar.url) as client:
+        assert await client.leadership(NAME).run(work) == "done under 1"
+        assert sidecar.events == ["end", "resign"]
+        assert not client.leadership(NAME).is_leader
+
+
+async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSidecar) -> None:
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> None:
+        raise LookupError("no such price")
+
+    async with LeaseClient(sidecar.url) as client:
+        with pytest.raises(LookupError, match="no such price"):
+            await client.leadership(NAME).run(work)
+    assert sidecar.events == ["resign"]
+
+
+async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(sidecar: FakeSidecar) -> None:
+    """Passed on as it is, it would end whoever runs this without anybody having asked for that."""
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> None:
+        raise asyncio.CancelledError
+
+    async with LeaseClient(sidecar.url) as client:
+        with pytest.raises(RuntimeError, match=f"the work of {NAME} cancelled itself"):
+            await client.leadership(NAME).run(work)
+    assert sidecar.events == ["resign"]
+
+
+async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(Work([])))
+        await eventually(lambda: len(sidecar.polls) >= 2)  # the second one is held back
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert sidecar.events == ["resign"]
+
+
+async def test_a_cancellation_passes_on_though_the_work_swallows_it(sidecar: FakeSidecar) -> None:
+    await sidecar.elect(1)
+    begun = asyncio.Event()
+
+    async def work(term: Term) -> str:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "a result that nobody asked for"
+
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await begun.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    assert sidecar.events == ["resign"]
+
+
+@pytest.mark.parametrize("by", ["cancellation", "term"])
+async def test_an_error_while_the_work_unwinds_is_not_lost(sidecar: FakeSidecar, by: str) -> None:
+    await sidecar.elect(1)
+    begun = asyncio.Event()
+
+    async def work(term: Term) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("the file cannot be closed")
+
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await begun.wait()
+        if by == "cancellation":
+            run.cancel()
+        else:
+            await sidecar.follow()
+        with pytest.raises(LookupError, match="closed"):
+            await run
+    assert sidecar.events == ["resign"]
+
+
+async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(sidecar: FakeSidecar) -> None:
+    sidecar.reelect = True
+    work = Work(sidecar.events)
+    work.release.clear()
+    async with running(sidecar, work) as lead:
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        await sidecar.follow("DISABLED", "disabled")
+        await eventually(lambda: "cancel 1" in sidecar.events)
+        assert (lead.is_leader, lead.holder, lead.state) == (False, "DISABLED", "disabled")
+        with pytest.raises(TermOver):
+            work.terms[0].check()
+        await sidecar.elect(2)
+        polls = len(sidecar.polls)
+        await asyncio.sleep(0.6)  # time for whoever would poll or begin meanwhile
+        assert len(sidecar.polls) == polls
+        assert sidecar.events == ["begin 1", "cancel 1"]
+        work.release.set()
+        await eventually(lambda: len(work.terms) == 2)
+        assert sidecar.events == ["begin 1", "cancel 1", "end 1", "resign", "begin 2"]
+        assert work.terms[1].remaining() > 0
+        assert work.terms[0].remaining() == 0, "once over a term stays over"
+
+
+@on_the_clock(bears=0.2)
+async def test_nothing_is_asked_while_the_work_unwinds(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 0.4
+    work = Work(sidecar.events)
+    work.release.clear()
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        run.cancel()
+        await eventually(lambda: "cancel 1" in sidecar.events)
+        polls = len(sidecar.polls)
+        await asyncio.sleep(0.6)  # longer than the grant: to ask is to campaign
+        assert len(sidecar.polls) == polls
+        work.release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_work_that_returns_because_its_term_is_over_has_no_result(sidecar: FakeSidecar) -> None:
+    sidecar.reelect = True
+    await sidecar.elect(1)
+    terms: list[int] = []
+
+    async def work(term: Term) -> str:
+        terms.append(term.token)
+        if term.token == 1:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return f"done under {term.token}"
+
+    async with LeaseClient(sidecar.url) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await eventually(lambda: terms == [1])
+        await sidecar.elect(4)  # an unannounced change of the token; the resign is of term 1
+        assert await run == "done under 4"
+    assert terms == [1, 4]
+
+
+async def test_term_over_raised_by_the_work_ends_the_term_and_nothing_else(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 0.4
+    sidecar.reelect = True
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> str:
+        if term.token == 1:
+            time.sleep(0.5)  # noqa: ASYNC251 - a work that blocks the loop past its deadline
+            sidecar.grant = 10.0
+            term.check()
+        return f"done under {term.token}"
+
+    async with LeaseClient(sidecar.url) as client:
+        assert await client.leadership(NAME).run(work) == "done under 2"
+
+
+async def test_term_over_of_another_lease_is_an_error_like_any(sidecar: FakeSidecar) -> None:
+    await sidecar.elect(1)
+
+    async def work(term: Term) -> None:
+        raise TermOver("that of another lease")
+
+    async with LeaseClient(sidecar.url) as client:
+        with pytest.raises(TermOver, match="another"):
+            await client.leadership(NAME).run(work)
+
+
+@pytest.mark.parametrize("change", ["token", "instance_id"])
+async def test_another_token_or_instance_is_another_term(sidecar: FakeSidecar, change: str) -> None:
+    await sidecar.elect(1)
+    work = Work(sidecar.events)
+    async with running(sidecar, work):
+        await eventually(lambda: work.running == 1)
+        if change == "instance_id":
+            sidecar.instance_id = "task-c"
+        sidecar.reelect = True
+        await sidecar.elect(1 if change == "instance_id" else 2)
+        await eventually(lambda: len(work.terms) == 2)
+        assert sidecar.events[:4] == ["begin 1", "cancel 1", "end 1", "resign"]
+        assert work.terms[1].holder == sidecar.instance_id
+
+
+@on_the_clock(bears=1.5)
+async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 4.0
+    work = Work(sidecar.events)
+    async with running(sidecar, work, stop_before=0.1) as lead:
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        polls, began = len(sidecar.polls), time.monotonic()
+        lowest = sidecar.grant
+        while time.monotonic() < began + 1.5 * sidecar.grant:
+            lowest = min(lowest, lead.remaining())
+            await asyncio.sleep(0.01)
+        assert lowest > 0.1, "it would have been stopped"
+        assert sidecar.events == ["begin 1"]
+        assert len(sidecar.polls) - polls <= 1.5 * 6
+
+
+@on_the_clock(bears=0.5)
+async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 6.0
+    work = Work(sidecar.events)
+    async with running(sidecar, work, stop_before=3.0) as lead:
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        asked, frozen_at = len(sidecar.polls), time.monotonic()
+        sidecar.misbehave = sidecar.silence
+        await eventually(lambda: bool(work.left))
+        assert 0 < work.left[0] < 3.0
+        assert time.monotonic() < frozen_at + sidecar.grant, "of a grant that was given before"
+        assert len(sidecar.polls) >= asked + 2, "a fresh request is tried before the deadline"
+        await eventually(lambda: "resign" in sidecar.events)
+        await eventually(lambda: lead.holder is None)
+        assert not lead.is_leader
+
+
+@on_the_clock(bears=0.5)
+async def test_a_request_that_is_lost_does_not_end_a_grant(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 3.0
+    work = Work(sidecar.events)
+    async with running(sidecar, work) as lead:
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        asked = len(sidecar.polls)
+
+        async def once(request: web.Request) -> web.StreamResponse:
+            sidecar.misbehave = None
+            raise web.HTTPInternalServerError
+
+        sidecar.misbehave = once
+        await eventually(lambda: len(sidecar.polls) >= asked + 4)
+        assert lead.is_leader
+        assert sidecar.events == ["begin 1"]
+        assert "wait" in sidecar.polls[asked][1]
+        assert sidecar.polls[asked + 1][1] == {"token": "1"}, "an answer at once is asked for"
+
+
+async def test_a_short_grant_leaves_three_quarters_of_its_time_to_work_in(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 3.0
+    work = Work(sidecar.events)
+    async with running(sidecar, work, stop_before=5.0):
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        sidecar.misbehave = sidecar.silence
+        await eventually(lambda: bool(work.left))
+        assert work.left[0] <= sidecar.grant / 4
+
+
+@on_the_clock(bears=0.2)
+async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_waited_for(
+    sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    sidecar.grant = 0.3
+    work = Work(sidecar.events)
+    work.release.clear()
+    async with running(sidecar, work) as lead:
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        sidecar.misbehave = sidecar.silence
+        await eventually(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
+        assert not lead.is_leader
+        await asyncio.sleep(0.6)
+        complaints = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(complaints) == 1
+        assert complaints[0].name == "sidecar.client"
+        assert "runs on past its deadline" in complaints[0].getMessage()
+        assert sidecar.events == ["begin 1", "cancel 1"], "no resign while the work runs"
+
+
+# The clock's laws, with a clock that the test moves.
+
+
+async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    await sidecar.elect(1)
+    remaining: list[float] = []
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        clock.now += 3.0  # on the way there or back, nobody knows
+        return web.json_response(sidecar.answer(expires_in=5.0))
+
+    async def work(term: Term) -> None:
+        remaining.append(term.remaining())
+
+    sidecar.misbehave = slow
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        await client.leadership(NAME).run(work)
+    assert remaining == [2.0]
+
+
+async def test_an_answer_that_outlived_its_grant_is_no_grant(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    await sidecar.elect(1)
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        clock.now += 5.0
+        return web.json_response(sidecar.answer(expires_in=5.0))
+
+    sidecar.misbehave = late
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        work = Work([])
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await eventually(lambda: len(sidecar.polls) > 2)
+        assert not client.leadership(NAME).is_leader
+        assert client.leadership(NAME).state is None
+        assert sidecar.events == [], "there was no term to resign from"
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert work.terms == []
+
+
+async def test_belief_ends_with_the_clock_at_the_deadline_and_not_after(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    await sidecar.elect(1)
+    sidecar.misbehave = sidecar.says(expires_in=5.0)
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        lead = client.leadership(NAME)
+
+        seen: list[tuple[bool, int | None, float]] = []
+
+        async def work(term: Term) -> None:
+            for step in (0.0, 4.75, 0.25, 1.0):
+                clock.now += step
+                seen.append((lead.is_leader, lead.token, lead.remaining()))
+                if lead.remaining() > 0:
+                    term.check()
+            with pytest.raises(TermOver):
+                term.check()
+
+        await lead.run(work)
+        assert seen == [(True, 1, 5.0), (True, 1, 0.25), (False, None, 0.0), (False, None, 0.0)]
+
+
+async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    await sidecar.elect(1)
+    thawed = False
+
+    async def thaw(request: web.Request) -> web.StreamResponse:
+        nonlocal thawed
+        if work.terms and not thawed:  # the machine stood still: the old grant ran out, this answer's would go on
+            thawed = True
+            clock.now += 5.0
+            return web.json_response(sidecar.answer(expires_in=10.0))
+        return web.json_response(sidecar.answer(expires_in=5.0))
+
+    sidecar.misbehave = thaw
+    work = Work(sidecar.events)
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await eventually(lambda: len(work.terms) == 1)
+        await eventually(lambda: "resign" in sidecar.events)
+        assert sidecar.events[:4] == ["begin 1", "cancel 1", "end 1", "resign"]
+        assert work.terms[0].remaining() == 0.0
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+async def test_work_is_stopped_when_the_clock_says_so_and_the_loop_slept(sidecar: FakeSidecar) -> None:
+    clock = Clock()
+    sidecar.grant = 50.0  # the next answer is far away
+    await sidecar.elect(1)
+    work = Work(sidecar.events)
+    async with LeaseClient(sidecar.url, clock=clock) as client:
+        run = asyncio.create_task(client.leadership(NAME).run(work))
+        await eventually(lambda: work.running == 1)
+        clock.now += 49.6  # a suspended machine: the loop's timers have not moved
+        await eventually(lambda: "cancel 1" in sidecar.events)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+
+# Demand, connections, misuse.
+
+
+async def test_nothing_is_asked_unless_run_is_active(sidecar: FakeSidecar) -> None:
+    async with LeaseClient(sidecar.url) as client:
+        lead = client.leadership(NAME)
+        assert (lead.is_leader, lead.holder, lead.state, lead.instance_id) == (False, None, None, None)
+        assert sidecar.polls == []
+        run = asyncio.create_task(lead.run(Work([])))
+        await eventually(lambda: len(sidecar.polls) >= 2)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        asked = len(sidecar.polls)
+        await asyncio.sleep(0.1)
+        assert len(sidecar.polls) == asked
+
+
+@on_the_clock(bears=0.5)
+async def test_a_follower_keeps_one_request_open_and_sends_no_other(sidecar: FakeSidecar) -> None:
+    work = Work(sidecar.events)
+    async with running(sidecar, work):
+        await eventually(lambda: len(sidecar.polls) == 2)
+        await asyncio.sleep(0.5)
+        assert len(sidecar.polls) == 2
+        assert sidecar.polls[0][1] == {}
+        assert sidecar.polls[1][1] == {"wait": "10.000", "version": "boot/0"}
+        assert len({peer for _, peer in sidecar.peers}) == 1, "one connection, kept open"
+
+
+@on_the_clock(bears=0.2)
+async def test_the_resign_of_a_leader_finds_a_connection_open(sidecar: FakeSidecar) -> None:
+    sidecar.grant = 1.0
+    await sidecar.elect(1)
+    work = Work(sidecar.events)
+    async with running(sidecar, work):
+        await eventually(lambda: work.running == 1)
+        await eventually(lambda: any(kind == "knock" for kind, _ in sidecar.peers))
+        await eventually(lambda: len(sidecar.polls) >= 5)
+    kind, peer = sidecar.peers[-1]
+    assert kind == "resign"
+    assert peer in {other for _, other in sidecar.peers[:-1]}
+
+
+async def test_proxies_of_the_environment_are_not_used(sidecar: FakeSidecar, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    work = Work(sidecar.events)
+    async with running(sidecar, work) as lead:
+        await eventually(lambda: lead.holder == "task-b")
+
+
+async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar) -> None:
+    work = Work(sidecar.events)
+    async with LeaseClient(sidecar.url) as client:
+        lead = client.leadership(NAME)
+        assert client.leadership(NAME) is lead
+        assert client.leadership("daily_scheduler") is not lead
+        run = asyncio.create_task(lead.run(work))
+        await eventually(lambda: lead.holder == "task-b")
+        with pytest.raises(RuntimeError, match="already"):
+            await lead.run(work)
+        await sidecar.elect(1)
+        await eventually(lambda: work.running == 1)
+        with pytest.raises(RuntimeError, match=r"cancel its run\(\)"):
+            await lead.resign()
+        assert "resign" not in sidecar.events
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await lead.resign()
+        assert sidecar.events[-2:] == ["resign", "resign"]
+
+
+async def test_a_client_that_is_not_open_says_so() -> None:
+    with pytest.raises(RuntimeError, match="async with LeaseClient"):
+        await LeaseClient().leadership(NAME).run(Work([]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1", "http://a..b", "http://a b", "http://h:x",
+     "http://h:0", "http://[::1", "http://" + "x" * 64],
+)  # fmt: skip
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="http://HOST:PORT"):
+        LeaseClient(url)
+
+
+@pytest.mark.parametrize("stop_before", [-0.1, float("nan"), float("inf")])
+def test_a_stop_before_that_is_no_duration_is_refused(stop_before: float) -> None:
+    with pytest.raises(ValueError, match="stop_before"):
+        LeaseClient(stop_before=stop_before)

@@ -1,0 +1,152 @@
+"""The operator's commands, on a real Redis and beside a real sidecar."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.__main__ import main
+from tests.sidecar.test_process import STEADY
+from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
+from tests.support.waiting import eventually
+
+KEY = "portfolio:background_services:leader"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`python -m sidecar WORDS`: its exit status, and what it printed to either side."""
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+
+    def run(*words: str, **environment: str) -> tuple[int, str, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        status = main(list(words))
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def test_leaders_names_each_holder_and_the_last_token(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "task-1", px=20_000)
+    redis.hset(f"fence:{{{KEY}}}", "token", 17)
+    status, said, _ = run("leaders")
+    head, first, second = said.splitlines()
+    assert status == 0
+    assert head.split("  ")[0] == "lease"
+    assert first.split()[:2] == ["background_services", "task-1"]
+    assert 15 < float(first.split()[2]) <= 20
+    assert first.split()[3] == "17"
+    assert second.split() == ["daily_scheduler", "nobody", "-", "-"]
+
+
+def test_a_holder_without_an_end_has_no_seconds_left(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "task-1")
+    assert run("leaders")[1].splitlines()[1].split() == ["background_services", "task-1", "-", "-"]
+
+
+def test_disable_is_what_the_guide_does_by_hand(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "task-1", px=20_000)
+    assert run("disable", "background_services", "3600") == (
+        0,
+        "background_services is disabled for 3600 s; it was held by task-1\n",
+        "",
+    )
+    assert redis.get(KEY) == "DISABLED"
+    assert 3590 < redis.ttl(KEY) <= 3600
+
+
+def test_enable_ends_it_and_leaves_any_other_holder_alone(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "disabled", px=20_000)
+    assert run("enable", "background_services")[0] == 0
+    assert redis.get(KEY) is None
+    redis.set(KEY, "task-1", px=20_000)
+    status, said, complained = run("enable", "background_services")
+    assert (status, said) == (1, "")
+    assert complained == "sidecar: background_services is not disabled: it is held by task-1\n"
+    assert redis.get(KEY) == "task-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["disable", "nothing", "60"], "'nothing'"),
+        (["enable", "nothing"], "'nothing'"),
+        (["disable", "background_services", "0"], "'0'"),
+        (["disable", "background_services", "1h"], "'1h'"),
+        (["disable", "background_services", "2592001"], "'2592001'"),
+        (["disable", "background_services"], "'disable background_services'"),
+        (["lead"], "'lead'"),
+    ],
+)
+def test_a_word_that_cannot_be_meant_is_named_in_one_line(redis: Redis, run: Run, words: list[str], named: str) -> None:
+    status, said, complained = run(*words)
+    assert (status, said) == (2, "")
+    assert complained.count("\n") == 1
+    assert named in complained
+    assert not redis.keys()
+
+
+def test_a_redis_that_is_not_there_is_named_in_one_line(run: Run) -> None:
+    status, said, complained = run("leaders", REDIS_URL=f"redis://127.0.0.1:{free_port()}")
+    assert (status, said) == (1, "")
+    assert complained.startswith("sidecar: Redis at redis://127.0.0.1:")
+    assert complained.count("\n") == 1
+
+
+def test_a_refused_password_is_not_repeated(redis_server: RedisServer, run: Run) -> None:
+    status, _, complained = run("leaders", REDIS_PASSWORD="hunter2")
+    assert status == 1
+    assert "hunter2" not in complained
+    assert complained.count("\n") == 1
+
+
+def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
+    out, into = os.pipe()
+    os.close(out)
+    try:
+        words = [sys.executable, "-m", "sidecar", "--help"]
+        ended = subprocess.run(words, cwd=ROOT, stdout=into, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(into)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_status_without_a_sidecar_is_one_line(run: Run) -> None:
+    status, said, complained = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
+    assert (status, said) == (1, "")
+    assert complained.startswith("sidecar: no sidecar answers at http://127.0.0.1:")
+    assert "Connection refused" in complained
+    assert complained.count("\n") == 1
+
+
+async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
+    redis_server: RedisServer, tmp_path: Path, run: Run
+) -> None:
+    sidecar = RealSidecar(tmp_path, redis_server, "task-1", REQUIRE_CLIENT="false", **STEADY)
+    there = {"LEASES": "background_services", "LEASE_KEY": f"{tmp_path.name}:{{name}}"}
+
+    async def stands(state: str) -> bool:
+        status = await shows(f"{sidecar.url}/status")
+        return bool(status) and status["leases"]["background_services"]["state"] == state
+
+    with ended(sidecar):
+        sidecar.start()
+        await eventually(lambda: stands("leading"))
+        assert (await asyncio.to_thread(run, "disable", "background_services", "600", **there))[0] == 0
+        await eventually(lambda: stands("disabled"))
+        assert (await asyncio.to_thread(run, "enable", "background_services"))[0] == 0
+        await eventually(lambda: stands("leading"))
+        status, said, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
+    assert status == 0
+    assert json.loads(said)["leases"]["background_services"]["holder"] == "task-1"

@@ -1,0 +1,161 @@
+"""A Redis that is reached by TLS, as ElastiCache with encryption in transit: whole sidecars, real certificates."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from ssl import Purpose, create_default_context
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of
+from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.waiting import eventually
+
+PASSWORD = "correct-horse"
+
+
+def certificate(folder: Path, *names: x509.GeneralName) -> Path:
+    """One for a server of these names that vouches for itself, followed by its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "redis")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "redis.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(signed.public_bytes(Encoding.PEM) + private)
+    return file
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    return certificate(tmp_path, x509.IPAddress(IPv4Address("127.0.0.1")))
+
+
+@pytest.fixture
+async def front(redis_of_its_own: RedisServer, pem: Path) -> AsyncIterator[Proxy]:
+    """What speaks TLS on behalf of a Redis that wants a password."""
+    with client_of(redis_of_its_own) as redis:
+        redis.config_set("requirepass", PASSWORD)
+    tls = create_default_context(Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+    async with Proxy(redis_of_its_own.port, tls) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def sidecar(
+    folder: Path, name: str, server: RedisServer, front: Proxy, options: str, timings: dict[str, str] = STEADY
+) -> RealSidecar:
+    """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
+    sidecar = RealSidecar(folder, server, name, **timings)
+    sidecar._environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
+    return sidecar
+
+
+async def test_leaders_follow_each_other_by_tls(
+    redis_of_its_own: RedisServer, front: Proxy, pem: Path, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    pair = [sidecar(tmp_path, name, redis_of_its_own, front, f"?ssl_ca_certs={pem}") for name in ("task-a", "task-b")]
+    with ended(*pair):
+        one, other = (Asker(each, session) for each in pair)
+        for each in (one, other):
+            each.sidecar.start()
+            await eventually(each.status)
+        await eventually(lambda: _leads(one))
+        assert not (await other.ask())["is_leader"]
+        await one.resign()
+        await eventually(lambda: _leads(other))
+        assert other.believes[0][2] > one.believes[0][2]
+        await eventually(lambda: _watches(other))
+
+
+@pytest.mark.parametrize("options", ["", "?ssl_ca_certs={other}"], ids=["no authority", "another authority"])
+async def test_a_server_that_nobody_vouches_for_is_not_trusted(
+    redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession, options: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = certificate(tmp_path / "other", x509.DNSName("localhost"))
+    await _is_refused(
+        sidecar(tmp_path, "task-a", redis_of_its_own, front, options.format(other=other)),
+        session,
+        "certificate verify failed",
+    )
+
+
+async def test_a_server_of_another_name_is_not_trusted(
+    redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    pem = certificate(tmp_path, x509.DNSName("elsewhere.example"))
+    tls = create_default_context(Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+    async with Proxy(redis_of_its_own.port, tls) as front:
+        await _is_refused(
+            sidecar(tmp_path, "task-a", redis_of_its_own, front, f"?ssl_ca_certs={pem}"), session, "is not valid for"
+        )
+
+
+async def test_tls_to_a_server_that_speaks_none_is_told(
+    redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    async with Proxy(redis_of_its_own.port) as plain:
+        refused = sidecar(tmp_path, "task-a", redis_of_its_own, plain, "", SMALL)
+        await _is_refused(refused, session, "speak TLS: redis:// in REDIS_URL")  # it waits, or it refuses
+
+
+async def test_trust_can_be_waived(
+    redis_of_its_own: RedisServer, front: Proxy, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    trusting = sidecar(tmp_path, "task-a", redis_of_its_own, front, "?ssl_cert_reqs=none&ssl_check_hostname=false")
+    with ended(trusting):
+        trusting.start()
+        asker = Asker(trusting, session)
+        await eventually(asker.status)
+        await eventually(lambda: _leads(asker))
+
+
+async def _leads(asker: Asker) -> bool:
+    return bool((await asker.ask())["is_leader"])
+
+
+async def _is_refused(sidecar: RealSidecar, session: aiohttp.ClientSession, said: str) -> None:
+    """It stays healthy, does not lead, and says why; the password is told nobody."""
+    with ended(sidecar):
+        sidecar.start()
+        asker = Asker(sidecar, session)
+        await eventually(asker.status)
+        await eventually(lambda: _tells(asker, said))
+        assert await asker.is_healthy()
+        status = await asker.status()
+    assert any(said in line["message"] for line in logged(sidecar, "Redis failed"))
+    assert PASSWORD not in sidecar.output + str(status)
+
+
+async def _tells(asker: Asker, said: str) -> bool:
+    assert (await asker.ask())["state"] != "leading"
+    return said in ((await asker.status())["trouble"] or "")
+
+
+async def _watches(asker: Asker) -> bool:
+    return bool((await asker.status())["watch"]["mode"] == "tracking")

@@ -1,0 +1,114 @@
+"""An API in the test's own process, on a real database, whose values the test itself writes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from runtime.listener import Listener
+from service.address import Address
+from service.api.auth import Guard, OpenGuard
+from service.api.background_status import BackgroundStatus
+from service.api.health import Health
+from service.api.internal_routes import Internal
+from service.api.listener import runner
+from service.api.middleware import Middleware
+from service.api.routes import Api
+from service.api.store_access import StoreAccess
+from service.api.streams import Streams
+from service.clock import utc_now
+from service.commands.samples import SAMPLES
+from service.database.store import Store
+from service.market.calendar import AroundTheClockCalendar
+from service.portfolio.freshness import Freshness
+from service.telemetry import HttpMetrics
+from sidecar.client import LeaseClient
+from tests.service.portfolio.reference import worth
+
+PORTFOLIO = next(iter(SAMPLES))
+NOON = datetime(2026, 2, 13, 17, 0, 0, 250_000, tzinfo=UTC)
+FRIDAY = date(2026, 2, 13)
+
+
+@dataclass
+class Served:
+    """The parts that a test looks at, and ways to ask and to write."""
+
+    store: Store
+    session: aiohttp.ClientSession
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    guard: Guard = field(default_factory=OpenGuard)
+    url: str = ""
+    internal_url: str = ""
+    now: datetime = NOON
+    """By which values are fresh or stale."""
+
+    def __post_init__(self) -> None:
+        metrics = HttpMetrics(self.registry)
+        self.access = StoreAccess(self._connect, metrics)
+        calendar = AroundTheClockCalendar()
+        freshness = Freshness(calendar, lambda: self.now)
+        self.streams = Streams(metrics, freshness, utc_now)
+        leaderships = {"background_services": LeaseClient().leadership("background_services")}
+        status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
+        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
+        self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)
+        self.internal = Internal(status, self.health, self.registry, Middleware(metrics, self.access))
+        self.writes = 0
+
+    async def _connect(self) -> Store:
+        return self.store
+
+    @asynccontextmanager
+    async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
+        """Answer on a site of that type; the internal listener is an ordinary one."""
+        serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
+        internal = runner(self.internal.application(), shutdown_timeout=1)
+        await serving.setup()
+        await internal.setup()
+        try:
+            await site(serving, **options).start()
+            host, port = serving.addresses[0][:2]
+            self.url = f"http://{host}:{port}"
+            await Listener(internal, Address("127.0.0.1", 0)).start()
+            self.internal_url = f"http://127.0.0.1:{internal.addresses[0][1]}"
+            yield
+        finally:
+            self.streams.close()
+            await serving.cleanup()
+            await internal.cleanup()
+
+    async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
+        """Status and JSON of an answer of the public listener."""
+        return await self._ask(method, self.url + path, **more)
+
+    async def get_internal(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
+        """Status and JSON of an answer of the internal listener."""
+        return await self._ask(method, self.internal_url + path, **more)
+
+    async def _ask(self, method: str, url: str, **more: Any) -> tuple[int, Any]:
+        async with self.session.request(method, url, **more) as response:
+            assert response.content_type == "application/json", await response.text()
+            return response.status, await response.json()
+
+    async def write_live(self, value: str) -> None:
+        """Commit a value a second later than the last, and the notice of it."""
+        await self.store.take_up("lease", 7, "one")
+        self.writes += 1
+        as_of = NOON + timedelta(seconds=self.writes - 1)
+        async with self.store.fenced("lease", 7, "one", worth(PORTFOLIO, value, "100", NOON)) as writes:
+            await writes.live(FRIDAY, as_of)
+            await writes.notify(as_of)
+
+    async def write_history(self, days: list[date]) -> None:
+        """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
+        await self.store.take_up("lease", 7, "one")
+        for number, day in enumerate(days, start=1):
+            values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
+            async with self.store.fenced("lease", 7, "one", values) as writes:
+                await writes.history("daily_eod", day, origin="captured", settle="none")

@@ -1,0 +1,85 @@
+"""The surroundings of the work as fakes: clock, prices, terms."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+from service.prices import Price
+
+
+class Over(Exception):
+    """Stands for `sidecar.client.TermOver`."""
+
+
+@dataclass
+class Clock:
+    """Time that passes only when somebody sleeps; every sleep is noted."""
+
+    time: datetime
+    slept: list[float] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeTerm:
+    """A term that is over when the clock says so, or at its n-th check."""
+
+    token: int = 1
+    holder: str = "one"
+    name: str = "lease"
+    clock: Clock | None = None
+    until: datetime | None = None
+    checks: int | None = None
+
+    def check(self) -> None:
+        if self.checks is not None:
+            self.checks -= 1
+            if self.checks < 0:
+                raise Over
+        if self.clock is not None and self.until is not None and self.clock.time >= self.until:
+            raise Over
+
+
+class ScriptedPrices:
+    """Gives what the script says for each question; the script may raise, or do something to the world first.
+
+    A latest price is of the moment it is asked for, unless the script says otherwise.
+    """
+
+    def __init__(
+        self,
+        latest: Callable[[], Awaitable[Mapping[str, str | Price]]] | None = None,
+        closes: Callable[[date], Awaitable[Mapping[str, str]]] | None = None,
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._latest = latest
+        self._closes = closes
+        self._now = now
+        self.asked: list[set[str]] = []
+
+    async def latest(self, symbols: Collection[str]) -> dict[str, Price]:
+        assert self._latest is not None and self._now is not None
+        self.asked.append(set(symbols))
+        answer = await self._latest()
+        at = self._now()
+        return {
+            symbol: price if isinstance(price, Price) else Price(symbol, Decimal(price), at)
+            for symbol, price in answer.items()
+        }
+
+    async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:
+        assert self._closes is not None
+        self.asked.append(set(symbols))
+        at = datetime(day.year, day.month, day.day, 21, tzinfo=UTC)
+        answer = await self._closes(day)
+        return {symbol: Price(symbol, Decimal(answer[symbol]), at) for symbol in symbols if symbol in answer}
+
+    async def aclose(self) -> None:
+        """Nothing is held open."""
