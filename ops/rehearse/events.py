@@ -19,6 +19,9 @@ AT_ONCE = 2.0
 WELL_WITHIN = 240.0
 """Seconds until the service must be well again after an event."""
 
+FAILED_WITHIN = 600.0
+"""Seconds until the circuit breaker must have taken a deployment back: health checks have to fail for three tasks."""
+
 
 @dataclass
 class Report:
@@ -52,6 +55,7 @@ def usual(versions: Mapping[str, Version]) -> list[Event]:
         Event("deploy", partial(_deploy, version=versions["next"]), lossless=True),
         Event("deploy back", partial(_deploy, version=versions["today"]), lossless=True),
         Event("deploy, never healthy", partial(_deploy_broken, version=versions["broken"]), lossless=True),
+        Event("deploy, never answers", partial(_deploy_broken, version=versions["silent"]), lossless=True),
         Event("scale 1, 3, 0, 2", _scale, lossless=True),
         Event("cut off from Redis", partial(_cut, peers=REDIS), by_expiry=True),
         Event("cut off from Postgres", partial(_cut, peers=(POSTGRES,)), by_expiry=True),
@@ -108,7 +112,8 @@ async def _deploy(stage: Stage, report: Report, *, version: Version, migrations:
 
 async def _deploy_broken(stage: Stage, report: Report, *, version: Version) -> None:
     stage.service.deploy(version)
-    await stage.until(lambda: stage.service.rolled_back or stage.service.reached, WELL_WITHIN, "the deploy has failed")
+    service = stage.service
+    await stage.until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
     if not stage.service.rolled_back:
         report.complaints.append("a version that cannot run was taken for healthy")
 

@@ -20,7 +20,7 @@ ROW_SECONDS = 130.0
 LETTER = 0.0044
 """The width of a letter in an event's name, as a part of a panel's."""
 
-VERSIONS = {"old": "#b9a37e", "today": "#b8cbe0", "next": "#c5dfb9", "broken": "#e3b6b1"}
+VERSIONS = {"old": "#b9a37e", "today": "#b8cbe0", "next": "#c5dfb9", "broken": "#e3b6b1", "silent": "#d9b8dd"}
 LEADS = dict(zip(LEASES, ("#1f4e8c", "#c2570c"), strict=True))
 LANE = dict(zip(LEASES, (0.16, -0.16), strict=True))
 BAD = "#c0182b"

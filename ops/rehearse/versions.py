@@ -20,6 +20,14 @@ IMAGES = {"api": ("Dockerfile.api", "portfolio-api"), "sidecar": ("Dockerfile.si
 NEXT = "FROM {image}\nENV REHEARSED_VERSION=next\n"
 BROKEN = "FROM {image}\nUSER 0\nRUN rm -r /app/service\nUSER 10001:10001\n"
 """A version whose program is missing: it exits at once, and never gets healthy."""
+SILENT = """FROM {image}
+USER 0
+RUN rm -r /app/service && mkdir /app/service && echo 'import time; time.sleep(1e6)' > /app/service/__main__.py
+USER 10001:10001
+"""
+"""A version that runs, answers nothing, and never gets healthy."""
+DERIVED = {"next": (("api", "sidecar"), NEXT), "broken": (("api",), BROKEN), "silent": (("api",), SILENT)}
+"""Versions made of today's images: which containers differ, and how their images are built."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Version:
 
 
 def build(engine: Engine, environment: Mapping[str, str], old: str | None, say: Callable[[str], None]) -> list[Version]:
-    """The versions `today`, `next` and `broken`, and `old` first where a commit is given.
+    """Today's version, those derived from it, and `old` first where a commit is given.
 
     Raises:
         ImageError: an image cannot be built.
@@ -51,11 +59,9 @@ def build(engine: Engine, environment: Mapping[str, str], old: str | None, say: 
         say("Building today's images ...")
         images = _build(engine, ROOT, base, "rehearse")
         versions.append(Version("today", images, definition))
-        versions.append(
-            Version("next", {name: _above(engine, image, "next", NEXT) for name, image in images.items()}, definition)
-        )
-        broken = {**images, "api": _above(engine, images["api"], "broken", BROKEN)}
-        versions.append(Version("broken", broken, definition))
+        for name, (containers, dockerfile) in DERIVED.items():
+            changed = {container: _above(engine, images[container], name, dockerfile) for container in containers}
+            versions.append(Version(name, {**images, **changed}, definition))
     finally:
         if checkout is not None:
             shutil.rmtree(checkout, ignore_errors=True)
