@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
@@ -13,7 +12,7 @@ from ops.images.engine import ImageError, engine
 from ops.local.definition import DefinitionError
 from ops.local.server import ServerError
 from ops.rehearse import events as rows
-from ops.rehearse.cgroups import groups, remove_groups
+from ops.rehearse.cgroups import groups, remove_groups, stage_group
 from ops.rehearse.host import check, configure_podman, only_one
 from ops.rehearse.journal import Journal
 from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
@@ -26,12 +25,15 @@ from ops.rehearse.table import table
 from ops.rehearse.versions import ROOT, build
 
 INTERRUPTED = 130
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 FOLDER = ROOT / ".run" / "rehearse"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 if every row is as promised, 1 if not, 2 if the rehearsal cannot be held."""
     options = _options(arguments)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     try:
         check()
         with only_one():
@@ -48,8 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    _empty(FOLDER)
     configure_podman(FOLDER)
     profile = SHORT if options.short else LONG
     versions = {
@@ -64,37 +65,49 @@ def _rehearse(options: argparse.Namespace) -> int:
     enter_private_network()
     journal = Journal(FOLDER / "logs", _say)
     _say(f"Rehearsal ({profile.name}): {len(events)} events; logs in {FOLDER / 'logs'}")
-    record = asyncio.run(_until_signalled(_clean(rehearse(FOLDER, profile, first, events, journal))))
+    asyncio.run(_remove_all())  # what a rehearsal that was killed has left
+    left: list[str] = []
+    try:
+        with stage_group():
+            record = asyncio.run(_until_signalled(rehearse(FOLDER, profile, first, events, journal)))
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        left += asyncio.run(_remove_all())
     print(f"\n{table(record.rows)}")
     picture = options.picture or FOLDER / "rehearsal.svg"
     draw(record, picture)
     print(f"Picture: {picture}")
-    left = asyncio.run(_left())
     if left:
-        print(f"LEFT BEHIND: {', '.join(left)}")
+        print(f"The run had not removed: {', '.join(left)}")
     return 1 if left or any(row.wrong for row in record.rows) else 0
 
 
-async def _clean(run: Coroutine[None, None, Record]) -> Record:
-    """The run, on a machine where nothing is left of an earlier one that was killed."""
+def _empty(folder: Path) -> None:
+    """Remove what an earlier run has written, except the note that names the data of a Postgres that was killed."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif not path.is_dir() and path != folder / "postgres" / "private":
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+async def _remove_all() -> list[str]:
+    """Remove everything that a rehearsal makes; returns what of it was still there."""
+    left = [*await containers(), *await namespaces()]
     await remove_containers()
     await remove_namespaces()
     await remove_groups()
-    return await run
-
-
-async def _left() -> list[str]:
-    """What is still there after a run."""
-    await remove_groups()
-    return [*await containers(), *namespaces(), *map(str, groups())]
+    return [*left, *map(str, groups())]
 
 
 async def _until_signalled(run: Coroutine[None, None, Record]) -> Record:
-    """The run; SIGINT, SIGTERM and SIGHUP end it, and what it made is removed."""
+    """The run; the first SIGINT, SIGTERM or SIGHUP ends it, and what it made is removed."""
     task = asyncio.ensure_future(run)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, lambda: None if task.cancelling() else task.cancel())
     try:
         return await task
     except asyncio.CancelledError:

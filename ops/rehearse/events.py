@@ -25,9 +25,17 @@ FAILED_WITHIN = 600.0
 
 @dataclass
 class Report:
-    """What an event says of itself: since when the service should get healthy, and what was wrong."""
+    """What an event says of itself.
+
+    Attributes:
+        since: when the service should have begun to get healthy, in seconds since the epoch.
+        hold: seconds more than usual until the next event.
+        unwanted: when no task was wanted.
+        complaints: what was wrong.
+    """
 
     since: float
+    hold: float = 0.0
     unwanted: list[Span] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
@@ -170,11 +178,11 @@ async def _kill_while_mixed(stage: Stage, report: Report, *, version: Version) -
     await _kill(stage, report, container="api")
 
 
-async def _fail_over(stage: Stage, _: Report) -> None:
-    """Fail over, and wait for as long as the failover guard lasts: what a lost write does shows by then."""
+async def _fail_over(stage: Stage, report: Report) -> None:
+    """Fail over; what a lost write does shows while the failover guard lasts."""
     stage.journal.event("event", "the Redis primary is killed; its replica is promoted")
     await stage.fail_over()
-    await asyncio.sleep(stage.ttl)
+    report.hold = stage.ttl
 
 
 async def _interrupt(stage: Stage, report: Report) -> None:

@@ -30,8 +30,7 @@ async def kill(member: Member, container: str) -> None:
     """SIGKILL to a container's first process, awaited: the kernel ends the rest of the container."""
     pid = _pid(member, container)
     os.kill(pid, signal.SIGKILL)
-    while member.pids.get(container) == pid:  # noqa: ASYNC110 - another process notices
-        await asyncio.sleep(0.02)
+    await _noticed(member, container, pid)
 
 
 async def fill_memory(member: Member, container: str) -> None:
@@ -49,12 +48,13 @@ async def fill_memory(member: Member, container: str) -> None:
             asyncio.timeout(FILLED_WITHIN),
             running(command, environment=os.environ, folder=Path("/"), output=said.append) as filling,
         ):
-            code = await filling.wait()
+            await filling.wait()
     except TimeoutError as error:
         raise RehearsalError(f"{member.label}/{container} was not killed for its memory") from error
-    if code != 0:
+    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):  # else the engine may have ended the filling, too
         last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
         raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")
+    await _noticed(member, container, pid)
 
 
 def memory_group(groups: str) -> Path:
@@ -73,6 +73,12 @@ def memory_group(groups: str) -> Path:
     if unified is None:
         raise RehearsalError("this machine has no cgroups for memory")
     return unified
+
+
+async def _noticed(member: Member, container: str, pid: int) -> None:
+    """Wait until the task has noticed that the process is gone."""
+    while member.pids.get(container) == pid:  # noqa: ASYNC110 - podman tells it
+        await asyncio.sleep(0.02)
 
 
 def _pid(member: Member, container: str) -> int:

@@ -111,12 +111,15 @@ class Pods:
             await call("ip", "netns", "delete", pod.name, check=False)
 
 
-def namespaces() -> list[str]:
+async def namespaces() -> list[str]:
     """The names of the namespaces that a rehearsal has made and not removed."""
-    return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*"))
+    names = [line.split()[0] for line in (await call("ip", "netns", "list")).splitlines() if line]
+    return [name for name in names if name.startswith(PREFIX)]
 
 
 async def remove_namespaces() -> None:
-    """Remove what a killed rehearsal has left."""
-    for name in namespaces():
+    """Remove what rehearsals have left, and the mount that `ip netns add` makes for the first namespace."""
+    for name in await namespaces():
         await call("ip", "netns", "delete", name)
+    if not await call("ip", "netns", "list"):
+        await call("umount", str(NAMESPACES), check=False)

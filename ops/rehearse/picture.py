@@ -45,7 +45,7 @@ def draw(record: Record, path: Path) -> None:
         _tasks(axes[2 * row][0], record, began, began + step, tasks[row])
         _load(axes[2 * row + 1][0], record, began, began + step)
     axes[-1][0].set_xlabel("seconds since the first event")
-    figure.legend(handles=_legend(), loc="upper center", ncol=6, fontsize=8, frameon=False)
+    figure.legend(handles=_legend(record), loc="upper center", ncol=6, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.8 / figure.get_figheight()))
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -127,9 +127,10 @@ def _frame(axis: Axes, record: Record, began: float, ended: float, *, names: boo
             )
 
 
-def _legend() -> list[Patch | Line2D]:
+def _legend(record: Record) -> list[Patch | Line2D]:
+    shown = {member.version.name for member in record.members}
     return [
-        *(Patch(color=colour, label=f"task of version {name}") for name, colour in VERSIONS.items()),
+        *(Patch(color=colour, label=f"task of version {name}") for name, colour in VERSIONS.items() if name in shown),
         Patch(facecolor="#cccccc", hatch="////", alpha=0.5, label="deregistered, stopping"),
         *(Patch(color=colour, label=f"leads {lease}") for lease, colour in LEADS.items()),
         Patch(color="#9bbf9b", label="request answered"),

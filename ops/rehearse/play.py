@@ -94,7 +94,7 @@ async def _play(stage: Stage, event: Event) -> _Played:
         await event.play(stage, report)
         await stage.until(stage.is_well, WELL_WITHIN, "the service is healthy and led")
         healthy_after = time.time() - report.since
-        await asyncio.sleep(stage.profile.settle)
+        await asyncio.sleep(stage.profile.settle + report.hold)
     except RehearsalError as error:
         report.complaints.append(str(error))
         stage.journal.event("event", str(error))

@@ -49,7 +49,7 @@ class Stage:
         authority.write(folder / "ca.crt")
         self._names = Names(folder)
         self.redis = RedisPair(folder, self._names, authority)
-        (folder / "postgres").mkdir()
+        (folder / "postgres").mkdir(exist_ok=True)
         self.postgres = TlsPostgres(folder / "postgres", authority)
         self.balancer = Balancer(folder / "balancer", journal)
         self._pods = Pods()
