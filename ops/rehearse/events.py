@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ops.rehearse import faults
-from ops.rehearse.measure import Span
+from ops.rehearse.measure import Fault, Span
 from ops.rehearse.network import POSTGRES, REDIS
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.stage import TASKS, Stage
@@ -32,12 +32,18 @@ class Report:
         hold: seconds more than usual until the next event.
         unwanted: when no task was wanted.
         complaints: what was wrong.
+        faults: what was done to which task.
     """
 
     since: float
     hold: float = 0.0
     unwanted: list[Span] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def hit(self, task: str, since: float) -> None:
+        """A fault of that task is over, or was an instant."""
+        self.faults.append(Fault(task, Span(since, time.time())))
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,10 @@ async def _cut(
     stage.journal.event("event", f"{member.label}, which leads, is cut off for {stage.profile.cut:g} s")
     if member.pod is None:
         return
+    began = time.time()
     await member.pod.cut(peers, outgoing=outgoing, incoming=incoming)
     await asyncio.sleep(stage.profile.cut)
+    report.hit(member.label, began)
     report.since = time.time()
     if member.pod is not None:
         await member.pod.heal()
@@ -159,22 +167,24 @@ async def _fill(stage: Stage, report: Report, *, container: str) -> None:
     stage.journal.event("event", f"{member.label}/{container}, of the leader, uses up its memory")
     await faults.fill_memory(member, container)
     report.since = time.time()
+    report.hit(member.label, report.since)
 
 
-async def _kill(stage: Stage, _: Report, *, container: str) -> None:
+async def _kill(stage: Stage, report: Report, *, container: str) -> None:
     member = stage.leader()
     stage.journal.event("event", f"SIGKILL to {member.label}/{container}, of the leader")
+    report.hit(member.label, time.time())
     await faults.kill(member, container)
 
 
 async def _kill_while_mixed(stage: Stage, report: Report, *, version: Version) -> None:
-    """Kill the leader's API in the middle of a deploy, while both versions run."""
+    """Kill the leader's API in the middle of a deploy: a task of the new version serves, the others are still there."""
+
+    def serves() -> bool:
+        return any(member.healthy for member in stage.service.running if member.version == version)
+
     stage.service.deploy(version)
-    await stage.until(
-        lambda: len({member.version.name for member in stage.service.running if member.healthy}) > 1,
-        WELL_WITHIN,
-        "both versions run",
-    )
+    await stage.until(serves, WELL_WITHIN, "the new version serves")
     await _kill(stage, report, container="api")
 
 
@@ -190,6 +200,7 @@ async def _interrupt(stage: Stage, report: Report) -> None:
     member = stage.leader()
     notice = stage.profile.spot_notice
     stage.journal.event("event", f"{member.label}, of the leader, is interrupted: {notice:g} s are left to it")
+    report.hit(member.label, time.time())
     member.stop(delay=0.0)
     try:
         await stage.until(lambda: member.ended is not None, notice, f"{member.label} has ended")

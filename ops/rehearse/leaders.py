@@ -11,7 +11,9 @@ import aiohttp
 
 from ops.rehearse.member import Member
 
-PORT = 9101
+PORTS = 9101, 8080
+"""Where an API has its metrics; versions with one listener have them beside the public routes."""
+
 ASK_EVERY = 0.2
 ANSWER_LIMIT = 1.0
 _LEADING = re.compile(r'^portfolio_leading\{lease="(\w+)"\} 1\.0$', re.MULTILINE)
@@ -62,11 +64,15 @@ class LeaderWatch:
             self._note(member.label, lease, leads=False)
 
     async def _led_by(self, session: aiohttp.ClientSession, address: str) -> set[str]:
-        try:
-            async with session.get(f"http://{address}:{PORT}/metrics") as answer:
-                return set(_LEADING.findall(await answer.text()))
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return set()
+        for port in PORTS:
+            try:
+                async with session.get(f"http://{address}:{port}/metrics") as answer:
+                    return set(_LEADING.findall(await answer.text()))
+            except aiohttp.ClientConnectorError:
+                continue  # nothing listens there
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                break
+        return set()
 
     def _note(self, task: str, lease: str, *, leads: bool) -> None:
         known = self._open.get((task, lease))

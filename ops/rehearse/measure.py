@@ -22,6 +22,14 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What was done to a task, and for how long; at one instant where the span is empty."""
+
+    task: str
+    span: Span
+
+
+@dataclass(frozen=True)
 class Happened:
     """One event, as it was played.
 
@@ -33,6 +41,7 @@ class Happened:
         healthy_after: until all wanted tasks were healthy again; None if that never came.
         unwanted: when no task was wanted: nobody serves or leads then.
         complaints: what else was wrong.
+        faults: what was done to which task.
     """
 
     name: str
@@ -42,6 +51,7 @@ class Happened:
     healthy_after: float | None
     unwanted: tuple[Span, ...] = ()
     complaints: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass

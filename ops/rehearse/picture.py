@@ -77,9 +77,20 @@ def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[i
             if led.task == member.label and led.began < ended and led.ended > began:
                 left, right = max(led.began, began) - zero, min(led.ended, ended) - zero
                 axis.barh(place + LANE[led.lease], right - left, left=left, height=0.24, color=LEADS[led.lease], lw=0)
+    places = {record.members[number].label: place for place, number in enumerate(shown)}
+    for fault in (fault for happened in record.happened for fault in happened.faults if fault.task in places):
+        _fault(axis, places[fault.task], max(fault.span.began, began) - zero, min(fault.span.ended, ended) - zero)
     axis.set_yticks(range(len(shown)), [record.members[number].label for number in shown], fontsize=8)
     axis.set_ylim(len(shown) - 0.5, -0.5)
     _frame(axis, record, began, ended, names=True)
+
+
+def _fault(axis: Axes, place: int, left: float, right: float) -> None:
+    """A frame around the task while it is cut off; a cross where it is hit at one instant."""
+    if right - left > 1:
+        axis.barh(place, right - left, left=left, height=0.84, fill=False, edgecolor=BAD, linewidth=1.2, zorder=5)
+    elif right >= left:
+        axis.plot([left], [place], marker="X", color=BAD, markersize=8, markeredgecolor="white", zorder=6)
 
 
 def _load(axis: Axes, record: Record, began: float, ended: float) -> None:
@@ -135,5 +146,7 @@ def _legend(record: Record) -> list[Patch | Line2D]:
         *(Patch(color=colour, label=f"leads {lease}") for lease, colour in LEADS.items()),
         Patch(color="#9bbf9b", label="request answered"),
         Patch(color=BAD, label="request failed"),
+        Patch(facecolor="none", edgecolor=BAD, label="cut off"),
+        Line2D([], [], linestyle="", marker="X", color=BAD, label="killed, interrupted"),
         Line2D([], [], linestyle="", marker="v", color="#7a3fa0", label="stream broken"),
     ]

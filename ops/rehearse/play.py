@@ -79,6 +79,7 @@ async def rehearse(folder: Path, profile: Profile, first: Version, events: Seque
                 healthy_after=each.healthy_after,
                 unwanted=tuple(each.report.unwanted),
                 complaints=tuple(each.report.complaints),
+                faults=tuple(each.report.faults),
             )
         )
         seen = record.requests, record.broken, record.led, record.writes

@@ -139,8 +139,8 @@ class Stage:
             RehearsalError: nobody does.
         """
         label = self.leaders.leaders().get(LEASES[0])
-        for member in self.service.running:
-            if member.label == label:
+        for member in self.service.members:
+            if member.label == label and member.ended is None:
                 return member
         raise RehearsalError("nobody leads, though the event needs a leader")
 
