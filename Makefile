@@ -9,7 +9,8 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants proxy release-check
+.PHONY: help setup run test lint format lock clean \
+	alerts bench bench-tracker chaos images languages model mutants proxy rehearse release-check simulate
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -63,6 +64,9 @@ bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=10000
 
 images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podman): PYTHON_IMAGE=name
 	@$(BIN)/python -m ops.images
+
+rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
+	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
 
 model: $(STAMP) ## Check the largest variants of the protocol's model (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long
