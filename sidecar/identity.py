@@ -8,6 +8,7 @@ import socket
 
 import aiohttp
 
+from runtime.bounded_body import read_body
 from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
 from sidecar.settings import checked_instance_id
@@ -38,23 +39,13 @@ async def instance_id(given: str | None, metadata_uri: str | None, lookups: Look
             session.get(f"{metadata_uri}/task") as reply,
         ):
             reply.raise_for_status()
-            task = json.loads(await _whole(reply.content))
+            task = json.loads(await read_body(reply, _LARGEST))
         return checked_instance_id(task["TaskARN"].rpartition("/")[2])
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
         generated = _generated()
         log.warning("ECS task metadata cannot be read (%s: %s); a restarted sidecar will have another instance id",
                     type(error).__name__, error, extra={"instance": generated})  # fmt: skip
         return generated
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """The whole body of an answer, which may come in pieces."""
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > _LARGEST:
-            raise ValueError(f"the answer is longer than {_LARGEST} bytes")
-    return bytes(body)
 
 
 def _generated() -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
+from runtime.addresses import Address
 from runtime.clock import elapsed
-from runtime.environment import tell
+from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
@@ -24,7 +25,7 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.settings import Address, Settings, SettingsError, read
+from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
-    tell(log, ignored)
+    log_ignored(log, ignored)
     Connector(settings.redis)
     uvloop.run(_run(settings))
     return 0

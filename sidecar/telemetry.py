@@ -1,16 +1,14 @@
 """Logs and metrics of the sidecar. Nothing here decides anything."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime import logs
 from runtime.escape import one_line
-from runtime.log_lines import JsonLines, TextLines
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
@@ -184,13 +182,5 @@ class _Gauges(Collector):
 
 def log_to_stdout(form: str, level: str) -> None:
     """Configure logging to standard output: `form` is `json` or `text`, `level` a level's name."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logs.log_to_stdout(form, level)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
-
-
-def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for a record about a request that is not HTTP: anybody can send any number; each is answered with 400."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "service": (
-        {"address", "clock", "ending", "environment", "hosts", "market", "outage", "telemetry", "ways_out"},
+        {"address", "clock", "environment", "hosts", "market", "outage", "outgoing", "shutdown", "telemetry"},
         {"healthcheck", "prices"},
         {"portfolio"},
         {"database"},

@@ -12,8 +12,8 @@ import aiohttp
 
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 LEASE = "background_services"
@@ -49,8 +49,8 @@ class Task:
         self.way = way
         self.beliefs: list[Belief] = []
         self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # the address only
-        self.sidecar._environment |= environment
-        self.key = self.sidecar._environment["LEASE_KEY"].replace("{name}", LEASE)
+        self.sidecar.environment |= environment
+        self.key = self.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
         self._session = session
 
     @property

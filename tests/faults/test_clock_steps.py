@@ -20,6 +20,7 @@ from tests.faults.tasks import MARGIN, TTL, Task, running, terms, tokens_in_orde
 from tests.sidecar.conftest import BINARIES, client_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, undisturbed
+from tests.support.work_fakes import FakeTerm
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +78,16 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
         store = await open_.enter_async_context(await Store.connect(database_url))
         one, other = tasks = await two_tasks(open_, server, tmp_path, session)
         old = one.token
-        await store.take_up("lease", old, one.name)
+        await store.claim_fence(FakeTerm(old, one.name))
         one.way.black_hole()
         server.step(+600)  # the lease has ended in Redis, but not for its holder
         await eventually(lambda: other.leads)
-        await store.take_up("lease", other.token, other.name)
+        await store.claim_fence(FakeTerm(other.token, other.name))
         with pytest.raises(StaleTerm):
-            async with store.fenced("lease", old, one.name):
+            async with store.fenced(FakeTerm(old, one.name)):
                 pass
         with pytest.raises(StaleTerm):
-            await store.take_up("lease", old, one.name)
+            await store.claim_fence(FakeTerm(old, one.name))
 
         one.way.flow()
         await one.way.cut()
@@ -95,7 +96,7 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
         await eventually(lambda: not one.leads)
         await other.resign()
         await eventually(lambda: one.leads and one.token > newest)
-        await store.take_up("lease", one.token, one.name)
+        await store.claim_fence(FakeTerm(one.token, one.name))
         assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
 
 

@@ -50,7 +50,7 @@ WIRING = [
     Bug(
         "library switches for another program apply to the sidecar",
         "sidecar/__main__.py",
-        right="ignored = remove()",
+        right="ignored = remove_ignored()",
         wrong="ignored: list[str] = []",
         test="tests/sidecar/test_environment.py"
         "::test_the_sidecar_leads_with_every_switch_that_is_meant_for_another_program",
@@ -531,14 +531,14 @@ CONNECTION = [
         "runtime/lookup.py",
         right="lookup = self._under_way.get(key)\n        if lookup is None:",
         wrong="lookup = None\n        if lookup is None:",
-        test=_LOOKUP + "a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once",
+        test=_LOOKUP + "a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result_once",
     ),
     Bug(
         "the result of a lookup is used twice",
         "runtime/lookup.py",
         right="kept = self._kept.pop(key, None)",
         wrong="kept = self._kept.get(key)",
-        test=_LOOKUP + "a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once",
+        test=_LOOKUP + "a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result_once",
     ),
     Bug(
         "the result of a lookup from before a change of server is used",

@@ -12,7 +12,7 @@ from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, Asker, key
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.waiting import ROUNDS, eventually
 
 TTL, HEARTBEAT = 3, 1.0

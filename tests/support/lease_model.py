@@ -1,4 +1,4 @@
-"""The key of one lease in Redis as the scripts keep it, in a dozen lines, for the pure tests."""
+"""A model of one lease's key in Redis, as the scripts keep it, for tests without Redis."""
 
 from dataclasses import dataclass
 from math import inf

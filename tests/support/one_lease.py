@@ -1,4 +1,4 @@
-"""One lease for a test that has the clock and the replies in its hands."""
+"""One lease, whose clock and answers the test supplies."""
 
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, Outcome, Reply, Timings

@@ -1,4 +1,4 @@
-"""A sidecar in the test's process: real sockets, a real Redis, and parts that a test can reach."""
+"""A sidecar in the test's process, with real sockets, a real Redis, and access to its parts."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
+from runtime.addresses import Address
 from runtime.clock import elapsed
 from runtime.listener import Limits, Listener
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
@@ -20,20 +21,19 @@ from sidecar.election.lease import Lease
 from sidecar.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.settings import Address
 from sidecar.telemetry import Telemetry
 from tests.support.storing import at_port
 
 KEYS = {"tracker": "test:tracker:leader", "scheduler": "test:scheduler:leader"}
 TIMINGS = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=5.0, call_limit=5.0)
-"""Timings under which nothing ends when the machine stands still for seconds."""
+"""Timings that tolerate a machine that stands still for seconds."""
 QUICK = Timings(ttl=3.0, heartbeat=1.0, grant_ttl=0.5, call_limit=0.4)
-"""Timings for tests of an end."""
+"""Timings for tests in which a term or a grant must run out."""
 
 
 @dataclass
 class Served:
-    """A served sidecar and an HTTP session."""
+    """The addresses of the sidecar, and an HTTP client."""
 
     candidate: Candidate
     election: asyncio.Task[None]
@@ -44,7 +44,7 @@ class Served:
     metrics_url: str
 
     async def get(self, path: str, **params: object) -> dict[str, Any]:
-        """The JSON object that answers a GET, which must succeed."""
+        """The JSON object of the answer to a GET, which must succeed."""
         async with self.session.get(f"{self.url}{path}", params={k: str(v) for k, v in params.items()}) as response:
             assert response.status == 200, await response.text()
             answer: dict[str, Any] = await response.json()
@@ -61,7 +61,7 @@ class Served:
             assert response.status == 200
 
     async def lead(self, name: str = "tracker") -> dict[str, Any]:
-        """Ask until it leads; returns that answer."""
+        """Ask until the sidecar leads, and return that answer."""
         async with asyncio.timeout(20):
             answer = await self.get(f"/is-leader/{name}")
             while not answer["is_leader"]:
@@ -69,13 +69,13 @@ class Served:
             return answer
 
     async def metric(self, sample: str) -> float:
-        """The value of a sample, which must exist: its name and labels as the metrics listener writes them."""
+        """The value of a sample, named with its labels as in the metrics. The sample must exist."""
         async with self.session.get(f"{self.metrics_url}/metrics") as response:
             values = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[0] != "#")
             return float(values[sample])
 
     async def state(self, name: str = "tracker") -> str:
-        """The state of a lease, without demand for it."""
+        """The lease's state, without a request for the lease."""
         return str((await self.get("/status"))["leases"][name]["state"])
 
 

@@ -1,4 +1,4 @@
-"""A `RedisStore` in a test's hands: small timings, one call at a time."""
+"""A `RedisStore` for tests, with short timings and one call at a time."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -47,7 +47,7 @@ class Storing:
         return result
 
     async def timeout(self, kind: Kind, *, limit: float = TIMINGS.call_limit) -> Failure:
-        """The failure of a call that nothing answers within its limit."""
+        """The failure of a call that times out."""
         failure = await self.failure(kind, limit=limit)
         assert failure.kind == "timeout", failure
         return failure

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 

@@ -17,8 +17,8 @@ from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.client import Leadership, LeaseClient, Term
 from tests.support.hostile_sidecar import NAME, Work
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually, undisturbed
 
 

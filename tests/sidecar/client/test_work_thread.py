@@ -13,7 +13,7 @@ import pytest
 from ops.local.servers import RedisServer
 from sidecar.client import LeaseClient, Term, TermOver
 from tests.support.hostile_sidecar import NAME, Clock, FakeSidecar
-from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 
