@@ -16,6 +16,7 @@ from types import FrameType
 from aiohttp import web
 
 from runtime.listener import Limits, Listener
+from runtime.metric_lines import log_metrics
 from service.address import Address
 from service.api.auth import guard_by
 from service.api.background_status import BackgroundStatus
@@ -57,6 +58,13 @@ INTERNAL_SHUTDOWN = 0.2
 WORK_CONNECTIONS = 5
 """To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick or a
 load, two of a job, one to tell how far a load has come. Nothing is connected before there is work."""
+LOGGED_METRICS = (
+    "portfolio_leading",
+    "portfolio_job_runs_waiting",
+    "portfolio_job_sessions_given_up",
+    "portfolio_database_up",
+)
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +92,7 @@ class _Service:
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
-        registry = new_registry()
+        registry = self._registry = new_registry()
         metrics = HttpMetrics(registry)
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._work_metrics = WorkMetrics(registry)
@@ -122,6 +130,7 @@ class _Service:
                 reading = tasks.create_task(self._read(), name="reading")
                 protecting = tasks.create_task(self._protection.run(), name="protecting")
                 working = tasks.create_task(self._work(work_store), name="working")
+                logging_metrics = tasks.create_task(log_metrics(self._registry, LOGGED_METRICS), name="logging metrics")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
                 self._leave_in_time(working)
@@ -132,6 +141,7 @@ class _Service:
                 await self._runner.cleanup()
                 await _end(reading)
                 await _end(protecting)
+                await _end(logging_metrics)
         finally:
             await self._runner.cleanup()
             await self._internal_runner.cleanup()
