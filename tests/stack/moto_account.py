@@ -115,7 +115,7 @@ class Account:
             self.values[f"{name}.{name}FullName"] = self.values[name].rpartition(":")[2]
 
     def _reduced(self) -> dict[str, Any]:
-        """The template without the types that moto's CloudFormation does not know; each attribute in use is an output."""
+        """The template without types that moto's CloudFormation does not know; each attribute in use is an output."""
         kept = {name: entry for name, entry in RESOURCES.items() if known_to_cloudformation(entry["Type"])}
         asked = {name for entry in RESOURCES.values() for name in references(entry) if name.split(".")[0] in kept}
         outputs = {
