@@ -12,8 +12,8 @@ from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
 from runtime.local_requests import refusal
-from sidecar.candidate import Candidate
-from sidecar.protocol import Timings
+from sidecar.election.candidate import Candidate
+from sidecar.election.protocol import Timings
 
 LONGEST_WAIT = 30.0
 """How long a request may be held back, in seconds."""

@@ -16,15 +16,15 @@ from runtime.environment import tell
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
 from runtime.metric_lines import log_metrics
-from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
+from sidecar.election.candidate import Candidate
+from sidecar.election.lease import Lease
 from sidecar.identity import instance_id
-from sidecar.lease import Lease
-from sidecar.redis_connection import Connector
-from sidecar.redis_store import RedisStore
-from sidecar.redis_watch import RedisWatch
-from sidecar.server_facts import ServerFacts
+from sidecar.redis.connection import Connector
+from sidecar.redis.server_facts import ServerFacts
+from sidecar.redis.store import RedisStore
+from sidecar.redis.watch import RedisWatch
 from sidecar.settings import Address, Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 

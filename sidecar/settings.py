@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from sidecar.election.protocol import Timings, UnsafeTimings
 from sidecar.host import checked_host, may_be_host
-from sidecar.protocol import Timings, UnsafeTimings
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from prometheus_client.registry import Collector
 
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
-from sidecar.failures import Failure
-from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reason, State, Transition
-from sidecar.redis_store import RedisStore
-from sidecar.redis_watch import RedisWatch, WatchMode
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Call, Kind, Outcome, Reason, State, Transition
+from sidecar.redis.failures import Failure
+from sidecar.redis.store import RedisStore
+from sidecar.redis.watch import RedisWatch, WatchMode
 
 log = logging.getLogger("sidecar")
 

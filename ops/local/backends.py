@@ -12,8 +12,8 @@ from ops.local.console import Console
 from ops.local.containers import first_of
 from ops.local.servers import PostgresServer, RedisServer, Server, ServerError
 from ops.local.settings import RunSettings, UsageError
-from sidecar.redis_connection import Connector
-from sidecar.redis_store import RedisStore, fence_of
+from sidecar.redis.connection import Connector
+from sidecar.redis.store import RedisStore, fence_of
 from sidecar.settings import Settings
 
 START_AGAIN_AFTER = 3.0

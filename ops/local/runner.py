@@ -25,7 +25,7 @@ from ops.local.slots import Slot
 from ops.local.tasks import Task, describe
 from service.settings import SettingsError as ServiceSettingsError
 from service.settings import read_settings as read_service_settings
-from sidecar.redis_connection import Connector
+from sidecar.redis.connection import Connector
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 

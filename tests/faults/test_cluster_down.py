@@ -4,10 +4,10 @@ import random
 from pathlib import Path
 
 from ops.local.servers import RedisServer
-from sidecar.protocol import Kind, Outcome
+from sidecar.election.protocol import Kind, Outcome
 from tests.sidecar.conftest import client_of, command
-from tests.sidecar.storing import at_port, storing
 from tests.support.ports import claim
+from tests.support.storing import at_port, storing
 from tests.support.waiting import eventually
 
 BUS = 10_000

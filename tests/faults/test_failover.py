@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.redis_store import fence_of
+from sidecar.redis.store import fence_of
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import Task, running, tokens_in_order, two_believers
 from tests.sidecar.conftest import client_of

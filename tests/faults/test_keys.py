@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.redis_store import fence_of
+from sidecar.redis.store import fence_of
 from tests.faults.tasks import STEADY, Task, running
 from tests.sidecar.conftest import client_of
 from tests.support.proxy import Proxy

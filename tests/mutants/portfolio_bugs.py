@@ -115,7 +115,7 @@ BUGS = [
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not (our_term() or holder) then",
-        test="tests/sidecar/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
+        test="tests/sidecar/redis/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
         "fault 11: a task knows of no run but its own",

@@ -2,21 +2,21 @@
 
 from tests.mutants.trial import Bug
 
-_LATE = "tests/sidecar/test_lease_late_calls.py::test_"
-_CANDIDATE = "tests/sidecar/test_candidate.py::test_"
+_LATE = "tests/sidecar/election/test_lease_late_calls.py::test_"
+_CANDIDATE = "tests/sidecar/election/test_candidate.py::test_"
 _PROCESS = "tests/sidecar/test_process.py::test_"
 _CONTROL = "tests/sidecar/test_control.py::test_"
 _WAITING = "tests/sidecar/test_control_waiting.py::test_"
 _RESIGN = "tests/sidecar/test_control_resign.py::test_"
-_STORE = "tests/sidecar/test_redis_store.py::test_"
-_FAILURES = "tests/sidecar/test_redis_failures.py::test_"
-_SCRIPTS = "tests/sidecar/test_scripts.py::test_"
-_FAULTS = "tests/sidecar/test_scripts_faults.py::test_"
-_FENCE = "tests/sidecar/test_fence_command.py::test_"
-_RIGHTS = "tests/sidecar/test_redis_rights.py::test_"
+_STORE = "tests/sidecar/redis/test_store.py::test_"
+_FAILURES = "tests/sidecar/redis/test_store_failures.py::test_"
+_SCRIPTS = "tests/sidecar/redis/test_scripts.py::test_"
+_FAULTS = "tests/sidecar/redis/test_scripts_faults.py::test_"
+_FENCE = "tests/sidecar/commands/test_fence.py::test_"
+_RIGHTS = "tests/sidecar/redis/test_rights.py::test_"
 _HOSTILE = "tests/sidecar/test_hostile_texts.py::test_"
-_GUARD = "tests/sidecar/test_scripts_guard.py::test_"
-_WATCH = "tests/sidecar/test_redis_watch.py::test_"
+_GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
+_WATCH = "tests/sidecar/redis/test_watch.py::test_"
 
 WIRING = [
     Bug(
@@ -60,88 +60,88 @@ WIRING = [
 ELECTION = [
     Bug(
         "the deadline of a term is counted from the reply",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="lease.replied(call, result, now)",
         wrong="lease.replied(Call(call.kind, now, call.give_up_at, call.token, call.tenure), result, now)",
         test=_CANDIDATE + "a_term_counts_from_before_its_call_was_sent",
     ),
     Bug(
         "an error of Redis is taken for a renewal",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="lease.failed(call, now, may_execute=result.may_execute)",
         wrong="lease.replied(call, Reply(Outcome.RENEWED, lease.instance_id, call.token, 30.0), now)",
         test=_CANDIDATE + "without_answers_a_term_ends_at_its_deadline",
     ),
     Bug(
         "a call that was sent counts as one that was not",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="may_execute=result.may_execute",
         wrong="may_execute=False",
         test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
     ),
     Bug(
         "what is noticed while a call is under way is forgotten",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="self.leases[name].noticed(self._clock())",
         wrong="self.leases[name].noticed(self._clock()) if self._asleep_until > 0 else None",
         test=_CANDIDATE + "what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended",
     ),
     Bug(
         "a resign while an acquire is under way is forgotten",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="resigned = self.leases[name].resigned(self._clock(), token, client)",
         wrong="resigned = self._asleep_until > 0 and self.leases[name].resigned(self._clock(), token, client)",
         test=_CANDIDATE + "a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others",
     ),
     Bug(
         "a question does not wake the loop",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="self._telemetry.polled(name, now)\n        self._wake_for(name, now)",
         wrong="self._telemetry.polled(name, now)",
         test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
     ),
     Bug(
         "the answers of a round trip are mixed up",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="zip(calls.items(), results, strict=True)",
         wrong="zip(calls.items(), reversed(results), strict=True)",
         test=_CANDIDATE + "the_answers_of_a_round_trip_reach_each_its_lease",
     ),
     Bug(
         "a drain ends once any lease is given up",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="while not all(lease.drained",
         wrong="while not any(lease.drained",
         test=_CANDIDATE + "a_drain_has_ended_when_every_lease_is_given_up",
     ),
     Bug(
         "a client that went away is demand for ever",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="self.leases[name].unhold(ticket, now, answered=answered)",
         wrong="answered and self.leases[name].unhold(ticket, now, answered=answered)",
         test=_WAITING + "a_client_that_goes_away_while_it_waits_leaves_no_demand",
     ),
     Bug(
         "a sidecar that is told to stop gives its lease up at once",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="self._drain_until = now + self",
         wrong="self._grants.until = now\n            self._drain_until = now + self",
         test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
         "a term that is taken up again is anybody's",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="return self._former.client if self._former is not None and self._former.token == token else",
         wrong="return",
-        test="tests/sidecar/test_grants.py::"
+        test="tests/sidecar/election/test_grants.py::"
         "test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still",
     ),
     Bug(
         "a question that could be answered is held back",
-        "sidecar/grants.py",
+        "sidecar/election/grants.py",
         right="if now < granted_until else 0.0",
         wrong="",
-        test="tests/sidecar/test_grants.py::"
+        test="tests/sidecar/election/test_grants.py::"
         "test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over",
     ),
     Bug(
@@ -153,43 +153,43 @@ ELECTION = [
     ),
     Bug(
         "a lease that Redis has said nothing about is followed",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="self._connected: bool | None = None",
         wrong="self._connected: bool | None = True",
-        test="tests/sidecar/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
+        test="tests/sidecar/election/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
     ),
     Bug(
         "a change while the watch was away is not looked at",
-        "sidecar/redis_watch.py",
+        "sidecar/redis/watch.py",
         right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
     ),
     Bug(
         "a held question outlives the term while a call is under way",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="ends = [now + self",
         wrong="ends = [inf + self",
-        test="tests/sidecar/test_candidate.py::"
+        test="tests/sidecar/election/test_candidate.py::"
         "test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis",
     ),
     Bug(
         "held questions are not told of a drain while a call is under way",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="lease.drain(self._clock())\n        self._publish()",
         wrong="lease.drain(self._clock())",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
         "a connection that failed is made anew at every waking",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="self._open_at = self._clock() + self._reconnects.pause()",
         wrong="self._open_at = self._clock()",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
         "a connection that failed is made anew by a call alone",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="if self._connects and",
         wrong="if False and",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
@@ -199,35 +199,35 @@ ELECTION = [
 LATE = [
     Bug(
         "a drain ends while an acquire may still execute",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right=" or self._in_flight or self._unheard.pending",
         wrong=" or self._in_flight",
         test=_LATE + "a_drain_waits_until_no_acquire_can_execute_unseen",
     ),
     Bug(
         "any answer settles an acquire that may still execute",
-        "sidecar/unheard.py",
+        "sidecar/election/unanswered.py",
         right="if sent_at >= self.until:",
         wrong="if sent_at > -inf:",
         test=_LATE + "no_answer_settles_an_acquire_that_may_still_execute",
     ),
     Bug(
         "who resigns while an acquire is under way does not yield",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:",
         wrong="elif self._in_flight is not None and self._in_flight.kind is Kind.LOOK:",
         test=_LATE + "who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_at_once",
     ),
     Bug(
         "a question from before a resign ends one that came after",
-        "sidecar/demand.py",
+        "sidecar/election/demand.py",
         right="if ticket == self._withdrawals:",
         wrong="if self.holds > 0:",
         test=_LATE + "a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_ones_when_it_ends",
     ),
     Bug(
         "a release is given up while the key lives",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="now >= self._leaving.lead_until + self.timings.margin:",
         wrong="now >= self._leaving.lead_until:",
         test=_LATE + "a_release_is_tried_until_the_key_must_have_expired",
@@ -237,7 +237,7 @@ LATE = [
 LISTENER = [
     Bug(
         "an answer is held past the grant",
-        "sidecar/grants.py",
+        "sidecar/election/grants.py",
         right="return grant_ttl / 2 if",
         wrong="return grant_ttl * 3 if",
         test=_WAITING + "while_leading_a_request_is_held_for_half_a_grant_at_most",
@@ -296,63 +296,63 @@ LISTENER = [
 REDIS = [
     Bug(
         "scripts are sent without a deadline",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="self._server_clock.at(call.give_up_at, call.sent_at),",
         wrong="2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
     ),
     Bug(
         "an estimate of the server's time lasts for ever",
-        "sidecar/server_clock.py",
+        "sidecar/redis/server_clock.py",
         right=" or now > self._observed_at + self._lasts:",
         wrong=":",
-        test="tests/sidecar/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
+        test="tests/sidecar/redis/test_server_clock.py::test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates",
     ),
     Bug(
         "a deadline of the server's counts from the reply before",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="self._server_clock.observe(server_time, self._clock())\n        return reply",
         wrong="return reply",
         test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good[wheel]",
     ),
     Bug(
         "an error of Redis is taken for a reply",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="return _not_executed(failure) if _refuses_command(error) else failure",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
     Bug(
         "a call that was sent is told as one that was not",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="problem = failure_of(error, may_execute=sent)",
         wrong="problem = failure_of(error, may_execute=False)",
         test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
     ),
     Bug(
         "after an error the same server is asked again",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="            await self.close()  # after an error",
         wrong="            pass  # after an error",
         test=_FAILURES + "a_primary_that_was_made_a_replica_is_read_only[wheel]",
     ),
     Bug(
         "a round trip may take as long as its most patient call",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="min(keyed.call.give_up_at",
         wrong="max(keyed.call.give_up_at",
         test=_STORE + "a_round_trip_is_given_up_at_the_earliest_of_its_limits[wheel]",
     ),
     Bug(
         "a term counts before the replicas were heard",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="results = [] if self._min_replicas else results",
         wrong="results = list(results)",
         test=_FAILURES + "a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count[wheel]",
     ),
     Bug(
         "MIN_REPLICAS confirms everything",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right=">= self._min_replicas",
         wrong=">= 0",
         test=_FAILURES + "without_enough_replicas_a_term_does_not_count[wheel]",
@@ -446,7 +446,7 @@ SCRIPTS = [
     ),
     Bug(
         "a fence is mended before its lease has been disabled for a ttl",
-        "sidecar/fence_command.py",
+        "sidecar/commands/fence.py",
         right="until = clock() + ttl",
         wrong="until = clock()",
         test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
@@ -481,21 +481,21 @@ SCRIPTS = [
     ),
     Bug(
         "one refused channel takes the whole watch along",
-        "sidecar/redis_watch.py",
+        "sidecar/redis/watch.py",
         right="if failure.kind not in _REFUSALS:",
         wrong='if words[0] == "SUBSCRIBE" or failure.kind not in _REFUSALS:',
         test=_RIGHTS + "a_right_that_is_missing_costs_what_the_document_says_and_is_named[wheel-&__redis__:invalidate]",
     ),
     Bug(
         "a right that is given back is never used",
-        "sidecar/redis_watch.py",
+        "sidecar/redis/watch.py",
         right="retry_at = inf if self.refusal is None else",
         wrong="retry_at = inf if self.refusal is None or self.mode is WatchMode.NOTICES else",
         test=_RIGHTS + "each_step_down_is_said_once_with_its_cost_and_the_way_back_too[wheel]",
     ),
     Bug(
         "a holder reaches the terminal as it is",
-        "sidecar/fence_command.py",
+        "sidecar/commands/fence.py",
         right="one_line(holder)",
         wrong="holder",
         test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
@@ -564,64 +564,64 @@ CONNECTION = [
     ),
     Bug(
         "an address that failed is tried first again",
-        "sidecar/redis_connection.py",
+        "sidecar/redis/connection.py",
         right="last=self._failed)",
         wrong="last=())",
-        test="tests/sidecar/test_redis_connection.py::test_after_a_failure_the_names_other_address_is_tried_first",
+        test="tests/sidecar/redis/test_connection.py::test_after_a_failure_the_names_other_address_is_tried_first",
     ),
     Bug(
         "the watch chooses a server of its own",
-        "sidecar/redis_connection.py",
+        "sidecar/redis/connection.py",
         right="self._make(route=self._route, leading=False,",
         wrong="self._make(route=self._route, leading=True,",
-        test="tests/sidecar/test_redis_connection.py::test_a_companion_goes_to_the_server_of_the_leading_connection",
+        test="tests/sidecar/redis/test_connection.py::test_a_companion_goes_to_the_server_of_the_leading_connection",
     ),
     Bug(
         "the watch stays with a server that the election has left",
-        "sidecar/redis_connection.py",
+        "sidecar/redis/connection.py",
         right="            companion.abort()\n        return connected",
         wrong="            pass\n        return connected",
-        test="tests/sidecar/test_redis_connection.py::"
+        test="tests/sidecar/redis/test_connection.py::"
         "test_a_companion_is_ended_once_the_leading_connection_has_another_server",
     ),
     Bug(
         "the end of an idle connection is not noticed",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="        connection.when_ended = lambda: self._ended(connection)\n",
         wrong="",
         test=_CANDIDATE + "a_connection_that_the_server_closes_is_replaced_before_a_call_needs_it",
     ),
     Bug(
         "a call is written to a stream that has ended",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="if self._connection is not None and self._connection.ended:",
         wrong="if False:",
         test=_STORE + "the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_nothing[wheel]",
     ),
     Bug(
         "a call that surely was not executed waits for the next attempt",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="if again and self._clock()",
         wrong="if False and self._clock()",
         test=_STORE + "a_call_is_made_again_at_once_where_the_connection_could_not_be_made[wheel]",
     ),
     Bug(
         "a call whose stream ended after it was sent is made again",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="if not sent and _could_not_connect(error):",
         wrong="if _could_not_connect(error):",
         test=_STORE + "a_call_whose_connection_ends_after_it_was_sent_is_not_made_again[wheel]",
     ),
     Bug(
         "a call is made again after an error from inside its script",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))",
         wrong="isinstance(error, _REFUSALS)",
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
     ),
     Bug(
         "a call that is made again has a limit of its own",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="self._round_trip([calls[index] for index in again])",
         wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
         "give_up_at=self._clock() + 15)) for index in again])",
@@ -629,53 +629,53 @@ CONNECTION = [
     ),
     Bug(
         "a whole fleet connects again at the same moment",
-        "sidecar/reconnects.py",
+        "sidecar/redis/reconnects.py",
         right="return pause * self._uniform(0.5, 1.5)",
         wrong="return 0.0",
         test=_CANDIDATE + "where_redis_is_away_connections_are_tried_after_pauses_that_double",
     ),
     Bug(
         "a look that finds the own id blames another process",
-        "sidecar/candidate.py",
+        "sidecar/election/candidate.py",
         right="return call.kind is not Kind.LOOK and",
         wrong="return",
         test=_CANDIDATE + "a_look_that_finds_the_own_id_blames_nobody",
     ),
     Bug(
         "the eviction policy is read once",
-        "sidecar/redis_store.py",
+        "sidecar/redis/store.py",
         right="asks_policy = self._clock() - self._policy_at > _POLICY_AGE",
         wrong="asks_policy = False",
         test=_STORE + "calls_ask_for_the_eviction_policy_along_once_it_is_old[wheel]",
     ),
     Bug(
         "a sidecar without calls shows the server of long ago",
-        "sidecar/server_facts.py",
+        "sidecar/redis/server_facts.py",
         right="await self._ask()",
         wrong="pass",
-        test="tests/sidecar/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
+        test="tests/sidecar/redis/test_server_facts.py::test_without_calls_what_is_shown_follows_the_server_both_ways[wheel]",
     ),
     Bug(
         "a lookup that hangs is told as a server that does not answer",
-        "sidecar/redis_connection.py",
+        "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
         wrong="            pass\n",
-        test="tests/sidecar/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
+        test="tests/sidecar/redis/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
     ),
     Bug(
         "a server that answers no command is suspected of speaking no TLS",
-        "sidecar/redis_connection.py",
+        "sidecar/redis/connection.py",
         right="self.address is not None and not self._has_transport",
         wrong="self.address is not None",
-        test="tests/sidecar/test_failures.py::"
+        test="tests/sidecar/redis/test_failures.py::"
         "test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_tls",
     ),
     Bug(
         "a call outlives the end of a drain",
-        "sidecar/lease.py",
+        "sidecar/election/lease.py",
         right="min(give_up_at, self._drain_until or inf)",
         wrong="give_up_at",
-        test="tests/sidecar/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
+        test="tests/sidecar/election/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
     ),
 ]
 

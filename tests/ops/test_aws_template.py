@@ -23,7 +23,7 @@ from sidecar.run import LOGGED_METRICS as LOGGED_BY_THE_SIDECAR
 from tests.ops.cloudformation import evaluated, load, references
 from tests.ops.metric_filters import matches, measured
 from tests.ops.test_task_definition import CONTAINERS, DOCUMENT
-from tests.sidecar.redis_rights import LEAST
+from tests.support.redis_rights import LEAST
 from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import eventually
 

@@ -8,7 +8,7 @@ import certifi
 import pytest
 
 from ops.local import guide
-from sidecar.redis_connection import Connector
+from sidecar.redis.connection import Connector
 from sidecar.settings import read
 
 

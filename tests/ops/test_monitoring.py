@@ -20,8 +20,8 @@ from ops.local.servers import RedisServer
 from service import __main__ as service_commands
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.work.metrics import WorkMetrics
-from sidecar import commands
 from sidecar.client import LeaseClient
+from sidecar.commands import operator as commands
 from tests.ops.test_task_definition import CONTAINERS
 from tests.support.sidecar_processes import RealSidecar, ended
 from tests.support.waiting import eventually

@@ -26,7 +26,7 @@ from service.ways_out import _OF_LOOP, WaysOut, ways_out
 from service.work.metrics import WorkMetrics
 from service.work.protection import TaskProtection
 from tests.runtime.test_connecting import at, dropping, refusing
-from tests.sidecar.test_tls import certificate
+from tests.sidecar.redis.test_tls import certificate
 from tests.support.waiting import eventually
 
 NAME = "db.example"

@@ -10,7 +10,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.redis_watch import WatchMode
+from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served

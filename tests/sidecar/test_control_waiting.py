@@ -10,8 +10,8 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from sidecar.clock import elapsed
-from sidecar.protocol import YIELD, Call, Timings
-from sidecar.redis_watch import WatchMode
+from sidecar.election.protocol import YIELD, Call, Timings
+from sidecar.redis.watch import WatchMode
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
 

@@ -13,11 +13,11 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.failures import failure_of
-from tests.sidecar.script_caller import FENCE, KEY
-from tests.sidecar.test_commands import Run
-from tests.sidecar.test_commands import run as run
+from sidecar.redis.failures import failure_of
+from tests.sidecar.commands.test_operator import Run
+from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.test_process import SMALL
+from tests.support.script_caller import FENCE, KEY
 from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import pytest
 from redis.asyncio.connection import SSLConnection
 
-from sidecar.protocol import Timings
-from sidecar.redis_connection import Connector
+from sidecar.election.protocol import Timings
+from sidecar.redis.connection import Connector
 from sidecar.settings import Address, SettingsError, control_address, read
 
 SECRET = "hunter2"

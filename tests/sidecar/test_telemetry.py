@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.failures import Failure
-from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply
-from sidecar.redis_watch import RedisWatch, WatchMode
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.redis.failures import Failure
+from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
-from tests.sidecar.one_lease import BELIEVED, fresh_lease, leading
-from tests.sidecar.storing import Storing, at_port, storing
+from tests.support.one_lease import BELIEVED, fresh_lease, leading
+from tests.support.storing import Storing, at_port, storing
 
 
 class Told:

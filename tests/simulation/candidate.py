@@ -1,4 +1,4 @@
-"""A sidecar in the world: drives the production `Lease` as `sidecar.candidate` and `sidecar.redis_store` do.
+"""A sidecar in the world: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
 Of `Candidate` this does again, for one lease: the loop (`run`, `_open`, `_sleep`, `_wake_for`), what of a result goes
 to the lease (`_settle`), and the telling of a change (`_publish`); `hold` is the client's. The rules are the lease's.
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply
-from sidecar.reconnects import Reconnects
-from sidecar.server_clock import ServerClock
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.redis.reconnects import Reconnects
+from sidecar.redis.server_clock import ServerClock
 from tests.simulation.redis_model import Answer
 from tests.simulation.server import FROM_INSIDE, Server
 

@@ -6,7 +6,7 @@ from math import inf
 from random import Random
 from typing import Any, Protocol, cast
 
-from sidecar.protocol import Timings
+from sidecar.election.protocol import Timings
 from tests.simulation.candidate import Sidecar
 from tests.simulation.driven import DELAY, ME, START
 from tests.simulation.scenario import Scenario

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sidecar.protocol import Call, Kind, Timings, Transition
+from sidecar.election.protocol import Call, Kind, Timings, Transition
 from tests.simulation.server import Server
 
 TIMINGS = Timings()

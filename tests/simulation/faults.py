@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sidecar.protocol import Kind
+from sidecar.election.protocol import Kind
 from tests.simulation.redis_model import DAY, RedisModel
 from tests.simulation.server import FROM_INSIDE, Server
 

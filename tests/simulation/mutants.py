@@ -13,10 +13,10 @@ from typing import Any
 from unittest.mock import patch
 
 from sidecar.client.term import Grant
-from sidecar.demand import Demand
-from sidecar.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply, Term, Timings
-from sidecar.server_clock import ServerClock
+from sidecar.election.demand import Demand
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Call, Kind, Outcome, Reply, Term, Timings
+from sidecar.redis.server_clock import ServerClock
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, Told
 from tests.simulation.command_line import workers

@@ -7,7 +7,7 @@ first promise is kept: no write of an older term after a newer one's.
 
 from typing import TYPE_CHECKING
 
-from sidecar.protocol import YIELD
+from sidecar.election.protocol import YIELD
 from tests.simulation.store import Store, Tenure
 
 if TYPE_CHECKING:

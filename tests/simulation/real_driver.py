@@ -15,12 +15,12 @@ from aiohttp.test_utils import make_mocked_request
 from redis._parsers.base import BaseParser
 from redis.exceptions import ConnectionError as Disconnected
 
-from sidecar.candidate import Candidate
 from sidecar.control import Control
-from sidecar.lease import Lease
-from sidecar.protocol import Call, Transition
-from sidecar.redis_connection import RedisConnection
-from sidecar.redis_store import _SCRIPTS, RedisStore
+from sidecar.election.candidate import Candidate
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Call, Transition
+from sidecar.redis.connection import RedisConnection
+from sidecar.redis.store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry
 from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, Told
 from tests.simulation.server import EPOCH, Server

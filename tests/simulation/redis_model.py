@@ -7,7 +7,7 @@ compares every reply with a real server's. Times are Redis's own: wall clock in 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from sidecar.protocol import Outcome
+from sidecar.election.protocol import Outcome
 
 DAY = 86_400 * 1_000_000
 """A token more than a day ahead of the server's time, in µs, is refused: every later one would be above it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import EnumType
 from random import Random
 
-from sidecar.protocol import Kind, Outcome, Reason, State
+from sidecar.election.protocol import Kind, Outcome, Reason, State
 from tests.simulation.command_line import workers
 from tests.simulation.oracles import Violation
 from tests.simulation.scenario import Scenario, draw

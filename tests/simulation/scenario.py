@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from sidecar.protocol import Timings
+from sidecar.election.protocol import Timings
 
 LIFETIMES = 240
 """How long a world lasts, in ttls: each has as much to do as any other, whatever its timings."""

@@ -5,7 +5,7 @@ from heapq import heappop
 from random import Random
 from typing import Any, cast
 
-from sidecar.protocol import Call, Transition
+from sidecar.election.protocol import Call, Transition
 from tests.simulation.candidate import TIMER, Sidecar
 from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, Told
 from tests.simulation.scenario import Scenario

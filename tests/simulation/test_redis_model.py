@@ -18,9 +18,9 @@ from redis import Redis
 from redis.connection import Connection
 
 from ops.local.servers import RedisServer
-from sidecar.lua import script
-from sidecar.protocol import Outcome, Reply
-from sidecar.redis_store import _SCRIPTS, _parse, fence_of
+from sidecar.election.protocol import Outcome, Reply
+from sidecar.redis.lua import script
+from sidecar.redis.store import _SCRIPTS, _parse, fence_of
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.simulation.redis_model import DAY, Answer, Fence, RedisModel
@@ -64,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 class Watch:
-    """Hears of the key as `sidecar.redis_watch` does."""
+    """Hears of the key as `sidecar.redis.watch` does."""
 
     def __init__(self, port: int) -> None:
         self._connection = Connection(port=port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]  # so it is in redis-py

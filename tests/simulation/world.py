@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from sidecar.protocol import Transition
+from sidecar.election.protocol import Transition
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client
 from tests.simulation.faults import Faults

@@ -13,16 +13,16 @@ from aiohttp import web
 
 from ops.local.servers import RedisServer
 from runtime.listener import Limits, Listener
-from sidecar.candidate import Candidate
 from sidecar.clock import elapsed
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
-from sidecar.lease import Lease
-from sidecar.protocol import Timings
-from sidecar.redis_store import RedisStore
-from sidecar.redis_watch import RedisWatch
+from sidecar.election.candidate import Candidate
+from sidecar.election.lease import Lease
+from sidecar.election.protocol import Timings
+from sidecar.redis.store import RedisStore
+from sidecar.redis.watch import RedisWatch
 from sidecar.settings import Address
 from sidecar.telemetry import Telemetry
-from tests.sidecar.storing import at_port
+from tests.support.storing import at_port
 
 KEYS = {"tracker": "test:tracker:leader", "scheduler": "test:scheduler:leader"}
 TIMINGS = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=5.0, call_limit=5.0)

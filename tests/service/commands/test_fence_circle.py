@@ -18,8 +18,9 @@ from service.commands import fence
 from service.database.connection import StaleTerm
 from service.database.store import Store
 from service.settings import read_settings
-from sidecar import commands, fence_command
-from sidecar.redis_store import fence_of
+from sidecar.commands import fence as fence_command
+from sidecar.commands import operator as commands
+from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import client_of
 from tests.support.service_processes import Sidecar
 from tests.support.waiting import eventually

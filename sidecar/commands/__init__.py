@@ -1,0 +1,1 @@
+"""The commands of `python -m sidecar`, apart from the sidecar itself."""

@@ -1,0 +1,152 @@
+"""The operator's commands: what `redis-cli` does for a lease where there is none, and what the sidecar beside says.
+
+No image of this project holds `redis-cli`, and ECS Exec needs a root that can be written. So each command can be run as
+a task of its own (`aws ecs run-task`, with it as the sidecar's command): it takes the sidecar's settings, campaigns for
+nothing, and needs no running sidecar, but for `status`.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from urllib.request import ProxyHandler, build_opener
+
+from runtime.escape import one_line
+from sidecar.clock import elapsed
+from sidecar.commands import fence as fence_command
+from sidecar.commands.connection import LIMIT, CommandError, CommandRedis, in_redis
+from sidecar.commands.fence import PROBLEMS, Say, look
+from sidecar.redis.failures import without_script
+from sidecar.redis.lua import script
+from sidecar.settings import Settings, control_address, read
+
+USAGE = """\
+usage: python -m sidecar [COMMAND]
+
+  (none)                 run the sidecar
+  healthcheck            ask the sidecar beside this whether it is well
+  status                 what the sidecar beside this says of its leases
+  leaders                who holds each lease, for how long, and the last token
+  disable LEASE SECONDS  nobody leads for so long; work stops at once
+  enable LEASE           end that
+  fence LEASE            the last token in Redis; one that refuses every term is mended while the lease is disabled
+                         (--dry-run changes nothing; --above TOKEN: the next term's is larger than the database's)
+
+Settings come from the environment; docs/settings.md lists them.
+Exit status: 0 done, 1 not done, 2 wrong arguments or settings."""
+
+LONGEST = 30 * 86_400
+"""Seconds for which a lease may be disabled: a slip in a longer time nobody would notice."""
+
+_LARGEST_STATUS = 1 << 20
+"""An answer above this, in bytes, is no sidecar's status."""
+
+_DISABLE, _ENABLE = script("call", "disable"), script("call", "enable")
+
+
+class UsageError(Exception):
+    """A command line that cannot be meant; the text is one line that names the word."""
+
+
+def run(words: Sequence[str], environment: Mapping[str, str], say: Say = print) -> str:
+    """Carry a command out; returns what to print. `say` shows a line before the command has ended.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+        UsageError: there is no such command, lease, option or duration.
+        CommandError: Redis or the sidecar does not answer, or the lease is not as the command wants it.
+    """
+    match words:
+        case ["status"]:
+            return _status(environment)
+        case ["leaders"]:
+            settings = read(environment)
+            return in_redis(settings, lambda redis: _leaders(redis, settings.keys))
+        case ["disable", lease, seconds]:
+            settings = read(environment)
+            key, duration = _key(settings, lease), _duration(seconds)
+            return in_redis(settings, lambda redis: _disable(redis, settings, lease, key, duration))
+        case ["enable", lease]:
+            settings = read(environment)
+            key = _key(settings, lease)
+            return in_redis(settings, lambda redis: _enable(redis, settings, lease, key))
+        case ["fence", lease, *options]:
+            settings = read(environment)
+            key, ttl = _key(settings, lease), settings.timings.ttl
+            try:
+                dry_run, above = fence_command.parse(options)
+            except ValueError as error:
+                raise UsageError(f"fence takes --dry-run and --above TOKEN, not {one_line(error)!r}") from None
+            return in_redis(
+                settings,
+                lambda redis: fence_command.fence(
+                    redis, lease, key, ttl=ttl, above=above, dry_run=dry_run, say=say, clock=elapsed
+                ),
+            )
+    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help names those there are, and what each takes")
+
+
+def _status(environment: Mapping[str, str]) -> str:
+    url = f"http://{control_address(environment)}/status"
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=LIMIT) as answer:
+            body = answer.read(_LARGEST_STATUS + 1)
+        if len(body) > _LARGEST_STATUS:
+            raise ValueError(f"the answer is longer than {_LARGEST_STATUS} bytes")
+        return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+        raise CommandError(f"no sidecar answers at {url}: {one_line(why)}") from None
+
+
+async def _leaders(redis: CommandRedis, keys: Mapping[str, str]) -> str:
+    lines, problems = [("lease", "holder", "seconds left", "last token")], []
+    for lease, key in keys.items():
+        seen = await look(redis, key)
+        left = f"{seen.left / 1000:.1f}" if seen.left >= 0 else "-"
+        holder = "?" if seen.problem == "wrong_type" else seen.holder or "nobody"
+        lines.append((lease, holder, left, seen.token or "-"))
+        if seen.problem in PROBLEMS:
+            remedy = "" if seen.problem == "wrong_type" else f"; python -m sidecar fence {lease} mends it"
+            problems.append(f"{lease}: {PROBLEMS[seen.problem]}{remedy}")
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return "\n".join([*table, *problems])
+
+
+async def _disable(redis: CommandRedis, settings: Settings, lease: str, key: str, duration: int) -> str:
+    holder, refusal = await redis.run_script(_DISABLE, [key], duration)
+    return f"{lease} is disabled for {duration} s; it was held by {one_line(holder) or 'nobody'}" + _unsaid(
+        refusal, settings, key
+    )
+
+
+async def _enable(redis: CommandRedis, settings: Settings, lease: str, key: str) -> str:
+    holder, refusal = await redis.run_script(_ENABLE, [key])
+    if holder.upper() != "DISABLED":
+        raise CommandError(f"{lease} is not disabled: it is held by {one_line(holder) or 'nobody'}")
+    return f"{lease} is enabled: whoever campaigns for it leads now" + _unsaid(refusal, settings, key)
+
+
+def _unsaid(refusal: str, settings: Settings, key: str) -> str:
+    """What to add where the notice could not be published: what was asked is done all the same."""
+    if not refusal:
+        return ""
+    return (
+        f"\nthe sidecars could not be told on the channel {key}:changed ({one_line(without_script(refusal))}):"
+        f" one that does not track the key notices within its heartbeat, {settings.timings.heartbeat:g} s;"
+        " docs/redis.md lists the rights"
+    )
+
+
+def _key(settings: Settings, lease: str) -> str:
+    if lease not in settings.keys:
+        raise UsageError(f"no lease {one_line(lease)!r}: LEASES names {', '.join(settings.keys)}")
+    return settings.keys[lease]
+
+
+def _duration(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 0 < int(text) <= LONGEST:
+        raise UsageError(f"{one_line(text)!r} is not a whole number of seconds from 1 to {LONGEST}")
+    return int(text)

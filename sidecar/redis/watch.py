@@ -1,0 +1,214 @@
+"""Hearing of a change to a lease at once: one pub/sub connection for all leases of a task.
+
+Every candidate that releases publishes on `KEY:changed`. Where the server allows it, client tracking in broadcast mode,
+redirected to this very connection, tells of everything else too: a raw DEL, a SET by an operator, an expiry.
+
+A user of Redis may lack the right to any part. Each part is asked for by itself, and a refusal costs that part: the
+watch steps down from tracking to notices, and from notices to off. While it is less than it could be it is set up again
+every `RETRY` seconds, since no server announces that a right was given back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import InvalidResponse, ResponseError
+
+from sidecar.clock import elapsed
+from sidecar.redis.failures import failure_of
+from sidecar.redis.reconnects import Reconnects
+
+log = logging.getLogger(__name__)
+
+RETRY = 25.0
+"""Seconds after which a watch that was refused something is set up again; two and a half heartbeats if that is less."""
+
+_INVALIDATED = "__redis__:invalidate"
+_REFUSALS = ("noperm", "response")
+"""Kinds of errors that a server goes on answering: a missing right, and a command that the server does not know."""
+
+
+class WatchMode(StrEnum):
+    """How much a watch hears: every change, releases only, or nothing while it is not connected."""
+
+    TRACKING = "tracking"
+    NOTICES = "notices"
+    OFF = "off"
+
+
+class RedisWatch:
+    """Tells of changes to keys until it is cancelled, whatever happens to its connection.
+
+    Args:
+        connect: makes a new, unconnected connection.
+        keys: the keys to watch, by lease name.
+        changed: called with a lease's name when something may have happened to it.
+        limit: seconds that the server may take to answer.
+        interval: seconds between two signs of life; a connection without one is given up.
+        uniform: `random.uniform`; spreads the attempts to connect again.
+        retry: seconds after which a watch that was refused something is set up again; None for the default.
+        clock: seconds that never step.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        keys: Mapping[str, str],
+        changed: Callable[[str], None],
+        *,
+        limit: float,
+        interval: float,
+        uniform: Callable[[float, float], float],
+        retry: float | None = None,
+        clock: Callable[[], float] = elapsed,
+    ) -> None:
+        self._connect = connect
+        self._keys = keys
+        self._changed = changed
+        self._limit = limit
+        self._interval = interval
+        self._uniform = uniform
+        self._reconnects = Reconnects(limit / 2, uniform)
+        self._retry = min(RETRY, 2.5 * interval) if retry is None else retry
+        self._clock = clock
+        self.mode = WatchMode.OFF
+        self.refusal: str | None = None
+        """What the server refuses, where the watch is less than it could be."""
+        self._reported: tuple[WatchMode, str | None] = WatchMode.TRACKING, None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        try:
+            while True:
+                if not await self._watch():
+                    self.mode = WatchMode.OFF
+                    await asyncio.sleep(self._reconnects.pause())
+        finally:
+            self.mode = WatchMode.OFF
+
+    async def _watch(self) -> bool:
+        """Watch over one connection; true when it is time to ask for what was refused, false if it was lost."""
+        connection = self._connect()
+        try:
+            async with asyncio.timeout(self._limit):
+                self.mode, self.refusal, channels = await self._subscribe(connection)
+            self._report()
+            self._all_changed()  # what happened meanwhile was not heard
+            retry_at = inf if self.refusal is None else self._clock() + self._retry * self._uniform(0.8, 1.0)
+            if channels:
+                await self._listen(connection, channels[0], retry_at)
+            else:
+                await connection.disconnect(nowait=True)
+                await asyncio.sleep(retry_at - self._clock())
+        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+            # No more than this: the election's own connection tells of it, the watch only makes it faster.
+            log.debug("The watch is lost: %s", type(error).__name__)  # its words may repeat the password
+            return False
+        else:
+            return True
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _subscribe(self, connection: Connection) -> tuple[WatchMode, str | None, list[str]]:
+        """Ask for all there is; returns the mode, what was refused, and the channels that may be listened to."""
+        await connection.connect()  # type: ignore[no-untyped-call]
+        refusals: list[str] = []
+        prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
+        # CLIENT comes first: a connection that has subscribed to anything may only subscribe to more.
+        own_id = await self._ask(connection, refusals, _is_id, "CLIENT", "ID")
+        tracks = own_id is not None and await self._ask(
+            connection, refusals, _is_ok, "CLIENT", "TRACKING", "ON", "REDIRECT", str(own_id), "BCAST", *prefixes
+        )
+        wanted = [_INVALIDATED] if tracks else []
+        wanted += [f"{key}:changed" for key in self._keys.values()]
+        channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
+        if _INVALIDATED in channels:
+            return WatchMode.TRACKING, None, channels  # it hears releases, too: nothing is missed without their channel
+        return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
+
+    async def _ask(
+        self, connection: Connection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
+    ) -> Any:
+        """The answer to a command; None, and one more refusal, where the server goes on refusing it."""
+        await connection.send_command(*words)
+        try:
+            while _is_message(answer := await connection.read_response()):
+                pass  # one that came before the answer: whoever subscribes looks at everything afterwards
+        except ResponseError as error:
+            failure = failure_of(error, may_execute=False, channels=words[1:])
+            if failure.kind not in _REFUSALS:
+                raise
+            refusals.append(failure.text)
+            return None
+        if not is_answer(answer):
+            raise InvalidResponse(f"no answer to {words[0]}")
+        return answer
+
+    def _report(self) -> None:
+        """Log a step down once, with what it costs and what would end it, and the way back."""
+        if (self.mode, self.refusal) == self._reported:
+            return
+        self._reported = self.mode, self.refusal
+        limits = self._interval, self._retry
+        if self.mode is WatchMode.TRACKING:
+            log.info("The watch hears of every change again")
+        elif self.mode is WatchMode.NOTICES:
+            log.warning(
+                "The watch hears of releases only: %s. A key that expires or that an operator changes is noticed within"
+                " %g s, not at once. A right that is given is used within %g s", self.refusal, *limits,
+            )  # fmt: skip
+        else:
+            log.warning(
+                "There is no watch: %s. A hand-over takes up to %g s, in place of milliseconds."
+                " A right that is given is used within %g s", self.refusal, *limits,
+            )  # fmt: skip
+
+    async def _listen(self, connection: Connection, channel: str, until: float) -> None:
+        """Pass messages on until `until`; raises whatever redis-py does when the connection is no longer good.
+
+        To subscribe once more to a `channel` that is subscribed to is the sign of life: it needs no right to PING.
+        """
+        while (left := until - self._clock()) > 0:
+            try:
+                async with asyncio.timeout(min(self._interval, left)):
+                    message = await connection.read_response(disconnect_on_error=False)
+            except TimeoutError:
+                await connection.send_command("SUBSCRIBE", channel)
+                async with asyncio.timeout(self._limit):
+                    message = await connection.read_response()
+            self._hear(message)
+
+    def _hear(self, message: Any) -> None:
+        self._reconnects.succeeded()
+        if not _is_message(message):
+            return  # the answer to a SUBSCRIBE
+        channel, content = message[1:]
+        if channel != _INVALIDATED:
+            content = [str(channel).removesuffix(":changed")]
+        for name, key in self._keys.items():
+            if content is None or key in content:  # None: the whole database was flushed
+                self._changed(name)
+
+    def _all_changed(self) -> None:
+        for name in self._keys:
+            self._changed(name)
+
+
+def _is_message(answer: object) -> bool:
+    return isinstance(answer, list) and len(answer) == 3 and answer[0] == "message"
+
+
+def _is_id(answer: object) -> bool:
+    return isinstance(answer, int)
+
+
+def _is_ok(answer: object) -> bool:
+    return answer == "OK"
+
+
+def _is_subscribed(answer: object) -> bool:
+    return isinstance(answer, list) and len(answer) == 3 and answer[0] == "subscribe"

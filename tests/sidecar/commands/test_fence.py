@@ -1,0 +1,194 @@
+"""`python -m sidecar fence LEASE` on real servers: what it shows, and when it mends a fence that refuses every term."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis import Redis
+
+from sidecar.commands import fence as fence_command
+from sidecar.redis.lua import script
+from tests.sidecar.commands.test_operator import Run
+from tests.sidecar.commands.test_operator import run as run
+from tests.support.script_caller import FENCE, KEY, Caller
+
+LEASE = "background_services"
+DAY = 86_400 * 10**6
+ABSURD = 2**53 - 1
+SMALL = {"LEASE_TTL": "0.6", "HEARTBEAT_INTERVAL": "0.2", "REDIS_TIMEOUT": "0.05", "GRANT_TTL": "0.1"}
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence_command, "LOOK_EVERY", 0.05)
+
+
+def now(redis: Redis) -> int:
+    return Caller(redis).look().time
+
+
+@contextmanager
+def meanwhile(action: Callable[[], object], after: float) -> Iterator[None]:
+    """Do this while the command waits for the ttl to pass."""
+    timer = threading.Timer(after, action)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+def test_a_sound_fence_is_shown_and_left_alone(redis: Redis, run: Run) -> None:
+    token = Caller(redis).acquire().token
+    before = redis.hgetall(FENCE)
+    status, said, _ = run("fence", LEASE)
+    assert status == 0
+    assert f"token {token} (20" in said
+    assert "of a; a holds the key for" in said
+    assert said.endswith("nothing to mend\n")
+    assert redis.hgetall(FENCE) == before
+
+
+def test_a_lease_that_nobody_ever_held_has_nothing_to_mend(redis: Redis, run: Run) -> None:
+    status, said, _ = run("fence", LEASE)
+    assert (status, said.splitlines()[-1]) == (0, "nothing to mend")
+    assert "no token; nobody holds the key" in said
+    assert not redis.keys()
+
+
+@pytest.mark.parametrize("spoilt", ["ahead", "garbage", "list"])
+def test_a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled(
+    redis: Redis, run: Run, spoilt: str
+) -> None:
+    legitimate = int(Caller(redis, "old").acquire().token)
+    if spoilt == "list":
+        redis.delete(FENCE)
+        redis.lpush(FENCE, "x")
+    else:
+        redis.hset(FENCE, "token", str(ABSURD) if spoilt == "ahead" else "seven\n\x1b[31m")
+    assert Caller(redis).acquire().outcome in ("fence_ahead", "bad_fence")
+    assert run("disable", LEASE, "3600")[0] == 0
+    began, at_least = time.monotonic(), now(redis)
+    status, said, _ = run("fence", LEASE, **SMALL)
+    assert status == 0, said
+    assert time.monotonic() - began >= 0.6, "the lease has been disabled for one ttl"
+    assert "every term is refused" in said
+    assert "\x1b" not in said
+    mended = int(re.findall(r"mended: the token is ([0-9]+)", said)[0])
+    assert at_least <= mended <= now(redis)
+    assert redis.hget(FENCE, "token") == str(mended)
+    assert run("enable", LEASE)[0] == 0
+    answer = Caller(redis).acquire()
+    assert answer.outcome == "acquired"
+    assert int(answer.token) > mended > legitimate
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(redis: Redis, run: Run) -> None:
+    redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
+    before = redis.hgetall(FENCE)
+    status, said, _ = run("fence", LEASE, "--dry-run")
+    assert status == 0
+    assert "would set the token to 1" in said
+    assert "nothing was written" in said
+    assert redis.hgetall(FENCE) == before
+
+
+@pytest.mark.parametrize("holder", [None, "task-1", ""])
+def test_a_lease_that_is_not_disabled_is_not_mended(redis: Redis, run: Run, holder: str | None) -> None:
+    redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
+    if holder is not None:
+        redis.set(KEY, holder, ex=60)
+    before = redis.hgetall(FENCE)
+    status, _, complained = run("fence", LEASE, **SMALL)
+    assert status == 1
+    assert "not mended: it is not disabled" in complained
+    assert f"python -m sidecar disable {LEASE} 3600" in complained
+    assert redis.hgetall(FENCE) == before
+
+
+def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_mended(redis: Redis, run: Run) -> None:
+    redis.hset(FENCE, "token", str(ABSURD))
+    redis.set(KEY, "DISABLED", ex=10)
+    status, _, complained = run("fence", LEASE)
+    assert status == 1
+    assert re.search(r"DISABLED holds the key for (10|9\.\d)[.0]* s more, and 30\.0 s are needed", complained)
+
+
+@pytest.mark.parametrize("what", ["enabled", "another term"])
+def test_what_happens_while_the_command_waits_ends_it(redis: Redis, run: Run, what: str) -> None:
+    redis.hset(FENCE, "token", str(ABSURD))
+    redis.set(KEY, "DISABLED", ex=600)
+
+    def happen() -> None:
+        if what == "enabled":
+            redis.delete(KEY)
+        else:
+            redis.hset(FENCE, mapping={"token": str(ABSURD - 1), "holder": "somebody"})
+
+    with meanwhile(happen, after=0.2):
+        status, _, complained = run("fence", LEASE, **SMALL)
+    assert status == 1
+    assert ("not disabled: nobody" if what == "enabled" else f"changed meanwhile: token {ABSURD - 1}") in complained
+    assert redis.hget(FENCE, "token") == str(ABSURD if what == "enabled" else ABSURD - 1)
+
+
+def fence_script(redis: Redis, state: str) -> list[str]:
+    text = script("call", "prelude", "fence")
+    answer: list[str] = redis.eval(text, 2, KEY, FENCE, "", "1", str(2**53), "0", "", "", "", state)
+    return answer
+
+
+def test_the_script_mends_only_what_was_seen_and_only_while_it_is_disabled(any_redis: Redis) -> None:
+    """What happens between the command's last look and its write."""
+    any_redis.hset(FENCE, "token", str(ABSURD))
+    state = fence_script(any_redis, "")[-1]
+    for holder in (None, "task-1"):
+        if holder is not None:
+            any_redis.set(KEY, holder)
+        assert fence_script(any_redis, state)[0] == "not_disabled"
+    any_redis.set(KEY, "DISABLED")
+    for name, value in (("holder", "b"), ("tenure", "t"), ("token", str(ABSURD - 1))):
+        any_redis.hset(FENCE, name, value)
+        assert fence_script(any_redis, state)[0] == "changed"
+        state = fence_script(any_redis, "")[-1]
+    assert any_redis.hget(FENCE, "token") == str(ABSURD - 1)
+    assert fence_script(any_redis, state)[0] == "mended"
+    assert fence_script(any_redis, state)[0] == "sound"
+
+
+def test_with_the_database_s_token_the_next_term_s_is_larger(redis: Redis, run: Run) -> None:
+    """Redis has lost its fence, and its clock is hours behind the one that gave the database's token."""
+    Caller(redis).acquire()
+    redis.set(KEY, "DISABLED", ex=600)
+    of_the_database = now(redis) + 5 * 3600 * 10**6
+    status, said, _ = run("fence", LEASE, "--above", str(of_the_database), **SMALL)
+    assert (status, f"mended: the token is {of_the_database}" in said) == (0, True)
+    redis.delete(KEY)
+    assert int(Caller(redis).acquire().token) == of_the_database + 1
+    assert "nothing to mend" in run("fence", LEASE, "--above", str(of_the_database))[1]
+
+
+def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Run) -> None:
+    redis.set(KEY, "DISABLED", ex=600)
+    status, said, complained = run("fence", LEASE, "--above", str(ABSURD), **SMALL)
+    assert (status, said) == (1, "")
+    assert "more than a day ahead of Redis's time" in complained
+    assert f"python -m service fence {LEASE}" in complained
+    assert not redis.exists(FENCE)
+
+
+@pytest.mark.parametrize("words", [["--mend"], ["--above"], ["--above", "-1"], ["--above", "9" * 17], ["--above", "²"]])
+def test_an_option_that_cannot_be_meant_is_named(run: Run, words: list[str]) -> None:
+    status, said, complained = run("fence", LEASE, *words)
+    assert (status, said) == (2, "")
+    assert f"--dry-run and --above TOKEN, not {' '.join(words)!r}" in complained
+
+
+def test_leaders_names_a_fence_that_refuses_every_term_and_the_command_that_mends_it(redis: Redis, run: Run) -> None:
+    redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
+    status, said, _ = run("leaders")
+    assert status == 0
+    assert said.splitlines()[-1].endswith(f"every term is refused; python -m sidecar fence {LEASE} mends it")

@@ -1,0 +1,275 @@
+"""The election loop between its lease and a real Redis: what happens while a call is under way."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.election.candidate import Candidate
+from sidecar.election.protocol import Timings
+from sidecar.redis.reconnects import FIRST
+from sidecar.redis.store import RedisStore, fence_of
+from sidecar.redis.watch import WatchMode
+from sidecar.telemetry import Telemetry
+from tests.support.one_lease import BELIEVED, T, leading
+from tests.support.proxy import Proxy
+from tests.support.served_control import KEYS, Served, served
+from tests.support.storing import at_port
+from tests.support.waiting import eventually
+
+SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
+"""Whatever happens within seconds was not waited for."""
+QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
+PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
+"""A drain waits for a Redis that stands still, and a key that is gone was deleted."""
+
+FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
+"""Demand ends long before a key expires."""
+
+
+@pytest.fixture
+async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
+    """Of the calls, not of the watch."""
+    async with Proxy(redis_server.port) as way:
+        yield way
+
+
+@asynccontextmanager
+async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
+    """A sidecar that hears of every change, and whose next call is no more than a call."""
+    async with served(redis, timings=timings, calls=way.port) as sidecar:
+        await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
+        yield sidecar
+
+
+def scripts_run(redis: Redis) -> int:
+    return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
+
+
+async def test_a_question_wakes_a_loop_that_sleeps(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
+        async with asyncio.timeout(SLOW.heartbeat / 2):
+            assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
+
+
+async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_has_ended(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        before = scripts_run(redis)
+        way.replies.hold()
+        asking = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: scripts_run(redis) > before)  # its answer, that b holds the lease, is on its way
+        noticed = asyncio.Event()
+        hear = sidecar.watch._changed
+
+        def heard(name: str) -> None:
+            hear(name)
+            noticed.set()
+
+        sidecar.watch._changed = heard
+        redis.delete(KEYS["tracker"])
+        async with asyncio.timeout(20):
+            await noticed.wait()
+        way.flow()
+        assert (await asking)["is_leader"] is True
+
+
+async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_others(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.get("/is-leader/tracker")
+        await sidecar.resign()  # nobody acts on the word of a sidecar before this one
+        way.replies.hold()
+        redis.delete(KEYS["tracker"])
+        await sidecar.get("/is-leader/tracker")
+        await eventually(lambda: redis.get(KEYS["tracker"]) == "a")
+        await sidecar.resign()
+        way.flow()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+        assert await sidecar.state() == "waiting"
+
+
+async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        way.replies.lose()
+        await sidecar.get("/is-leader/tracker")
+        await eventually(lambda: sidecar.candidate.trouble["tracker"] is not None)
+        assert redis.get(KEYS["tracker"]) == "a"
+        way.flow()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
+
+
+async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        before = scripts_run(redis)
+        way.replies.hold()
+        leading = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: scripts_run(redis) > before)
+        executed = elapsed()
+        way.flow()
+        await leading
+        now = elapsed()
+        assert now + sidecar.candidate.leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
+
+
+async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
+    async with connected(redis_server, way, QUICK) as sidecar:
+        version = (await sidecar.lead())["version"]
+        way.replies.hold()
+        until = elapsed() + QUICK.ttl - QUICK.margin
+        sent_at = elapsed()
+        while (answer := await sidecar.get("/is-leader/tracker", wait=1, version=version))["is_leader"]:
+            assert sent_at + answer["expires_in"] <= until
+            sent_at = elapsed()
+
+
+async def test_the_answers_of_a_round_trip_reach_each_its_lease(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        leases = (await sidecar.get("/is-leader"))["leases"]
+        assert {name: lease["holder"] for name, lease in leases.items()} == {"tracker": "b", "scheduler": "a"}
+
+
+async def test_a_drain_has_ended_when_every_lease_is_given_up(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, PATIENT) as sidecar:
+        await sidecar.lead()
+        sidecar.candidate.drain()
+        async with asyncio.timeout(30):
+            await sidecar.election
+        assert redis.get(KEYS["tracker"]) is None
+
+
+async def failures(sidecar: Served) -> list[str]:
+    """The samples that count calls and connections that failed."""
+    async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
+        return [line for line in (await response.text()).splitlines() if line.startswith("sidecar_redis_errors_total{")]
+
+
+async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_needs_it(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.lead()
+        for _ in range(3):
+            way.accepted = 0
+            await way.cut()
+            await eventually(lambda: way.accepted and sidecar.candidate._store.connected)
+            assert way.accepted == 1
+        assert sidecar.candidate.trouble["tracker"] is None
+        assert await sidecar.state() == "leading"
+        assert await failures(sidecar) == []
+
+
+async def test_a_follower_whose_connection_was_closed_takes_the_lease_over_at_once(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        version = (await sidecar.get("/is-leader/tracker"))["version"]
+        waiting = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=20, version=version))
+        await way.cut()
+        redis.delete(KEYS["tracker"])
+        assert (await waiting)["is_leader"] is True
+        assert await failures(sidecar) == []
+
+
+async def test_where_redis_is_away_connections_are_tried_after_pauses_that_double(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        pauses: list[float] = []
+        pause = sidecar.candidate._reconnects.pause
+
+        def noted() -> float:
+            pauses.append(pause())
+            return pauses[-1]
+
+        sidecar.candidate._reconnects.pause = noted  # type: ignore[method-assign]
+        await way.refuse()
+        await eventually(lambda: len(pauses) >= 5)
+        for number, each in enumerate(pauses):
+            assert FIRST * 2**number * 0.5 <= each <= FIRST * 2**number * 1.5, pauses
+        await way.accept()
+        await eventually(lambda: sidecar.candidate._store.connected)
+        await sidecar.lead()
+        del pauses[:]
+        await way.cut()
+        await eventually(lambda: pauses)
+        assert pauses[0] <= FIRST * 1.5, "a connection that carried a call is lost for the first time"
+
+
+async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisServer, redis: Redis, way: Proxy) -> None:
+    """As after a restart within a term: an acquire of an earlier process may still hold the key."""
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        await sidecar.resign()
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+        redis.set(KEYS["tracker"], "a", ex=100)
+        before = scripts_run(redis)
+        sidecar.candidate.asked("tracker")  # within the second that it leaves to others: it looks
+        await eventually(lambda: scripts_run(redis) > before)
+        await eventually(lambda: sidecar.candidate.leases["tracker"]._in_flight is None)
+        assert sidecar.candidate.trouble["tracker"] is None
+
+
+async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, FORGETFUL) as sidecar:
+        await sidecar.lead()
+        redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))
+
+
+async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.lead()
+        redis.delete(fence_of(KEYS["tracker"]))
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: not sidecar.candidate.leases["tracker"].leads(elapsed()))
+        assert sidecar.candidate.trouble["tracker"] is None
+
+
+async def test_without_a_client_each_outage_is_said_and_its_end_too(
+    redis_server: RedisServer, way: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sidecar")
+    async with connected(redis_server, way, SLOW):
+        for _ in range(2):
+            caplog.clear()
+            await way.refuse()
+            await eventually(lambda: "Redis failed" in caplog.text)
+            await way.accept()
+            await eventually(lambda: "Redis answers again" in caplog.text)
+
+
+async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis(
+    redis_server: RedisServer,
+) -> None:
+    """The loop does not run here: nothing but the clock tells the question that the term is over."""
+    lease = leading(elapsed() - (BELIEVED - 0.5))
+    store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
+    telemetry = Telemetry("a", clock=elapsed)
+    candidate = Candidate({"x": lease}, {"x": "key"}, store, T, telemetry, clock=elapsed, uniform=random.uniform)
+    async with asyncio.timeout(T.ttl - T.grant_ttl):
+        await candidate.hold(["x"], candidate.version(["x"]), T.ttl)
+    assert not lease.leads(elapsed())

@@ -1,0 +1,162 @@
+"""Of several clients of one task one may act at a time."""
+
+from math import inf, nextafter
+
+from sidecar.election.grants import Grants
+from sidecar.election.protocol import Kind, Outcome
+from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease
+
+
+def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+    assert lease.grant(101, 101, "two") is None
+    assert lease.grant(104, 104, "one") == T.grant_ttl
+    assert lease.stands_for(108, "two") == 104 + T.grant_ttl - 108
+    assert lease.grant(108, 108, "one") == T.grant_ttl
+
+
+def test_no_two_clients_are_granted_one_token() -> None:
+    """The fence would let both write."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    lease.grant(100, 100, "frozen")
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "another") is None
+    answer(lease, due(lease, 100 + T.grant_ttl, Kind.RELEASE), 105.1, Outcome.RELEASED, holder=None)
+    lease.asked(105.2)
+    answer(lease, due(lease, 105.2, Kind.ACQUIRE), 105.3, Outcome.ACQUIRED, token=2)
+    assert lease.grant(105.3, 105.3, "another", token=None) == T.grant_ttl
+    assert lease.grant(105.4, 105.4, "frozen", token=1) is None
+
+
+def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
+    """Redis was away for longer than a term is believed, and for less than its key lives."""
+    lease = fresh_lease()
+    lease.asked(100)
+    lease.hold()
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED, token=7)
+    lease.grant(100, 100, "frozen")
+    lease.failed(due(lease, 110, Kind.RENEW), 112, may_execute=False)
+    lease.tick(100 + BELIEVED)
+    answer(lease, due(lease, 126, Kind.ACQUIRE), 126, Outcome.ADOPTED, token=7)
+    assert lease.grant(126.1, 126.1, "another") is None, "it needs a term of its own"
+    due(lease, 126.1, Kind.RELEASE)
+
+
+def test_a_client_without_a_name_is_told_what_is_so() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+    assert lease.grant(101, 101) == T.grant_ttl
+    assert lease.grant(102, 102, "one") == T.grant_ttl
+    assert lease.resigned(103) is True, "as one that has no others beside it"
+
+
+def test_an_adopted_term_is_its_predecessors_clients_until_what_it_was_granted_is_over() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
+    assert lease.grant(101, 101, "another") is None
+    assert lease.grant(101, 101, "another", token=6) is None
+    assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
+    assert lease.grant(103, 103, "another", token=7) is None, "the believer was here first"
+
+
+def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_else_can_believe() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
+    assert lease.stands_for(103, "one") == T.grant_ttl - 3
+    assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
+    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_who_can_say_the_adopted_terms_token_is_granted_it_at_once_though_its_belief_is_over() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED, token=7)
+    assert lease.grant(101, 101, "one", token=7) == T.grant_ttl
+
+
+def test_a_workers_resign_after_a_restart_does_not_end_anothers_grant_of_before() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100.2, Outcome.ADOPTED, token=7)
+    assert lease.resigned(101, client="bystander") is False
+    lease.asked(101.1)
+    due(lease, 102, Kind.RENEW)
+    assert lease.grant(102, 102, "believer", token=7) == T.grant_ttl
+    assert lease.resigned(103, 7, "believer") is True
+    assert not lease.leads(103)
+
+
+def test_a_workers_resign_before_redis_has_answered_does_not_end_anothers_grant_of_before() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    call = due(lease, 100, Kind.ACQUIRE)
+    lease.resigned(100, client="bystander")
+    answer(lease, call, 100.2, Outcome.ADOPTED, token=7)
+    assert lease.next_call(100 + T.grant_ttl - 0.001) is None
+    due(lease, 100 + T.grant_ttl, Kind.RELEASE)
+
+
+def test_an_acquire_whose_reply_was_lost_is_found_as_nobodys_term_yet() -> None:
+    lease = fresh_lease()
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.HELD, holder="b")
+    lease.noticed(101)
+    lost = due(lease, 101, Kind.ACQUIRE)
+    lease.failed(lost, 103, may_execute=True)
+    lease.asked(103)
+    answer(lease, due(lease, lease.wake_at(103), Kind.ACQUIRE), 105, Outcome.ADOPTED)
+    assert lease.grant(105, 105, "one") == T.grant_ttl
+
+
+def test_a_new_term_has_no_predecessors_clients() -> None:
+    lease = fresh_lease(now=100)
+    lease.asked(100)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.grant(100, 100, "one") == T.grant_ttl
+
+
+def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
+    grants = Grants(0)
+    grants.give("one", 10)
+    grants.give("one", 8)  # the answer to an earlier question
+    assert grants.taken_for(0, "two", knows_term=True) == 10
+    assert grants.take_back(9, "two", knows_term=True) is False
+    assert grants.take_back(9, "one", knows_term=False) is True
+    assert grants.taken_for(9, "two", knows_term=True) == 0
+
+
+def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
+    lease = fresh_lease(require_client=False)
+    assert lease.stands_for(100, "one") == inf
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
+    assert lease.stands_for(100, "one") == 0, "nobody may act yet: it may at once"
+    lease.grant(100, 100, "one")
+    assert lease.stands_for(101, "one") == T.grant_ttl / 2
+    assert lease.stands_for(101, "") == T.grant_ttl / 2
+    assert lease.stands_for(101, "two") == T.grant_ttl / 2
+    assert lease.stands_for(104, "two") == T.grant_ttl - 4
+    over = 100 + T.grant_ttl
+    for client in ("one", "two", ""):
+        assert lease.stands_for(over, client) == 0
+
+
+def test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over() -> None:
+    """It was held for half a grant more: its version was that of the term which it was not granted."""
+    lease = fresh_lease(now=100, require_client=False)
+    answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
+    over = 100 + T.grant_ttl
+    just_before = nextafter(over, 0)
+    assert lease.grant(just_before, just_before, "one") is None
+    version = lease.view(just_before).version
+    assert lease.stands_for(over, "one") == 0
+    assert lease.grant(over, over, "one") is None, "it needs a term of its own"
+    assert lease.view(over).version != version

@@ -1,0 +1,142 @@
+"""Connections over a name with several addresses, which may be several servers."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from runtime.lookup import AddressInfo, Lookups
+from sidecar.election.protocol import Kind, Outcome
+from sidecar.redis.connection import Connector, RedisConnection
+from sidecar.redis.watch import WatchMode
+from sidecar.settings import RedisAddress
+from tests.sidecar.redis.test_watch import watching
+from tests.support.proxy import Proxy
+from tests.support.storing import storing
+from tests.support.waiting import eventually
+
+HOST = "redis.example"
+
+
+class Name:
+    """A name in the test's hands; `lookups` counts how often it was looked up."""
+
+    def __init__(self, *ports: int) -> None:
+        self.ports = ports
+        self.lookups = 0
+
+    def __call__(self, host: str, port: int) -> Sequence[AddressInfo]:
+        self.lookups += 1
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", each)) for each in self.ports]
+
+    def connector(self, limit: float = 20.0) -> Connector:
+        return Connector(
+            RedisAddress(f"redis://{HOST}", None, HOST, 6379, None, None), lookups=Lookups(self), limit=limit
+        )
+
+
+@pytest.fixture
+async def pair(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Proxy]]:
+    """Two ways to Redis."""
+    async with Proxy(redis_server.port) as first, Proxy(redis_server.port) as second:
+        yield [first, second]
+
+
+@asynccontextmanager
+async def connected(connection: RedisConnection) -> AsyncIterator[int]:
+    """The port to which a connection was made."""
+    async with asyncio.timeout(20):
+        await connection.connect()  # type: ignore[no-untyped-call]
+    try:
+        yield connection.address[1]
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+async def test_an_address_that_refuses_or_drops_packets_costs_the_election_nothing(pair: list[Proxy]) -> None:
+    async with AsyncExitStack() as stack:
+        refusing, full = stack.enter_context(socket.socket()), stack.enter_context(socket.socket())
+        for each in (refusing, full):
+            each.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        name = Name(full.getsockname()[1], refusing.getsockname()[1], pair[0].port)
+        store = await stack.enter_async_context(storing(name.connector()))
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_the_name_is_looked_up_for_each_connection(pair: list[Proxy]) -> None:
+    name = Name(pair[0].port)
+    async with storing(name.connector()) as store:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        name.ports = (pair[1].port,)
+        await pair[0].cut()
+        await eventually(lambda: not store.store.connected)
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        assert (name.lookups, pair[1].accepted) == (2, 1)
+
+
+async def test_after_a_failure_the_names_other_address_is_tried_first(pair: list[Proxy]) -> None:
+    """A server may take connections and answer nothing; no attempt begins as if it were the first."""
+    first, second = pair
+    async with storing(Name(first.port, second.port).connector()) as store:
+        first.black_hole()
+        await store.timeout(Kind.LOOK)
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        second.black_hole()
+        first.flow()
+        await store.timeout(Kind.LOOK)
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        assert (first.accepted, second.accepted) == (2, 1)
+
+
+async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: list[Proxy]) -> None:
+    first, second = pair
+    name = Name(first.port, second.port)
+    connector = name.connector()
+    waits = asyncio.create_task(connector.companion().connect())  # type: ignore[no-untyped-call]
+    await asyncio.sleep(0.05)
+    assert not waits.done(), "it chose a server"
+    waits.cancel()
+    name.ports = (second.port, first.port)
+    async with connected(connector()) as port:
+        assert port == second.port
+        name.ports = (first.port, second.port)
+        async with connected(connector.companion()) as companion:
+            assert companion == second.port
+    assert name.lookups == 1
+
+
+async def test_a_companion_is_ended_once_the_leading_connection_has_another_server(pair: list[Proxy]) -> None:
+    first, second = pair
+    name = Name(first.port, second.port)
+    connector = name.connector()
+    async with connected(connector()), connected(companion := connector.companion()):
+        async with connected(connector()):
+            assert not companion.ended, "the server is the same"
+        name.ports = (second.port,)
+        async with connected(connector()):
+            await eventually(lambda: companion.ended)
+
+
+async def test_the_watch_follows_the_election(pair: list[Proxy]) -> None:
+    first, second = pair
+    name = Name(first.port)
+    connector = name.connector()
+    async with watching(connector.companion) as watched, storing(connector) as store:
+        watch = watched.watch
+        assert watch.mode is WatchMode.OFF
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        await eventually(lambda: watch.mode is WatchMode.TRACKING)
+        name.ports = (second.port,)
+        await store.store.close()
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        await eventually(lambda: second.accepted == 2 and watch.mode is WatchMode.TRACKING)
+        assert first.accepted == 2

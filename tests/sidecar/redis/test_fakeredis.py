@@ -1,0 +1,79 @@
+"""The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
+
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+from fakeredis import FakeAsyncRedisConnection, FakeRedis, FakeServer
+
+from sidecar.election.protocol import Kind, Outcome
+from sidecar.redis.connection import RedisConnection
+from sidecar.redis.store import fence_of
+from sidecar.redis.watch import WatchMode
+from tests.sidecar.redis.test_watch import watching
+from tests.support.script_caller import Caller
+from tests.support.storing import KEY, storing
+
+
+class Fake(FakeAsyncRedisConnection):
+    """With what the sidecar's own connections add; no stream of it ends."""
+
+    ended = False
+    when_ended: Callable[[], None]
+
+    def distrust(self) -> None:
+        """There is one server."""
+
+
+@pytest.fixture
+def fake_server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def connect(fake_server: FakeServer) -> Callable[[], RedisConnection]:
+    return lambda: cast("RedisConnection", Fake(server=fake_server, decode_responses=True, protocol=2))
+
+
+@pytest.fixture
+def fake_redis(fake_server: FakeServer) -> FakeRedis:
+    return FakeRedis(server=fake_server, decode_responses=True)
+
+
+async def test_a_term_lives_through_all_its_calls_without_a_guard(
+    connect: Callable[[], RedisConnection], fake_redis: FakeRedis
+) -> None:
+    async with storing(connect, guard=True) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        assert store.store.guard == "unavailable"
+        assert fake_redis.get(KEY) == "a"
+        assert 0 < fake_redis.pttl(KEY) <= 6000
+        assert fake_redis.hget(fence_of(KEY), "token") == str(store.token)
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ADOPTED
+        assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+        assert await store.outcome(Kind.RENEW) is Outcome.VACANT
+        fake_redis.set(KEY, "disabled", ex=60)
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.DISABLED
+
+
+async def test_the_words_of_the_scripts_are_the_same(fake_redis: FakeRedis) -> None:
+    first = Caller(fake_redis).acquire()
+    assert first.outcome == "acquired"
+    assert int(first.token) == first.time
+    assert Caller(fake_redis, "b").acquire().outcome == "held"
+    assert Caller(fake_redis).renew(first.token, deadline=first.time - 1).outcome == "late"
+    assert Caller(fake_redis).release("1").outcome == "superseded"
+    assert Caller(fake_redis).release(first.token).outcome == "released"
+    fake_redis.lpush(KEY, "x")
+    assert Caller(fake_redis).acquire().outcome == "wrong_type"
+
+
+async def test_the_watch_falls_back_to_the_notices_of_releases(
+    connect: Callable[[], RedisConnection], fake_redis: FakeRedis
+) -> None:
+    async with watching(connect) as watch:
+        await watch.connected(WatchMode.NOTICES)
+        assert watch.watch.refusal
+        Caller(fake_redis).release(Caller(fake_redis).acquire().token)
+        await watch.hears("tracker")

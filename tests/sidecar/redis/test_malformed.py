@@ -1,0 +1,176 @@
+"""A server that answers what no Redis would: never a success, never the end of a sidecar."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ops.local.servers import RedisServer
+from sidecar.election.protocol import Kind
+from tests.sidecar.redis.test_watch import watching
+from tests.sidecar.test_process import SMALL, Asker
+from tests.support.proxy import Proxy
+from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.storing import TIMINGS, Storing, at_port, storing
+from tests.support.waiting import eventually
+
+TERM = b"%s %s boot-1 6000 1790000000000000 0 off - a"
+"""What a script answers, but for the outcome and the token."""
+
+
+def bulk(content: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(content), content)
+
+
+NONSENSE = {
+    "http": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "tls": b"\x15\x03\x01\x00\x02\x02\x46\r\n",
+    "empty line": b"\r\n",
+    "ok": b"+OK\r\n",
+    "a word": bulk(b"none"),
+    "no length": b"$abc\r\n",
+    "a negative length": b"$-7\r\n",
+    "an endless length": b"$" + b"9" * 5000 + b"\r\n",
+    "no number": b":abc\r\n",
+    "an endless number": b":" + b"9" * 5000 + b"\r\n",
+    "no size": b"*abc\r\n",
+    "a negative size": b"*-7\r\n",
+    "too deep": b"*1\r\n" * 5000,
+    "bytes that are no text": bulk(b"\xff\xfe"),
+    "an error without words": b"-\r\n",
+    "an error that is no text": b"-\xff\xfe\r\n",
+    "MOVED to nowhere": b"-MOVED x\r\n",
+    "MOVED without words": b"-MOVED\r\n",
+    "ASK": b"-ASK 1\r\n",
+    "errors in a list": b"*3\r\n-MOVED x\r\n-ERR\r\n:1\r\n",
+    "nothing": b"$-1\r\n",
+    "no list": b"*-1\r\n",
+    "a list of lists": b"*3\r\n*0\r\n*0\r\n*0\r\n",
+    "another version of the protocol": b"%1\r\n+a\r\n+b\r\n",
+    "a time beyond all numbers": b"*2\r\n%s%s" % (bulk(b"9" * 400), bulk(b"0")),
+    "a term without a token": bulk(TERM % (b"acquired", b"")),
+    "a term with an unknown outcome": bulk(TERM % (b"won", b"1")),
+    "a notice of numbers": b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n:5\r\n",
+}
+
+
+class Hostile:
+    """A server that answers with `nonsense`, or that `greets`: behaves until a lease is asked about or subscribed to.
+
+    `heard` counts, by the connection's use, the commands that were answered with nonsense.
+    """
+
+    def __init__(self, nonsense: bytes = b"", *, greets: bool = False) -> None:
+        self.nonsense = nonsense
+        self.greets = greets
+        self.heard = {"calls": 0, "watch": 0}
+        self.port = 0
+        self._serving: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["Hostile"]:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            try:
+                yield self
+            finally:
+                server.close()
+                await asyncio.gather(*self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._serving.add(task)
+        with suppress(ConnectionError):
+            while command := await reader.read(65536):
+                writer.write(self._answer(command))
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    def _answer(self, command: bytes) -> bytes:
+        greeting = b""
+        if self.greets and b"TIME\r\n" in command:
+            return b"*2\r\n" + bulk(b"1790000000") + bulk(b"0") + bulk(b"maxmemory_policy:noeviction\r\n")
+        if self.greets and b"ID\r\n" in command:
+            return b":7\r\n"
+        if self.greets and b"TRACKING\r\n" in command:
+            return b"+OK\r\n"
+        if self.greets and b"SUBSCRIBE\r\n" in command:
+            greeting = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n"
+            greeting *= command.count(b":changed") + command.count(b"__redis__:invalidate")
+        self.heard["calls" if b"TIME\r\n" in command or b"EVAL\r\n" in command else "watch"] += 1
+        return greeting + self.nonsense
+
+
+every_nonsense = pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
+at_each_stage = pytest.mark.parametrize("greets", [False, True], ids=["from the start", "once greeted"])
+
+
+@at_each_stage
+@every_nonsense
+async def test_nonsense_fails_the_call_and_nothing_else(nonsense: bytes, greets: bool) -> None:
+    async with Hostile(nonsense, greets=greets).listening() as server, storing(at_port(server.port)) as store:
+        if greets:
+            await eventually(lambda: _opens(store))
+        else:
+            assert await store.store.open() is not None
+        failure = await store.failure(Kind.ACQUIRE, limit=TIMINGS.call_limit)  # some wait for more, in vain
+        assert failure.text
+        assert "\n" not in failure.text
+        assert greets or not failure.may_execute, "it was not even sent"
+        assert not store.store.connected
+
+
+async def _opens(store: Storing) -> bool:
+    return await store.store.open() is None
+
+
+@pytest.mark.parametrize("name", ["http", "no length", "no number", "no size", "MOVED to nowhere", "too deep"])
+async def test_nonsense_is_told_as_malformed_and_may_hide_an_effect(name: str) -> None:
+    async with Hostile(NONSENSE[name], greets=True).listening() as server, storing(at_port(server.port)) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert (failure.kind, failure.may_execute) == ("malformed", True)
+
+
+@pytest.mark.parametrize(
+    "words", [b"500 what is AUTH hunter2?\r\n", b"$hunter2\r\n", b"-ERR unknown command AUTH hunter2\r\n"]
+)
+async def test_words_that_may_repeat_the_password_are_not_passed_on(words: bytes) -> None:
+    async with Hostile(words).listening() as server, storing(at_port(server.port, password="hunter2")) as store:
+        assert "hunter2" not in (await store.failure(Kind.ACQUIRE)).text
+
+
+@at_each_stage
+@every_nonsense
+async def test_a_watch_that_hears_nonsense_tries_again(nonsense: bytes, greets: bool) -> None:
+    async with Hostile(nonsense, greets=greets).listening() as server, watching(at_port(server.port), limit=2.0):
+        await eventually(lambda: server.heard["watch"] >= 2)
+
+
+async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis_is_back(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    server = Hostile()
+    async with server.listening(), Proxy(server.port) as proxy, aiohttp.ClientSession() as session:
+        sidecar = RealSidecar(tmp_path, redis_server, "task-a", **SMALL | {"REDIS_TIMEOUT": "0.1"})
+        sidecar._environment["REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}"
+        with ended(sidecar):
+            sidecar.start()
+            asker = Asker(sidecar, session)
+            await eventually(asker.status)
+            async with asyncio.TaskGroup() as tasks:
+                asking = tasks.create_task(asker.campaign())
+                for server.greets in (False, True):
+                    for server.nonsense in NONSENSE.values():
+                        server.heard = {"calls": 0, "watch": 0}
+                        await eventually(lambda: min(server.heard.values()) >= 1)
+                        assert await asker.is_healthy()
+                assert asker.believes == []
+                proxy.target = redis_server.port
+                await proxy.cut()
+                await eventually(lambda: asker.last.get("is_leader"))
+                asking.cancel()
+            assert "Traceback" not in sidecar.output

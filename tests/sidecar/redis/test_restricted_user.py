@@ -1,0 +1,158 @@
+"""Whole sidecars and the operator's commands as a user of Redis with few rights: they do what they may."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from tests.sidecar.commands.test_operator import Run
+from tests.sidecar.commands.test_operator import run as run
+from tests.sidecar.conftest import client_of
+from tests.sidecar.test_process import SMALL, STEADY, logged
+from tests.support.redis_rights import LEAST, give, user, without
+from tests.support.script_caller import KEY
+from tests.support.sidecar_processes import RealSidecar, ended, shows
+from tests.support.waiting import eventually
+
+LEASE = "background_services"
+LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
+
+
+def as_user(folder: Path, redis: RedisServer, name: str, **environment: str) -> RealSidecar:
+    """A sidecar that logs in as the user, and campaigns for the key that the user has a right to."""
+    sidecar = RealSidecar(folder, redis, name, REQUIRE_CLIENT="false", **LOGIN, **environment)
+    sidecar._environment["LEASE_KEY"] = "portfolio:{name}:leader"
+    return sidecar
+
+
+@pytest.fixture
+def restricted(redis: Redis) -> Iterator[Redis]:
+    with user(redis, LEAST):
+        yield redis
+
+
+async def state(sidecar: RealSidecar) -> str:
+    status = await shows(f"{sidecar.url}/status")
+    return str(status["leases"][LEASE]["state"]) if status else ""
+
+
+async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain_of(
+    restricted: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY)
+    with ended(sidecar):
+        sidecar.start()
+        await eventually(lambda: _is(sidecar, "leading"))
+        await eventually(lambda: _watches(sidecar, "tracking"))
+        sidecar.stop(signal.SIGTERM)
+    assert restricted.get(KEY) is None
+    assert '"level": "WARNING"' not in sidecar.output
+    assert '"level": "ERROR"' not in sidecar.output
+
+
+async def test_without_any_channel_a_release_is_one_and_each_loss_is_said_once(
+    restricted: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    give(restricted, without("&portfolio:*:changed", "&__redis__:invalidate"))
+    first, second = (
+        as_user(tmp_path, redis_server, name, **SMALL | {"HEARTBEAT_INTERVAL": "0.3"}) for name in ("task-1", "task-2")
+    )
+    with ended(first, second):
+        first.start()
+        await eventually(lambda: _is(first, "leading"))
+        second.start()
+        await eventually(lambda: _is(second, "following"))
+        restricted.set(KEY, "DISABLED", px=300)  # it ends the term by itself: the sidecars lead again in turn
+        await eventually(lambda: _is(first, "leading") if restricted.get(KEY) == "task-1" else _is(second, "leading"))
+        leader = first if restricted.get(KEY) == "task-1" else second
+        leader.stop(signal.SIGTERM)
+        other = second if leader is first else first
+        await eventually(lambda: _is(other, "leading"))
+        await eventually(lambda: len(logged(other, "There is no watch")) == 1)
+        status = await shows(f"{other.url}/status")
+    assert "the channel __redis__:invalidate" in status["watch"]["refusal"]
+    assert len(logged(leader, "Releases are not published")) == 1
+    assert '"level": "ERROR"' not in leader.output
+    assert len(logged(other, "There is no watch")) == 1, "though it was tried again"
+
+
+def test_the_commands_need_no_more_than_the_least_rights(restricted: Redis, run: Run) -> None:
+    assert run("leaders", **LOGIN)[0] == 0
+    assert run("disable", LEASE, "600") == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
+    restricted.hset(f"fence:{{{KEY}}}", "token", str(2**53 - 1))
+    assert run("fence", LEASE, "--dry-run")[0] == 0
+    assert run("enable", LEASE)[0] == 0
+    assert restricted.get(KEY) is None
+
+
+@pytest.mark.parametrize("right", ["+publish", "&portfolio:*:changed"])
+def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: Redis, run: Run, right: str) -> None:
+    give(restricted, without(right))
+    for words in (["disable", LEASE, "600"], ["enable", LEASE]):
+        status, said, complained = run(*words, **LOGIN)
+        assert (status, complained) == (0, "")
+        assert f"could not be told on the channel {KEY}:changed" in said
+        assert "within its heartbeat, 10 s" in said
+        assert "user_script" not in said
+    assert restricted.get(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "words", "named"),
+    [
+        ("+eval", ["leaders"], "the command EVAL"),
+        ("+get", ["enable", LEASE], "the command GET"),
+        ("+del", ["enable", LEASE], "the command DEL"),
+        ("+set", ["disable", LEASE, "600"], "the command SET"),
+        ("+hmget", ["fence", LEASE], "the command HMGET"),
+        ("~portfolio:*", ["enable", LEASE], f"the key {KEY}"),
+        ("~fence:{portfolio:*", ["leaders"], f"the key {KEY} or fence:{{{KEY}}}"),
+    ],
+)
+def test_a_refusal_names_the_command_or_the_key_and_changes_nothing(
+    restricted: Redis, run: Run, right: str, words: list[str], named: str
+) -> None:
+    restricted.set(KEY, "DISABLED", ex=600)
+    give(restricted, without(right))
+    status, said, complained = run(*words, **LOGIN)
+    assert (status, said) == (1, "")
+    assert complained == f"sidecar: no permission for {named}; docs/redis.md lists the rights that the user needs\n"
+    assert restricted.get(KEY) == "DISABLED"
+
+
+def test_disable_works_though_nobody_may_see_the_holder(restricted: Redis, run: Run) -> None:
+    restricted.lpush(KEY, "a key of another type")
+    assert run("disable", LEASE, "600", **LOGIN)[0] == 0
+    assert restricted.get(KEY) == "DISABLED"
+    give(restricted, without("+get"))
+    assert run("disable", LEASE, "600", **LOGIN) == (0, f"{LEASE} is disabled for 600 s; it was held by nobody\n", "")
+
+
+async def test_a_disable_and_an_enable_are_heard_by_a_watch_of_notices_at_once(
+    restricted: Redis, redis_server: RedisServer, tmp_path: Path, run: Run
+) -> None:
+    give(restricted, without("&__redis__:invalidate"))
+    sidecar = as_user(tmp_path, redis_server, "task-1", **STEADY | {"HEARTBEAT_INTERVAL": "15"})
+    with ended(sidecar):
+        sidecar.start()
+        await eventually(lambda: _is(sidecar, "leading"))
+        await eventually(lambda: _watches(sidecar, "notices"))
+        assert (await asyncio.to_thread(run, "disable", LEASE, "600", **LOGIN))[0] == 0
+        await eventually(lambda: _is(sidecar, "disabled"), within=10)
+        assert (await asyncio.to_thread(run, "enable", LEASE))[0] == 0
+        await eventually(lambda: _is(sidecar, "leading"), within=10)
+    with client_of(redis_server) as redis:
+        redis.delete(KEY)
+
+
+async def _is(sidecar: RealSidecar, expected: str) -> bool:
+    return await state(sidecar) == expected
+
+
+async def _watches(sidecar: RealSidecar, mode: str) -> bool:
+    status = await shows(f"{sidecar.url}/status")
+    return bool(status) and status["watch"]["mode"] == mode

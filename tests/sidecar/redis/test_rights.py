@@ -1,0 +1,202 @@
+"""A user of Redis with the least rights, and with each of them taken away: what is lost is what docs/redis.md says."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.election.protocol import Kind, Outcome, Reply
+from sidecar.redis.connection import RedisConnection
+from sidecar.redis.failures import Failure
+from sidecar.redis.reconnects import FIRST
+from sidecar.redis.store import fence_of
+from sidecar.redis.watch import WatchMode
+from tests.sidecar.conftest import command
+from tests.sidecar.redis.test_watch import watching
+from tests.support.redis_rights import COSTS, LEAST, give, user, without
+from tests.support.storing import KEY, Storing, storing
+from tests.support.waiting import eventually
+
+FENCE = fence_of(KEY)
+BEYOND = {"+wait", "+select"}
+"""Rights that are needed only with a setting."""
+
+
+def contents(redis: Redis) -> list[object]:
+    return [redis.dump(KEY), redis.dump(FENCE), redis.dbsize()]
+
+
+class Trial:
+    """A term's life as a user, step by step; what is lost on the way, and whether a refusal left anything half done."""
+
+    def __init__(self, redis: Redis, store: Storing) -> None:
+        self.redis = redis
+        self.store = store
+        self.refusals: list[str] = []
+
+    async def does(self, kind: Kind) -> Outcome | None:
+        """The outcome of a call; None where it is refused, and then nothing has been changed."""
+        before = contents(self.redis)
+        result = await self.store.call(kind, limit=10.0)
+        if isinstance(result, Reply):
+            return result.outcome
+        assert isinstance(result, Failure)
+        assert result.kind == "noperm", result
+        assert contents(self.redis) == before, f"{kind} was refused, and is half done"
+        self.refusals.append(result.text)
+        return None
+
+    async def loses(self) -> str:
+        """The first thing that is lost, in the document's words."""
+        if await self.does(Kind.ACQUIRE) is not Outcome.ACQUIRED:
+            return "nobody leads"
+        self.redis.pexpire(KEY, 1000)
+        if await self.does(Kind.RENEW) is not Outcome.RENEWED:
+            return "no renewal"
+        assert await self.does(Kind.ACQUIRE) is Outcome.ADOPTED
+        if await self.does(Kind.RELEASE) is not Outcome.RELEASED:
+            return "no release"
+        if self.store.store.guard != "on":
+            assert self.store.store.eviction_policy is None
+            return "no guard"
+        return {"sent": "nothing", "refused": "no notices sent"}[str(self.store.store.release_notice)]
+
+
+def vouch(redis: Redis) -> None:
+    """Let this server count as the one that last acted on the lease, after a change that is noted."""
+    info = redis.info()
+    redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"], "changed": "another"})
+
+
+async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[str, list[str]]:
+    """What a user with this connection loses, and what the refusals say."""
+    vouch(redis)
+    async with storing(connect, guard=True) as store:
+        opened = await store.store.open()
+        trial = Trial(redis, store)
+        what = await trial.loses()
+        said = trial.refusals + ([opened.text] if opened is not None else [])
+    async with watching(connect) as watch:
+        await eventually(lambda: watch.watch.mode is not WatchMode.OFF or watch.watch.refusal)
+        if watch.watch.mode is WatchMode.OFF:
+            what = "no watch" if what == "nothing" else what
+        elif watch.watch.mode is WatchMode.NOTICES:
+            what = "only notices heard" if what == "nothing" else what
+        said += [watch.watch.refusal] if watch.watch.refusal else []
+    return what, said
+
+
+async def test_the_least_rights_suffice_for_everything(any_redis: Redis) -> None:
+    with user(any_redis, LEAST) as connect:
+        assert await lost(any_redis, connect) == ("nothing", [])
+
+
+@pytest.mark.parametrize("right", sorted(set(COSTS) - BEYOND))
+async def test_a_right_that_is_missing_costs_what_the_document_says_and_is_named(any_redis: Redis, right: str) -> None:
+    with user(any_redis, without(right)) as connect:
+        what, said = await lost(any_redis, connect)
+    text = " ".join(said)
+    assert what == COSTS[right]
+    if what not in ("nothing", "no notices sent", "no guard"):
+        assert _named(right) in text, text
+    assert not re.search("[0-9a-f]{40}|user_script", text)
+
+
+def _named(right: str) -> str:
+    if right.startswith("+client|") or right == "+client":
+        return "the command CLIENT"
+    kinds = {"+": "the command {}", "~": "the key {}", "&": "the channel {}"}
+    plain = {"~portfolio:*": KEY, "~fence:{portfolio:*": KEY, "&__redis__:invalidate": right[1:]}
+    return kinds[right[0]].format(plain.get(right, right[1:].upper()))
+
+
+def test_every_right_has_its_line_in_the_document() -> None:
+    assert set(COSTS) == {right for right in LEAST if right[0] in "+~&"} | BEYOND
+
+
+async def test_min_replicas_needs_wait_and_says_so(any_redis: Redis) -> None:
+    with user(any_redis, LEAST) as connect:
+        async with storing(connect, min_replicas=1) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+    assert (failure.kind, "the command WAIT" in failure.text) == ("noperm", True)
+
+
+async def test_a_database_number_needs_select_and_says_so(any_redis: Redis) -> None:
+    with user(any_redis, LEAST, database=1) as connect:
+        async with storing(connect) as store:
+            failure = await store.store.open()
+            assert failure is not None
+            assert (failure.kind, "the command SELECT" in failure.text) == ("noperm", True)
+    with user(any_redis, [*LEAST, "+select"], database=1) as connect:
+        async with storing(connect) as store:
+            assert await store.store.open() is None
+
+
+async def test_a_refused_channel_of_one_lease_costs_the_other_nothing(any_redis: Redis) -> None:
+    rights = [*without("&portfolio:*:changed", "&__redis__:invalidate"), f"&{KEY}:changed"]
+    with user(any_redis, rights) as connect:
+        async with watching(connect) as watch:
+            await watch.connected(WatchMode.NOTICES)
+            assert "portfolio:daily_scheduler:leader:changed" in str(watch.watch.refusal)
+            assert f"the channel {KEY}:changed" not in str(watch.watch.refusal)
+            any_redis.publish(f"{KEY}:changed", "released")
+            await watch.hears("tracker")
+
+
+async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
+    any_redis: Redis, any_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is refused is tried again after a while, on few connections, and is used once it is allowed."""
+    caplog.set_level(logging.INFO, "sidecar.redis.watch")
+    levels: list[tuple[str, str]] = []
+
+    def said() -> list[tuple[str, str]]:
+        return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+    with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
+        async with watching(connect) as watch:
+            await eventually(lambda: "no permission" in (watch.watch.refusal or ""))
+            before = any_redis.info("stats")["total_connections_received"]
+            await eventually(lambda: any_redis.info("stats")["total_connections_received"] >= before + 3)
+            assert watch.watch.mode is WatchMode.OFF
+            levels += said()
+            assert len(levels) == 1, "it was tried again, and said once"
+            assert levels[0][0] == "WARNING"
+            assert levels[0][1].startswith("There is no watch: ")
+            assert "the channel __redis__:invalidate" in levels[0][1]
+            assert "A hand-over takes up to" in levels[0][1]
+            give(any_redis, without("&__redis__:invalidate"))
+            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
+            await eventually(lambda: len(said()) == 2)
+            assert said()[1][0] == "WARNING"
+            assert said()[1][1].startswith("The watch hears of releases only: ")
+            give(any_redis, LEAST)
+            await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
+            assert watch.watch.refusal is None
+            assert said()[2:] == [("INFO", "The watch hears of every change again")]
+            watch.heard.clear()
+            any_redis.set(KEY, "b")
+            await watch.hears("tracker")
+
+
+async def test_a_right_that_is_taken_away_while_the_watch_runs_costs_that_part(any_redis: Redis) -> None:
+    with user(any_redis, LEAST) as connect:
+        async with watching(connect) as watch:
+            await watch.connected(WatchMode.TRACKING)
+            give(any_redis, without("&__redis__:invalidate"))
+            command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
+            await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
+
+
+async def test_a_refused_watch_does_not_connect_each_second(any_redis: Redis) -> None:
+    """After the first refusal it waits for `RETRY`, not for the pause after a lost connection."""
+    with user(any_redis, without("&__redis__:invalidate", "&portfolio:*:changed")) as connect:
+        async with watching(connect, retry=3600.0) as watch:
+            await eventually(lambda: "no permission" in (watch.watch.refusal or ""))
+            before = any_redis.info("stats")["total_connections_received"]
+            await asyncio.sleep(20 * FIRST)
+            assert any_redis.info("stats")["total_connections_received"] == before

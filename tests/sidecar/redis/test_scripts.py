@@ -1,0 +1,205 @@
+"""The three scripts on real servers: what each outcome means, and who may touch the key."""
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of
+from tests.support.script_caller import FENCE, KEY, Caller
+
+
+def contents(redis: Redis) -> tuple[object, ...]:
+    """All that the scripts may have touched, but for the TTL's running down."""
+    return redis.get(KEY), redis.hgetall(FENCE), redis.ttl(KEY) > 0, redis.dbsize()
+
+
+def test_a_vacant_lease_is_acquired_as_a_plain_string_with_a_ttl(any_redis: Redis) -> None:
+    answer = Caller(any_redis).acquire()
+    assert (answer.outcome, answer.holder) == ("acquired", "a")
+    assert 29_000 < answer.left <= 30_000
+    assert any_redis.get(KEY) == "a"
+    assert 20 <= any_redis.ttl(KEY) <= 30
+    assert any_redis.ttl(FENCE) == -1
+    assert any_redis.hget(FENCE, "token") == answer.token
+
+
+def test_the_token_is_the_servers_time_as_an_integer(any_redis: Redis) -> None:
+    answer = Caller(any_redis).acquire()
+    assert answer.token.isdigit()
+    assert int(answer.token) == answer.time
+
+
+def test_a_held_lease_is_left_alone_and_its_holder_named(any_redis: Redis) -> None:
+    Caller(any_redis, "b").acquire()
+    before = contents(any_redis)
+    answer = Caller(any_redis).acquire()
+    assert (answer.outcome, answer.holder) == ("held", "b")
+    assert 0 < answer.left <= 30_000
+    assert contents(any_redis) == before
+
+
+@pytest.mark.parametrize("word", ["DISABLED", "disabled", "Disabled"])
+def test_an_operators_word_disables_whatever_its_case(any_redis: Redis, word: str) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.set(KEY, word, ex=3600)
+    outcomes = [
+        Caller(any_redis).acquire().outcome,
+        Caller(any_redis).renew(token).outcome,
+        Caller(any_redis).release(token).outcome,
+        Caller(any_redis).look().outcome,
+    ]
+    assert outcomes == ["disabled"] * 4
+    assert any_redis.get(KEY) == word
+    assert any_redis.ttl(KEY) > 3500
+
+
+def test_acquire_by_the_holder_takes_the_same_term_up_again(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire()
+    any_redis.pexpire(KEY, 5000)
+    again = Caller(any_redis, tenure="boot-1").acquire()
+    assert (again.outcome, again.token) == ("adopted", first.token)
+    assert 29_000 < again.left <= 30_000
+
+
+def test_a_tenure_that_was_taken_over_can_neither_renew_nor_release(any_redis: Redis) -> None:
+    old = Caller(any_redis, tenure="boot-0")
+    token = old.acquire().token
+    new = Caller(any_redis, tenure="boot-1")
+    new.acquire()
+    assert (old.renew(token).outcome, old.release(token).outcome) == ("superseded", "superseded")
+    assert (new.renew(token).outcome, new.release(token).outcome) == ("renewed", "released")
+
+
+def test_renew_and_release_compare_id_and_token(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    before = contents(any_redis)
+    assert Caller(any_redis, "b").renew(token).outcome == "held"
+    assert Caller(any_redis, "b").release(token).outcome == "held"
+    other = str(int(token) - 1)
+    assert Caller(any_redis).renew(other).outcome == "superseded"
+    assert Caller(any_redis).release(other).outcome == "superseded"
+    assert contents(any_redis) == before
+
+
+def test_a_late_release_of_an_earlier_term_does_not_touch_the_new_one(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire().token
+    Caller(any_redis).release(first)
+    second = Caller(any_redis).acquire().token
+    assert Caller(any_redis).release(first).outcome == "superseded"
+    assert any_redis.get(KEY) == "a"
+    assert Caller(any_redis).release(second).outcome == "released"
+
+
+def test_a_key_that_is_gone_is_neither_renewed_nor_released(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.delete(KEY)
+    assert (Caller(any_redis).renew(token).outcome, Caller(any_redis).release(token).outcome) == ("vacant", "vacant")
+    assert any_redis.exists(KEY) == 0
+
+
+@pytest.mark.parametrize("left", [None, 1000, 3_600_000])
+def test_a_renewal_restores_the_ttl_whatever_somebody_made_of_it(any_redis: Redis, left: int | None) -> None:
+    token = Caller(any_redis).acquire().token
+    if left is None:
+        any_redis.persist(KEY)
+    else:
+        any_redis.pexpire(KEY, left)
+    answer = Caller(any_redis).renew(token)
+    assert answer.outcome == "renewed"
+    assert 29_000 < answer.left <= 30_000
+
+
+def test_a_renewal_of_a_fresh_key_only_verifies_it(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.pexpire(KEY, 28_000)
+    assert 20_000 < Caller(any_redis).renew(token).left <= 28_000
+
+
+def test_release_deletes_and_publishes_in_one_script(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    with any_redis.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        heard.subscribe(f"{KEY}:changed")
+        heard.get_message(timeout=20)
+        assert Caller(any_redis).release(token)[0] == "released"
+        message = heard.get_message(timeout=20)
+    assert message is not None
+    assert message["data"] == "released"
+    assert any_redis.exists(KEY) == 0
+    assert any_redis.hget(FENCE, "token") == token, "the last token outlives its term"
+
+
+def test_looking_changes_nothing(any_redis_of_its_own: RedisServer) -> None:
+    """Of a server of its own: one that was once promoted, as other tests do with theirs, is noted as another one."""
+    with client_of(any_redis_of_its_own) as redis:
+        assert Caller(redis, guarding=True).look().outcome == "vacant"
+        assert redis.dbsize() == 0
+        Caller(redis).acquire()
+        before = contents(redis)
+        assert Caller(redis).look().outcome == "superseded"
+        assert Caller(redis, "b").look().outcome == "held"
+        assert contents(redis) == before
+
+
+def test_after_its_deadline_a_script_does_nothing_but_tell_the_time(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.pexpire(KEY, 5000)
+    before = contents(any_redis)
+    now = Caller(any_redis).look().time
+    late = [
+        Caller(any_redis).renew(token, deadline=now - 1),
+        Caller(any_redis).release(token, deadline=now - 1),
+        Caller(any_redis).acquire(deadline=0),
+    ]
+    assert [answer.outcome for answer in late] == ["late"] * 3
+    assert all(answer.time >= now for answer in late)
+    assert contents(any_redis) == before
+    assert any_redis.pttl(KEY) <= 5000
+    any_redis.delete(KEY)
+    assert Caller(any_redis).acquire(deadline=now - 1).outcome == "late"
+    assert any_redis.exists(KEY) == 0
+
+
+def test_tokens_rise_within_one_microsecond_and_after_the_clock_went_back(any_redis: Redis) -> None:
+    ahead = Caller(any_redis).look().time + 23 * 3600 * 10**6  # where this server's clock stood once
+    any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
+    assert int(Caller(any_redis).acquire().token) == ahead + 1
+
+
+def test_tokens_rise_though_the_fence_was_deleted(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire().token
+    any_redis.delete(KEY, FENCE)
+    assert int(Caller(any_redis).acquire().token) > int(first)
+
+
+def test_without_its_fence_a_term_is_over_for_its_holder_too(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire().token
+    any_redis.delete(FENCE)
+    assert Caller(any_redis).renew(first).outcome == "superseded"
+    again = Caller(any_redis).acquire()
+    assert again.outcome == "acquired"
+    assert int(again.token) > int(first)
+
+
+# Beside the candidate of the guide: SET key id NX EX 30, compare and EXPIRE, compare and DEL.
+
+
+def test_the_guides_candidate_cannot_take_a_lease_that_we_hold(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    assert any_redis.set(KEY, "older", nx=True, ex=30) is None
+    assert any_redis.get(KEY) == "a", "it compares, and neither renews nor deletes"
+    Caller(any_redis).release(token)
+    assert any_redis.set(KEY, "older", nx=True, ex=30) is True
+
+
+def test_we_cannot_take_a_lease_that_the_guides_candidate_holds(any_redis: Redis) -> None:
+    ours = Caller(any_redis).acquire().token
+    Caller(any_redis).release(ours)
+    any_redis.set(KEY, "older", nx=True, ex=30)
+    for answer in (Caller(any_redis).acquire(), Caller(any_redis).renew(ours), Caller(any_redis).release(ours)):
+        assert (answer.outcome, answer.holder) == ("held", "older")
+    any_redis.expire(KEY, 30)  # its heartbeat
+    assert any_redis.get(KEY) == "older"
+    any_redis.delete(KEY)
+    taken = Caller(any_redis).acquire()
+    assert taken.outcome == "acquired"
+    assert int(taken.token) > int(ours)

@@ -1,0 +1,215 @@
+"""The three scripts where something is wrong with the lease or the server: told apart, and nothing half-done."""
+
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from ops.local.servers import RedisServer
+from sidecar.election.protocol import Outcome
+from sidecar.redis.store import _SCRIPTS, _parse
+from tests.sidecar.conftest import client_of, command
+from tests.support.script_caller import FENCE, KEY, Answer, Caller
+
+
+def every_call(redis: Redis, token: str) -> list[str]:
+    caller = Caller(redis, guarding=True)
+    return [answer.outcome for answer in (caller.acquire(), caller.renew(token), caller.release(token), caller.look())]
+
+
+def dumped(redis: Redis) -> list[object]:
+    return [redis.dbsize(), redis.dump(KEY), redis.dump(FENCE)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda redis: redis.lpush(KEY, "a"),
+        lambda redis: redis.hset(KEY, "a", "b"),
+        lambda redis: redis.sadd(KEY, "a"),
+    ],
+    ids=["list", "hash", "set"],
+)
+def test_a_key_of_another_type_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+    make(any_redis)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["wrong_type"] * 4
+    assert dumped(any_redis) == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda redis: redis.lpush(FENCE, "7"),
+        lambda redis: redis.set(FENCE, "7"),
+        lambda redis: redis.hset(FENCE, "token", "seven"),
+        lambda redis: redis.hset(FENCE, "token", "-7"),
+        lambda redis: redis.hset(FENCE, "token", "1e15"),
+        lambda redis: redis.hset(FENCE, "token", "0x10"),
+        lambda redis: redis.hset(FENCE, "token", ""),
+        lambda redis: redis.hset(FENCE, "token", " 7"),
+        lambda redis: redis.hset(FENCE, "token", "\u00b2"),
+        lambda redis: redis.hset(FENCE, "token", "x" * 1_000_000),
+    ],
+    ids=["list", "string", "text", "negative", "exponent", "hexadecimal", "empty", "spaced", "unicode", "megabyte"],
+)
+def test_a_fence_that_is_garbage_is_reported_and_left_alone(any_redis: Redis, make: Callable[[Redis], object]) -> None:
+    make(any_redis)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["bad_fence"] * 4
+    assert dumped(any_redis) == before
+
+
+DAY = 86_400 * 10**6
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        lambda now: now + DAY + 10**7,
+        lambda now: 2**53 - 1,
+        lambda now: 2**53,
+        lambda now: 2**64,
+        lambda now: int("9" * 400),
+        lambda now: "9" * 5000,
+    ],
+    ids=["just-over-a-day", "2^53 - 1", "2^53", "2^64", "infinite", "5000-digits"],
+)
+def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone(
+    any_redis: Redis, token: Callable[[int], object]
+) -> None:
+    any_redis.hset(FENCE, mapping={"token": str(token(Caller(any_redis).look().time)), "holder": "b"})
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["fence_ahead"] * 4
+    assert dumped(any_redis) == before
+    reply, *_ = _parse(any_redis.eval(_SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
+    assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
+
+
+@pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
+def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended(
+    any_redis: Redis, token: str | None
+) -> None:
+    """The commands that mend a fence, the database's too, go by it."""
+    if token is None:
+        any_redis.lpush(FENCE, "7")
+    else:
+        any_redis.hset(FENCE, "token", token)
+    any_redis.set(KEY, "DISABLED", ex=600)
+    before = dumped(any_redis)
+    assert every_call(any_redis, "1") == ["disabled"] * 4
+    assert dumped(any_redis) == before
+
+
+def test_a_token_within_a_day_is_counted_on_so_that_no_step_of_a_clock_ends_elections(any_redis: Redis) -> None:
+    ahead = Caller(any_redis).look().time + DAY - 10**7
+    any_redis.hset(FENCE, mapping={"token": str(ahead), "holder": "b"})
+    answer = Caller(any_redis).acquire()
+    assert (answer.outcome, answer.token) == ("acquired", str(ahead + 1))
+    assert Caller(any_redis).renew(answer.token).outcome == "renewed"
+    assert Caller(any_redis).release(answer.token).outcome == "released"
+
+
+def test_a_token_that_is_written_far_ahead_ends_a_term_that_is_held(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.hset(FENCE, "token", str(2**53 - 2))
+    assert Caller(any_redis).renew(token).outcome == "fence_ahead"
+    assert any_redis.hget(FENCE, "token") == str(2**53 - 2), "it was given to no term"
+
+
+def test_garbage_in_the_fence_ends_a_term_that_is_held(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    any_redis.hset(FENCE, "token", "seven")
+    assert Caller(any_redis).renew(token).outcome == "bad_fence"
+
+
+def test_garbage_beside_the_token_harms_nothing(any_redis: Redis) -> None:
+    any_redis.hset(
+        FENCE,
+        mapping={
+            "somebody": "else's",
+            "run_id": "no such",
+            "changed": "x",
+            "changed_at": "never",
+            "tenure": "of two words",
+        },
+    )
+    assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
+    any_redis.hset(FENCE, "changed_at", "never")
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000
+    assert Caller(any_redis).acquire().outcome == "acquired"
+
+
+def test_a_holder_of_any_length_and_with_any_character_is_no_more_than_a_holder(any_redis: Redis) -> None:
+    for value in ("", "two words\nand two lines", "x" * 5000):
+        any_redis.set(KEY, value)
+        answer = Caller(any_redis).acquire()
+        assert (answer.outcome, answer.holder, answer.left) == ("held", value[:256], -1)
+        assert any_redis.get(KEY) == value
+
+
+def test_without_memory_nothing_is_acquired_and_nothing_is_half_done(any_redis: Redis) -> None:
+    any_redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ResponseError, match="not allowed when used memory"):
+            Caller(any_redis).acquire()
+        assert any_redis.dbsize() == 0
+    finally:
+        any_redis.config_set("maxmemory", "0")
+
+
+@pytest.mark.parametrize("guarding", [False, True])
+def test_without_memory_a_term_is_still_renewed_and_released(any_redis: Redis, guarding: bool) -> None:
+    caller = Caller(any_redis, guarding=guarding, ttl=30_000)
+    token = Caller(any_redis).acquire().token
+    any_redis.config_set("maxmemory", "1")
+    try:
+        assert caller.renew(token).outcome == "renewed", "though not even the server's name can be noted"
+        any_redis.pexpire(KEY, 5000)
+        assert caller.renew(token).outcome == "renewed"
+        assert any_redis.pttl(KEY) > 5000
+        assert caller.release(token).outcome == "released"
+        assert any_redis.exists(KEY) == 0
+    finally:
+        any_redis.config_set("maxmemory", "0")
+
+
+def test_without_memory_a_change_of_server_that_cannot_be_noted_starts_no_term(any_redis: Redis) -> None:
+    any_redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40, "token": "1", "holder": "b"})
+    any_redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ResponseError, match="not allowed when used memory"):
+            Caller(any_redis, guarding=True).acquire()
+    finally:
+        any_redis.config_set("maxmemory", "0")
+    assert any_redis.exists(KEY) == 0
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000, "it counts from when it could be noted"
+
+
+def test_a_read_only_replica_neither_grants_nor_renews_nor_deletes(any_redis_of_its_own: RedisServer) -> None:
+    with client_of(any_redis_of_its_own) as redis:
+        token = Caller(redis).acquire().token
+        redis.pexpire(KEY, 20_000)
+        command(redis, "REPLICAOF", "127.0.0.1", "1")
+        before = dumped(redis)
+        calls: list[Callable[[], Answer]] = [
+            Caller(redis).acquire,
+            lambda: Caller(redis).renew(token),
+            lambda: Caller(redis).release(token),
+        ]
+        for call in calls:
+            with pytest.raises((ReadOnlyError, ResponseError), match="read only replica"):
+                call()
+        assert Caller(redis).look().outcome == "superseded"
+        assert dumped(redis) == before
+        command(redis, "REPLICAOF", "NO", "ONE")
+        assert Caller(redis).renew(token).outcome == "renewed"
+
+
+def test_a_token_that_somebody_wrote_with_leading_zeros_is_the_same_token(any_redis: Redis) -> None:
+    caller = Caller(any_redis)
+    token = caller.acquire().token
+    any_redis.hset(FENCE, "token", "0" * 40 + str(token))
+    assert caller.renew(token).outcome == "renewed"
+    assert caller.acquire().token == token

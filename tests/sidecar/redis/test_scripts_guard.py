@@ -1,0 +1,133 @@
+"""The failover guard: no new term on a server that may have lost the last one's end, and no longer than that."""
+
+import time
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of, command
+from tests.support.script_caller import FENCE, KEY, Caller
+
+
+def elsewhere(redis: Redis) -> None:
+    """Make it look as if another server had acted on the lease last."""
+    redis.hset(FENCE, mapping={"run_id": "f" * 40, "replid": "e" * 40})
+
+
+def vouched(redis: Redis, holder: str = "b", *, held: bool = True) -> str:
+    """A term under this very server, as if it had always been there; returns its token."""
+    info = redis.info()
+    redis.hset(FENCE, mapping={"run_id": info["run_id"], "replid": info["master_replid"]})
+    caller = Caller(redis, holder, guarding=True)
+    token = caller.acquire().token
+    if not held:
+        caller.release(token)
+    return token
+
+
+def test_a_server_that_acted_last_is_not_guarded(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    answer = Caller(any_redis, guarding=True).acquire()
+    assert (answer.outcome, answer.guard, answer.wait) == ("acquired", "on", 0)
+
+
+def test_on_another_server_no_new_term_starts_for_one_ttl(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    answer = Caller(any_redis, guarding=True).acquire()
+    assert (answer.outcome, answer.wait) == ("guarded", 30_000)
+    assert any_redis.exists(KEY) == 0
+
+
+@pytest.mark.parametrize("sees", ["acquire", "look", "renew"])
+def test_the_wait_counts_from_when_anybody_first_saw_the_change(any_redis: Redis, sees: str) -> None:
+    vouched(any_redis, held=True)
+    elsewhere(any_redis)
+    other = Caller(any_redis, "c", guarding=True)
+    answer = other.acquire() if sees == "acquire" else other.look() if sees == "look" else other.renew("1")
+    assert answer.outcome == "held"
+    seen_at = int(any_redis.hget(FENCE, "changed_at") or 0)
+    assert seen_at > 0
+    any_redis.hset(FENCE, "changed_at", str(seen_at - 10_000_000))
+    any_redis.delete(KEY)
+    answer = Caller(any_redis, guarding=True).acquire()
+    assert answer.outcome == "guarded"
+    assert 5_000 < answer.wait <= 20_000
+
+
+def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    caller = Caller(any_redis, ttl=300, guarding=True)
+    began = time.monotonic()
+    while (answer := caller.acquire()).outcome == "guarded":
+        assert time.monotonic() - began < 30
+        time.sleep(max(answer.wait, 1) / 1000)
+    assert answer.outcome == "acquired"
+    assert time.monotonic() - began >= 0.3
+    assert any_redis.hget(FENCE, "changed") is None
+    caller.release(answer.token)
+    assert Caller(any_redis, "b", guarding=True).acquire().outcome == "acquired", "the server is known now"
+
+
+def test_a_change_that_lies_in_the_future_is_dated_anew(any_redis: Redis) -> None:
+    """The old server's clock was ahead; a wait that never ends would be the price."""
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    caller = Caller(any_redis, guarding=True)
+    caller.acquire()
+    any_redis.hset(FENCE, "changed_at", str(caller.look().time + 10**12))
+    assert caller.acquire().wait == 30_000
+
+
+def test_a_second_change_starts_the_wait_again(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    any_redis.hset(FENCE, mapping={"changed": "d" * 80, "changed_at": "1"})
+    assert Caller(any_redis, guarding=True).acquire().wait == 30_000
+
+
+def test_the_renewal_of_a_term_that_is_still_led_passes_at_once(any_redis: Redis) -> None:
+    token = vouched(any_redis, "a")
+    elsewhere(any_redis)
+    caller = Caller(any_redis, guarding=True)
+    assert caller.renew(token).outcome == "renewed"
+    assert any_redis.hget(FENCE, "run_id") == any_redis.info()["run_id"]
+    assert caller.acquire().outcome == "adopted", "the holder vouched for this server"
+
+
+def test_an_acquire_by_the_id_in_the_key_waits_like_everybody(any_redis: Redis) -> None:
+    """Its release may be the very write that was lost, and somebody else's term with it."""
+    vouched(any_redis, "a")
+    elsewhere(any_redis)
+    answer = Caller(any_redis, guarding=True).acquire()
+    assert (answer.outcome, answer.holder) == ("guarded", "a")
+
+
+def test_an_empty_young_server_is_guarded_until_it_is_one_ttl_old(any_redis_of_its_own: RedisServer) -> None:
+    with client_of(any_redis_of_its_own) as redis:
+        answer = Caller(redis, guarding=True).acquire()
+        assert answer.outcome == "guarded"
+        assert 5_000 < answer.wait <= 31_000
+        began = time.monotonic()
+        while Caller(redis, ttl=300, guarding=True).acquire().outcome == "guarded":
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+        assert redis.info("server")["uptime_in_seconds"] >= 2, "uptime is rounded"
+
+
+def test_without_the_guard_nothing_is_asked_and_nothing_waits(any_redis: Redis) -> None:
+    elsewhere(any_redis)
+    answer = Caller(any_redis, guarding=False).acquire()
+    assert (answer.outcome, answer.guard) == ("acquired", "off")
+
+
+def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(any_redis: Redis) -> None:
+    """Same process, another stint as a primary: what it missed in between it never had."""
+    vouched(any_redis, held=False)
+    assert Caller(any_redis, guarding=True).acquire().outcome == "acquired"
+    any_redis.delete(KEY)
+    command(any_redis, "REPLICAOF", "127.0.0.1", "1")
+    command(any_redis, "REPLICAOF", "NO", "ONE")
+    assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"

@@ -1,0 +1,101 @@
+"""What a sidecar that makes no calls says of its server follows the server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from sidecar.clock import elapsed
+from sidecar.redis.connection import Connector
+from sidecar.redis.server_facts import LOOK, OLD, ServerFacts
+from sidecar.redis.store import RedisStore
+from sidecar.settings import RedisAddress
+from tests.sidecar.conftest import command
+from tests.support.proxy import Proxy
+from tests.support.storing import KEY, TIMINGS
+from tests.support.waiting import eventually
+
+CHANNEL = f"{KEY}:changed"
+
+
+@asynccontextmanager
+async def shown(
+    port: int, username: str | None = None, limit: float = 5.0
+) -> AsyncIterator[tuple[RedisStore, list[None]]]:
+    """A store that is connected and makes no calls, and how often its facts were learned."""
+    connector = Connector(RedisAddress("", None, "127.0.0.1", port, username, "x" if username else None))
+    store = RedisStore(connector, "a", TIMINGS, clock=elapsed, failover_guard=True, min_replicas=0)
+    learned: list[None] = []
+    facts = ServerFacts(
+        connector.companion, store, lambda: learned.append(None), channel=CHANNEL, limit=limit, look=0.02, old=0.0
+    )
+    running = asyncio.create_task(facts.run())
+    try:
+        assert await store.open() is None
+        yield store, learned
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await store.close()
+
+
+def test_a_fact_is_at_most_half_a_minute_old() -> None:
+    assert OLD + LOOK + min(TIMINGS.call_limit, LOOK) <= 30
+
+
+async def test_without_calls_what_is_shown_follows_the_server_both_ways(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all")
+    try:
+        async with shown(any_server.port, "sidecar") as (store, learned):
+            await eventually(lambda: (store.eviction_policy, store.guard) == ("noeviction", "on"))
+            any_redis.config_set("maxmemory-policy", "volatile-lru")
+            await eventually(lambda: store.eviction_policy == "volatile-lru")
+            any_redis.config_set("maxmemory-policy", "noeviction")
+            await eventually(lambda: store.eviction_policy == "noeviction")
+            command(any_redis, "ACL", "SETUSER", "sidecar", "-info")
+            await eventually(lambda: (store.eviction_policy, store.guard) == (None, "unavailable"))
+            command(any_redis, "ACL", "SETUSER", "sidecar", "+info")
+            await eventually(lambda: (store.eviction_policy, store.guard) == ("noeviction", "on"))
+            assert learned
+    finally:
+        any_redis.config_set("maxmemory-policy", "noeviction")
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_server_that_answers_nothing_leaves_the_election_alone(redis_of_its_own: RedisServer) -> None:
+    async with shown(redis_of_its_own.port) as (store, learned):
+        await eventually(lambda: learned)
+        redis_of_its_own.kill()
+        await eventually(lambda: not store.connected)
+
+
+async def test_a_refused_notice_is_published_again_until_it_is_not_refused(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    """No release may come for days that would show that the right was given."""
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-publish")
+    try:
+        async with shown(any_server.port, "sidecar") as (store, learned):
+            store.release_notice = "refused"
+            await eventually(lambda: len(learned) > 2)
+            assert store.release_notice == "refused"
+            command(any_redis, "ACL", "SETUSER", "sidecar", "+publish")
+            await eventually(lambda: store.release_notice == "sent")
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_server_that_stands_still_is_not_shown_as_up(redis_server: RedisServer) -> None:
+    """Nothing else looks at the connection while no call is made."""
+    async with Proxy(redis_server.port) as way, shown(way.port, limit=0.5) as (store, learned):
+        await eventually(lambda: learned)
+        ended: list[None] = []
+        store.when_ended = lambda: ended.append(None)
+        way.black_hole()
+        await eventually(lambda: not store.connected)
+        assert ended  # the election is told, and connects again

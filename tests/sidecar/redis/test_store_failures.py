@@ -1,0 +1,226 @@
+"""What a Redis in trouble answers: never a success, told by its kind, and over once the trouble is."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from ops.local.servers import RedisServer
+from sidecar.election.protocol import Kind, Outcome, Reply, Timings
+from tests.sidecar.conftest import BINARIES, client_of, command
+from tests.support.storing import KEY, Storing, at_port, storing
+from tests.support.waiting import eventually
+
+SECRET = "correct-horse"
+
+
+async def test_a_wrong_password_is_told_without_telling_it(any_redis: Redis, any_server: RedisServer) -> None:
+    command(any_redis, "CONFIG", "SET", "requirepass", "another")
+    try:
+        async with storing(at_port(any_server.port)) as store:
+            assert (await store.failure(Kind.ACQUIRE)).kind == "auth"
+        async with storing(at_port(any_server.port, password=SECRET)) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.may_execute) == ("auth", False)
+            assert SECRET not in failure.text
+            command(any_redis, "CONFIG", "SET", "requirepass", SECRET)
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    finally:
+        command(any_redis, "CONFIG", "SET", "requirepass", "")
+
+
+@pytest.mark.parametrize("rights", [["-eval"], ["resetkeys", "~elsewhere"], ["-set"], ["-time"]])
+async def test_a_user_without_the_right_is_refused_as_such(
+    any_redis: Redis, any_server: RedisServer, rights: list[str]
+) -> None:
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", f">{SECRET}", "~*", "&*", "+@all", *rights)
+    try:
+        async with storing(at_port(any_server.port, username="sidecar", password=SECRET)) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert failure.kind == "noperm", failure.text
+            assert SECRET not in failure.text
+            assert any_redis.exists(KEY) == 0
+            command(any_redis, "ACL", "SETUSER", "sidecar", "~*", "+@all")
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_a_server_that_runs_a_long_script_is_busy(any_redis: Redis, any_server: RedisServer) -> None:
+    any_redis.config_set("lua-time-limit", "50")
+    async with storing(at_port(any_server.port)) as store:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        with client_of(any_server) as other:
+            endless = asyncio.create_task(asyncio.to_thread(_run_for_ever, other))
+            try:
+                await eventually(lambda: _is_busy(any_redis))
+                assert (await store.failure(Kind.ACQUIRE)).kind == "busy"
+            finally:
+                command(any_redis, "SCRIPT", "KILL")
+                await endless
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+    any_redis.config_set("lua-time-limit", "5000")
+
+
+def _run_for_ever(redis: Redis) -> None:
+    with suppress(ResponseError):  # it is killed
+        redis.eval("while true do end", 0)
+
+
+def _is_busy(redis: Redis) -> bool:
+    try:
+        redis.ping()
+    except ResponseError as error:
+        return "BUSY" in str(error)
+    return False
+
+
+async def trouble(
+    server: RedisServer, kind: str, begin: Callable[[Redis], object], end: Callable[[Redis], object]
+) -> None:
+    """A leader meets the trouble, and leads on once it is over; on a connection that was made anew."""
+    with client_of(server) as redis:
+        async with storing(at_port(server.port), timings=Timings()) as store:  # of 30 s: it has to live on
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+            connected = redis.info("stats")["total_connections_received"]
+            begin(redis)
+            redis_knows = redis.get(KEY) if kind != "masterdown" else None
+            failures = [await store.failure(Kind.RELEASE), await store.failure(Kind.ACQUIRE)]
+            assert [failure.kind for failure in failures] == [kind] * 2, failures
+            assert redis_knows in ("a", None)
+            end(redis)
+            assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+            assert redis.info("stats")["total_connections_received"] > connected
+
+
+async def test_a_primary_that_was_made_a_replica_is_read_only(any_redis_of_its_own: RedisServer) -> None:
+    await trouble(
+        any_redis_of_its_own,
+        "readonly",
+        lambda redis: command(redis, "REPLICAOF", "127.0.0.1", "1"),
+        lambda redis: command(redis, "REPLICAOF", "NO", "ONE"),
+    )
+
+
+async def test_a_replica_that_lost_its_primary_and_serves_nothing_stale_says_so(
+    any_redis_of_its_own: RedisServer,
+) -> None:
+    def begin(redis: Redis) -> None:
+        redis.config_set("replica-serve-stale-data", "no")
+        command(redis, "REPLICAOF", "127.0.0.1", "1")
+
+    await trouble(any_redis_of_its_own, "masterdown", begin, lambda redis: command(redis, "REPLICAOF", "NO", "ONE"))
+
+
+@pytest.mark.parametrize("binary", sorted(BINARIES))
+async def test_a_server_that_cannot_save_refuses_to_write(tmp_path: Path, binary: str) -> None:
+    def begin(redis: Redis) -> None:
+        (tmp_path / "taken").mkdir()
+        redis.config_set("save", "3600 1")
+        redis.bgsave()
+        while redis.info("persistence")["rdb_last_bgsave_status"] != "err":
+            pass
+
+    with RedisServer(tmp_path, binary=BINARIES[binary], arguments=("--dbfilename", "taken")) as server:
+        await trouble(server, "misconf", begin, lambda redis: redis.config_set("save", ""))
+
+
+async def test_a_server_without_memory_refuses_a_new_term_and_keeps_an_old_one(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    async with storing(at_port(any_server.port)) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        any_redis.config_set("maxmemory", "1")
+        try:
+            assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+            assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+            assert (await store.failure(Kind.ACQUIRE)).kind == "oom"
+        finally:
+            any_redis.config_set("maxmemory", "0")
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+@pytest.mark.parametrize("binary", sorted(BINARIES))
+async def test_a_server_that_is_still_loading_is_told_as_such(tmp_path: Path, binary: str) -> None:
+    with RedisServer(tmp_path, binary=BINARIES[binary]) as server, client_of(server) as redis:
+        redis.config_set("rdbcompression", "no")
+        redis.mset({f"key-{number}": "x" * 20_000 for number in range(1000)})
+        redis.save()
+        server.kill()
+    with RedisServer(tmp_path, binary=BINARIES[binary], arguments=("--key-load-delay", "10000")) as server:
+        async with storing(at_port(server.port)) as store:
+            assert (await store.failure(Kind.ACQUIRE)).kind == "loading"
+            server.kill()
+            server.arguments = ()
+            await server.start_beside()
+            await eventually(lambda: _answered(store))
+
+
+async def _answered(store: Storing) -> bool:
+    return isinstance(await store.call(Kind.ACQUIRE), Reply)
+
+
+async def test_a_key_of_the_wrong_type_is_an_answer(any_redis: Redis, any_server: RedisServer) -> None:
+    any_redis.lpush(KEY, "x")
+    async with storing(at_port(any_server.port)) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.WRONG_TYPE
+        any_redis.delete(KEY)
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_without_enough_replicas_a_term_does_not_count(any_redis: Redis, any_server: RedisServer) -> None:
+    async with storing(at_port(any_server.port), min_replicas=1) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.UNCONFIRMED
+        assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED, "to look needs no replica"
+
+
+async def test_a_term_of_which_the_replicas_were_not_heard_in_time_does_not_count(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    patient = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=20.0)  # WAIT alone takes half of that
+    async with storing(at_port(any_server.port), min_replicas=1, timings=patient) as store:
+        assert await store.store.open() is None
+        failed = await store.timeout(Kind.ACQUIRE, limit=2.0)
+        assert any_redis.get(KEY) == "a"
+        assert failed.may_execute
+
+
+async def test_with_enough_replicas_a_term_counts_until_they_are_gone(
+    any_redis_of_its_own: RedisServer, tmp_path: Path
+) -> None:
+    with client_of(any_redis_of_its_own) as redis:
+        redis.config_set("repl-diskless-sync-delay", "0")
+    replica = RedisServer(
+        tmp_path / "replica", binary=any_redis_of_its_own.binary,
+        arguments=("--replicaof", "127.0.0.1", str(any_redis_of_its_own.port)),
+    )  # fmt: skip
+    with replica, client_of(any_redis_of_its_own) as redis:
+        await eventually(lambda: redis.info("replication").get("slave0", {}).get("state") == "online")
+        long = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)  # the key does not expire meanwhile
+        async with storing(at_port(any_redis_of_its_own.port), min_replicas=1, timings=long) as store:
+            await eventually(lambda: _counts(store, Kind.ACQUIRE))  # a replica on a busy machine may answer too late
+            await eventually(lambda: _counts(store, Kind.RENEW))
+            replica.pause()
+            redis.pexpire(KEY, 30_000)
+            assert await store.outcome(Kind.RENEW) is Outcome.UNCONFIRMED
+            replica.resume()
+            await eventually(lambda: _counts(store, Kind.RENEW))
+
+
+async def _counts(store: Storing, kind: Kind) -> bool:
+    return await store.outcome(kind) in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
+
+
+async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any_server: RedisServer) -> None:
+    """As a managed Redis without WAIT does."""
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", "-wait")
+    try:
+        async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
+            failure = await store.failure(Kind.ACQUIRE)
+            assert (failure.kind, failure.may_execute) == ("noperm", True)
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")

@@ -1,0 +1,176 @@
+"""The watch on real servers: what it hears in each mode, and that it comes back whatever happens to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from redis import Redis
+from redis.asyncio.connection import Connection
+
+from ops.local.servers import RedisServer
+from sidecar.redis.store import fence_of
+from sidecar.redis.watch import RedisWatch, WatchMode
+from tests.sidecar.conftest import client_of, command
+from tests.support.proxy import Proxy
+from tests.support.script_caller import Caller
+from tests.support.storing import at_port
+from tests.support.waiting import eventually
+
+KEYS = {"tracker": "portfolio:background_services:leader", "scheduler": "portfolio:daily_scheduler:leader"}
+KEY = KEYS["tracker"]
+REFUSED = [["-client", "+client|id"], ["-client"]]
+"""Rights of a server that refuses CLIENT TRACKING, or CLIENT altogether, as some managed ones do."""
+
+
+LIMIT = 5.0
+"""A machine that stands still for less costs no connection, after which everything is heard of."""
+RETRY = 0.5
+"""Until what was refused is tried again."""
+
+
+class Watching:
+    """A watch and what it has heard."""
+
+    def __init__(self, connect: Callable[[], Connection], limit: float, retry: float) -> None:
+        self.heard: list[str] = []
+        self.watch = RedisWatch(
+            connect,
+            KEYS,
+            self.heard.append,
+            limit=limit,
+            interval=0.3,
+            uniform=lambda *_: 1.0,
+            retry=retry,
+        )
+
+    async def hears(self, *names: str) -> None:
+        """Wait until it has heard these, and nothing else."""
+        await eventually(lambda: set(self.heard) >= set(names))
+        assert set(self.heard) == set(names)
+        self.heard.clear()
+
+    async def connected(self, mode: WatchMode) -> None:
+        await eventually(lambda: self.watch.mode is mode)
+        await self.hears(*KEYS)
+
+
+@asynccontextmanager
+async def watching(
+    connect: Callable[[], Connection], limit: float = LIMIT, retry: float = RETRY
+) -> AsyncIterator[Watching]:
+    it = Watching(connect, limit, retry)
+    running = asyncio.create_task(it.watch.run())
+    try:
+        yield it
+    finally:
+        assert not running.done(), "it gave up"
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert it.watch.mode is WatchMode.OFF
+
+
+async def test_with_tracking_every_change_to_a_key_is_heard(any_redis: Redis, any_server: RedisServer) -> None:
+    async with watching(at_port(any_server.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        assert watch.watch.refusal is None
+        any_redis.set(KEY, "b", ex=30)
+        await watch.hears("tracker")
+        any_redis.set(KEY, "DISABLED", ex=20)
+        await watch.hears("tracker")
+        any_redis.delete(KEY)
+        await watch.hears("tracker")
+        any_redis.set(KEYS["scheduler"], "b", px=200)
+        await eventually(lambda: watch.heard == ["scheduler", "scheduler"])  # the second is its expiry
+        watch.heard.clear()
+        any_redis.lpush(KEY, "of another type")
+        await watch.hears("tracker")
+        any_redis.flushall()
+        await watch.hears(*KEYS)
+
+
+async def test_what_is_not_a_lease_is_not_heard(any_redis: Redis, any_server: RedisServer) -> None:
+    async with watching(at_port(any_server.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        any_redis.set(f"{KEY}:else", "x")
+        any_redis.hset(fence_of(KEY), "token", "1")
+        any_redis.set("unrelated", "x")
+        any_redis.set(KEYS["scheduler"], "b")
+        await watch.hears("scheduler")
+
+
+@pytest.mark.parametrize("rights", REFUSED)
+async def test_where_tracking_is_refused_releases_are_heard(
+    any_redis: Redis, any_server: RedisServer, rights: list[str]
+) -> None:
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
+    try:
+        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
+            await watch.connected(WatchMode.NOTICES)
+            assert "permission" in str(watch.watch.refusal)
+            any_redis.set(KEYS["scheduler"], "b")
+            any_redis.delete(KEYS["scheduler"])
+            Caller(any_redis).release(Caller(any_redis).acquire().token)
+            await watch.hears("tracker")
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_after_its_connection_was_killed_it_tells_of_everything_and_watches_on(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    async with watching(at_port(any_server.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
+        await watch.connected(WatchMode.TRACKING)
+        any_redis.set(KEY, "b")
+        await watch.hears("tracker")
+
+
+async def test_a_lost_connection_is_replaced_long_before_the_limit(any_redis: Redis, any_server: RedisServer) -> None:
+    """A pause that goes by the limit would be half a minute here."""
+    async with watching(at_port(any_server.port), limit=60.0) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        command(any_redis, "CLIENT", "KILL", "TYPE", "pubsub")
+        await watch.hears(*KEYS)
+        assert watch.watch.mode is WatchMode.TRACKING
+
+
+async def test_it_is_off_while_the_server_is_gone_and_back_when_that_is(redis_of_its_own: RedisServer) -> None:
+    async with watching(at_port(redis_of_its_own.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        redis_of_its_own.kill()
+        await eventually(lambda: watch.watch.mode is WatchMode.OFF)
+        await redis_of_its_own.start_beside()
+        await watch.connected(WatchMode.TRACKING)
+        with client_of(redis_of_its_own) as redis:
+            redis.set(KEY, "b")
+        await watch.hears("tracker")
+
+
+async def test_a_connection_without_a_sign_of_life_is_given_up(any_redis: Redis, any_server: RedisServer) -> None:
+    async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        proxy.black_hole()
+        await eventually(lambda: watch.watch.mode is WatchMode.OFF)
+        proxy.flow()
+        await watch.connected(WatchMode.TRACKING)
+        any_redis.delete(KEY)
+        any_redis.set(KEY, "b")
+        await watch.hears("tracker")
+
+
+async def test_a_connection_that_is_idle_is_kept(any_redis: Redis, any_server: RedisServer) -> None:
+    """Some signs of life later it is still the same one."""
+    async with Proxy(any_server.port) as proxy, watching(at_port(proxy.port)) as watch:
+        await watch.connected(WatchMode.TRACKING)
+        before = _subscribes(any_redis)
+        await eventually(lambda: _subscribes(any_redis) >= before + 3)
+        any_redis.set(KEY, "b")
+        await watch.hears("tracker")
+        assert proxy.accepted == 1
+
+
+def _subscribes(redis: Redis) -> int:
+    return int(redis.info("commandstats").get("cmdstat_subscribe", {}).get("calls", 0))

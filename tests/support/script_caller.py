@@ -1,0 +1,54 @@
+"""The three scripts as any candidate calls them, one by one and with every argument in the test's hands."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from redis import Redis
+
+from sidecar.redis.store import _SCRIPTS, fence_of
+
+KEY = "portfolio:background_services:leader"
+FENCE = fence_of(KEY)
+
+
+class Answer(NamedTuple):
+    """What `scripts/prelude.lua` says, `left` and `wait` in ms, `time` in µs."""
+
+    outcome: str
+    token: str
+    tenure: str
+    left: int
+    time: int
+    wait: int
+    guard: str
+    notice: str
+    holder: str
+
+
+@dataclass
+class Caller:
+    """A candidate without rules: what it is told to call, it calls. `ttl` in ms."""
+
+    redis: Redis
+    id: str = "a"
+    tenure: str = "boot-0"
+    ttl: int = 30_000
+    guarding: bool = False
+
+    def acquire(self, *, deadline: int = 2**53) -> Answer:
+        return self._call("acquire", "", deadline)
+
+    def renew(self, token: str, *, deadline: int = 2**53) -> Answer:
+        return self._call("renew", token, deadline)
+
+    def release(self, token: str, *, deadline: int = 2**53) -> Answer:
+        return self._call("release", token, deadline)
+
+    def look(self) -> Answer:
+        return self._call("release", "", 2**53)
+
+    def _call(self, script: str, token: str, deadline: int) -> Answer:
+        arguments = [self.id, self.ttl, deadline, int(self.guarding), token, self.tenure, self.ttl * 5 // 6]
+        answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
+        outcome, token, tenure, left, time, wait, guard, notice, holder = answer.split(" ", 8)
+        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, holder)

@@ -1,0 +1,65 @@
+"""A `RedisStore` in a test's hands: small timings, one call at a time."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sidecar.clock import elapsed
+from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.redis.connection import Connector, RedisConnection
+from sidecar.redis.failures import Failure
+from sidecar.redis.store import KeyedCall, RedisStore
+from sidecar.settings import RedisAddress
+
+KEY = "portfolio:background_services:leader"
+TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
+
+
+def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Connector:
+    """A maker of connections to a port of this machine, as the sidecar makes them."""
+    return Connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
+
+
+class Storing:
+    """Makes calls for the candidate `a`."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.token: int | None = None
+
+    async def call(self, kind: Kind, *, limit: float = TIMINGS.call_limit, key: str = KEY) -> Reply | Failure:
+        now = elapsed()
+        token = self.token if kind in (Kind.RENEW, Kind.RELEASE) else None
+        [result] = await self.store.execute([KeyedCall(key, Call(kind, now, now + limit, token, "boot-0"))])
+        if isinstance(result, Reply) and result.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
+            self.token = result.token
+        return result
+
+    async def outcome(self, kind: Kind) -> Outcome:
+        """The outcome of a call that is answered."""
+        result = await self.call(kind, limit=10.0)
+        assert isinstance(result, Reply), result
+        return result.outcome
+
+    async def failure(self, kind: Kind, *, limit: float = 10.0) -> Failure:
+        """Why a call fails; a busy machine may take seconds for an answer that is an error."""
+        result = await self.call(kind, limit=limit)
+        assert isinstance(result, Failure), result
+        return result
+
+    async def timeout(self, kind: Kind, *, limit: float = TIMINGS.call_limit) -> Failure:
+        """The failure of a call that nothing answers within its limit."""
+        failure = await self.failure(kind, limit=limit)
+        assert failure.kind == "timeout", failure
+        return failure
+
+
+@asynccontextmanager
+async def storing(
+    connect: Callable[[], RedisConnection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
+) -> AsyncIterator[Storing]:
+    """A store that connects so, closed at the end."""
+    store = RedisStore(connect, "a", timings, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
+    try:
+        yield Storing(store)
+    finally:
+        await store.close()
