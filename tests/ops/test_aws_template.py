@@ -315,16 +315,16 @@ async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_va
                 return lambda: set(wanted) <= values(name)
 
             both = (1.0, "background_services"), (1.0, "daily_scheduler")
-            await eventually(comes("LeadingFilter", *both))
-            await eventually(comes("WorkingFilter", *both))
-            await eventually(comes("TermsFilter", *both))
-            await eventually(comes("RedisUpFilter", (1.0, "")))
-            await eventually(comes("DatabaseUpFilter", (1.0, "")))
-            await eventually(comes("RunsWaitingFilter", (0.0, "")))
-            await eventually(comes("SessionsGivenUpFilter", (0.0, "")))
+            await eventually(comes("LeadingFilter", *both), within=60)
+            await eventually(comes("WorkingFilter", *both), within=60)
+            await eventually(comes("TermsFilter", *both), within=60)
+            await eventually(comes("RedisUpFilter", (1.0, "")), within=60)
+            await eventually(comes("DatabaseUpFilter", (1.0, "")), within=60)
+            await eventually(comes("RunsWaitingFilter", (0.0, "")), within=60)
+            await eventually(comes("SessionsGivenUpFilter", (0.0, "")), within=60)
             assert values("TermsFilter") == set(both), "a line a minute would be a term a minute"
             redis_of_its_own.kill()
-            await eventually(comes("RedisUpFilter", (0.0, "")))
+            await eventually(comes("RedisUpFilter", (0.0, "")), within=60)
         assert set(FILTERS) == {
             "LeadingFilter", "WorkingFilter", "TermsFilter", "RedisUpFilter", "DatabaseUpFilter", "RunsWaitingFilter",
             "SessionsGivenUpFilter",

@@ -1,5 +1,6 @@
 """docs/deployment-guide.md: what can run on one machine is run beside a real `make run`; the rest is looked up."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.ops.cloudformation import load
 from tests.ops.guide_blocks import Block, aws_commands, blocks, unknown_options
 from tests.ops.test_run import Run
+from tests.ops.test_task_definition import DOCUMENT
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/deployment-guide.md").read_text()
@@ -97,6 +100,41 @@ def test_each_section_that_an_alarm_or_the_guide_names_is_there() -> None:
     )
     assert len(named) >= 5
     assert set(named) <= headings
+
+
+def test_each_alert_leads_to_a_section_that_is_there() -> None:
+    table = GUIDE.split("### Which alert leads where")[1].split("\n## ")[0]
+    rules = yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
+    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| "([^"]+)" \|$', table, re.MULTILINE)
+    assert {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)} == alerts
+    assert {section for _, section in rows} <= set(re.findall(r"^### (.+)$", GUIDE, re.MULTILINE))
+
+
+def test_the_next_revision_is_an_input_that_ecs_accepts_with_the_new_tag() -> None:
+    [program] = re.findall(r"python3 -c '\n(.+?)' \"\$1\"", STACK, re.DOTALL)
+    added = (
+        "taskDefinitionArn",
+        "revision",
+        "status",
+        "requiresAttributes",
+        "compatibilities",
+        "registeredAt",
+        "registeredBy",
+    )
+    described = DOCUMENT | dict.fromkeys(added, "of ECS")
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "0.2.0"],
+        input=json.dumps(described),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    images = [container["image"] for container in DOCUMENT["containerDefinitions"]]
+    expected = json.dumps(DOCUMENT)
+    for image in images:
+        expected = expected.replace(image, f"{image.rpartition(':')[0]}:0.2.0")
+    assert json.loads(ended.stdout) == json.loads(expected)
 
 
 def test_each_document_that_it_refers_to_is_there() -> None:
