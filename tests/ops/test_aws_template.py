@@ -20,6 +20,7 @@ from runtime.log_lines import JsonLines
 from runtime.metric_lines import INTERVAL, log_metrics
 from service.serve import LOGGED_METRICS as LOGGED_BY_THE_API
 from sidecar.run import LOGGED_METRICS as LOGGED_BY_THE_SIDECAR
+from tests.ops.cloudformation import TEMPLATE as FILE
 from tests.ops.cloudformation import evaluated, load, references
 from tests.ops.metric_filters import matches, measured
 from tests.ops.test_task_definition import CONTAINERS, DOCUMENT
@@ -76,6 +77,10 @@ def as_ecs_s_input(part: Any) -> Any:
 def task() -> Any:
     conditions = dict.fromkeys(TEMPLATE["Conditions"], False)
     return as_ecs_s_input(evaluated(PROPERTIES["TaskDefinition"], VALUES, conditions))
+
+
+def test_the_template_is_small_enough_to_be_sent_without_a_bucket() -> None:
+    assert FILE.stat().st_size < 51_200
 
 
 def test_the_task_is_the_one_of_the_task_definition() -> None:
