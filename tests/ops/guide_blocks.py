@@ -17,7 +17,6 @@ WITHOUT_MODEL = {
     ("ecr", "get-login-password"): {"none"},
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
-    ("logs", "tail"): {"since", "follow", "log-stream-name-prefix"},
 }
 """Commands that the aws program makes of several calls, and the options of them that documents use."""
 
@@ -47,11 +46,7 @@ def blocks(document: str) -> Iterator[Block]:
 def aws_commands(text: str) -> Iterator[list[str]]:
     """The words of each `aws` command, those inside `$(...)` too."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for found in re.finditer(
-        r"(?:^|[(\s])aws ((?:[^\n\"'()|&]|\"[^\"$]*\"|'[^']*'|\"\$\w+\"|\"\$\((?:[^()]|\([^)]*\))*\)\")+)",
-        joined,
-        re.MULTILINE,
-    ):
+    for found in re.finditer(r"(?<![\w/$])(?=aws ((?:[^\n\"'()|&]|\"[^\"]*\"|'[^']*')+))", joined):
         yield shlex.split(found[1])
 
 

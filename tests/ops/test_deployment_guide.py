@@ -111,6 +111,21 @@ def test_each_alert_leads_to_a_section_that_is_there() -> None:
     assert {section for _, section in rows} <= set(re.findall(r"^### (.+)$", GUIDE, re.MULTILINE))
 
 
+def test_each_one_off_task_runs_a_command_that_its_program_has() -> None:
+    commands = {
+        tuple(words.split()[:2])
+        for document in (GUIDE, STACK)
+        for words in re.findall(r"\bonce ((?:sidecar|api) [a-z].*?)[`\n]", document)
+    }
+    assert len(commands) >= 7
+    programs = {"sidecar": "sidecar", "api": "service"}
+    for container, word in commands:
+        shown = subprocess.run(
+            [sys.executable, "-m", programs[container], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        assert re.search(rf"^  {word}\b", shown, re.MULTILINE), (container, word)
+
+
 def test_the_next_revision_is_an_input_that_ecs_accepts_with_the_new_tag() -> None:
     [program] = re.findall(r"python3 -c '\n(.+?)' \"\$1\"", STACK, re.DOTALL)
     added = (
