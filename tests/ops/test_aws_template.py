@@ -24,8 +24,8 @@ from tests.ops.cloudformation import TEMPLATE as FILE
 from tests.ops.cloudformation import evaluated, load, references
 from tests.ops.metric_filters import matches, measured
 from tests.ops.test_task_definition import CONTAINERS, DOCUMENT
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.redis_rights import LEAST
-from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import eventually
 
 TEMPLATE = load()
@@ -304,16 +304,16 @@ async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_va
     sidecar = Sidecar(tmp_path / "sidecar.log", redis_of_its_own.url, "task-1")
     async with aiohttp.ClientSession() as session:
         service = Service(tmp_path / "api.log", session, DATABASE_URL=database_url, SIDECAR_URL=sidecar.url)
-        async with Process("service", tmp_path / "migrate.log", "migrate", DATABASE_URL=database_url) as migrating:
-            assert await migrating.end() == 0, migrating.output()
-        for process in (sidecar, service):
-            process.module, process.arguments = "tests.support.impatient", (process.module,)
+        async with command_of("service", tmp_path / "migrate.log", "migrate", DATABASE_URL=database_url) as migrating:
+            assert await migrating.end() == 0, migrating.output
+        for process, module in ((sidecar, "sidecar"), (service, "service")):
+            process._arguments = ["-m", "tests.support.impatient", module]
         async with sidecar, service:
 
             def values(name: str) -> set[tuple[float, str]]:
                 return {
                     (value, dimensions.get("lease", ""))
-                    for value, dimensions in taken(FILTERS[name], sidecar.output() + service.output())
+                    for value, dimensions in taken(FILTERS[name], sidecar.output + service.output)
                 }
 
             def comes(name: str, *wanted: tuple[float, str]) -> Callable[[], bool]:
