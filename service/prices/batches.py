@@ -195,14 +195,14 @@ class Batches:
             except PricesUnavailable as failure:
                 answers.trial_failures.append(failure)
                 if answers.answered and not self._client.is_scarce:
-                    self._standing.failed(batch, alone=len(batch) == 1)
+                    self._standing.record_failure(batch, alone=len(batch) == 1)
             else:
                 self._take(answers, batch, found)
 
     def _take(self, answers: Answers, batch: list[str], found: Answer) -> None:
         answers.answered = True
         answers.found |= found
-        self._standing.answered(batch, found, silent=answers.silent)
+        self._standing.record_answer(batch, found, silent=answers.silent)
 
     def _split_refused(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
         """Queue the symbols that the refusal does not name; queue each half if it names none."""
@@ -236,11 +236,11 @@ class Batches:
         if len(batch) == len(rest) == 1:
             answers.refused_alone.append((batch[0], str(refusal)))
         elif rest:
-            self._standing.failed(rest)
+            self._standing.record_failure(rest)
             answers.queue.put_back(rest)
 
     def _refuse(self, answers: Answers, symbol: str) -> None:
-        if self._standing.refused(symbol):
+        if self._standing.record_refusal(symbol):
             answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
@@ -249,7 +249,7 @@ class Batches:
             for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)
             for batch in answers.failed_batches:
-                self._standing.failed(self._standing.unknown(batch))
+                self._standing.record_failure(self._standing.unknown(batch))
             self._failed_last_time = frozenset(symbol for batch in answers.failed_batches for symbol in batch)
         elif answers.refused_alone:
             answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.refused_alone[-1][1]}"))

@@ -158,7 +158,7 @@ class Standing:
             entry for symbol in self.unknown(symbols) if (entry := self._entry(symbol, now, silent)) is not None
         )
 
-    def answered(self, batch: Iterable[str], priced: Collection[str], *, silent: bool) -> None:
+    def record_answer(self, batch: Iterable[str], priced: Collection[str], *, silent: bool) -> None:
         """Record that the source accepted a batch and priced some of its symbols.
 
         With `silent`, the others are not asked for again for a while.
@@ -173,7 +173,7 @@ class Standing:
             elif symbol not in self._priced:
                 self._trials[symbol] = Trial(NO_LIMIT, now, now + NO_PRICE_PAUSE if silent else now)
 
-    def refused(self, symbol: str) -> bool:
+    def record_refusal(self, symbol: str) -> bool:
         """Record that the source refused the symbol itself; returns whether it is the first time."""
         now = self._now()
         before = self._refusals.get(symbol)
@@ -184,7 +184,7 @@ class Standing:
         self._trials.pop(symbol, None)
         return before is None
 
-    def failed(self, rest: Collection[str], *, alone: bool = False) -> None:
+    def record_failure(self, rest: Collection[str], *, alone: bool = False) -> None:
         """Record the rest of a failed batch. A symbol that failed alone is not asked for again for a while."""
         now = self._now()
         due = now + NO_PRICE_PAUSE if alone else now

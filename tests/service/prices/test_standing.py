@@ -47,20 +47,20 @@ def names(first: str, count: int) -> list[str]:
 
 def test_a_symbol_is_known_once_it_was_priced_and_until_it_is_refused() -> None:
     world = World()
-    world.standing.answered(["A", "B"], {"A"}, silent=True)
+    world.standing.record_answer(["A", "B"], {"A"}, silent=True)
     assert world.standing.priced(["A", "B", "C"]) == ["A"]
-    assert world.standing.refused("A")
+    assert world.standing.record_refusal("A")
     assert world.standing.priced(["A"]) == []
 
 
 def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> None:
     world = World()
-    world.standing.answered(["A"], (), silent=True)
+    world.standing.record_answer(["A"], (), silent=True)
     assert world.queued(["A", "B"]) == {"B"}
     assert world.queued(["A", "B"], silent=True) == {"A", "B"}
     world.time += NO_PRICE_PAUSE
     assert world.queued(["A", "B"]) == {"A", "B"}
-    world.standing.answered(["A"], (), silent=False)
+    world.standing.record_answer(["A"], (), silent=False)
     assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
 
 
@@ -68,7 +68,7 @@ def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> No
     world = World()
     lasted = []
     for _ in range(8):
-        world.standing.refused("A")
+        world.standing.record_refusal("A")
         before = world.time
         for _ in range(100):
             if world.queued(["A"], silent=True):
@@ -77,7 +77,7 @@ def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> No
         lasted.append(world.time - before)
     assert lasted[:3] == [FIRST_REFUSAL, 2 * FIRST_REFUSAL, 4 * FIRST_REFUSAL]
     assert lasted[-2:] == [LONGEST_REFUSAL, LONGEST_REFUSAL]
-    world.standing.answered(["A"], {"A"}, silent=True)
+    world.standing.record_answer(["A"], {"A"}, silent=True)
     assert world.standing.priced(["A"]) == ["A"]
 
 
@@ -90,7 +90,7 @@ def test_a_refusal_by_a_clock_that_was_ahead_holds_for_no_longer_than_a_day() ->
 
 def test_what_another_leader_learnt_is_remembered() -> None:
     world = World()
-    world.standing.answered(["A", "B"], {"A", "B"}, silent=True)
+    world.standing.record_answer(["A", "B"], {"A", "B"}, silent=True)
     world.standing.remember([Refusal("A", 1, START, START + FIRST_REFUSAL)], ["C"])
     assert world.standing.priced(["A", "B", "C"]) == ["B", "C"]
     assert world.queued(["A"]) == set()
@@ -100,12 +100,12 @@ def test_what_another_leader_learnt_is_remembered() -> None:
 
 def test_changes_are_given_until_they_are_saved() -> None:
     world = World()
-    world.standing.refused("A")
+    world.standing.record_refusal("A")
     changes = world.standing.changes()
     world.standing.remember([], ["A"])
     assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
     world.time += FIRST_REFUSAL
-    world.standing.answered(["A"], {"A"}, silent=True)
+    world.standing.record_answer(["A"], {"A"}, silent=True)
     world.standing.saved(changes)
     assert world.standing.changes() == {"A": None}, "it has changed since"
     world.standing.saved(world.standing.changes())
@@ -146,10 +146,10 @@ def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
     for _ in range(5):
         some = batch(world.standing.trials(names("A", 16), silent=False), 16)
         sizes.append(len(some))
-        world.standing.failed(some)
+        world.standing.record_failure(some)
         world.time += timedelta(seconds=30)
         for other in set(names("A", 16)) - set(some):
-            world.standing.refused(other)
+            world.standing.record_refusal(other)
     assert sizes == [16, 8, 4, 2, 1]
 
 
@@ -162,9 +162,9 @@ def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
 
 def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
     world = World()
-    world.standing.failed(["A"])
+    world.standing.record_failure(["A"])
     assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
-    world.standing.failed(["A"], alone=True)
+    world.standing.record_failure(["A"], alone=True)
     assert world.queued(["A", "B"]) == {"B"}
 
 
@@ -183,7 +183,7 @@ def test_a_batch_is_no_longer_than_a_url_may_be() -> None:
 
 def test_trials_without_a_result_are_forgotten_after_a_day() -> None:
     world = World()
-    world.standing.failed(["A", "B"])
+    world.standing.record_failure(["A", "B"])
     world.time += timedelta(days=1)
     world.standing.remember([], ())
     assert len(batch(world.standing.trials(["A", "B"], silent=False), 2)) == 2
