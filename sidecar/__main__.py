@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             return _run(ignored)
+        if arguments[0] == "exec":
+            return _exec(arguments[1:])
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
@@ -50,6 +52,18 @@ def _run(ignored: Sequence[str]) -> int:
             raise
         logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
         return 1
+
+
+def _exec(words: list[str]) -> int:
+    from sidecar.wrapper.arguments import UsageError
+    from sidecar.wrapper.run import run
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+    try:
+        return run(words, os.environ)
+    except UsageError as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
+        return 2
 
 
 def _command(arguments: list[str]) -> int:
