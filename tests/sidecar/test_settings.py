@@ -181,7 +181,7 @@ BAD = [
         ("/run/redis.sock", "into REDIS_URL"),
         ("one,two", "one name, or one address"),
         ('"redis.internal"', "quotes"),
-        ("${REDIS_HOST}", "a variable that nobody has filled in"),
+        ("${REDIS_HOST}", "a variable without a value"),
     ],
 )
 def test_a_host_that_is_nobodys_is_refused_with_its_remedy(host: str, remedy: str) -> None:

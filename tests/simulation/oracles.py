@@ -156,7 +156,7 @@ class Oracle:
         until = client.sidecar.true(client.deadline)
         self._last_believed = max(self._last_believed, min(until, self.world.now))
         if self.world.trace is not None and client.tenure is not None:
-            self.world.record(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
+            self.world.record(f"{client.tenure.holder}'s client no longer leads, token {client.tenure.token}")
 
     def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
@@ -265,7 +265,7 @@ class Oracle:
             client.sync()
             held = self.world.primary.model.value == client.sidecar.instance
             if held and not client.until() > self.world.now:
-                raise Violation("term not taken up", f"{client.sidecar.instance} was restarted within its lease")
+                raise Violation("term not adopted", f"{client.sidecar.instance} was restarted within its lease")
 
     def _disturbed(self, since: float) -> bool:
         return (

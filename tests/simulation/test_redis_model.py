@@ -307,6 +307,6 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
 
 
 def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
-    told = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
+    outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
 
-    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= told
+    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes
