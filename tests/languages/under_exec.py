@@ -48,7 +48,7 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The celery command, installed into a virtual environment."""
     folder = tmp_path_factory.mktemp("celery")
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CELERY]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CELERY]
     subprocess.run(pip, check=True)
     return folder / "bin" / "celery"
 
