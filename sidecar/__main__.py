@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from runtime.environment import remove
+from runtime.command_line import run_and_exit
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
 
@@ -18,7 +19,7 @@ EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", 
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    ignored = remove()  # before a library that reads them is imported
+    ignored = remove_ignored()  # before a library that reads them is imported
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
@@ -93,16 +94,7 @@ def _healthcheck() -> int:
 
 def console() -> NoReturn:
     """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # before there was anything to give up
-        status = 130
-    except BrokenPipeError:  # who reads has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
-        status = 1
-    sys.exit(status)
+    run_and_exit(main)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sidecar.election.protocol import State
+from sidecar.protocol import State
 
 JSON = dict[str, Any]
 

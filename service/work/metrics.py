@@ -1,4 +1,4 @@
-"""What the work reports of itself to Prometheus."""
+"""Prometheus metrics of the work."""
 
 from typing import get_args
 
@@ -8,10 +8,10 @@ from service.portfolio.records import JobName
 
 
 class WorkMetrics:
-    """The metrics of the tracker and the scheduler in one registry; made once a process.
+    """The metrics of the tracker and the scheduler in one registry; created once in a process.
 
-    Counted from zero: a job is done once a day, and of a count that begins at one Prometheus sees no rise. A label is
-    never called `job`, which is a scrape's own.
+    Each counter starts at zero with all its labels. A job runs once a day, and Prometheus sees no increase in a counter
+    that first appears at one. No label is called `job`, which Prometheus sets itself.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

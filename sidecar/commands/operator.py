@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
+from runtime.clock import elapsed
 from runtime.escape import one_line
-from sidecar.clock import elapsed
 from sidecar.commands import fence as fence_command
 from sidecar.commands.connection import LIMIT, CommandError, CommandRedis, in_redis
 from sidecar.commands.fence import PROBLEMS, Say, look
 from sidecar.redis.failures import without_script
-from sidecar.redis.lua import script
+from sidecar.scripts import script
 from sidecar.settings import Settings, control_address, read
 
 USAGE = """\

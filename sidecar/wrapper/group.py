@@ -33,7 +33,7 @@ class Group:
 
     Args:
         grace: seconds between SIGTERM and SIGKILL where the watchdog has to end the processes.
-        clock: gives seconds that never step; `sidecar.clock.elapsed`.
+        clock: gives seconds that never step; `runtime.clock.elapsed`.
         changed: set when a child of this process has ended (SIGCHLD).
     """
 

@@ -14,10 +14,10 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
+from runtime.clock import elapsed
 from runtime.escape import one_line
 from runtime.log_lines import JsonLines, TextLines
 from sidecar.client import LeaseClient, Term
-from sidecar.clock import elapsed
 from sidecar.settings import SettingsError
 from sidecar.wrapper.arguments import GRACE, Arguments, UsageError, Variables, parse, read
 from sidecar.wrapper.group import Group, NotStarted
@@ -92,7 +92,7 @@ class Wrapper:
     """Runs COMMAND under each term.
 
     Args:
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
         changed: set when a child of this process has ended.
     """
 

@@ -16,7 +16,7 @@ from ops.local.servers import RedisServer
 from tests.sidecar.client.test_hostile import LIES
 from tests.sidecar.wrapper.programs import NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
-from tests.support.sidecar_processes import Process, RealSidecar, ended
+from tests.support.processes import Process, RealSidecar, ended
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.sidecar.wrapper.conftest import sidecars  # noqa: F401 - the two sidecars of those tests
-from tests.support.sidecar_processes import ROOT
+from tests.support.processes import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import redis
 
 from ops.local.servers import RedisServer
 from tests.sidecar.wrapper.programs import Wrapper, follows, hand_over, run
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.waiting import eventually
 
 Pair = tuple[RealSidecar, RealSidecar]

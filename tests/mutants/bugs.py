@@ -1,4 +1,4 @@
-"""Every bug that is seeded into a production module."""
+"""All bugs that are seeded into production modules."""
 
 from tests.mutants import (
     client_bugs,

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.support.sidecar_processes import ROOT, Process, ended
+from tests.support.processes import ROOT, Process, ended
 from tests.support.waiting import eventually
 
 CHECK_INTERVAL = 1.0

@@ -12,8 +12,8 @@ from schemathesis.core.result import Ok
 from ops.local.servers import RedisServer
 from sidecar.control import LONGEST_WAIT
 from sidecar.control_openapi import description
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.served_control import KEYS, served
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 LEASE = "background_services"

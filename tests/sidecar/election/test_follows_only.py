@@ -9,9 +9,9 @@ import redis
 
 from ops.local.servers import RedisServer
 from sidecar.client import LeaseClient, Term
-from sidecar.election.protocol import Kind, Outcome, State
+from sidecar.protocol import Kind, Outcome, State
 from tests.support.one_lease import T, answer, due, fresh_lease
-from tests.support.sidecar_processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 NAME = "background_services"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ops.local.servers import RedisServer
-from tests.support.sidecar_processes import RealSidecar, ended, shows
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 

@@ -7,7 +7,7 @@ import signal
 import stat
 from pathlib import Path
 
-from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 NAME = "background_services"

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.sidecar.wrapper.programs import (
     ALIVE,
     LEAVES_A_CHILD,
@@ -25,7 +25,7 @@ from tests.sidecar.wrapper.programs import (
     script,
     state,
 )
-from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
+from tests.support.processes import ROOT, RealSidecar, clean_environment, ended, shows
 from tests.support.waiting import eventually, undisturbed
 
 Pair = tuple[RealSidecar, RealSidecar]
@@ -270,7 +270,7 @@ async def test_the_program_gets_the_environment_and_the_signals_as_the_wrapper_g
         assert await asyncio.to_thread(wrapper.wait) == 0
     environment, blocked, ignored, stdin, *files = wrapper.diary
     variables = dict(entry.split("=", 1) for entry in environment.split("\0") if entry)
-    expected = wrapper._environment | {"LEASE_NAME": NAME, "LEASE_HOLDER": "task-a"}
+    expected = clean_environment(**wrapper.environment) | {"LEASE_NAME": NAME, "LEASE_HOLDER": "task-a"}
     assert {name: variables.get(name) for name in expected} == expected
     assert variables.keys() - expected.keys() - {"PWD", "OLDPWD", "_", "SHLVL"} == {"LEASE_TOKEN"}
     assert int(blocked.split()[1], 16) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.sidecar.wrapper.programs import ALIVE, POLITE, STUBBORN, Wrapper, blocked_signals, follows, run
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.waiting import eventually
 
 Pair = tuple[RealSidecar, RealSidecar]

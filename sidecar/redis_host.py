@@ -1,22 +1,16 @@
-"""What may name a machine: checked before anything tries to reach it."""
+"""Check of the setting REDIS_HOST: a wrong text gets a reason and a remedy."""
 
 import re
 import socket
 
-
-def may_be_host(name: str) -> bool:
-    """Whether that is an address, or a name that can be looked up: an impossible one raises deep in the libraries."""
-    try:
-        return re.fullmatch(r"[\w.:%-]+", name) is not None and bool(name.encode("idna"))
-    except UnicodeError:  # a label is empty or too long
-        return False
+from runtime.host_names import may_be_host
 
 
 def checked_host(text: str) -> str:
-    """The text, if one machine can have this name or address.
+    """The text, if it can be the name or the address of one machine.
 
     Raises:
-        ValueError: none can; the reason names the remedy, and repeats nothing of the text: it could hold a password.
+        ValueError: it cannot. The reason names the remedy and repeats nothing of the text, which may hold a password.
     """
     if why := _why_not(text):
         raise ValueError(why)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_BOOTTIME is Linux's")

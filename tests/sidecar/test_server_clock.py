@@ -1,14 +1,13 @@
-"""What a candidate knows of the Redis server's clock."""
+"""The candidate's estimate of the Redis server's clock."""
 
-from sidecar.election.protocol import Timings
-from sidecar.redis.server_clock import ServerClock
+from sidecar.protocol import ServerClock, Timings
 
 TIMINGS = Timings()
 SERVER_TIME = 1_790_000_000_000_000  # µs
 
 
 def observed(at: float) -> ServerClock:
-    clock = ServerClock(TIMINGS.clock_lasts)
+    clock = ServerClock(TIMINGS.server_time_valid_for)
     clock.observe(SERVER_TIME, at)
     return clock
 
@@ -18,7 +17,7 @@ def test_a_deadline_is_stated_in_the_server_s_time() -> None:
 
 
 def test_before_the_first_reply_every_deadline_has_passed() -> None:
-    assert ServerClock(TIMINGS.clock_lasts).at(102.0, 100.0) == 0
+    assert ServerClock(TIMINGS.server_time_valid_for).at(102.0, 100.0) == 0
 
 
 def test_the_time_of_a_former_server_is_forgotten() -> None:
@@ -28,7 +27,7 @@ def test_the_time_of_a_former_server_is_forgotten() -> None:
 
 
 def test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates() -> None:
-    clock, last = observed(100.0), 100.0 + TIMINGS.clock_lasts
+    clock, last = observed(100.0), 100.0 + TIMINGS.server_time_valid_for
     assert clock.at(last + 2.0, last) > 0
     assert clock.at(last + 2.1, last + 0.1) == 0
 

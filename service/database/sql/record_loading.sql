@@ -1,5 +1,5 @@
--- $1 lease, $2 token, $3 holder, $4 portfolios loaded, $5 of how many. One row if the term is the newest, of which its
--- fence is asked as in `enter_fence`.
+-- $1 lease, $2 token, $3 holder, $4 portfolios loaded, $5 portfolios in all.
+-- One row if the term is the newest; the fence is checked as in enter_fence.sql.
 insert into public.position_loading (lease, token, portfolios_done, portfolios)
 select lease, token, $4::integer, $5::integer
 from public.lease_fence

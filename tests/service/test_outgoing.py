@@ -1,4 +1,4 @@
-"""Every address of a name is tried within one limit on the ways out of the API, and the name is kept for TLS."""
+"""The API's outgoing connections try every address of a name within one limit, and keep the name for TLS."""
 
 import asyncio
 import socket
@@ -21,8 +21,8 @@ from service.api.jwks import KeySet, UnknownKey
 from service.database.connection import StoreError, connect
 from service.database.postgres_address import open_connection
 from service.database.store import Store
+from service.outgoing import _BY_LOOP, Outgoing, outgoing
 from service.prices.alpaca_client import AlpacaClient, Credentials
-from service.ways_out import _OF_LOOP, WaysOut, ways_out
 from service.work.metrics import WorkMetrics
 from service.work.protection import TaskProtection
 from tests.runtime.test_connecting import at, dropping, refusing
@@ -38,8 +38,8 @@ def metrics() -> WorkMetrics:
 
 
 def known(*addresses: AddressInfo) -> None:
-    """From now on every name has these addresses, for this event loop."""
-    _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: addresses))
+    """Give every name these addresses, for this event loop."""
+    _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: addresses))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def port(samples_url: str) -> int:
 
 @pytest.fixture
 def url(samples_url: str) -> str:
-    """The database's address with a name in place of the IP address."""
+    """The database's address with a host name instead of the IP address."""
     return samples_url.replace("127.0.0.1", NAME)
 
 
@@ -68,21 +68,21 @@ async def test_a_database_is_reached_though_the_first_addresses_drop_packets(url
 
 @asynccontextmanager
 async def silent() -> AsyncIterator[AddressInfo]:
-    """An address that takes connections and never says a word."""
+    """An address that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield at(listener.getsockname()[1])
 
 
-async def test_a_database_is_reached_though_the_first_address_takes_connections_and_is_silent(
+async def test_a_database_is_reached_though_the_first_address_accepts_connections_and_is_silent(
     url: str, port: int
 ) -> None:
     async with silent() as first:
         known(first, at(port))
         connection = await open_connection(url, timeout=6)
         await connection.close()
-        assert ways_out().silent == {first[4]}
+        assert outgoing().silent == {first[4]}
         async with asyncio.timeout(5):
-            for _ in range(3):  # it is tried last now
+            for _ in range(3):  # the silent address is tried last now
                 await (await open_connection(url, timeout=60)).close()
 
 
@@ -101,7 +101,7 @@ async def test_an_address_that_refuses_everything_is_an_error_at_once(url: str) 
 
 
 @pytest.mark.parametrize("kind", ["drops", "silent"])
-async def test_of_several_hosts_the_first_does_not_use_the_limit_up(samples_url: str, port: int, kind: str) -> None:
+async def test_the_first_of_several_hosts_does_not_use_up_the_limit(samples_url: str, port: int, kind: str) -> None:
     async with AsyncExitStack() as stack:
         bad = stack.enter_context(dropping()) if kind == "drops" else await stack.enter_async_context(silent())
         several = samples_url.replace(f"127.0.0.1:{port}", f"127.0.0.1:{bad[4][1]},127.0.0.1:{port}")
@@ -114,7 +114,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
     url: str, port: int, samples_url: str, stack: AsyncExitStack
 ) -> None:
     addresses = [at(port)]
-    _OF_LOOP[asyncio.get_running_loop()] = WaysOut(Lookups(lambda host, port: list(addresses)))
+    _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: list(addresses)))
     connection = await open_connection(url)
     pid = connection.get_server_pid()
     with dropping() as other:
@@ -129,7 +129,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
 
 
 class TlsFront:
-    """Speaks TLS as Postgres does, on behalf of one that does not."""
+    """A server that adds TLS to a Postgres, in the way of Postgres."""
 
     def __init__(self, target: int, tls: SSLContext) -> None:
         self._target = target
@@ -193,7 +193,7 @@ def test_the_certificate_must_be_of_the_name_whichever_address_answers(
 
 @asynccontextmanager
 async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterator[AddressInfo]:
-    """An address at which an HTTP server gives this answer to everything."""
+    """The address of an HTTP server that answers every request with this answer."""
 
     async def handle(request: web.Request) -> web.Response:
         return answer(request)

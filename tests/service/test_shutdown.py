@@ -1,4 +1,4 @@
-"""The API and its commands end in time after a signal, whatever hangs, and leave no traceback behind."""
+"""The API and its commands end in time after a signal, whatever hangs, and print no traceback."""
 
 import asyncio
 import base64
@@ -19,15 +19,15 @@ import pytest
 
 from tests.runtime.test_connecting import dropping
 from tests.service.work.test_protection import Agent
-from tests.support.fake_sidecar import FakeSidecar
+from tests.support.fake_sidecar import LeadingSidecar
+from tests.support.processes import LIMIT, ROOT, Process, Service, command_of
 from tests.support.proxy import Proxy
 from tests.support.served_api import PORTFOLIO
-from tests.support.service_processes import ROOT, START_LIMIT, Process, Service
 from tests.support.waiting import eventually
 
 SHUTDOWN_TIMEOUT = 4.0
 LATE = 30.0
-"""Seconds after which a process counts as one that does not end: what hangs in these tests hangs for ten minutes."""
+"""Limit for a process to end, in seconds. Servers that hang in these tests hang for ten minutes."""
 
 HANGING_LOOKUPS = """
 import socket, time
@@ -45,7 +45,7 @@ service.work.tracker.value_all = lambda *_: time.sleep(600)
 
 
 def elsewhere(port: int, name: str = "127.0.0.1") -> dict[str, str]:
-    """Settings by which every way out leads to that address."""
+    """Settings that direct every outgoing connection to an address."""
     return {
         "DATABASE_URL": f"postgresql://user:secret@{name}:{port}/some",
         "AUTH": "supabase",
@@ -61,7 +61,7 @@ def elsewhere(port: int, name: str = "127.0.0.1") -> dict[str, str]:
 
 @pytest.fixture(params=["lookups hang", "packets are dropped", "servers are silent"])
 def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Settings by which every way out hangs."""
+    """Settings with which every outgoing connection hangs."""
     if request.param == "lookups hang":
         (tmp_path / "sitecustomize.py").write_text(HANGING_LOOKUPS)
         yield {**elsewhere(443, "nowhere.example"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
@@ -74,7 +74,7 @@ def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str
 
 
 def unknown_token() -> str:
-    """An access token by a key that nobody knows: the key server has to be asked."""
+    """An access token with an unknown key, for which the service asks the key server."""
     parts = ({"alg": "ES256", "kid": "some"}, {"sub": "some"})
     return ".".join(
         [*(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts), "A"]
@@ -82,25 +82,25 @@ def unknown_token() -> str:
 
 
 def heeds_signals(process: Process) -> bool:
-    """Whether the process has a handler of its own for SIGTERM."""
-    status = Path(f"/proc/{process.running.pid}/status").read_text()
+    """Whether the process has a handler for SIGTERM."""
+    status = Path(f"/proc/{process.started.pid}/status").read_text()
     caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", status)[0], 16)
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 async def ends(process: Process, number: int = signal.SIGTERM) -> int:
-    """Send the signal and wait for the end; returns the exit status."""
-    process.signal(number)
+    """Send the signal, wait for the end, and return the exit status."""
+    process.send(number)
     began = time.monotonic()
     async with asyncio.timeout(LATE):
-        status = await process.running.wait()
+        status = await process.end()
     sys.stderr.write(f"ended after {time.monotonic() - began:.2f} s: {status}\n")
-    assert "Traceback" not in process.output()
-    assert "never retrieved" not in process.output()
+    assert "Traceback" not in process.output
+    assert "never retrieved" not in process.output
     return status
 
 
-async def test_the_api_ends_in_time_while_every_way_out_hangs(
+async def test_the_api_ends_in_time_while_every_outgoing_connection_hangs(
     nowhere: dict[str, str], session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     settings = {**nowhere, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT)}
@@ -108,7 +108,7 @@ async def test_the_api_ends_in_time_while_every_way_out_hangs(
     headers = {"Authorization": f"Bearer {unknown_token()}"}
     asking = asyncio.create_task(session.get(f"{service.url}/portfolios/{PORTFOLIO}/live", headers=headers))
     stack.callback(asking.cancel)
-    await asyncio.sleep(0.5)  # the question, and what the process does by itself, are under way
+    await asyncio.sleep(0.5)  # the request and the process's own connections are under way
     assert await ends(service) == 0
 
 
@@ -116,14 +116,14 @@ async def test_the_api_ends_in_time_while_every_way_out_hangs(
 async def working(
     samples_url: str, session: aiohttp.ClientSession, log: Path, stack: AsyncExitStack, **settings: str
 ) -> AsyncIterator[tuple[Service, Proxy]]:
-    """A service that leads, with a proxy on its way to the database."""
+    """A service that leads, with a proxy between it and the database."""
 
     async def resigned(_: str) -> None:
-        """Nothing waits for it."""
+        """Do nothing on a resign."""
 
     port = urlsplit(samples_url).port
     assert port is not None
-    sidecar = await stack.enter_async_context(FakeSidecar(resigned))
+    sidecar = await stack.enter_async_context(LeadingSidecar(resigned))
     proxy = await stack.enter_async_context(Proxy(port))
     url = samples_url.replace(f":{port}", f":{proxy.port}")
     settings = {"DATABASE_URL": url, "SIDECAR_URL": sidecar.url, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT), **settings}
@@ -142,7 +142,7 @@ async def test_the_api_ends_in_time_while_the_database_answers_nothing_and_a_str
         stream = await session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         proxy.replies.hold()
-        await asyncio.sleep(1)  # a tick, a probe and a question are under way
+        await asyncio.sleep(1)  # a tick, a probe and a request are under way
         asking = asyncio.create_task(session.get(f"{service.url}/portfolios/{PORTFOLIO}/live"))
         stack.callback(asking.cancel)
         await ends(service)
@@ -164,12 +164,12 @@ async def test_the_api_ends_in_time_while_a_thread_of_its_work_does_not(
     [(("migrate",), signal.SIGTERM), (("run", "eod"), signal.SIGINT), (("fence", "daily_scheduler"), signal.SIGTERM)],
     ids=["migrate", "run", "fence"],
 )
-async def test_a_command_ends_in_time_while_every_way_out_hangs(
+async def test_a_command_ends_in_time_while_every_outgoing_connection_hangs(
     nowhere: dict[str, str], tmp_path: Path, stack: AsyncExitStack, command: tuple[str, ...], number: int
 ) -> None:
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", *command, **nowhere))
-    await eventually(lambda: heeds_signals(process), within=START_LIMIT)
-    await asyncio.sleep(0.5)  # the first way out is under way
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", *command, **nowhere))
+    await eventually(lambda: heeds_signals(process), within=LIMIT)
+    await asyncio.sleep(0.5)  # the first outgoing connection is under way
     assert await ends(process, number) == 128 + number
 
 
@@ -186,8 +186,8 @@ async def test_a_run_by_hand_ends_in_time_while_the_database_answers_nothing(
         "DATABASE_URL": samples_url.replace(f":{port}", f":{proxy.port}"),
     }
     proxy.replies.delay = 0.2
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", "run", "snapshot", **settings))
-    await eventually(lambda: proxy.port in connections_of(process), within=START_LIMIT)
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", "run", "snapshot", **settings))
+    await eventually(lambda: proxy.port in connections_of(process), within=LIMIT)
     await asyncio.sleep(0.2)  # a statement is under way
     proxy.replies.hold()
     assert await ends(process, number) == 128 + number
@@ -195,7 +195,7 @@ async def test_a_run_by_hand_ends_in_time_while_the_database_answers_nothing(
 
 def connections_of(process: Process) -> set[int]:
     """The ports that the process is connected to."""
-    there = psutil.Process(process.running.pid).net_connections("tcp")
+    there = psutil.Process(process.started.pid).net_connections("tcp")
     return {int(each.raddr[1]) for each in there if each.status == psutil.CONN_ESTABLISHED}
 
 
@@ -209,18 +209,18 @@ async def test_a_run_by_hand_that_is_stopped_takes_its_protection_back(
     agent = await stack.enter_async_context(Agent().serving())
     url = samples_url.replace(f":{port}", f":{proxy.port}")
     settings = {"AUTH": "off", "PRICE_SOURCE": "simulated", "DATABASE_URL": url, "ECS_AGENT_URI": agent.uri}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", "run", "snapshot", **settings))
-    await eventually(lambda: agent.protected, within=START_LIMIT)
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", "run", "snapshot", **settings))
+    await eventually(lambda: agent.protected, within=LIMIT)
     assert await ends(process) == 128 + signal.SIGTERM
     assert not agent.protected
 
 
-async def test_a_process_that_is_left_ends_though_a_thread_hangs_and_nobody_reads_its_log() -> None:
+async def test_a_process_ends_although_a_thread_hangs_and_nobody_reads_its_log() -> None:
     program = """
 import threading, time
-from service.ending import leave_after
+from service.shutdown import exit_after
 threading.Thread(target=time.sleep, args=(600,)).start()
-leave_after(0.1, lambda: 7, lambda: time.sleep(600))
+exit_after(0.1, lambda: 7, lambda: time.sleep(600))
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=ROOT)
     async with asyncio.timeout(LATE):
