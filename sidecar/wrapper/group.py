@@ -55,7 +55,10 @@ class Group:
         Raises:
             NotStarted: it cannot be executed.
         """
-        self._command, word, report = _starter(command, variables)
+        try:
+            self._command, word, report = _starter(command, variables)
+        except OSError as error:  # no process can be made, or the arguments are too long
+            raise NotStarted(command[0], error.errno or errno.EAGAIN) from None
         try:
             self.tell(kill_at)
             os.write(word, b"1")
