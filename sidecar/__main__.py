@@ -13,8 +13,6 @@ from sidecar.settings import SettingsError
 
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
-EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"})
-"""Packages of the extra `sidecar`: a program that only uses the client does not install them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -26,15 +24,12 @@ def main(arguments: list[str]) -> int:
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             return _run(ignored)
+        if arguments[0] == "exec":
+            return _exec(arguments[1:])
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in EXTRA:
-            raise
-        print(f"sidecar: {error.name} is not installed: pip install 'ecs-lease-sidecar[sidecar]'", file=sys.stderr)
         return 2
 
 
@@ -50,6 +45,18 @@ def _run(ignored: Sequence[str]) -> int:
             raise
         logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
         return 1
+
+
+def _exec(words: list[str]) -> int:
+    from sidecar.wrapper.arguments import UsageError
+    from sidecar.wrapper.run import run
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+    try:
+        return run(words, os.environ)
+    except UsageError as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
+        return 2
 
 
 def _command(arguments: list[str]) -> int:
@@ -80,7 +87,7 @@ def _healthcheck() -> int:
 
 def console() -> NoReturn:
     """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
-    run_and_exit(main)
+    run_and_exit(main, program="sidecar")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
 from runtime.local_requests import refusal
+from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
 from sidecar.protocol import Timings
 
@@ -63,10 +64,11 @@ class Control:
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
-        app.router.add_get("/leader/{lease}", self._leader)
+        app.router.add_get("/leader/{lease}", self.leader)
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._report_status)
         app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/openapi.json", self._tell_description)
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -90,7 +92,8 @@ class Control:
         version = self._version(names)
         return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
 
-    async def _leader(self, request: web.Request) -> web.Response:
+    async def leader(self, request: web.Request) -> web.Response:
+        """200 while this task leads the lease, else 503: for probes, proxies and load balancers."""
         name = self._lease(request)
         leads = self._candidate.status(name).leads
         return _json({"lease": name, "is_leader": leads}, status=200 if leads else 503)
@@ -115,6 +118,9 @@ class Control:
             for name, status in self._candidate.statuses().items()
         }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
+
+    async def _tell_description(self, _: web.Request) -> web.Response:
+        return _json(description(list(self._candidate.names), LONGEST_WAIT))
 
     def _lease(self, request: web.Request) -> str:
         name = request.match_info["lease"]
@@ -151,7 +157,7 @@ class Control:
         }
 
 
-def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Application:
+def metrics_app(registry: CollectorRegistry, healthz: Handler, leader: Handler) -> web.Application:
     """The metrics listener's application; no request changes anything."""
 
     async def metrics(_: web.Request) -> web.Response:
@@ -160,6 +166,7 @@ def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Applicatio
     app = web.Application(client_max_size=1024)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    app.router.add_get("/leader/{lease}", leader)
     return app
 
 
@@ -168,7 +175,7 @@ def _wait(request: web.Request) -> float:
     if text is None:
         return 0.0
     try:
-        wait = float(text)
+        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float takes 1_0, and digits of Bengali
     except ValueError:
         wait = math.nan
     if not 0 < wait <= LONGEST_WAIT:

@@ -180,6 +180,7 @@ class LeaseStatus(NamedTuple):
     leads: bool
     remaining: float
     trouble: str | None
+    follows_only: bool
 
 
 class ServerClock:

@@ -17,6 +17,7 @@ from runtime.clock import elapsed
 from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
+from runtime.metric_lines import log_metrics
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
@@ -31,6 +32,9 @@ from sidecar.telemetry import Telemetry, log_to_stdout
 log = logging.getLogger(__name__)
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+
+LOGGED_METRICS = ("sidecar_leading", "sidecar_redis_up")
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
 
 
 def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
@@ -59,9 +63,19 @@ async def _run(settings: Settings) -> None:
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
     leases = {
-        lease: Lease(name, timings, boot=boot, now=elapsed(), uniform=uniform, require_client=settings.require_client)
+        lease: Lease(
+            name,
+            timings,
+            boot=boot,
+            now=elapsed(),
+            uniform=uniform,
+            require_client=settings.require_client,
+            campaign=settings.campaign,
+        )
         for lease in settings.keys
     }
+    if not settings.campaign:
+        log.info("CAMPAIGN is false: this task follows only, and never leads")
     store = RedisStore(
         connect,
         name,
@@ -89,10 +103,15 @@ async def _run(settings: Settings) -> None:
             "eviction_policy": store.eviction_policy,
             "release_notice": store.release_notice,
         }
-        return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
+        return {
+            "campaign": settings.campaign,
+            "redis": redis,
+            "watch": {"mode": watch.mode, "refusal": watch.refusal},
+            "keys": settings.keys,
+        }
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
-    metrics = metrics_app(telemetry.registry, control.healthz)
+    metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
@@ -103,7 +122,8 @@ async def _run(settings: Settings) -> None:
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
+            logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
+            beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
             await candidate.run()
             for task in beside:
                 task.cancel()

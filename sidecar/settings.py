@@ -52,6 +52,7 @@ class Settings:
     failover_guard: bool
     min_replicas: int
     require_client: bool
+    campaign: bool
     instance_id: str | None
     metadata_uri: str | None
     control: Address
@@ -107,6 +108,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
+        campaign=take("CAMPAIGN", _switch, default=True),
         instance_id=take("INSTANCE_ID", checked_instance_id, None),
         metadata_uri=take("ECS_CONTAINER_METADATA_URI_V4", _metadata_uri, None),
         control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),

@@ -148,7 +148,11 @@ class _Gauges(Collector):
         fence = GaugeMetricFamily(
             "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
         )
+        campaigns = GaugeMetricFamily(
+            "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
+        )
         for name, status in self._statuses().items():
+            campaigns.add_metric([name], float(not status.follows_only))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
             leading.add_metric([name], float(status.leads))
@@ -177,7 +181,7 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
-        yield from (up, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
+        yield from (up, campaigns, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:

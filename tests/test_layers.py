@@ -23,8 +23,8 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     ),
     "sidecar": (
         {"client", "protocol", "redis_host", "scripts"},
-        {"settings"},
-        {"healthcheck", "identity", "redis"},
+        {"control_openapi", "settings"},
+        {"healthcheck", "identity", "redis", "wrapper"},
         {"commands", "telemetry"},
         {"election"},
         {"control"},

@@ -183,7 +183,14 @@ class Leadership:
             grant = self._new_grant()
             grant.extend(answer.deadline)
             if grant.working_time() > 0:
-                self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining, self._report_late_check)
+                self._term = Term(
+                    self.name,
+                    answer.token,
+                    answer.instance_id,
+                    grant.remaining,
+                    self._report_late_check,
+                    grant_left=grant.left,
+                )
                 self._last_token = answer.token
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant

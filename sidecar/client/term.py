@@ -32,6 +32,9 @@ class Term:
     """A callback for each `check` that finds the term over; it gets the token."""
     threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
     """The threads of `run_in_thread`."""
+    grant_left: Callable[[], float] = field(default=lambda: 0.0, repr=False, compare=False)
+    """Gives the seconds until the last grant runs out, also where the term has ended before that: the time in which
+    the work has to end."""
 
     def check(self) -> None:
         """Return if the term is still on; the work calls this between two steps.
@@ -99,6 +102,10 @@ class Grant:
     def end(self) -> None:
         """End the grant now, whatever is left of it."""
         self._ended = True
+
+    def left(self) -> float:
+        """Seconds until the deadline that was last granted, be the term over before or not."""
+        return max(self._deadline - self._clock(), 0.0)
 
     @property
     def overdue(self) -> bool:

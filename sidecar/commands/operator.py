@@ -26,6 +26,8 @@ usage: python -m sidecar [COMMAND]
   (none)                 run the sidecar
   healthcheck            ask the sidecar beside this whether it is well
   status                 what the sidecar beside this says of its leases
+  exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
+                         run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
   leaders                who holds each lease, for how long, and the last token
   disable LEASE SECONDS  nobody leads for so long; work stops at once
   enable LEASE           end that

@@ -103,8 +103,8 @@ class Candidate:
         """One lease as it is now; looking at it is no demand."""
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
-        trouble = self._trouble[name]
-        return LeaseStatus(state, holder, token, version, lease.leads(now), lease.remaining(now), trouble)
+        leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, lease.follows_only)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""

@@ -28,6 +28,7 @@ class Lease:
         now: the start of the process; a grant of an earlier process may last until `now + grant_ttl`.
         uniform: `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
         require_client: campaign only while a client asks.
+        campaign: False for a candidate that follows only: it looks who leads, and never tries to acquire.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Lease:
         now: float,
         uniform: Callable[[float, float], float],
         require_client: bool = True,
+        campaign: bool = True,
     ) -> None:
         self.instance_id = instance_id
+        self.follows_only = not campaign
         self.timings = timings
         self._boot = boot
         self._uniform = uniform
@@ -208,7 +211,8 @@ class Lease:
                 return None
             call = self._call(Kind.RENEW, now, self._term)
         elif self._campaigns(now):
-            call = self._call(Kind.LOOK if now < self._yield_until else Kind.ACQUIRE, now)
+            looks = self.follows_only or now < self._yield_until
+            call = self._call(Kind.LOOK if looks else Kind.ACQUIRE, now)
         elif self._unanswered.pending and now >= self._unanswered.until:
             call = self._call(Kind.LOOK, now)
         else:
@@ -341,7 +345,10 @@ class Lease:
     def _release_replied(self, call: Call, reply: Reply, now: float) -> None:
         if call.kind is Kind.LOOK and self._campaigns(now):
             others = reply.holder not in (None, self.instance_id)
-            self._due = now + self._follow(reply) if others else max(now, self._yield_until)
+            follows = others or self.follows_only
+            self._due = now + self._follow(reply) if follows else max(now, self._yield_until)
+            if self._reported_leading is None:
+                self._record_transition(leads=False, token=None, reason=reply.outcome)
             return
         left, self._to_release = self._to_release, None
         self._unanswered.answered(call.sent_at)

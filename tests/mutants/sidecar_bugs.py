@@ -677,6 +677,27 @@ CONNECTION = [
         wrong="give_up_at",
         test="tests/sidecar/election/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
     ),
+    Bug(
+        "a task that follows only tries to lead",
+        "sidecar/election/lease.py",
+        right="looks = self.follows_only or now < self._yield_until",
+        wrong="looks = now < self._yield_until",
+        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
+    ),
+    Bug(
+        "a task that follows only looks at a vacant key without a pause",
+        "sidecar/election/lease.py",
+        right="follows = others or self.follows_only",
+        wrong="follows = others",
+        test="tests/sidecar/election/test_follows_only.py::test_it_looks_once_a_heartbeat_and_never_acquires[True]",
+    ),
+    Bug(
+        "a proxy is told that a follower leads",
+        "sidecar/control.py",
+        right="status=200 if leads else 503)",
+        wrong="status=200)",
+        test="tests/sidecar/test_control.py::test_leader_answers_probes_by_its_status_on_both_listeners",
+    ),
 ]
 
 BUGS = CONNECTION + WIRING + ELECTION + LATE + LISTENER + REDIS + SCRIPTS

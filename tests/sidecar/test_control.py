@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from itertools import product
 
 import pytest
 from redis import Redis
@@ -124,22 +125,30 @@ async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: 
     assert await sidecar.refusal("GET", "/status") == (500, {"error": "Internal Server Error: GET /status"})
 
 
-async def test_leader_answers_probes_by_its_status(sidecar: Served) -> None:
-    for method in ("GET", "HEAD"):
-        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
-            assert response.status == 503
+async def test_leader_answers_probes_by_its_status_on_both_listeners(sidecar: Served) -> None:
+    async def statuses() -> set[int]:
+        seen = set()
+        for method, url in product(("GET", "HEAD"), (sidecar.url, sidecar.metrics_url)):
+            async with sidecar.session.request(method, f"{url}/leader/tracker") as response:
+                seen.add(response.status)
+        return seen
+
+    assert await statuses() == {503}
     await sidecar.lead()
-    for method in ("GET", "HEAD"):
-        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
-            assert response.status == 200
+    assert await statuses() == {200}
+    async with sidecar.session.get(f"{sidecar.metrics_url}/leader/none") as response:
+        assert response.status == 404
+        assert await response.json() == {"error": "there is no lease 'none'", "leases": ["tracker", "scheduler"]}
+    async with sidecar.session.post(f"{sidecar.metrics_url}/leader/tracker") as response:
+        assert response.status == 405
 
 
 async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
     for _ in range(3):
         for path in ("/status", "/healthz"):
             await sidecar.get(path)
-        for method in ("GET", "HEAD"):
-            async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker"):
+        for method, url in product(("GET", "HEAD"), (sidecar.url, sidecar.metrics_url)):
+            async with sidecar.session.request(method, f"{url}/leader/tracker"):
                 pass
         async with sidecar.session.head(f"{sidecar.url}/is-leader/tracker") as response:
             assert response.status == 405

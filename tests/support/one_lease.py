@@ -7,9 +7,15 @@ T = Timings()
 BELIEVED = T.ttl - T.margin
 
 
-def fresh_lease(now: float = 0.0, *, require_client: bool = True) -> Lease:
+def fresh_lease(now: float = 0.0, *, require_client: bool = True, campaign: bool = True) -> Lease:
     return Lease(
-        "a", T, boot="boot", now=now, uniform=lambda low, high: (low + high) / 2, require_client=require_client
+        "a",
+        T,
+        boot="boot",
+        now=now,
+        uniform=lambda low, high: (low + high) / 2,
+        require_client=require_client,
+        campaign=campaign,
     )
 
 

@@ -42,6 +42,8 @@ class Served:
     session: aiohttp.ClientSession
     url: str
     metrics_url: str
+    app: web.Application
+    """The control listener's."""
 
     async def get(self, path: str, **params: object) -> dict[str, Any]:
         """The JSON object of the answer to a GET, which must succeed."""
@@ -113,13 +115,14 @@ async def served(
     telemetry.watch(candidate.statuses, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_listening(control.app(), Limits()))
-        metrics = metrics_app(telemetry.registry, control.healthz)
+        app = control.app()
+        url = await stack.enter_async_context(_listening(app, Limits()))
+        metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
         metrics_url = await stack.enter_async_context(_listening(metrics, limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
-            yield Served(candidate, tasks[0], watch, session, url, metrics_url)
+            yield Served(candidate, tasks[0], watch, session, url, metrics_url, app)
         finally:
             for task in tasks:
                 task.cancel()
