@@ -10,8 +10,11 @@ import pytest
 
 from ops.local.definition import ContainerDefinition, parse
 from ops.rehearse import host
+from ops.rehearse.__main__ import _chosen, _options
 from ops.rehearse.balancer import _rows
 from ops.rehearse.environment import container_environment
+from ops.rehearse.events import BETWEEN, USUAL, Event
+from ops.rehearse.events import SHORT as SHORT_EVENTS
 from ops.rehearse.faults import memory_group
 from ops.rehearse.leaders import LEASES, Led
 from ops.rehearse.load import Broken, Request
@@ -148,6 +151,23 @@ def test_a_failover_moves_the_name_in_the_file_that_containers_have_mounted(tmp_
     assert file.stat().st_ino == mounted
     assert f"{REDIS[1]} redis.rehearsal" in file.read_text().splitlines()
     assert REDIS[0] not in file.read_text().split()
+
+
+def test_the_short_one_is_a_part_of_the_long_one_and_an_old_version_has_events_of_its_own() -> None:
+    names = [event.name for event in _chosen(_options([]))]
+    short = [event.name for event in _chosen(_options(["--short"]))]
+    assert short == [name for name in names if name in short]
+    assert len(short) == len(SHORT_EVENTS)
+    assert "deploy old -> today" in [event.name for event in _chosen(_options(["--short", "--old", "HEAD"]))]
+    assert [event.name for event in _chosen(_options(["--events", "failover"]))] == ["Redis failover"]
+    with pytest.raises(RehearsalError, match="no event's name has nonsense"):
+        _chosen(_options(["--events", "nonsense"]))
+
+
+@pytest.mark.parametrize("event", [*USUAL, *BETWEEN], ids=lambda event: str(event.name))
+def test_deploys_and_scaling_may_lose_no_request_and_every_event_is_documented(event: Event) -> None:
+    assert event.lossless == event.name.startswith(("deploy", "scale"))
+    assert event.name in (ROOT / "docs" / "rehearsal.md").read_text()
 
 
 def test_an_unknown_commit_is_one_line() -> None:
