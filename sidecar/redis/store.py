@@ -31,11 +31,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as Disconnected
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.redis.failures import Failure, failure_of
-from sidecar.redis.lua import script
-from sidecar.redis.server_clock import ServerClock
+from sidecar.scripts import script
 
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
@@ -67,7 +66,7 @@ class RedisStore:
 
     Args:
         connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class RedisStore:
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
         self._connection: RedisConnection | None = None
-        self._server_clock = ServerClock(timings.clock_lasts)
+        self._server_clock = ServerClock(timings.server_time_valid_for)
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None

@@ -18,7 +18,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import InvalidResponse, ResponseError
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
 

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and the certificates that it issues."""
+"""A certificate authority for tests, and the certificates that it issues."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ _SIGNS = x509.KeyUsage(
 
 
 class Authority:
-    """Signs certificates; its own is what `sslrootcert` names."""
+    """A certificate authority. Its own certificate is for `sslrootcert`."""
 
     def __init__(self, name: str) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -41,7 +41,7 @@ class Authority:
         return file
 
     def issue(self, host: str, stem: Path, *, password: str | None = None) -> tuple[Path, Path]:
-        """Write a certificate for a host's name to STEM.crt, and its key, locked by the password, to STEM.key."""
+        """Write a certificate for a host name to STEM.crt, and its key, encrypted with the password, to STEM.key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key)

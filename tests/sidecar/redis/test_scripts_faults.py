@@ -7,7 +7,7 @@ from redis import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Outcome
+from sidecar.protocol import Outcome
 from sidecar.redis.store import _SCRIPTS, _parse
 from tests.sidecar.conftest import client_of, command
 from tests.support.script_caller import FENCE, KEY, Answer, Caller
