@@ -89,6 +89,7 @@ def test_the_table_has_a_row_for_each_event_and_says_what_is_wrong() -> None:
 
 def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
     given = {
+        "mountPoints": [{"sourceVolume": "state", "containerPath": "/var/lib/state"}],
         "memory": 896,
         "cpu": 384,
         "user": "10001:10001",
@@ -96,7 +97,14 @@ def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
         "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
     }
     words = options(one_container(given), tmp_path)
-    for word in ("--memory=896m", "--memory-swap=896m", "--cpu-shares=384", "--user=10001:10001", "--init"):
+    for word in (
+        "--memory=896m",
+        "--memory-swap=896m",
+        "--cpu-shares=384",
+        "--user=10001:10001",
+        "--init",
+        "--volume=/var/lib/state",
+    ):
         assert word in words
     assert {"--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL"} <= set(words)
     plain = " ".join(options(one_container({}), tmp_path))
@@ -104,17 +112,28 @@ def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
 
 
 def one_container(fields: dict[str, object]) -> ContainerDefinition:
-    document = {"family": "test", "containerDefinitions": [{"name": "a", "image": "a", "command": ["true"], **fields}]}
+    document = {
+        "family": "test",
+        "volumes": [{"name": "state"}],
+        "containerDefinitions": [{"name": "a", "image": "a", "command": ["true"], **fields}],
+    }
     return parse(document).container("a")
 
 
 def test_the_definition_s_servers_never_reach_a_container() -> None:
-    variables = {"REDIS_HOST": "production", "REDIS_PORT": "6379", "LEASE_TTL": "30", "LEASES": "a"}
+    variables = {
+        "REDIS_HOST": "production",
+        "REDIS_PORT": "6379",
+        "REDIS_USERNAME": "production",
+        "LEASE_TTL": "30",
+        "LEASES": "a",
+    }
     fields: dict[str, object] = {"environment": [{"name": name, "value": value} for name, value in variables.items()]}
     sidecar = one_container(fields).model_copy(update={"name": "sidecar"})
     found = container_environment(sidecar, SHORT, {"ECS_AGENT_URI": "there"})
     assert "production" not in " ".join(found.values())
     assert found["REDIS_URL"].startswith("rediss://")
+    assert found["REDIS_USERNAME"] == "sidecar"
     assert (found["LEASE_TTL"], found["LEASES"], found["ECS_AGENT_URI"]) == ("6", "a", "there")
     assert "MARKET_CALENDAR" not in found
     assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one keeps the definition's timings"
