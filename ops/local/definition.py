@@ -92,6 +92,19 @@ class LinuxParameters(_Part):
     capabilities: Capabilities = Field(default_factory=Capabilities)
 
 
+class MountPoint(_Part):
+    """One entry of `mountPoints`: a volume of the task, and where the container sees it."""
+
+    source_volume: str
+    container_path: str
+
+
+class Volume(_Part):
+    """One entry of `volumes`."""
+
+    name: str
+
+
 class ContainerDefinition(_Part):
     """One container of the task; `memory` in MiB, `cpu` in 1024ths of a core."""
 
@@ -103,6 +116,7 @@ class ContainerDefinition(_Part):
     user: str | None = None
     readonly_root_filesystem: bool = False
     linux_parameters: LinuxParameters = Field(default_factory=LinuxParameters)
+    mount_points: list[MountPoint] = Field(default_factory=list)
     entry_point: list[str] = Field(default_factory=list)
     command: list[str] = Field(default_factory=list)
     environment: list[Variable] = Field(default_factory=list)
@@ -137,12 +151,22 @@ class TaskDefinition(_Part):
     requires_compatibilities: list[str] = Field(default_factory=list)
     cpu: str | None = None
     memory: str | None = None
+    volumes: list[Volume] = Field(default_factory=list)
     container_definitions: list[ContainerDefinition] = Field(min_length=1, max_length=10)
 
     @property
     def cpu_units(self) -> int | None:
         """The task's `cpu` in 1024ths of a core; None where it has no limit of its own."""
         return None if self.cpu is None else units(self.cpu, "vCPU")
+
+    @model_validator(mode="after")
+    def _volumes_exist(self) -> Self:
+        names = {volume.name for volume in self.volumes}
+        for container in self.container_definitions:
+            for mount in container.mount_points:
+                if mount.source_volume not in names:
+                    raise ValueError(f"{container.name} mounts {mount.source_volume}, which volumes does not name")
+        return self
 
     @model_validator(mode="after")
     def _containers_fit(self) -> Self:

@@ -11,8 +11,9 @@ from pathlib import Path
 from ops.images.engine import ImageError, engine
 from ops.local.definition import DefinitionError
 from ops.local.server import ServerError
-from ops.rehearse import events as rows
 from ops.rehearse.cgroups import groups, remove_groups, stage_group
+from ops.rehearse.events import BETWEEN, USUAL, Event
+from ops.rehearse.events import SHORT as SHORT_EVENTS
 from ops.rehearse.host import check, configure_podman, only_one
 from ops.rehearse.journal import Journal
 from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
@@ -38,10 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         check()
         with only_one():
             return _rehearse(options)
-    except (RehearsalError, ServerError, DefinitionError) as error:
-        print(f"rehearse: {error}", file=sys.stderr)
-        return 2
-    except ImageError as error:
+    except (RehearsalError, ServerError, DefinitionError, ImageError) as error:
         print(f"rehearse: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -50,18 +48,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _rehearse(options: argparse.Namespace) -> int:
+    events = _chosen(options)
     _empty(FOLDER)
     configure_podman(FOLDER)
     profile = SHORT if options.short else LONG
-    versions = {
-        each.name: each for each in build(engine({"CONTAINER_ENGINE": "podman"}), os.environ, options.old, _say)
-    }
-    events = rows.usual(versions) if options.old is None else rows.between(versions)
-    if options.short and options.old is None:
-        events = [event for event in events if event.name in rows.SHORT]
-    if options.events:
-        events = [event for event in events if any(word in event.name for word in options.events)]
-    first = versions["today" if options.old is None else "old"]
+    first = "today" if options.old is None else "old"
+    podman = engine({"CONTAINER_ENGINE": "podman"})
+    versions = {version.name: version for version in build(podman, os.environ, options.old, _say)}
     enter_private_network()
     journal = Journal(FOLDER / "logs", _say)
     _say(f"Rehearsal ({profile.name}): {len(events)} events; logs in {FOLDER / 'logs'}")
@@ -69,7 +62,7 @@ def _rehearse(options: argparse.Namespace) -> int:
     left: list[str] = []
     try:
         with stage_group():
-            record = asyncio.run(_until_signalled(rehearse(FOLDER, profile, first, events, journal)))
+            record = asyncio.run(_until_signalled(rehearse(FOLDER, profile, versions, first, events, journal)))
     finally:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -91,6 +84,22 @@ def _empty(folder: Path) -> None:
         elif not path.is_dir() and path != folder / "postgres" / "private":
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _chosen(options: argparse.Namespace) -> list[Event]:
+    """The events to perform.
+
+    Raises:
+        RehearsalError: no event has one of the wanted names.
+    """
+    events = USUAL if options.old is None else BETWEEN
+    if options.short and options.old is None:
+        events = [event for event in events if event.name in SHORT_EVENTS]
+    if options.events:
+        events = [event for event in events if any(text in event.name for text in options.events)]
+    if not events:
+        raise RehearsalError(f"no event's name has {' or '.join(options.events)}; docs/rehearsal.md names the events")
+    return events
 
 
 async def _remove_all() -> list[str]:

@@ -104,10 +104,8 @@ def _make(label: str, quota: int | None) -> None:
 def groups() -> list[Path]:
     """The cgroups of rehearsals, the innermost first."""
     tops = [ROOT / PARENT, *(controller / PARENT for controller in ROOT.iterdir() if controller.is_dir())]
-    return sorted(
-        (path for top in tops if top.is_dir() for path in (top, *top.rglob("*")) if path.is_dir()),
-        key=lambda path: -len(path.parts),
-    )
+    found = [Path(folder) for top in tops for folder, _, _ in os.walk(top)]  # which may vanish meanwhile
+    return sorted(found, key=lambda path: -len(path.parts))
 
 
 async def remove_groups() -> None:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 
 from ops.local.definition import ContainerDefinition
 from ops.rehearse.profile import Profile
-from ops.rehearse.servers import addresses
-
-_REDIS = "REDIS_HOST", "REDIS_PORT", "REDIS_URL"
+from ops.rehearse.servers import REDIS_USER, addresses
 
 
 def container_environment(
@@ -20,6 +18,11 @@ def container_environment(
         endpoints: the addresses that ECS gives, of metadata and agent.
     """
     servers = addresses().get(container.name, {})
-    replaced = _REDIS if "REDIS_URL" in servers else ()
-    kept = {name: value for name, value in container.variables.items() if name not in replaced}
-    return kept | profile.changed(container) | servers | dict(endpoints)
+    kept = {name: value for name, value in container.variables.items() if not _is_of_redis(name)}
+    user = {"REDIS_USERNAME": REDIS_USER} if "REDIS_USERNAME" in container.variables else {}
+    return kept | profile.changed(container) | servers | user | dict(endpoints)
+
+
+def _is_of_redis(variable: str) -> bool:
+    """Whether the variable says where production's Redis is, or how to log in there."""
+    return variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT"

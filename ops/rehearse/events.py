@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -11,7 +11,6 @@ from ops.rehearse.measure import Fault, Span
 from ops.rehearse.network import POSTGRES, REDIS
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.stage import TASKS, Stage
-from ops.rehearse.versions import Version
 
 AT_ONCE = 2.0
 """Seconds that a hand-over may take at most: it takes milliseconds, observers and a busy machine the rest."""
@@ -63,69 +62,19 @@ class Event:
     by_expiry: bool = False
 
 
-def usual(versions: Mapping[str, Version]) -> list[Event]:
-    """Every event of a rehearsal of today's version."""
-    return [
-        Event("deploy", partial(_deploy, version=versions["next"]), lossless=True),
-        Event("deploy back", partial(_deploy, version=versions["today"]), lossless=True),
-        Event("deploy, never healthy", partial(_deploy_broken, version=versions["broken"]), lossless=True),
-        Event("deploy, never answers", partial(_deploy_broken, version=versions["silent"]), lossless=True),
-        Event("scale 1, 3, 0, 2", _scale, lossless=True),
-        Event("cut off from Redis", partial(_cut, peers=REDIS), by_expiry=True),
-        Event("cut off from Postgres", partial(_cut, peers=(POSTGRES,)), by_expiry=True),
-        Event("cut off from everything", _cut, by_expiry=True),
-        Event("cut off, incoming only", partial(_cut, outgoing=False), by_expiry=True),
-        Event("cut off, outgoing only", partial(_cut, incoming=False), by_expiry=True),
-        Event("API over its memory", partial(_fill, container="api"), by_expiry=True),
-        Event("sidecar over its memory", partial(_fill, container="sidecar"), by_expiry=True),
-        Event("kill -9 API", partial(_kill, container="api"), by_expiry=True),
-        Event("kill -9 sidecar", partial(_kill, container="sidecar"), by_expiry=True),
-        Event("Redis failover", _fail_over, by_expiry=True),
-        Event("Spot interruption", _interrupt),
-    ]
-
-
-SHORT = (
-    "deploy",
-    "deploy back",
-    "deploy, never healthy",
-    "scale 1, 3, 0, 2",
-    "cut off from Redis",
-    "cut off from everything",
-    "API over its memory",
-    "kill -9 API",
-    "kill -9 sidecar",
-    "Redis failover",
-    "Spot interruption",
-)
-"""What the short rehearsal performs."""
-
-
-def between(versions: Mapping[str, Version]) -> list[Event]:
-    """The events of a rehearsal that begins with an older version."""
-    return [
-        Event("deploy old -> today", partial(_deploy, version=versions["today"], migrations=True), lossless=True),
-        Event("deploy today -> old", partial(_deploy, version=versions["old"]), lossless=True),
-        Event("kill -9 API (old)", partial(_kill, container="api"), by_expiry=True),
-        Event("deploy old -> today again", partial(_deploy, version=versions["today"]), lossless=True),
-        Event("mixed: kill -9 API", partial(_kill_while_mixed, version=versions["old"]), by_expiry=True),
-        Event("Redis failover", _fail_over, by_expiry=True),
-    ]
-
-
-async def _deploy(stage: Stage, report: Report, *, version: Version, migrations: bool = False) -> None:
+async def _deploy(stage: Stage, report: Report, *, version: str, migrations: bool = False) -> None:
     if migrations:
-        stage.journal.event("event", f"applies the migrations of version {version.name}")
-        await stage.migrate(version)
+        stage.journal.event("event", f"applies the migrations of version {version}")
+        await stage.one_off(version, "migrate")
         report.since = time.time()
-    stage.service.deploy(version)
+    stage.deploy(version)
     await stage.until(lambda: stage.service.reached, WELL_WITHIN, "the new version is healthy")
-    if stage.service.version != version:
+    if stage.service.version.name != version:
         report.complaints.append("the circuit breaker took the deployment back")
 
 
-async def _deploy_broken(stage: Stage, report: Report, *, version: Version) -> None:
-    stage.service.deploy(version)
+async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
+    stage.deploy(version)
     service = stage.service
     await stage.until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
     if not stage.service.rolled_back:
@@ -177,13 +126,13 @@ async def _kill(stage: Stage, report: Report, *, container: str) -> None:
     await faults.kill(member, container)
 
 
-async def _kill_while_mixed(stage: Stage, report: Report, *, version: Version) -> None:
+async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> None:
     """Kill the leader's API in the middle of a deploy: a task of the new version serves, the others are still there."""
 
     def serves() -> bool:
-        return any(member.healthy for member in stage.service.running if member.version == version)
+        return any(member.healthy for member in stage.service.running if member.version.name == version)
 
-    stage.service.deploy(version)
+    stage.deploy(version)
     await stage.until(serves, WELL_WITHIN, "the new version serves")
     await _kill(stage, report, container="api")
 
@@ -207,3 +156,49 @@ async def _interrupt(stage: Stage, report: Report) -> None:
     except RehearsalError as error:
         member.kill()
         report.complaints.append(str(error))
+
+
+USUAL = [
+    Event("deploy", partial(_deploy, version="next"), lossless=True),
+    Event("deploy back", partial(_deploy, version="today"), lossless=True),
+    Event("deploy, never healthy", partial(_deploy_broken, version="broken"), lossless=True),
+    Event("deploy, never answers", partial(_deploy_broken, version="silent"), lossless=True),
+    Event("scale 1, 3, 0, 2", _scale, lossless=True),
+    Event("cut off from Redis", partial(_cut, peers=REDIS), by_expiry=True),
+    Event("cut off from Postgres", partial(_cut, peers=(POSTGRES,)), by_expiry=True),
+    Event("cut off from everything", _cut, by_expiry=True),
+    Event("cut off, incoming only", partial(_cut, outgoing=False), by_expiry=True),
+    Event("cut off, outgoing only", partial(_cut, incoming=False), by_expiry=True),
+    Event("API over its memory", partial(_fill, container="api"), by_expiry=True),
+    Event("sidecar over its memory", partial(_fill, container="sidecar"), by_expiry=True),
+    Event("kill -9 API", partial(_kill, container="api"), by_expiry=True),
+    Event("kill -9 sidecar", partial(_kill, container="sidecar"), by_expiry=True),
+    Event("Redis failover", _fail_over, by_expiry=True),
+    Event("Spot interruption", _interrupt),
+]
+"""Every event of a rehearsal of today's version."""
+
+SHORT = (
+    "deploy",
+    "deploy back",
+    "deploy, never healthy",
+    "scale 1, 3, 0, 2",
+    "cut off from Redis",
+    "cut off from everything",
+    "API over its memory",
+    "kill -9 API",
+    "kill -9 sidecar",
+    "Redis failover",
+    "Spot interruption",
+)
+"""What the short rehearsal performs."""
+
+BETWEEN = [
+    Event("deploy old -> today", partial(_deploy, version="today", migrations=True), lossless=True),
+    Event("deploy today -> old", partial(_deploy, version="old"), lossless=True),
+    Event("kill -9 API (old)", partial(_kill, container="api"), by_expiry=True),
+    Event("deploy old -> today again", partial(_deploy, version="today"), lossless=True),
+    Event("mixed: kill -9 API", partial(_kill_while_mixed, version="old"), by_expiry=True),
+    Event("Redis failover", _fail_over, by_expiry=True),
+]
+"""The events of a rehearsal that begins with an older version."""

@@ -78,10 +78,10 @@ class Pod:
 
     async def heal(self) -> None:
         """Lose nothing any more."""
-        await self._iptables("-F")
+        await self._iptables("-F", check=False)  # the task may be gone by now
 
-    async def _iptables(self, *words: str) -> None:
-        await call("nsenter", f"--net={self.path}", "iptables", "-w", *words)
+    async def _iptables(self, *words: str, check: bool = True) -> None:
+        await call("nsenter", f"--net={self.path}", "iptables", "-w", *words, check=check)
 
 
 class Pods:

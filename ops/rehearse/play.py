@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -46,14 +46,21 @@ class _Played:
     healthy_after: float | None
 
 
-async def rehearse(folder: Path, profile: Profile, first: Version, events: Sequence[Event], journal: Journal) -> Record:
-    """Play the events; returns what was seen, judged.
+async def rehearse(
+    folder: Path,
+    profile: Profile,
+    versions: Mapping[str, Version],
+    first: str,
+    events: Sequence[Event],
+    journal: Journal,
+) -> Record:
+    """Play the events, beginning with the first version; returns what was seen, judged.
 
     Raises:
         RehearsalError: the rehearsal cannot be set up.
         ServerError: a server cannot be started.
     """
-    stage = Stage(folder, profile, first, journal)
+    stage = Stage(folder, profile, versions, first, journal)
     record = Record(time.time())
     played: list[_Played] = []
     async with stage.running():

@@ -40,6 +40,7 @@ def options(container: ContainerDefinition, folder: Path) -> list[str]:
     """What the definition says of the container, in podman's words. `folder` holds `hosts` and `ca.crt`."""
     words = ["--no-hosts", "--dns=none", "--log-driver=none", f"--label={LABEL}"]
     words += [f"--volume={folder / 'hosts'}:/etc/hosts:ro", f"--volume={folder / 'ca.crt'}:{CERTIFICATES}/ca.crt:ro"]
+    words += [f"--volume={mount.container_path}" for mount in container.mount_points]  # removed with the container
     if container.memory is not None:
         words += [f"--memory={container.memory}m", f"--memory-swap={container.memory}m"]
     if container.cpu:
@@ -195,7 +196,7 @@ async def contained(
                 yield process
             finally:
                 process.kill()
-                await call("podman", "rm", "--force", "--time=0", "--ignore", name, check=False)
+                await call("podman", "rm", "--force", "--volumes", "--time=0", "--ignore", name, check=False)
     finally:
         pidfile.unlink(missing_ok=True)
 
@@ -236,4 +237,4 @@ async def containers() -> list[str]:
 async def remove_containers() -> None:
     """Remove what a killed rehearsal has left."""
     if left := await containers():
-        await call("podman", "rm", "--force", "--time=0", *left)
+        await call("podman", "rm", "--force", "--volumes", "--time=0", *left)

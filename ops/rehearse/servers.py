@@ -1,6 +1,7 @@
 """Redis with a replica, and Postgres, each at its own address and with TLS by a certificate authority of the run."""
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -15,10 +16,15 @@ from ops.local.server import Server, ServerError
 from ops.rehearse.names import POSTGRES_NAME, REDIS_NAME, Names
 from ops.rehearse.network import POSTGRES, REDIS
 from ops.rehearse.podman import CERTIFICATES
+from ops.rehearse.versions import ROOT
 from tests.support.tls import Authority
 
 PASSWORD = "rehearsal"  # noqa: S105 - of servers that nobody else reaches
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
+REDIS_USER = "sidecar"
+"""The user of a sidecar whose definition names one; it has the rights that docs/redis.md lists, and no others."""
+
+RIGHTS = re.compile(r"^ACL SETUSER sidecar on >PASSWORD (.+)$", re.MULTILINE)
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 
 
@@ -40,6 +46,18 @@ def postgres_program() -> Path:
     return _program("postgres", "postgresql", sorted(DEBIAN_POSTGRES.glob("*/bin/postgres"), reverse=True)).resolve()
 
 
+def least_rights() -> list[str]:
+    """The rights of a sidecar's user, from the document that operators paste them from.
+
+    Raises:
+        ServerError: the document has no such line.
+    """
+    found = RIGHTS.search((ROOT / "docs" / "redis.md").read_text())
+    if found is None:
+        raise ServerError("docs/redis.md has no line `ACL SETUSER sidecar on >PASSWORD ...`")
+    return found[1].split()
+
+
 def _program(name: str, package: str, places: list[Path]) -> Path:
     ours = Path(sys.executable).parent
     path = os.pathsep.join(each for each in os.get_exec_path() if Path(each) != ours)
@@ -58,6 +76,7 @@ class TlsRedis(Server):
         self._certificate = certificate
         self._authority = authority
         self._program = redis_program()
+        self._rights = least_rights()
 
     def command(self) -> list[str]:
         """The command line."""
@@ -69,14 +88,15 @@ class TlsRedis(Server):
             "tls-port": str(self.port),
             **{f"tls-{name}": value for name, value in tls.items()},
             "tls-replication": "yes",
-            "requirepass": PASSWORD,
+            "requirepass": PASSWORD,  # of the user `default`
             "masterauth": PASSWORD,
             "repl-diskless-sync-delay": "0",
             "save": "",
             "appendonly": "no",
             "dir": str(self.folder),
         }
-        return [str(self._program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+        user = ["--user", REDIS_USER, "on", f">{PASSWORD}", *self._rights]
+        return [str(self._program), *user, *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
     def ready(self) -> bool:
         """Whether it listens."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,8 +41,11 @@ TASKS = 2
 class Stage:
     """What events act on; `running` makes it stand."""
 
-    def __init__(self, folder: Path, profile: Profile, first: Version, journal: Journal) -> None:
+    def __init__(
+        self, folder: Path, profile: Profile, versions: Mapping[str, Version], first: str, journal: Journal
+    ) -> None:
         self.profile = profile
+        self._versions = versions
         self.journal = journal
         self._folder = folder
         authority = Authority("rehearsal")
@@ -54,19 +57,19 @@ class Stage:
         self.balancer = Balancer(folder / "balancer", journal)
         self._pods = Pods()
         self._protections = Protections()
-        self.service = Service(first, self._new_member, self._protections, journal)
-        self._endpoints = endpoints_server(first.definition.family, self.service.views, self._protections)
+        self.service = Service(versions[first], self._new_member, self._protections, journal)
+        self._endpoints = endpoints_server(versions[first].definition.family, self.service.views, self._protections)
         self.leaders = LeaderWatch(lambda: self.service.members)
         self.load = Load("", (), profile.requests, profile.streams)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within the block the service runs and is under load; after it nothing is left."""
-        version = self.service.version
+        version = self.service.version.name
         await make_bridge()
         try:
             async with self._endpoints, self.redis, self._postgres_running(), self.balancer:
-                await self.migrate(version)
+                await self.one_off(version, "migrate")
                 await self.one_off(version, "sample")
                 await database.watch(self.postgres.url)
                 accounts = [
@@ -92,23 +95,24 @@ class Stage:
         finally:
             self.journal.close()
 
-    async def migrate(self, version: Version) -> None:
-        """Apply a version's migrations, from its own image."""
-        await self.one_off(version, "migrate")
+    def deploy(self, version: str) -> None:
+        """Begin to deploy the version of that name."""
+        self.service.deploy(self._versions[version])
 
-    async def one_off(self, version: Version, *command: str) -> str:
+    async def one_off(self, version: str, *command: str) -> str:
         """Run a command of the API in a task of its own; returns the last line that it wrote.
 
         Raises:
             RehearsalError: it failed.
         """
-        definition = version.definition.container(API)
+        images = self._versions[version].images
+        definition = self._versions[version].definition.container(API)
         label = f"once-{command[0]}"
         async with self._pods.pod(label) as pod, task_group(label, None) as group:
             code, text = await run_once(
                 definition,
                 command,
-                image=version.images[API],
+                image=images[API],
                 pod=pod,
                 group=group,
                 environment=container_environment(definition, self.profile, {}),
@@ -117,9 +121,7 @@ class Stage:
         self.journal.output(command[0], text.encode())
         last = (text.strip().splitlines() or [""])[-1]
         if code != 0:
-            raise RehearsalError(
-                f"`python -m service {command[0]}` of version {version.name} exited with {code}: {last}"
-            )
+            raise RehearsalError(f"`python -m service {command[0]}` of version {version} exited with {code}: {last}")
         return last
 
     @property

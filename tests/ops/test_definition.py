@@ -120,6 +120,13 @@ def test_a_file_that_is_not_there_or_not_json_is_told(tmp_path: Path) -> None:
     assert read(tmp_path / "t.json").family == "test"
 
 
+def test_a_mount_of_a_volume_that_does_not_exist_is_refused() -> None:
+    mounting = container("a", mountPoints=[{"sourceVolume": "state", "containerPath": "/state"}])
+    with pytest.raises(DefinitionError, match="a mounts state, which volumes does not name"):
+        parse(definition(mounting))
+    parse(definition(mounting) | {"volumes": [{"name": "state"}]})
+
+
 FARGATE = {"requiresCompatibilities": ["FARGATE"]}
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from ops.local.definition import ContainerDefinition, parse
 from ops.rehearse import host
+from ops.rehearse.__main__ import _chosen, _options
 from ops.rehearse.balancer import _rows
 from ops.rehearse.environment import container_environment
+from ops.rehearse.events import BETWEEN, USUAL, Event
+from ops.rehearse.events import SHORT as SHORT_EVENTS
 from ops.rehearse.faults import memory_group
 from ops.rehearse.leaders import LEASES, Led
 from ops.rehearse.load import Broken, Request
@@ -86,6 +89,7 @@ def test_the_table_has_a_row_for_each_event_and_says_what_is_wrong() -> None:
 
 def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
     given = {
+        "mountPoints": [{"sourceVolume": "state", "containerPath": "/var/lib/state"}],
         "memory": 896,
         "cpu": 384,
         "user": "10001:10001",
@@ -93,7 +97,14 @@ def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
         "linuxParameters": {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}},
     }
     words = options(one_container(given), tmp_path)
-    for word in ("--memory=896m", "--memory-swap=896m", "--cpu-shares=384", "--user=10001:10001", "--init"):
+    for word in (
+        "--memory=896m",
+        "--memory-swap=896m",
+        "--cpu-shares=384",
+        "--user=10001:10001",
+        "--init",
+        "--volume=/var/lib/state",
+    ):
         assert word in words
     assert {"--read-only", "--read-only-tmpfs=false", "--cap-drop=ALL"} <= set(words)
     plain = " ".join(options(one_container({}), tmp_path))
@@ -101,17 +112,28 @@ def test_a_container_gets_what_its_definition_says(tmp_path: Path) -> None:
 
 
 def one_container(fields: dict[str, object]) -> ContainerDefinition:
-    document = {"family": "test", "containerDefinitions": [{"name": "a", "image": "a", "command": ["true"], **fields}]}
+    document = {
+        "family": "test",
+        "volumes": [{"name": "state"}],
+        "containerDefinitions": [{"name": "a", "image": "a", "command": ["true"], **fields}],
+    }
     return parse(document).container("a")
 
 
 def test_the_definition_s_servers_never_reach_a_container() -> None:
-    variables = {"REDIS_HOST": "production", "REDIS_PORT": "6379", "LEASE_TTL": "30", "LEASES": "a"}
+    variables = {
+        "REDIS_HOST": "production",
+        "REDIS_PORT": "6379",
+        "REDIS_USERNAME": "production",
+        "LEASE_TTL": "30",
+        "LEASES": "a",
+    }
     fields: dict[str, object] = {"environment": [{"name": name, "value": value} for name, value in variables.items()]}
     sidecar = one_container(fields).model_copy(update={"name": "sidecar"})
     found = container_environment(sidecar, SHORT, {"ECS_AGENT_URI": "there"})
     assert "production" not in " ".join(found.values())
     assert found["REDIS_URL"].startswith("rediss://")
+    assert found["REDIS_USERNAME"] == "sidecar"
     assert (found["LEASE_TTL"], found["LEASES"], found["ECS_AGENT_URI"]) == ("6", "a", "there")
     assert "MARKET_CALENDAR" not in found
     assert container_environment(sidecar, LONG, {})["LEASE_TTL"] == "30", "the long one keeps the definition's timings"
@@ -148,6 +170,23 @@ def test_a_failover_moves_the_name_in_the_file_that_containers_have_mounted(tmp_
     assert file.stat().st_ino == mounted
     assert f"{REDIS[1]} redis.rehearsal" in file.read_text().splitlines()
     assert REDIS[0] not in file.read_text().split()
+
+
+def test_the_short_one_is_a_part_of_the_long_one_and_an_old_version_has_events_of_its_own() -> None:
+    names = [event.name for event in _chosen(_options([]))]
+    short = [event.name for event in _chosen(_options(["--short"]))]
+    assert short == [name for name in names if name in short]
+    assert len(short) == len(SHORT_EVENTS)
+    assert "deploy old -> today" in [event.name for event in _chosen(_options(["--short", "--old", "HEAD"]))]
+    assert [event.name for event in _chosen(_options(["--events", "failover"]))] == ["Redis failover"]
+    with pytest.raises(RehearsalError, match="no event's name has nonsense"):
+        _chosen(_options(["--events", "nonsense"]))
+
+
+@pytest.mark.parametrize("event", [*USUAL, *BETWEEN], ids=lambda event: str(event.name))
+def test_deploys_and_scaling_may_lose_no_request_and_every_event_is_documented(event: Event) -> None:
+    assert event.lossless == event.name.startswith(("deploy", "scale"))
+    assert event.name in (ROOT / "docs" / "rehearsal.md").read_text()
 
 
 def test_an_unknown_commit_is_one_line() -> None:
