@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sidecar.election.protocol import Timings, UnsafeTimings
 from sidecar.host import checked_host, may_be_host
+from sidecar.login_settings import Iam, login_settings
+from sidecar.tls_settings import TlsSettings, tls_settings
 
 T = TypeVar("T")
 
@@ -49,6 +51,9 @@ class RedisAddress:
     port: int
     username: str | None
     password: str | None = field(repr=False)
+    password_file: str | None = None
+    iam: Iam | None = None
+    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,21 @@ def read(environment: Mapping[str, str]) -> Settings:
             wrong |= error.wrong
 
     host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
+    place = take("REDIS_URL", _place, None)
+    login = login_settings(env, wrong, serverless=take("REDIS_IAM_SERVERLESS", _switch, None))
+    tls = tls_settings(env, wrong, asked=take("REDIS_TLS", _switch, None))
+    if login.iam is not None and tls is None and not wrong.keys() & {"REDIS_URL", "REDIS_TLS"}:
+        wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only"
     redis = RedisAddress(
-        place=take("REDIS_URL", _place, f"redis://{Address(host, port)}"),
+        place=place or f"{'redis' if tls is None else 'rediss'}://{Address(host, port)}",
         url=env.get("REDIS_URL"),
         host=host,
         port=port,
-        username=env.get("REDIS_USERNAME"),
-        password=env.get("REDIS_PASSWORD"),
+        username=login.username,
+        password=login.password,
+        password_file=login.password_file,
+        iam=login.iam,
+        tls=tls,
     )
     names = take("LEASES", _names, ["background_services", "daily_scheduler"])
     settings = Settings(
@@ -127,10 +140,6 @@ def read(environment: Mapping[str, str]) -> Settings:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 wrong[name] = "cannot be set together with REDIS_URL"
-        if "REDIS_URL" not in wrong and redis.password is not None and urlsplit(env["REDIS_URL"]).password is not None:
-            wrong["REDIS_PASSWORD"] = "cannot be set together with a password in REDIS_URL"  # noqa: S105 - no password
-    if redis.username is not None and redis.password is None:
-        wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
     if wrong:
         raise SettingsError("\n".join(f"{name}: {why}" for name, why in wrong.items()))
     return settings
@@ -200,7 +209,10 @@ def _place(url: str) -> str:
     if not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
         raise ValueError("what follows the host is not the number of a database")
     if parts.username and parts.password is None:
-        raise ValueError("names a user without a password; a password alone is written redis://:PASSWORD@HOST")
+        raise ValueError(
+            "names a user without a password; a password alone is written redis://:PASSWORD@HOST,"
+            " and a user alone is set in REDIS_USERNAME"
+        )
     return f"{parts.scheme}://{_in_url(parts.hostname)}{port}"
 
 

@@ -6,28 +6,29 @@ its stream tells when it ends. Nothing reads the socket for that beside whoever 
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl
 
 from redis.asyncio.connection import (
     Connection,
-    SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
 )
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
-from sidecar.redis.failures import KINDS
+from sidecar.redis.failures import KINDS, CredentialsError
 from sidecar.settings import RedisAddress, SettingsError
 
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""Options of a URL that name a file."""
-_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
+if TYPE_CHECKING:
+    from sidecar.redis.credentials import Login
+    from sidecar.redis.tls import Tls
+
+_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
 """What a server that speaks no TLS does as a rule: it waits for the end of what it takes for a command."""
 _REMEMBERED = 16
 """Addresses of servers that failed, of which the order is kept."""
@@ -89,18 +90,31 @@ class Route:
 
 
 class _Stream(asyncio.StreamReader):
-    """A reader that reports the end of the stream, however it comes."""
+    """A reader that reports the end of the stream, however it comes, and explains it."""
 
-    def __init__(self, ended: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        ended: Callable[[], None],
+        explained: Callable[[Exception | None], Exception | None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         super().__init__(loop=loop)
         self._report_end = ended
+        self._explained = explained
+        self._is_heard = False
+
+    def feed_data(self, data: Any) -> None:
+        self._is_heard = True
+        super().feed_data(data)
 
     def feed_eof(self) -> None:
+        if not self._is_heard and (error := self._explained(None)) is not None:
+            super().set_exception(error)
         super().feed_eof()
         self._report_end()
 
     def set_exception(self, exc: Exception) -> None:
-        super().set_exception(exc)
+        super().set_exception((None if self._is_heard else self._explained(exc)) or exc)
         self._report_end()
 
 
@@ -130,6 +144,12 @@ class RedisConnection(Connection):
         hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
         return f"the lookup of the name {self.host} hangs" if hangs else None
 
+    @property
+    def login_hint(self) -> str:
+        """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+        login = cast("Login | None", self.credential_provider)
+        return "" if login is None else login.hint
+
     def distrust(self) -> None:
         """Let the next connection look the name up again, and try the name's other addresses first."""
         if self.address is not None:
@@ -142,7 +162,7 @@ class RedisConnection(Connection):
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        reader = _Stream(self._stream_ended, loop)
+        reader = _Stream(self._stream_ended, self._explained, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport = await self._transport(lambda: protocol)
         self._has_transport = True
@@ -163,6 +183,13 @@ class RedisConnection(Connection):
         )
         return transport
 
+    def _explained(self, error: Exception | None) -> Exception | None:
+        """What ended the stream before anything was received, in words for people; None where there is no more to say.
+
+        Args:
+            error: the event loop's; None where the server has closed the stream.
+        """
+
     def _stream_ended(self) -> None:
         if self.ended:
             return
@@ -173,12 +200,30 @@ class RedisConnection(Connection):
         self.when_ended()
 
 
-class _ByTls(RedisConnection, SSLConnection):
+class _ByTls(RedisConnection):
     """The certificate has to be for the name, whichever of its addresses answers."""
+
+    def __init__(self, *, tls: "Tls", **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
 
     def awaited(self) -> str | None:
         in_handshake = self.address is not None and not self._has_transport
-        return _NO_HANDSHAKE if in_handshake else super().awaited()
+        return _NO_HANDSHAKE.format(instead=self._tls.plain_instead) if in_handshake else super().awaited()
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._tls.context()}
+
+    async def _transport(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        try:
+            return await super()._transport(protocol)
+        except OSError as error:
+            if self.address is None or isinstance(error, TimeoutError):
+                raise
+            raise self._tls.failed_handshake(error, self.host) from None
+
+    def _explained(self, error: Exception | None) -> Exception | None:
+        return self._tls.closed_at_once(error)
 
 
 class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
@@ -193,13 +238,6 @@ class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
         return str(self.path)
 
 
-_OURS: dict[Any, type[RedisConnection]] = {
-    Connection: RedisConnection,
-    SSLConnection: _ByTls,
-    UnixDomainSocketConnection: _ByUnixSocket,
-}
-
-
 class Connector:
     """Makes connections to one Redis, unconnected yet, with redis-py's own retries, limits and greetings turned off.
 
@@ -209,38 +247,32 @@ class Connector:
         limit: seconds for the lookup and for all addresses of one connection.
 
     Raises:
-        SettingsError: the URL has an option whose value redis-py cannot use.
+        SettingsError: a file of the login or of TLS cannot be used.
     """
 
     def __init__(self, address: RedisAddress, *, lookups: Lookups | None = None, limit: float = 5.0) -> None:
         given: dict[str, Any] = {"host": address.host, "port": address.port}
         if address.url is not None:
-            try:
-                given = dict(parse_url(address.url))
-            except ValueError:
-                raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
-        self._make = _OURS[given.pop("connection_class", Connection)]
-        if address.username is not None:
-            given["username"] = address.username
-        if address.password is not None:
-            given["password"] = address.password
+            url, _, options = address.url.partition("?")  # those of TLS are in `address.tls`
+            given = {**parse_url(url), **{name: int(value) for name, value in parse_qsl(options) if name == "db"}}
+        by_socket = given.pop("connection_class", None) is UnixDomainSocketConnection
+        self._make: Callable[..., RedisConnection] = _ByUnixSocket if by_socket else RedisConnection
+        if address.tls is not None:
+            from sidecar.redis.tls import Tls
+
+            given["tls"] = Tls(address.tls)
+            self._make = _ByTls
+        self.login = _login(address)
+        """The login, where it may change while the sidecar runs."""
+        if self.login is not None:
+            given["credential_provider"] = self.login
+        else:
+            given |= {name: value for name, value in _fixed_login(address).items() if value is not None}
         given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
         given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None}
         given |= {"retry_on_timeout": False}
         self._options = given
         self._route = Route(lookups or Lookups(), limit)
-        try:
-            made = self()
-            if isinstance(made, SSLConnection):
-                made.ssl_context.get()  # reads the files
-        except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
-            lost = [name for name in _FILES if name in given and not os.access(given[name], os.R_OK)]
-            what = (
-                f"the file of the option {lost[0]!r} cannot be read"
-                if lost
-                else "the value of an option cannot be used"
-            )
-            raise SettingsError(f"REDIS_URL: {what}") from None
 
     def __call__(self) -> RedisConnection:
         """A leading connection: it looks the name up, and chooses among its addresses."""
@@ -249,6 +281,28 @@ class Connector:
     def companion(self) -> RedisConnection:
         """A connection to the server that the leading connection has, ended once that is another one."""
         return self._make(route=self._route, leading=False, **self._options)
+
+
+def _login(address: RedisAddress) -> "Login | None":
+    """What logs in where the password may change; its module is imported only then.
+
+    Raises:
+        SettingsError: the file with the password cannot be used.
+    """
+    if address.password_file is not None:
+        from sidecar.redis.credentials import PasswordFile
+
+        login = PasswordFile(address.password_file, address.username)
+        try:
+            login.current()
+        except CredentialsError as error:
+            raise SettingsError(str(error)) from None
+        return login
+    return None
+
+
+def _fixed_login(address: RedisAddress) -> dict[str, str | None]:
+    return {"username": address.username, "password": address.password}
 
 
 async def log_in(connection: RedisConnection) -> None:
@@ -262,11 +316,15 @@ async def log_in(connection: RedisConnection) -> None:
         if (awaited := connection.awaited()) is not None:
             cancelled.add_note(awaited)
         raise
+    except AuthenticationError as error:
+        raise AuthenticationError(f"{error}{connection.login_hint}") from None
     except (Disconnected, OSError):
         raise
     except Exception as error:
         if type(error) in KINDS:
             raise
+        if (unknown := str(error).partition(", with args")[0]).startswith("unknown command"):
+            raise ResponseError(unknown) from None
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
         raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
 

@@ -5,9 +5,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from ssl import CERT_NONE, SSLContext, TLSVersion
 
 import pytest
-from redis.asyncio.connection import SSLConnection
 
 from sidecar.election.protocol import Timings
 from sidecar.redis.connection import Connector
@@ -212,7 +212,8 @@ def test_a_host_that_somebody_may_have_is_taken(host: str) -> None:
 
 
 def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
-    with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
+    said = r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
+    with pytest.raises(SettingsError, match=said):
         Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
@@ -240,11 +241,14 @@ def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option:
 
 
 def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
-    asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=ALL"
+    asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=AES256-GCM-SHA384&ssl_min_version=771"
     connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
-    assert isinstance(connection, SSLConnection)
     assert (connection.db, connection.password) == (3, "a#b")
-    assert (connection.ssl_context.check_hostname, connection.ssl_context.ciphers) == (False, "ALL")
+    context: SSLContext = connection._connection_arguments()["ssl"]
+    assert (context.check_hostname, context.verify_mode) == (False, CERT_NONE)
+    assert context.minimum_version is TLSVersion.TLSv1_2
+    assert "AES256-GCM-SHA384" in {each["name"] for each in context.get_ciphers()}
+    assert "AES128-GCM-SHA256" not in {each["name"] for each in context.get_ciphers()}
 
 
 @pytest.mark.parametrize(
