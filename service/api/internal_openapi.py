@@ -2,12 +2,12 @@
 
 from typing import get_args
 
+from runtime.version import __version__
 from service.api.schemas import (
     DAY,
     INSTANT,
     TEXT,
     TOKEN,
-    VERSION,
     Json,
     error_response,
     integer,
@@ -33,7 +33,7 @@ def internal_description() -> Json:
     """The whole description."""
     return {
         "openapi": "3.1.1",
-        "info": {"title": "Portfolio service, internal listener", "version": VERSION, "description": ABOUT},
+        "info": {"title": "Portfolio service, internal listener", "version": __version__, "description": ABOUT},
         "paths": {
             "/background/status": {
                 "get": operation("Who leads what; each job's last and next run", json_of("BackgroundStatus")),

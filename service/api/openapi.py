@@ -7,6 +7,7 @@ and all are always there, unless it says otherwise.
 
 from typing import get_args
 
+from runtime.version import __version__
 from service.api.limits import ANSWER_LIMIT, BODY_LIMIT, LARGEST_BODY, MOST_ROWS, MOST_STREAMS
 from service.api.position_body import MOST_ENTRIES, MOST_ERRORS, QUANTITY
 from service.api.schemas import (
@@ -17,7 +18,6 @@ from service.api.schemas import (
     TEXT,
     TOKEN,
     UUID,
-    VERSION,
     Json,
     days_between,
     error_response,
@@ -71,7 +71,7 @@ def description() -> Json:
     """The whole description."""
     return {
         "openapi": "3.1.1",
-        "info": {"title": "Portfolio service", "version": VERSION, "description": ABOUT},
+        "info": {"title": "Portfolio service", "version": __version__, "description": ABOUT},
         "paths": {
             "/portfolios/{id}/live": {
                 "parameters": [ref("parameters", "id")],

@@ -5,8 +5,6 @@ from typing import Any
 
 from service.portfolio.formats import ID
 
-VERSION = "0.1.0"
-
 Json = dict[str, Any]
 
 TEXT: Json = {"type": "string"}

@@ -18,7 +18,9 @@ from service.database.connection import Connection, connect, store_errors
 
 logger = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parents[2] / "supabase" / "migrations"
+FOLDERS = Path(__file__).parents[2] / "supabase" / "migrations", Path(__file__).with_name("supabase_migrations")
+"""Where the migrations are: in a checkout and in an image, and in an installed wheel."""
+FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
 FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
 LOCK = 0x6D696772  # 'migr': whoever holds this advisory lock may migrate
 

@@ -32,7 +32,7 @@ usage: python -m sidecar [COMMAND]
   fence LEASE            the last token in Redis; one that refuses every term is mended while the lease is disabled
                          (--dry-run changes nothing; --above TOKEN: the next term's is larger than the database's)
 
-Settings come from the environment; README.md has them all.
+Settings come from the environment; docs/settings.md lists them.
 Exit status: 0 done, 1 not done, 2 wrong arguments or settings."""
 
 LONGEST = 30 * 86_400

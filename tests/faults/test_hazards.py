@@ -7,7 +7,7 @@ TESTS = Path(__file__).parents[1]
 TABLE = "\n".join(
     line for line in (TESTS.parent / "docs" / "hazards.md").read_text().splitlines() if line.startswith("| ")
 )
-NAMED = re.findall(r"`(\w+/\w+\.py)(?:::([^`]+))?`", TABLE)
+NAMED = re.findall(r"`(\w[\w/]*/\w+\.py)(?:::([^`]+))?`", TABLE)
 
 
 def test_each_test_that_the_table_names_is_there() -> None:
