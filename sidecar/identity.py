@@ -1,22 +1,18 @@
 """Who this sidecar is: the value of the key while it leads."""
 
-import asyncio
-import json
 import logging
 import secrets
 import socket
 
 import aiohttp
 
-from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
+from sidecar.ecs_metadata import get_json
 from sidecar.settings import checked_instance_id
 
 log = logging.getLogger(__name__)
 
 _LIMIT = 2.0
-_LARGEST = 1 << 20
-"""An answer above this, in bytes, is no task's metadata."""
 
 
 async def instance_id(given: str | None, metadata_uri: str | None, lookups: Lookups) -> str:
@@ -31,29 +27,13 @@ async def instance_id(given: str | None, metadata_uri: str | None, lookups: Look
         log.info("Not in an ECS task (no ECS_CONTAINER_METADATA_URI_V4): the instance id is made up")
         return _made_up()
     try:
-        async with (
-            asyncio.timeout(_LIMIT),
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=SharedResolver(lookups))) as session,
-            session.get(f"{metadata_uri}/task") as reply,
-        ):
-            reply.raise_for_status()
-            task = json.loads(await _whole(reply.content))
+        task = await get_json(f"{metadata_uri}/task", lookups, limit=_LIMIT)
         return checked_instance_id(task["TaskARN"].rpartition("/")[2])
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
         made_up = _made_up()
         log.warning("ECS task metadata cannot be read (%s: %s); a sidecar that is restarted will be another instance",
                     type(error).__name__, error, extra={"instance": made_up})  # fmt: skip
         return made_up
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """All of an answer, which may come in pieces."""
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > _LARGEST:
-            raise ValueError(f"the answer is longer than {_LARGEST} bytes")
-    return bytes(body)
 
 
 def _made_up() -> str:

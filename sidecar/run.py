@@ -70,6 +70,9 @@ async def _run(settings: Settings) -> None:
         min_replicas=settings.min_replicas,
     )
     telemetry = Telemetry(name, clock=elapsed)
+    if connect.login is not None:
+        connect.login.when_failed = telemetry.credentials_failed
+        await connect.login.prepare()
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
         connect.companion, settings.keys, candidate.noticed,
@@ -102,7 +105,8 @@ async def _run(settings: Settings) -> None:
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
+            besides = [watch.run(), facts.run(), *([connect.login.run()] if connect.login is not None else [])]
+            beside = [tasks.create_task(each) for each in besides]
             await candidate.run()
             for task in beside:
                 task.cancel()

@@ -49,7 +49,10 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[str]])
     """
 
     async def connected() -> str:
-        connection = Connector(settings.redis)()
+        connect = Connector(settings.redis)
+        if connect.login is not None:
+            await connect.login.prepare()
+        connection = connect()
         try:
             async with asyncio.timeout(LIMIT):
                 await log_in(connection)

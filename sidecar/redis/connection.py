@@ -6,6 +6,8 @@ its stream tells when it ends. Nothing reads the socket for that beside whoever 
 """
 
 import asyncio
+import random
+import re
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 _NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
 """What a server that speaks no TLS does as a rule: it waits for the end of what it takes for a command."""
+_UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
+"""Answer of a Sentinel to the number of a database."""
 _REMEMBERED = 16
 """Addresses of servers that failed, of which the order is kept."""
 
@@ -150,6 +154,11 @@ class RedisConnection(Connection):
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 
+    def lifetime(self) -> float | None:
+        """Seconds after which the connection is to be replaced, before the server cuts it; None for no limit."""
+        login = cast("Login | None", self.credential_provider)
+        return None if login is None else login.connection_lifetime()
+
     def distrust(self) -> None:
         """Let the next connection look the name up again, and try the name's other addresses first."""
         if self.address is not None:
@@ -262,7 +271,8 @@ class Connector:
 
             given["tls"] = Tls(address.tls)
             self._make = _ByTls
-        self.login = _login(address)
+        lookups = lookups or Lookups()
+        self.login = _login(address, lookups)
         """The login, where it may change while the sidecar runs."""
         if self.login is not None:
             given["credential_provider"] = self.login
@@ -272,7 +282,7 @@ class Connector:
         given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None}
         given |= {"retry_on_timeout": False}
         self._options = given
-        self._route = Route(lookups or Lookups(), limit)
+        self._route = Route(lookups, limit)
 
     def __call__(self) -> RedisConnection:
         """A leading connection: it looks the name up, and chooses among its addresses."""
@@ -283,7 +293,7 @@ class Connector:
         return self._make(route=self._route, leading=False, **self._options)
 
 
-def _login(address: RedisAddress) -> "Login | None":
+def _login(address: RedisAddress, lookups: Lookups) -> "Login | None":
     """What logs in where the password may change; its module is imported only then.
 
     Raises:
@@ -298,6 +308,10 @@ def _login(address: RedisAddress) -> "Login | None":
         except CredentialsError as error:
             raise SettingsError(str(error)) from None
         return login
+    if address.iam is not None:
+        from sidecar.redis.iam import IamLogin
+
+        return IamLogin(address.iam, address.username or "", lookups, uniform=random.uniform)
     return None
 
 
@@ -323,8 +337,8 @@ async def log_in(connection: RedisConnection) -> None:
     except Exception as error:
         if type(error) in KINDS:
             raise
-        if (unknown := str(error).partition(", with args")[0]).startswith("unknown command"):
-            raise ResponseError(unknown) from None
+        if (unknown := _UNKNOWN_SELECT.match(str(error))) is not None:
+            raise ResponseError(unknown.group()) from None
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
         raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
 

@@ -7,6 +7,7 @@ fetched in the background, and what cannot be had is a `CredentialsError`, a fai
 import os
 import stat
 from abc import abstractmethod
+from collections.abc import Callable
 
 from redis.credentials import CredentialProvider
 
@@ -21,6 +22,10 @@ class Login(CredentialProvider):
 
     hint = ""
     """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+
+    def __init__(self) -> None:
+        self.when_failed: Callable[[str], None] = _ignore
+        """Called with the reason for each failed attempt to fetch credentials."""
 
     def connection_lifetime(self) -> float | None:
         """Seconds after which a connection is to be replaced, before the server cuts it; None for no limit."""
@@ -56,6 +61,7 @@ class PasswordFile(Login):
     hint = "; REDIS_PASSWORD_FILE has just been read"
 
     def __init__(self, path: str, username: str | None) -> None:
+        super().__init__()
         self._path = path
         self._username = username
 
@@ -67,6 +73,10 @@ class PasswordFile(Login):
         """
         password = secret_in(self._path, "REDIS_PASSWORD_FILE")
         return (password,) if self._username is None else (self._username, password)
+
+
+def _ignore(_problem: str) -> None:
+    """Nobody wants to know."""
 
 
 def secret_in(path: str, setting: str) -> str:

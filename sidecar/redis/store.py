@@ -42,6 +42,8 @@ _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "relea
 
 _POLICY_AGE = 9.0
 """Age of the eviction policy, in seconds, from which on the next call asks for it along."""
+_REPLACE_ATTEMPTS = 60
+"""Divisor of a connection's lifetime that gives the pause after a failed replacement: 11 minutes for 11 hours."""
 _REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 """Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
 _FROM_INSIDE = re.compile(r"script: |user_script|running script")
@@ -88,6 +90,7 @@ class RedisStore:
         self._min_replicas = min_replicas
         self._connection: RedisConnection | None = None
         self._server_clock = ServerClock(timings.clock_lasts)
+        self._replace_at = self._replace_pause = inf
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None
@@ -130,6 +133,28 @@ class RedisStore:
         except Exception as error:  # noqa: BLE001 - see the module
             return failure_of(error, may_execute=False)
         return None
+
+    @property
+    def to_be_replaced(self) -> bool:
+        """Whether the server is going to cut the connection, by the age at which it does that."""
+        return self.connected and self._clock() >= self._replace_at
+
+    async def replace(self) -> Failure | None:
+        """Have a new connection in place of one that is going to be cut; where that fails the old one stays in use."""
+        former, former_clock = self._connection, self._server_clock
+        self._server_clock = ServerClock(self._timings.clock_lasts)
+        failure = None
+        try:
+            async with asyncio.timeout(self._timings.call_limit):
+                await self._greet()
+        except Exception as error:  # noqa: BLE001 - see the module
+            failure = failure_of(error, may_execute=False)
+            self._server_clock = former_clock
+            self._replace_at = self._clock() + self._replace_pause
+        else:
+            if former is not None:
+                await former.disconnect(nowait=True)
+        return failure
 
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
@@ -206,6 +231,8 @@ class RedisStore:
             raise
         connection.when_ended = lambda: self._ended(connection)
         self._connection = connection
+        lifetime = connection.lifetime() or inf
+        self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
         return connection
 
     def _ended(self, connection: RedisConnection) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from ssl import CERT_NONE, SSLContext, TLSVersion
 
 import pytest
@@ -335,6 +336,27 @@ def test_the_health_check_of_an_address_that_is_none_is_unhealthy_and_silent(bin
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")
     assert ended.stdout.count("\n") == 1
+
+
+def test_nothing_of_tls_a_password_file_or_iam_is_imported_where_none_is_used(tmp_path: Path) -> None:
+    """Each module in turn: it is imported with its setting, and by no other."""
+    ours = {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"}
+    password = tmp_path / "password"
+    password.write_text("word")
+    iam = {"REDIS_IAM": "cache", "REDIS_USERNAME": "u", "AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "k"}
+    program = "import os, sys, sidecar.run as r; r.Connector(r.read(os.environ).redis); print(*sys.modules)"
+    expected: list[tuple[dict[str, str], set[str]]] = [
+        ({}, set()),
+        ({"REDIS_PASSWORD": "word"}, set()),
+        ({"REDIS_TLS": "true"}, {"sidecar.redis.tls"}),
+        ({"REDIS_PASSWORD_FILE": str(password)}, {"sidecar.redis.credentials"}),
+        ({"REDIS_TLS": "true", **iam, "AWS_SECRET_ACCESS_KEY": "s"}, ours),
+    ]
+    for environment, used in expected:
+        words = [sys.executable, "-c", program]
+        env = {"PATH": os.environ["PATH"], **environment}
+        ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=True)
+        assert set(ended.stdout.split()) & ours == used
 
 
 def test_the_health_check_imports_nothing_that_takes_long() -> None:

@@ -45,6 +45,9 @@ class Line:
             await asyncio.sleep(DELAY)
             raise Disconnected("Connection refused")
 
+    def lifetime(self) -> None:
+        """No server cuts it for its age."""
+
     def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return commands
 

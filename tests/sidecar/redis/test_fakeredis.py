@@ -24,6 +24,9 @@ class Fake(FakeAsyncRedisConnection):
     def distrust(self) -> None:
         """There is one server."""
 
+    def lifetime(self) -> None:
+        """It is never cut."""
+
 
 @pytest.fixture
 def fake_server() -> FakeServer:
