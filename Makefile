@@ -9,7 +9,7 @@ LOCAL  := $(VENV)/.installed-local
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants release-check
+.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants redis-versions release-check
 
 help: ## Show what can be made
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -69,6 +69,9 @@ model: $(STAMP) ## Search the model of the protocol at length (needs spin, cc, 5
 
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours '$(HOURS)' --seed '$(SEED)'
+
+redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs debootstrap and root once)
+	@$(BIN)/python -m tests.redis_versions
 
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: there is no promtool; Debian has it in the package prometheus" >&2; exit 2; }

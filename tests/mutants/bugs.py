@@ -6,6 +6,7 @@ from tests.mutants import (
     login_bugs,
     portfolio_bugs,
     price_bugs,
+    redis_login_bugs,
     service_bugs,
     sidecar_bugs,
 )
@@ -15,6 +16,7 @@ BUGS = [
     *sidecar_bugs.BUGS,
     *listener_bugs.BUGS,
     *login_bugs.BUGS,
+    *redis_login_bugs.BUGS,
     *service_bugs.BUGS,
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,
