@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from sidecar.election.protocol import Timings, UnsafeTimings
 from sidecar.host import checked_host, may_be_host
 from sidecar.login_settings import Iam, login_settings
+from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
 from sidecar.tls_settings import TlsSettings, tls_settings
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Settings:
     """Everything that can be set. `keys` is the key of each lease, by its name."""
 
     redis: RedisAddress
+    kind: ServerKind
     keys: dict[str, str]
     timings: Timings
     failover_guard: bool
@@ -122,9 +124,20 @@ def read(environment: Mapping[str, str]) -> Settings:
         tls=tls,
     )
     names = take("LEASES", _names, ["background_services", "daily_scheduler"])
+    keys = take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader"))
+    kind, wrong_kind = read_kind(env, keys.values(), cluster=take("REDIS_CLUSTER", _switch, default=False))
+    wrong |= {name: why for name, why in wrong_kind.items() if name not in wrong}
+    if isinstance(kind, Sentinels):
+        if not wrong and checked.call_limit > checked.ttl * MAX_CALL:
+            wrong["REDIS_TIMEOUT"] = (
+                f"{checked.call_limit:g} s is above a twelfth of LEASE_TTL ({checked.ttl:g} s), the limit with"
+                " REDIS_SENTINELS"
+            )
+        redis = replace(redis, place=str(kind))
     settings = Settings(
         redis=redis,
-        keys=take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader")),
+        kind=kind,
+        keys=keys,
         timings=checked,
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
@@ -246,8 +259,10 @@ def _keys(names: list[str], pattern: str) -> dict[str, str]:
         raise ValueError("without {name} all leases would share one key")
     keys = {name: pattern.replace("{name}", name) for name in names}
     for key in keys.values():
-        if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
-            raise ValueError(f"{key!r} holds a space or a brace; braces would move the fence to another slot")
+        if not key.isprintable() or " " in key:
+            raise ValueError(f"{key!r} holds a space, or a character that is not printable")
+        if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", key):
+            raise ValueError(f"{key!r} holds braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
         for prefix in ("fence:", "history:"):
             if key.startswith(prefix):
                 raise ValueError(f"{prefix!r} is the prefix of keys that stand beside a lease")

@@ -2,11 +2,11 @@
 
 redis-py resolves a name and tries its addresses by `asyncio.open_connection`, which waits for each in turn, and notices
 that the server has closed a connection only when it next reads. Here a connection is made by `runtime.connecting`, and
-its stream tells when it ends. Nothing reads the socket for that beside whoever waits for a reply.
+its stream tells when it ends. Nothing reads the socket for that beside whoever waits for a reply. Where the server is,
+a `Place` knows.
 """
 
 import asyncio
-import random
 import re
 import socket
 from collections.abc import Callable
@@ -23,8 +23,11 @@ from redis.exceptions import ConnectionError as Disconnected
 
 from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
-from sidecar.redis.failures import KINDS, CredentialsError
-from sidecar.settings import RedisAddress, SettingsError
+from sidecar.redis.failures import KINDS
+from sidecar.redis.login import login_of
+from sidecar.redis.place import FixedPlace, Place
+from sidecar.server_kind import Cluster, Node, Sentinels, ServerKind
+from sidecar.settings import RedisAddress
 
 if TYPE_CHECKING:
     from sidecar.redis.credentials import Login
@@ -39,35 +42,38 @@ _REMEMBERED = 16
 
 
 class Route:
-    """The way to one host, shared by the connections of a process.
+    """The way to the server, shared by the connections of a process.
 
     Args:
+        place: where the server is.
         lookups: where the name is looked up.
         limit: seconds for the lookup and for all addresses of one connection.
     """
 
-    def __init__(self, lookups: Lookups, limit: float) -> None:
+    def __init__(self, place: Place, lookups: Lookups, limit: float) -> None:
+        self.place = place
         self._lookups = lookups
         self._limit = limit
         self._failed: list[Any] = []  # socket addresses, the one that failed last at the end
         self._companions: set[RedisConnection] = set()
         self._known = asyncio.Event()
+        self._host = ""
         self._address: Any = None  # to which the leading connection was made last
 
     async def lead(self, host: str, port: int) -> socket.socket:
         """A socket for a leading connection: to whichever address answers, those that failed lately last."""
         connected = await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
-        self._address = connected.getpeername()
+        self._host, self._address = host, connected.getpeername()
         self._known.set()
         for companion in [each for each in self._companions if each.address != self._address]:
             companion.abort()
         return connected
 
-    async def follow(self) -> socket.socket:
-        """A socket for a companion: to the server of the leading connection, once that was made."""
+    async def follow(self) -> tuple[str, socket.socket]:
+        """A socket for a companion, and its host: to the server of the leading connection, once that was made."""
         await self._known.wait()
-        host, port = self._address[:2]
-        return await connected_socket(self._lookups, host, port, limit=self._limit)
+        name, (host, port) = self._host, self._address[:2]
+        return name, await connected_socket(self._lookups, host, port, limit=self._limit)
 
     def joined(self, companion: "RedisConnection") -> None:
         """The companion is connected; it is aborted where the leading connection has another server."""
@@ -84,12 +90,15 @@ class Route:
         return self._lookups.pending(host, port)
 
     def may_have_moved(self, host: str, port: int) -> None:
-        """What the name stands for may have changed: use no lookup from before."""
+        """What the name stands for may have changed, or where the server is: use nothing from before."""
         self._lookups.forget(host, port)
+        self.place.doubt()
 
     def failed(self, host: str, port: int, address: Any) -> None:
-        """The server at an address failed: look the name up again, and try its other addresses first."""
-        self._lookups.forget(host, port)
+        """The server failed: find it again; at an `address`, try the other addresses of its name first."""
+        self.may_have_moved(host, port)
+        if address is None:
+            return
         self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]
 
 
@@ -160,9 +169,37 @@ class RedisConnection(Connection):
         return None if login is None else login.connection_lifetime()
 
     def distrust(self) -> None:
-        """Let the next connection look the name up again, and try the name's other addresses first."""
-        if self.address is not None:
-            self._route.failed(self.host, self.port, self.address)
+        """Let the next connection find the server again, and try the other addresses of its name first."""
+        self._route.failed(self.host, self.port, self.address)
+
+    async def assure(self) -> None:
+        """Check that the server is the right one at this moment, before a lease is taken (`Place.assure`)."""
+        await self._route.place.assure()
+
+    @property
+    def redirects(self) -> bool:
+        """Whether another node that the server names is followed."""
+        return self._route.place.redirects
+
+    def moved(self, node: Node) -> None:
+        """The server named another node: the next leading connection goes there."""
+        self._route.place.moved(node)
+
+    def beside(self, node: Node) -> "RedisConnection":
+        """A connection to another node that the server named for one answer."""
+        return self._route.place.beside(node)
+
+    async def connect(self) -> None:
+        """Connect and log in; a leading connection finds the server, and checks that it is the right one.
+
+        Raises:
+            RedisError, OSError: it cannot be found, cannot be reached, refuses the user, or is not the right one.
+        """
+        if self._leading:
+            self.host, self.port = await self._route.place.find()
+        await super().connect()  # type: ignore[no-untyped-call]
+        if self._leading:
+            await self._route.place.confirm(self)
 
     def abort(self) -> None:
         """End the stream at once."""
@@ -180,7 +217,10 @@ class RedisConnection(Connection):
             self._route.joined(self)
 
     async def _transport(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
-        connected = await (self._route.lead(self.host, self.port) if self._leading else self._route.follow())
+        if self._leading:
+            connected = await self._route.lead(self.host, self.port)
+        else:
+            self.host, connected = await self._route.follow()
         self.address = connected.getpeername()
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -252,6 +292,7 @@ class Connector:
 
     Args:
         address: where Redis is.
+        kind: the kind of Redis.
         lookups: name lookups shared with others; its own unless given.
         limit: seconds for the lookup and for all addresses of one connection.
 
@@ -259,7 +300,9 @@ class Connector:
         SettingsError: a file of the login or of TLS cannot be used.
     """
 
-    def __init__(self, address: RedisAddress, *, lookups: Lookups | None = None, limit: float = 5.0) -> None:
+    def __init__(
+        self, address: RedisAddress, kind: ServerKind = None, *, lookups: Lookups | None = None, limit: float = 5.0
+    ) -> None:
         given: dict[str, Any] = {"host": address.host, "port": address.port}
         if address.url is not None:
             url, _, options = address.url.partition("?")  # those of TLS are in `address.tls`
@@ -272,17 +315,18 @@ class Connector:
             given["tls"] = Tls(address.tls)
             self._make = _ByTls
         lookups = lookups or Lookups()
-        self.login = _login(address, lookups)
+        self.login = login_of(address, lookups)
         """The login, where it may change while the sidecar runs."""
-        if self.login is not None:
-            given["credential_provider"] = self.login
-        else:
-            given |= {name: value for name, value in _fixed_login(address).items() if value is not None}
+        fixed = {"username": address.username, "password": address.password}
+        given |= {name: value for name, value in fixed.items() if value is not None and self.login is None}
+        given["credential_provider"] = self.login
         given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
         given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None}
         given |= {"retry_on_timeout": False}
         self._options = given
-        self._route = Route(lookups, limit)
+        self._lookups, self._limit = lookups, limit
+        self._place = self._place_of(kind)
+        self._route = Route(self._place, lookups, limit)
 
     def __call__(self) -> RedisConnection:
         """A leading connection: it looks the name up, and chooses among its addresses."""
@@ -292,31 +336,31 @@ class Connector:
         """A connection to the server that the leading connection has, ended once that is another one."""
         return self._make(route=self._route, leading=False, **self._options)
 
+    async def follow(self, changed: Callable[[], None], interval: float) -> None:
+        """Look every `interval` seconds whether the server is elsewhere, and call `changed` then, until cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            if await self._place.elsewhere():
+                changed()
 
-def _login(address: RedisAddress, lookups: Lookups) -> "Login | None":
-    """What logs in where the password may change; its module is imported only then.
+    def _place_of(self, kind: ServerKind) -> Place:
+        """Only the module of the kind that is used is imported."""
+        node = str(self._options.get("host") or "localhost"), int(self._options.get("port") or 6379)
+        if isinstance(kind, Cluster):
+            from sidecar.redis.cluster import ClusterPlace
 
-    Raises:
-        SettingsError: the file with the password cannot be used.
-    """
-    if address.password_file is not None:
-        from sidecar.redis.credentials import PasswordFile
+            return ClusterPlace(node, kind.slot, self._direct, self._limit)
+        if isinstance(kind, Sentinels):
+            from sidecar.redis.sentinels import SentinelPlace
 
-        login = PasswordFile(address.password_file, address.username)
-        try:
-            login.current()
-        except CredentialsError as error:
-            raise SettingsError(str(error)) from None
-        return login
-    if address.iam is not None:
-        from sidecar.redis.iam import IamLogin
+            user = {"username": kind.username, "password": kind.password, "credential_provider": None, "db": 0}
+            return SentinelPlace(kind, lambda each: self._direct(each, **user), self._limit)
+        return FixedPlace(*node)
 
-        return IamLogin(address.iam, address.username or "", lookups, uniform=random.uniform)
-    return None
-
-
-def _fixed_login(address: RedisAddress) -> dict[str, str | None]:
-    return {"username": address.username, "password": address.password}
+    def _direct(self, node: Node, **options: Any) -> RedisConnection:
+        """A connection to a node by itself, which leads nobody."""
+        route = Route(FixedPlace(*node), self._lookups, self._limit)
+        return self._make(route=route, leading=True, **{**self._options, **options})
 
 
 async def log_in(connection: RedisConnection) -> None:
@@ -325,7 +369,7 @@ async def log_in(connection: RedisConnection) -> None:
     A cancellation gets a note of what it interrupted: the TimeoutError of the caller's limit has it as its cause.
     """
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
     except asyncio.CancelledError as cancelled:
         if (awaited := connection.awaited()) is not None:
             cancelled.add_note(awaited)

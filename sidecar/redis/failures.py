@@ -23,7 +23,9 @@ from redis.exceptions import (
 
 from runtime.escape import one_line
 
-_CODES = re.compile(r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS)\b")
+_CODES = re.compile(
+    r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS|WRONGTYPE)\b"
+)
 """Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
 
 
@@ -69,8 +71,27 @@ _HINTS = {
     "unknown command `SELECT`": _IS_SENTINEL,
 }
 """What else an error before the first call can mean, by its words."""
+_WORDS = {
+    "ask": "the key's slot of the cluster is migrating, and another node has the key; REDIS_CLUSTER=true follows it",
+    "clusterdown": "the cluster does not serve the key",
+    "crossslot": "the keys of one call are in several slots of the cluster",
+    "moved": "a cluster of several nodes, and the key is not at this one; REDIS_CLUSTER=true follows it",
+    "tryagain": "the key's slot of the cluster is migrating, and no node has all of it yet",
+}
+"""What a cluster's error codes mean."""
 LONGEST = 300
 """Limit of a failure's text, in characters."""
+
+
+class NoPrimary(RedisError):
+    """The sentinels name no primary, or one that does not say of itself that it is one."""
+
+
+class OtherPrimary(NoPrimary):
+    """The sentinels name another primary than the one that a connection was made to."""
+
+
+KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +119,7 @@ def failure_of(
         kind, text = "timeout", _awaited(error) or "no answer in time"
     elif (known := KINDS.get(type(error))) is not None:
         kind = known
-        if kind == "moved":
-            text = f"a cluster of several nodes, and the key is not at this one ({text})"
+        text = f"{_WORDS[kind]} ({text})" if kind in _WORDS else text
     elif code := _CODES.search(text):
         kind = code.group().lower()
     elif _IN_SCRIPT in text or "ACL failure" in text:

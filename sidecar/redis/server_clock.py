@@ -1,4 +1,4 @@
-"""What time it is at the Redis server, as far as its replies tell: for the deadlines that scripts carry."""
+"""What time it is at the Redis server of a connection, as far as its replies tell: for the deadlines of scripts."""
 
 
 class ServerClock:
@@ -22,10 +22,6 @@ class ServerClock:
         """A reply that was received at `received_at` (s, our clock) said that it was `server_time` (µs) there."""
         self._offset = server_time / 1e6 - received_at
         self._observed_at = received_at
-
-    def forget(self) -> None:
-        """The next reply may come from another server."""
-        self._offset = None
 
     def at(self, moment: float, now: float) -> int:
         """The server's time, in µs, at `moment` of our clock (s); 0, which has always passed, while unknown."""

@@ -97,7 +97,7 @@ class Tls:
     def _verification(self, error: ssl.SSLCertVerificationError, host: str) -> str:
         ca = self._settings.ca
         if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
-            return f"the server's certificate is not valid for {host!r}, the host in REDIS_HOST or REDIS_URL"
+            return f"the server's certificate is not valid for {host!r}, the host that is connected to"
         if error.verify_code == _EXPIRED:
             if ca is not None and _all_expired(self._context):
                 return f"the certificate of the CA in {ca} has expired"

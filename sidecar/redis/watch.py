@@ -116,7 +116,7 @@ class RedisWatch:
 
     async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
         """Ask for all there is; returns the mode, what was refused, and the channels that may be listened to."""
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
         refusals: list[str] = []
         prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
         # CLIENT comes first: a connection that has subscribed to anything may only subscribe to more.

@@ -6,6 +6,7 @@ from tests.mutants import (
     login_bugs,
     portfolio_bugs,
     price_bugs,
+    redis_kind_bugs,
     redis_login_bugs,
     service_bugs,
     sidecar_bugs,
@@ -14,6 +15,7 @@ from tests.mutants import (
 BUGS = [
     *client_bugs.BUGS,
     *sidecar_bugs.BUGS,
+    *redis_kind_bugs.BUGS,
     *listener_bugs.BUGS,
     *login_bugs.BUGS,
     *redis_login_bugs.BUGS,

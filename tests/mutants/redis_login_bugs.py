@@ -11,8 +11,8 @@ LOGIN = [
     Bug(
         "the file with the password is read at the start only",
         "sidecar/redis/connection.py",
-        right='given["credential_provider"] = self.login',
-        wrong='given |= {"username": address.username, "password": self.login.current()[-1]}',
+        right='        given["credential_provider"] = self.login\n',
+        wrong='        given |= {"username": address.username, "password": self.login and self.login.current()[-1]}\n',
         test=_FILE + "the_file_is_read_at_each_connect",
     ),
     Bug(
@@ -112,8 +112,8 @@ IAM = [
     Bug(
         "an old connection is closed before there is a new one",
         "sidecar/redis/store.py",
-        right="        failure = None\n        try:\n",
-        wrong="        failure = None\n        await self.close()\n        try:\n",
+        right="        former, connection = self._connection, self._connect()\n",
+        wrong="        former, connection = self._connection, self._connect()\n        await self.close()\n",
         test=_IAM + "an_old_connection_stays_while_no_new_one_can_be_made",
     ),
 ]

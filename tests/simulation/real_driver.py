@@ -35,8 +35,11 @@ class Line:
     def __init__(self, real: "Real") -> None:
         self._real = real
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
-        self.ended = False
+        self.ended = self.redirects = False
         self.when_ended: Callable[[], None] = lambda: None
+
+    async def assure(self) -> None:
+        """One server, with no sentinels."""
 
     async def connect(self) -> None:
         """Nothing is sent before the first command, but to a server that is down."""
@@ -152,7 +155,7 @@ class Real:
 
     def run_script(self, command: tuple[Any, ...]) -> str:
         """What the script of an EVAL answers, in the words of `prelude.lua`."""
-        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated = command
+        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _ = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
             answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure)
