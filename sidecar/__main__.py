@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from runtime.environment import remove
+from runtime.command_line import run_and_exit
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
 
@@ -18,13 +19,15 @@ EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", 
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    ignored = remove()  # before a library that reads them is imported
+    ignored = remove_ignored()  # before a library that reads them is imported
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             return _run(ignored)
+        if arguments[0] == "exec":
+            return _exec(arguments[1:])
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
@@ -49,6 +52,18 @@ def _run(ignored: Sequence[str]) -> int:
             raise
         logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
         return 1
+
+
+def _exec(words: list[str]) -> int:
+    from sidecar.wrapper.arguments import UsageError
+    from sidecar.wrapper.run import run
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+    try:
+        return run(words, os.environ)
+    except UsageError as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
+        return 2
 
 
 def _command(arguments: list[str]) -> int:
@@ -79,16 +94,7 @@ def _healthcheck() -> int:
 
 def console() -> NoReturn:
     """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # before there was anything to give up
-        status = 130
-    except BrokenPipeError:  # who reads has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
-        status = 1
-    sys.exit(status)
+    run_and_exit(main)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 
+from runtime.bounded_body import read_body
 from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
 
@@ -34,14 +35,4 @@ async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping
         session.get(url, headers=headers, allow_redirects=False) as reply,
     ):
         reply.raise_for_status()
-        return json.loads(await _whole(reply.content))
-
-
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """All of an answer, which may come in pieces."""
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > _LARGEST:
-            raise ValueError(f"the answer is longer than {_LARGEST} bytes")
-    return bytes(body)
+        return json.loads(await read_body(reply, _LARGEST))

@@ -8,9 +8,11 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sidecar.election.protocol import Timings, UnsafeTimings
-from sidecar.host import checked_host, may_be_host
+from runtime.addresses import Address, in_url
+from runtime.host_names import may_be_host
 from sidecar.login_settings import Iam, login_settings
+from sidecar.protocol import Timings, UnsafeTimings
+from sidecar.redis_host import checked_host
 from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
 from sidecar.tls_settings import TlsSettings, tls_settings
 
@@ -29,17 +31,6 @@ CONTROL = "127.0.0.1:4040"
 
 class SettingsError(Exception):
     """Settings that cannot be used; the text has one line for each, which begins with its name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a listener binds."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{_in_url(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +59,7 @@ class Settings:
     failover_guard: bool
     min_replicas: int
     require_client: bool
+    campaign: bool
     instance_id: str | None
     metadata_uri: str | None
     control: Address
@@ -142,6 +134,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
+        campaign=take("CAMPAIGN", _switch, default=True),
         instance_id=take("INSTANCE_ID", checked_instance_id, None),
         metadata_uri=take("ECS_CONTAINER_METADATA_URI_V4", _metadata_uri, None),
         control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),
@@ -226,7 +219,7 @@ def _place(url: str) -> str:
             "names a user without a password; a password alone is written redis://:PASSWORD@HOST,"
             " and a user alone is set in REDIS_USERNAME"
         )
-    return f"{parts.scheme}://{_in_url(parts.hostname)}{port}"
+    return f"{parts.scheme}://{in_url(parts.hostname)}{port}"
 
 
 def _metadata_uri(text: str) -> str:
@@ -238,10 +231,6 @@ def _metadata_uri(text: str) -> str:
     if not usable or "@" in text or parts.query or parts.fragment:
         raise ValueError("not a URL of the form http://ADDRESS/PATH, as ECS sets it; leave it to ECS")
     return text
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _names(text: str) -> list[str]:
@@ -296,17 +285,12 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> Address:
-    host, colon, port = text.rpartition(":")
+    host, colon, _ = text.rpartition(":")
     if not colon or "/" in text:
         raise ValueError(f"{text!r} is not ADDRESS:PORT")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{text!r} is not ADDRESS:PORT; an IPv6 address needs brackets: [::1]:4040")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        ip_address(host)
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address") from None
-    return Address(host, _port(port))
+    return Address.parse(text)
 
 
 def _loopback(text: str) -> Address:

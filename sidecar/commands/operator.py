@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
+from runtime.clock import elapsed
 from runtime.escape import one_line
-from sidecar.clock import elapsed
 from sidecar.commands import fence as fence_command
 from sidecar.commands.connection import LIMIT, CommandError, CommandRedis, in_redis
 from sidecar.commands.fence import PROBLEMS, Say, look
 from sidecar.redis.failures import without_script
-from sidecar.redis.lua import script
+from sidecar.scripts import script
 from sidecar.settings import Settings, control_address, read
 
 USAGE = """\
@@ -26,6 +26,8 @@ usage: python -m sidecar [COMMAND]
   (none)                 run the sidecar
   healthcheck            ask the sidecar beside this whether it is well
   status                 what the sidecar beside this says of its leases
+  exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
+                         run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
   leaders                who holds each lease, for how long, and the last token
   disable LEASE SECONDS  nobody leads for so long; work stops at once
   enable LEASE           end that

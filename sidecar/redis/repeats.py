@@ -15,7 +15,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as Disconnected
 
-from sidecar.election.protocol import Reply
+from sidecar.protocol import Reply
 from sidecar.redis.failures import Failure, OtherPrimary
 from sidecar.server_kind import Node
 

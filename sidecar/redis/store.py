@@ -23,10 +23,9 @@ from math import inf
 
 from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.redis.failures import Failure, failure_of
-from sidecar.redis.lua import script
 from sidecar.redis.repeats import (
     NotExecuted,
     could_not_connect,
@@ -36,7 +35,7 @@ from sidecar.redis.repeats import (
     repeatable,
 )
 from sidecar.redis.replies import number, parse, server_time, text
-from sidecar.redis.server_clock import ServerClock
+from sidecar.scripts import script
 from sidecar.server_kind import Node
 
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
@@ -63,7 +62,7 @@ class RedisStore:
 
     Args:
         connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
         failover_guard: whether a new term waits where a failover may have lost a write.
         min_replicas: replicas that have to confirm a term.
         late_demotion: seconds for which an old primary may go on serving after a promotion; the guard waits for so much
@@ -90,7 +89,7 @@ class RedisStore:
         self._late_demotion = late_demotion
         self._connection: RedisConnection | None = None
         self._served: set[str] = set()  # keys whose last call over this connection was answered
-        self._server_clock = ServerClock(timings.clock_lasts)
+        self._server_clock = ServerClock(timings.server_time_valid_for)
         self._replace_at = self._replace_pause = inf
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
@@ -259,7 +258,7 @@ class RedisStore:
 
     async def _greet(self, connection: RedisConnection) -> ServerClock:
         """Connect, and learn the server's time and policy; the time belongs to the connection."""
-        clock = ServerClock(self._timings.clock_lasts)
+        clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))

@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse, ResponseError
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects

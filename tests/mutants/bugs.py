@@ -1,4 +1,4 @@
-"""Every bug that is seeded into a production module."""
+"""All bugs that are seeded into production modules."""
 
 from tests.mutants import (
     client_bugs,
@@ -10,6 +10,7 @@ from tests.mutants import (
     redis_login_bugs,
     service_bugs,
     sidecar_bugs,
+    wrapper_bugs,
 )
 
 BUGS = [
@@ -22,4 +23,5 @@ BUGS = [
     *service_bugs.BUGS,
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,
+    *wrapper_bugs.BUGS,
 ]

@@ -10,7 +10,7 @@ import pytest
 from ops.local.servers import ServerError, redis_binary
 from tests.redis_versions.__main__ import DIFFERENTIAL, FAULTS, SCRIPTS, files_for
 from tests.redis_versions.servers import VERSIONS, Missing, Version, binary_of, kept_in
-from tests.support.sidecar_processes import ROOT
+from tests.support.processes import ROOT
 
 
 def program(folder: Path, name: str, says: str) -> Path:

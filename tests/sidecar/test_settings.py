@@ -10,9 +10,10 @@ from ssl import CERT_NONE, SSLContext, TLSVersion
 
 import pytest
 
-from sidecar.election.protocol import Timings
+from runtime.addresses import Address
+from sidecar.protocol import Timings
 from sidecar.redis.connection import Connector
-from sidecar.settings import Address, SettingsError, control_address, read
+from sidecar.settings import SettingsError, control_address, read
 
 SECRET = "hunter2"
 

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and the certificates that it issues."""
+"""A certificate authority for tests, and the certificates that it issues."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -10,10 +10,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
-    """Signs certificates; its own is what `sslrootcert` names."""
+    """A certificate authority. Its own certificate is for `sslrootcert`."""
 
     def __init__(self, name: str, *, valid_for: timedelta = DAY) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -21,6 +32,7 @@ class Authority:
         self._certificate = (
             _builder(self._name, self._name, self._key, valid_for)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -32,11 +44,14 @@ class Authority:
     def issue(
         self, host: str, stem: Path, *, password: str | None = None, valid_for: timedelta = DAY
     ) -> tuple[Path, Path]:
-        """Write a certificate for a host to STEM.crt, and its key, locked by the password, to STEM.key."""
+        """Write a certificate for a host to STEM.crt, and its key, encrypted with the password, to STEM.key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key, valid_for)
             .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+            .add_extension(  # Python 3.13 and later refuse a certificate without it
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
             .sign(self._key, hashes.SHA256())
         )
         locked = serialization.NoEncryption() if password is None else _locked(password)
@@ -52,7 +67,9 @@ def _builder(
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     serial = x509.random_serial_number()
-    return x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - 2 * DAY, now + valid_for)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - 2 * DAY, now + valid_for)
+    return builder.add_extension(identifier, critical=False)
 
 
 def _general_name(host: str) -> x509.GeneralName:

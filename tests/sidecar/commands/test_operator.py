@@ -14,7 +14,7 @@ from redis import Redis
 from ops.local.servers import RedisServer, free_port
 from sidecar.__main__ import main
 from tests.sidecar.test_process import STEADY
-from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
+from tests.support.processes import ROOT, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 KEY = "portfolio:background_services:leader"

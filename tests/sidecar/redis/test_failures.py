@@ -13,10 +13,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from ops.local.servers import RedisServer
 from runtime.lookup import AddressInfo, Lookups, system_lookup
-from sidecar.election.protocol import Kind, Outcome, Timings
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.failures import LONGEST, failure_of
-from sidecar.redis.lua import script
+from sidecar.scripts import script
 from sidecar.settings import RedisAddress, read
 from tests.sidecar.redis.test_tls import front as front
 from tests.sidecar.redis.test_tls import pem as pem

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from fakeredis import FakeAsyncRedisConnection, FakeRedis, FakeServer
 
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode

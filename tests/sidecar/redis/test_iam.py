@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 
 from ops.local.servers import RedisServer
+from runtime.clock import elapsed
 from runtime.lookup import Lookups
-from sidecar.clock import elapsed
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Timings
 from sidecar.login_settings import AwsKeys, CredentialsEndpoint, Iam
+from sidecar.protocol import Call, Kind, Outcome, Timings
 from sidecar.redis import iam
 from sidecar.redis.connection import Connector
 from sidecar.redis.failures import CredentialsError, Failure
@@ -30,7 +30,7 @@ from sidecar.settings import SettingsError, read
 from sidecar.telemetry import Telemetry
 from tests.sidecar.test_process import STEADY, Asker, logged
 from tests.support.iam import CACHE, REGION, USER, IamCache, Role, role
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.storing import Storing, storing
 from tests.support.tls import Authority
 from tests.support.waiting import eventually
@@ -371,8 +371,8 @@ async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY)
-    del sidecar._environment["REDIS_URL"]
-    sidecar._environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
+    del sidecar.environment["REDIS_URL"]
+    sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
     async with aiohttp.ClientSession() as session:
         with ended(sidecar):
             sidecar.start()
@@ -399,8 +399,8 @@ async def test_a_whole_sidecar_without_credentials_says_so_and_counts_it(
 ) -> None:
     role.answers = web.Response(status=500)
     sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY)
-    del sidecar._environment["REDIS_URL"]
-    sidecar._environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
+    del sidecar.environment["REDIS_URL"]
+    sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
     async with aiohttp.ClientSession() as session:
         with ended(sidecar):
             sidecar.start()

@@ -9,15 +9,15 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import Connector
 from sidecar.redis.credentials import LARGEST
 from sidecar.redis.failures import Failure
 from sidecar.settings import SettingsError, read
 from tests.sidecar.conftest import client_of, command
 from tests.sidecar.test_process import STEADY, Asker, logged
+from tests.support.processes import RealSidecar, ended
 from tests.support.redis_rights import LEAST
-from tests.support.sidecar_processes import RealSidecar, ended
 from tests.support.storing import Storing, storing
 from tests.support.waiting import eventually
 
@@ -158,7 +158,7 @@ def test_two_ways_to_log_in_are_refused_with_both_names(environment: dict[str, s
 def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSidecar:
     """A whole sidecar that logs in so."""
     sidecar = RealSidecar(folder, server, name, **STEADY)
-    sidecar._environment |= {"REDIS_USERNAME": "sidecar", "LEASE_KEY": "portfolio:{name}:leader", **login}
+    sidecar.environment |= {"REDIS_USERNAME": "sidecar", "LEASE_KEY": "portfolio:{name}:leader", **login}
     return sidecar
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome, Timings
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.failures import Failure
 from sidecar.settings import read

@@ -1,0 +1,23 @@
+"""The exit of a command line program."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run_and_exit(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run `main` with the arguments of the command line, and exit with the status that it returns.
+
+    The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # `main` has not installed its signal handlers yet
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        status = 1
+    sys.exit(status)
