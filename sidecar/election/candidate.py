@@ -86,6 +86,8 @@ class Candidate:
                     await self._sleep()
                     if self._wants_connection and self._clock() >= self._open_at:
                         await self._open()
+                    elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:
+                        self._telemetry.not_replaced(failure)
         finally:
             self._report_transitions()
             await self._store.close()

@@ -380,6 +380,9 @@ class Sidecar:
 
     def _send(self, call: Call, server: Server) -> None:
         world = self.world
+        if not self.assured(call, server):
+            self._refused(self._attempt)
+            return
         self._sent = True
         if self.ambush is not None:
             world.at(world.now, self.ambush, self)
@@ -403,6 +406,11 @@ class Sidecar:
         if self._loses():
             world.count("request doubled")
             world.at(world.now + world.delay() + self._lag() + delay, self.arrive, request)
+
+    def assured(self, call: Call, server: Server) -> bool:
+        """Whether the server is the one that the sentinels name at this moment, where a lease is to be taken."""
+        world = self.world
+        return not world.scenario.late_demotion or call.kind is not Kind.ACQUIRE or server is world.primary
 
     def arrive(self, request: Request) -> None:
         """Execute the request at the server, whether the sender still waits or not."""
@@ -581,7 +589,7 @@ class Sidecar:
 
     def _disconnect(self) -> None:
         self.server = None
-        self._connection.forget()
+        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # the next server has another
 
     def _replace_connection(self) -> None:
         self._open_at = self.now() + self._reconnects.pause()

@@ -47,8 +47,9 @@ class Oracle:
         """The last resign: task, boot, local time; task -1 once a term has begun."""
         drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
-        self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5
-        self.quiet = 3 * timings.ttl
+        late = world.scenario.late_demotion
+        self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5 + late
+        self.quiet = 3 * timings.ttl + late
         self.hand_over: list[float] = []
         self.takeover: list[float] = []
         self.silence: list[float] = []
