@@ -1,52 +1,53 @@
-"""The exit of a command line program."""
+"""How a program ends: the exit status, and the one line about a package that an install without extras lacks."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
-import pytest
-
-PROGRAM = (
-    "from runtime.command_line import run_and_exit\ndef main(words):\n    {}\nrun_and_exit(main, program='sidecar')"
-)
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "output"),
-    [
-        ("print(words); return 3", 3, "['a', 'b']\n"),
-        ("raise KeyboardInterrupt", 130, ""),
-        (r"print('\u00e9'); return 0", 0, "\\xe9\n"),
-    ],
-    ids=["status", "Ctrl-C", "ASCII"],
-)
-def test_the_process_exits_with_the_status_and_prints_in_ascii(body: str, status: int, output: str) -> None:
+def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A program whose `main` has that body."""
+    code = (
+        f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
+    )
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, cwd=ROOT, **(pipes | options))
+
+
+def test_the_status_is_that_of_main() -> None:
+    assert run("return 3").returncode == 3
+
+
+def test_a_package_that_is_not_installed_is_one_line_with_the_extra() -> None:
+    ended = run("import no_such_package.part")
+    assert ended.returncode == 2
+    assert ended.stderr == "sidecar: no_such_package is not installed: pip install 'ecs-lease-sidecar[sidecar]'\n"
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_code() -> None:
+    ended = run("import runtime.no_such_module")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+def test_ctrl_c_before_there_is_a_handler_ends_without_a_traceback() -> None:
+    ended = run("raise KeyboardInterrupt")
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_a_character_that_the_terminal_lacks_is_an_escape() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", PROGRAM.format(body), "a", "b"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (status, output, "")
+    ended = run(r"print('\u00e9'); return 0", env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xe9\n", "")
 
 
 def test_a_closed_pipe_is_status_one_without_a_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    program = PROGRAM.format("print('text'); return 0")
-    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, check=False)
+    ended = run("print('text'); return 0", stdout=writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
-
-
-def test_a_package_that_is_not_installed_is_one_line_with_the_extra() -> None:
-    done = run("import no_such_package.part")
-    assert done.returncode == 2
-    assert done.stderr == "sidecar: no_such_package is not installed: pip install 'ecs-lease-sidecar[sidecar]'\n"
-
-
-def test_a_missing_module_of_the_project_is_a_traceback() -> None:
-    done = run("import runtime.no_such_module")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-
-
-def run(body: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PROGRAM.format(body)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
