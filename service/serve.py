@@ -17,6 +17,7 @@ from aiohttp import web
 
 from runtime.addresses import Address
 from runtime.listener import Limits, Listener
+from runtime.metric_lines import log_metrics
 from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health
@@ -57,6 +58,13 @@ INTERNAL_SHUTDOWN = 0.2
 WORK_CONNECTIONS = 5
 """Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load. HTTP
 has its own, so that neither waits for the other. The work connects when it begins."""
+LOGGED_METRICS = (
+    "portfolio_leading",
+    "portfolio_job_runs_waiting",
+    "portfolio_job_sessions_given_up",
+    "portfolio_database_up",
+)
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +92,7 @@ class _Service:
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
-        registry = new_registry()
+        registry = self._registry = new_registry()
         metrics = HttpMetrics(registry)
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._work_metrics = WorkMetrics(registry)
@@ -122,6 +130,7 @@ class _Service:
                 reading = tasks.create_task(self._read(), name="reading")
                 protecting = tasks.create_task(self._protection.run(), name="protecting")
                 working = tasks.create_task(self._work(work_store), name="working")
+                logging_metrics = tasks.create_task(log_metrics(self._registry, LOGGED_METRICS), name="logging metrics")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
                 self._limit_shutdown(working)
@@ -132,6 +141,7 @@ class _Service:
                 await self._runner.cleanup()
                 await _end(reading)
                 await _end(protecting)
+                await _end(logging_metrics)
         finally:
             await self._runner.cleanup()
             await self._internal_runner.cleanup()

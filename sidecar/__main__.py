@@ -13,8 +13,6 @@ from sidecar.settings import SettingsError
 
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
-EXTRA = frozenset({"aiohappyeyeballs", "prometheus_client", "pythonjsonlogger", "redis", "uvloop"})
-"""Packages of the extra `sidecar`: a program that only uses the client does not install them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -32,11 +30,6 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         for line in str(error).splitlines():
             print(f"sidecar: {one_line(line, LONGEST)}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in EXTRA:
-            raise
-        print(f"sidecar: {error.name} is not installed: pip install 'ecs-lease-sidecar[sidecar]'", file=sys.stderr)
         return 2
 
 
@@ -101,7 +94,7 @@ def _healthcheck() -> int:
 
 def console() -> NoReturn:
     """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
-    run_and_exit(main)
+    run_and_exit(main, program="sidecar")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Control:
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._report_status)
         app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/openapi.json", self._report_description)
+        app.router.add_get("/openapi.json", self._tell_description)
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -119,7 +119,7 @@ class Control:
         }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
 
-    async def _report_description(self, _: web.Request) -> web.Response:
+    async def _tell_description(self, _: web.Request) -> web.Response:
         return _json(description(list(self._candidate.names), LONGEST_WAIT))
 
     def _lease(self, request: web.Request) -> str:

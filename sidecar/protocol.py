@@ -180,8 +180,7 @@ class LeaseStatus(NamedTuple):
     leads: bool
     remaining: float
     trouble: str | None
-    campaigns: bool = True
-    """False for a task that follows only."""
+    follows_only: bool
 
 
 class ServerClock:

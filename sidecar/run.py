@@ -17,6 +17,7 @@ from runtime.clock import elapsed
 from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
+from runtime.metric_lines import log_metrics
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
@@ -31,6 +32,9 @@ from sidecar.telemetry import Telemetry, log_to_stdout
 log = logging.getLogger(__name__)
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+
+LOGGED_METRICS = ("sidecar_leading", "sidecar_redis_up")
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
 
 
 def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
@@ -118,7 +122,8 @@ async def _run(settings: Settings) -> None:
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
+            logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
+            beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
             await candidate.run()
             for task in beside:
                 task.cancel()

@@ -152,7 +152,7 @@ class _Gauges(Collector):
             "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
         )
         for name, status in self._statuses().items():
-            campaigns.add_metric([name], float(status.campaigns))
+            campaigns.add_metric([name], float(not status.follows_only))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
             leading.add_metric([name], float(status.leads))

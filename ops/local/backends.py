@@ -76,6 +76,11 @@ class Backends:
         url = self._postgres.url if self._postgres else self._settings.database_url
         return known | ({"DATABASE_URL": url} if url else {})
 
+    @property
+    def own_redis(self) -> dict[str, str]:
+        """The address of a Redis of our own, for a shell."""
+        return {} if self._redis is None else {"REDIS_URL": self._redis.url.removesuffix("/0")}
+
     async def vouch_for_redis(self, keys: list[str]) -> None:
         """Tell the failover guard that our Redis, which is new, has lost no write: the first terms then start at once.
 

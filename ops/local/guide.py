@@ -96,6 +96,23 @@ def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 
 
+def shell_environment(
+    api: Mapping[str, str], sidecar: Mapping[str, str], redis: Mapping[str, str], *, ours: bool
+) -> str:
+    """Lines for a shell in which the programs' commands work beside the tasks.
+
+    Args:
+        api: the environment of a task's API.
+        sidecar: that of its sidecar.
+        redis: the address of Redis, if it is ours; the caller's may hold a password.
+        ours: whether Postgres is ours.
+    """
+    of_api = ("MARKET_CALENDAR", "PRICE_SOURCE", "SIDECAR_URL", "LOG_FORMAT", *(("DATABASE_URL",) if ours else ()))
+    found = {name: api[name] for name in of_api if name in api}
+    variables = {**found, "CONTROL_BIND": sidecar["CONTROL_BIND"], **redis}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
 def redis_cli(to: AbstractConnection) -> str | None:
     """A redis-cli that exists, as a command line for the server of a connection; None where there is none.
 

@@ -76,9 +76,13 @@ def _try_client(python: Path, folder: Path, wheel: Path) -> None:
     """The client alone: aiohttp is all that comes with it, and the sidecar names what it lacks."""
     venv = _install(python, folder, str(wheel))
     _run([venv, "-I", "-c", ONLY_CLIENT])
-    for words in ((str(venv), "-m", "sidecar"), (str(venv.with_name("lease-sidecar")), "leaders")):
+    for extra, *words in (
+        ("sidecar", str(venv), "-m", "sidecar"),
+        ("sidecar", str(venv.with_name("lease-sidecar")), "leaders"),
+        ("service", str(venv), "-m", "service"),
+    ):
         refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
-        if refused.returncode != 2 or refused.stderr.count("\n") != 1 or "[sidecar]" not in refused.stderr:
+        if refused.returncode != 2 or refused.stderr.count("\n") != 1 or f"[{extra}]" not in refused.stderr:
             raise ReleaseError(f"{' '.join(words)}: exit status {refused.returncode}: {refused.stderr}")
 
 

@@ -33,7 +33,8 @@ class Term:
     threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
     """The threads of `run_in_thread`."""
     grant_left: Callable[[], float] = field(default=lambda: 0.0, repr=False, compare=False)
-    """The seconds until the last grant runs out, even if the term ended before: the time in which work has to end."""
+    """Gives the seconds until the last grant runs out, also where the term has ended before that: the time in which
+    the work has to end."""
 
     def check(self) -> None:
         """Return if the term is still on; the work calls this between two steps.
@@ -103,7 +104,7 @@ class Grant:
         self._ended = True
 
     def left(self) -> float:
-        """Seconds until the deadline that was last granted, even if the term ended before."""
+        """Seconds until the deadline that was last granted, be the term over before or not."""
         return max(self._deadline - self._clock(), 0.0)
 
     @property

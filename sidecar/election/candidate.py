@@ -104,7 +104,7 @@ class Candidate:
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns=not lease.follows_only)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, lease.follows_only)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""

@@ -153,9 +153,9 @@ BROKEN = (
         ("RUN_IDS_RETURN", "FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check(
-        "guard_starts_anew",
+        "guard_restarts",
         "the guard's time counts from each look: nobody leads any more",
-        ("GUARD_STARTS_ANEW", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
+        ("GUARD_RESTARTS", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
     ),
     Check("counted_tokens", "tokens are counted in Redis alone", ("COUNTED_TOKENS", *ONE_FAULT, *NO_FAILOVER)),
     Check("no_fence", "a write does not compare its token", ("FENCE", "NO_FENCE", *ONE_FAULT, *NO_FAILOVER)),

@@ -61,3 +61,19 @@ def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert line(REDIS_HOST="127.0.0.1") is None
+
+
+def test_a_shell_gets_the_addresses_of_our_own_servers_and_of_no_others() -> None:
+    api = {"PRICE_SOURCE": "simulated", "SIDECAR_URL": "http://127.0.0.1:4041", "DATABASE_URL": "postgres://a:b@c/d e"}
+    sidecar = {"CONTROL_BIND": "127.0.0.1:4041", "REDIS_PASSWORD": "hidden"}
+    ours = guide.shell_environment(api, sidecar, {"REDIS_URL": "redis://127.0.0.1:7000"}, ours=True)
+    assert [shlex.split(text) for text in ours.splitlines()] == [
+        ["export", "PRICE_SOURCE=simulated"],
+        ["export", "SIDECAR_URL=http://127.0.0.1:4041"],
+        ["export", "DATABASE_URL=postgres://a:b@c/d e"],
+        ["export", "CONTROL_BIND=127.0.0.1:4041"],
+        ["export", "REDIS_URL=redis://127.0.0.1:7000"],
+    ]
+    theirs = guide.shell_environment(api, sidecar, {}, ours=False)
+    assert "postgres://" not in theirs
+    assert "REDIS" not in theirs

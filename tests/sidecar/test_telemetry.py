@@ -29,7 +29,9 @@ class Shown:
 
     def statuses(self) -> dict[str, LeaseStatus]:
         return {
-            name: LeaseStatus(*lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None)
+            name: LeaseStatus(
+                *lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None, lease.follows_only
+            )
             for name, lease in self.leases.items()
         }
 

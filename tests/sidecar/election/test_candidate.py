@@ -166,7 +166,10 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.lead()
+        lease = sidecar.candidate._leases["tracker"]
         for _ in range(3):
+            # The leader looks at its own change of the key: a call under way would fail with the connection.
+            await eventually(lambda: lease._in_flight is None and lease._due > elapsed() + 1)
             way.accepted = 0
             await way.cut()
             await eventually(lambda: way.accepted and sidecar.candidate._store.connected)
