@@ -103,7 +103,7 @@ class Grant:
         self._ended = True
 
     def left(self) -> float:
-        """Seconds until the deadline that was last granted, even if the term ended before."""
+        """Seconds until the deadline that was last granted, be the term over before or not."""
         return max(self._deadline - self._clock(), 0.0)
 
     @property
