@@ -80,7 +80,7 @@ def row(
     sent = [
         request
         for request in requests
-        if span.has(request.at) and not any(_touches(request, none) for none in happened.unwanted)
+        if span.has(request.at) and not any(touches(request, none) for none in happened.unwanted)
     ]
     failed = [request for request in sent if request.error is not None]
     found = Row(
@@ -137,7 +137,8 @@ def overlap(writes: Sequence[Accepted], lease: str, span: Span) -> float:
     return longest
 
 
-def _touches(request: Request, none: Span) -> bool:
+def touches(request: Request, none: Span) -> bool:
+    """Whether the request was under way within that span."""
     return request.at < none.ended and request.at + request.seconds > none.began
 
 

@@ -20,7 +20,7 @@ class Names:
         """Let Redis's name lead to that address, as ElastiCache's primary endpoint does after a failover."""
         self.redis = address
         lines = ["127.0.0.1 localhost", f"{POSTGRES} {POSTGRES_NAME}", f"{address} {REDIS_NAME}"]
-        # Written in place: containers have mounted this file, not its name.
+        # Written in place and never empty: containers have mounted this file, not its name.
         with self._file.open("r+" if self._file.exists() else "w") as file:
             file.write("\n".join([*lines, ""]))
             file.truncate()

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ops.rehearse.leaders import LEASES
+from ops.rehearse.measure import touches
 from ops.rehearse.play import Record
 
 ROW_SECONDS = 130.0
@@ -24,6 +25,7 @@ VERSIONS = {"old": "#b9a37e", "today": "#b8cbe0", "next": "#c5dfb9", "broken": "
 LEADS = dict(zip(LEASES, ("#1f4e8c", "#c2570c"), strict=True))
 LANE = dict(zip(LEASES, (0.16, -0.16), strict=True))
 BAD = "#c0182b"
+EXCUSED = "#c9c4c4"
 
 
 def draw(record: Record, path: Path) -> None:
@@ -98,9 +100,12 @@ def _load(axis: Axes, record: Record, began: float, ended: float) -> None:
     zero = record.began
     first, last = int(began - zero), ceil(ended - zero)
     good = [request.at - zero for request in record.requests if request.error is None]
-    bad = [request.at - zero for request in record.requests if request.error is not None]
+    failed = [request for request in record.requests if request.error is not None]
+    unwanted = [none for happened in record.happened for none in happened.unwanted]
+    excused = [request.at - zero for request in failed if any(touches(request, none) for none in unwanted)]
+    bad = [request.at - zero for request in failed if not any(touches(request, none) for none in unwanted)]
     bins = list(range(first, last + 1))
-    axis.hist([good, bad], bins=bins, stacked=True, color=["#9bbf9b", BAD], rwidth=0.9)
+    axis.hist([good, bad, excused], bins=bins, stacked=True, color=["#9bbf9b", BAD, EXCUSED], rwidth=0.9)
     broken = [each.at - zero for each in record.broken if began <= each.at < ended]
     top = axis.get_ylim()[1]
     axis.plot(broken, [top * 0.9] * len(broken), marker="v", linestyle="", color="#7a3fa0", markersize=5)
@@ -146,6 +151,7 @@ def _legend(record: Record) -> list[Patch | Line2D]:
         *(Patch(color=colour, label=f"leads {lease}") for lease, colour in LEADS.items()),
         Patch(color="#9bbf9b", label="request answered"),
         Patch(color=BAD, label="request failed"),
+        Patch(color=EXCUSED, label="request failed, no task wanted"),
         Patch(facecolor="none", edgecolor=BAD, label="cut off"),
         Line2D([], [], linestyle="", marker="X", color=BAD, label="killed, interrupted"),
         Line2D([], [], linestyle="", marker="v", color="#7a3fa0", label="stream broken"),
