@@ -71,10 +71,10 @@ def observe(diary: Diary) -> None:
             diary.write("ended", grant=self.name, at=elapsed())
 
     def observed_term(
-        name: str, token: int, holder: str, remaining: Callable[[], float], on_late_check: Callable[[int], None]
+        name: str, token: int, holder: str, remaining: Callable[[], float], *more: Any, **named: Any
     ) -> Term:
         at = elapsed()
-        term = Term(name, token, holder, remaining, on_late_check)
+        term = Term(name, token, holder, remaining, *more, **named)
         grant = getattr(remaining, "__self__", None)
         assert isinstance(grant, ObservedGrant), "the client's grants are made elsewhere now"
         grant.begins(term, at)
