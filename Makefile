@@ -11,7 +11,7 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker chaos images languages model mutants proxy rehearse release-check simulate
+	alerts aws bench bench-tracker chaos images languages model mutants proxy redis-versions rehearse release-check simulate
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -81,6 +81,9 @@ model: $(STAMP) ## Check the largest variants of the protocol's model (needs spi
 
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours '$(HOURS)' --seed '$(SEED)'
+
+redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs debootstrap and root once)
+	@$(BIN)/python -m tests.redis_versions
 
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }

@@ -48,6 +48,8 @@ def _run(ignored: Sequence[str]) -> int:
 
 
 def _exec(words: list[str]) -> int:
+    import logging
+
     from sidecar.wrapper.arguments import UsageError
     from sidecar.wrapper.run import run
 
@@ -57,6 +59,11 @@ def _exec(words: list[str]) -> int:
     except UsageError as error:
         print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if isinstance(error, (SettingsError, ModuleNotFoundError)):
+            raise
+        logging.getLogger("sidecar").critical("The wrapper ends: an error of its own", exc_info=True)
+        return 1
 
 
 def _command(arguments: list[str]) -> int:

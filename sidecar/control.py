@@ -119,7 +119,7 @@ class Control:
         }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
 
-    async def _tell_description(self, _: web.Request) -> web.Response:
+    async def _report_description(self, _: web.Request) -> web.Response:
         return _json(description(list(self._candidate.names), LONGEST_WAIT))
 
     def _lease(self, request: web.Request) -> str:

@@ -1,24 +1,19 @@
 """The instance id of this sidecar: the value of the key while it leads."""
 
-import asyncio
-import json
 import logging
 import secrets
 import socket
 
 import aiohttp
 
-from runtime.bounded_body import read_body
-from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
+from sidecar.ecs_metadata import get_json
 from sidecar.settings import checked_instance_id
 
 log = logging.getLogger(__name__)
 
 _LIMIT = 2.0
 """Limit of the metadata request, in seconds."""
-_LARGEST = 1 << 20
-"""Limit of the metadata, in bytes."""
 
 
 async def instance_id(given: str | None, metadata_uri: str | None, lookups: Lookups) -> str:
@@ -33,13 +28,7 @@ async def instance_id(given: str | None, metadata_uri: str | None, lookups: Look
         log.info("Not in an ECS task (no ECS_CONTAINER_METADATA_URI_V4): the instance id is generated")
         return _generated()
     try:
-        async with (
-            asyncio.timeout(_LIMIT),
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=SharedResolver(lookups))) as session,
-            session.get(f"{metadata_uri}/task") as reply,
-        ):
-            reply.raise_for_status()
-            task = json.loads(await read_body(reply, _LARGEST))
+        task = await get_json(f"{metadata_uri}/task", lookups, limit=_LIMIT)
         return checked_instance_id(task["TaskARN"].rpartition("/")[2])
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
         generated = _generated()

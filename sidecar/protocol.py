@@ -180,7 +180,8 @@ class LeaseStatus(NamedTuple):
     leads: bool
     remaining: float
     trouble: str | None
-    follows_only: bool
+    campaigns: bool = True
+    """False for a task that follows only."""
 
 
 class ServerClock:

@@ -23,13 +23,13 @@ def _why_not(text: str) -> str | None:
     if "@" in text:
         return "names a user; put user and password into REDIS_USERNAME and REDIS_PASSWORD"
     if "," in text:
-        return "names several hosts; one name, or one address, has to lead to the primary"
+        return "names several hosts; put one name, or one address, of the primary there"
     if "/" in text:
         return "holds a path; put a socket's path, or the number of a database, into REDIS_URL"
     if any(mark in text for mark in "'\"$<>{}"):
-        return "holds quotes, or a variable that nobody has filled in"
+        return "holds quotes, or a variable without a value"
     if re.fullmatch(r"\[.*\]", text):
-        return "an IPv6 address stands here without brackets"
+        return "in brackets; put the IPv6 address there without brackets"
     if re.fullmatch(r"\[.*\]:[0-9]*|[^:]*:[0-9]*", text):
         return "holds a port; put the port into REDIS_PORT"
     if not may_be_host(text) or text.startswith(("-", ".")) or len(text) > 253:

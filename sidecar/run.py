@@ -26,6 +26,7 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
+from sidecar.server_kind import LATE_DEMOTION, Sentinels
 from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
@@ -50,7 +51,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
     log_ignored(log, ignored)
-    Connector(settings.redis)
+    Connector(settings.redis, settings.kind)
     uvloop.run(_run(settings))
     return 0
 
@@ -58,7 +59,8 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
 async def _run(settings: Settings) -> None:
     lookups = Lookups()
     name = await instance_id(settings.instance_id, settings.metadata_uri, lookups)
-    timings, connect = settings.timings, Connector(settings.redis, lookups=lookups, limit=settings.timings.call_limit)
+    timings = settings.timings
+    connect = Connector(settings.redis, settings.kind, lookups=lookups, limit=timings.call_limit)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
@@ -83,8 +85,12 @@ async def _run(settings: Settings) -> None:
         clock=elapsed,
         failover_guard=settings.failover_guard,
         min_replicas=settings.min_replicas,
+        late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,
     )
     telemetry = Telemetry(name, clock=elapsed)
+    if connect.login is not None:
+        connect.login.when_failed = telemetry.credentials_failed
+        await connect.login.prepare()
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
         connect.companion, settings.keys, candidate.noticed,
@@ -124,6 +130,10 @@ async def _run(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
             beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
+            if isinstance(settings.kind, Sentinels):
+                beside.append(tasks.create_task(connect.follow(store.abort, timings.heartbeat)))
+            if connect.login is not None:
+                beside.append(tasks.create_task(connect.login.run()))
             await candidate.run()
             for task in beside:
                 task.cancel()

@@ -3,15 +3,18 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runtime.addresses import Address, in_url
 from runtime.host_names import may_be_host
+from sidecar.login_settings import Iam, login_settings
 from sidecar.protocol import Timings, UnsafeTimings
 from sidecar.redis_host import checked_host
+from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
+from sidecar.tls_settings import TlsSettings, tls_settings
 
 T = TypeVar("T")
 
@@ -40,6 +43,9 @@ class RedisAddress:
     port: int
     username: str | None
     password: str | None = field(repr=False)
+    password_file: str | None = None
+    iam: Iam | None = None
+    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Settings:
     """Everything that can be set. `keys` is the key of each lease, by its name."""
 
     redis: RedisAddress
+    kind: ServerKind
     keys: dict[str, str]
     timings: Timings
     failover_guard: bool
@@ -92,18 +99,37 @@ def read(environment: Mapping[str, str]) -> Settings:
             wrong |= error.wrong
 
     host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
+    place = take("REDIS_URL", _place, None)
+    login = login_settings(env, wrong, serverless=take("REDIS_IAM_SERVERLESS", _switch, None))
+    tls = tls_settings(env, wrong, asked=take("REDIS_TLS", _switch, None))
+    if login.iam is not None and tls is None and not wrong.keys() & {"REDIS_URL", "REDIS_TLS"}:
+        wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only"
     redis = RedisAddress(
-        place=take("REDIS_URL", _place, f"redis://{Address(host, port)}"),
+        place=place or f"{'redis' if tls is None else 'rediss'}://{Address(host, port)}",
         url=env.get("REDIS_URL"),
         host=host,
         port=port,
-        username=env.get("REDIS_USERNAME"),
-        password=env.get("REDIS_PASSWORD"),
+        username=login.username,
+        password=login.password,
+        password_file=login.password_file,
+        iam=login.iam,
+        tls=tls,
     )
     names = take("LEASES", _names, ["background_services", "daily_scheduler"])
+    keys = take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader"))
+    kind, wrong_kind = read_kind(env, keys.values(), cluster=take("REDIS_CLUSTER", _switch, default=False))
+    wrong |= {name: why for name, why in wrong_kind.items() if name not in wrong}
+    if isinstance(kind, Sentinels):
+        if not wrong and checked.call_limit > checked.ttl * MAX_CALL:
+            wrong["REDIS_TIMEOUT"] = (
+                f"{checked.call_limit:g} s is above a twelfth of LEASE_TTL ({checked.ttl:g} s), the limit with"
+                " REDIS_SENTINELS"
+            )
+        redis = replace(redis, place=str(kind))
     settings = Settings(
         redis=redis,
-        keys=take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader")),
+        kind=kind,
+        keys=keys,
         timings=checked,
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
@@ -120,10 +146,6 @@ def read(environment: Mapping[str, str]) -> Settings:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 wrong[name] = "cannot be set together with REDIS_URL"
-        if "REDIS_URL" not in wrong and redis.password is not None and urlsplit(env["REDIS_URL"]).password is not None:
-            wrong["REDIS_PASSWORD"] = "cannot be set together with a password in REDIS_URL"  # noqa: S105 - no password
-    if redis.username is not None and redis.password is None:
-        wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
     if wrong:
         raise SettingsError("\n".join(f"{name}: {why}" for name, why in wrong.items()))
     return settings
@@ -193,7 +215,10 @@ def _place(url: str) -> str:
     if not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
         raise ValueError("what follows the host is not the number of a database")
     if parts.username and parts.password is None:
-        raise ValueError("names a user without a password; a password alone is written redis://:PASSWORD@HOST")
+        raise ValueError(
+            "names a user without a password; a password alone is written redis://:PASSWORD@HOST,"
+            " and a user alone is set in REDIS_USERNAME"
+        )
     return f"{parts.scheme}://{in_url(parts.hostname)}{port}"
 
 
@@ -223,8 +248,10 @@ def _keys(names: list[str], pattern: str) -> dict[str, str]:
         raise ValueError("without {name} all leases would share one key")
     keys = {name: pattern.replace("{name}", name) for name in names}
     for key in keys.values():
-        if not key.isprintable() or " " in key or any(brace in key for brace in "{}"):
-            raise ValueError(f"{key!r} holds a space or a brace; braces would move the fence to another slot")
+        if not key.isprintable() or " " in key:
+            raise ValueError(f"{key!r} holds a space, or a character that is not printable")
+        if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", key):
+            raise ValueError(f"{key!r} holds braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
         for prefix in ("fence:", "history:"):
             if key.startswith(prefix):
                 raise ValueError(f"{prefix!r} is the prefix of keys that stand beside a lease")

@@ -82,6 +82,15 @@ class Telemetry:
         if is_news:
             log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
 
+    def not_replaced(self, failure: Failure) -> None:
+        """A connection that the server is going to cut could not be replaced; it is still in use."""
+        self._errors.labels(failure.kind).inc()
+        log.warning("The connection to Redis is old and cannot be replaced yet: %s", failure.text)
+
+    def credentials_failed(self, _problem: str) -> None:
+        """The credentials for a login could not be fetched; `sidecar.redis.iam` logs why."""
+        self._errors.labels("credentials").inc()
+
     def troubled(self, lease: str, trouble: str) -> None:
         """Log the trouble of a lease."""
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
@@ -152,7 +161,7 @@ class _Gauges(Collector):
             "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
         )
         for name, status in self._statuses().items():
-            campaigns.add_metric([name], float(not status.follows_only))
+            campaigns.add_metric([name], float(status.campaigns))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
             leading.add_metric([name], float(status.leads))

@@ -22,7 +22,8 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "sidecar": (
-        {"client", "protocol", "redis_host", "scripts"},
+        {"client", "ecs_metadata", "protocol", "redis_host", "scripts"},
+        {"login_settings", "server_kind", "tls_settings"},
         {"control_openapi", "settings"},
         {"healthcheck", "identity", "redis", "wrapper"},
         {"commands", "telemetry"},

@@ -16,6 +16,11 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.store import RedisStore, fence_of
 from sidecar.settings import Settings
 
+ACCOUNT = (
+    "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE",
+    "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE",
+)  # fmt: skip
+"""Variables of the caller's that count beside REDIS_URL."""
 START_AGAIN_AFTER = 3.0
 """Seconds that a server of our own stays away after its process has died, so that its absence can be seen."""
 
@@ -71,8 +76,7 @@ class Backends:
             known |= {"REDIS_HOST": LOOPBACK, "REDIS_PORT": str(self._redis.port)}
         elif self._settings.redis_url is not None:
             known |= {"REDIS_URL": self._settings.redis_url}
-            account = ("REDIS_USERNAME", "REDIS_PASSWORD")
-            known |= {name: self._caller[name] for name in account if self._caller.get(name)}
+            known |= {name: self._caller[name] for name in ACCOUNT if self._caller.get(name)}
         url = self._postgres.url if self._postgres else self._settings.database_url
         return known | ({"DATABASE_URL": url} if url else {})
 
@@ -136,7 +140,7 @@ class Backends:
 
     async def _greet(self, sidecar: Settings) -> None:
         store = RedisStore(
-            Connector(sidecar.redis),
+            Connector(sidecar.redis, sidecar.kind),
             "make run",
             sidecar.timings,
             clock=time.monotonic,

@@ -139,7 +139,7 @@ class Runner:
         self._backends.find()
         try:
             checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
-            self._redis = Connector(checked.redis)()
+            self._redis, self._redis_address = Connector(checked.redis, checked.kind)(), checked.redis
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
         try:
@@ -197,7 +197,7 @@ class Runner:
         if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
-        cli = guide.redis_cli(self._redis)
+        cli = guide.redis_cli(self._redis, self._redis_address)
         own_database = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),

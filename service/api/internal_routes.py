@@ -9,7 +9,7 @@ from service.api.background_status import BackgroundStatus
 from service.api.health import Health
 from service.api.internal_openapi import internal_description
 from service.api.middleware import Middleware
-from service.api.response_types import json_response
+from service.api.response_types import document_response, json_response
 
 MAX_BODY = 1024
 """Limit of a request's body, in bytes; no route reads a body."""
@@ -32,7 +32,7 @@ class Internal:
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/openapi.json", self._openapi)
+        app.router.add_get("/openapi.json", document_response(internal_description()))
         return app
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -47,6 +47,3 @@ class Internal:
         except TypeError:  # raised by the library for a version that is not a number
             raise web.HTTPNotAcceptable(text="Accept asks for a version of the format that does not exist") from None
         return await self._metrics_handler(request)
-
-    async def _openapi(self, _: web.Request) -> web.Response:
-        return json_response(internal_description())

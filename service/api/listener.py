@@ -21,7 +21,7 @@ def runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunner:
 
 
 def connection_limits() -> Limits:
-    """The limits of the API's connections. There is none per peer, because a load balancer's node has one address."""
+    """The limits of the API's connections. A load balancer's node has one address, so no limit is per peer."""
     return Limits(connections=max_connections(), header=HEADER_LIMIT, idle=KEEP_ALIVE)
 
 

@@ -51,7 +51,7 @@ class Middleware:
     def application(self, largest_body: int) -> web.Application:
         """An application without routes that uses this middleware. `largest_body` is in bytes."""
         return web.Application(
-            middlewares=[self._count, self._explain_errors, self._in_time], client_max_size=largest_body
+            middlewares=[self._count, self._explain_errors, self._limit_time], client_max_size=largest_body
         )
 
     @web.middleware
@@ -93,7 +93,7 @@ class Middleware:
             return json_response(Error(error="internal error"), status=500)
 
     @web.middleware
-    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _limit_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is not None and resource.canonical in self._endless:
             return await handler(request)

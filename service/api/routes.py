@@ -21,7 +21,7 @@ from service.api.middleware import Middleware
 from service.api.openapi import description
 from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
-from service.api.response_types import json_response
+from service.api.response_types import document_response, json_response
 from service.api.store_access import StoreAccess
 from service.api.streams import Streams
 from service.portfolio.freshness import Freshness
@@ -64,7 +64,7 @@ class Api:
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
         app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/openapi.json", self._openapi)
+        app.router.add_get("/openapi.json", document_response(description()))
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -140,9 +140,6 @@ class Api:
     async def _healthz(self, _: web.Request) -> web.Response:
         """The state of this process and nothing else, because everybody may read it."""
         return json_response(responses.Health(status=self._health.state), status=self._health.http_status)
-
-    async def _openapi(self, _: web.Request) -> web.Response:
-        return json_response(description())
 
 
 def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:

@@ -33,8 +33,7 @@ class Term:
     threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
     """The threads of `run_in_thread`."""
     grant_left: Callable[[], float] = field(default=lambda: 0.0, repr=False, compare=False)
-    """Gives the seconds until the last grant runs out, also where the term has ended before that: the time in which
-    the work has to end."""
+    """The seconds until the last grant runs out, even if the term ended before: the time in which work has to end."""
 
     def check(self) -> None:
         """Return if the term is still on; the work calls this between two steps.

@@ -86,6 +86,8 @@ class Candidate:
                     await self._sleep()
                     if self._wants_connection and self._clock() >= self._open_at:
                         await self._open()
+                    elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:
+                        self._telemetry.not_replaced(failure)
         finally:
             self._report_transitions()
             await self._store.close()
@@ -104,7 +106,7 @@ class Candidate:
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, lease.follows_only)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns=not lease.follows_only)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""

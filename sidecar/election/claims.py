@@ -30,7 +30,7 @@ class TermOwner(NamedTuple):
 
 @dataclass(slots=True)
 class HeldTerm:
-    """A term that this candidate holds, believed until `lead_until`; `granted` once a client was told.
+    """A term that this candidate holds, believed until `lead_until`; `granted` after the first grant to a client.
 
     The `tenure` names the attempt that won the term or adopted it again. Late calls of an earlier stretch of the same
     term (before a restart of the sidecar, or a release without a reply) then do not touch a later one.
@@ -115,7 +115,7 @@ class Grants:
         Args:
             now: the current time.
             client: the name of the client that asks.
-            knows_term: the client sent the token of the current term. A predecessor told it to its own client only.
+            knows_term: the client sent the token of the current term. A predecessor gave it to its own client only.
         """
         if not client or client == self._named or (not self._named and knows_term):
             return 0.0
@@ -139,7 +139,7 @@ class Grants:
             self._named, self._named_until = client, max(self._named_until, until)
 
     def take_back(self, now: float, client: str, *, knows_term: bool) -> bool:
-        """End all grants: the client acts no more. False if another client may act, or a predecessor's client."""
+        """End all grants, because the client has stopped. False if another client, or a predecessor's, may act."""
         if client and now < self._named_until and client != self._named and (self._named or not knows_term):
             return False
         self.until = self._named_until = -inf
@@ -153,7 +153,7 @@ class UnansweredAcquires:
         self.pending = False
         """Whether an acquire may have executed, or may yet."""
         self.until = -inf
-        """The time after which none of them executes any more: from then on a look shows whose the key is."""
+        """The time after which none of them can execute: from then on a look shows the holder of the key."""
 
     def may_execute(self, *, until: float) -> None:
         """Add an acquire that may execute until then."""

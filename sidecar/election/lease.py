@@ -137,7 +137,7 @@ class Lease:
         return True
 
     def drain(self, now: float) -> None:
-        """Campaign no more; give the lease up after the client's resign or the end of its last grant."""
+        """Stop campaigning; give the lease up after the client's resign or the end of its last grant."""
         if self._drain_until is None:
             self._drain_until = now + self.timings.grant_ttl + 3 * self.timings.call_limit
 

@@ -4,7 +4,11 @@ One connection, no retries of the client library's own, and a limit on each roun
 that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is made
 again at once, and once, where it surely was not executed: the connection could not be made, or the reply refuses the
 EVAL as a whole. A timeout, an end of the stream after the call was sent, and an error from inside a script leave that
-open. The second attempt has the anchor, the limit and the tenure of the first.
+open. The second attempt has the anchor, the limit and the tenure of the first. In a cluster a reply may name the node
+that is to be asked: then only the calls that it refused are sent there, with a deadline in the time of that node.
+
+A connection is closed after a failure. After a complete reply that is about one key it is kept, as long as another
+lease is served over it.
 
 Whatever comes back, a call ends with a `Reply` or a `Failure`. redis-py does not wrap all that a malformed answer makes
 it raise (ValueError for `$abc`, for `-MOVED x`; RecursionError for brackets), hence the broad `except Exception`: Redis
@@ -16,35 +20,33 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
 
 from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.repeats import (
+    NotExecuted,
+    could_not_connect,
+    is_about_one_key,
+    not_executed,
+    refuses_command,
+    repeatable,
+)
+from sidecar.redis.replies import number, parse, server_time, text
 from sidecar.scripts import script
+from sidecar.server_kind import Node
 
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
+HOPS = 3
+"""Limit of the nodes that one call is sent on to."""
 _POLICY_AGE = 9.0
 """Age of the eviction policy, in seconds, from which on the next call asks for it along."""
-_REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-"""Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
-_FROM_INSIDE = re.compile(r"script: |user_script|running script")
-"""Words of an error that a command inside a script raised: some of the script may have been executed."""
+_REPLACE_ATTEMPTS = 60
+"""Divisor of a connection's lifetime that gives the pause after a failed replacement: 11 minutes for 11 hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,16 @@ class KeyedCall:
     call: Call
 
 
-class NotExecuted(Failure):
-    """A failure after which the call is known not to have been executed, and may be made again at once."""
-
-    __slots__ = ()
-
-
 class RedisStore:
     """One connection to Redis, made when it is first needed and anew after every failure.
 
     Args:
         connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
         clock: `runtime.clock.elapsed`.
+        failover_guard: whether a new term waits where a failover may have lost a write.
+        min_replicas: replicas that have to confirm a term.
+        late_demotion: seconds for which an old primary may go on serving after a promotion; the guard waits for so much
+            longer.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class RedisStore:
         clock: Callable[[], float],
         failover_guard: bool,
         min_replicas: int,
+        late_demotion: float = 0.0,
     ) -> None:
         self._connect = connect
         self._clock = clock
@@ -85,8 +86,11 @@ class RedisStore:
         self._timings = timings
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
+        self._late_demotion = late_demotion
         self._connection: RedisConnection | None = None
+        self._served: set[str] = set()  # keys whose last call over this connection was answered
         self._server_clock = ServerClock(timings.server_time_valid_for)
+        self._replace_at = self._replace_pause = inf
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None
@@ -130,12 +134,36 @@ class RedisStore:
             return failure_of(error, may_execute=False)
         return None
 
+    @property
+    def to_be_replaced(self) -> bool:
+        """Whether the server is going to cut the connection, by the age at which it does that."""
+        return self.connected and self._clock() >= self._replace_at
+
+    async def replace(self) -> Failure | None:
+        """Have a new connection in place of one that is going to be cut; where that fails the old one stays in use."""
+        former, connection = self._connection, self._connect()
+        try:
+            async with asyncio.timeout(self._timings.call_limit):
+                clock = await self._greet(connection)
+        except Exception as error:  # noqa: BLE001 - see the module
+            self._replace_at = self._clock() + self._replace_pause
+            return failure_of(error, may_execute=False)
+        self._served.clear()
+        self._adopt(connection, clock)
+        if former is not None:
+            await former.disconnect(nowait=True)
+        return None
+
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
         results = await self._round_trip(calls)
-        again = [index for index, result in enumerate(results) if isinstance(result, NotExecuted)]
-        if again and self._clock() < min(calls[index].call.give_up_at for index in again):
-            repeated = await self._round_trip([calls[index] for index in again])
+        for hops in range(HOPS):
+            again = repeatable(results, hops)
+            if not again or self._clock() >= min(calls[index].call.give_up_at for index in again):
+                break
+            refused = results[again[0]]
+            beside = refused.hop if isinstance(refused, NotExecuted) and refused.once else None
+            repeated = await self._round_trip([calls[index] for index in again], beside)
             for index, result in zip(again, repeated, strict=True):
                 results[index] = result
         return results
@@ -143,7 +171,7 @@ class RedisStore:
     async def close(self) -> None:
         """Drop the connection, whatever state it is in."""
         connection, self._connection = self._connection, None
-        self._server_clock.forget()
+        self._served.clear()
         if connection is not None:
             await connection.disconnect(nowait=True)
 
@@ -152,66 +180,101 @@ class RedisStore:
         if self._connection is not None:
             self._connection.abort()
 
-    async def _round_trip(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
+    async def _round_trip(self, calls: Sequence[KeyedCall], beside: Node | None = None) -> list[Reply | Failure]:
+        """The results of the calls; `beside` names a node that is asked for these calls only."""
         results: list[Reply | Failure] = []
         problem: Failure | None = None
         sent = False
+        connection = None if beside is None or self._connection is None else self._connection.beside(beside)
+        asking = [("ASKING",)] if connection is not None else []
         try:
             async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
-                connection = await self._ready()
+                if connection is None:
+                    speaking, clock = await self._ready(), self._server_clock
+                else:
+                    speaking, clock = connection, await self._greet(connection)
+                if any(keyed.call.kind is Kind.ACQUIRE for keyed in calls):
+                    await speaking.assure()
                 asks_policy = self._clock() - self._policy_at > _POLICY_AGE
                 along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
-                packed = connection.pack_commands([self._eval(keyed) for keyed in calls] + along)
+                evals = [command for keyed in calls for command in (*asking, self._eval(keyed, clock))]
+                packed = speaking.pack_commands([*evals, *along])
                 sent = True
-                await connection.send_packed_command(packed)
+                await speaking.send_packed_command(packed)
                 for keyed in calls:  # what came before a failure counts
-                    results.append(await self._result(connection, keyed.key))  # noqa: PERF401
-                confirmed = await self._confirmation(connection)
+                    for _ in asking:
+                        await speaking.read_response()
+                    results.append(await self._result(speaking, clock, keyed.key))
+                confirmed = await self._confirmation(speaking)
                 if asks_policy:
-                    await self._read_policy(connection)
+                    await self._read_policy(speaking)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
-            if not sent and _could_not_connect(error):
-                problem = _not_executed(problem)
+            if not sent and could_not_connect(error):
+                problem = not_executed(problem)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
         if problem is not None:
             results = [] if self._min_replicas else results
             results += [problem] * (len(calls) - len(results))
-        if any(isinstance(result, Failure) for result in results):
+        if connection is None:
+            await self._close_after([keyed.key for keyed in calls], results)
+        return results
+
+    async def _close_after(self, keys: Sequence[str], results: Sequence[Reply | Failure]) -> None:
+        """Close the connection where the results say so."""
+        failures = [result for result in results if isinstance(result, Failure)]
+        self._served.difference_update(keys)
+        self._served.update(key for key, result in zip(keys, results, strict=True) if isinstance(result, Reply))
+        sent_on = [failure for failure in failures if isinstance(failure, NotExecuted) and failure.hop]
+        useful = self._served or (self._connection is not None and self._connection.redirects)
+        if len(sent_on) < len(failures) and not (useful and all(map(is_about_one_key, failures))):
             if self._connection is not None:
                 self._connection.distrust()
             await self.close()  # after an error the server may no longer be the one to talk to
-        return results
+        elif not all(failure.once for failure in sent_on):
+            await self.close()  # the slot has moved, and so all leases have
 
     async def _ready(self) -> RedisConnection:
         """The connection; another one where it has ended, before anything was written to it."""
         if self._connection is not None and self._connection.ended:
             await self.close()
-        return self._connection or await self._greet()
-
-    async def _greet(self) -> RedisConnection:
-        """Connect, and learn the server's time and policy."""
+        if self._connection is not None:
+            return self._connection
         connection = self._connect()
+        self._adopt(connection, await self._greet(connection))
+        return connection
+
+    def _adopt(self, connection: RedisConnection, clock: ServerClock) -> None:
+        """Use a connection that has been made."""
+        connection.when_ended = lambda: self._ended(connection)
+        self._connection, self._server_clock = connection, clock
+        lifetime = connection.lifetime() or inf
+        self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
+
+    async def _greet(self, connection: RedisConnection) -> ServerClock:
+        """Connect, and learn the server's time and policy; the time belongs to the connection."""
+        clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
             await connection.send_packed_command(connection.pack_commands([("TIME",), ("INFO", "memory")]))
-            self._server_clock.observe(_time(await connection.read_response()), self._clock())
+            clock.observe(server_time(await connection.read_response()), self._clock())
             await self._read_policy(connection)
         except BaseException:
             connection.distrust()
             await connection.disconnect(nowait=True)
             raise
-        connection.when_ended = lambda: self._ended(connection)
-        self._connection = connection
-        return connection
+        return clock
 
     def _ended(self, connection: RedisConnection) -> None:
         if connection is self._connection:  # else we closed it
             self.when_ended()
 
-    def _eval(self, keyed: KeyedCall) -> tuple[bytes | str | int, ...]:
+    def _eval(self, keyed: KeyedCall, clock: ServerClock) -> tuple[bytes | str | int, ...]:
         # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
         call = keyed.call
         ttl = self._timings.ttl
@@ -223,29 +286,42 @@ class RedisStore:
             fence_of(keyed.key),
             self._instance_id,
             int(ttl * 1000),
-            self._server_clock.at(call.give_up_at, call.sent_at),
+            clock.at(call.give_up_at, call.sent_at),
             int(self._failover_guard),
             "" if call.token is None else call.token,
             call.tenure,
             int((ttl - self._timings.heartbeat / 2) * 1000),
             int(self._min_replicas > 0),
+            int(self._late_demotion * 1000),
         )
 
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
         return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
 
-    async def _result(self, connection: RedisConnection, key: str) -> Reply | Failure:
+    async def _result(self, connection: RedisConnection, clock: ServerClock, key: str) -> Reply | Failure:
         try:
             answer = await connection.read_response(disconnect_on_error=False)
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
-            return _not_executed(failure) if _refuses_command(error) else failure
-        reply, server_time, guard, notice = _parse(answer)
+            return self._refused(error, failure) if refuses_command(error) else failure
+        reply, time, guard, notice = parse(answer)
         self._learn_notice(notice)
         if guard is not None:
             self._learn_guard(guard)
-        self._server_clock.observe(server_time, self._clock())
+        clock.observe(time, self._clock())
         return reply
+
+    def _refused(self, error: Exception, failure: Failure) -> Failure:
+        """What to do after a reply that refuses a call: ask another node, or this one again."""
+        if not isinstance(error, AskError):
+            return not_executed(failure)
+        node = str(error.host), int(error.port)
+        once = not isinstance(error, MovedError)
+        if self._connection is None or not self._connection.redirects:
+            return not_executed(failure)
+        if not once:
+            self._connection.moved(node)
+        return NotExecuted(failure.kind, failure.text, may_execute=False, hop=node, once=once)
 
     async def _read_policy(self, connection: RedisConnection) -> None:
         try:
@@ -254,7 +330,7 @@ class RedisStore:
             self._learn_policy(None)
 
     def _learn_policy(self, memory: object) -> None:
-        policy = re.search(r"maxmemory_policy:(\S+)", _text(memory))
+        policy = re.search(r"maxmemory_policy:(\S+)", text(memory))
         self.eviction_policy = policy.group(1) if policy else None
         self._policy_at = self._clock()
 
@@ -272,7 +348,7 @@ class RedisStore:
         if not self._min_replicas:
             return True
         try:
-            return _number(await connection.read_response()) >= self._min_replicas
+            return number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
             return failure_of(error, may_execute=True)
 
@@ -285,64 +361,10 @@ def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | 
     return confirmed if isinstance(confirmed, Failure) else result._replace(outcome=Outcome.UNCONFIRMED)
 
 
-def _not_executed(failure: Failure) -> NotExecuted:
-    return NotExecuted(failure.kind, failure.text, may_execute=False)
-
-
-def _could_not_connect(error: Exception) -> bool:
-    """Whether no server was reached; one that refuses the password refuses it again."""
-    lost = isinstance(error, (Disconnected, OSError)) and not isinstance(error, TimeoutError)
-    return lost and not isinstance(error, AuthenticationError)
-
-
-def _refuses_command(error: Exception) -> bool:
-    """Whether the reply refuses the EVAL itself, and not a command of its script."""
-    return isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))
-
-
 def _ignore() -> None:
     """Nobody wants to know."""
 
 
 def fence_of(key: str) -> str:
-    """The key of a lease's fence: the hash tag keeps it in the lease's slot, the prefix out of a watch on the lease."""
-    return f"fence:{{{key}}}"
-
-
-def _number(answer: object) -> int:
-    if not isinstance(answer, int):
-        raise InvalidResponse("an answer is not the number that it should be")
-    return answer
-
-
-def _time(answer: Any) -> int:
-    """The server's time in µs, from the answer to TIME."""
-    try:
-        seconds, microseconds = answer
-        return int(seconds) * 1_000_000 + int(microseconds)
-    except (TypeError, ValueError) as error:
-        raise InvalidResponse("the answer to TIME is no time") from error
-
-
-def _parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
-    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`."""
-    try:
-        outcome, token, tenure, ttl, server_time, wait, guard, notice, holder = _text(answer).split(" ", 8)
-        left = int(ttl)
-        reply = Reply(
-            outcome=Outcome(outcome),
-            holder=holder or None,
-            token=int(token) if token.isdigit() else None,
-            ttl=left / 1000 if left >= 0 else None,
-            wait=int(wait) / 1000,
-            tenure=tenure,
-        )
-        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
-            raise ValueError("a term without a token")
-        return reply, int(server_time), None if guard == "-" else guard, None if notice == "-" else notice
-    except ValueError as error:
-        raise InvalidResponse("a script's answer has not the shape it should have") from error
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """The key of a lease's fence: in the slot of the lease by a hash tag, and out of a watch on it by the prefix."""
+    return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"

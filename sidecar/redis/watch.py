@@ -15,10 +15,10 @@ from enum import StrEnum
 from math import inf
 from typing import Any
 
-from redis.asyncio.connection import Connection
 from redis.exceptions import InvalidResponse, ResponseError
 
 from runtime.clock import elapsed
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
 
@@ -56,7 +56,7 @@ class RedisWatch:
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], RedisConnection],
         keys: Mapping[str, str],
         changed: Callable[[str], None],
         *,
@@ -91,7 +91,7 @@ class RedisWatch:
             self.mode = WatchMode.OFF
 
     async def _watch(self) -> bool:
-        """Watch over one connection; true when it is time to ask for what was refused, false if it was lost."""
+        """Watch over one connection; true when it is time for another one, false if it was lost."""
         connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
@@ -99,6 +99,7 @@ class RedisWatch:
             self._report()
             self._all_changed()  # what happened meanwhile was not heard
             retry_at = inf if self.refusal is None else self._clock() + self._retry * self._uniform(0.8, 1.0)
+            retry_at = min(retry_at, self._clock() + (connection.lifetime() or inf))
             if channels:
                 await self._listen(connection, channels[0], retry_at)
             else:
@@ -113,9 +114,9 @@ class RedisWatch:
         finally:
             await connection.disconnect(nowait=True)
 
-    async def _subscribe(self, connection: Connection) -> tuple[WatchMode, str | None, list[str]]:
+    async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
         """Ask for all there is; returns the mode, what was refused, and the channels that may be listened to."""
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
         refusals: list[str] = []
         prefixes = [part for key in self._keys.values() for part in ("PREFIX", key)]
         # CLIENT comes first: a connection that has subscribed to anything may only subscribe to more.
@@ -131,7 +132,7 @@ class RedisWatch:
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
 
     async def _ask(
-        self, connection: Connection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
+        self, connection: RedisConnection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
     ) -> Any:
         """The answer to a command; None, and one more refusal, where the server goes on refusing it."""
         await connection.send_command(*words)
@@ -167,7 +168,7 @@ class RedisWatch:
                 " A right that is given is used within %g s", self.refusal, *limits,
             )  # fmt: skip
 
-    async def _listen(self, connection: Connection, channel: str, until: float) -> None:
+    async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
         """Pass messages on until `until`; raises whatever redis-py does when the connection is no longer good.
 
         To subscribe once more to a `channel` that is subscribed to is the sign of life: it needs no right to PING.

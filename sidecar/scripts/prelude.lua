@@ -3,13 +3,15 @@
 -- KEYS[1]  the lease's key: its holder's id, a plain string with a TTL
 -- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), tenure (which stretch of that
 --          term), run_id and replid (of the server that last acted on the lease), changed (the server that was seen
---          instead) and changed_at (µs: when it was first seen), beat (µs: the last renewal that replicas confirmed)
+--          instead) and changed_at (µs: when it was first seen), others (the same of servers that were seen before that
+--          one), beat (µs: the last renewal that replicas confirmed)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
 -- ARGV[3]  deadline in the server's time, µs: after it nothing is done
 -- ARGV[4]  '1' with the failover guard
 -- ARGV[5]  our term's token; '' without a term
 -- ARGV[6]  our term's tenure, or the one that it is to have
+-- ARGV[9]  for how many ms an old primary may go on serving after a promotion; none for as long as the margin pays for
 --
 -- Answers one line (a client reads it several times faster than a table), words with a space between them: outcome,
 -- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard ('on',
@@ -21,6 +23,7 @@
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local token, tenure = ARGV[5], ARGV[6]
+local guard_time = ttl + (tonumber(ARGV[9] or '') or 0)
 local day = 86400 * 1000000 -- µs
 
 local clock = call('TIME')
@@ -88,20 +91,33 @@ local function identify()
   return run_id
 end
 
--- The failover guard: for how many ms no new term may start, since a write may have been lost with another server.
+-- When this server was first seen instead of the one that acted last. Several may take turns behind one address: a note
+-- of one does not end that of another, or the guard would never end.
+local function first_seen(changed, at, others)
+  local name = run_id .. replid
+  local seen = tonumber(changed == name and at or changed and string.match(others or '', name .. '=(%d+)') or '')
+  if seen and seen <= now then return seen end
+  local notes = changed and changed ~= name and string.match(at or '', '^%d+$') and changed .. '=' .. at
+  if notes then
+    if others then notes = notes .. ' ' .. others end
+    if #notes > 900 then notes = string.match(notes, '^(.*) ') end
+    call('HSET', fence, 'others', notes)
+  end
+  call('HSET', fence, 'changed', name, 'changed_at', integer(now))
+  return now
+end
+
+-- The failover guard: for how many ms no new term may start, since a write may have been lost with another server, or an
+-- old primary may still serve.
 local function guard_wait()
   if not identify() then return 0 end
-  local run, repl, changed, at = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at'))
+  local run, repl, changed, at, others =
+    unpack(call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at', 'others'))
   if run == run_id and (repl or replid) == replid then return 0 end
   if not run and not changed and not promoted then
-    return math.max(0, ttl - (uptime - 1) * 1000) -- uptime is the difference of two rounded clocks: up to 1 s too long
+    return math.max(0, guard_time - (uptime - 1) * 1000) -- uptime is the difference of two rounded clocks: up to 1 s too long
   end
-  at = changed == run_id .. replid and tonumber(at or '')
-  if not at or at > now then
-    call('HSET', fence, 'changed', run_id .. replid, 'changed_at', integer(now))
-    return ttl
-  end
-  return math.max(0, math.ceil((at - now) / 1000) + ttl)
+  return math.max(0, math.ceil((first_seen(changed, at, others) - now) / 1000) + guard_time)
 end
 
 -- Let this server count as the one that last acted on the lease. Refused when memory is full: then the guard stays shut,
@@ -110,5 +126,5 @@ local function vouch()
   if not identify() then return end
   local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))
   if run ~= run_id or repl ~= replid then redis.pcall('HSET', fence, 'run_id', run_id, 'replid', replid) end
-  if changed then redis.pcall('HDEL', fence, 'changed', 'changed_at') end
+  if changed then redis.pcall('HDEL', fence, 'changed', 'changed_at', 'others') end
 end

@@ -33,7 +33,7 @@ class Group:
 
     Args:
         grace: seconds between SIGTERM and SIGKILL where the watchdog has to end the processes.
-        clock: gives seconds that never step; `sidecar.clock.elapsed`.
+        clock: gives seconds that never step; `runtime.clock.elapsed`.
         changed: set when a child of this process has ended (SIGCHLD).
     """
 
@@ -55,7 +55,10 @@ class Group:
         Raises:
             NotStarted: it cannot be executed.
         """
-        self._command, word, report = _starter(command, variables)
+        try:
+            self._command, word, report = _starter(command, variables)
+        except OSError as error:  # no process can be made, or the arguments are too long
+            raise NotStarted(command[0], error.errno or errno.EAGAIN) from None
         try:
             self.tell(kill_at)
             os.write(word, b"1")

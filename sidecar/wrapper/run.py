@@ -92,7 +92,7 @@ class Wrapper:
     """Runs COMMAND under each term.
 
     Args:
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
         changed: set when a child of this process has ended.
     """
 
@@ -174,14 +174,17 @@ class Wrapper:
     async def _end(self, group: Group, term: Term, margin: float, interrupted: bool) -> int | None:
         """End every process of the group before the deadline; returns COMMAND's status."""
         own = group.status
+        cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
+        stopped = own is None and (interrupted or group.watchdog_ended)  # else COMMAND was not started
         if own is not None:
             self._log(logging.INFO, term, f"COMMAND ended with status {own}")
-        cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
-        if own is None:
+        if stopped:
             self._log(logging.INFO, term, f"{cause}: SIGTERM to COMMAND")
-        kill_at = self._clock() + min(self._grace, max(term.grant_left() - margin, 0.0))
-        status = await group.end(kill_at, kill_at + margin / 2, lambda text: self._log(logging.WARNING, term, text))
-        if own is None and status is not None:
+        now, left = self._clock(), term.grant_left()
+        kill_at = now + min(self._grace, max(left - margin, 0.0))
+        latest = min(kill_at + margin / 2, now + left)
+        status = await group.end(kill_at, latest, lambda text: self._log(logging.WARNING, term, text))
+        if stopped and status is not None:
             self._log(logging.INFO, term, f"COMMAND ended with status {status} because {cause}")
         return status
 

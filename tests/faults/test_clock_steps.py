@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ops.local.servers import redis_binary
 from runtime.clock import elapsed
 from service.database.connection import StaleTerm
 from service.database.migrations import migrate
@@ -30,7 +31,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, shim: Path) -> Iterator[SteppedRedis]:
-    with SteppedRedis(tmp_path / "redis", shim, BINARIES["wheel"]) as server:
+    with SteppedRedis(tmp_path / "redis", shim, redis_binary()) as server:
         yield server
 
 

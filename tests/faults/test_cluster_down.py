@@ -1,23 +1,17 @@
 """A cluster that does not serve the slot of the lease."""
 
-import random
 from pathlib import Path
 
 from ops.local.servers import RedisServer
 from sidecar.protocol import Kind, Outcome
 from tests.sidecar.conftest import client_of, command
-from tests.support.ports import claim
+from tests.support.redis_cluster import cluster_port
 from tests.support.storing import at_port, storing
 from tests.support.waiting import eventually
 
-BUS = 10_000
-"""The distance between a node's port and the port of its bus."""
-
 
 async def test_a_cluster_that_does_not_serve_our_slot_is_told_and_recovered_from(tmp_path: Path) -> None:
-    drawn = iter(lambda: random.randrange(11_000, 22_000), None)  # the bus, too, is below the ports of clients
-    port = next(port for port in drawn if claim((port, port + BUS)))
-    with RedisServer(tmp_path, port=port, arguments=("--cluster-enabled", "yes")) as server:
+    with RedisServer(tmp_path, port=cluster_port(), arguments=("--cluster-enabled", "yes")) as server:
         async with storing(at_port(server.port)) as store:
             failure = await store.failure(Kind.ACQUIRE)
             assert (failure.kind, failure.may_execute) == ("clusterdown", False)

@@ -297,8 +297,8 @@ REDIS = [
     Bug(
         "scripts are sent without a deadline",
         "sidecar/redis/store.py",
-        right="self._server_clock.at(call.give_up_at, call.sent_at),",
-        wrong="2**52,",
+        right="            clock.at(call.give_up_at, call.sent_at),",
+        wrong="            2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
     ),
     Bug(
@@ -311,14 +311,14 @@ REDIS = [
     Bug(
         "a deadline in server time counts from an old reply",
         "sidecar/redis/store.py",
-        right="self._server_clock.observe(server_time, self._clock())\n        return reply",
+        right="clock.observe(time, self._clock())\n        return reply",
         wrong="return reply",
         test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good[wheel]",
     ),
     Bug(
         "an error of Redis counts as a reply",
         "sidecar/redis/store.py",
-        right="return _not_executed(failure) if _refuses_command(error) else failure",
+        right="return self._refused(error, failure) if refuses_command(error) else failure",
         wrong="return Reply(Outcome.RENEWED, self._instance_id, ttl=self._timings.ttl)",
         test=_FAILURES + "a_user_without_the_right_is_refused_as_such[wheel-rights0]",
     ),
@@ -601,20 +601,20 @@ CONNECTION = [
     Bug(
         "a call that surely was not executed is not repeated at once",
         "sidecar/redis/store.py",
-        right="if again and self._clock()",
-        wrong="if False and self._clock()",
+        right="if not again or self._clock()",
+        wrong="if True or self._clock()",
         test=_STORE + "a_call_is_made_again_at_once_where_the_connection_could_not_be_made[wheel]",
     ),
     Bug(
         "a call whose stream ended after it was sent is repeated",
         "sidecar/redis/store.py",
-        right="if not sent and _could_not_connect(error):",
-        wrong="if _could_not_connect(error):",
+        right="if not sent and could_not_connect(error):",
+        wrong="if could_not_connect(error):",
         test=_STORE + "a_call_whose_connection_ends_after_it_was_sent_is_not_made_again[wheel]",
     ),
     Bug(
         "a call is repeated after an error from inside its script",
-        "sidecar/redis/store.py",
+        "sidecar/redis/repeats.py",
         right="isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))",
         wrong="isinstance(error, _REFUSALS)",
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
@@ -622,9 +622,9 @@ CONNECTION = [
     Bug(
         "a repeated call has a new limit",
         "sidecar/redis/store.py",
-        right="self._round_trip([calls[index] for index in again])",
+        right="self._round_trip([calls[index] for index in again], beside)",
         wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
-        "give_up_at=self._clock() + 15)) for index in again])",
+        "give_up_at=self._clock() + 15)) for index in again], beside)",
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
     ),
     Bug(

@@ -25,7 +25,7 @@ BUGS = [
     Bug(
         "SIGKILL waits for the grace beyond the deadline",
         "sidecar/wrapper/run.py",
-        right="min(self._grace, max(term.grant_left() - margin, 0.0))",
+        right="min(self._grace, max(left - margin, 0.0))",
         wrong="self._grace",
         test=_EXEC + "a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline",
     ),

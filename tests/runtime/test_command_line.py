@@ -1,18 +1,21 @@
 """How a program ends: the exit status, and the one line about a package that an install without extras lacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(body: str) -> subprocess.CompletedProcess[str]:
+def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """A program whose `main` has that body."""
     code = (
         f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, cwd=ROOT, **(pipes | options))
 
 
 def test_the_status_is_that_of_main() -> None:
@@ -34,3 +37,17 @@ def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_code() -> None:
 def test_ctrl_c_before_there_is_a_handler_ends_without_a_traceback() -> None:
     ended = run("raise KeyboardInterrupt")
     assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_a_character_that_the_terminal_lacks_is_an_escape() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = run(r"print('\u00e9'); return 0", env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xe9\n", "")
+
+
+def test_a_closed_pipe_is_status_one_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = run("print('text'); return 0", stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -11,8 +11,8 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from runtime.addresses import Address
-from runtime.listener import Limits, Listener, network_of
+from runtime.listener import Limits, network_of
+from tests.support.listening import listening
 from tests.support.waiting import eventually
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -98,12 +98,8 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
     app = web.Application()
     app.add_routes([web.get("/", root), web.post("/", root), web.get("/held", wait), web.get("/large", large)])
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        await Listener(runner, Address(HERE, 0), limits).start()
+    async with listening(runner, limits):
         yield Served(runner, held)
-    finally:
-        await runner.cleanup()
 
 
 async def drip(connection: Connection) -> None:

@@ -356,16 +356,6 @@ def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> N
     assert "topsecret" not in repr(read_settings())
 
 
-@pytest.mark.parametrize(
-    ("bind", "reachable"),
-    [("0.0.0.0:1", "127.0.0.1"), ("127.0.0.7:1", "127.0.0.7"), ("[::]:1", "::1"), ("[::1]:1", "::1")],
-)
-def test_an_unspecified_address_is_reached_over_loopback(bind: str, reachable: str) -> None:
-    address = Address.parse(bind)
-    assert address.reachable == reachable
-    assert str(address) == bind
-
-
 @pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
 def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_BIND", api)

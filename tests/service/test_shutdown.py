@@ -81,7 +81,7 @@ def unknown_token() -> str:
     )
 
 
-def heeds_signals(process: Process) -> bool:
+def handles_signals(process: Process) -> bool:
     """Whether the process has a handler for SIGTERM."""
     status = Path(f"/proc/{process.started.pid}/status").read_text()
     caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", status)[0], 16)
@@ -168,7 +168,7 @@ async def test_a_command_ends_in_time_while_every_outgoing_connection_hangs(
     nowhere: dict[str, str], tmp_path: Path, stack: AsyncExitStack, command: tuple[str, ...], number: int
 ) -> None:
     process = await stack.enter_async_context(command_of("service", tmp_path / "log", *command, **nowhere))
-    await eventually(lambda: heeds_signals(process), within=LIMIT)
+    await eventually(lambda: handles_signals(process), within=LIMIT)
     await asyncio.sleep(0.5)  # the first outgoing connection is under way
     assert await ends(process, number) == 128 + number
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 
 from ops.local.servers import RedisServer
@@ -40,7 +41,9 @@ def url(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @document.parametrize()
 def test_every_answer_is_as_described(case: schemathesis.Case[Any], url: str) -> None:
-    case.call_and_validate(base_url=url)
+    response = case.call(base_url=url)
+    follows = response.status_code == 503 and "/leader/" in case.operation.label  # the answer of a task that follows
+    case.validate_response(response, excluded_checks=[not_a_server_error] if follows else None)
 
 
 @pytest.mark.parametrize("label", sorted(OPERATIONS))

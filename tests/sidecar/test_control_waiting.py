@@ -175,7 +175,7 @@ async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, 
     assert (await held)["is_leader"] is False
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert elapsed() - resigned_at < PATIENT.grant_ttl
-    assert await sidecar.state() == "waiting", "the held request was no demand any more"
+    assert await sidecar.state() == "waiting", "the held request no longer counted as demand"
 
 
 async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: Served) -> None:

@@ -20,12 +20,6 @@ def test_before_the_first_reply_every_deadline_has_passed() -> None:
     assert ServerClock(TIMINGS.server_time_valid_for).at(102.0, 100.0) == 0
 
 
-def test_the_time_of_a_former_server_is_forgotten() -> None:
-    clock = observed(100.0)
-    clock.forget()
-    assert clock.at(102.1, 100.1) == 0
-
-
 def test_an_old_reply_says_nothing_since_the_clocks_may_run_at_different_rates() -> None:
     clock, last = observed(100.0), 100.0 + TIMINGS.server_time_valid_for
     assert clock.at(last + 2.0, last) > 0

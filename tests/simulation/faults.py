@@ -54,6 +54,7 @@ class Faults:
             "failover": self._fail_over,
             "failover to a stale replica": self._fail_over_stale,
             "isolated old primary": self._isolate,
+            "late demotion": self._demote_late,
             "late release": self._late_release,
             "late acquire": self._late_acquire,
             "acquire cut short": self._cut_acquire_short,
@@ -571,6 +572,19 @@ class Faults:
         """The primary and some tasks are cut off from the others, and the replica is promoted there."""
         if self._server_busy:
             return
+        promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
+        if not self.world.scenario.min_replicas:
+            self.world.oracle.exempt(promotion + last + 1.3 * self.ttl)
+        self._part(promotion, last)
+
+    def _demote_late(self) -> None:
+        """The replica is promoted, and some tasks go on with the old primary, for as long as the guard allows for."""
+        if not self._server_busy:
+            last = self.world.scenario.late_demotion * self.random.choice((0.1, 0.5, 0.95))
+            self._part(self._promotion_time(), last)
+
+    def _part(self, promotion: float, last: float) -> None:
+        """The replica hears no more and is promoted; some tasks have the old primary for `last` seconds after that."""
         self._server_busy = True
         world, old = self.world, self.world.primary
         world.disturbances += 1
@@ -586,9 +600,6 @@ class Faults:
             old.replicas = 0
         else:  # the replica's connection is half open
             world.at(world.now + 60, self._sees_no_replica, old)
-        promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
-        if not world.scenario.min_replicas:
-            world.oracle.exempt(promotion + last + 1.3 * self.ttl)
         world.at(world.now + promotion, self._promoted, (old, last))
 
     def _sees_no_replica(self, server: Server) -> None:

@@ -433,6 +433,16 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0 if young else _GUARD_WAIT(model, ttl, guarding)
 
 
+@mutant("the guard does not wait for a late demotion", RedisModel, "_guard_wait", mix="sentinels")
+def _(model: RedisModel, ttl: int, guarding: bool) -> int:
+    return max(0, _GUARD_WAIT(model, ttl, guarding) - model.late)
+
+
+@mutant("the sentinels are not asked before a lease is taken", Sidecar, "assured", mix="sentinels")
+def _(sidecar: Sidecar, call: Call, server: Server) -> bool:
+    return True
+
+
 @mutant("the guard waits for half a ttl", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return max(0, _GUARD_WAIT(model, ttl, guarding) - ttl // 2)

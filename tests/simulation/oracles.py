@@ -47,8 +47,9 @@ class Oracle:
         """The last resign: task, boot, local time; task -1 once a term has begun."""
         drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
-        self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5
-        self.quiet = 3 * timings.ttl
+        late = world.scenario.late_demotion
+        self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5 + late
+        self.quiet = 3 * timings.ttl + late
         self.hand_over: list[float] = []
         self.takeover: list[float] = []
         self.silence: list[float] = []
@@ -156,7 +157,7 @@ class Oracle:
         until = client.sidecar.true(client.deadline)
         self._last_believed = max(self._last_believed, min(until, self.world.now))
         if self.world.trace is not None and client.tenure is not None:
-            self.world.record(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
+            self.world.record(f"{client.tenure.holder}'s client no longer leads, token {client.tenure.token}")
 
     def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
@@ -265,7 +266,7 @@ class Oracle:
             client.sync()
             held = self.world.primary.model.value == client.sidecar.instance
             if held and not client.until() > self.world.now:
-                raise Violation("term not taken up", f"{client.sidecar.instance} was restarted within its lease")
+                raise Violation("term not adopted", f"{client.sidecar.instance} was restarted within its lease")
 
     def _disturbed(self, since: float) -> bool:
         return (

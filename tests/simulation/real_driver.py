@@ -35,8 +35,11 @@ class Line:
     def __init__(self, real: "Real") -> None:
         self._real = real
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
-        self.ended = False
+        self.ended = self.redirects = False
         self.when_ended: Callable[[], None] = lambda: None
+
+    async def assure(self) -> None:
+        """One server, with no sentinels."""
 
     async def connect(self) -> None:
         """Connect: this sends nothing, except to a server that is down."""
@@ -44,6 +47,9 @@ class Line:
         if not self._real.cut and self._real.true() >= server.thaw_at and not server.up:
             await asyncio.sleep(DELAY)
             raise Disconnected("Connection refused")
+
+    def lifetime(self) -> None:
+        """No server cuts it for its age."""
 
     def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return commands
@@ -149,7 +155,7 @@ class Real:
 
     def run_script(self, command: tuple[Any, ...]) -> str:
         """The answer of the script of an EVAL, in the format of `prelude.lua`."""
-        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated = command
+        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _ = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
             answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure)

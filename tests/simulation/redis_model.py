@@ -13,6 +13,10 @@ DAY = 86_400 * 1_000_000
 """The limit of a token ahead of the server's time, in µs: every later token would be above it."""
 
 
+MOST_NOTES = 900
+"""Characters of notes of other servers, above which the oldest is dropped."""
+
+
 def far_ahead(token: int | None, now: int) -> bool:
     """Whether a token is so far ahead that no later token may follow it."""
     return token is not None and token > now + DAY
@@ -29,6 +33,7 @@ class Fence:
     replid: str | None = None
     changed: str | None = None
     changed_at: int | None = None
+    others: str | None = None
     beat: int | None = None
 
 
@@ -60,6 +65,7 @@ class RedisModel:
         "fence_is_hash",
         "info_allowed",
         "key_is_string",
+        "late",
         "now",
         "offset",
         "promoted",
@@ -86,6 +92,7 @@ class RedisModel:
         self.fence = Fence()
         self.fence_is_hash = True
         self._guard = "off"
+        self.late = 0  # ms for which an old primary may serve after a promotion, as the candidates are set
         self.touched = 0
         self.published = 0
         self.offset = 0
@@ -283,14 +290,23 @@ class RedisModel:
             return 0
         if fence.run_id is None and fence.changed is None and not self.promoted:
             uptime = self.now // 1_000_000 - self.started
-            return max(0, ttl - (uptime - 1) * 1000)
-        identity = self.run_id + self.replid
-        at = fence.changed_at if fence.changed == identity else None
-        if at is None or at > self.now:
-            fence.changed, fence.changed_at = identity, self.now
-            self.offset += 1
-            return ttl
-        return max(0, -((self.now - at) // 1000) + ttl)
+            return max(0, ttl + self.late - (uptime - 1) * 1000)
+        return max(0, -((self.now - self._first_seen()) // 1000) + ttl + self.late)
+
+    def _first_seen(self) -> int:
+        fence, name = self.fence, self.run_id + self.replid
+        seen = fence.changed_at if fence.changed == name else None
+        if fence.changed is not None and fence.changed != name and fence.others:
+            notes = dict(each.rsplit("=", 1) for each in fence.others.split(" "))
+            seen = int(notes[name]) if name in notes else None
+        if seen is not None and seen <= self.now:
+            return seen
+        if fence.changed is not None and fence.changed != name and fence.changed_at is not None:
+            text = " ".join([f"{fence.changed}={fence.changed_at}", *([fence.others] if fence.others else [])])
+            fence.others = text.rpartition(" ")[0] if len(text) > MOST_NOTES else text
+        fence.changed, fence.changed_at = name, self.now
+        self.offset += 1
+        return self.now
 
     def _vouch(self, guarding: bool) -> None:
         fence = self.fence
@@ -298,4 +314,5 @@ class RedisModel:
             fence.run_id != self.run_id or fence.replid != self.replid or fence.changed is not None
         ):
             fence.run_id, fence.replid, fence.changed, fence.changed_at = self.run_id, self.replid, None, None
+            fence.others = None
             self.offset += 1

@@ -56,6 +56,7 @@ LATE: Mix = {
     "server clock step": 1,
 }
 ISOLATION: Mix = {"isolated old primary": 6}
+DEMOTION: Mix = {"late demotion": 6}
 
 MIXES: dict[str, tuple[float, Mix]] = {
     "everything": (4, PROCESSES | NETWORK | REDIS),
@@ -68,6 +69,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
     "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
     "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
+    "sentinels": (1, DEMOTION | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
     "late calls": (1, LATE),
     "quiet": (
         2,
@@ -106,6 +108,8 @@ class Scenario:
     guard: bool
     min_replicas: int
     require_client: bool
+    late_demotion: float = 0.0
+    """For how long an old primary may serve after a promotion, as the candidates are set."""
 
     @property
     def length(self) -> float:
@@ -133,6 +137,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         watch=random.choice(("tracking", "notices", "notices", "off")),
         guard=True,
         min_replicas=int(name == "replicas"),
+        late_demotion=timings.ttl * random.choice((0.3, 0.6, 1.5)) if name == "sentinels" else 0.0,
         require_client=random.random() < 0.9,
     )
 

@@ -36,7 +36,7 @@ class Server:
     def __init__(self, run_id: str, *, rate: float, offset: float, born: float) -> None:
         self.rate = rate
         self.offset = offset
-        self.model = RedisModel(run_id, started=int(born * rate + offset), replid=f"stint of {run_id}")
+        self.model = RedisModel(run_id, started=int(born * rate + offset), replid=f"-stint-of-{run_id}")
         self.up = True
         self.thaw_at = 0.0
         self.error: str | None = None

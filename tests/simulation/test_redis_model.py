@@ -19,7 +19,8 @@ from redis.connection import Connection
 
 from ops.local.servers import RedisServer
 from sidecar.protocol import Outcome, Reply
-from sidecar.redis.store import _SCRIPTS, _parse, fence_of
+from sidecar.redis.replies import parse
+from sidecar.redis.store import _SCRIPTS, fence_of
 from sidecar.scripts import script
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
@@ -30,6 +31,8 @@ KEY = "portfolio:model:leader"
 FENCE = fence_of(KEY)
 CHANNEL = f"{KEY}:changed"
 STEPS = 400
+LATE = 3000
+"""Milliseconds for which an old primary may serve on."""
 FENCE_SCRIPT = script("call", "prelude", "fence")
 IDENTITIES: list[dict[str, str | None]] = [
     {"run_id": "another", "replid": "stint"},
@@ -194,11 +197,13 @@ class Both:
             instance, token, tenure = random.choice(self.terms[-3:] or [(instance, 7, tenure)])
             tenure = random.choice((tenure, tenure, tenure, "other"))
         floor = random.choice((0, TTL // 2, TTL + 1))
-        given = (instance, TTL, deadline, int(guarding), "" if token is None else token, tenure, floor, int(replicated))
+        asked = (instance, TTL, deadline, int(guarding), "" if token is None else token, tenure, floor, int(replicated))
+        model.late = random.choice((0, 0, LATE))
+        given = (*asked, model.late)
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard, notice = _parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
         if kind == "acquire":
             answer = model.acquire(instance, TTL, deadline, guarding, tenure)
         elif kind == "renew":
@@ -218,7 +223,7 @@ class Both:
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
         meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
         if model.fence.changed_at is not None:
-            meddlings += [self.change_moment] * 4
+            meddlings += [self.change_moment] * 4 + [self.take_turns] * 2
         self.random.choice(meddlings if model.fence_is_hash else meddlings[:9])()
 
     def delete(self) -> None:
@@ -274,6 +279,12 @@ class Both:
                 self.type("HSET", FENCE, name, value)
             setattr(self.model.fence, name, value)
 
+    def take_turns(self) -> None:
+        """Another server behind the same address was seen last."""
+        name = self.random.choice("def") * 80
+        self.type("HSET", FENCE, "changed", name)
+        self.model.fence.changed = name
+
     def change_moment(self) -> None:
         ago = self.random.choice((10_000, TTL * 1000 - 500_000, TTL * 1000 + 1, -5_000_000))
         self.model.fence.changed_at = at = self.now() - ago
@@ -307,6 +318,6 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
 
 
 def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
-    told = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
+    outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
 
-    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= told
+    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes

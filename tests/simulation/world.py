@@ -120,11 +120,15 @@ class World:
         """A new server process, started at the true time `born`."""
         self._run_ids += 1
         rate = self.scenario.server_rate
-        return Server(f"run{self._run_ids}", rate=rate, offset=EPOCH, born=born)
+        server = Server(f"run{self._run_ids}", rate=rate, offset=EPOCH, born=born)
+        server.model.late = int(self.scenario.late_demotion * 1000)
+        return server
 
     def resolve(self, task: int) -> Server:
         """The server behind the name of Redis, as this task sees it."""
         old = self.old
+        if self.scenario.late_demotion:
+            return self.primary  # a majority of the sentinels names it
         return old if old is not None and old.island is not None and task in old.island else self.primary
 
     def delay(self) -> float:

@@ -27,13 +27,14 @@ class Answer(NamedTuple):
 
 @dataclass
 class Caller:
-    """A candidate without rules of its own, which calls what the test tells it to. `ttl` is in ms."""
+    """A candidate without rules of its own, which calls what the test tells it to. `ttl` and `late` in ms."""
 
     redis: Redis
     id: str = "a"
     tenure: str = "boot-0"
     ttl: int = 30_000
     guarding: bool = False
+    late: int = 0
 
     def acquire(self, *, deadline: int = 2**53) -> Answer:
         return self._call("acquire", "", deadline)
@@ -48,7 +49,17 @@ class Caller:
         return self._call("release", "", 2**53)
 
     def _call(self, script: str, token: str, deadline: int) -> Answer:
-        arguments = [self.id, self.ttl, deadline, int(self.guarding), token, self.tenure, self.ttl * 5 // 6]
+        arguments = [
+            self.id,
+            self.ttl,
+            deadline,
+            int(self.guarding),
+            token,
+            self.tenure,
+            self.ttl * 5 // 6,
+            0,
+            self.late,
+        ]
         answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
         outcome, token, tenure, left, time, wait, guard, notice, holder = answer.split(" ", 8)
         return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, holder)

@@ -10,8 +10,6 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from runtime.addresses import Address
-from runtime.listener import Listener
 from service.api.auth import Guard, OpenGuard
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health
@@ -30,6 +28,7 @@ from service.telemetry import HttpMetrics
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from sidecar.client import LeaseClient
 from tests.service.portfolio.reference import worth
+from tests.support.listening import listening
 from tests.support.work_fakes import FakeTerm
 
 PORTFOLIO = next(iter(SAMPLES))
@@ -70,20 +69,16 @@ class Served:
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
         """Serve the public listener on a site of that type, and the internal listener on its usual one."""
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
-        internal = runner(self.internal.application(), shutdown_timeout=1)
-        await serving.setup()
-        await internal.setup()
-        try:
-            await site(serving, **options).start()
-            host, port = serving.addresses[0][:2]
-            self.url = f"http://{host}:{port}"
-            await Listener(internal, Address("127.0.0.1", 0)).start()
-            self.internal_url = f"http://127.0.0.1:{internal.addresses[0][1]}"
-            yield
-        finally:
-            self.streams.close()
-            await serving.cleanup()
-            await internal.cleanup()
+        async with listening(runner(self.internal.application(), shutdown_timeout=1)) as self.internal_url:
+            await serving.setup()
+            try:
+                await site(serving, **options).start()
+                host, port = serving.addresses[0][:2]
+                self.url = f"http://{host}:{port}"
+                yield
+            finally:
+                self.streams.close()
+                await serving.cleanup()
 
     async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
         """Status and JSON of an answer of the public listener."""

@@ -12,9 +12,8 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
-from runtime.addresses import Address
 from runtime.clock import elapsed
-from runtime.listener import Limits, Listener
+from runtime.listener import Limits
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
@@ -22,6 +21,7 @@ from sidecar.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
 from sidecar.telemetry import Telemetry
+from tests.support.listening import listening
 from tests.support.storing import at_port
 
 KEYS = {"tracker": "test:tracker:leader", "scheduler": "test:scheduler:leader"}
@@ -116,9 +116,9 @@ async def served(
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
         app = control.app()
-        url = await stack.enter_async_context(_listening(app, Limits()))
+        url = await stack.enter_async_context(listening(_runner(app)))
         metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
-        metrics_url = await stack.enter_async_context(_listening(metrics, limits))
+        metrics_url = await stack.enter_async_context(listening(_runner(metrics), limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
@@ -130,12 +130,5 @@ async def served(
                     await task
 
 
-@asynccontextmanager
-async def _listening(app: web.Application, limits: Limits) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        await Listener(runner, Address("127.0.0.1", 0), limits).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)

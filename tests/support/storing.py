@@ -8,15 +8,19 @@ from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall, RedisStore
+from sidecar.server_kind import ServerKind
 from sidecar.settings import RedisAddress
 
 KEY = "portfolio:background_services:leader"
 TIMINGS = Timings(ttl=6.0, heartbeat=2.0, grant_ttl=1.0, call_limit=0.5)
 
 
-def at_port(port: int, *, username: str | None = None, password: str | None = None) -> Connector:
-    """A maker of connections to a port of this machine, as in the sidecar."""
-    return Connector(RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password))
+def at_port(
+    port: int, kind: ServerKind = None, *, username: str | None = None, password: str | None = None, limit: float = 5.0
+) -> Connector:
+    """A maker of connections to a port of this machine, as the sidecar makes them."""
+    address = RedisAddress("redis://127.0.0.1", None, "127.0.0.1", port, username, password)
+    return Connector(address, kind, limit=limit)
 
 
 class Storing:

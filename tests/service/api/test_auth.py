@@ -160,9 +160,9 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "the issuer of anon keys": {"iss": "supabase"},
     "no issuer": {"iss": None},
     "no expiry": {"exp": None},
-    "an expiry that is none": {"exp": "tomorrow"},
+    "an invalid expiry": {"exp": "tomorrow"},
     "no user": {"sub": None},
-    "a user that is no uuid": {"sub": "1"},
+    "a user that is not a UUID": {"sub": "1"},
     "not yet": {"nbf": FAR_AHEAD},
     "issued in the future": {"iat": FAR_AHEAD},
 }

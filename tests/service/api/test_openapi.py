@@ -130,7 +130,7 @@ def running(shared_url: str, redis_server: RedisServer, tmp_path_factory: pytest
 
 
 owners = described(description(), inventing_tokens=False)
-strangers = described(description(), inventing_tokens=True)
+unauthenticated = described(description(), inventing_tokens=True)
 operators = described(internal_description(), inventing_tokens=False)
 OPERATIONS = {found.ok().label: found.ok() for found in owners.get_all_operations() if isinstance(found, Ok)}
 OWNERS = {label for label in OPERATIONS if "/portfolios/" in label}
@@ -141,8 +141,8 @@ def test_the_owner_is_answered_as_described(case: Case, running: Running) -> Non
     running.call(case, headers=running.bearer)
 
 
-@strangers.parametrize()
-def test_a_stranger_is_answered_as_described_and_told_nothing(case: Case, running: Running) -> None:
+@unauthenticated.parametrize()
+def test_a_caller_without_a_token_is_answered_as_described_and_told_nothing(case: Case, running: Running) -> None:
     response = running.call(case)
     if case.operation.label in OWNERS:
         there = response.json() != {"error": "no such path"}  # an id with a slash

@@ -145,9 +145,9 @@ async def test_a_hand_over_takes_milliseconds(
             ended_before = len(leader.ended)
             leader, heir = await hand_over(leader, heir)
             gaps.append(leader.began[-1] - heir.ended[ended_before])
-    told = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
-    assert min(gaps) < 0.025 + 5 * statistics.median(notices), told
-    assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {told}"
+    times = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
+    assert min(gaps) < 0.025 + 5 * statistics.median(notices), times
+    assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {times}"
 
 
 async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:

@@ -54,7 +54,7 @@ def test_a_client_without_a_name_is_told_what_is_so() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.grant(102, 102, "one") == T.grant_ttl
-    assert lease.resigned(103) is True, "as one that has no others beside it"
+    assert lease.resigned(103) is True, "like the only client"
 
 
 def test_an_adopted_term_is_its_predecessors_clients_until_what_it_was_granted_is_over() -> None:
@@ -138,7 +138,7 @@ def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
     lease = fresh_lease(require_client=False)
     assert lease.answer_valid_for(100, "one") == inf
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    assert lease.answer_valid_for(100, "one") == 0, "nobody may act yet: it may at once"
+    assert lease.answer_valid_for(100, "one") == 0, "no client may act yet: this one may at once"
     lease.grant(100, 100, "one")
     assert lease.answer_valid_for(101, "one") == T.grant_ttl / 2
     assert lease.answer_valid_for(101, "") == T.grant_ttl / 2

@@ -54,7 +54,7 @@ def test_a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_
     lease.hold()
     lease.unhold(before, 0.1, answered=False)
 
-    assert lease.next_call(10 * T.demand) is not None, "whoever is held back asks all the while"
+    assert lease.next_call(10 * T.demand) is not None, "a held request counts as demand all the time"
 
 
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:

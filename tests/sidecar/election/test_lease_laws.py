@@ -97,7 +97,7 @@ class Candidates(RuleBasedStateMachine):
         if call.kind is Kind.ACQUIRE:
             assert self.now < task.drains_from, "a draining candidate campaigned"
             assert self.now >= task.yields_until, "a candidate that had resigned did not yield"
-            assert task.held or self.now < task.asked_until, "a candidate campaigned for nobody"
+            assert task.held or self.now < task.asked_until, "a candidate campaigned without demand"
 
     @precondition(lambda self: any(task.in_flight and not task.reply for task in self.tasks.values()))
     @rule(name=NAMES)
@@ -440,7 +440,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         assert len(self.believers()) <= 1, self.believers()
 
 
-# Derandomized: a failure that comes and goes helps nobody. For a wider search, raise the numbers.
+# Derandomized: a failure that comes and goes is of no help. For a wider search, raise the numbers.
 _SEARCH = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestUndisturbedCandidates = UndisturbedCandidates.TestCase
 TestUndisturbedCandidates.settings = _SEARCH

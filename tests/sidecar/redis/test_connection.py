@@ -50,7 +50,7 @@ async def pair(redis: Redis, redis_server: RedisServer) -> AsyncIterator[list[Pr
 async def connected(connection: RedisConnection) -> AsyncIterator[int]:
     """The port to which a connection was made."""
     async with asyncio.timeout(20):
-        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.connect()
     try:
         yield connection.address[1]
     finally:
@@ -101,7 +101,7 @@ async def test_a_companion_goes_to_the_server_of_the_leading_connection(pair: li
     first, second = pair
     name = Name(first.port, second.port)
     connector = name.connector()
-    waits = asyncio.create_task(connector.companion().connect())  # type: ignore[no-untyped-call]
+    waits = asyncio.create_task(connector.companion().connect())
     await asyncio.sleep(0.05)
     assert not waits.done(), "it chose a server"
     waits.cancel()

@@ -19,15 +19,26 @@ class Fake(FakeAsyncRedisConnection):
     """With what the sidecar's own connections add; no stream of it ends."""
 
     ended = False
+    redirects = False
     when_ended: Callable[[], None]
+
+    async def assure(self) -> None:
+        """There is one server."""
 
     def distrust(self) -> None:
         """There is one server."""
 
+    def lifetime(self) -> None:
+        """It is never cut."""
 
-@pytest.fixture
-def fake_server() -> FakeServer:
-    return FakeServer()
+
+@pytest.fixture(
+    params=[((6, 2), "redis"), ((7, 0), "redis"), ((8,), "redis"), ((8,), "valkey")],
+    ids=["Redis 6.2", "Redis 7.0", "Redis 8", "Valkey 8"],
+)
+def fake_server(request: pytest.FixtureRequest) -> FakeServer:
+    version, kind = request.param
+    return FakeServer(version=version, server_type=kind)
 
 
 @pytest.fixture

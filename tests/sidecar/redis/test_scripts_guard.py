@@ -1,5 +1,6 @@
 """The failover guard: no new term on a server that may have lost the last one's end, and no longer than that."""
 
+import re
 import time
 
 import pytest
@@ -131,3 +132,43 @@ def test_a_replica_that_is_promoted_counts_as_changed_though_its_process_is_old(
     command(any_redis, "REPLICAOF", "127.0.0.1", "1")
     command(any_redis, "REPLICAOF", "NO", "ONE")
     assert Caller(any_redis, guarding=True).acquire().outcome == "guarded"
+
+
+def test_where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    assert Caller(any_redis, guarding=True, late=20_000).acquire().wait == 50_000
+
+
+def test_servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_off(any_redis: Redis) -> None:
+    """Each of them was seen before; a note of the last one must not end the notes of the others."""
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    caller = Caller(any_redis, guarding=True)
+    assert caller.acquire().wait == 30_000
+    seen_at = int(any_redis.hget(FENCE, "changed_at") or 0) - 10_000_000
+    any_redis.hset(FENCE, "changed_at", str(seen_at))
+    for turn in range(5):
+        meets_another(any_redis, turn, seen_at)
+        assert 10_000 < caller.acquire().wait <= 20_000, turn
+
+
+def test_the_notes_of_servers_that_take_turns_are_bounded_and_whole(any_redis: Redis) -> None:
+    vouched(any_redis, held=False)
+    elsewhere(any_redis)
+    for turn in range(30):
+        any_redis.hset(FENCE, mapping={"changed": f"{turn:080}", "changed_at": "17"})
+        Caller(any_redis, guarding=True).acquire()
+    notes = str(any_redis.hget(FENCE, "others"))
+    assert 700 < len(notes) <= 900
+    assert all(re.fullmatch(r"[0-9]{80}=17", note) for note in notes.split(" ")), notes
+
+
+def meets_another(redis: Redis, number: int, seen_at: int) -> None:
+    """As the script notes it at another server behind the same address."""
+    changed, at, others = redis.hmget(FENCE, "changed", "changed_at", "others")
+    notes = " ".join(str(each) for each in (f"{changed!s}={at!s}" if changed else None, others) if each)
+    if notes:
+        redis.hset(FENCE, "others", notes)
+    redis.hset(FENCE, "changed", f"{number:080}")
+    redis.hset(FENCE, "changed_at", str(seen_at))

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
-from redis.asyncio.connection import Connection
 
 from ops.local.servers import RedisServer
+from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import RedisWatch, WatchMode
 from tests.sidecar.conftest import client_of, command
@@ -32,7 +32,7 @@ RETRY = 0.5
 class Watching:
     """A watch and what it has heard."""
 
-    def __init__(self, connect: Callable[[], Connection], limit: float, retry: float) -> None:
+    def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.heard: list[str] = []
         self.watch = RedisWatch(
             connect,
@@ -57,7 +57,7 @@ class Watching:
 
 @asynccontextmanager
 async def watching(
-    connect: Callable[[], Connection], limit: float = LIMIT, retry: float = RETRY
+    connect: Callable[[], RedisConnection], limit: float = LIMIT, retry: float = RETRY
 ) -> AsyncIterator[Watching]:
     it = Watching(connect, limit, retry)
     running = asyncio.create_task(it.watch.run())

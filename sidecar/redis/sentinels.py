@@ -1,0 +1,158 @@
+"""The primary that sentinels name.
+
+A sentinel that was cut off, or that has just started, may name an old primary. So a majority of the sentinels has to
+name the same primary, of the same configuration epoch. Two majorities have a sentinel in common, and no sentinel goes
+back to an older epoch: once a majority names a new primary, none names the old one any more. The server then has to say
+of itself that it is a primary (ROLE).
+
+After a failover an old primary may go on serving, and a connection to it goes on working. So the sentinels are asked
+again every heartbeat, and before each attempt to take a lease: where the holder has moved to the new primary, the key
+expires at the old one.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
+
+from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.failures import NoPrimary, OtherPrimary, failure_of
+from sidecar.redis.place import NoRedirects
+from sidecar.server_kind import Node, Sentinels
+
+log = logging.getLogger(__name__)
+
+
+class Named(NamedTuple):
+    """What a sentinel says: the primary, as of a configuration epoch; larger is newer."""
+
+    epoch: int
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} of epoch {self.epoch}"
+
+
+class SentinelPlace(NoRedirects):
+    """Asks the sentinels for each connection.
+
+    Args:
+        sentinels: their addresses, and the name of the primary's group.
+        direct: makes a connection to a sentinel.
+        limit: seconds for one connection of the election, with the question to the sentinels.
+    """
+
+    def __init__(self, sentinels: Sentinels, direct: Callable[[Node], RedisConnection], limit: float) -> None:
+        self._sentinels = sentinels
+        self._direct = direct
+        self._share = limit / 4
+        self._found: Node | None = None
+        self._problem: str | None = None
+
+    async def find(self) -> Node:
+        """The primary.
+
+        Raises:
+            NoPrimary: too few sentinels answer, or they do not know the primary.
+        """
+        self._found = await self._ask()
+        return self._found
+
+    async def confirm(self, connection: RedisConnection) -> None:
+        """Have the server say that it is a primary.
+
+        Raises:
+            NoPrimary: it says that it is none.
+            RedisError: it does not answer, or the user has no right to ROLE.
+        """
+        await connection.send_command("ROLE")
+        answer: Any = await connection.read_response()
+        role = answer[0] if isinstance(answer, list) and answer else None
+        if role != "master":
+            raise NoPrimary(f"the sentinels name {connection.host}:{connection.port}, which says that it is no primary")
+
+    async def assure(self) -> None:
+        """Have a majority of the sentinels name the primary that was found last, at this moment.
+
+        Raises:
+            OtherPrimary: the majority names another one.
+            NoPrimary: there is no majority.
+        """
+        if await self._ask() != self._found:
+            raise OtherPrimary("the sentinels name another primary now")
+
+    def doubt(self) -> None:
+        """The sentinels are asked for each connection anyway."""
+
+    async def elsewhere(self) -> bool:
+        """Whether the sentinels name another primary than the one found last; False where they do not answer."""
+        if self._found is None:
+            return False
+        try:
+            named = await self._ask()
+        except RedisError as error:
+            self._report(failure_of(error, may_execute=False).text)
+            return False
+        self._report(None)
+        return named != self._found
+
+    async def _ask(self) -> Node:
+        nodes = self._sentinels.nodes
+        answers = await asyncio.gather(*map(self._answer, nodes))
+        named = Counter(answer for answer in answers if isinstance(answer, Named)).most_common(1)
+        if not named or 2 * named[0][1] <= len(nodes):
+            agree = named[0][1] if named else 0
+            told = "; ".join(f"{host}:{port}: {answer}" for (host, port), answer in zip(nodes, answers, strict=True))
+            raise NoPrimary(f"{agree} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
+        return named[0][0].host, named[0][0].port
+
+    async def _answer(self, node: Node) -> Named | str:
+        """What one sentinel names, or why it names nothing."""
+        connection = self._direct(node)
+        try:
+            async with asyncio.timeout(self._share):
+                await log_in(connection)
+                return await self._named(connection)
+        except (RedisError, OSError) as error:
+            return failure_of(error, may_execute=False).text
+        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+            return f"malformed: {type(error).__name__}"
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _named(self, connection: RedisConnection) -> Named:
+        master = self._sentinels.master
+        # In one write: both answers are of one moment.
+        packed = connection.pack_commands(
+            [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", master), ("SENTINEL", "MASTER", master)]
+        )
+        await connection.send_packed_command(packed)
+        try:
+            address: Any = await connection.read_response(disconnect_on_error=False)
+            fields: Any = await connection.read_response()
+        except ResponseError as error:
+            if "unknown command" in str(error).lower():
+                raise NoPrimary("it is no sentinel; a sentinel's port is 26379 as a rule") from None
+            if "No such master" in str(error):
+                raise NoPrimary(f"it watches no primary of the name {master} (REDIS_SENTINEL_MASTER)") from None
+            raise
+        try:
+            epoch = int(fields[fields.index("config-epoch") + 1])
+            return Named(epoch, str(address[0]), int(address[1]))
+        except (TypeError, ValueError, IndexError) as error:
+            raise InvalidResponse("the answer of a sentinel has not the shape it should have") from error
+
+    def _report(self, problem: str | None) -> None:
+        """Log once that the sentinels cannot be asked, and once that they can again."""
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if problem is None:
+            log.info("The sentinels answer again")
+        else:
+            log.warning("The sentinels do not say where the primary is: %s. The connection that there is is kept; a"
+                        " failover is noticed late", problem)  # fmt: skip

@@ -1,0 +1,122 @@
+"""Bugs in what follows a cluster or sentinels to the right server, each before real servers."""
+
+from tests.mutants.trial import Bug
+
+_CLUSTER = "tests/sidecar/redis/test_cluster.py::test_"
+_SENTINELS = "tests/sidecar/redis/test_sentinels.py::test_"
+_GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
+_COMMANDS = "tests/sidecar/commands/test_commands_in_a_cluster.py::test_"
+_KIND = "tests/sidecar/test_server_kind.py::test_"
+
+CLUSTER = [
+    Bug(
+        "a call that was sent on has a deadline in the old node's time",
+        "sidecar/redis/store.py",
+        right="speaking, clock = await self._ready(), self._server_clock",
+        wrong="clock, speaking = self._server_clock, await self._ready()",
+        test=_CLUSTER + "the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node",
+    ),
+    Bug(
+        "a call is not sent on",
+        "sidecar/redis/repeats.py",
+        right="isinstance(each, NotExecuted) and (each.hop or not hops)}",
+        wrong="isinstance(each, NotExecuted) and not each.hop and not hops}",
+        test=_CLUSTER + "a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch",
+    ),
+    Bug(
+        "ASK counts as MOVED",
+        "sidecar/redis/store.py",
+        right="once = not isinstance(error, MovedError)",
+        wrong="once = False",
+        test=_CLUSTER + "only_the_calls_that_were_refused_are_sent_on",
+    ),
+    Bug(
+        "the nodes of a cluster are forgotten but for the seed",
+        "sidecar/redis/cluster.py",
+        right="*kept][:REMEMBERED]",
+        wrong="*kept][:0]",
+        test=_CLUSTER + "a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed",
+    ),
+    Bug(
+        "an owner that failed is asked again for ever",
+        "sidecar/redis/cluster.py",
+        right="            self._put_last(self._found)\n        self._owner = None",
+        wrong="            self._put_last(self._found)",
+        test=_CLUSTER + "a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed",
+    ),
+    Bug(
+        "the trouble of one key closes the connection of a cluster",
+        "sidecar/redis/repeats.py",
+        right='_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")',
+        wrong="_ABOUT_ONE_KEY = ()",
+        test=_CLUSTER + "a_vacant_lease_in_a_slot_that_migrates_is_told_in_words_and_costs_no_connection",
+    ),
+    Bug(
+        "an operator's command does not follow a slot that migrates",
+        "sidecar/commands/connection.py",
+        right="                    if not self._connection.redirects:\n",
+        wrong="                    if not isinstance(error, MovedError):\n",
+        test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
+    ),
+    Bug(
+        "keys of several slots are taken for a cluster",
+        "sidecar/server_kind.py",
+        right="    if len(slots) > 1:\n",
+        wrong="    if len(slots) > 99:\n",
+        test=_KIND + "settings_that_contradict_each_other_are_refused_in_one_line",
+    ),
+]
+
+SENTINELS = [
+    Bug(
+        "a minority of the sentinels names the primary",
+        "sidecar/redis/sentinels.py",
+        right="if not named or 2 * named[0][1] <= len(nodes):",
+        wrong="if not named:",
+        test=_SENTINELS + "without_a_majority_of_the_sentinels_nothing_is_believed",
+    ),
+    Bug(
+        "a server that the sentinels name is not asked whether it is a primary",
+        "sidecar/redis/sentinels.py",
+        right='if role != "master":',
+        wrong='if role == "":',
+        test=_SENTINELS + "a_server_that_says_that_it_is_no_primary_gets_no_call",
+    ),
+    Bug(
+        "the sentinels are asked at a connect only",
+        "sidecar/redis/connection.py",
+        right="            if await self._place.elsewhere():\n",
+        wrong="            if False:\n",
+        test=_SENTINELS + "after_a_failover_the_new_primary_is_used_though_the_old_one_serves_on",
+    ),
+    Bug(
+        "the sentinels are not asked before a lease is taken",
+        "sidecar/redis/store.py",
+        right="if any(keyed.call.kind is Kind.ACQUIRE for keyed in calls):",
+        wrong="if False:",
+        test=_SENTINELS + "no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on",
+    ),
+    Bug(
+        "the guard does not wait for a primary that is demoted late",
+        "sidecar/scripts/prelude.lua",
+        right="local guard_time = ttl + (tonumber(ARGV[9] or '') or 0)",
+        wrong="local guard_time = ttl",
+        test=_GUARD + "where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer[wheel]",
+    ),
+    Bug(
+        "a note of one server ends the notes of the others",
+        "sidecar/scripts/prelude.lua",
+        right="string.match(others or '', name .. '=(%d+)')",
+        wrong="nil",
+        test=_GUARD + "servers_that_take_turns_behind_one_address_do_not_put_the_guards_end_off[wheel]",
+    ),
+    Bug(
+        "a call may take so long that the sentinels' word is too old",
+        "sidecar/settings.py",
+        right="if not wrong and checked.call_limit > checked.ttl * MAX_CALL:",
+        wrong="if False:",
+        test=_KIND + "settings_that_contradict_each_other_are_refused_in_one_line",
+    ),
+]
+
+BUGS = [*CLUSTER, *SENTINELS]

@@ -1,0 +1,52 @@
+"""The operator's commands in a real cluster: they reach the node that has the keys, whichever node they begin with."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.redis.store import fence_of
+from tests.support.redis_cluster import order, redis_cluster
+
+KEY = "{portfolio}:background_services:leader"
+
+
+async def run(port: int, *words: str) -> tuple[int, str]:
+    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    environment = {
+        **os.environ, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true", "LEASE_TTL": "0.5",
+        "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1", "LEASE_KEY": "{portfolio}:{name}:leader",
+    }  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sidecar", *words, env=environment, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+@pytest.mark.parametrize("state", ["settled", "moved", "migrating"])
+async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, state: str) -> None:
+    async with redis_cluster(tmp_path) as cluster:
+        source = cluster.owner(KEY)
+        assert source is not None
+        target = cluster.other(source)
+        order(source, "SET", KEY, "task-1", "EX", "1000")
+        order(source, "HSET", fence_of(KEY), "token", "17")
+        if state == "moved":
+            cluster.move(KEY, target)
+        if state == "migrating":
+            cluster.begin_migration(KEY, source, target)
+            cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
+        for port in (source.port, target.port):
+            status, said = await run(port, "disable", "background_services", "600")
+            assert (status, "disabled for 600 s" in said) == (0, True), said
+            status, said = await run(port, "leaders")
+            if state != "migrating":  # else the other lease has no node yet
+                assert (status, "DISABLED" in said) == (0, True), said
+            status, said = await run(port, "fence", "background_services", "--above", "99")
+            assert (status, "mended" in said or "nothing to mend" in said) == (0, True), said
+            status, said = await run(port, "enable", "background_services")
+            assert (status, "enabled" in said) == (0, True), said

@@ -1,0 +1,158 @@
+"""The store and the watch in a real cluster: the node that owns the slot is found, and followed wherever it goes."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.protocol import Kind, Outcome, Timings
+from sidecar.redis.connection import Connector
+from sidecar.redis.store import fence_of
+from sidecar.redis.watch import WatchMode
+from sidecar.server_kind import Cluster, slot_of
+from tests.sidecar.redis.test_watch import watching
+from tests.support.redis_cluster import RedisCluster, order, redis_cluster
+from tests.support.storing import KEY, Storing, at_port, storing
+from tests.support.waiting import eventually
+
+FENCE = fence_of(KEY)
+_PATIENT = Timings(ttl=60.0, heartbeat=2.0, grant_ttl=1.0, call_limit=1.0)
+"""The key lives on for as long as the failover takes."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
+    async with redis_cluster(tmp_path) as cluster:
+        yield cluster
+
+
+def seeded_by(cluster: RedisCluster, node: int, *, limit: float = 20.0) -> Connector:
+    return at_port(cluster.nodes[node].port, Cluster(slot_of(KEY)), limit=limit)
+
+
+def connections(cluster: RedisCluster) -> list[int]:
+    """How many connections each node has taken so far."""
+    counts = [str(order(node, "INFO", "stats")).partition("total_connections_received:")[2] for node in cluster.nodes]
+    return [int(count.splitlines()[0]) for count in counts]
+
+
+async def lead(store: Storing) -> None:
+    assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+async def test_the_owner_of_the_slot_is_found_from_any_node(cluster: RedisCluster, seed: int) -> None:
+    async with storing(seeded_by(cluster, seed)) as store:
+        await lead(store)
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+        assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+
+
+async def test_a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch(cluster: RedisCluster) -> None:
+    connector = seeded_by(cluster, 0)
+    async with storing(connector, guard=False) as store, watching(connector.companion) as watched:
+        await lead(store)
+        await watched.connected(WatchMode.TRACKING)
+        source = cluster.owner(KEY)
+        assert source is not None
+        target = cluster.other(source)
+        cluster.move(KEY, target)
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+        await watched.connected(WatchMode.TRACKING)
+        order(target, "DEL", KEY)
+        await watched.hears("tracker")
+
+
+async def test_the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node(cluster: RedisCluster) -> None:
+    """The estimate of the old node's clock is spoilt: a deadline stated in it has passed long ago at the new node."""
+    async with storing(seeded_by(cluster, 0)) as store:
+        await lead(store)
+        store.store._server_clock.observe(1, store.store._clock())
+        source = cluster.owner(KEY)
+        assert source is not None
+        cluster.move(KEY, cluster.other(source))
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+
+
+async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluster) -> None:
+    """While a slot migrates one lease is here already and the other there still."""
+    one, two = "{portfolio}:one", "{portfolio}:two"
+    source = cluster.owner(one)
+    assert source is not None
+    target = cluster.other(source)
+    connector = at_port(source.port, Cluster(slot_of(one)), limit=20.0)
+    async with storing(connector) as store:
+        for key in (one, two):
+            assert (await store.call(Kind.ACQUIRE, key=key, limit=10)).__class__.__name__ == "Reply"
+        cluster.begin_migration(one, source, target)
+        cluster.migrate(one, fence_of(one), source=source, target=target)
+        for key in (one, two):
+            result = await store.call(Kind.ACQUIRE, key=key, limit=10)
+            assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
+        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
+        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
+        cluster.migrate(two, fence_of(two), source=source, target=target)
+        cluster.end_migration(one, target)
+        for key in (one, two):
+            result = await store.call(Kind.ACQUIRE, key=key, limit=10)
+            assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
+
+
+async def test_a_vacant_lease_in_a_slot_that_migrates_is_told_in_words_and_costs_no_connection(
+    cluster: RedisCluster,
+) -> None:
+    async with storing(seeded_by(cluster, 0)) as store:
+        await lead(store)
+        assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+        source = cluster.owner(KEY)
+        assert source is not None
+        target = cluster.other(source)
+        cluster.begin_migration(KEY, source, target)
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind == "tryagain"
+        assert "slot of the cluster is migrating" in failure.text
+        assert not failure.may_execute
+        assert store.store.connected
+        cluster.migrate(FENCE, source=source, target=target)
+        cluster.end_migration(KEY, target)
+        await lead(store)
+
+
+async def test_a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed(tmp_path: Path) -> None:
+    async with redis_cluster(tmp_path, masters=3, replicas=1) as cluster:
+        seed, *_, replica = cluster.nodes
+        key = next(f"lease-{n}" for n in range(1000) if cluster.owner(f"lease-{n}") is seed)
+        async with storing(at_port(seed.port, Cluster(slot_of(key)), limit=5.0), timings=_PATIENT) as store:
+            assert getattr(await store.call(Kind.ACQUIRE, key=key, limit=10), "outcome", None) is Outcome.ACQUIRED
+            assert order(seed, "WAIT", "1", "5000") == 1
+            seed.kill()
+
+            async def renewed() -> bool:
+                result = await store.call(Kind.RENEW, key=key, limit=1.0)
+                return getattr(result, "outcome", None) is Outcome.RENEWED
+
+            await eventually(renewed)
+            assert cluster.owner(key, asked=replica) is replica
+
+
+async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCluster) -> None:
+    """Two nodes that name each other as the owner, as a split brain of the slot's table could."""
+    source = cluster.owner(KEY)
+    assert source is not None
+    target = cluster.other(source)
+    async with storing(seeded_by(cluster, 0)) as store:
+        await lead(store)
+        slot = str(slot_of(KEY))
+        order(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", str(order(target, "CLUSTER", "MYID")))
+        order(source, "DEL", KEY)
+        order(source, "DEL", FENCE)
+        before = sum(connections(cluster))
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind in ("ask", "moved")
+        made = sum(connections(cluster)) - before - 2  # the two that count
+        assert made <= 4, made

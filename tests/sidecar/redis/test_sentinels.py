@@ -1,0 +1,174 @@
+"""The primary that real sentinels name: found, followed, and not believed on the word of one of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+
+import pytest
+
+from ops.local.servers import RedisServer, free_port
+from sidecar.protocol import Kind, Outcome
+from sidecar.redis.connection import Connector
+from sidecar.redis.watch import WatchMode
+from sidecar.server_kind import Sentinels
+from tests.sidecar.redis.test_watch import watching
+from tests.support.redis_cluster import order
+from tests.support.redis_sentinels import MASTER, Group, redis_sentinels
+from tests.support.storing import at_port, storing
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def group(tmp_path: Path) -> AsyncIterator[Group]:
+    async with redis_sentinels(tmp_path) as group:
+        yield group
+
+
+def named_by(*nodes: tuple[str, int], master: str = MASTER, limit: float = 8.0) -> Connector:
+    return at_port(1, Sentinels(nodes, master), limit=limit)
+
+
+def by_all(group: Group) -> Connector:
+    return named_by(*group.kind.nodes)
+
+
+async def test_the_primary_is_found(group: Group) -> None:
+    async with storing(by_all(group)) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        assert order(group.servers[0], "EXISTS", "portfolio:background_services:leader") == 1
+
+
+async def test_after_a_failover_the_new_primary_is_used_though_the_old_one_serves_on(
+    group: Group,
+) -> None:
+    connector = by_all(group)
+    async with storing(connector) as store, watching(connector.companion) as watched:
+        follows = asyncio.create_task(connector.follow(store.store.abort, 0.1))
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        await watched.connected(WatchMode.TRACKING)
+        await eventually(lambda: order(group.servers[0], "WAIT", "1", "100") == 1)
+        group.fail_over()
+        heir = group.servers[1]
+        await eventually(lambda: not store.store.connected)
+        assert group.role(group.servers[0]) == "master", "it serves on: the sentinels alone tell of the change"
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+        await watched.connected(WatchMode.TRACKING)
+        order(heir, "DEL", "portfolio:background_services:leader")
+        await watched.hears("tracker")
+        follows.cancel()
+
+
+async def test_an_old_primary_that_is_started_again_gets_no_call(group: Group) -> None:
+    connector = by_all(group)
+    old = group.servers[0]
+    async with storing(connector) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        await eventually(lambda: order(old, "WAIT", "1", "100") == 1)
+        old.kill()
+
+        async def renewed() -> bool:
+            return getattr(await store.call(Kind.RENEW, limit=2.0), "outcome", None) is not None
+
+        await eventually(renewed)
+        old.start()
+        assert group.role(old) == "master"
+        await store.store.close()
+        before = order(old, "INFO", "commandstats")
+        assert "cmdstat_eval" not in str(before)
+        await store.call(Kind.ACQUIRE, limit=8.0)
+        assert "cmdstat_eval" not in str(order(old, "INFO", "commandstats"))
+
+
+async def test_without_a_majority_of_the_sentinels_nothing_is_believed(group: Group) -> None:
+    for sentinel in group.sentinels[1:]:
+        sentinel.kill()
+    async with storing(by_all(group)) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind == "sentinel"
+        assert "1 of 3 sentinels" in failure.text
+        assert not failure.may_execute
+        group.sentinels[1].start()
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_a_connection_is_kept_while_the_sentinels_are_down(group: Group) -> None:
+    connector = by_all(group)
+    async with storing(connector) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        for sentinel in group.sentinels:
+            sentinel.kill()
+        assert not await connector._place.elsewhere()
+        assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
+
+
+async def test_a_sentinel_that_was_left_behind_is_outvoted_by_a_newer_epoch(group: Group) -> None:
+    """The last sentinel stands still during the failover: it names the old primary, of an older epoch."""
+    left_behind = group.sentinels[2]
+    assert left_behind.process is not None
+    left_behind.process.send_signal(SIGSTOP)
+    group.fail_over()
+    await eventually(lambda: all(group.primary(each) is group.servers[1] for each in (0, 1)))
+    group.sentinels[1].kill()
+    order_frozen = [("127.0.0.1", group.sentinels[each].port) for each in (2, 0)]
+    connector = named_by(*order_frozen, ("127.0.0.1", free_port()))
+    place = connector._place
+    finding = asyncio.create_task(place.find())
+    left_behind.process.send_signal(SIGCONT)
+    assert await finding == ("127.0.0.1", group.servers[1].port)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("not a sentinel", "no sentinel"),
+        ("another name", "REDIS_SENTINEL_MASTER"),
+        ("nothing", "connecting to 127.0.0.1"),
+    ],
+)
+async def test_what_is_wrong_with_the_sentinels_is_told_in_words(
+    group: Group, redis_of_its_own: RedisServer, what: str, says: str
+) -> None:
+    nodes = {"not a sentinel": ("127.0.0.1", redis_of_its_own.port), "nothing": ("127.0.0.1", free_port())}
+    node = nodes.get(what, group.kind.nodes[0])
+    async with storing(named_by(node, master="other" if what == "another name" else MASTER)) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind == "sentinel"
+        assert says in failure.text, failure.text
+
+
+async def test_a_server_that_says_that_it_is_no_primary_gets_no_call(group: Group) -> None:
+    """An operator made the primary a replica behind the sentinels' back."""
+    order(group.servers[0], "REPLICAOF", "127.0.0.1", str(group.servers[1].port))
+    async with storing(by_all(group)) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert (failure.kind, failure.may_execute) == ("sentinel", False)
+        assert "no primary" in failure.text
+
+
+async def test_the_password_of_the_sentinels_is_theirs_alone(group: Group) -> None:
+    for sentinel in group.sentinels:
+        order(sentinel, "CONFIG", "SET", "requirepass", "correct-horse")
+        order(sentinel, "ACL", "SETUSER", "default", ">correct-horse", "on")
+    kind = group.kind
+    wrong = at_port(1, Sentinels(kind.nodes, MASTER, None, "wrong"), limit=8.0)
+    async with storing(wrong) as store:
+        failure = await store.failure(Kind.ACQUIRE)
+        assert failure.kind == "sentinel"
+        assert "wrong" not in failure.text.lower().replace("wrongpass", "")
+    async with storing(at_port(1, Sentinels(kind.nodes, MASTER, None, "correct-horse"), limit=8.0)) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+
+
+async def test_no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on(group: Group) -> None:
+    """The holder has moved to the new primary: its key at the old one says nothing."""
+    old, heir = group.servers
+    async with storing(by_all(group)) as store:
+        assert await store.outcome(Kind.LOOK) is Outcome.VACANT
+        group.fail_over()
+        await eventually(lambda: sum(group.primary(each) is heir for each in range(3)) >= 2)
+        assert group.role(old) == "master"
+        assert store.store.connected
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        assert order(heir, "EXISTS", "portfolio:background_services:leader") == 1
+        assert "cmdstat_set:" not in str(order(old, "INFO", "commandstats"))

@@ -1,0 +1,75 @@
+"""The settings that say which kind of Redis there is; each wrong one is told in one line that names the variable."""
+
+import pytest
+from redis.crc import key_slot
+
+from sidecar.server_kind import SENTINEL_PORT, Cluster, Sentinels, slot_of
+from sidecar.settings import SettingsError, read
+
+SECRET = "correct-horse"
+ONE_SLOT = {"LEASE_KEY": "{portfolio}:{name}:leader"}
+GROUP = {"REDIS_SENTINELS": "a:1,b", "REDIS_SENTINEL_MASTER": "portfolio"}
+
+
+@pytest.mark.parametrize("key", ["a", "{a}b", "b{a}", "a{}b", "{}", "a{b", "a}b{c}", "{a}{b}", "portfolio:x:leader"])
+def test_the_slot_of_a_key_is_the_one_that_a_cluster_computes(key: str) -> None:
+    assert slot_of(key) == key_slot(key.encode())
+
+
+def test_one_server_is_the_default() -> None:
+    assert read({}).kind is None
+    assert read({"REDIS_CLUSTER": "false"}).kind is None
+
+
+def test_a_cluster_is_asked_for_by_a_switch_and_needs_one_slot() -> None:
+    settings = read({"REDIS_CLUSTER": "true", **ONE_SLOT})
+    assert settings.kind == Cluster(key_slot(b"portfolio"))
+    assert read({"REDIS_CLUSTER": "true", "LEASES": "one"}).kind == Cluster(slot_of("portfolio:one:leader"))
+
+
+def test_sentinels_are_named_with_their_ports() -> None:
+    environment = {**GROUP, "REDIS_SENTINELS": "a, [::1]:2 ,::1,10.0.0.1:3", "REDIS_SENTINEL_PASSWORD": SECRET}
+    settings = read(environment)
+    assert isinstance(settings.kind, Sentinels)
+    assert settings.kind.nodes == (("a", SENTINEL_PORT), ("::1", 2), ("::1", SENTINEL_PORT), ("10.0.0.1", 3))
+    assert (settings.kind.master, settings.kind.password) == ("portfolio", SECRET)
+    assert "portfolio" in settings.redis.place
+    assert "a:26379" in settings.redis.place
+    assert SECRET not in repr(settings)
+
+
+WRONG = [
+    ("LEASE_KEY", {"REDIS_CLUSTER": "true"}, "{portfolio}:{name}:leader"),
+    ("LEASE_KEY", {"REDIS_CLUSTER": "true", "LEASE_KEY": "{{name}}"}, "{portfolio}:{name}:leader"),
+    ("REDIS_CLUSTER", {"REDIS_CLUSTER": "perhaps"}, "true or false"),
+    ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://h/3", **ONE_SLOT}, "REDIS_URL"),
+    ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "redis://h?db=3", **ONE_SLOT}, "REDIS_URL"),
+    ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", "REDIS_URL": "unix:///s", **ONE_SLOT}, "REDIS_URL"),
+    ("REDIS_CLUSTER", {"REDIS_CLUSTER": "true", **GROUP, **ONE_SLOT}, "REDIS_SENTINELS"),
+    ("REDIS_HOST", {"REDIS_HOST": "h", **GROUP}, "REDIS_SENTINELS"),
+    ("REDIS_PORT", {"REDIS_PORT": "1", **GROUP}, "REDIS_SENTINELS"),
+    ("REDIS_URL", {"REDIS_URL": f"redis://:{SECRET}@h", **GROUP}, "REDIS_SENTINELS"),
+    ("REDIS_SENTINEL_MASTER", {"REDIS_SENTINELS": "a"}, "REDIS_SENTINELS"),
+    ("REDIS_SENTINEL_MASTER", {"REDIS_SENTINEL_MASTER": "a"}, "REDIS_SENTINELS"),
+    ("REDIS_SENTINEL_PASSWORD", {"REDIS_SENTINEL_PASSWORD": SECRET}, "REDIS_SENTINELS"),
+    ("REDIS_SENTINEL_PASSWORD", {**GROUP, "REDIS_SENTINEL_USERNAME": "u"}, "REDIS_SENTINEL_USERNAME"),
+    ("REDIS_TIMEOUT", {**GROUP, "REDIS_TIMEOUT": "3"}, "REDIS_SENTINELS"),
+    ("REDIS_SENTINELS", {**GROUP, "REDIS_SENTINELS": "a,,b"}, "no host"),
+    ("REDIS_SENTINELS", {**GROUP, "REDIS_SENTINELS": "a:0"}, "HOST:PORT"),
+    ("REDIS_SENTINELS", {**GROUP, "REDIS_SENTINELS": "a:1,a:1"}, "twice"),
+    ("REDIS_SENTINELS", {**GROUP, "REDIS_SENTINELS": f"redis://:{SECRET}@a:1"}, ""),
+    ("REDIS_SENTINELS", {**GROUP, "REDIS_SENTINELS": f"{SECRET}@a:1"}, "user"),
+]
+
+
+@pytest.mark.parametrize(("name", "environment", "says"), WRONG)
+def test_settings_that_contradict_each_other_are_refused_in_one_line(
+    name: str, environment: dict[str, str], says: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(environment)
+    text = str(refused.value)
+    assert text.startswith(f"{name}: ")
+    assert says in text
+    assert "\n" not in text
+    assert SECRET not in text
