@@ -68,7 +68,7 @@ class Control:
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._report_status)
         app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/openapi.json", self._tell_description)
+        app.router.add_get("/openapi.json", self._report_description)
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
