@@ -20,11 +20,12 @@ LEASE = "background_services"
 TTL = 8.0
 """Timings under which no lease moves when Redis stands still for four seconds, or a task for two."""
 MARGIN = TTL / 6
+CALL_LIMIT = 1.0
 TIMINGS = {
     "LEASE_TTL": f"{TTL:g}",
     "HEARTBEAT_INTERVAL": "1",
     "GRANT_TTL": "2.5",
-    "REDIS_TIMEOUT": "1",
+    "REDIS_TIMEOUT": f"{CALL_LIMIT:g}",
     "LOG_FORMAT": "json",
 }
 STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}

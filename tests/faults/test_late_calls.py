@@ -11,7 +11,7 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.redis.store import fence_of
-from tests.faults.tasks import TTL, Task, running, terms, tokens_in_order, two_believers
+from tests.faults.tasks import CALL_LIMIT, TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.sidecar.conftest import client_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, undisturbed
@@ -64,6 +64,8 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
         async with one.campaigning():
             await eventually(lambda: _says(one, "timeout"))
         await eventually(lambda: _says(one, "waiting", "state"))
+        unwanted_since = elapsed()  # no acquire is sent from here on, and the last one has a deadline
+        await eventually(lambda: elapsed() > unwanted_since + 2 * CALL_LIMIT)
         redis_of_its_own.resume()
         await eventually(lambda: scripts_run(redis) > before)
         assert redis.exists(one.key, fence_of(one.key)) == 0
