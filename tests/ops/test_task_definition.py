@@ -111,7 +111,7 @@ def test_the_api_asks_the_sidecar_where_it_listens() -> None:
 def test_each_variable_is_one_that_its_program_reads() -> None:
     known_to_service = {*(name.upper() for name in ServiceSettings.model_fields), *KEPT, "PGSSLMODE"}
     assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
-    source = Path(sidecar_settings.__file__).read_text()
+    source = "".join(path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py"))
     for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
         assert f'"{name}"' in source, name
 
