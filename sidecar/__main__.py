@@ -50,9 +50,12 @@ def _run(ignored: Sequence[str]) -> int:
 def _exec(words: list[str]) -> int:
     import logging
 
-    from sidecar.wrapper.arguments import UsageError
+    from sidecar.wrapper.arguments import USAGE, UsageError
     from sidecar.wrapper.run import run
 
+    if words in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
     try:
         return run(words, os.environ)

@@ -24,18 +24,27 @@ USAGE = """\
 usage: python -m sidecar [COMMAND]
 
   (none)                 run the sidecar
-  healthcheck            ask the sidecar beside this whether it is well
-  status                 what the sidecar beside this says of its leases
+  healthcheck            check whether the sidecar in this container is healthy
+  status                 show what the sidecar in this task says about its leases
   exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
                          run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
-  leaders                who holds each lease, for how long, and the last token
-  disable LEASE SECONDS  nobody leads for so long; work stops at once
-  enable LEASE           end that
-  fence LEASE            the last token in Redis; one that refuses every term is mended while the lease is disabled
-                         (--dry-run changes nothing; --above TOKEN: the next term's is larger than the database's)
+  leaders                show the holder of each lease, its remaining time, and the last token
+  disable LEASE SECONDS  let nobody lead for that time; work stops at once
+  enable LEASE           end what disable began
+  fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
+                         disabled (--dry-run changes nothing; --above TOKEN: the next token is above the database's)
 
 Settings come from the environment; docs/settings.md lists them.
-Exit status: 0 done, 1 not done, 2 wrong arguments or settings."""
+Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+ARGUMENTS = {
+    "status": "",
+    "leaders": "",
+    "disable": " LEASE SECONDS",
+    "enable": " LEASE",
+    "fence": " LEASE [--dry-run] [--above TOKEN]",
+    "healthcheck": "",
+}
+"""The arguments that each command takes."""
 
 LONGEST = 30 * 86_400
 """Seconds for which a lease may be disabled: a slip in a longer time nobody would notice."""
@@ -85,7 +94,9 @@ def run(words: Sequence[str], environment: Mapping[str, str], say: Say = print) 
                     redis, lease, key, ttl=ttl, above=above, dry_run=dry_run, say=say, clock=elapsed
                 ),
             )
-    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help names those there are, and what each takes")
+    if words[0] in ARGUMENTS:
+        raise UsageError(f"usage: {words[0]}{ARGUMENTS[words[0]]}")
+    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help lists the commands and their arguments")
 
 
 def _status(environment: Mapping[str, str]) -> str:

@@ -13,6 +13,12 @@ LONGEST_GRACE = 3600.0
 """Upper limit of `--grace`, in seconds: no grant is longer than a minute."""
 SIDECAR_URL = "http://127.0.0.1:4040"
 """Default address of the sidecar's control listener."""
+USAGE = """usage: python -m sidecar exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
+
+  --grace SECONDS  time between SIGTERM and SIGKILL for COMMAND (10; never longer than what is left of the grant)
+  --once           end with the status of the first COMMAND that ran
+
+The sidecar is asked at SIDECAR_URL (http://127.0.0.1:4040). COMMAND gets LEASE_NAME, LEASE_TOKEN and LEASE_HOLDER."""
 LEVELS = ("debug", "info", "warning", "error")
 """Values of LOG_LEVEL."""
 

@@ -323,7 +323,7 @@ def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
     ended = run({}, "heathcheck")
-    said = "sidecar: no command 'heathcheck'; --help names those there are, and what each takes\n"
+    said = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
     assert (ended.returncode, ended.stderr) == (2, said)
 
 
