@@ -167,7 +167,7 @@ async def capture(store: Store, machine: Machine, portfolios: int) -> Cost:
     calendar = AroundTheClockCalendar()
     jobs = Jobs(store, Prices(), calendar)
     term = Term("daily_scheduler")
-    await store.take_up(term.name, term.token, term.holder)
+    await store.claim_fence(term)
     bar = tqdm(total=portfolios, unit="portfolio", desc="closing", disable=None)
 
     def progress(done: int, _: int) -> None:
@@ -275,8 +275,9 @@ async def streams(dsn: str, store: Store) -> float:
             tasks.create_task(listen(session, url, portfolio_id))
         for _ in ids:
             await ready.acquire()
-        await store.take_up("background_services", TOKEN + 1, "bench")
-        async with store.fenced("background_services", TOKEN + 1, "bench"):
+        newer = Term("background_services", TOKEN + 1)
+        await store.claim_fence(newer)
+        async with store.fenced(newer):
             pass
         await connection.execute("update portfolio_live set as_of = now(), token = 2 where portfolio_id = any($1)", ids)
         committed = time.perf_counter()

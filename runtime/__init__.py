@@ -1,4 +1,4 @@
-"""What the processes of both containers need and neither owns: listeners, name lookups, text for logs and terminals.
+"""Modules that both containers use: listeners, name lookups, logs, text for terminals.
 
-The package imports nothing of `sidecar` or `service`; both import the package.
+The package imports nothing of `sidecar` or `service`; both import this package.
 """

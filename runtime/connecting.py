@@ -1,4 +1,4 @@
-"""A TCP connection to whichever address of a name answers, all of them tried within one limit."""
+"""TCP connections to a host name: every address of the name is tried, all within one limit."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from aiohappyeyeballs import start_connection
 from runtime.lookup import Lookups
 
 STAGGER = 0.25
-"""Seconds that an address has to itself before the next one is tried beside it (RFC 8305 advises 0.25)."""
+"""Delay before the next address is tried beside the first, in seconds (RFC 8305 advises 0.25)."""
 
 
 async def connected_socket(
@@ -19,14 +19,14 @@ async def connected_socket(
     """A non-blocking socket that is connected to one of the addresses of `host`.
 
     Args:
-        lookups: where the name is looked up; the lookup outlives this call.
+        lookups: the lookups to use; a lookup may outlive this call.
         host: a name or an IP address.
         port: a port.
-        limit: seconds for the lookup and for all addresses together.
-        last: socket addresses that failed, tried after all others, in this order: the one that failed last at the end.
+        limit: seconds for the lookup and all addresses together.
+        last: socket addresses that failed before. They are tried after all others, in this order.
 
     Raises:
-        TimeoutError: nothing answered within the limit.
+        TimeoutError: no address answered within the limit.
         OSError: the name has no address, or every address refused.
     """
     loop = asyncio.get_running_loop()
@@ -37,5 +37,5 @@ async def connected_socket(
         share = max(0.0, ends_at - loop.time()) / (len(addresses) + 1)
         try:
             return await start_connection(addresses, happy_eyeballs_delay=min(STAGGER, share))
-        except RuntimeError as error:  # uvloop's, for an address that its loop cannot use
+        except RuntimeError as error:  # raised by uvloop for an address that it cannot use
             raise OSError(str(error)) from None

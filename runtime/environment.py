@@ -1,8 +1,9 @@
-"""Switches of libraries that neither container follows: they were meant for another program in the same environment.
+"""Environment variables of libraries that neither container follows, because they are meant for other programs.
 
-Containers of one task definition often share an environment. A switch must neither end nor silently change a program.
-`docs/environment.md` lists the variables. `remove` has to run before the libraries are imported: some read their switch
-then. A health check runs this module, too: it imports nothing that is slow.
+Containers of one task definition often share an environment. A variable that is meant for another program must neither
+end this one nor silently change it. `docs/environment.md` lists the variables. `remove_ignored` must run before the
+libraries are imported, since some read their variable then. Health checks run this module as well, so its imports are
+quick.
 """
 
 import os
@@ -15,43 +16,43 @@ if TYPE_CHECKING:
 
 IGNORED = frozenset(
     {
-        # aiohttp and its parts: the slower parsers in Python, and files sent in another way.
+        # aiohttp and its parts: slower parsers in Python, and another way to send files.
         "AIOHTTP_NO_EXTENSIONS",
         "AIOHTTP_NOSENDFILE",
         "FROZENLIST_NO_EXTENSIONS",
         "MULTIDICT_NO_EXTENSIONS",
         "PROPCACHE_NO_EXTENSIONS",
         "YARL_NO_EXTENSIONS",
-        # asyncio's debug mode, which aiohttp and uvloop take over: slow, and loud.
+        # asyncio's debug mode, which aiohttp and uvloop follow: slow, with many log lines.
         "PYTHONASYNCIODEBUG",
-        # Every secret of TLS into a file. Where the file cannot be written, no connection is made.
+        # A file for all TLS secrets. If the file cannot be written, no connection is made.
         "SSLKEYLOGFILE",
-        # libuv's, which Node.js programs set: the threads that look names up, and another way to the kernel.
+        # libuv, for Node.js programs: the number of threads for lookups, and another interface to the kernel.
         "UV_THREADPOOL_SIZE",
         "UV_USE_IO_URING",
-        # Which Python warnings are errors.
+        # Python warnings, which may become errors.
         "PYTHONWARNINGS",
     }
 )
-"""Names of variables that no container follows."""
+"""Names of variables that neither container follows."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Beginnings of such names: metrics in files that several processes share, and other names of metrics."""
+"""Prefixes of such names. They move metrics to files that processes share, and rename metrics."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
-"""Warnings that Python does not show unless it is told to."""
+"""Warnings that Python hides by default."""
 
 
 def _nothing_else(_name: str, _value: str) -> bool:
     return False
 
 
-def remove(
+def remove_ignored(
     environment: MutableMapping[str, str] = os.environ, *, also: Callable[[str, str], bool] = _nothing_else
 ) -> list[str]:
-    """Remove the variables that are ignored, for this process and its libraries; returns their names in order.
+    """Remove the ignored variables from the environment, and return their names in order.
 
     Args:
         environment: the variables.
-        also: whether a program ignores a variable of this name and value that the other program may follow.
+        also: returns whether the calling program also ignores a variable with this name and value.
     """
     ignored = sorted(
         name
@@ -60,14 +61,14 @@ def remove(
     )
     for name in ignored:
         del environment[name]
-    if "PYTHONWARNINGS" in ignored:  # the interpreter has read it already: `error` would end the process over a warning
+    if "PYTHONWARNINGS" in ignored:  # the interpreter has already read it; `error` would turn a warning into an exit
         warnings.resetwarnings()
         for category in _QUIET:
             warnings.simplefilter("ignore", category)
     return ignored
 
 
-def tell(log: "logging.Logger", ignored: Sequence[str]) -> None:
-    """Name the variables that were removed, in one line."""
+def log_ignored(log: "logging.Logger", ignored: Sequence[str]) -> None:
+    """Log the names of the removed variables in one line."""
     if ignored:
-        log.info("ignored environment variables, which libraries would read: %s", " ".join(ignored))
+        log.info("ignored environment variables that libraries would read: %s", " ".join(ignored))

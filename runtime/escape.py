@@ -1,8 +1,8 @@
 """Text from outside, made safe for one line of a terminal, a log or an error message.
 
-Outside text is whatever this project's own code did not write: a lease's holder, a server's error, a request's path, a
-file's cell. Such text can hold line breaks that forge a log line, escape sequences that rewrite a terminal, characters
-that reverse the reading direction, half characters that no encoding can write, and megabytes.
+Text from outside is text that this project did not write: a lease's holder, a server's error, a request's path, a cell
+of a file. It can contain line breaks that forge a log line, escape sequences that rewrite a terminal, characters that
+reverse the reading direction, surrogates that no encoding can write, and megabytes.
 """
 
 SHORT = 200
@@ -16,13 +16,13 @@ def one_line(value: object, limit: int = SHORT) -> str:
     r"""Return `value` as one printable line of at most `limit` characters.
 
     Every character that is not printable becomes an escape as in a Python string: `\n`, `\x1b`, `\u2028`, `\udc80`.
-    The space is printable, every other white space is not. A text that is cut ends with the number of characters that
-    are missing. A text that is one printable line already, such as an earlier result, comes back unchanged: a backslash
-    is not doubled, so the escapes are for people, not for a parser.
+    Among white space, only the space is printable. A text that is cut ends with the number of missing characters. A
+    text that is already one printable line, such as an earlier result, is returned unchanged. Backslashes are not
+    doubled: the escapes are for people, not for a parser.
 
     Args:
-        value: a text; bytes are read as UTF-8, what is not UTF-8 in them is escaped; of anything else its `str`.
-        limit: number of characters, at least 64.
+        value: a text; bytes, which are read as UTF-8, with invalid bytes escaped; or any object with a `str`.
+        limit: maximum number of characters, at least 64.
     """
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
     if len(text) <= limit and text.isprintable():
@@ -38,7 +38,7 @@ def one_line(value: object, limit: int = SHORT) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most `limit` characters (at least 64) of `text`, unescaped: for JSON, whose encoder escapes."""
+    """Return at most `limit` characters (at least 64) of `text`, without escapes, for an encoder such as JSON's."""
     if len(text) <= limit:
         return text
     kept = limit - _ROOM_FOR_MORE

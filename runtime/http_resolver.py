@@ -1,6 +1,6 @@
-"""The resolver for aiohttp that looks names up in `runtime.lookup`.
+"""A resolver for aiohttp that uses `runtime.lookup`.
 
-aiohttp's own uses the loop's executor, which the end of the process waits for.
+aiohttp's own resolver uses the loop's executor, and the end of the process waits for the executor.
 """
 
 import socket
@@ -11,7 +11,7 @@ from runtime.lookup import Lookups
 
 
 class SharedResolver(AbstractResolver):
-    """Pass it to `aiohttp.TCPConnector(resolver=...)`; aiohttp then tries every address, the name kept for TLS."""
+    """A resolver for `aiohttp.TCPConnector(resolver=...)`. aiohttp tries every address, and keeps the name for TLS."""
 
     def __init__(self, lookups: Lookups) -> None:
         self._lookups = lookups
@@ -22,7 +22,7 @@ class SharedResolver(AbstractResolver):
         """The addresses of a host.
 
         Raises:
-            OSError: the name has no address of that family.
+            OSError: the host has no address of the family.
         """
         found = [
             ResolveResult(hostname=host, host=_host_of(address), port=address[1], family=each, proto=protocol,
@@ -31,11 +31,11 @@ class SharedResolver(AbstractResolver):
             if family in (socket.AF_UNSPEC, each)
         ]  # fmt: skip
         if not found:
-            raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address of the wanted family")
+            raise socket.gaierror(socket.EAI_NONAME, f"{host} has no address of the requested family")
         return found
 
     async def close(self) -> None:
-        """Nothing is open: a lookup under way ends by itself."""
+        """Do nothing: lookups under way end by themselves."""
 
 
 def _host_of(address: tuple[str | int, ...]) -> str:

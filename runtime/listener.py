@@ -1,7 +1,7 @@
-"""The HTTP listener of both containers: JSON errors, and bounds on what each peer's connections may take.
+"""The HTTP listener of both containers: errors in JSON, and limits for connections.
 
-aiohttp bounds neither the number of connections nor the time that a request's header takes. Without bounds, anybody who
-reaches a port can take the file descriptors that Redis, the database and the neighbour container need.
+aiohttp limits neither the number of connections nor the time for a request's header. Without limits, everybody who
+reaches a port can use up the file descriptors that Redis, the database and the other container need.
 """
 
 import asyncio
@@ -10,40 +10,28 @@ import json
 import socket
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
+from runtime.addresses import Address
 from runtime.escape import one_line
 
-LONGEST_ERROR = 200
-"""Characters of a malformed request's description that the answer repeats."""
+MAX_ERROR = 200
+"""Limit of the description of a malformed request in an answer, in characters."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
-
-
-class Address(Protocol):
-    """A numeric IP address and a TCP port; `str` gives `HOST:PORT`, with brackets around an IPv6 address."""
-
-    @property
-    def host(self) -> str:
-        """The IP address, without brackets."""
-
-    @property
-    def port(self) -> int:
-        """The TCP port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the connections of one listener may take; without arguments there is no limit.
+    """Limits of a listener's connections; the default is no limit.
 
     Args:
-        connections: open connections in total. The next connection is closed at once.
-        per_peer: open connections of one peer: an IPv4 address, or a /64 network of IPv6.
-        header: seconds that a request's header may take, from its first byte to its last.
-        idle: seconds that a connection may stay open without a request, and that the peer may take to read any part
-            of an answer.
+        connections: maximum number of open connections. Further connections are closed at once.
+        per_peer: maximum number of open connections of a peer: an IPv4 address, or a /64 network of IPv6.
+        header: seconds for a request's header, from its first byte to its last.
+        idle: seconds for a connection without a request, and for the peer to read any part of an answer.
     """
 
     connections: float = inf
@@ -53,7 +41,7 @@ class Limits:
 
 
 class Listener(web.BaseSite):
-    """Accepts connections at an address, for the application of an `AppRunner` that has been set up."""
+    """Accepts connections at an address for an `AppRunner`, whose `setup` has been called."""
 
     def __init__(self, runner: web.AppRunner, address: Address, limits: Limits | None = None) -> None:
         super().__init__(runner)
@@ -69,19 +57,19 @@ class Listener(web.BaseSite):
         """Listen.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the listener cannot use the address.
         """
         await super().start()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._accepted, self._address.host, self._address.port)
 
     def _accepted(self) -> asyncio.Protocol:
-        assert self._runner.server is not None  # noqa: S101 - `start` has checked it
-        return _Door(self._runner.server, self._limits)
+        assert self._runner.server is not None  # noqa: S101 - `start` has checked this
+        return _Admission(self._runner.server, self._limits)
 
 
-class _Door(asyncio.Protocol):
-    """A new connection's first protocol: only once it is made is the peer known, and admitted or not."""
+class _Admission(asyncio.Protocol):
+    """The first protocol of a new connection. Once the peer is known, it admits or closes the connection."""
 
     def __init__(self, server: web.Server, limits: Limits) -> None:
         self._server = server
@@ -93,7 +81,7 @@ class _Door(asyncio.Protocol):
             transport.abort()
             return
         if self._limits.idle < inf:
-            # Else an answer that is not read keeps the connection open for ever, even one that was closed here.
+            # Without this limit an unread answer keeps a connection open for ever, even after it was closed here.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         connection = _Connection(self._server, self._limits)
@@ -111,7 +99,7 @@ class _Door(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's request handler, with JSON for the errors that reach no route, and a limit on a header's time."""
+    """aiohttp's request handler, but its built-in errors are JSON, and the time for a header is limited."""
 
     __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes", "network")
 
@@ -131,12 +119,12 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop serving it."""
+        """Stop the timer of the header."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the bytes, and note where a header begins and ends."""
+        """Parse the bytes, and notice where a header begins and ends."""
         of_header, requests = self._body.is_eof(), self._request_count
         super().data_received(data)
         if self._header_limit == inf:
@@ -145,7 +133,7 @@ class _Connection(web.RequestHandler):
         if self._request_count > requests:
             self._stop_timer()
             self._body = self._messages[-1][1]
-            # Another header may have begun after that request. After a body this is unknown until the next bytes.
+            # The bytes may also have the beginning of the next header. After a body, only the next bytes tell.
             of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
         if of_header and data and self._header_timer is None:
             self._start_timer()
@@ -153,16 +141,16 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer to a request that is not HTTP, or whose handler failed; the connection is closed after it."""
-        answer = super().handle_error(request, status, exc, message)  # it logs
+        """The answer to malformed HTTP, or to a request whose handler failed. The connection is then closed."""
+        answer = super().handle_error(request, status, exc, message)  # logs the error
         if message and isinstance(answer, web.Response):
-            _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), LONGEST_ERROR)}")
+            _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), MAX_ERROR)}")
         return answer
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; an error of aiohttp's own becomes JSON."""
+        """Send the answer. One of aiohttp's built-in errors becomes JSON first."""
         if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
             is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
             _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
@@ -179,7 +167,7 @@ class _Connection(web.RequestHandler):
     def _header_is_late(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self.force_close()
-        else:  # an earlier request is being answered; until that is done, nobody waits for this header
+        else:  # an earlier request is still being answered, so the header need not be complete yet
             self._start_timer()
 
 
@@ -189,7 +177,7 @@ def _set_error(answer: web.Response, error: str) -> None:
 
 
 def _network(transport: asyncio.BaseTransport) -> str:
-    """The peer's network: connections from the same network belong to the same peer."""
+    """The network of the peer. Connections from the same network belong to the same peer."""
     peer = transport.get_extra_info("peername")
     return network_of(peer[0]) if peer else ""
 
@@ -197,7 +185,7 @@ def _network(transport: asyncio.BaseTransport) -> str:
 def network_of(host: str) -> str:
     """The peer that a numeric address belongs to.
 
-    A peer with one IPv6 address usually has all of its /64 network. A dual-stack socket sees IPv4 addresses mapped.
+    A peer with one IPv6 address usually has its whole /64 network. A dual-stack socket shows IPv4 addresses as mapped.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):

@@ -1,25 +1,26 @@
-"""Which requests to a loopback listener come from a program of this task, and not from a web page or through a proxy.
+"""Check that a request to a loopback listener comes from a program of this task, not from a web page or a proxy.
 
-A browser on the same machine reaches the loopback, and so does a page whose name was rebound to it.
+A browser on the same machine reaches the loopback, and so does a page whose name was rebound to a loopback address.
 """
 
-import ipaddress
 import re
 
 from aiohttp import web
+
+from runtime import addresses
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:@/?#\[\]]+))(?::[0-9]*)?", re.IGNORECASE)
 
 
 def refusal(request: web.BaseRequest) -> str | None:
-    """Why the request is refused, None if it is not.
+    """Why the request is refused; None if it is accepted.
 
-    Refused are: a `Host`, or a host in the request's target, that is not the loopback; and a request that a page of
-    another origin made. No browser omits `Host`, but a shell script may: only what changes something needs it.
+    A request is refused if its `Host`, or the host in its target, is not the loopback, or if a page of another origin
+    made it. Only requests that change something need `Host`: every browser sends it, but a shell script may not.
     """
     headers = request.headers
     hosts = headers.getall("Host", [])
-    if hosts and request.host != hosts[0]:  # then it is the host of the target, as of a proxy's request
+    if hosts and request.host != hosts[0]:  # the target has a host, as in a proxy's request
         hosts.append(f"[{request.host}]" if ":" in request.host else request.host)
     for host in hosts:
         if not is_loopback(host):
@@ -43,9 +44,4 @@ def is_loopback(host: str) -> bool:
     address, name = match.groups()
     if name is not None and name.lower() in ("localhost", "localhost."):
         return True
-    try:
-        ip = ipaddress.ip_address(address or name)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
+    return addresses.is_loopback(address or name)

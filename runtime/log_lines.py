@@ -1,4 +1,4 @@
-"""The two forms of a log line, JSON and text. Neither lets a text from outside write a line of its own."""
+"""The two formats of a log line, JSON and text. In both, text from outside cannot forge a line."""
 
 import logging
 import time
@@ -10,9 +10,9 @@ from pythonjsonlogger.json import JsonFormatter
 from runtime.escape import cut, one_line
 
 MESSAGE = 4_000
-"""Limit of a message, and of each field beside it, in characters."""
+"""Limit of a message and of each field, in characters."""
 TRACEBACK_LINES, TRACEBACK_WIDTH = 200, 500
-"""Limits of a traceback: its first and its last lines are kept, so many characters of each."""
+"""Limits of a traceback: the number of its lines, from its start and its end, and the characters of each line."""
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
 
@@ -28,36 +28,36 @@ class _UtcTimes(logging.Formatter):
 
 
 class JsonLines(_UtcTimes, JsonFormatter):
-    """One JSON object a line: time, level, logger, message, and the caller's fields. JSON escapes, this class cuts."""
+    """One JSON object per line: time, level, logger, message, and the caller's fields. Long texts are cut."""
 
     def __init__(self) -> None:
         names = {"asctime": "time", "levelname": "level", "name": "logger"}
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", rename_fields=names)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Cut each text of the object, apart from the traceback, which is cut already."""
+        """Cut each text of the object, except the traceback, which is already cut."""
         return {
             name: cut(value, MESSAGE) if isinstance(value, str) and name != "exc_info" else value
             for name, value in log_data.items()
         }
 
     def formatException(self, ei: ErrorInfo) -> str:  # noqa: N802 - logging's
-        """The traceback, without its middle where it is long."""
+        """The traceback, without the middle of a long one."""
         return "\n".join(cut(line, TRACEBACK_WIDTH) for line in _shortened(str(super().formatException(ei))))
 
 
 class TextLines(_UtcTimes):
     """One line for people: time, level, message, then the caller's fields as name=value.
 
-    A traceback follows on indented lines. No log line begins with a space: a line break in an error's text cannot
-    forge one.
+    A traceback follows on indented lines. No log line begins with a space, so a line break in an error's text cannot
+    forge a log line.
     """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's
-        """The line, without the traceback that may follow it."""
+        """The line without the traceback."""
         fields = {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
         line = one_line(super().formatMessage(record), MESSAGE)
         return " ".join([line, *(f"{name}={one_line(value, MESSAGE)}" for name, value in fields.items())])

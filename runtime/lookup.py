@@ -1,8 +1,8 @@
-"""Name lookups that are shared, outlive the callers that wait, and never delay the end of the process.
+"""Name lookups that callers share and that never delay the end of the process.
 
-`getaddrinfo` cannot be cancelled. In an executor, as asyncio and uvloop run it, lookups that hang fill the pool, and
-the end of the process waits for them. Here each lookup has a daemon thread, and a host and port has at most one
-lookup under way.
+`getaddrinfo` cannot be cancelled. asyncio and uvloop run it in an executor: lookups that hang fill its pool, and the
+end of the process waits for them. Here each lookup runs in a daemon thread, and a host and port have at most one lookup
+under way. A lookup goes on when its callers are cancelled.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from typing import Any
 AddressInfo = tuple[int, int, int, str, Any]
 """One result of `socket.getaddrinfo`: family, type, protocol, canonical name, socket address."""
 GetAddressInfo = Callable[[str, int], Sequence[AddressInfo]]
-"""A blocking lookup of a host and a port; raises OSError where the name has no address."""
+"""A blocking lookup of a host and a port. It raises OSError if the name has no address."""
 
-KEPT_FOR = 30.0
-"""Seconds for which a result that arrived too late for its waiters may still be used."""
+MAX_RESULT_AGE = 30.0
+"""Time for which a result that came too late for its callers may still be used, in seconds."""
 
 
 def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
-    """The addresses that the system's resolver knows for a host, for a TCP connection to the port."""
+    """The addresses that the system's resolver has for TCP connections to the host and port."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 @dataclass(eq=False, slots=True)
 class _Lookup:
-    """A lookup under way. `outdated`: its result may be older than a change of server, and is not used."""
+    """A lookup under way. If `outdated`, its result may be older than a change of server, and is not used."""
 
     waiters: list[asyncio.Future[Sequence[AddressInfo]]] = field(default_factory=list)
     outdated: bool = False
@@ -40,12 +40,12 @@ class _Lookup:
 class Lookups:
     """The name lookups of one event loop.
 
-    A result goes to everybody who waits for it at that moment. Where nobody waits any more, it goes to the next who
-    asks. In both cases it is used once, so that a change of the name is followed.
+    A result goes to all callers that wait for it. If none waits any more, it goes to the next caller. No result is used
+    a second time, so that a change of the name takes effect.
 
     Args:
         look_up: the blocking lookup, called in a thread.
-        clock: seconds that only rise.
+        clock: monotonic seconds.
     """
 
     def __init__(self, look_up: GetAddressInfo = system_lookup, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -57,16 +57,16 @@ class Lookups:
     async def addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
         """The addresses of a host, at least one; an IP address needs no lookup.
 
-        May be cancelled at any time: the lookup goes on, for the others who wait and for the next who asks.
+        It may be cancelled at any time. The lookup goes on for the other callers and for the next one.
 
         Raises:
-            OSError: the name has no address, or cannot be looked up.
+            OSError: the name has no address, or the lookup failed.
         """
         if (numeric := _numeric(host, port)) is not None:
             return numeric
         key = (host, port)
         kept = self._kept.pop(key, None)
-        if kept is not None and self._clock() - kept[1] < KEPT_FOR:
+        if kept is not None and self._clock() - kept[1] < MAX_RESULT_AGE:
             return kept[0]
         lookup = self._under_way.get(key)
         if lookup is None:
@@ -81,7 +81,7 @@ class Lookups:
         return (host, port) in self._under_way
 
     def forget(self, host: str, port: int) -> None:
-        """The server may have changed: no lookup that has begun before this moment is used."""
+        """Discard the lookups of the host and port that have begun so far, because the server may have changed."""
         self._kept.pop((host, port), None)
         if (lookup := self._under_way.get((host, port))) is not None:
             lookup.outdated = True
@@ -94,9 +94,9 @@ class Lookups:
                 result: Sequence[AddressInfo] | OSError = self._look_up(*key)
             except OSError as error:
                 result = error
-            except Exception as error:  # noqa: BLE001 - a name that cannot be encoded is a UnicodeError
+            except Exception as error:  # noqa: BLE001 - such as UnicodeError for a name that cannot be encoded
                 result = socket.gaierror(socket.EAI_NONAME, f"the name cannot be looked up: {error}")
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no caller waits
                 loop.call_soon_threadsafe(self._ended, key, lookup, result)
 
         try:
@@ -119,7 +119,7 @@ class Lookups:
                 return
         if isinstance(result, OSError):
             for waiter in waiters:
-                waiter.set_exception(type(result)(*result.args))  # one each: raising adds a traceback to an error
+                waiter.set_exception(type(result)(*result.args))  # a copy for each, since raising adds a traceback
         elif waiters:
             for waiter in waiters:
                 waiter.set_result(result)

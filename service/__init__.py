@@ -1,1 +1,1 @@
-"""The portfolio service: an HTTP API in every task, and background work in the one that leads."""
+"""The portfolio service: an HTTP API in every task, and background work in the task that leads."""

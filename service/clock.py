@@ -1,23 +1,23 @@
-"""The wall clock, and the earlier of two clocks: with a clock that is ahead, a day would end too early."""
+"""The wall clock, and the earlier of two clocks. A clock that is ahead would end a day too early."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-CLOCKS_APART = timedelta(seconds=2)
-"""Difference between two clocks up to which they count as the same."""
+CLOCK_TOLERANCE = timedelta(seconds=2)
+"""Difference up to which two clocks count as equal."""
 
 
 def utc_now() -> datetime:
-    """The wall clock."""
+    """The time of the wall clock."""
     return datetime.now(UTC)
 
 
-class LesserClock:
-    """This machine's clock, less what it was ahead of the database's when they were compared last.
+class EarlierClock:
+    """The earlier of this machine's clock and the database's, as of their last comparison.
 
     Args:
         now: this machine's clock.
-        database_clock: asks for the database's.
+        database_clock: reads the database's clock.
     """
 
     def __init__(self, now: Callable[[], datetime], database_clock: Callable[[], Awaitable[datetime]]) -> None:
@@ -26,14 +26,14 @@ class LesserClock:
         self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """The time."""
+        """The time of the earlier clock."""
         return self._now() - self._ahead
 
     async def compare(self) -> None:
         """Compare the two clocks.
 
         Raises:
-            StoreError: the database's cannot be asked for.
+            StoreError: the database's clock cannot be read.
         """
-        asked_at = self._now()
-        self._ahead = max(asked_at - await self._database_clock(), timedelta())
+        before = self._now()
+        self._ahead = max(before - await self._database_clock(), timedelta())

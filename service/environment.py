@@ -1,7 +1,7 @@
-"""Variables of the environment that the API's libraries read: which count, and which are ignored.
+"""Environment variables that the API's libraries read: which the service follows, and which it ignores.
 
-What both containers ignore is in `runtime.environment`. `docs/environment.md` lists the variables, a test compares the
-list with the libraries' code. `ignore_switches` has to run before the libraries are imported.
+`runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all of them, and a test
+compares that list with the libraries' code. `ignore_switches` must run before the libraries are imported.
 """
 
 import os
@@ -9,13 +9,13 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from runtime.environment import IGNORED as SHARED
-from runtime.environment import remove
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 
-PATH_SHOWN = 200
-"""Characters of a file's path."""
+MAX_PATH = 200
+"""Limit of a file's path in an error, in characters."""
 IGNORED = SHARED | {
-    # numpy refuses to start over a feature that it cannot turn off.
+    # numpy does not start if it cannot turn a feature off.
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
     "NPY_PROMOTION_STATE",
@@ -24,35 +24,35 @@ IGNORED = SHARED | {
     "NUMPY_WARN_IF_NO_MEM_POLICY",
     "PYDANTIC_DISABLE_PLUGINS",
     "PYDANTIC_PRIVATE_ALLOW_UNHANDLED_SCHEMA_TYPES",
-    # Of PyJWT's documentation build: other names in the module.
+    # PyJWT's documentation build, which gives the module other names.
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`: asyncpg would take a port, a service, a kind of server from them
+    "PG",  # except `KEPT`: asyncpg would read a port, a service file or a kind of server from them
     "TQDM_",
 )
 
 CREDENTIAL_FILES = ("PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL")
 KEPT = frozenset({*CREDENTIAL_FILES, "PGUSER", "PGPASSWORD", "PGDATABASE"})
-"""Variables of libpq that fill in what DATABASE_URL leaves out."""
+"""libpq's variables that supply what DATABASE_URL omits."""
 STRICT_MODES = ("require", "verify-ca", "verify-full")
-"""Values of PGSSLMODE that count where DATABASE_URL has no sslmode: those that demand TLS."""
+"""Values of PGSSLMODE that the service follows if DATABASE_URL has no sslmode: the values that require TLS."""
 
 
 def ignore_switches(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Remove the variables that are ignored, for this process and its libraries; returns their names."""
-    return remove(environment, also=_is_ignored)
+    """Remove the ignored variables from the environment, and return their names."""
+    return remove_ignored(environment, also=_is_ignored)
 
 
 def missing_certificates(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:
-    """A line for each place of CA certificates that the environment names and that is not there."""
+    """A line for each variable that names a file or folder of CA certificates that does not exist."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         if (place := environment.get(name)) and not Path(place).exists():
-            yield f"{name}: there is nothing at {one_line(place)}: no certificate of an HTTPS server can be verified"
+            yield f"{name}: {one_line(place)} does not exist: no certificate of an HTTPS server can be verified"
 
 
 def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterator[str]:
-    """A line for each file of a database connection that the environment names and that cannot be read."""
+    """A line for each variable that names an unreadable file for database connections."""
     for name in CREDENTIAL_FILES:
         if path := environment.get(name):
             try:
@@ -60,7 +60,7 @@ def unusable_files(environment: MutableMapping[str, str] = os.environ) -> Iterat
                     pass
             except (OSError, ValueError) as error:
                 why = getattr(error, "strerror", None) or type(error).__name__
-                yield f"{name}: {one_line(repr(path), PATH_SHOWN)} cannot be read: {why}"
+                yield f"{name}: {one_line(repr(path), MAX_PATH)} cannot be read: {why}"
 
 
 def _is_ignored(name: str, value: str) -> bool:

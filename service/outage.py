@@ -1,4 +1,4 @@
-"""A fault that lasts is reported once when it begins and once when it is over, however often it is met between."""
+"""Outages: a lasting fault is logged once when it begins and once when it ends, however often it occurs in between."""
 
 import logging
 import time
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 
 class Outage:
-    """One fault of one component.
+    """A fault of a component that may last.
 
     Args:
-        logger: the component's own.
-        began: what to log when the fault is met first; `%s` stands for the reason.
-        ended: what to log when it is over.
-        level: of the first line; the last one is INFO.
-        clock: seconds that never step.
+        logger: the component's logger.
+        began: text for the first failure; `%s` stands for the reason.
+        ended: text for the end.
+        level: level of the first line; the last one is INFO.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -31,24 +31,24 @@ class Outage:
         self._level = level
         self._clock = clock
         self._since: float | None = None
-        self._met = 0
+        self._failures = 0
 
-    def met(self, reason: object, about: Mapping[str, object] | None = None) -> None:
-        """Record that the fault was met; `about` are fields of the line of log."""
+    def failed(self, reason: object, fields: Mapping[str, object] | None = None) -> None:
+        """Record a failure; `fields` are fields of the log line."""
         first = self._since is None
         if first:
-            self._since, self._met = self._clock(), 0
-        self._met += 1
-        self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=about)
+            self._since, self._failures = self._clock(), 0
+        self._failures += 1
+        self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=fields)
 
-    def over(self, about: Mapping[str, object] | None = None) -> None:
-        """Record that what had failed has succeeded."""
+    def recovered(self, fields: Mapping[str, object] | None = None) -> None:
+        """Record a success."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
-        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._met, extra=about)
+        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._failures, extra=fields)
 
     @property
-    def lasts(self) -> bool:
-        """Whether the fault was met and is not over."""
+    def is_ongoing(self) -> bool:
+        """Whether there was a failure and no success since."""
         return self._since is not None

@@ -1,7 +1,7 @@
-"""The life of one API process: what it is made of, and in which order it ends.
+"""The API process: how its parts are wired, and in which order they end.
 
-On SIGTERM: /healthz turns to 503; the work is stopped and awaited and the leases are resigned, so that another task
-leads within milliseconds; only then are the streams ended and the connections drained.
+On SIGTERM, /healthz answers 503 and the work stops. As soon as the work has ended, the leases are resigned, so that
+another task leads within milliseconds. After that the streams end and the connections drain.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ from types import FrameType
 
 from aiohttp import web
 
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener
-from service.address import Address
-from service.api.auth import guard_by
+from runtime.metric_lines import log_metrics
+from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health
 from service.api.internal_routes import Internal
@@ -28,20 +29,20 @@ from service.api.routes import Api
 from service.api.store_access import StoreAccess
 from service.api.streams import Streams
 from service.clock import utc_now
-from service.database.connection import side_by_side
-from service.database.pool import Room
+from service.database.connection import run_concurrently
+from service.database.pool import PoolGroup
 from service.database.store import Store
 from service.database.write_watch import WriteWatch
-from service.ending import leave_after
 from service.market.calendar import CALENDARS
 from service.market.overrides import OverriddenCalendar
 from service.portfolio.freshness import Freshness
 from service.price_source import price_source
 from service.prices import PriceSource
 from service.settings import Settings, SettingsError
+from service.shutdown import exit_after
 from service.telemetry import HttpMetrics, LeadershipMetrics, new_registry
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background
-from service.work.load_progress import tell_loading
+from service.work.load_progress import report_load_progress
 from service.work.metrics import WorkMetrics
 from service.work.override_reader import OverrideReader
 from service.work.protection import protection_by
@@ -51,21 +52,28 @@ from service.work.tracker import Tracker
 from sidecar.client import LeaseClient
 
 CONNECTIONS_SHARE = 0.75
-"""Of SHUTDOWN_TIMEOUT, how much the open connections may take; the rest is the work's, which needs milliseconds."""
+"""Share of SHUTDOWN_TIMEOUT for the open connections. The rest is for the work, which needs milliseconds."""
 INTERNAL_SHUTDOWN = 0.2
-"""Seconds that the internal listener's connections have to end; its answers are short."""
+"""Limit for the internal listener's connections to end, in seconds; its responses are short."""
 WORK_CONNECTIONS = 5
-"""To the database, that the work may have beside those of HTTP, so that neither waits for the other: two of a tick or a
-load, two of a job, one to tell how far a load has come. Nothing is connected before there is work."""
+"""Database connections of the work: two for a tick or a load, two for a job, one to record the progress of a load. HTTP
+has its own, so that neither waits for the other. The work connects when it begins."""
+LOGGED_METRICS = (
+    "portfolio_leading",
+    "portfolio_job_runs_waiting",
+    "portfolio_job_sessions_given_up",
+    "portfolio_database_up",
+)
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
 
 logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then end in order, within `shutdown_timeout` seconds.
+    """Serve until SIGTERM or SIGINT, then end in order within `shutdown_timeout` seconds.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: a listener cannot use its address.
     """
     with _stop_signals() as stop:
         async with LeaseClient(settings.sidecar_url) as client:
@@ -74,17 +82,17 @@ async def serve(settings: Settings) -> None:
 
 
 class _Service:
-    """The parts of the process, wired."""
+    """The parts of the process, wired together."""
 
     def __init__(self, settings: Settings, client: LeaseClient) -> None:
         self._settings = settings
         self._dsn = settings.database_url.get_secret_value()
-        self._room = Room()
+        self._pools = PoolGroup()
         self._writes = WriteWatch()
         self._calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         self._overrides = OverrideReader(self._calendar)
         self._prices: PriceSource = price_source(settings, self._calendar, utc_now)
-        registry = new_registry()
+        registry = self._registry = new_registry()
         metrics = HttpMetrics(registry)
         metrics.market_open.set_function(lambda: self._calendar.current(utc_now()) is not None)
         self._work_metrics = WorkMetrics(registry)
@@ -104,7 +112,7 @@ class _Service:
             self._last_tick,
             self._next_tick,
         )
-        self._guard = guard_by(settings)
+        self._guard = guard_from(settings)
         self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
         api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
         internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
@@ -112,9 +120,9 @@ class _Service:
         self._internal_runner = runner(internal.application(), shutdown_timeout=INTERNAL_SHUTDOWN)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Everything, from the listener's start to the last connection's end."""
+        """Serve from the start of the listeners to the end of the last connection."""
         work_store = await Store.connect(
-            self._dsn, connections=WORK_CONNECTIONS, at_once=False, room=self._room, writes=self._writes
+            self._dsn, connections=WORK_CONNECTIONS, at_once=False, group=self._pools, writes=self._writes
         )
         try:
             await self._listen()
@@ -122,9 +130,10 @@ class _Service:
                 reading = tasks.create_task(self._read(), name="reading")
                 protecting = tasks.create_task(self._protection.run(), name="protecting")
                 working = tasks.create_task(self._work(work_store), name="working")
+                logging_metrics = tasks.create_task(log_metrics(self._registry, LOGGED_METRICS), name="logging metrics")
                 await stop.wait()
                 logger.info("stopping: the work first, then the connections")
-                self._leave_in_time(working)
+                self._limit_shutdown(working)
                 self._health.draining = True
                 await _end(working)
                 logger.info("the work has stopped and its leases are resigned")
@@ -132,6 +141,7 @@ class _Service:
                 await self._runner.cleanup()
                 await _end(reading)
                 await _end(protecting)
+                await _end(logging_metrics)
         finally:
             await self._runner.cleanup()
             await self._internal_runner.cleanup()
@@ -140,26 +150,26 @@ class _Service:
             await self._prices.aclose()
             await self._guard.aclose()
 
-    def _leave_in_time(self, working: asyncio.Task[None]) -> None:
-        """Exit at SHUTDOWN_TIMEOUT at the latest; that is no failure once the work has ended and resigned."""
+    def _limit_shutdown(self, working: asyncio.Task[None]) -> None:
+        """End the process at SHUTDOWN_TIMEOUT; the status is 0 if the work has ended and its leases are resigned."""
 
-        def last_words() -> None:
-            left = "connections" if working.done() else "the work"
-            logger.critical("SHUTDOWN_TIMEOUT is over; leaving, though %s did not end", left)
+        def report() -> None:
+            unfinished = "connections" if working.done() else "the work"
+            logger.critical("SHUTDOWN_TIMEOUT is over; exiting, although %s did not end", unfinished)
             logging.shutdown()
 
-        leave_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, last_words)
+        exit_after(self._settings.shutdown_timeout, lambda: 0 if working.done() else 1, report)
 
     async def _connect(self) -> Store:
-        return await Store.connect(self._dsn, room=self._room, writes=self._writes)
+        return await Store.connect(self._dsn, group=self._pools, writes=self._writes)
 
     async def _listen(self) -> None:
         settings = self._settings
         await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
         await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
-        logger.info("listening on http://%s; for operators on http://%s", settings.api_bind, settings.internal_bind)
+        logger.info("listening on http://%s, and for operators on http://%s", settings.api_bind, settings.internal_bind)
         if self._settings.auth == "off":
-            logger.warning("AUTH=off: whoever reaches this API may read and change every portfolio")
+            logger.warning("AUTH=off: everybody who reaches this API may read and change every portfolio")
         if self._settings.price_source == "simulated":
             logger.warning("PRICE_SOURCE=simulated: every price is made up")
 
@@ -172,13 +182,13 @@ class _Service:
 
     async def _work(self, store: Store) -> None:
         await self._access.connected()
-        await self._overrides.known.wait()
+        await self._overrides.loaded.wait()
         parts = store, self._prices, self._calendar, self._work_metrics
         tracker = self._tracker = Tracker(*parts, interval=self._settings.tracker_interval)
         scheduler = Scheduler(*parts, protection=self._protection)
 
         async def track(term: Term) -> None:
-            await side_by_side((tracker.run(term), tell_loading(store, term, lambda: tracker.loading)))
+            await run_concurrently((tracker.run(term), report_load_progress(store, term, lambda: tracker.loading)))
 
         await self._background.run({TRACKER_LEASE: track, SCHEDULER_LEASE: scheduler.run})
 
@@ -199,18 +209,18 @@ async def _start(setting: str, address: Address, serving: web.AppRunner, limits:
 
 @contextmanager
 def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set; a second one changes nothing, not even while the process ends.
+    """An event that SIGTERM and SIGINT set. Further signals change nothing, even while the process ends.
 
-    Not by `add_signal_handler`: what takes that one away lets a signal kill for a moment, and any thread may get it.
+    `add_signal_handler` is not used: while the loop removes such a handler, a signal can kill the process.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def stop_soon(_number: int, _frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop_soon)
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
@@ -219,6 +229,6 @@ def _stop_signals() -> Iterator[asyncio.Event]:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel the task and wait for its end; how it ended is its owner's business."""
+    """Cancel the task and wait for its end. The task group handles its result."""
     task.cancel()
     await asyncio.wait((task,))

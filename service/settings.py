@@ -1,4 +1,4 @@
-"""The environment, read once and checked before anything starts."""
+"""The settings: environment variables, read once and checked before anything starts."""
 
 import os
 import re
@@ -20,28 +20,27 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from service.address import DEFAULT, INTERNAL_DEFAULT, Address
-from service.database.database_url import usable_database_url
-from service.hosts import may_be_host
+from runtime.addresses import Address
+from service.address import DEFAULT, INTERNAL_DEFAULT
+from service.database.database_url import checked_database_url
+from service.hosts import may_be_server
 from service.market.calendar import CALENDARS
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 PROJECT_URL = r"https://[a-z0-9-]+\.supabase\.(co|in)"
 
 SHORTEST_SECRET = 32
-"""Bytes of a secret that tokens are signed with by HS256."""
-
-
+"""Minimum length of a secret for HS256, in bytes."""
 LONGEST_INTERVAL = 3600
-"""Seconds between two ticks: a half day's session still has some."""
+"""Maximum time between two ticks, in seconds; the session of a half day still has several ticks."""
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the text has one line for each and never a value that may be secret."""
+    """Invalid settings. The text has a line for each of them, and repeats no value that may be secret."""
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
-    return SecretStr(usable_database_url(secret.get_secret_value()))
+    return SecretStr(checked_database_url(secret.get_secret_value()))
 
 
 def _sidecar_url(text: str) -> str:
@@ -52,42 +51,42 @@ def _sidecar_url(text: str) -> str:
 
 
 def _public_url(text: str) -> str:
-    """The address in one spelling: case, a default port and a slash at the end make no difference to what it names."""
+    """The address in a canonical form: lower-case host, no default port, no slash at the end."""
     parts = _split(text)
     if parts is None or parts.scheme not in DEFAULT_PORTS:
         raise ValueError("not of the form https://HOST")
     host = (parts.hostname or "").rstrip(".")
     if parts.scheme == "http" and host not in ("127.0.0.1", "::1", "localhost"):
-        raise ValueError("not https://, which only this machine's own addresses may do without")
+        raise ValueError("not https://, which every address outside this machine needs")
     port = "" if parts.port in (None, DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path.rstrip('/')}"
 
 
 def _project_url(text: str) -> str:
-    """The address of a Supabase project; what follows it, such as /auth/v1, is no part of it."""
+    """The address of a Supabase project, without the path of an API such as /auth/v1."""
     url = _public_url(text)
     if re.search(r"/(auth|functions|graphql|realtime|rest|storage)/v1(/|$)", url, re.IGNORECASE):
-        raise ValueError("has the path of one of the project's APIs; write the address in front of the path only")
+        raise ValueError("has the path of one of the project's APIs; set only the address before the path")
     if re.match(r"https://([^/]+\.)?supabase\.(co|com|in)(:|/|$)", url) and not re.fullmatch(PROJECT_URL, url):
         raise ValueError("not a project's address, which is https://PROJECT.supabase.co")
     return url
 
 
 def _data_url(text: str) -> str:
-    """The address of Alpaca's market data: another service of theirs, or a path, answers 404 to every question."""
+    """The address of Alpaca's market data. Alpaca's other services, and wrong paths, answer 404 to every request."""
     url = _public_url(text)
     if re.search(r"/v\d+(beta\d+)?(/|$)", url):
-        raise ValueError("has the path of a version; write the address in front of the path only")
+        raise ValueError("has the path of a version; set only the address before the path")
     if re.match(r"https://(paper-|broker-|app\.)?(api\.)?alpaca\.markets(:|/|$)", url):
         raise ValueError("not the address of market data, which is https://data.alpaca.markets")
     return url
 
 
 def _split(text: str) -> SplitResult | None:
-    """The parts of an HTTP address; None if no server can be reached by it, or if it has a query or a login."""
+    """The parts of an HTTP address; None for an unusable address, and for one with a query or a login."""
     try:
         parts = urlsplit(text)
-        usable = parts.hostname and parts.port != 0 and may_be_host(parts.netloc)
+        usable = parts.hostname and parts.port != 0 and may_be_server(parts.netloc)
     except ValueError:
         return None
     return parts if usable and parts.username is None and not set("?#") & set(text) else None
@@ -95,15 +94,15 @@ def _split(text: str) -> SplitResult | None:
 
 def _key(secret: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
-        raise ValueError("has characters that no key has")
+        raise ValueError("has characters that cannot be part of a key")
     return secret
 
 
 def _shared_secret(secret: SecretStr) -> SecretStr:
     if re.match(r"eyJ[\w-]+\.eyJ|sb_(secret|publishable)_", secret.get_secret_value()):
-        raise ValueError("an API key of the project; the secret that signs its tokens is another setting")
+        raise ValueError("an API key of the project; set the secret that signs the tokens instead")
     if len(secret.get_secret_value().encode()) < SHORTEST_SECRET:
-        raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, which can be guessed")
+        raise ValueError(f"shorter than {SHORTEST_SECRET} bytes, so that it can be guessed")
     return secret
 
 
@@ -127,9 +126,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class AuthSettings(BaseModel):
-    """Who may come in, each by the environment variable of its name; an empty variable counts as not set."""
+    """Settings for authentication. Each is an environment variable of the same name; an empty one counts as not set."""
 
-    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # which refuses bytes that are no text
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)  # stripping also refuses invalid UTF-8
 
     auth: Annotated[Literal["supabase", "off"], BeforeValidator(_word)] | None = None
     supabase_url: Annotated[str, AfterValidator(_project_url)] | None = None
@@ -143,7 +142,7 @@ class AuthSettings(BaseModel):
 
 
 class Settings(AuthSettings):
-    """Everything that can be set."""
+    """All settings."""
 
     database_url: Annotated[SecretStr, AfterValidator(_database_url)]
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
@@ -165,7 +164,7 @@ class Settings(AuthSettings):
     @model_validator(mode="after")
     def _has_two_listeners(self) -> Self:
         if self.api_bind.overlaps(self.internal_bind):
-            raise ValueError(f"INTERNAL_BIND: {self.internal_bind} is where API_BIND ({self.api_bind}) listens already")
+            raise ValueError(f"INTERNAL_BIND: {self.internal_bind} overlaps with API_BIND ({self.api_bind})")
         return self
 
     @model_validator(mode="after")
@@ -178,7 +177,7 @@ class Settings(AuthSettings):
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings that the environment asks for.
+    """Read all settings from the environment.
 
     Raises:
         SettingsError: a value is missing or malformed.
@@ -187,7 +186,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def read_auth_settings() -> AuthSettings:
-    """Of them, those of who may come in.
+    """Read only the settings for authentication.
 
     Raises:
         SettingsError: a value is missing or malformed.
@@ -205,11 +204,11 @@ def _read(kind: type[Kind], environment: Mapping[str, str]) -> Kind:
 
 def _line(found: ErrorDetails) -> str:
     problem = found["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
-    if not found["loc"]:  # about several of them: the text names the one to mend
+    if not found["loc"]:  # an error about several settings; its text names the one to change
         return problem
     name = str(found["loc"][0]).upper()
     if found["type"] == "missing":
         return f"{name}: missing"
-    # What may be any string may be a secret: it is not repeated.
+    # A setting that may be any string may be a secret, and is not repeated.
     is_not = "not" if found["type"].startswith("string") else f"{reprlib.repr(found['input'])} is not"
     return f"{name}: {problem.replace('Input should be', is_not)}"

@@ -1,12 +1,9 @@
-"""What the service tells its operators: log lines and metrics. Nothing here decides anything."""
+"""Logs and metrics for operators. Nothing here decides anything."""
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web import RequestPayloadError
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,28 +17,20 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runtime.log_lines import JsonLines, TextLines
+from runtime.logs import log_to_stdout
 from sidecar.client import Leadership
 
 
-def set_up_logs(style: Literal["json", "text"], level: str) -> None:
-    """Write the process's log to standard output, a line each, in the form that the sidecar uses."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines() if style == "json" else TextLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def set_up_logs(form: Literal["json", "text"], level: str) -> None:
+    """Write the process's log to standard output, in the sidecar's format."""
+    log_to_stdout(form, level)
     logging.captureWarnings(capture=True)
-    # What these say in many lines is said in one elsewhere, or is no error of ours.
+    # asyncpg warns in many lines about what the service logs in one.
     logging.getLogger("asyncpg").setLevel(logging.ERROR)
-    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
-
-
-def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError))
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the figures that every process has: memory, processor time, open files."""
+    """A registry with the metrics of the process: memory, processor time, open files."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -51,19 +40,19 @@ def new_registry() -> CollectorRegistry:
 
 
 class HttpMetrics:
-    """What the HTTP side counts."""
+    """The metrics of the HTTP listeners and of the database, as the HTTP side sees it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
-            "portfolio_http_requests", "Requests by their answer.", ["method", "route", "status"], registry=registry
+            "portfolio_http_requests", "Requests by status.", ["method", "route", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "portfolio_http_request_seconds", "How long an answer took, streams apart.", ["route"], registry=registry
+            "portfolio_http_request_seconds", "Time to answer a request, except streams.", ["route"], registry=registry
         )
-        self.streams = Gauge("portfolio_stream_clients", "Clients that listen to a stream.", registry=registry)
+        self.streams = Gauge("portfolio_stream_clients", "Clients that read a stream.", registry=registry)
         self.last_tick = Gauge(
             "portfolio_tracker_last_tick_timestamp_seconds",
-            "When new values were last heard of, whoever wrote them.",
+            "When this task last learned of new values, written by any task.",
             registry=registry,
         )
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)
@@ -73,24 +62,28 @@ class HttpMetrics:
             registry=registry,
         )
         self.database_writable = Gauge(
-            "portfolio_database_writable", "1 while the database takes writes, as far as is known.", registry=registry
+            "portfolio_database_writable",
+            "1 while the database accepts writes, as far as is known.",
+            registry=registry,
         )
         self.database_up = Gauge("portfolio_database_up", "1 while the database answers.", registry=registry)
 
 
 class LeadershipMetrics(Collector):
-    """Computed from the clock at each scrape: no gauge outlives the lead that it tells of."""
+    """Metrics of the leaderships, computed at each scrape, so that no gauge outlives its term."""
 
     def __init__(self, leaderships: Mapping[str, Leadership]) -> None:
         self._leaderships = leaderships
 
     def collect(self) -> Iterator[Metric]:
-        """One sample a lease."""
+        """One sample per lease."""
         leading = GaugeMetricFamily("portfolio_leading", "1 while this process leads the lease.", labels=["lease"])
         remaining = GaugeMetricFamily(
-            "portfolio_leading_remaining_seconds", "Until the lead ends unless prolonged.", labels=["lease"]
+            "portfolio_leading_remaining_seconds",
+            "Until the lead ends unless it is renewed.",
+            labels=["lease"],
         )
-        token = GaugeMetricFamily("portfolio_token", "The term's fencing token, 0 without a term.", labels=["lease"])
+        token = GaugeMetricFamily("portfolio_token", "The term's fencing token; 0 without a term.", labels=["lease"])
         for name, leadership in self._leaderships.items():
             leading.add_metric([name], float(leadership.is_leader))
             remaining.add_metric([name], leadership.remaining())

@@ -4,8 +4,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from runtime.environment import remove
+from runtime.command_line import run_and_exit
+from runtime.environment import remove_ignored
 from runtime.escape import one_line
 from sidecar.settings import SettingsError
 
@@ -15,13 +17,15 @@ LONGEST = 1_000
 
 def main(arguments: list[str]) -> int:
     """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    ignored = remove()  # before a library that reads them is imported
+    ignored = remove_ignored()  # before a library that reads them is imported
     try:
         if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
             return _healthcheck()
         if not arguments:
             signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
             return _run(ignored)
+        if arguments[0] == "exec":
+            return _exec(arguments[1:])
         return _command(arguments)
     except SettingsError as error:
         for line in str(error).splitlines():
@@ -40,6 +44,28 @@ def _run(ignored: Sequence[str]) -> int:
         if isinstance(error, SettingsError):
             raise
         logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
+        return 1
+
+
+def _exec(words: list[str]) -> int:
+    import logging
+
+    from sidecar.wrapper.arguments import USAGE, UsageError
+    from sidecar.wrapper.run import run
+
+    if words in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+    try:
+        return run(words, os.environ)
+    except UsageError as error:
+        print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if isinstance(error, (SettingsError, ModuleNotFoundError)):
+            raise
+        logging.getLogger("sidecar").critical("The wrapper ends: an error of its own", exc_info=True)
         return 1
 
 
@@ -69,14 +95,10 @@ def _healthcheck() -> int:
         return 1
 
 
+def console() -> NoReturn:
+    """Run the command of `sys.argv` and exit: the console script `lease-sidecar`."""
+    run_and_exit(main, program="sidecar")
+
+
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an ASCII terminal ends no command
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # before there was anything to give up
-        status = 130
-    except BrokenPipeError:  # who reads has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit would find it closed again
-        status = 1
-    sys.exit(status)
+    console()

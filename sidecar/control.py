@@ -1,4 +1,4 @@
-"""The two HTTP listeners: the contract with the client on the task's loopback, and the metrics for everybody."""
+"""The applications of the two HTTP listeners: control on the task's loopback, and metrics for the network."""
 
 import json
 import math
@@ -12,28 +12,34 @@ from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
 from runtime.local_requests import refusal
+from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 
 LONGEST_WAIT = 30.0
-"""How long a request may be held back, in seconds."""
+"""Limit of `wait`, in seconds."""
 
 CLIENT = "X-Lease-Client"
-"""The header in which a client names itself with a word of its own: required to resign, which a page cannot send."""
+"""The header with a client's name for itself. A resign requires it, because a web page cannot send it."""
 LONGEST_NAME = 64
+"""Limit of a client's name, in characters."""
 
 METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
-"""The metrics listener: all of the network may reach it, but leaves the file descriptors to Redis and the client."""
+"""Limits of the metrics listener: the network may reach it, but Redis and the client need file descriptors too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Answers the client's questions from the leases' state; no question costs a command in Redis.
+    """Answers the client's requests from the state of the leases; no request costs a Redis command.
 
     Args:
-        boot: hexadecimal digits, other ones at every start of the sidecar; part of every version.
-        status: what `GET /status` tells beside the leases.
+        candidate: the leases of this task.
+        instance_id: the name of this sidecar.
+        timings: the durations of the protocol.
+        boot: hexadecimal digits, different at every start of the sidecar; part of every version.
+        clock: `runtime.clock.elapsed`.
+        status: the part of `GET /status` that is not about the leases.
     """
 
     def __init__(
@@ -54,18 +60,19 @@ class Control:
         self._status = status
 
     def app(self) -> web.Application:
-        """The control listener's application, for a `Listener`. It must be served with handler cancellation."""
+        """The control listener's application, for a `Listener`. It needs handler cancellation."""
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
         app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
         app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
-        app.router.add_get("/leader/{lease}", self._leader)
+        app.router.add_get("/leader/{lease}", self.leader)
         app.router.add_post("/resign/{lease}", self._resign)
-        app.router.add_get("/status", self._tell_status)
+        app.router.add_get("/status", self._report_status)
         app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/openapi.json", self._report_description)
         return app
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """200 while the election loop goes round, whatever Redis does; else 503."""
+        """200 while the election loop makes progress, whatever Redis does; else 503."""
         if self._candidate.progresses():
             return _json({"status": "ok"})
         return _json({"status": "stuck", "error": "the election loop makes no progress"}, status=503)
@@ -78,16 +85,17 @@ class Control:
 
     async def _are_leaders(self, request: web.Request) -> web.Response:
         arrived = self._clock()
-        names = list(self._candidate.leases)
+        names = list(self._candidate.names)
         await self._asked(names, request)
         leases = {name: self._answer(name, arrived, request) for name in names}
         is_leader = all(answer["is_leader"] for answer in leases.values())
         version = self._version(names)
         return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
 
-    async def _leader(self, request: web.Request) -> web.Response:
+    async def leader(self, request: web.Request) -> web.Response:
+        """200 while this task leads the lease, else 503: for probes, proxies and load balancers."""
         name = self._lease(request)
-        leads = self._candidate.leases[name].leads(self._clock())
+        leads = self._candidate.status(name).leads
         return _json({"lease": name, "is_leader": leads}, status=200 if leads else 503)
 
     async def _resign(self, request: web.Request) -> web.Response:
@@ -97,63 +105,60 @@ class Control:
         resigned = self._candidate.resigned(name, _token(request), _client(request))
         return _json({"lease": name, "resigned": resigned})
 
-    async def _tell_status(self, _: web.Request) -> web.Response:
-        now = self._clock()
-        leases = {}
-        for name, lease in self._candidate.leases.items():
-            view = lease.view(now)
-            leases[name] = {
-                "state": view.state,
-                "is_leader": lease.leads(now),
-                "holder": view.holder,
-                "token": view.token,
-                "remaining": round(lease.remaining(now), 3),
-                "trouble": self._candidate.trouble[name],
+    async def _report_status(self, _: web.Request) -> web.Response:
+        leases = {
+            name: {
+                "state": status.state,
+                "is_leader": status.leads,
+                "holder": status.holder,
+                "token": status.token,
+                "remaining": round(status.remaining, 3),
+                "trouble": status.trouble,
             }
+            for name, status in self._candidate.statuses().items()
+        }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
+
+    async def _report_description(self, _: web.Request) -> web.Response:
+        return _json(description(list(self._candidate.names), LONGEST_WAIT))
 
     def _lease(self, request: web.Request) -> str:
         name = request.match_info["lease"]
-        if name not in self._candidate.leases:
-            raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.leases))
+        if name not in self._candidate.names:
+            raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.names))
         return name
 
     async def _asked(self, names: list[str], request: web.Request) -> None:
-        """Note that a client asks, and hold its question back as it wishes."""
+        """Count the demand of a request, and hold the request as long as it asks for."""
         wait, version, token = _wait(request), request.query.get("version"), _token(request)
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
         for name in names:
             self._candidate.asked(name)
-        unknown = [name for name in names if not self._candidate.leases[name].known()]
-        if unknown:  # a sidecar that was restarted may lead still: 'no' would end work that could go on
-            await self._candidate.hold(unknown, self._candidate.version(unknown), self._timings.call_limit)
-        if not wait or version != self._version(names):
-            return
-        now, client = self._clock(), _client(request)
-        stands = min(self._candidate.leases[name].stands_for(now, client, token) for name in names)
-        await self._candidate.hold(names, self._candidate.version(names), min(wait, stands))
+        await self._candidate.first_replies(names, self._timings.call_limit)
+        if wait and version == self._version(names):
+            await self._candidate.hold(names, self._candidate.version(names), wait, _client(request), token)
 
     def _version(self, names: list[str]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
     def _answer(self, name: str, arrived: float, request: web.Request) -> dict[str, Any]:
         grant = self._candidate.granted(name, arrived, _client(request), _token(request))
-        view = self._candidate.leases[name].view(self._clock())
+        status = self._candidate.status(name)
         return {
             "lease": name,
             "is_leader": grant is not None,
             "instance_id": self._instance_id,
-            "holder": view.holder,
-            "token": view.token if grant is not None else None,
+            "holder": status.holder,
+            "token": status.token if grant is not None else None,
             "expires_in": grant,
-            "state": view.state,
-            "version": f"{self._boot}-{view.version}",
+            "state": status.state,
+            "version": f"{self._boot}-{status.version}",
         }
 
 
-def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Application:
-    """The metrics listener's application: nothing that changes anything."""
+def metrics_app(registry: CollectorRegistry, healthz: Handler, leader: Handler) -> web.Application:
+    """The metrics listener's application; no request changes anything."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -161,6 +166,7 @@ def metrics_app(registry: CollectorRegistry, healthz: Handler) -> web.Applicatio
     app = web.Application(client_max_size=1024)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", healthz)
+    app.router.add_get("/leader/{lease}", leader)
     return app
 
 
@@ -169,7 +175,7 @@ def _wait(request: web.Request) -> float:
     if text is None:
         return 0.0
     try:
-        wait = float(text)
+        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float takes 1_0, and digits of Bengali
     except ValueError:
         wait = math.nan
     if not 0 < wait <= LONGEST_WAIT:
@@ -182,7 +188,7 @@ def _client(request: web.Request) -> str:
 
 
 def _token(request: web.Request) -> int | None:
-    """Of the term that the client believes in, or gives up."""
+    """The token of the term that the client believes in, or resigns."""
     token = request.query.get("token")
     if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
         raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
@@ -191,7 +197,7 @@ def _token(request: web.Request) -> int | None:
 
 @web.middleware
 async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page in a browser on this machine sends: to ask and to resign change something."""
+    """Refuse requests of web pages in a browser on this machine: questions and resigns change the election."""
     if error := refusal(request):
         raise _refusal(web.HTTPForbidden, error)
     return await handler(request)

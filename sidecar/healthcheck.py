@@ -1,8 +1,8 @@
 """The container's health check: quick, so nothing but the standard library; silent, since ECS shows what is printed."""
 
-import socket
 from collections.abc import Mapping
 
+from runtime.health_check import is_healthy, status_line
 from sidecar.settings import control_address
 
 _LIMIT = 2.0
@@ -16,8 +16,6 @@ def healthy(environment: Mapping[str, str]) -> bool:
     """
     address = control_address(environment)
     try:
-        with socket.create_connection((address.host, address.port), timeout=_LIMIT) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            return connection.makefile("rb").readline(1024).split()[1:2] == [b"200"]
+        return is_healthy(status_line(address.host, address.port, _LIMIT))
     except OSError:
         return False

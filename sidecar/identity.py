@@ -1,60 +1,41 @@
-"""Who this sidecar is: the value of the key while it leads."""
+"""The instance id of this sidecar: the value of the key while it leads."""
 
-import asyncio
-import json
 import logging
 import secrets
 import socket
 
 import aiohttp
 
-from runtime.http_resolver import SharedResolver
 from runtime.lookup import Lookups
+from sidecar.ecs_metadata import get_json
 from sidecar.settings import checked_instance_id
 
 log = logging.getLogger(__name__)
 
 _LIMIT = 2.0
-_LARGEST = 1 << 20
-"""An answer above this, in bytes, is no task's metadata."""
+"""Limit of the metadata request, in seconds."""
 
 
 async def instance_id(given: str | None, metadata_uri: str | None, lookups: Lookups) -> str:
-    """`given`; else the ECS task's id, from its metadata at `metadata_uri`; else the host's name and a random part.
+    """`given`; else the id of the ECS task, from its metadata at `metadata_uri`; else the host name and a random part.
 
-    The task's id is what `aws ecs list-tasks` shows, and a sidecar that is restarted within its task keeps it. The
-    metadata endpoint is throttled: it is read once.
+    `aws ecs list-tasks` shows the id of the task, and a sidecar that restarts within its task keeps the id. ECS
+    throttles the metadata endpoint, so it is read once.
     """
     if given is not None:
         return given
     if metadata_uri is None:
-        log.info("Not in an ECS task (no ECS_CONTAINER_METADATA_URI_V4): the instance id is made up")
-        return _made_up()
+        log.info("Not in an ECS task (no ECS_CONTAINER_METADATA_URI_V4): the instance id is generated")
+        return _generated()
     try:
-        async with (
-            asyncio.timeout(_LIMIT),
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=SharedResolver(lookups))) as session,
-            session.get(f"{metadata_uri}/task") as reply,
-        ):
-            reply.raise_for_status()
-            task = json.loads(await _whole(reply.content))
+        task = await get_json(f"{metadata_uri}/task", lookups, limit=_LIMIT)
         return checked_instance_id(task["TaskARN"].rpartition("/")[2])
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError, AttributeError) as error:
-        made_up = _made_up()
-        log.warning("ECS task metadata cannot be read (%s: %s); a sidecar that is restarted will be another instance",
-                    type(error).__name__, error, extra={"instance": made_up})  # fmt: skip
-        return made_up
+        generated = _generated()
+        log.warning("ECS task metadata cannot be read (%s: %s); a restarted sidecar will have another instance id",
+                    type(error).__name__, error, extra={"instance": generated})  # fmt: skip
+        return generated
 
 
-async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """All of an answer, which may come in pieces."""
-    body = bytearray()
-    async for piece in content.iter_any():
-        body += piece
-        if len(body) > _LARGEST:
-            raise ValueError(f"the answer is longer than {_LARGEST} bytes")
-    return bytes(body)
-
-
-def _made_up() -> str:
+def _generated() -> str:
     return f"{socket.gethostname()[:64]}-{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Wires the sidecar together and runs it until it has drained."""
+"""The wiring of the sidecar, and its run until it has drained."""
 
 import asyncio
 import logging
@@ -12,10 +12,12 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from runtime.environment import tell
+from runtime.addresses import Address
+from runtime.clock import elapsed
+from runtime.environment import log_ignored
 from runtime.listener import Limits, Listener
 from runtime.lookup import Lookups
-from sidecar.clock import elapsed
+from runtime.metric_lines import log_metrics
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
@@ -25,16 +27,19 @@ from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
 from sidecar.server_kind import LATE_DEMOTION, Sentinels
-from sidecar.settings import Address, Settings, SettingsError, read
+from sidecar.settings import Settings, SettingsError, read
 from sidecar.telemetry import Telemetry, log_to_stdout
 
 log = logging.getLogger(__name__)
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
+LOGGED_METRICS = ("sidecar_leading", "sidecar_redis_up")
+"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
+
 
 def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
-    """Run the sidecar until SIGTERM or SIGINT and until its leases are given up; returns the exit status.
+    """Run the sidecar until SIGTERM or SIGINT, give up its leases, and return the exit status.
 
     Args:
         environment: the settings.
@@ -45,7 +50,7 @@ def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:
     """
     settings = read(environment)
     log_to_stdout(settings.log_format, settings.log_level)
-    tell(log, ignored)
+    log_ignored(log, ignored)
     Connector(settings.redis, settings.kind)
     uvloop.run(_run(settings))
     return 0
@@ -60,9 +65,19 @@ async def _run(settings: Settings) -> None:
     boot = secrets.token_hex(4)
     log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
     leases = {
-        lease: Lease(name, timings, boot=boot, now=elapsed(), uniform=uniform, require_client=settings.require_client)
+        lease: Lease(
+            name,
+            timings,
+            boot=boot,
+            now=elapsed(),
+            uniform=uniform,
+            require_client=settings.require_client,
+            campaign=settings.campaign,
+        )
         for lease in settings.keys
     }
+    if not settings.campaign:
+        log.info("CAMPAIGN is false: this task follows only, and never leads")
     store = RedisStore(
         connect,
         name,
@@ -73,16 +88,19 @@ async def _run(settings: Settings) -> None:
         late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,
     )
     telemetry = Telemetry(name, clock=elapsed)
+    if connect.login is not None:
+        connect.login.when_failed = telemetry.credentials_failed
+        await connect.login.prepare()
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
         connect.companion, settings.keys, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
     facts = ServerFacts(
-        connect.companion, store, candidate.tell_server,
+        connect.companion, store, candidate.report_server,
         channel=f"{next(iter(settings.keys.values()))}:changed", limit=timings.call_limit,
     )  # fmt: skip
-    telemetry.watch(leases, store, watch)
+    telemetry.watch(candidate.statuses, store, watch)
 
     def status() -> dict[str, Any]:
         redis = {
@@ -91,31 +109,39 @@ async def _run(settings: Settings) -> None:
             "eviction_policy": store.eviction_policy,
             "release_notice": store.release_notice,
         }
-        return {"redis": redis, "watch": {"mode": watch.mode, "refusal": watch.refusal}, "keys": settings.keys}
+        return {
+            "campaign": settings.campaign,
+            "redis": redis,
+            "watch": {"mode": watch.mode, "refusal": watch.refusal},
+            "keys": settings.keys,
+        }
 
     control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
-    metrics = metrics_app(telemetry.registry, control.healthz)
+    metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
     loop = asyncio.get_running_loop()
     for number in _STOP:
         loop.add_signal_handler(number, candidate.drain)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start arrives now
     listeners = [
         await _listen("CONTROL_BIND", settings.control, control.app(), Limits()),
         await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
     ]
     try:
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(each) for each in (watch.run(), facts.run())]
+            logging_metrics = log_metrics(telemetry.registry, LOGGED_METRICS)
+            beside = [tasks.create_task(each) for each in (watch.run(), facts.run(), logging_metrics)]
             if isinstance(settings.kind, Sentinels):
                 beside.append(tasks.create_task(connect.follow(store.abort, timings.heartbeat)))
+            if connect.login is not None:
+                beside.append(tasks.create_task(connect.login.run()))
             await candidate.run()
             for task in beside:
                 task.cancel()
     finally:
         for listener in listeners:
             await listener.cleanup()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # one that comes while the process ends changes nothing
-        log.info("Sidecar %s has given its leases up", name)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
+        log.info("Sidecar %s has given up its leases", name)
 
 
 async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:

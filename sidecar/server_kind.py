@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-from sidecar.host import checked_host
+from sidecar.redis_host import checked_host
 
 SLOTS = 16_384
 """Number of hash slots of a cluster."""

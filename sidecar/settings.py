@@ -8,9 +8,13 @@ from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sidecar.election.protocol import Timings, UnsafeTimings
-from sidecar.host import checked_host, may_be_host
+from runtime.addresses import Address, in_url
+from runtime.host_names import may_be_host
+from sidecar.login_settings import Iam, login_settings
+from sidecar.protocol import Timings, UnsafeTimings
+from sidecar.redis_host import checked_host
 from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
+from sidecar.tls_settings import TlsSettings, tls_settings
 
 T = TypeVar("T")
 
@@ -30,17 +34,6 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a listener binds."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{_in_url(self.host)}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class RedisAddress:
     """Where Redis is and who we are there: a URL, or else a host and a port. `place` is for people, without secrets."""
 
@@ -50,6 +43,9 @@ class RedisAddress:
     port: int
     username: str | None
     password: str | None = field(repr=False)
+    password_file: str | None = None
+    iam: Iam | None = None
+    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +59,7 @@ class Settings:
     failover_guard: bool
     min_replicas: int
     require_client: bool
+    campaign: bool
     instance_id: str | None
     metadata_uri: str | None
     control: Address
@@ -102,13 +99,21 @@ def read(environment: Mapping[str, str]) -> Settings:
             wrong |= error.wrong
 
     host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
+    place = take("REDIS_URL", _place, None)
+    login = login_settings(env, wrong, serverless=take("REDIS_IAM_SERVERLESS", _switch, None))
+    tls = tls_settings(env, wrong, asked=take("REDIS_TLS", _switch, None))
+    if login.iam is not None and tls is None and not wrong.keys() & {"REDIS_URL", "REDIS_TLS"}:
+        wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only"
     redis = RedisAddress(
-        place=take("REDIS_URL", _place, f"redis://{Address(host, port)}"),
+        place=place or f"{'redis' if tls is None else 'rediss'}://{Address(host, port)}",
         url=env.get("REDIS_URL"),
         host=host,
         port=port,
-        username=env.get("REDIS_USERNAME"),
-        password=env.get("REDIS_PASSWORD"),
+        username=login.username,
+        password=login.password,
+        password_file=login.password_file,
+        iam=login.iam,
+        tls=tls,
     )
     names = take("LEASES", _names, ["background_services", "daily_scheduler"])
     keys = take("LEASE_KEY", lambda pattern: _keys(names, pattern), _keys(names, "portfolio:{name}:leader"))
@@ -129,6 +134,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         failover_guard=take("FAILOVER_GUARD", _switch, default=True),
         min_replicas=take("MIN_REPLICAS", _count, 0),
         require_client=take("REQUIRE_CLIENT", _switch, default=True),
+        campaign=take("CAMPAIGN", _switch, default=True),
         instance_id=take("INSTANCE_ID", checked_instance_id, None),
         metadata_uri=take("ECS_CONTAINER_METADATA_URI_V4", _metadata_uri, None),
         control=take("CONTROL_BIND", _loopback, _loopback(CONTROL)),
@@ -140,10 +146,6 @@ def read(environment: Mapping[str, str]) -> Settings:
         for name in ("REDIS_HOST", "REDIS_PORT"):
             if name in env:
                 wrong[name] = "cannot be set together with REDIS_URL"
-        if "REDIS_URL" not in wrong and redis.password is not None and urlsplit(env["REDIS_URL"]).password is not None:
-            wrong["REDIS_PASSWORD"] = "cannot be set together with a password in REDIS_URL"  # noqa: S105 - no password
-    if redis.username is not None and redis.password is None:
-        wrong["REDIS_PASSWORD"] = "missing, though REDIS_USERNAME is set"  # noqa: S105 - no password
     if wrong:
         raise SettingsError("\n".join(f"{name}: {why}" for name, why in wrong.items()))
     return settings
@@ -213,8 +215,11 @@ def _place(url: str) -> str:
     if not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
         raise ValueError("what follows the host is not the number of a database")
     if parts.username and parts.password is None:
-        raise ValueError("names a user without a password; a password alone is written redis://:PASSWORD@HOST")
-    return f"{parts.scheme}://{_in_url(parts.hostname)}{port}"
+        raise ValueError(
+            "names a user without a password; a password alone is written redis://:PASSWORD@HOST,"
+            " and a user alone is set in REDIS_USERNAME"
+        )
+    return f"{parts.scheme}://{in_url(parts.hostname)}{port}"
 
 
 def _metadata_uri(text: str) -> str:
@@ -226,10 +231,6 @@ def _metadata_uri(text: str) -> str:
     if not usable or "@" in text or parts.query or parts.fragment:
         raise ValueError("not a URL of the form http://ADDRESS/PATH, as ECS sets it; leave it to ECS")
     return text
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _names(text: str) -> list[str]:
@@ -284,17 +285,12 @@ def _port(text: str) -> int:
 
 
 def _address(text: str) -> Address:
-    host, colon, port = text.rpartition(":")
+    host, colon, _ = text.rpartition(":")
     if not colon or "/" in text:
         raise ValueError(f"{text!r} is not ADDRESS:PORT")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{text!r} is not ADDRESS:PORT; an IPv6 address needs brackets: [::1]:4040")
-    host = host.removeprefix("[").removesuffix("]")
-    try:
-        ip_address(host)
-    except ValueError:
-        raise ValueError(f"{host!r} is not an IP address") from None
-    return Address(host, _port(port))
+    return Address.parse(text)
 
 
 def _loopback(text: str) -> Address:

@@ -1,18 +1,15 @@
-"""What the sidecar tells its operators: log lines and metrics. Nothing here decides anything."""
+"""Logs and metrics of the sidecar. Nothing here decides anything."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime import logs
 from runtime.escape import one_line
-from runtime.log_lines import JsonLines, TextLines
-from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reason, State, Transition
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch, WatchMode
@@ -23,11 +20,11 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
     "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
 }
-"""Counted from zero: a task leads once or twice in its life, and no rise is seen where a count begins at one."""
+"""Label values that exist from the start: a task leads once or twice, and a counter that begins at 1 shows no rise."""
 
 
 class Telemetry:
-    """Counts what happens and logs what an operator must see, each once."""
+    """Counts events, and logs each fact that an operator must see once."""
 
     def __init__(self, instance_id: str, *, clock: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +37,7 @@ class Telemetry:
             registry=self.registry,
         )  # fmt: skip
         self._renewals = Histogram(
-            "sidecar_renewal_duration_seconds", "From before a renewal was sent until its answer was here",
+            "sidecar_renewal_duration_seconds", "Time from before a renewal was sent until its reply",
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2), registry=self.registry,
         )  # fmt: skip
         self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
@@ -50,7 +47,7 @@ class Telemetry:
         self._server: tuple[str | None, str | None, str | None] = (None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
-        """A term began or ended, or the lease was found in other hands."""
+        """Count and log a transition: a term began or ended, or another candidate holds the lease."""
         to = "leader" if transition.leads else "follower"
         self._transitions.labels(lease, to, transition.reason).inc()
         is_so = "is the LEADER, starting" if transition.leads else "is NOT the leader, skipping"
@@ -59,11 +56,11 @@ class Telemetry:
         })  # fmt: skip
 
     def polled(self, lease: str, now: float) -> None:
-        """A client asked about a lease."""
+        """Note that a client asked about a lease."""
         self._polled_at[lease] = now
 
     def answered(self, lease: str, call: Call, outcome: Outcome, now: float) -> None:
-        """Redis answered a call."""
+        """Note that Redis answered a call."""
         self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
@@ -72,12 +69,12 @@ class Telemetry:
             log.info("Redis answers again", extra={"lease": lease})
 
     def connected(self) -> None:
-        """A connection was made. Leases whose calls failed wait for an answer of their own."""
+        """Note a new connection. A lease whose call failed counts as failing until a call of its own is answered."""
         if self._failing.pop(None, None) is not None and not self._failing:
             log.info("Redis answers again")
 
     def failed(self, lease: str | None, failure: Failure) -> None:
-        """Redis did not answer a call, or (None) a connection; said once a reason."""
+        """Count a call of a lease, or a connection (None), that failed; log each kind of failure once."""
         self._errors.labels(failure.kind).inc()
         said = self._failing.values() if lease is None else [self._failing.get(each) for each in (None, lease)]
         is_news = failure.kind not in said
@@ -85,18 +82,27 @@ class Telemetry:
         if is_news:
             log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
 
+    def not_replaced(self, failure: Failure) -> None:
+        """A connection that the server is going to cut could not be replaced; it is still in use."""
+        self._errors.labels(failure.kind).inc()
+        log.warning("The connection to Redis is old and cannot be replaced yet: %s", failure.text)
+
+    def credentials_failed(self, _problem: str) -> None:
+        """The credentials for a login could not be fetched; `sidecar.redis.iam` logs why."""
+        self._errors.labels("credentials").inc()
+
     def troubled(self, lease: str, trouble: str) -> None:
-        """A lease cannot be held as it is."""
+        """Log the trouble of a lease."""
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
 
     def server(self, guard: str | None, eviction_policy: str | None, release_notice: str | None = None) -> None:
-        """What the server is like: logged when it is first known and whenever it changes."""
+        """Log a property of the server that limits the product, when it is first known and when it changes."""
         was_guard, was_policy, was_notice = self._server
         self._server = (guard, eviction_policy, release_notice)
         if guard == "unavailable" and guard != was_guard:
             log.warning(
-                "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two."
-                " docs/redis.md lists the rights that the user needs"
+                "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two"
+                " leaders. docs/redis.md lists the rights that the user needs"
             )
         if eviction_policy not in (None, was_policy, "noeviction"):
             log.warning("Redis may evict the leases: its maxmemory policy is %s; set noeviction", eviction_policy)
@@ -107,28 +113,30 @@ class Telemetry:
                 " docs/redis.md lists the rights that the user needs"
             )
 
-    def watch(self, leases: Mapping[str, Lease], store: RedisStore, redis_watch: RedisWatch) -> None:
-        """Show these, as they are at the instant of each scrape."""
-        for lease in leases:
+    def watch(
+        self, statuses: Callable[[], Mapping[str, LeaseStatus]], store: RedisStore, redis_watch: RedisWatch
+    ) -> None:
+        """Export the state of the leases, the store and the watch, read at each scrape."""
+        for lease in statuses():
             for to, reasons in _REASONS.items():
                 for reason in reasons:
                     self._transitions.labels(lease, to, reason)
-        self.registry.register(_Gauges(leases, store, redis_watch, self._polled_at, self._outcomes, self._clock))
+        self.registry.register(_Gauges(statuses, store, redis_watch, self._polled_at, self._outcomes, self._clock))
 
 
 class _Gauges(Collector):
-    """Read from the clock and the leases at each scrape: no gauge can outlive what it tells of."""
+    """Gauges that are computed at each scrape, so that none is out of date."""
 
     def __init__(
         self,
-        leases: Mapping[str, Lease],
+        statuses: Callable[[], Mapping[str, LeaseStatus]],
         store: RedisStore,
         redis_watch: RedisWatch,
         polled_at: Mapping[str, float],
         outcomes: Mapping[str, Outcome],
         clock: Callable[[], float],
     ) -> None:
-        self._leases = leases
+        self._statuses = statuses
         self._store = store
         self._watch = redis_watch
         self._polled_at = polled_at
@@ -137,35 +145,40 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._clock()
-        views = {name: lease.view(now) for name, lease in self._leases.items()}
         leading = GaugeMetricFamily("sidecar_leading", "1 while this task leads the lease", labels=["lease"])
         remaining = GaugeMetricFamily(
-            "sidecar_lease_remaining_seconds", "Until the term ends unless renewed", labels=["lease"]
+            "sidecar_lease_remaining_seconds", "Seconds until the term ends unless it is renewed", labels=["lease"]
         )
         token = GaugeMetricFamily("sidecar_token", "The term's fencing token, 0 without a term", labels=["lease"])
-        state = GaugeMetricFamily("sidecar_state", "1 for the state that the lease is in", labels=["lease", "state"])
-        silence = GaugeMetricFamily("sidecar_client_last_poll_seconds", "Since a client asked last", labels=["lease"])
+        state = GaugeMetricFamily("sidecar_state", "1 for the state of the lease", labels=["lease", "state"])
+        silence = GaugeMetricFamily(
+            "sidecar_client_last_poll_seconds", "Seconds since a client last asked", labels=["lease"]
+        )
         fence = GaugeMetricFamily(
             "sidecar_fence_refuses", "1 while the fence in Redis refuses every term of the lease", labels=["lease"]
         )
-        for name, view in views.items():
+        campaigns = GaugeMetricFamily(
+            "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
+        )
+        for name, status in self._statuses().items():
+            campaigns.add_metric([name], float(status.campaigns))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
-            fence.add_metric([name], float(refuses and view.state is State.FOLLOWING))
-            leading.add_metric([name], float(self._leases[name].leads(now)))
-            remaining.add_metric([name], self._leases[name].remaining(now))
-            token.add_metric([name], view.token or 0)
+            fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
+            leading.add_metric([name], float(status.leads))
+            remaining.add_metric([name], status.remaining)
+            token.add_metric([name], status.token or 0)
             for each in State:
-                state.add_metric([name, each], float(view.state is each))
+                state.add_metric([name, each], float(status.state is each))
             if name in self._polled_at:
                 silence.add_metric([name], now - self._polled_at[name])
-        watch = GaugeMetricFamily("sidecar_watch_mode", "1 for how changes of a key are heard of", labels=["mode"])
+        watch = GaugeMetricFamily("sidecar_watch_mode", "1 for the way in which changes are noticed", labels=["mode"])
         for mode in WatchMode:
             watch.add_metric([mode], float(self._watch.mode is mode))
         guard = GaugeMetricFamily("sidecar_failover_guard", "1 for the state of the failover guard", labels=["guard"])
         for setting in ("on", "off", "unavailable"):
             guard.add_metric([setting], float(self._store.guard == setting))
         notice = GaugeMetricFamily(
-            "sidecar_release_notice", "1 for what came of publishing the last release", labels=["notice"]
+            "sidecar_release_notice", "1 for the result of publishing the last release", labels=["notice"]
         )
         for word in ("sent", "refused"):
             notice.add_metric([word], float(self._store.release_notice == word))
@@ -177,18 +190,10 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
-        yield from (up, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
+        yield from (up, campaigns, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:
-    """Set logging up: `form` is `json` or `text`, `level` a name of logging's."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    """Configure logging to standard output: `form` is `json` or `text`, `level` a level's name."""
+    logs.log_to_stdout(form, level)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(_is_not_about_malformed_http)
-
-
-def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for a request that was no HTTP: it was answered with 400, and anybody can send any number of them."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

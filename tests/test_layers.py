@@ -1,30 +1,45 @@
 """Which package may import which: the layers of the code, lowest first. `docs/architecture.md` draws them."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = (
-    {"address", "clock", "ending", "environment", "hosts", "market", "outage", "telemetry", "ways_out"},
-    {"healthcheck", "prices"},
-    {"portfolio"},
-    {"database"},
-    {"settings"},
-    {"price_source", "work"},
-    {"api"},
-    {"commands"},
-    {"serve"},
-    {"__main__"},
-)
-"""Packages and top-level modules of `service/`; each may import those of lower layers only."""
+LAYERS: dict[str, tuple[set[str], ...]] = {
+    "service": (
+        {"address", "clock", "environment", "hosts", "market", "outage", "outgoing", "shutdown", "telemetry"},
+        {"healthcheck", "prices"},
+        {"portfolio"},
+        {"database"},
+        {"settings"},
+        {"price_source", "work"},
+        {"api"},
+        {"commands"},
+        {"serve"},
+        {"__main__"},
+    ),
+    "sidecar": (
+        {"client", "ecs_metadata", "protocol", "redis_host", "scripts"},
+        {"login_settings", "server_kind", "tls_settings"},
+        {"control_openapi", "settings"},
+        {"healthcheck", "identity", "redis", "wrapper"},
+        {"commands", "telemetry"},
+        {"election"},
+        {"control"},
+        {"run"},
+        {"__main__"},
+    ),
+}
+"""Packages and top-level modules of each program; each may import those of lower layers only."""
+CLIENT_IMPORTS = ("aiohttp.", "runtime.clock.", "runtime.host_names.", "sidecar.client.")
+"""What the client library may import beside the standard library: to install it takes aiohttp alone."""
 MOST_PAIRS = 75
 """Imports between packages and top-level modules, each pair counted once."""
 MOST_TOP_LEVEL = 14
 """Modules directly in `service/`."""
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 Pair = tuple[str, str]
 
@@ -45,31 +60,42 @@ def modules(package: str) -> Iterator[tuple[Path, str]]:
         yield path, path.relative_to(ROOT / package).parts[0].removesuffix(".py")
 
 
-def pairs() -> set[Pair]:
-    """Who imports whom between the units of `service/`."""
+def pairs(package: str) -> set[Pair]:
+    """Which unit imports which within a package."""
     return {
         (unit, name.split(".")[1])
-        for path, unit in modules("service")
+        for path, unit in modules(package)
         for name in imported(path)
-        if name.startswith("service.") and name.split(".")[1] != unit
+        if name.startswith(f"{package}.") and name.split(".")[1] != unit
     }
 
 
-def test_every_unit_of_the_service_has_a_layer_and_imports_lower_layers_only() -> None:
-    assert {unit for _, unit in modules("service")} - {"__init__"} == LEVEL.keys()
-    assert [pair for pair in sorted(pairs()) if LEVEL[pair[1]] >= LEVEL[pair[0]]] == []
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_unit_has_a_layer_and_imports_lower_layers_only(package: str) -> None:
+    level = {name: level for level, names in enumerate(LAYERS[package]) for name in names}
+    assert {unit for _, unit in modules(package)} - {"__init__"} == level.keys()
+    assert [pair for pair in sorted(pairs(package)) if level[pair[1]] >= level[pair[0]]] == []
 
 
 def test_the_service_has_few_imports_between_its_units() -> None:
-    assert len(pairs()) <= MOST_PAIRS
+    assert len(pairs("service")) <= MOST_PAIRS
     assert len(list((ROOT / "service").glob("*.py"))) <= MOST_TOP_LEVEL
+
+
+def test_the_client_library_needs_aiohttp_alone() -> None:
+    refused = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, _ in modules("sidecar/client")
+        for name in imported(path)
+        if name.split(".")[0] not in sys.stdlib_module_names and not f"{name}.".startswith(CLIENT_IMPORTS)
+    ]
+    assert refused == []
 
 
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
         ("runtime", ("runtime.",)),
-        ("sidecar/client", ("sidecar.client", "sidecar.clock", "sidecar.host")),
         ("sidecar", ("sidecar.", "runtime.")),
         ("service", ("service.", "runtime.", "sidecar.client.")),
     ],

@@ -42,14 +42,14 @@ def _make(engine: Engine) -> None:
         raise ImageError("debootstrap needs root; run as root, or set PYTHON_IMAGE to an image that is here")
     with tempfile.TemporaryDirectory(prefix="python-base-") as name:
         root = Path(name) / "root"
-        mirror = _mirror()
+        mirror = debian_mirror()
         call(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root), *mirror])
         shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
         root.chmod(0o755)
         engine.add_root(root, KEPT)
 
 
-def _mirror() -> list[str]:
+def debian_mirror() -> list[str]:
     """The mirror that apt uses on this machine; empty, and debootstrap takes its own, if apt names none."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     lines = sources.read_text().splitlines() if sources.exists() else []

@@ -106,7 +106,7 @@ class Buildah:
 
     def build(self, folder: Path, dockerfile: str, image: str, arguments: Mapping[str, str]) -> None:
         """Build the image from a Dockerfile in `folder`."""
-        options = ["--isolation", "chroot", "--network", "host", *_mounts()]
+        options = ["--layers", "--isolation", "chroot", "--network", "host", *_mounts()]
         call(["buildah", "bud", *options, *_build(folder, dockerfile, image, arguments)])
 
     def run(

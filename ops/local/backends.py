@@ -16,6 +16,11 @@ from sidecar.redis.connection import Connector
 from sidecar.redis.store import RedisStore, fence_of
 from sidecar.settings import Settings
 
+ACCOUNT = (
+    "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE",
+    "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE",
+)  # fmt: skip
+"""Variables of the caller's that count beside REDIS_URL."""
 START_AGAIN_AFTER = 3.0
 """Seconds that a server of our own stays away after its process has died, so that its absence can be seen."""
 
@@ -71,10 +76,14 @@ class Backends:
             known |= {"REDIS_HOST": LOOPBACK, "REDIS_PORT": str(self._redis.port)}
         elif self._settings.redis_url is not None:
             known |= {"REDIS_URL": self._settings.redis_url}
-            account = ("REDIS_USERNAME", "REDIS_PASSWORD")
-            known |= {name: self._caller[name] for name in account if self._caller.get(name)}
+            known |= {name: self._caller[name] for name in ACCOUNT if self._caller.get(name)}
         url = self._postgres.url if self._postgres else self._settings.database_url
         return known | ({"DATABASE_URL": url} if url else {})
+
+    @property
+    def own_redis(self) -> dict[str, str]:
+        """The address of a Redis of our own, for a shell."""
+        return {} if self._redis is None else {"REDIS_URL": self._redis.url.removesuffix("/0")}
 
     async def vouch_for_redis(self, keys: list[str]) -> None:
         """Tell the failover guard that our Redis, which is new, has lost no write: the first terms then start at once.

@@ -85,7 +85,7 @@ class Container:
         """
         began = time.monotonic()
         try:
-            async with self._running(self.definition.argv, self._heard) as process, asyncio.TaskGroup() as group:
+            async with self._main(self._heard) as process, asyncio.TaskGroup() as group:
                 if self.exit_code is not None:
                     self._journal.event(self.label, f"runs again: pid {process.pid}")
                 self._process, self.exit_code, self.started_at = process, None, datetime.now(UTC)
@@ -118,7 +118,12 @@ class Container:
         if self._process is not None:
             self._process.kill()
 
-    def _running(self, argv: list[str], output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
+    def _main(self, output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
+        """The container's own process, for as long as the block lasts."""
+        return self._beside(self.definition.argv, output)
+
+    def _beside(self, argv: list[str], output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
+        """Another process in the container, such as a health check."""
         return running(argv, environment=self.environment, folder=self.folder, output=output)
 
     def _heard(self, chunk: bytes) -> None:
@@ -157,7 +162,7 @@ class Container:
         """Run the health check once; None when it passes, else what is wrong."""
         said: list[bytes] = []
         try:
-            async with asyncio.timeout(check.timeout), self._running(check.argv, said.append) as process:
+            async with asyncio.timeout(check.timeout), self._beside(check.argv, said.append) as process:
                 code = await process.wait()
         except TimeoutError:
             return f"the health check took longer than {check.timeout} s"

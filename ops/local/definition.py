@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from ops.local.fargate import check_size, units
+
 Condition = Literal["START", "COMPLETE", "SUCCESS", "HEALTHY"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
@@ -77,12 +79,44 @@ class Secret(_Part):
     value_from: str
 
 
+class Capabilities(_Part):
+    """`capabilities`: what of root's rights a container has more or less than the engine gives."""
+
+    drop: list[str] = Field(default_factory=list)
+
+
+class LinuxParameters(_Part):
+    """`linuxParameters`: an init process, and capabilities."""
+
+    init_process_enabled: bool = False
+    capabilities: Capabilities = Field(default_factory=Capabilities)
+
+
+class MountPoint(_Part):
+    """One entry of `mountPoints`: a volume of the task, and where the container sees it."""
+
+    source_volume: str
+    container_path: str
+
+
+class Volume(_Part):
+    """One entry of `volumes`."""
+
+    name: str
+
+
 class ContainerDefinition(_Part):
-    """One container of the task."""
+    """One container of the task; `memory` in MiB, `cpu` in 1024ths of a core."""
 
     name: Name
     image: str
     essential: bool = True
+    cpu: int = Field(default=0, ge=0)
+    memory: int | None = Field(default=None, ge=4)
+    user: str | None = None
+    readonly_root_filesystem: bool = False
+    linux_parameters: LinuxParameters = Field(default_factory=LinuxParameters)
+    mount_points: list[MountPoint] = Field(default_factory=list)
     entry_point: list[str] = Field(default_factory=list)
     command: list[str] = Field(default_factory=list)
     environment: list[Variable] = Field(default_factory=list)
@@ -114,7 +148,40 @@ class TaskDefinition(_Part):
     """The containers of a task and the order that `dependsOn` puts them in."""
 
     family: Name
+    requires_compatibilities: list[str] = Field(default_factory=list)
+    cpu: str | None = None
+    memory: str | None = None
+    volumes: list[Volume] = Field(default_factory=list)
     container_definitions: list[ContainerDefinition] = Field(min_length=1, max_length=10)
+
+    @property
+    def cpu_units(self) -> int | None:
+        """The task's `cpu` in 1024ths of a core; None where it has no limit of its own."""
+        return None if self.cpu is None else units(self.cpu, "vCPU")
+
+    @model_validator(mode="after")
+    def _volumes_exist(self) -> Self:
+        names = {volume.name for volume in self.volumes}
+        for container in self.container_definitions:
+            for mount in container.mount_points:
+                if mount.source_volume not in names:
+                    raise ValueError(f"{container.name} mounts {mount.source_volume}, which volumes does not name")
+        return self
+
+    @model_validator(mode="after")
+    def _containers_fit(self) -> Self:
+        cpu, memory = self.cpu_units, None if self.memory is None else units(self.memory, "GB")
+        if "FARGATE" in self.requires_compatibilities:
+            if cpu is None or memory is None:
+                raise ValueError(f"{'cpu' if cpu is None else 'memory'}: missing; Fargate needs it")
+            check_size(cpu, memory)
+        needed_cpu = sum(container.cpu for container in self.container_definitions)
+        if cpu is not None and needed_cpu > cpu:
+            raise ValueError(f"cpu: the containers have {needed_cpu} CPU units, the task {cpu}")
+        needed = sum(container.memory or 0 for container in self.container_definitions)
+        if memory is not None and needed > memory:
+            raise ValueError(f"memory: the containers have {needed} MiB, the task {memory}")
+        return self
 
     @model_validator(mode="after")
     def _dependencies_can_be_met(self) -> Self:

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import CERT_NONE
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainSocketConnection
+
+from sidecar.settings import RedisAddress
 
 INDENTED = " | python3 -m json.tool"
 """For people: an answer is one line, without an end."""
@@ -96,14 +97,31 @@ def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
     return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
 
 
-def redis_cli(to: AbstractConnection) -> str | None:
+def shell_environment(
+    api: Mapping[str, str], sidecar: Mapping[str, str], redis: Mapping[str, str], *, ours: bool
+) -> str:
+    """Lines for a shell in which the programs' commands work beside the tasks.
+
+    Args:
+        api: the environment of a task's API.
+        sidecar: that of its sidecar.
+        redis: the address of Redis, if it is ours; the caller's may hold a password.
+        ours: whether Postgres is ours.
+    """
+    of_api = ("MARKET_CALENDAR", "PRICE_SOURCE", "SIDECAR_URL", "LOG_FORMAT", *(("DATABASE_URL",) if ours else ()))
+    found = {name: api[name] for name in of_api if name in api}
+    variables = {**found, "CONTROL_BIND": sidecar["CONTROL_BIND"], **redis}
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def redis_cli(to: AbstractConnection, address: RedisAddress) -> str | None:
     """A redis-cli that exists, as a command line for the server of a connection; None where there is none.
 
     A password is asked for, never printed. The wheel's program comes before the one on the path, but knows no TLS.
     """
-    tls = isinstance(to, SSLConnection)
+    tls = address.tls
     beside = Path(sys.executable).parent / "redis-cli"
-    found = str(beside) if beside.exists() and not tls else shutil.which("redis-cli")
+    found = str(beside) if beside.exists() and tls is None else shutil.which("redis-cli")
     if found is None:
         return None
     words = [found]
@@ -111,12 +129,13 @@ def redis_cli(to: AbstractConnection) -> str | None:
         words += ["-s", to.path]
     elif isinstance(to, Connection):
         words += ["-h", to.host, "-p", str(to.port)]
-    if isinstance(to, SSLConnection):
-        words += ["--tls", *(["--cacert", to.ca_certs] if to.ca_certs else [])]
-        words += ["--insecure"] if to.cert_reqs == CERT_NONE else []
+    if tls is not None:
+        files = (("--cacert", tls.ca), ("--cert", tls.certificate), ("--key", tls.key_file))
+        words += ["--tls", *(word for option, file in files if file is not None for word in (option, file.path))]
+        words += [] if tls.verify else ["--insecure"]
     words += ["-n", str(to.db)] if to.db else []
-    words += ["--user", to.username] if to.username else []
-    words += ["--askpass"] if to.password else []
+    words += ["--user", username] if (username := to.username or address.username) else []
+    words += ["--askpass"] if to.password or address.password_file else []
     return shlex.join(words)
 
 

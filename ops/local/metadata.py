@@ -1,7 +1,7 @@
 """The ECS task metadata endpoint, version 4, as far as a task asks it who it is."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -100,29 +100,42 @@ def task_arn(task_id: str) -> str:
 
 
 class MetadataServer:
-    """Serves `/v4/{task id}/{container}` and `.../task` on a loopback port; an async context manager.
+    """Serves `/v4/{task id}/{container}` and `.../task`; an async context manager.
 
     Args:
         family: of the task definition.
         views: the containers of a task by name, given its id; None for a task that is not known.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        routes: more routes of the same listener, such as those of the ECS agent.
     """
 
-    def __init__(self, family: str, views: Callable[[str], Mapping[str, ContainerView] | None]) -> None:
+    def __init__(
+        self,
+        family: str,
+        views: Callable[[str], Mapping[str, ContainerView] | None],
+        *,
+        host: str = LOOPBACK,
+        port: int = 0,
+        routes: Iterable[web.RouteDef] = (),
+    ) -> None:
         self._family = family
         self._views = views
-        self._port = 0
+        self._host = host
+        self._port = port
         app = web.Application()
+        app.router.add_routes(routes)
         app.router.add_get("/v4/{task_id}/{container}", self._container)
         app.router.add_get("/v4/{task_id}/{container}/task", self._task)
         self._runner = web.AppRunner(app, access_log=None)
 
     def uri(self, task_id: str, container: str) -> str:
         """`ECS_CONTAINER_METADATA_URI_V4` of a container."""
-        return f"http://{LOOPBACK}:{self._port}/v4/{task_id}/{container}"
+        return f"http://{self._host}:{self._port}/v4/{task_id}/{container}"
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, LOOPBACK, 0).start()
+        await web.TCPSite(self._runner, self._host, self._port).start()
         self._port = self._runner.addresses[0][1]
         return self
 

@@ -139,7 +139,7 @@ class Runner:
         self._backends.find()
         try:
             checked = read_sidecar_settings(self._environment(self._first, SIDECAR))
-            self._redis = Connector(checked.redis, checked.kind)()
+            self._redis, self._redis_address = Connector(checked.redis, checked.kind)(), checked.redis
         except SettingsError as error:
             raise UsageError(f"container {SIDECAR}: {error}") from error
         try:
@@ -149,6 +149,7 @@ class Runner:
         await self._backends.start(checked)
         self._keys = checked.keys
         await self._backends.vouch_for_redis(list(self._keys.values()))
+        self._write_shell_environment()
         began = time.monotonic()
         applied = set(re.findall(r"\d{14}_\w+\.sql", await self._command("migrate")))
         self._console.step("Migrations", f"{len(applied) or 'none'} applied, {time.monotonic() - began:.1f} s")
@@ -156,6 +157,15 @@ class Runner:
         samples = _UUID.findall(await self._command("sample"))
         self._portfolio = samples[0] if samples else "PORTFOLIO_ID"
         self._console.step("Samples", f"{len(samples)} portfolios, {time.monotonic() - began:.1f} s")
+
+    def _write_shell_environment(self) -> None:
+        text = guide.shell_environment(
+            self._environment(self._first, API),
+            self._environment(self._first, SIDECAR),
+            self._backends.own_redis,
+            ours=self._settings.database_url is None,
+        )
+        (self._settings.folder / "environment").write_text(text)
 
     async def _command(self, name: str) -> str:
         """Run a command of the API's image to its end; returns what it wrote."""
@@ -187,7 +197,7 @@ class Runner:
         if self._stopping.is_set():
             return
         tasks = [self._task_view(slot) for slot in self._slots]
-        cli = guide.redis_cli(self._redis)
+        cli = guide.redis_cli(self._redis, self._redis_address)
         own_database = self._settings.database_url is None
         for title, lines in (
             ("Tasks", guide.addresses(tasks)),

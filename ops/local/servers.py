@@ -4,6 +4,7 @@ Both listen on loopback only, keep their data under a folder of the caller's, an
 them, even when that one is killed (`PR_SET_PDEATHSIG`; Linux).
 """
 
+import os
 import shutil
 import socket
 import sys
@@ -16,11 +17,15 @@ __all__ = ["PostgresServer", "RedisServer", "Server", "ServerError", "free_port"
 
 
 def redis_binary() -> Path:
-    """The path of a redis-server: the wheel's, which lies beside the interpreter, else the one on the path.
+    """The path of a redis-server: REDIS_SERVER, else the wheel's beside the interpreter, else the one on the path.
 
     Raises:
         ServerError: there is none.
     """
+    if chosen := os.environ.get("REDIS_SERVER"):
+        if not os.access(chosen, os.X_OK):
+            raise ServerError(f"REDIS_SERVER: {chosen} is no program")
+        return Path(chosen)
     beside = Path(sys.executable).parent / "redis-server"
     found = beside if beside.exists() else shutil.which("redis-server")
     if found is None:

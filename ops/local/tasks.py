@@ -10,12 +10,30 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from ops.local.containers import Container, Journal, Pace, first_of
 from ops.local.definition import ContainerDefinition, Dependency, TaskDefinition
 
 Watcher = Callable[[str, str], None]
 """Is told (task label, container name) when a container's process has exited."""
+
+
+class ContainerFactory(Protocol):
+    """Makes one container of a task; `Container` itself makes a process of this machine."""
+
+    def __call__(
+        self,
+        definition: ContainerDefinition,
+        label: str,
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        journal: Journal,
+        pace: Pace,
+        on_unhealthy: Callable[[], None],
+    ) -> Container:
+        """A container that has not been started."""
 
 
 class Task:
@@ -30,6 +48,7 @@ class Task:
         journal: is told what happens.
         pace: where to be quicker than ECS.
         exited: is told of each container's exit before anything follows from it.
+        make: makes the containers.
     """
 
     def __init__(
@@ -43,6 +62,7 @@ class Task:
         journal: Journal,
         pace: Pace | None = None,
         exited: Watcher | None = None,
+        make: ContainerFactory = Container,
     ) -> None:
         self.definition = definition
         self.label = label
@@ -54,7 +74,7 @@ class Task:
         self._pace = pace or Pace()
         self._exited = exited
         self.containers = {
-            container.name: Container(
+            container.name: make(
                 container,
                 f"{label}/{container.name}",
                 environment=environments[container.name],

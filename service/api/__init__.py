@@ -1,1 +1,1 @@
-"""The HTTP interface: the public routes, the internal routes, and what every request passes through."""
+"""The HTTP interface: the public and the internal routes, and the middleware of both."""

@@ -1,9 +1,9 @@
-"""Who asks: Supabase's access tokens.
+"""Authentication with Supabase's access tokens.
 
 A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
-(HS256). Which algorithm counts is for the key to say, not the token: a public key is never taken for a shared secret.
-Issuer, audience, expiry, role and user are checked; all five must be there. The project's own keys (`anon`,
-`service_role`) are signed like a user's token, and are no user. Nor is an anonymous one, whom anybody can make.
+(HS256). The key decides the algorithm, not the token, so that a public key is never used as a shared secret. Issuer,
+audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are signed
+like a user's token and are refused. Tokens of anonymous users are refused, because anybody can create such a user.
 """
 
 import logging
@@ -26,11 +26,11 @@ from service.settings import AuthSettings, SettingsError
 AUDIENCE = "authenticated"
 USER_ROLE = "authenticated"
 PROJECT_KEYS = ("anon", "service_role")
-"""Roles of the tokens that a project has for itself."""
+"""Roles of the project's own keys."""
 LEEWAY = 10.0
-"""Seconds by which the issuer's clock and ours may differ."""
-ISSUER_SHOWN = 200
-"""Characters of a token's issuer in the log."""
+"""Tolerated difference between the issuer's clock and this machine's, in seconds."""
+MAX_ISSUER = 200
+"""Limit of a token's issuer in the log, in characters."""
 NOT_VALID = "the access token is not valid"
 
 BEARER = re.compile(r"bearer +([A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+\.[A-Za-z0-9_=-]+) *", re.IGNORECASE)
@@ -40,51 +40,51 @@ logger = logging.getLogger(__name__)
 
 
 class Unauthorized(Exception):
-    """Nobody that we know asks; the text may be told to whoever it is."""
+    """The caller is not authenticated. The text is safe to send to the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and until when we may take that for granted."""
+    """The authenticated user, and when the authentication expires."""
 
     user_id: UUID | None
-    """None: anybody, who may do everything."""
+    """None: authentication is off, and the caller may do everything."""
     expires_at: float | None = None
-    """Seconds since the epoch; None: never."""
+    """Seconds since the epoch; None means never."""
 
     def may_see(self, owner: UUID) -> bool:
-        """Whether that user's portfolios are the caller's own."""
+        """Whether the caller may see that user's portfolios."""
         return self.user_id is None or self.user_id == owner
 
 
 class Guard(Protocol):
-    """Tells who asks."""
+    """Authenticates requests."""
 
     async def caller(self, authorization: str | None) -> Caller:
-        """Who sends that `Authorization` header.
+        """The caller that an `Authorization` header belongs to.
 
         Raises:
-            Unauthorized: nobody that we know.
-            service.jwks.KeysUnavailable: it cannot be told now.
+            Unauthorized: the header is missing, or its token is invalid.
+            service.api.jwks.KeysUnavailable: the token cannot be checked now.
         """
 
     async def aclose(self) -> None:
-        """Give up what is held open."""
+        """Close the connections."""
 
 
 class OpenGuard:
-    """Lets everybody in; for trying things out."""
+    """Admits everybody, for development."""
 
-    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the protocol's
-        """Anybody."""
+    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the protocol has it
+        """A caller that may do everything."""
         return Caller(None)
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there are no connections."""
 
 
 class TokenGuard:
-    """Lets in whoever has a valid access token of the project."""
+    """Admits users with a valid access token of the project."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class TokenGuard:
         self._warnings = HourlyWarnings(logger, clock)
 
     async def caller(self, authorization: str | None) -> Caller:
-        """The user whose token it is."""
+        """The user that the token belongs to."""
         if authorization is None:
             raise Unauthorized("an access token is needed")
         found = BEARER.fullmatch(authorization)
@@ -108,7 +108,7 @@ class TokenGuard:
         token = found[1]
         algorithm, key = await self._key(token)
         try:
-            # Issuer and audience are checked by `_user`, which knows what to say.
+            # `_user` checks issuer and audience, and explains each refusal.
             options: Options = {"require": ["exp"], "verify_aud": False}
             return self._user(jwt.decode(token, key, algorithms=[algorithm], leeway=LEEWAY, options=options))
         except jwt.ExpiredSignatureError:
@@ -125,19 +125,21 @@ class TokenGuard:
         await self._keys.aclose()
 
     def _user(self, claims: Mapping[str, Any]) -> Caller:
-        """Whose token that is, by the claims of one that is well signed and has not expired.
+        """The user that the claims name. The signature and the expiry have been checked.
 
         Raises:
-            Unauthorized: no user of the project.
+            Unauthorized: the claims do not name a signed-in user of the project.
             ValueError: the user's id is not a UUID.
         """
         role, audience = claims.get("role"), claims.get("aud")
         if role in PROJECT_KEYS:
             raise Unauthorized(f"the token is the project's {role} key; the access token of a signed-in user is needed")
         if claims.get("iss") != self._issuer:
-            named = one_line(repr(claims.get("iss")), ISSUER_SHOWN)
+            named = one_line(repr(claims.get("iss")), MAX_ISSUER)
             self._warnings.warn(
-                "SUPABASE_URL: a well signed access token names the issuer %s, not %s; refused", named, self._issuer
+                "SUPABASE_URL: a signed access token names the issuer %s, not %s; refused",
+                named,
+                self._issuer,
             )
             raise Unauthorized(NOT_VALID)
         if audience != AUDIENCE and not (isinstance(audience, list) and AUDIENCE in audience):
@@ -149,7 +151,7 @@ class TokenGuard:
         return Caller(UUID(claims.get("sub", "")), float(claims["exp"]) + LEEWAY)
 
     async def _key(self, token: str) -> tuple[str, Any]:
-        """The only algorithm that this token may be signed by, and the key for it."""
+        """The algorithm that this token must be signed with, and its key."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError):
@@ -166,15 +168,15 @@ class TokenGuard:
                     )
                     raise Unauthorized(NOT_VALID) from None
             case {"alg": "HS256"}:
-                self._warnings.warn("SUPABASE_JWT_SECRET: missing, and an access token says that it needs it; refused")
+                self._warnings.warn("SUPABASE_JWT_SECRET: missing, but an access token is signed with HS256; refused")
         raise Unauthorized(NOT_VALID)
 
 
-def guard_by(settings: AuthSettings) -> Guard:
-    """The guard that the settings ask for.
+def guard_from(settings: AuthSettings) -> Guard:
+    """The guard that the settings select.
 
     Raises:
-        SettingsError: they do not say who may come in.
+        SettingsError: the settings have neither a project nor AUTH=off.
     """
     if settings.auth == "off":
         return OpenGuard()
@@ -184,5 +186,5 @@ def guard_by(settings: AuthSettings) -> Guard:
 
 
 def issuer_of(project_url: str) -> str:
-    """What a project's tokens name as their issuer."""
+    """The issuer that a project's tokens name."""
     return f"{project_url}/auth/v1"

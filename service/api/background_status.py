@@ -1,30 +1,28 @@
-"""What /background/status tells: who leads, and when each job ran and will run. Any task can say it."""
+"""The report of /background/status: who leads, and when each job ran and will run. Every task can answer it."""
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from runtime.escape import one_line
-from service.api import responses as answers
+from service.api import internal_responses
 from service.api.store_access import StoreAccess
 from service.clock import utc_now
 from service.database.connection import StoreError
 from service.market.calendar import Calendar
 from service.portfolio.records import Fence, JobName, JobRun, Loading
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
-from service.work.timetable import JOBS, next_due
+from service.work.timetable import next_due
 from sidecar.client import Leadership
 
-FRESH = 1.0
-"""Seconds for which what the database said is told again: everybody may ask, as often as they like."""
+MAX_AGE = 1.0
+"""Maximum age of the database's records in a report, in seconds. It bounds the queries, however many clients ask."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """What the database says; nothing, and why, while it is away."""
+    """The database's records. While the database cannot be used they are empty, and `trouble` says why."""
 
     fences: Mapping[str, Fence] = field(default_factory=dict)
     runs: Mapping[JobName, JobRun] = field(default_factory=dict)
@@ -33,7 +31,7 @@ class _Records:
 
 
 class BackgroundStatus:
-    """Reads the leaderships of this process, the database's records, and the timetable, which all tasks share."""
+    """Reads the leaderships of this process, the database's records, and the timetable that all tasks share."""
 
     def __init__(
         self,
@@ -56,48 +54,55 @@ class BackgroundStatus:
 
     @property
     def sidecar(self) -> str:
-        """`ok`, or what is wrong with it."""
+        """`ok`, or what is wrong with the sidecar."""
         known = any(leadership.state is not None for leadership in self._leaderships.values())
         return "ok" if known else "no answer yet"
 
-    async def report(self) -> dict[str, Any]:
-        """The leases as this process sees them; the jobs, whose last runs are null while the database is away."""
+    async def report(self) -> internal_responses.BackgroundStatus:
+        """The leases as this process sees them, and the jobs. The last runs are null while the database is away."""
         records = await self._recent_records()
-        leases = {}
-        for name, leadership in self._leaderships.items():
-            fence = records.fences.get(name)
-            leases[name] = {
-                "is_leader": leadership.is_leader,
-                "state": _shown(leadership.state) or "unknown",
-                "holder": _shown(leadership.holder),
-                "token": leadership.token,
-                "remaining": round(leadership.remaining(), 3),
-                "last_writer": fence and _last_writer(fence),
-            }
-        jobs: dict[str, Any] = {
-            "tracker": {
-                "lease": TRACKER_LEASE,
-                "last_run": self._last_tick(),
-                "next_run": self._next_tick(),
-                "loading": records.loading and answers.loading(records.loading),
-            },
-        }
-        for job in JOBS:
-            run = records.runs.get(job)
-            due = next_due(job, self._calendar, self._now())
-            jobs[job] = {"lease": SCHEDULER_LEASE, "last_run": run and answers.job_run(run), "next_run": due}
         instance_ids = (leadership.instance_id for leadership in self._leaderships.values())
-        return {
-            "instance_id": _shown(next(filter(None, instance_ids), None)),
-            "leases": leases,
-            "jobs": jobs,
-            "database": records.trouble or self._access.trouble or "ok",
-        }
+        return internal_responses.BackgroundStatus(
+            instance_id=next(filter(None, instance_ids), None),
+            leases=internal_responses.Leases(
+                background_services=self._lease(TRACKER_LEASE, records),
+                daily_scheduler=self._lease(SCHEDULER_LEASE, records),
+            ),
+            jobs=internal_responses.Jobs(
+                tracker=internal_responses.Tracker(
+                    last_run=self._last_tick(),
+                    next_run=self._next_tick(),
+                    loading=internal_responses.Loading.of(records.loading) if records.loading else None,
+                ),
+                eod=self._job("eod", records),
+                snapshot=self._job("snapshot", records),
+                reconstruction=self._job("reconstruction", records),
+            ),
+            database=records.trouble or self._access.trouble or "ok",
+        )
+
+    def _lease(self, name: str, records: _Records) -> internal_responses.Lease:
+        leadership, fence = self._leaderships[name], records.fences.get(name)
+        return internal_responses.Lease(
+            is_leader=leadership.is_leader,
+            state=leadership.state or "unknown",
+            holder=leadership.holder,
+            token=leadership.token,
+            remaining=round(leadership.remaining(), 3),
+            last_writer=internal_responses.LastWriter.of(fence) if fence else None,
+        )
+
+    def _job(self, name: JobName, records: _Records) -> internal_responses.Job:
+        run = records.runs.get(name)
+        return internal_responses.Job(
+            last_run=internal_responses.JobRun.of(run) if run else None,
+            next_run=next_due(name, self._calendar, self._now()),
+        )
 
     async def _recent_records(self) -> _Records:
-        """The records as they were a second ago at most, read once for all who ask at a time."""
+        """The records, at most `MAX_AGE` old. Requests that arrive together share one query."""
         async with self._reading:
-            if self._read_at is None or time.monotonic() - self._read_at >= FRESH:
+            if self._read_at is None or time.monotonic() - self._read_at >= MAX_AGE:
                 self._records = await self._read()
                 self._read_at = time.monotonic()
             return self._records
@@ -108,12 +113,3 @@ class BackgroundStatus:
             return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
         except StoreError as error:
             return _Records(trouble=str(error).removeprefix("database: "))
-
-
-def _last_writer(fence: Fence) -> dict[str, Any]:
-    return {"holder": _shown(fence.holder), "token": fence.token, "since": fence.taken_at}
-
-
-def _shown(text: str | None) -> str | None:
-    """A text that the sidecar or another task wrote, bounded and printable."""
-    return None if text is None else one_line(text)

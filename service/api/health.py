@@ -1,32 +1,35 @@
-"""Whether this process serves, and what it knows of its neighbours."""
+"""The health of this process, and the state of its neighbours."""
 
 from collections.abc import Callable
+from typing import Literal
+
+from service.api import internal_responses
 
 
 class Health:
-    """The state of the process.
+    """The health of the process.
 
     Args:
-        database: why the database cannot be used, None while it can.
-        sidecar: `ok`, or what is wrong with the sidecar.
+        database: returns why the database cannot be used; None while it can be used.
+        sidecar: returns `ok`, or what is wrong with the sidecar.
     """
 
     def __init__(self, database: Callable[[], str | None], sidecar: Callable[[], str]) -> None:
         self.draining = False
-        """Set when the process is told to end: a load balancer then sends its requests elsewhere."""
+        """True once the process stops. A load balancer then sends its requests to other tasks."""
         self._database = database
         self._sidecar = sidecar
 
     @property
-    def state(self) -> str:
+    def state(self) -> Literal["ok", "draining"]:
         """`ok` or `draining`."""
         return "draining" if self.draining else "ok"
 
     @property
     def http_status(self) -> int:
-        """503 only while the process drains. An outage of a neighbour changes nothing: see `store_access`."""
+        """503 while the process drains. An outage of a neighbour does not count; see `service.api.store_access`."""
         return 503 if self.draining else 200
 
-    def report(self) -> dict[str, str]:
-        """The state, and what is wrong with the neighbours."""
-        return {"status": self.state, "database": self._database() or "ok", "sidecar": self._sidecar()}
+    def report(self) -> internal_responses.Health:
+        """The state of this process and of its neighbours."""
+        return internal_responses.Health(status=self.state, database=self._database() or "ok", sidecar=self._sidecar())

@@ -1,4 +1,4 @@
-"""The internal listener: what Prometheus, operators and scripts in the VPC read. It changes nothing."""
+"""The internal listener, for Prometheus, operators and scripts in the VPC. All routes only read."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -9,10 +9,10 @@ from service.api.background_status import BackgroundStatus
 from service.api.health import Health
 from service.api.internal_openapi import internal_description
 from service.api.middleware import Middleware
-from service.api.responses import json_response
+from service.api.response_types import document_response, json_response
 
-LARGEST_BODY = 1024
-"""Bytes of a request's body; no route reads one."""
+MAX_BODY = 1024
+"""Limit of a request's body, in bytes; no route reads a body."""
 
 
 class Internal:
@@ -28,11 +28,11 @@ class Internal:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = self._middleware.application(LARGEST_BODY)
+        app = self._middleware.application(MAX_BODY)
         app.router.add_get("/background/status", self._status)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/openapi.json", self._openapi)
+        app.router.add_get("/openapi.json", document_response(internal_description()))
         return app
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -44,9 +44,6 @@ class Internal:
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         try:
             choose_encoder(",".join(request.headers.getall("Accept", ())))
-        except TypeError:  # the library's only word for a version that is not a number
-            raise web.HTTPNotAcceptable(text="no such version of a format in Accept") from None
+        except TypeError:  # raised by the library for a version that is not a number
+            raise web.HTTPNotAcceptable(text="Accept asks for a version of the format that does not exist") from None
         return await self._metrics_handler(request)
-
-    async def _openapi(self, _: web.Request) -> web.Response:
-        return json_response(internal_description())

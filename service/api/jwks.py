@@ -1,4 +1,4 @@
-"""The public keys that access tokens are signed with, as a project publishes them."""
+"""The public keys of access tokens, fetched from the project that publishes them."""
 
 import asyncio
 import json
@@ -10,26 +10,27 @@ from typing import Any, Literal
 import aiohttp
 import jwt
 
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
-from service.ways_out import AnswerTooLarge, http_session, read_body
+from service.outgoing import http_session
 
-PUBLISHED_AT = "/auth/v1/.well-known/jwks.json"
+JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
-CACHED = 600.0
-"""Seconds from a look that went well to the next: so long may a key live on that is published no more."""
-PAUSE = 30.0
-"""Seconds from one look to the next at least, however many tokens name keys that nobody knows."""
-RETRY = 5.0
-"""Seconds from a look that failed to the next: until it goes well, a task that has just started lets nobody in."""
-ANSWER_LIMIT = 5.0
-"""Seconds that a look may take, and so that a token may wait whose key is not known."""
-LARGEST_ANSWER = 1024 * 1024
-"""Bytes."""
-SMALLEST_RSA = 2048
-"""Bits."""
+REFRESH_INTERVAL = 600.0
+"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid for as long."""
+MIN_INTERVAL = 30.0
+"""Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
+RETRY_INTERVAL = 5.0
+"""Time from a failed fetch to the next, in seconds. Until the first success a new task admits nobody."""
+FETCH_LIMIT = 5.0
+"""Limit of a fetch, in seconds; a token with an unknown key waits at most as long."""
+MAX_ANSWER = 1024 * 1024
+"""Limit of the answer, in bytes."""
+MIN_RSA_BITS = 2048
+"""Minimum size of an RSA key."""
 
-WHY_SHOWN = 200
-"""Characters of a cause."""
+MAX_REASON = 200
+"""Limit of a logged error, in characters."""
 
 Algorithm = Literal["ES256", "RS256"]
 
@@ -37,40 +38,41 @@ logger = logging.getLogger(__name__)
 
 
 class UnknownKey(Exception):
-    """No such key is published."""
+    """The project does not publish the key."""
 
 
 class KeysUnavailable(Exception):
-    """Nobody can say now whether there is such a key."""
+    """The key is not known, and the published keys could not be fetched."""
 
 
 class KeySet:
-    """The keys at one address: looked at when first needed, then again and again, and kept while they cannot be had.
+    """The keys of one project: fetched when first needed, then at intervals, and kept while a fetch fails.
 
-    A key that is known is given at once, whatever a look does. One that is not known makes us look again, as keys are
-    changed, and waits for that look; but none begins within `PAUSE` seconds of the last, or `RETRY` if that one failed.
+    A key that is known is returned at once. A key that is not known starts another fetch, since projects change their
+    keys, and waits for that fetch. No fetch begins within `MIN_INTERVAL` seconds of the last one, or `RETRY_INTERVAL`
+    if that one failed.
     """
 
     def __init__(self, project_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = project_url + PUBLISHED_AT
+        self._url = project_url + JWKS_PATH
         self._clock = clock
         self._keys: Mapping[tuple[str, Algorithm], Any] = {}
-        self._looked_at: float | None = None
+        self._fetched_at: float | None = None
         self._failed = False
-        self._look: asyncio.Task[None] | None = None
-        """The one under way."""
-        self._next_look: asyncio.TimerHandle | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        """The fetch under way."""
+        self._next_fetch: asyncio.TimerHandle | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def key(self, kid: str, algorithm: Algorithm) -> Any:
-        """The public key of that id, of the type that the algorithm is for.
+        """The public key with that id, of the type that the algorithm needs.
 
         Raises:
-            UnknownKey: it is not among the published ones.
-            KeysUnavailable: it is not among those we have, and the published ones cannot be had.
+            UnknownKey: the project does not publish the key.
+            KeysUnavailable: the key is not known, and the last fetch failed.
         """
-        if (kid, algorithm) not in self._keys and (look := self._look_anew()) is not None:
-            await asyncio.wait((look,))  # it is everybody's: who gives up waiting does not end it
+        if (kid, algorithm) not in self._keys and (fetching := self._fetch_or_join()) is not None:
+            await asyncio.wait((fetching,))  # shared: a caller that is cancelled does not cancel the fetch
         if (found := self._keys.get((kid, algorithm))) is not None:
             return found
         if self._failed:
@@ -78,62 +80,62 @@ class KeySet:
         raise UnknownKey
 
     async def aclose(self) -> None:
-        """Look no more, and close the connections."""
-        if (look := self._look) is not None:
-            look.cancel()
-            await asyncio.wait((look,))
-        if self._next_look is not None:
-            self._next_look.cancel()
+        """Stop fetching, and close the connections."""
+        if (fetching := self._fetching) is not None:
+            fetching.cancel()
+            await asyncio.wait((fetching,))
+        if self._next_fetch is not None:
+            self._next_fetch.cancel()
         if self._session is not None:
             await self._session.close()
 
-    def _look_anew(self) -> asyncio.Task[None] | None:
-        """The look under way, or one that begins now; None if it is too early for another."""
-        pause = RETRY if self._failed else PAUSE
-        if self._look is None and (self._looked_at is None or self._clock() - self._looked_at >= pause):
-            self._begin_look()
-        return self._look
+    def _fetch_or_join(self) -> asyncio.Task[None] | None:
+        """The fetch under way, or a new one; None if it is too early for a new one."""
+        pause = RETRY_INTERVAL if self._failed else MIN_INTERVAL
+        if self._fetching is None and (self._fetched_at is None or self._clock() - self._fetched_at >= pause):
+            self._start_fetch()
+        return self._fetching
 
-    def _begin_look(self) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
-        self._look = asyncio.create_task(self._look_once(), name="keys of access tokens")
+    def _start_fetch(self) -> None:
+        if self._next_fetch is not None:
+            self._next_fetch.cancel()
+        self._fetching = asyncio.create_task(self._refresh(), name="keys of access tokens")
 
-    async def _look_once(self) -> None:
+    async def _refresh(self) -> None:
         failed = True
         try:
             self._keys = await self._fetch()
             failed = False
             if self._failed:
-                logger.info("the keys of access tokens are there again")
+                logger.info("the keys of access tokens can be fetched again")
         except (aiohttp.ClientError, AnswerTooLarge, OSError, ValueError, RecursionError) as error:
-            if not self._failed:  # told once, not at each look
+            if not self._failed:  # the first failure of an outage
                 logger.warning(
-                    "SUPABASE_URL: the keys of access tokens cannot be had, %d are kept: %s",
+                    "SUPABASE_URL: the keys of access tokens cannot be fetched, %d are kept: %s",
                     len(self._keys),
                     _why(error),
                 )
         finally:
-            self._look, self._looked_at, self._failed = None, self._clock(), failed
+            self._fetching, self._fetched_at, self._failed = None, self._clock(), failed
             loop = asyncio.get_running_loop()
-            self._next_look = loop.call_later(RETRY if failed else CACHED, self._begin_look)
+            self._next_fetch = loop.call_later(RETRY_INTERVAL if failed else REFRESH_INTERVAL, self._start_fetch)
 
     async def _fetch(self) -> Mapping[tuple[str, Algorithm], Any]:
         if self._session is None:
-            self._session = http_session(timeout=aiohttp.ClientTimeout(total=ANSWER_LIMIT))
+            self._session = http_session(timeout=aiohttp.ClientTimeout(total=FETCH_LIMIT))
         async with self._session.get(self._url, allow_redirects=False) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
-            body = await read_body(response, LARGEST_ANSWER)
+            body = await read_body(response, MAX_ANSWER)
         found = json.loads(body)
         match found:
             case {"keys": [*entries]}:
                 return dict(key for entry in entries if (key := _public_key(entry)) is not None)
-        raise ValueError("the answer is no set of keys")
+        raise ValueError("the answer is not a set of keys")
 
 
 def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
-    """One key, if it is for signatures and of a type that we accept; what its type is for is not the token's to say."""
+    """The key with its id and algorithm; None unless it is for signatures and of an accepted type."""
     if not isinstance(entry, dict) or not isinstance(kid := entry.get("kid"), str):
         return None
     algorithm: Algorithm
@@ -151,11 +153,11 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
         key = jwt.PyJWK(public, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
-    if algorithm == "RS256" and key.key_size < SMALLEST_RSA:
+    if algorithm == "RS256" and key.key_size < MIN_RSA_BITS:
         return None
     return (kid, algorithm), key
 
 
 def _why(error: Exception) -> str:
-    """The cause in a line: of what went wrong on the way, the network's or OpenSSL's own words."""
-    return one_line(str(error) or type(error).__name__, WHY_SHOWN)
+    """The error in one line, in the words of the network or of OpenSSL."""
+    return one_line(str(error) or type(error).__name__, MAX_REASON)

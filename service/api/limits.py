@@ -1,4 +1,4 @@
-"""What one client may take of the service."""
+"""Limits of what one client may use."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,50 +8,50 @@ from uuid import UUID
 from runtime.listener import Limits
 
 KEEP_ALIVE = 75.0
-"""Seconds that a connection may go without a whole header: over the 60 for which a load balancer keeps its own open."""
+"""Limit for a connection without a request, in seconds: longer than the 60 s of a load balancer."""
 HEADER_LIMIT = 10.0
-"""Seconds that a request's header may take, from its first byte to its last."""
-MOST_CONNECTIONS = 10_000
-"""To one task, streams included; fewer where the process may not have so many files open."""
+"""Limit for a request's header from its first byte to its last, in seconds."""
+MAX_CONNECTIONS = 10_000
+"""Limit of connections to one task, streams included; lower if the process may not open as many files."""
 RESERVED_DESCRIPTORS = 64
-"""Open files that connections leave to the database, the sidecar, the prices and the log."""
-LARGEST_BODY = 256 * 1024
-"""Bytes of a request's body."""
+"""File descriptors that are reserved for the database, the sidecar, the price source and the log."""
+MAX_BODY = 256 * 1024
+"""Limit of a request's body, in bytes."""
 BODY_LIMIT = 10.0
-"""Seconds that a request's body may take to come."""
+"""Limit for a request's body to arrive, in seconds."""
 ANSWER_LIMIT = 30.0
-"""Seconds that an answer may take; streams have no end."""
+"""Limit for an answer, in seconds; streams have none."""
 INTERNAL_LIMITS = Limits(connections=64, per_peer=16, header=HEADER_LIMIT, idle=KEEP_ALIVE)
-"""What the internal listener's connections may take; anybody in the VPC may open one."""
-MOST_ROWS = 1000
-"""Of history in one answer."""
-MOST_STREAMS = 20
-"""That one user may have open on one task."""
+"""Limits of the internal listener's connections; everybody in the VPC may open one."""
+MAX_ROWS = 1000
+"""Limit of the history rows in one answer."""
+MAX_STREAMS = 20
+"""Limit of a user's open streams on one task."""
 
 
 class TooManyStreams(Exception):
-    """The user has as many streams open as there may be."""
+    """The user has reached the limit of open streams."""
 
 
 class StreamQuota:
     """Counts each user's open streams."""
 
-    def __init__(self, most: int = MOST_STREAMS) -> None:
-        self._most = most
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._limit = limit
         self._open: Counter[UUID] = Counter()
 
     @contextmanager
     def one(self, user_id: UUID | None) -> Iterator[None]:
-        """A stream for the length of the block; without a user there is no limit.
+        """Count a stream for the length of the block. Without a user there is no limit.
 
         Raises:
-            TooManyStreams: not this one any more.
+            TooManyStreams: the user has reached the limit.
         """
         if user_id is None:
             yield
             return
-        if self._open[user_id] >= self._most:
-            raise TooManyStreams(f"{self._most} streams are open already")
+        if self._open[user_id] >= self._limit:
+            raise TooManyStreams(f"{self._limit} streams are open already")
         self._open[user_id] += 1
         try:
             yield

@@ -1,7 +1,7 @@
-"""What every request of either listener passes through: it is counted, it ends in time, and every error is JSON.
+"""The middleware of both listeners: it counts requests, limits their time, and answers every error as JSON.
 
-Errors are `{"error": "...", "field": "..."}`, `field` where one is at fault. An outage of the database is 503 for what
-needs the database.
+An error is `{"error": "...", "field": "..."}`; `field` is there if a field or parameter is at fault. During an outage
+of the database, requests that need it are answered with 503.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from service.api.jwks import KeysUnavailable
 from service.api.limits import ANSWER_LIMIT, TooManyStreams
 from service.api.position_body import InvalidEntries
 from service.api.query import BadRequest
-from service.api.responses import json_response
+from service.api.response_types import json_response
+from service.api.responses import Error, FieldError, FieldErrors
 from service.api.store_access import StoreAccess
 from service.database.connection import StoreError
 from service.database.position_writes import TooManyPositions
@@ -26,8 +27,8 @@ from service.telemetry import HttpMetrics
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-QUIET = 60.0
-"""Seconds from one report of a request that the database failed to the next."""
+REPORT_INTERVAL = 60.0
+"""Minimum time between two reports of a request that the database failed, in seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +37,21 @@ class Middleware:
     """The middlewares of one application.
 
     Args:
-        metrics: counts the requests.
-        access: knows whether the database answers.
-        endless: the routes whose answers have no end.
+        metrics: the metrics to count requests in.
+        access: the access to the database, which knows of outages.
+        endless: the routes of streams, which have no time limit.
     """
 
     def __init__(self, metrics: HttpMetrics, access: StoreAccess, *, endless: tuple[str, ...] = ()) -> None:
         self._metrics = metrics
         self._access = access
         self._endless = endless
-        self._quiet_until = -math.inf
+        self._silent_until = -math.inf
 
     def application(self, largest_body: int) -> web.Application:
-        """An application without routes whose requests pass through these; a body has at most so many bytes."""
+        """An application without routes that uses this middleware. `largest_body` is in bytes."""
         return web.Application(
-            middlewares=[self._count, self._explain_errors, self._in_time], client_max_size=largest_body
+            middlewares=[self._count, self._explain_errors, self._limit_time], client_max_size=largest_body
         )
 
     @web.middleware
@@ -58,40 +59,41 @@ class Middleware:
         try:
             return await handler(request)
         except BadRequest as error:
-            return json_response({"error": str(error), "field": error.field}, status=400)
+            return json_response(FieldError(error=str(error), field=error.field), status=400)
         except InvalidEntries as invalid:
-            first, *_ = found = [{"error": error.problem, "field": error.field} for error in invalid.errors]
-            return json_response({**first, "errors": found}, status=400)
+            first, *_ = found = [FieldError(error=error.problem, field=error.field) for error in invalid.errors]
+            return json_response(FieldErrors(error=first.error, field=first.field, errors=found), status=400)
         except Unauthorized as error:
             challenge = "Bearer" if "Authorization" not in request.headers else 'Bearer error="invalid_token"'
-            return json_response({"error": str(error)}, status=401, headers={"WWW-Authenticate": challenge})
+            return json_response(Error(error=str(error)), status=401, headers={"WWW-Authenticate": challenge})
         except KeysUnavailable:
             error_text = "access tokens cannot be checked now"
-            return json_response({"error": error_text}, status=503, headers={"Retry-After": "5"})
+            return json_response(Error(error=error_text), status=503, headers={"Retry-After": "5"})
         except TooManyStreams as error:
-            return json_response({"error": str(error)}, status=429)
+            return json_response(Error(error=str(error)), status=429)
         except TooManyPositions as error:
-            return json_response({"error": str(error)}, status=409)
+            return json_response(Error(error=str(error)), status=409)
         except StoreError as error:
-            # An outage has been logged once; an error of a database that answers has not, but once a minute will do.
+            # `StoreAccess` logs an outage. An error of a database that answers is logged here, once a minute.
             now = time.monotonic()
-            told = self._access.trouble or now < self._quiet_until
-            if not told:
-                self._quiet_until = now + QUIET
-            level = logging.DEBUG if told else logging.WARNING
+            already_reported = self._access.trouble or now < self._silent_until
+            if not already_reported:
+                self._silent_until = now + REPORT_INTERVAL
+            level = logging.DEBUG if already_reported else logging.WARNING
             logger.log(level, "%s %s: %s", request.method, request.path, error)
-            return json_response({"error": "the database is not available"}, status=503, headers={"Retry-After": "5"})
+            unavailable = Error(error="the database is not available")
+            return json_response(unavailable, status=503, headers={"Retry-After": "5"})
         except web.HTTPError as error:
             headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
-            return json_response({"error": _explain(error, request)}, status=error.status, headers=headers)
+            return json_response(Error(error=_explain(error, request)), status=error.status, headers=headers)
         except ConnectionError:
-            raise  # the client has gone: there is nobody to answer
-        except Exception:  # a bug: its traceback is for the log, its 500 is JSON like every answer
+            raise  # the client has disconnected
+        except Exception:  # a bug: the log gets the traceback, and the client a JSON error
             logger.exception("%s %s failed", request.method, request.path)
-            return json_response({"error": "internal error"}, status=500)
+            return json_response(Error(error="internal error"), status=500)
 
     @web.middleware
-    async def _in_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _limit_time(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is not None and resource.canonical in self._endless:
             return await handler(request)
@@ -108,7 +110,7 @@ class Middleware:
     async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
-        status = "gone"  # cancelled, or the connection was lost
+        status = "gone"  # the request was cancelled, or its connection was lost
         started = time.perf_counter()
         try:
             response = await handler(request)

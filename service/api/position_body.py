@@ -1,4 +1,4 @@
-"""The positions that a user writes: a JSON list, read field by field."""
+"""The request body with a user's positions: a JSON list that is read field by field."""
 
 import json
 import re
@@ -9,30 +9,49 @@ from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, SMALLEST_QUANTITY, read_day, read_symbol
+from service.api import schemas
+from service.api.schemas import Json
+from service.portfolio.formats import (
+    EARLIEST,
+    LATEST,
+    QUANTITY_LIMIT,
+    QUANTITY_PLACES,
+    SMALLEST_QUANTITY,
+    SYMBOL,
+    read_day,
+    read_symbol,
+)
 from service.portfolio.records import PositionEntry
 
-MOST_ENTRIES = 1000
-"""In one request."""
-MOST_ERRORS = 20
-"""In one answer."""
+MAX_ENTRIES = 1000
+"""Maximum number of entries in a request."""
+MAX_ERRORS = 20
+"""Maximum number of errors in an answer."""
 
 QUANTITY = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 EXACT = Context(prec=60)
-MISSING, TWICE = object(), object()
-"""What stands for a field that is not there, and for one of which nobody can say which value is meant."""
+MISSING, GIVEN_TWICE = object(), object()
+"""Stand-ins for the value of a missing field, and of a field that the object has twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field; `field` is its path, such as `[3].quantity`."""
+    """An invalid field. `field` is its path, such as `[3].quantity`."""
 
     field: str
     problem: str
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of an entry: how it is read, and its JSON schema. `read` raises ValueError for an invalid value."""
+
+    read: Callable[[object], object]
+    schema: Json
+
+
 class InvalidEntries(Exception):
-    """The first errors, at least one."""
+    """Invalid entries. `errors` has at least one error and at most `MAX_ERRORS`."""
 
     def __init__(self, *errors: FieldError) -> None:
         super().__init__(f"{errors[0].field}: {errors[0].problem}")
@@ -42,10 +61,10 @@ class InvalidEntries(Exception):
 def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[PositionEntry]:
     """The entries of `[{"symbol": "KO", "quantity": "2.5", "valid_from": "2026-02-13"}, ...]`.
 
-    A quantity may be a string or a number; either is taken exactly as written.
+    A quantity may be a string or a number. Both are read exactly as written.
 
     Raises:
-        InvalidEntries: naming each field that is wrong.
+        InvalidEntries: the body is invalid; the errors name the fields.
     """
     try:
         rows = json.loads(
@@ -55,8 +74,8 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
         raise InvalidEntries(FieldError("body", "not JSON")) from None
     if not isinstance(rows, list):
         raise InvalidEntries(FieldError("body", "not a list"))
-    if not 1 <= len(rows) <= MOST_ENTRIES:
-        raise InvalidEntries(FieldError("body", f"not a list of 1 to {MOST_ENTRIES} positions"))
+    if not 1 <= len(rows) <= MAX_ENTRIES:
+        raise InvalidEntries(FieldError("body", f"not a list of 1 to {MAX_ENTRIES} positions"))
     errors: list[FieldError] = []
     entries: list[PositionEntry] = []
     seen: dict[tuple[str, date], int] = {}
@@ -69,7 +88,7 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
             errors.append(FieldError(f"[{place}].symbol", f"{entry.symbol} of {entry.valid_from} is in [{first}] too"))
         entries.append(entry)
     if errors:
-        raise InvalidEntries(*errors[:MOST_ERRORS])
+        raise InvalidEntries(*errors[:MAX_ERRORS])
     return entries
 
 
@@ -82,22 +101,22 @@ class _Number(str):
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in pairs:
-        found[name] = TWICE if name in found else value
+        found[name] = GIVEN_TWICE if name in found else value
     return found
 
 
 def _fields(row: object, path: str, errors: list[FieldError]) -> dict[str, Any] | None:
-    """The fields of one entry; None if any is wrong, which is added to the errors."""
+    """The fields of one entry; None if a field is invalid. Its error is appended to `errors`."""
     if not isinstance(row, dict):
         errors.append(FieldError(path, "not an object"))
         return None
     found: dict[str, Any] = {}
-    for name in (*READERS, *(row.keys() - READERS.keys())):
+    for name in (*FIELDS, *(name for name in row if name not in FIELDS)):
         try:
-            found[name] = READERS.get(name, _unknown)(row.get(name, MISSING))
+            found[name] = FIELDS.get(name, UNKNOWN_FIELD).read(row.get(name, MISSING))
         except ValueError as error:
             errors.append(FieldError(f"{path}.{name[:40]}", str(error)))
-    return found if len(found) == len(READERS) and row.keys() == READERS.keys() else None
+    return found if row.keys() == FIELDS.keys() == found.keys() else None
 
 
 def _symbol(value: object) -> str:
@@ -109,7 +128,7 @@ def _quantity(value: object) -> Decimal:
     if not isinstance(value, str) or not QUANTITY.fullmatch(value):
         raise ValueError("not a decimal number of zero or more")
     quantity = Decimal(value)
-    if quantity >= MOST_QUANTITY:
+    if quantity >= QUANTITY_LIMIT:
         raise ValueError("too large")
     exact = quantity.quantize(SMALLEST_QUANTITY, context=EXACT)
     if exact != quantity:
@@ -131,7 +150,7 @@ def _text(value: object) -> str:
 def _check_given_once(value: object) -> None:
     if value is MISSING:
         raise ValueError("missing")
-    if value is TWICE:
+    if value is GIVEN_TWICE:
         raise ValueError("given twice")
 
 
@@ -139,4 +158,22 @@ def _unknown(_: object) -> None:
     raise ValueError("no such field")
 
 
-READERS: Mapping[str, Callable[[object], object]] = {"symbol": _symbol, "quantity": _quantity, "valid_from": _date}
+UNKNOWN_FIELD = Field(_unknown, {})
+FIELDS: Mapping[str, Field] = {
+    "symbol": Field(_symbol, schemas.text_of(SYMBOL.pattern)),
+    "quantity": Field(
+        _quantity,
+        {
+            "description": f"Below {QUANTITY_LIMIT:f}, in steps of {SMALLEST_QUANTITY:f}; 0 closes the position.",
+            "anyOf": [
+                schemas.text_of(QUANTITY.pattern) | {"format": "decimal"},
+                {"type": "number", "minimum": 0, "exclusiveMaximum": int(QUANTITY_LIMIT)},
+            ],
+        },
+    ),
+    "valid_from": Field(
+        _date,
+        schemas.DAY | {"pattern": schemas.days_between(EARLIEST, LATEST), "description": f"{EARLIEST} to {LATEST}."},
+    ),
+}
+"""The fields of an entry by name; an entry has all of them and no others."""

@@ -1,4 +1,4 @@
-"""The parameters of a path and of a query, read strictly: one form each, and a wrong one is named."""
+"""Path and query parameters, read strictly. Each parameter has one form, and errors name the parameter."""
 
 import re
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from uuid import UUID
 
 from multidict import MultiMapping
 
-from service.api.limits import MOST_ROWS
+from service.api.limits import MAX_ROWS
 from service.portfolio.formats import DATE, read_id
 
 
 class BadRequest(Exception):
-    """A parameter that cannot be used; `field` is its name."""
+    """An invalid parameter; `field` is its name."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -23,7 +23,7 @@ def read_portfolio_id(path: Mapping[str, str]) -> UUID:
     """The `id` of a path.
 
     Raises:
-        BadRequest: it is no UUID, or one in another of its many forms.
+        BadRequest: the id is not a UUID in its usual form of 36 characters.
     """
     try:
         return read_id(path["id"])
@@ -32,23 +32,23 @@ def read_portfolio_id(path: Mapping[str, str]) -> UUID:
 
 
 def check_names(query: MultiMapping[str], *known: str) -> None:
-    """See that a query has only parameters that are read, each once.
+    """Check that a query has only known parameters, each at most once.
 
     Raises:
-        BadRequest: one is unknown, or given twice.
+        BadRequest: a parameter is unknown, or given twice.
     """
     for name in query:
         if name not in known:
-            raise BadRequest(name[:40], f"no such parameter; there are {', '.join(known)}")
+            raise BadRequest(name[:40], f"no such parameter; the parameters are {', '.join(known)}")
         if len(query.getall(name)) > 1:
             raise BadRequest(name, "given twice")
 
 
 def read_dates(query: Mapping[str, str]) -> tuple[date | None, date | None]:
-    """`from` and `to`; None where one is not there.
+    """`from` and `to`; None for one that is missing.
 
     Raises:
-        BadRequest: one is not a date, or they are the wrong way round.
+        BadRequest: one of them is not a date, or `from` is later than `to`.
     """
     first, last = _date(query, "from"), _date(query, "to")
     if first is not None and last is not None and first > last:
@@ -57,14 +57,14 @@ def read_dates(query: Mapping[str, str]) -> tuple[date | None, date | None]:
 
 
 def read_limit(query: Mapping[str, str]) -> int:
-    """`limit`: how many rows at most.
+    """`limit`, the maximum number of rows.
 
     Raises:
-        BadRequest: it is not a number of rows that there may be.
+        BadRequest: `limit` is not a whole number within its bounds.
     """
-    text = query.get("limit", str(MOST_ROWS))
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_ROWS:
-        raise BadRequest("limit", f"not a whole number from 1 to {MOST_ROWS}")
+    text = query.get("limit", str(MAX_ROWS))
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_ROWS:
+        raise BadRequest("limit", f"not a whole number from 1 to {MAX_ROWS}")
     return int(text)
 
 

@@ -1,97 +1,103 @@
-"""The JSON of the API. Money, fractions and every other decimal are strings in plain notation, never binary floats."""
+"""The responses of the public listener, and the errors of both listeners."""
 
 import json
-from collections.abc import Mapping
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from typing import Any
-from uuid import UUID
+from typing import Literal
 
-from aiohttp import web
+from pydantic import Field
 
-from runtime.escape import one_line
-from service.portfolio.records import HistoryRow, JobRun, LiveValue, Loading
+from service.api.limits import MAX_ROWS
+from service.api.position_body import MAX_ENTRIES, MAX_ERRORS
+from service.api.response_types import (
+    Count,
+    Day,
+    Fraction,
+    Id,
+    Instant,
+    Money,
+    PositiveCount,
+    ResponseModel,
+    Token,
+    items,
+)
+from service.portfolio.records import Origin
 
-
-def to_json(answer: object) -> str:
-    """Compact JSON; see `_plain` for what is written how."""
-    return json.dumps(answer, default=_plain, separators=(",", ":"), allow_nan=False)
-
-
-def json_response(
-    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """An HTTP answer with that JSON."""
-    return web.json_response(body, status=status, headers=headers, dumps=to_json)
-
-
-def _plain(value: object) -> str:
-    """Decimals in plain notation, instants in UTC as ISO 8601, dates as YYYY-MM-DD, ids as text."""
-    match value:
-        case Decimal():
-            return format(value, "f")
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case date():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-    raise TypeError(f"no JSON for {type(value).__name__}")
+MAX_UNPRICED = 20
+"""Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
 
 
-def live_value(value: LiveValue) -> dict[str, Any]:
-    """A portfolio's latest value, in dollars."""
-    return {
-        "portfolio_id": value.portfolio_id,
-        "session_date": value.session_date,
-        "as_of": value.as_of,
-        "value": value.value,
-        "day_open": value.day_open,
-        "day_high": value.day_high,
-        "day_low": value.day_low,
-        "day_change": value.day_change,
-        "priced_fraction": value.priced_fraction,
-        "unpriced_symbols": value.unpriced_symbols,
-        "unpriced_count": value.unpriced_count,
-        "stale": value.stale,
-        "oldest_price_at": value.oldest_price_at,
-        "token": value.token,
-    }
+class LiveValue(ResponseModel):
+    """A portfolio's latest value."""
+
+    portfolio_id: Id
+    session_date: Day
+    as_of: Instant
+    value: Money | None = Field(description="null: none of the positions has a price.")
+    day_open: Money | None = Field(description="Today's positions at the session's first prices.")
+    day_high: Money | None
+    day_low: Money | None
+    day_change: Money | None = Field(description="`value` minus `day_open`: a deposit is no gain.")
+    priced_fraction: Fraction
+    unpriced_symbols: list[str] = items(
+        0, MAX_UNPRICED, f"The symbols of the portfolio that have no price: the first {MAX_UNPRICED}."
+    )
+    unpriced_count: Count = Field(description="The number of all symbols of the portfolio that have no price.")
+    stale: bool = Field(description="A price was carried forward, or is old.")
+    oldest_price_at: Instant | None
+    token: Token
 
 
-def history_row(row: HistoryRow) -> dict[str, Any]:
-    """A portfolio's value at the end of one session, in dollars."""
-    return {
-        "date": row.date,
-        "kind": row.kind,
-        "value": row.value,
-        "priced_fraction": row.priced_fraction,
-        "stale": row.stale,
-        "origin": row.origin,
-        "revision": row.revision,
-        "written_at": row.written_at,
-        "token": row.token,
-    }
+class HistoryRow(ResponseModel):
+    """A portfolio's value at the end of a session."""
+
+    date: Day
+    kind: Literal["daily_eod"]
+    value: Money
+    priced_fraction: Fraction
+    stale: bool
+    origin: Origin
+    revision: PositiveCount
+    written_at: Instant
+    token: Token
 
 
-def job_run(run: JobRun) -> dict[str, Any]:
-    """The latest run of a job."""
-    return {
-        "session_date": run.session_date,
-        "status": run.status,
-        "rows_written": run.rows_written,
-        "rows_added": run.rows_added,
-        "rows_changed": run.rows_changed,
-        "attempts": run.attempts,
-        "error": None if run.error is None else one_line(run.error, 300),
-        "holder": one_line(run.holder),
-        "token": run.token,
-        "started_at": run.started_at,
-        "updated_at": run.updated_at,
-        "finished_at": run.finished_at,
-    }
+class History(ResponseModel):
+    """Values at the end of sessions, oldest first."""
+
+    portfolio_id: Id
+    history: list[HistoryRow] = items(0, MAX_ROWS)
 
 
-def loading(progress: Loading) -> dict[str, Any]:
-    """How many portfolios' positions the leader, whichever task it is, has loaded, of how many."""
-    return {"portfolios_done": progress.done, "portfolios": progress.total}
+class Written(ResponseModel):
+    """What a write of positions did."""
+
+    portfolio_id: Id
+    written: int = Field(json_schema_extra={"minimum": 1, "maximum": MAX_ENTRIES})
+    positions: PositiveCount = Field(description="The number of the portfolio's entries now, past ones included.")
+
+
+class Health(ResponseModel):
+    """Whether the task serves."""
+
+    status: Literal["ok", "draining"]
+
+
+class Error(ResponseModel):
+    """Why a request failed."""
+
+    error: str
+
+    def to_json(self) -> str:
+        """Compact JSON in ASCII. An error may repeat half a surrogate pair, which `model_dump_json` refuses."""
+        return json.dumps(self.model_dump(), separators=(",", ":"))
+
+
+class FieldError(Error):
+    """What is wrong with a field or parameter."""
+
+    field: str
+
+
+class FieldErrors(FieldError):
+    """The first error, and all of them."""
+
+    errors: list[FieldError] = items(1, MAX_ERRORS)

@@ -1,7 +1,7 @@
-"""The public listener: what a load balancer passes on from the internet.
+"""The public listener, which a load balancer connects to the internet.
 
-Every answer is JSON, errors included (`service.api.middleware`). A portfolio of somebody else is 404, as if it did not
-exist. What operators need is on the internal listener (`service.api.internal_routes`).
+Every answer is JSON, errors included (`service.api.middleware`). A portfolio of another user is answered with 404, like
+one that does not exist. Routes for operators are on the internal listener (`service.api.internal_routes`).
 """
 
 import asyncio
@@ -13,30 +13,31 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp_sse import sse_response
 
-from service.api import responses as answers
+from service.api import responses
 from service.api.auth import Caller, Guard
 from service.api.health import Health
-from service.api.limits import BODY_LIMIT, LARGEST_BODY, StreamQuota
+from service.api.limits import BODY_LIMIT, MAX_BODY, StreamQuota
 from service.api.middleware import Middleware
 from service.api.openapi import description
 from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
-from service.api.responses import json_response
+from service.api.response_types import document_response, json_response
 from service.api.store_access import StoreAccess
 from service.api.streams import Streams
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
 
 HEARTBEAT = 15.0
-"""Seconds between the comments that keep a silent stream open: under the 60 after which a load balancer closes it."""
+"""Time between the comments that keep an idle stream open, in seconds. A load balancer closes it after 60 s."""
 SEND_LIMIT = 30.0
-"""Seconds that a stream's client may leave what was sent untaken."""
-DAY = 86_400.0
+"""Limit for a stream's client to receive what was sent, in seconds."""
+MAX_DELAY = 86_400.0
+"""Longest delay of a timer, in seconds."""
 STREAM = "/portfolios/{id}/stream"
 
 
 class Api:
-    """The public routes; all of them are answered until the listener closes."""
+    """The public routes. They answer until the listener closes."""
 
     def __init__(
         self,
@@ -57,77 +58,78 @@ class Api:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        app = Middleware(self._metrics, self._access, endless=(STREAM,)).application(LARGEST_BODY)
+        app = Middleware(self._metrics, self._access, endless=(STREAM,)).application(MAX_BODY)
         app.router.add_get("/portfolios/{id:[^/]+}/live", self._live)
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
         app.router.add_put("/portfolios/{id:[^/]+}/positions", self._put_positions)
         app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/openapi.json", self._openapi)
+        app.router.add_get("/openapi.json", document_response(description()))
         return app
 
     async def _live(self, request: web.Request) -> web.Response:
         portfolio_id, _, caller = await self._portfolio(request)
         found = await self._access.store.live_of_owners([portfolio_id])
         owner, value = found.get(portfolio_id, (None, None))
-        if owner is None or not caller.may_see(owner):  # any more
+        if owner is None or not caller.may_see(owner):  # the owner has changed since the check
             raise _no_portfolio(portfolio_id)
         if value is None:
-            return json_response({"error": f"portfolio {portfolio_id} has no live value yet"}, status=404)
-        return json_response(answers.live_value(self._freshness.of(value)))
+            return json_response(responses.Error(error=f"portfolio {portfolio_id} has no live value yet"), status=404)
+        return json_response(responses.LiveValue.of(self._freshness.of(value)))
 
     async def _history(self, request: web.Request) -> web.Response:
         portfolio_id, owner, _ = await self._portfolio(request)
         check_names(request.query, "from", "to", "limit")
         first, last = read_dates(request.query)
         rows = await self._access.store.history(portfolio_id, first, last, read_limit(request.query))
-        if await self._access.store.owner(portfolio_id) != owner:  # any more: the rows may be another user's
+        if await self._access.store.owner(portfolio_id) != owner:  # the rows may be a new owner's
             raise _no_portfolio(portfolio_id)
-        return json_response({"portfolio_id": portfolio_id, "history": [answers.history_row(row) for row in rows]})
+        history = [responses.HistoryRow.of(row) for row in rows]
+        return json_response(responses.History(portfolio_id=portfolio_id, history=history))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: the current value at once, then each new one; Last-Event-ID changes nothing.
+        """Send the current value, then each new value, as server-sent events. Last-Event-ID is ignored.
 
-        The stream ends when the caller's token has expired, or the portfolio is not the caller's any more.
+        The stream ends when the caller's token expires or the portfolio is no longer the caller's.
         """
         portfolio_id, _, caller = await self._portfolio(request)
         with (
             self._quota.one(caller.user_id),
             self._metrics.streams.track_inprogress(),
             self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,
-            _at(caller.expires_at, subscriber.end),
+            _call_at(caller.expires_at, subscriber.end),
         ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
                 async for value in subscriber:
-                    event = answers.to_json(answers.live_value(value))
+                    event = responses.LiveValue.of(value).to_json()
                     try:
                         await response.send(event, id=f"{value.token}-{value.as_of.timestamp():.6f}")
                     except TimeoutError:
-                        break  # it takes nothing any more, and has been cut off
+                        break  # the client receives nothing more, and its connection has been closed
         return response
 
     async def _put_positions(self, request: web.Request) -> web.Response:
-        """Add or change some of the portfolio's positions; the others stay."""
+        """Add or change some of the portfolio's positions. The others stay."""
         portfolio_id, owner, _ = await self._portfolio(request)
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="not application/json")
-        if (announced := request.content_length or 0) > LARGEST_BODY:
-            raise web.HTTPRequestEntityTooLarge(LARGEST_BODY, announced)
+        if (announced := request.content_length or 0) > MAX_BODY:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY, announced)
         try:
             async with asyncio.timeout(BODY_LIMIT):
                 body = await request.read()
         except TimeoutError:
-            raise web.HTTPRequestTimeout(text=f"the body did not come in {BODY_LIMIT:g} s") from None
+            raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_LIMIT:g} s") from None
         except web.RequestPayloadError:
-            raise InvalidEntries(FieldError("body", "not encoded as the headers say")) from None
+            raise InvalidEntries(FieldError("body", "does not match its Content-Encoding")) from None
         entries = read_entries(body, portfolio_id, owner)
         count = await self._access.store.put_own_positions(portfolio_id, owner, entries)
         if count is None:
             raise _no_portfolio(portfolio_id)
-        return json_response({"portfolio_id": portfolio_id, "written": len(entries), "positions": count})
+        return json_response(responses.Written(portfolio_id=portfolio_id, written=len(entries), positions=count))
 
     async def _portfolio(self, request: web.Request) -> tuple[UUID, UUID, Caller]:
-        """The portfolio that the path names, its owner, and the caller, whose own it is."""
+        """The portfolio that the path names, its owner, and the caller, who may see it."""
         caller = await self._guard.caller(request.headers.get("Authorization"))
         portfolio_id = read_portfolio_id(request.match_info)
         owner = await self._access.store.owner(portfolio_id)
@@ -136,11 +138,8 @@ class Api:
         return portfolio_id, owner, caller
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """Whether this process serves, and nothing else: anybody may read it."""
-        return json_response({"status": self._health.state}, status=self._health.http_status)
-
-    async def _openapi(self, _: web.Request) -> web.Response:
-        return json_response(description())
+        """The state of this process and nothing else, because everybody may read it."""
+        return json_response(responses.Health(status=self._health.state), status=self._health.http_status)
 
 
 def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
@@ -148,12 +147,12 @@ def _no_portfolio(portfolio_id: UUID) -> web.HTTPNotFound:
 
 
 @contextmanager
-def _at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
-    """Do something at that time, in seconds since the epoch, or in a day, unless the block has ended before."""
+def _call_at(moment: float | None, do: Callable[[], None]) -> Iterator[None]:
+    """Call `do` at that time (seconds since the epoch), or in `MAX_DELAY`, unless the block has ended before."""
     if moment is None:
         yield
         return
-    handle = asyncio.get_running_loop().call_later(min(max(0.0, moment - time.time()), DAY), do)
+    handle = asyncio.get_running_loop().call_later(min(max(0.0, moment - time.time()), MAX_DELAY), do)
     try:
         yield
     finally:

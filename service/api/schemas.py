@@ -1,11 +1,9 @@
-"""Building blocks of the OpenAPI descriptions: an object has exactly the fields that it names, all of them always."""
+"""Building blocks of the OpenAPI descriptions. An object has exactly the fields that it names, and all of them."""
 
 from datetime import date
 from typing import Any
 
 from service.portfolio.formats import ID
-
-VERSION = "0.1.0"
 
 Json = dict[str, Any]
 
@@ -19,19 +17,19 @@ TOKEN: Json = {"type": "integer", "minimum": 0, "description": "A term's fencing
 
 
 def operation(summary: str, content: Json, *errors: int, stopping: bool = False) -> Json:
-    """What answers 200 with that content, or one of the errors, or what anything may fail with.
+    """An operation that answers 200 with that content, one of the errors, 500 or 503.
 
-    With `stopping` the content is that of 503 as well.
+    With `stopping`, the content is also sent with 503 while the task stops.
     """
     answers = {str(status): ref("responses", str(status)) for status in (*errors, 500, 503)}
     if stopping:
         schema = {"anyOf": [content["application/json"]["schema"], ref("schemas", "Error")]}
-        answers["503"] = {"description": "It stops.", "content": {"application/json": {"schema": schema}}}
-    return {"summary": summary, "responses": {"200": {"description": "As asked.", "content": content}, **answers}}
+        answers["503"] = {"description": "The task stops.", "content": {"application/json": {"schema": schema}}}
+    return {"summary": summary, "responses": {"200": {"description": "Success.", "content": content}, **answers}}
 
 
 def error_response(status: int, meaning: str) -> Json:
-    """The response with that status. `meaning` is for people."""
+    """The response for an error status. `meaning` is its description."""
     schema = {"anyOf": [ref("schemas", "FieldError"), ref("schemas", "FieldErrors")]}
     answer: Json = {"description": meaning, "content": json_of("Error")}
     match status:
@@ -45,12 +43,12 @@ def error_response(status: int, meaning: str) -> Json:
 
 
 def parameter(place: str, name: str, schema: Json, **more: str) -> Json:
-    """A parameter of a path or a query."""
+    """A path or query parameter."""
     return {"in": place, "name": name, "required": place == "path", "schema": schema, **more}
 
 
 def json_of(schema: str) -> Json:
-    """JSON content of the schema with that name."""
+    """JSON content with the schema of that name."""
     return {"application/json": {"schema": ref("schemas", schema)}}
 
 
@@ -60,22 +58,22 @@ def ref(kind: str, name: str) -> Json:
 
 
 def object_of(**fields: Json) -> Json:
-    """An object that has all of these fields, and no others."""
+    """The schema of an object with exactly these fields."""
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def list_of(items: Json, least: int, most: int) -> Json:
-    """An array of `least` to `most` items."""
+    """The schema of an array with `least` to `most` items."""
     return {"type": "array", "items": items, "minItems": least, "maxItems": most}
 
 
 def integer(least: int, most: int | None = None) -> Json:
-    """An integer of at least `least` and, if given, at most `most`."""
+    """The schema of an integer with a minimum and, if given, a maximum."""
     return {"type": "integer", "minimum": least} | ({} if most is None else {"maximum": most})
 
 
 def text_of(pattern: str) -> Json:
-    """A string that matches from end to end."""
+    """The schema of a string that matches the whole pattern."""
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
@@ -85,6 +83,6 @@ def or_null(schema: Json) -> Json:
 
 
 def days_between(first: date, last: date) -> str:
-    """A pattern of the dates between two, which begin and end a decade: JSON Schema has no other bounds for dates."""
+    """A pattern for the dates from `first` to `last`, the ends of decades: JSON Schema has no bounds for dates."""
     decades = "|".join(str(decade) for decade in range(first.year // 10, last.year // 10 + 1))
     return f"^({decades})[0-9]-[0-9]{{2}}-[0-9]{{2}}$"

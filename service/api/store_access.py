@@ -1,7 +1,7 @@
-"""The store, as soon as there is one, and whether the database answers now.
+"""Access to the store once it is connected, and whether the database can be used now.
 
-Serving does not wait for the database: a task that starts during an outage is healthy, says what is wrong, and works
-once the database is back. Were it unhealthy instead, the platform would restart the whole fleet, which helps nobody.
+Serving does not wait for the database. A task that starts during an outage is healthy, reports the outage, and works
+once the outage is over. If an outage made tasks unhealthy, the platform would restart the whole fleet in vain.
 """
 
 import asyncio
@@ -17,21 +17,21 @@ from service.database.write_watch import WriteWatch
 from service.telemetry import HttpMetrics
 
 PROBE_INTERVAL = 5.0
-"""Seconds from one question to the next whether the database answers."""
+"""Time between two probes of the database, in seconds."""
 PROBE_LIMIT = 3.0
-"""Seconds after which the answer is late."""
+"""Limit for the answer to a probe, in seconds."""
 NO_ANSWER = f"no answer within {PROBE_LIMIT:g} s"
 SESSIONS_INTERVAL = 60.0
-"""Seconds from one look for a pooler that swaps sessions to the next."""
+"""Time between two checks for a pooler that swaps sessions, in seconds."""
 CONNECT_INTERVAL = 1.0
-"""Seconds from one attempt to connect for the first time to the next; `PROBE_INTERVAL` where a setting is wrong, since
-servers lock out who comes with a wrong password again and again."""
+"""Time between two attempts at the first connection, in seconds. After a refusal it is `PROBE_INTERVAL`: servers lock
+out a client that keeps sending a wrong password."""
 
 logger = logging.getLogger(__name__)
 
 
 class StoreAccess:
-    """Connects, keeps asking whether the database answers, and logs each change, once."""
+    """Connects, probes the database, and logs each change once."""
 
     def __init__(
         self, connect: Callable[[], Awaitable[Store]], metrics: HttpMetrics, writes: WriteWatch | None = None
@@ -42,7 +42,7 @@ class StoreAccess:
         self._store: Store | None = None
         self._connected = asyncio.Event()
         self._reported: set[str] = set()
-        """The reasons that were logged in this outage, each once: two may take turns."""
+        """The reasons that were logged in this outage. Two reasons may alternate; each is logged once."""
         self._sessions_due = 0.0
         self._recovered = asyncio.Event()
         self._clock_watch = ClockWatch(metrics.clock_ahead)
@@ -52,7 +52,7 @@ class StoreAccess:
 
     @property
     def trouble(self) -> str | None:
-        """Why the database cannot be used, as of the last probe and the last writes; None while it can."""
+        """Why the database cannot be used, as of the last probe and the last writes; None while it can be used."""
         return self._probed or self._writes.trouble
 
     @property
@@ -60,14 +60,14 @@ class StoreAccess:
         """The store.
 
         Raises:
-            StoreError: it has not been reached since the process started.
+            StoreError: the first connection has not been made yet.
         """
         if self._store is None:
             raise StoreError(f"database: {self.trouble}")
         return self._store
 
     async def connected(self) -> Store:
-        """The store, awaited for as long as it takes."""
+        """Wait for the first connection, without limit, and return the store."""
         await self._connected.wait()
         return self.store
 
@@ -75,8 +75,8 @@ class StoreAccess:
         """Connect, then probe, until cancelled."""
         while True:
             pause = PROBE_INTERVAL
-            # Said while the probe goes on: to cancel a question to a frozen server takes as long as to wait for it.
-            late = asyncio.create_task(self._tell_late())
+            # Reported while the probe waits: cancelling a query to a frozen server takes as long as its answer.
+            late = asyncio.create_task(self._report_late_probe())
             try:
                 condition = await self._probe()
             except StoreError as error:
@@ -88,7 +88,7 @@ class StoreAccess:
                     pause = CONNECT_INTERVAL
             else:
                 self._set_trouble(condition.trouble, answers=True)
-                self._clock_watch.compare(condition.ahead)
+                self._clock_watch.compare(condition.clock_lead)
                 if condition.trouble is None:
                     self._writes.not_read_only()
             finally:
@@ -96,26 +96,26 @@ class StoreAccess:
                 await asyncio.wait((late,))
             await asyncio.sleep(pause)
 
-    async def _tell_late(self) -> None:
+    async def _report_late_probe(self) -> None:
         while True:
             await asyncio.sleep(PROBE_LIMIT)
             if not self._is_busy():
-                self._set_trouble(NO_ANSWER)
+                self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
 
     def _is_busy(self) -> bool:
-        """Whether the probe waits for a connection that answers others: that is no outage."""
+        """Whether the database answers other queries while the probe waits for a connection. That is no outage."""
         return self._store is not None and self._store.answered_within(PROBE_LIMIT)
 
     def trouble_for(self) -> float:
-        """Seconds since the database was last known to be usable; 0 while it is."""
+        """Seconds since the database could last be used; 0 while it can be used."""
         return 0.0 if self._trouble_since is None else time.monotonic() - self._trouble_since
 
     async def recovery(self) -> None:
-        """Return when a database that could not be used can be used again."""
+        """Wait for the end of an outage."""
         await self._recovered.wait()
 
     async def close(self) -> None:
-        """Close the connections; what is being asked is awaited."""
+        """Close the connections once their queries have ended."""
         if self._store is not None:
             await self._store.close()
 

@@ -1,12 +1,13 @@
-"""Live values to the clients that listen, from any task, whoever leads.
+"""Live values for the clients of streams, on every task, leader or not.
 
-One reader a process hears of new values, reads those that somebody listens to in one query, and hands each subscriber
-the latest. A subscriber that is slow skips values; it holds up nobody and costs the memory of one value. A value that
-becomes stale because no other follows is told again, as stale: by the clock alone, for perhaps no database answers.
+Each process has one reader. On a notification it reads the values of all subscribed portfolios in one query, and gives
+each subscriber the latest value. A slow subscriber skips values; it delays nobody and costs the memory of one value. A
+value that becomes stale because no other follows is sent again as stale. Only the clock decides this, since the
+database may be down.
 
-Each value is read together with its portfolio's owner: a stream ends where the portfolio is not the user's any more, or
-is gone, and shows no value that was written after that. The reader looks when the database tells of such a change, at
-each new value, and every `OWNER_INTERVAL` seconds.
+Each value is read together with its portfolio's owner. A stream ends when the portfolio is deleted or belongs to
+another user, and shows no value that was written after that. The reader checks the owner when the database notifies of
+a change of owners, at each new value, and every `OWNER_INTERVAL` seconds.
 """
 
 import asyncio
@@ -25,56 +26,56 @@ from service.portfolio.records import LiveValue
 from service.telemetry import HttpMetrics
 
 RETRY_DELAY = 1.0
-"""Seconds until values that could not be read are read again."""
+"""Time from a failed read to the next, in seconds."""
 AGE_INTERVAL = 30.0
-"""Seconds from one look at the age of what was told to the next."""
+"""Time between two checks of the age of the values that were sent, in seconds."""
 OWNER_INTERVAL = 30.0
-"""Seconds from one look at the owners to the next where nothing tells of a change."""
+"""Time between two checks of the owners without a notification, in seconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class Subscriber:
-    """One client's place: at most one value that it has not taken yet."""
+    """A client of a stream, with at most one value that it has not received yet."""
 
     def __init__(self, freshness: Freshness, user_id: UUID | None) -> None:
         self._freshness = freshness
         self._user_id = user_id
         self._latest: LiveValue | None = None
-        self._taken: LiveValue | None = None
-        self._over = False
-        self._stirred = asyncio.Event()
+        self._last_shown: LiveValue | None = None
+        self._ended = False
+        self._wake = asyncio.Event()
 
     def offer(self, value: LiveValue) -> None:
-        """Put a value in the place of the one that waits there."""
+        """Replace the value that waits for the client."""
         self._latest = value
-        self._stirred.set()
+        self._wake.set()
 
     def may_see(self, owner: UUID) -> bool:
-        """Whether that user's portfolios may be shown to the client."""
+        """Whether the client may see that user's portfolios."""
         return self._user_id is None or self._user_id == owner
 
-    def look_again(self) -> None:
-        """Tell the last value once more if it has become stale."""
-        self._stirred.set()
+    def refresh(self) -> None:
+        """Send the last value again if it has become stale."""
+        self._wake.set()
 
     def end(self) -> None:
-        """Let the iteration end, even if a value waits."""
-        self._over = True
-        self._stirred.set()
+        """End the iteration, even if a value waits."""
+        self._ended = True
+        self._wake.set()
 
     async def __aiter__(self) -> AsyncIterator[LiveValue]:
-        """Each value that differs from the last one taken, as it is to be shown at that moment, until the end."""
+        """Each value that differs from the last one, with its staleness at that moment, until `end`."""
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
-            if self._over:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._ended:
                 return
             if self._latest is None:
                 continue
             shown = self._freshness.of(self._latest)
-            if shown != self._taken:
-                self._taken = shown
+            if shown != self._last_shown:
+                self._last_shown = shown
                 yield shown
 
 
@@ -86,17 +87,17 @@ class Streams:
         self._freshness = freshness
         self._now = now
         self.last_tick: datetime | None = None
-        """When new values were last heard of, whoever wrote them; None until then."""
+        """When the last notification of new values came, from any leader; None before the first."""
         self._subscribers: defaultdict[UUID, set[Subscriber]] = defaultdict(set)
         self._unread: set[UUID] = set()
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self._closed = False
 
     @contextmanager
     def subscriber(self, portfolio_id: UUID, user_id: UUID | None = None) -> Iterator[Subscriber]:
-        """A subscriber to a portfolio: its current value comes at once, if it has one, then each new one.
+        """A subscriber to a portfolio. It receives the current value if there is one, then each new value.
 
-        Ends when the portfolio is gone, or is not that user's; without a user it may be anybody's.
+        It ends when the portfolio is deleted or belongs to another user. Without a user, any owner will do.
         """
         subscriber = Subscriber(self._freshness, user_id)
         if self._closed:
@@ -112,7 +113,7 @@ class Streams:
                 del self._subscribers[portfolio_id]
 
     def close(self) -> None:
-        """End every subscriber, and each that comes later."""
+        """End all subscribers, present and future."""
         self._closed = True
         for subscribers in self._subscribers.values():
             for subscriber in subscribers:
@@ -121,53 +122,53 @@ class Streams:
     async def run(self, store: Store) -> None:
         """Serve the subscribers, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hear(store))
+            tasks.create_task(self._follow_notices(store))
             tasks.create_task(self._read(store))
-            tasks.create_task(self._grow_old())
-            tasks.create_task(self._look_at_owners())
+            tasks.create_task(self._refresh_ages())
+            tasks.create_task(self._check_owners())
 
     def _read_soon(self, portfolio_ids: set[UUID]) -> None:
         self._unread |= portfolio_ids
-        self._stirred.set()
+        self._wake.set()
 
-    async def _hear(self, store: Store) -> None:
+    async def _follow_notices(self, store: Store) -> None:
         async for notice in store.listen():
             if notice.values:
                 self.last_tick = self._now()
                 self._metrics.last_tick.set(self.last_tick.timestamp())
             self._read_soon(set(self._subscribers))
 
-    async def _grow_old(self) -> None:
+    async def _refresh_ages(self) -> None:
         while True:
             await asyncio.sleep(AGE_INTERVAL)
             for subscribers in self._subscribers.values():
                 for subscriber in subscribers:
-                    subscriber.look_again()
+                    subscriber.refresh()
 
-    async def _look_at_owners(self) -> None:
+    async def _check_owners(self) -> None:
         while True:
             await asyncio.sleep(OWNER_INTERVAL)
             self._read_soon(set(self._subscribers))
 
     async def _read(self, store: Store) -> None:
-        """One query at a time, for all that was asked for while the last one ran."""
-        outage = Outage(logger, "live values are not read, and it is tried again: %s", "live values are read again")
+        """Read one query at a time, each for everything that was requested during the last one."""
+        outage = Outage(logger, "live values cannot be read, retrying: %s", "live values are read again")
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._wake.wait()
+            self._wake.clear()
             wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue
-            # Who comes while the database is asked may know better whose it is, and asks by himself.
+            # A subscriber that comes during the query requests one of its own, whose owner is newer.
             present = {portfolio_id: tuple(self._subscribers[portfolio_id]) for portfolio_id in wanted}
             try:
                 found = await store.live_of_owners(wanted)
             except StoreError as error:
-                outage.met(error)
+                outage.failed(error)
                 self._read_soon(wanted)
                 await asyncio.sleep(RETRY_DELAY)
                 continue
-            outage.over()
+            outage.recovered()
             for portfolio_id, subscribers in present.items():
                 owner, value = found.get(portfolio_id, (None, None))
                 for subscriber in subscribers:

@@ -1,4 +1,4 @@
-"""A CSV file, plain or gzipped, a row at a time. Errors name the line and the column."""
+"""Reading of CSV files, plain or gzipped, row by row. Errors name the line and the column."""
 
 import csv
 import gzip
@@ -11,9 +11,9 @@ from typing import IO, TypeVar, cast
 from runtime.escape import one_line
 
 GZIP_MAGIC = b"\x1f\x8b"
-LONGEST_FIELD, LONGEST_SHOWN = 1000, 60
-FOUND_SHOWN = 120
-"""Characters of a wrong header that its error repeats."""
+MAX_FIELD, MAX_VALUE_SHOWN = 1000, 60
+MAX_HEADER_SHOWN = 120
+"""Limit of an invalid header in its error, in characters."""
 SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 KINDS = {
     b"\xff\xfe": "the file is UTF-16",
@@ -21,16 +21,16 @@ KINDS = {
     b"PK\x03\x04": "the file is a spreadsheet or a zip archive",
     GZIP_MAGIC: "the file is gzipped twice",
 }
-"""What other files begin with."""
+"""First bytes of other kinds of file."""
 Value = TypeVar("Value")
 
 
 class BadFile(Exception):
-    """What is wrong, where: one line that begins with the file's name."""
+    """An invalid file. The text is one line that begins with the file's name."""
 
 
 class CsvFile:
-    """The rows under a header with exactly these columns, in any order."""
+    """A CSV file whose header has exactly these columns, in any order."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._path = path
@@ -38,15 +38,18 @@ class CsvFile:
         self._line = 1
 
     def bad(self, problem: str, *, line: int | None = None, column: str | None = None) -> BadFile:
-        """The error to raise; at the line last read unless another is named."""
+        """The error for a problem at a line; by default, the line that was read last."""
         place = f"{one_line(self._path.name)}, line {line or self._line}"
         return BadFile(f"{place}, {column}: {problem}" if column else f"{place}: {problem}")
 
     def rows(self, read: Callable[[int], object] = lambda _: None) -> Iterator[tuple[int, dict[str, str]]]:
-        """Each row with its line; `read` is told how many bytes of the file have been read.
+        """Each row with the number of its line.
+
+        Args:
+            read: called with the number of bytes of the file that have been read.
 
         Raises:
-            BadFile: it cannot be read, or is no CSV file with these columns.
+            BadFile: the file cannot be read, or is not a CSV file with these columns.
         """
         try:
             with self._path.open("rb") as raw:
@@ -68,7 +71,7 @@ class CsvFile:
                 while (fields := records.next()) is not None:
                     self._line = records.line
                     if not any(field.strip() for field in fields):
-                        continue  # an empty line, or a sheet's rows of blanks and commas
+                        continue  # an empty line, or a spreadsheet's row of empty cells
                     while len(header) < len(fields) <= width and not fields[-1].strip():
                         fields.pop()
                     if len(fields) != len(header):
@@ -93,12 +96,12 @@ class CsvFile:
                 raise self.bad(f"{kind}; a CSV file in UTF-8 is needed")
 
     def _header(self, records: "_Records") -> tuple[list[str], int]:
-        """The names, and how many fields a line may have: a sheet may have empty columns at its right edge."""
+        """The names, and the maximum number of fields in a line: a spreadsheet may add empty columns on the right."""
         fields = records.next()
-        if fields is not None and ",".join(fields).strip().lower() == "sep=,":  # a spreadsheet's word for the comma
+        if fields is not None and ",".join(fields).strip().lower() == "sep=,":  # written by spreadsheets
             fields = records.next()
         if fields is None:
-            raise self.bad("the file is empty; the header is " + ",".join(self._columns))
+            raise self.bad("the file is empty; the header must be " + ",".join(self._columns))
         self._line = records.line
         header, width = [name.strip() for name in fields], len(fields)
         while header and not header[-1]:
@@ -107,23 +110,25 @@ class CsvFile:
         return header, width
 
     def _check(self, header: list[str], line: str) -> None:
-        """Refuse a header without these columns; `line` is the header as it was written, quotes apart."""
+        """Refuse a header without exactly these columns. `line` is the header as it is in the file, without quotes."""
         wanted = ",".join(self._columns)
-        found = one_line(",".join(header), FOUND_SHOWN)
+        found = one_line(",".join(header), MAX_HEADER_SHOWN)
         missing = [name for name in self._columns if name not in header]
         if len(missing) == len(self._columns):
             separator = next((name for mark, name in SEPARATORS.items() if mark in line), None)
-            guess = f"; the separator seems to be {separator}, and has to be a comma" if separator else ""
-            raise self.bad(f"the header is {wanted}, but {found!r} was found{guess}")
+            guess = f"; the separator seems to be {separator}, but it must be a comma" if separator else ""
+            raise self.bad(f"the header must be {wanted}, but it is {found!r}{guess}")
         if missing:
-            raise self.bad(f"the column is missing; the header is {wanted}, but {found!r} was found", column=missing[0])
+            raise self.bad(
+                f"the column is missing; the header must be {wanted}, but it is {found!r}", column=missing[0]
+            )
         for place, name in enumerate(header):
             if name not in self._columns or name in header[:place]:
-                what = "twice" if name in self._columns else "not a column of this file"
-                raise self.bad(f"{what}; the header is {wanted}", column=one_line(repr(name)))
+                problem = "given twice" if name in self._columns else "unknown column"
+                raise self.bad(f"{problem}; the header must be {wanted}", column=one_line(repr(name)))
 
     def value(self, row: dict[str, str], column: str, read: Callable[[str], Value]) -> Value:
-        """A field, read.
+        """The value of a field.
 
         Raises:
             BadFile: `read` raised ValueError.
@@ -131,12 +136,12 @@ class CsvFile:
         try:
             return read(row[column])
         except ValueError as error:
-            shown = repr(row[column][:LONGEST_SHOWN]) + "..." * (len(row[column]) > LONGEST_SHOWN)
+            shown = repr(row[column][:MAX_VALUE_SHOWN]) + "..." * (len(row[column]) > MAX_VALUE_SHOWN)
             raise self.bad(f"{shown} is {error}", column=column) from None
 
 
 class _OpenQuote(csv.Error):
-    """A quote that opens in a record's first line, in the field at `place`, and does not close there."""
+    """A quote that opens in the field at `place` of a record's first line, and does not close on that line."""
 
     def __init__(self, place: int) -> None:
         super().__init__()
@@ -144,18 +149,18 @@ class _OpenQuote(csv.Error):
 
 
 class _Records:
-    """The records of a text. None of our values has a line break, so each record is one line."""
+    """The records of a text. No valid value contains a line break, so each record is one line."""
 
     def __init__(self, text: Iterable[str]) -> None:
-        csv.field_size_limit(LONGEST_FIELD)
+        csv.field_size_limit(MAX_FIELD)
         self.line = 0
-        """The line of the record that was read last, or could not be read."""
+        """The line of the last record, valid or not."""
         self._first = ""
         self._reader = csv.reader(self._checked(text), strict=True)
 
     @property
     def lines_read(self) -> int:
-        """How many lines the parser has taken."""
+        """The number of lines that the parser has read."""
         return self._reader.line_num
 
     def next(self) -> list[str] | None:
@@ -163,7 +168,7 @@ class _Records:
 
         Raises:
             csv.Error, _OpenQuote: the record is not CSV.
-            UnicodeEncodeError: a byte of it is not UTF-8.
+            UnicodeEncodeError: the record has a byte that is not UTF-8.
         """
         self.line, self._first = self._reader.line_num + 1, ""
         try:
@@ -181,11 +186,11 @@ class _Records:
         return fields
 
     def _open_quote(self) -> _OpenQuote:
-        """What the first line of the record holds, as far as a lenient parser sees: its last field has the quote."""
+        """The error for the record. A lenient parser puts the open quote into the last field of the first line."""
         return _OpenQuote(len(next(csv.reader([self._first]))) - 1)
 
     def _checked(self, text: Iterable[str]) -> Iterator[str]:
-        """The lines; UnicodeEncodeError at one that is not text. Many are decoded at once, which names no line."""
+        """The lines, each checked for UTF-8. The decoder reads many lines at once, so that its errors name no line."""
         for line in text:
             if not line.isascii():
                 line.encode()

@@ -1,4 +1,4 @@
-"""`python -m service token --user UUID`: an access token for trying things out, signed with the shared secret."""
+"""`python -m service token --user UUID`: an access token for development, signed with the shared secret."""
 
 import argparse
 import sys
@@ -12,18 +12,20 @@ from service.commands.output import Parser, print_error
 from service.settings import AuthSettings, SettingsError, read_auth_settings
 
 
-def command(arguments: list[str]) -> int:
-    """Print a token; returns the exit status."""
+def command(options: list[str]) -> int:
+    """Print a token, and return the exit status."""
     parser = Parser(
         prog="python -m service token",
         description="Print a development access token, signed with SUPABASE_JWT_SECRET. "
         'Use: curl -H "Authorization: Bearer $(python -m service token --user UUID)" ...',
     )
-    parser.add_argument("--user", type=_uuid, required=True, metavar="UUID", help="whose token it is")
-    parser.add_argument("--hours", type=_hours, default=1.0, metavar="N", help="how long it is valid (default: 1)")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--user", type=_uuid, required=True, metavar="UUID", help="the user of the token")
+    parser.add_argument(
+        "--hours", type=_hours, default=1.0, metavar="N", help="hours for which the token is valid (default: 1)"
+    )
+    arguments = parser.parse_args(options)
     try:
-        token = development_token(read_auth_settings(), asked.user, now=time.time(), hours=asked.hours)
+        token = development_token(read_auth_settings(), arguments.user, now=time.time(), hours=arguments.hours)
     except SettingsError as error:
         print_error(error)
         return 2
@@ -32,13 +34,19 @@ def command(arguments: list[str]) -> int:
 
 
 def development_token(settings: AuthSettings, user_id: UUID, *, now: float, hours: float) -> str:
-    """An access token for that user, as the project's own sign-in would make it.
+    """An access token for a user, with the claims of the project's own tokens.
+
+    Args:
+        settings: the settings with the project and the shared secret.
+        user_id: the user.
+        now: seconds since the epoch.
+        hours: for how long the token is valid.
 
     Raises:
-        SettingsError: there is no shared secret to sign it with.
+        SettingsError: the project or the shared secret is missing.
     """
     if settings.supabase_url is None:
-        raise SettingsError("SUPABASE_URL: missing; it is the token's issuer")
+        raise SettingsError("SUPABASE_URL: missing; the token names it as the issuer")
     if settings.supabase_jwt_secret is None:
         raise SettingsError("SUPABASE_JWT_SECRET: missing; the token is signed with it")
     claims = {

@@ -1,4 +1,4 @@
-"""`python -m service import positions|prices FILE`: a CSV file into the database, all of it or nothing."""
+"""`python -m service import positions|prices FILE`: loads a CSV file into the database, all of it or nothing."""
 
 import argparse
 import asyncio
@@ -23,70 +23,78 @@ from service.database.sql import statement
 from service.database.store import Store
 from service.market.calendar import CALENDARS, Calendar
 from service.market.overrides import OverriddenCalendar
-from service.portfolio.formats import MOST_QUANTITY, QUANTITY_PLACES, read_day, read_id, read_symbol
-from service.portfolio.valuation import HIGHEST_PRICE
+from service.portfolio.formats import (
+    PRICE_LIMIT,
+    PRICE_PLACES,
+    QUANTITY_LIMIT,
+    QUANTITY_PLACES,
+    read_day,
+    read_id,
+    read_symbol,
+)
 from service.settings import Settings
 
 POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from")
 PRICE_COLUMNS = ("symbol", "session_date", "close")
 
-ABOUT = """Load a CSV file, plain or gzipped: all of it or nothing. A line that is there already changes nothing.
-A header without lines is said and is no failure, for files that a program makes; an empty file is refused.
+ABOUT = """Load a CSV file, plain or gzipped: all of it or nothing. A line that was loaded before changes nothing.
+A file with only a header is no failure, because programs make such files. An empty file is refused.
 
   positions  portfolio_id,user_id,symbol,quantity,valid_from   quantity 0 closes a position
   prices     symbol,session_date,close                         no source replaces an imported close
 
-Values of past days stay as they are; `run snapshot --date D` sets those of a day right."""
+Values of past days stay as they are; `run snapshot --date D` corrects the values of a day."""
 
-NOTHING = "nothing to import: there is no line below the header"
+NOTHING = "nothing to import: the file has no lines below the header"
 
 DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
-JUMPS_SHOWN = 10
-LINES_AT_A_TIME = 1000
-"""After which the event loop has its turn: else Ctrl-C would be heard at the file's end, which may be minutes away."""
+MAX_SUSPECTS = 10
+"""Limit of the suspected splits in a report."""
+LINES_PER_TURN = 1000
+"""Lines between two turns of the event loop. Without turns, Ctrl-C would wait for the end of the file, for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line asks for."""
+class ImportArguments:
+    """The arguments of the command."""
 
     what: str
     path: Path
     dry_run: bool
 
 
-def parse(options: Sequence[str]) -> Asked:
-    """Read the command line; argparse ends the process, with status 2, if it makes no sense."""
+def parse(options: Sequence[str]) -> ImportArguments:
+    """Read the command line. argparse ends the process with status 2 if it is invalid."""
     parser = Parser(
         prog="python -m service import", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("positions", "prices"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--dry-run", action="store_true", help="do everything but commit")
-    asked = parser.parse_args(options)
-    return Asked(asked.what, asked.file, asked.dry_run)
+    parser.add_argument("--dry-run", action="store_true", help="do everything except commit")
+    arguments = parser.parse_args(options)
+    return ImportArguments(arguments.what, arguments.file, arguments.dry_run)
 
 
-async def run(asked: Asked, settings: Settings) -> None:
+async def run(arguments: ImportArguments, settings: Settings) -> None:
     """Load the file.
 
     Raises:
-        BadFile: nothing was loaded; the text names the line and the column of the first value that is wrong.
-        StoreError: nothing was loaded.
+        BadFile: the file is invalid, and nothing was loaded. The text names the line and the column of the first error.
+        StoreError: the database failed, and nothing was loaded.
     """
     dsn = settings.database_url.get_secret_value()
-    if asked.what == "positions":
-        done = await import_positions(dsn, asked.path, dry_run=asked.dry_run)
+    if arguments.what == "positions":
+        done = await import_positions(dsn, arguments.path, dry_run=arguments.dry_run)
     else:
         calendar = OverriddenCalendar(CALENDARS[settings.market_calendar]())
         async with await Store.connect(dsn, connections=1) as store:
             calendar.override(await store.market_overrides(calendar.name))
-        done = await import_prices(dsn, asked.path, calendar, utc_now(), dry_run=asked.dry_run)
-    sys.stdout.write(f"{done}{'; nothing was kept: this was a dry run' if asked.dry_run else ''}\n")
+        done = await import_prices(dsn, arguments.path, calendar, utc_now(), dry_run=arguments.dry_run)
+    sys.stdout.write(f"{done}{'; nothing was written: this was a dry run' if arguments.dry_run else ''}\n")
 
 
 async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> str:
-    """Load positions, and the portfolios that are new; returns what was done, in words."""
+    """Load positions and their new portfolios; returns a report for people."""
     file = CsvFile(path, POSITION_COLUMNS)
 
     async def records() -> AsyncIterator[tuple[object, ...]]:
@@ -105,8 +113,8 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
-        await _refuse_doubles(connection, file, ("portfolio_id", "symbol", "valid_from"))
+        _print_on_terminal(f"{lines} lines read; writing them takes about as long")
+        await _refuse_duplicates(connection, file, ("portfolio_id", "symbol", "valid_from"))
         portfolios = row_count(await connection.execute(statement("import_portfolios")))
         other = await connection.fetchval(statement("import_other_owner"))
         if other is not None:
@@ -116,7 +124,7 @@ async def import_positions(dsn: str, path: Path, *, dry_run: bool = False) -> st
 
 
 async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime, *, dry_run: bool = False) -> str:
-    """Load closing prices; returns what was done, in words, with the jumps that look like a split."""
+    """Load closing prices; returns a report for people, which lists changes that look like a stock split."""
     file = CsvFile(path, PRICE_COLUMNS)
 
     @cache
@@ -140,18 +148,19 @@ async def import_prices(dsn: str, path: Path, calendar: Calendar, now: datetime,
         lines = row_count(await connection.copy_records_to_table("imported", records=records()))
         if not lines:
             return NOTHING
-        _tell_on_terminal(f"{lines} lines read; they are being written, which takes about as long")
-        await _refuse_doubles(connection, file, ("symbol", "session_date"))
-        jumps = await connection.fetch(statement("import_jumps"))
+        _print_on_terminal(f"{lines} lines read; writing them takes about as long")
+        await _refuse_duplicates(connection, file, ("symbol", "session_date"))
+        suspects = await connection.fetch(statement("import_split_suspects"))
         closes = row_count(await connection.execute(statement("import_prices")))
-    told = [f"{lines} lines: {closes} new or changed closes"]
-    if jumps:
-        told.append(f"taken as they are, though they jump as at a split: {len(jumps)}")
-        told += [
-            f"  {one_line(j['symbol'], 64)} from {j['before']:f} to {j['close']:f} on {j['session_date']}"
-            for j in jumps[:JUMPS_SHOWN]
+    report = [f"{lines} lines: {closes} new or changed closes"]
+    if suspects:
+        report.append(f"closes that look like a stock split, loaded as they are: {len(suspects)}")
+        report += [
+            f"  {one_line(suspect['symbol'], 64)} from {suspect['before']:f} to {suspect['close']:f} "
+            f"on {suspect['session_date']}"
+            for suspect in suspects[:MAX_SUSPECTS]
         ]
-    return "\n".join(told)
+    return "\n".join(report)
 
 
 @asynccontextmanager
@@ -172,53 +181,53 @@ async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
             await connection.close(timeout=10)
 
 
-async def _refuse_doubles(connection: Connection, file: CsvFile, key: tuple[str, ...]) -> None:
+async def _refuse_duplicates(connection: Connection, file: CsvFile, key: tuple[str, ...]) -> None:
     columns = ", ".join(key)
-    double = await connection.fetchrow(
+    duplicate = await connection.fetchrow(
         f"select min(line) as first, max(line) as last from imported group by {columns} "  # noqa: S608 - our own names
         "having count(*) > 1 order by max(line) limit 1"
     )
-    if double is not None:
-        raise file.bad(f"the same as in line {double['first']}", line=double["last"], column=columns)
+    if duplicate is not None:
+        raise file.bad(f"the same as in line {duplicate['first']}", line=duplicate["last"], column=columns)
 
 
 async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, dict[str, str]]]:
     with tqdm(total=_size(path), desc=one_line(path.name, 64), unit="B", unit_scale=True, disable=None) as bar:
         for line, row in file.rows(lambda read: bar.update(read - bar.n)):
-            if line % LINES_AT_A_TIME == 0:
+            if line % LINES_PER_TURN == 0:
                 await asyncio.sleep(0)
             yield line, row
 
 
-def _tell_on_terminal(text: str) -> None:
-    if sys.stderr.isatty():  # where the progress bar is, too
+def _print_on_terminal(text: str) -> None:
+    if sys.stderr.isatty():  # as for the progress bar
         sys.stderr.write(f"{text}\n")
 
 
 def _size(path: Path) -> int:
-    with suppress(OSError):  # to open it will tell
+    with suppress(OSError):  # opening the file reports the error
         return path.stat().st_size
     return 0
 
 
 def _quantity(text: str) -> Decimal:
     quantity = _decimal(text, QUANTITY_PLACES)
-    if quantity >= MOST_QUANTITY:
-        raise ValueError(f"too large: {MOST_QUANTITY:f} shares or more")
+    if quantity >= QUANTITY_LIMIT:
+        raise ValueError(f"too large: {QUANTITY_LIMIT:f} shares or more")
     return quantity
 
 
 def _price(text: str) -> Decimal:
-    price = _decimal(text, 6)
+    price = _decimal(text, PRICE_PLACES)
     if price == 0:
         raise ValueError("not a price: it is zero")
-    if price >= HIGHEST_PRICE:
-        raise ValueError(f"too large: {HIGHEST_PRICE:f} dollars or more")
+    if price >= PRICE_LIMIT:
+        raise ValueError(f"too large: {PRICE_LIMIT:f} dollars or more")
     return price
 
 
 def _decimal(text: str, places: int) -> Decimal:
-    """A number of zero or more, exactly."""
+    """A decimal number of zero or more, without rounding."""
     if not DECIMAL.fullmatch(text):
         raise ValueError("not a decimal number of zero or more, such as 12.5")
     if len(text.partition(".")[2].rstrip("0")) > places:

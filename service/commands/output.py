@@ -1,4 +1,4 @@
-"""What commands print: one bounded, printable line for each thing that is wrong."""
+"""Errors of commands: bounded, printable lines."""
 
 import argparse
 import sys
@@ -7,19 +7,20 @@ from typing import NoReturn
 from runtime.escape import one_line
 
 LIMIT = 1000
-"""Characters of one line."""
-MOST_LINES = 50
+"""Limit of a line, in characters."""
+MAX_LINES = 50
+"""Limit of an error, in lines."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors repeat no escape sequence and no megabyte of the command line."""
+    """An argument parser whose errors escape and shorten what they repeat of the command line."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with status 2 and one line."""
+        """End the process with status 2 and one line on standard error."""
         super().error(one_line(message, LIMIT))
 
 
 def print_error(error: Exception) -> None:
-    """Write an error to standard error: what is several lines by design, such as one for each setting, stays so."""
-    for line in str(error).split("\n")[:MOST_LINES]:
+    """Write an error to standard error. An error with several lines, such as one per setting, keeps its lines."""
+    for line in str(error).split("\n")[:MAX_LINES]:
         sys.stderr.write(f"{one_line(line, LIMIT)}\n")

@@ -1,4 +1,4 @@
-"""A few portfolios to look at, the same on every machine and every time."""
+"""Sample portfolios, the same on every machine."""
 
 from datetime import date
 from decimal import Decimal
@@ -24,7 +24,7 @@ SAMPLES = {
 
 
 async def load_samples(store: Store) -> list[UUID]:
-    """Add the sample portfolios where they are missing; returns their ids."""
+    """Add the missing sample portfolios, and return the ids of all of them."""
     await store.put_positions(
         (
             PositionEntry(portfolio_id, user_id, symbol, Decimal(quantity), HELD_SINCE)

@@ -1,4 +1,4 @@
-"""What the database says of itself when it is asked: whether it takes writes, and what its clock shows."""
+"""The condition of the database: whether it takes writes, and what its clock shows."""
 
 import logging
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from datetime import datetime, timedelta
 
 from prometheus_client import Gauge
 
-from service.clock import CLOCKS_APART
+from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
-SLOW_ANSWER = timedelta(seconds=2)
-"""Time of an answer beyond which it says nothing of the clock."""
+MAX_ANSWER_TIME = timedelta(seconds=2)
+"""Time of an answer beyond which its clock is not compared."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one session said."""
+    """The condition that one session reported."""
 
     standby: bool
     read_only: bool
     clock: datetime
     asked_at: datetime
-    """By this machine's clock, as the next."""
+    """Time before the question, by this machine's clock; so is the next."""
     answered_at: datetime
 
     @property
@@ -36,13 +36,13 @@ class Condition:
         return None
 
     @property
-    def ahead(self) -> timedelta | None:
-        """How far this machine's clock is ahead of the database's; None if the answer was too slow to tell."""
+    def clock_lead(self) -> timedelta | None:
+        """How far this machine's clock is ahead of the database's; None if the answer was too slow."""
         took = self.answered_at - self.asked_at
-        if not timedelta() <= took <= SLOW_ANSWER:
+        if not timedelta() <= took <= MAX_ANSWER_TIME:
             return None
-        ahead = self.asked_at + took / 2 - self.clock
-        return timedelta() if abs(ahead) <= took / 2 else ahead
+        clock_lead = self.asked_at + took / 2 - self.clock
+        return timedelta() if abs(clock_lead) <= took / 2 else clock_lead
 
 
 class ClockWatch:
@@ -56,12 +56,12 @@ class ClockWatch:
             "this machine's clock agrees with the database's again",
         )
 
-    def compare(self, ahead: timedelta | None) -> None:
-        """Record a comparison of the two."""
-        if ahead is None:
+    def compare(self, clock_lead: timedelta | None) -> None:
+        """Record one comparison; None if the clocks could not be compared."""
+        if clock_lead is None:
             return
-        self._ahead_seconds.set(ahead.total_seconds())
-        if abs(ahead) > CLOCKS_APART:
-            self._outage.met(f"{ahead.total_seconds():+.1f} s")
+        self._ahead_seconds.set(clock_lead.total_seconds())
+        if abs(clock_lead) > CLOCK_TOLERANCE:
+            self._outage.failed(f"{clock_lead.total_seconds():+.1f} s")
         else:
-            self._outage.over()
+            self._outage.recovered()

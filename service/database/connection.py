@@ -1,4 +1,4 @@
-"""Connections to Postgres, and what can go wrong there, told in one line that a log may hold and a user may read."""
+"""Connections to Postgres, and their errors as one line that a log may hold and a user may read."""
 
 import asyncio
 import os
@@ -11,28 +11,28 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 
 ERROR_SHOWN = 300
-"""Characters of a server's error: it may repeat a value, such as a row's, of any size."""
+"""Characters of a server's error. The error may repeat a value of any size, such as a row's."""
 ISOLATION: Final = "read_committed"
-"""Isolation level of each transaction that writes. The fence waits for a row and then looks at its newest version. A
-database or a role whose default is stricter would let that wait end in an error."""
+"""Isolation level of each transaction that writes. The fence waits for a row and then reads its newest version. With a
+stricter default of the database or the role, that wait would end in an error."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
 class StoreError(Exception):
-    """The database could not be reached, or refused; what was being written is not committed. May pass: try later."""
+    """The database could not be reached, or it refused. Nothing of the write is committed; a retry may succeed."""
 
 
 class StaleTerm(Exception):
-    """A newer term has taken this lease up in the database: this one may write no more, now or later."""
+    """A newer term has claimed the fence of this lease. This term may not write any more."""
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raise `StoreError` for what asyncpg and the network raise."""
+    """Raise `StoreError` for the errors of asyncpg and of the network."""
     try:
         yield
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError) as error:
@@ -40,9 +40,9 @@ def store_errors() -> Iterator[None]:
     except asyncpg.InsufficientPrivilegeError as error:
         raise StoreError(f"database: {_words(error)}; DATABASE_URL's role lacks a right (docs/database.md)") from error
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
-        raise StoreError(f"database: {POOLED}") from error
+        raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from error
     except asyncpg.PostgresError as error:
-        raise StoreError(f"database: {_words(error)}") from error
+        raise StoreError(f"database: {overload_text(error) if is_overload(error) else _words(error)}") from error
     except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StoreError(f"database connection: {one_line(error, ERROR_SHOWN)}") from error
     except TimeoutError as error:
@@ -55,11 +55,16 @@ def store_errors() -> Iterator[None]:
         raise StoreError(f"database: cannot connect: {_reason(error)}") from error
 
 
+def overload_text(error: asyncpg.PostgresError) -> str:
+    """The server's message for a connection that it refused because there are too many, and the remedy."""
+    return f"{_words(error)}; {MORE_CONNECTIONS}"
+
+
 async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """A connection outside of any pool.
+    """Open a connection outside of any pool.
 
     Raises:
-        StoreError: there is none to be had.
+        StoreError: the connection could not be made.
     """
     with store_errors(), dsn_errors():
         return await open_connection(dsn)
@@ -67,19 +72,19 @@ async def connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
 
 @contextmanager
 def dsn_errors() -> Iterator[None]:
-    """Raise `StoreError`, without a word of the address, for one that makes no sense together with the environment."""
+    """Raise `StoreError`, without any part of the address, for an address that is invalid in this environment."""
     try:
         yield
     except asyncpg.InterfaceError:
         raise
-    except KeyError:  # nobody is called by this process's user id, as in a container
+    except KeyError:  # this process's user id has no name, as in a container
         raise StoreError("database: neither DATABASE_URL nor PGUSER names a user") from None
-    except ValueError:  # its text may hold a piece of the password
-        raise StoreError("database: DATABASE_URL makes no sense") from None
+    except ValueError:  # its text may contain a part of the password
+        raise StoreError("database: DATABASE_URL is invalid") from None
 
 
 def _reason(error: OSError) -> str:
-    """The system's words, without the address; the library's where no call of the system failed."""
+    """The system's message, without the address; the library's message where no system call failed."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return one_line(str(error) or type(error).__name__, ERROR_SHOWN)
@@ -90,15 +95,15 @@ def _words(error: asyncpg.PostgresError) -> str:
 
 
 def row_count(done: str) -> int:
-    """Of how many rows a command tells that is done, such as "UPDATE 3"."""
+    """The row count in a command's status, such as "UPDATE 3"."""
     return int(done.rsplit(" ", 1)[-1])
 
 
-async def side_by_side(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of these, each on a connection of its own, to their end; the first failure ends the others and is raised."""
+async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all coroutines at the same time, to their end. The first failure cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:
             for step in steps:
                 tasks.create_task(step)
-    except ExceptionGroup as failed:  # not `except*`: Python 3.11.2, Debian 12's, makes a group of what it raises
+    except ExceptionGroup as failed:  # not `except*`: Python 3.11.2, Debian 12's, wraps what it raises in a group
         raise failed.exceptions[0] from failed

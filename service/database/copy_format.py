@@ -1,4 +1,4 @@
-"""Postgres's binary COPY format, as arrays of records."""
+"""Postgres's binary COPY format as numpy arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from service.portfolio.valuation import VALUE_UNITS, Values
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-ROWS_A_PART = 10_000
+ROWS_PER_PART = 10_000
 
 VALUE_DIGITS, FRACTION_DIGITS = 5, 2
-"""Of a numeric, whose digits are worth ten thousand each: the last one holds the four decimal places."""
+"""Base-10,000 digits of a numeric. The last digit holds the four decimal places."""
 POSITIVE, NEGATIVE = 0x0000, 0x4000
 
 ID_ROW = np.dtype([("fields", ">i2"), ("id_size", ">i4"), ("id", "S16")])
@@ -41,57 +41,57 @@ VALUE_ROW = np.dtype(
         *(("oldest_size", ">i4"), ("oldest", ">i8")),
     ]
 )
-"""A row of `staged_value`: see `stage_table.sql`."""
+"""A row of `staged_value`; see `stage_table.sql`."""
 
 
 def read_ids(copied: bytes | bytearray) -> Ids:
-    """The ids of a whole COPY TO of ids."""
+    """The ids in a complete COPY TO of ids."""
     body = _body(copied)
     if len(body) % ID_ROW.itemsize:
-        raise ValueError("not what COPY sends for a column of ids")
+        raise ValueError("invalid COPY data for a column of ids")
     return np.ascontiguousarray(np.frombuffer(body, ID_ROW)["id"])
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The rows of `positions_between.sql`, turned round into key order."""
+class PositionRows:
+    """The rows of `positions_between.sql`, reversed into key order."""
 
     ids: Ids
     counts: Numbers
-    """How many positions each portfolio has, closed ones included."""
+    """Number of positions of each portfolio, closed ones included."""
     positions: NDArray[np.void]
-    """`POSITION`s, those of a portfolio next to each other."""
+    """Rows of `POSITION`; the positions of a portfolio are adjacent."""
 
 
-def read_held(copied: bytes | bytearray) -> Held:
-    """What a whole COPY TO of ids and packed positions says."""
-    body = bytes(_body(copied))  # a slice of it is nothing that the garbage collector would look at
+def read_position_rows(copied: bytes | bytearray) -> PositionRows:
+    """The rows in a complete COPY TO of ids and packed positions."""
+    body = bytes(_body(copied))  # slices of bytes are not tracked by the garbage collector
     heads, packed, at = [], [], 0
     while at + HEAD_ROW.itemsize <= len(body):
-        behind = at + HEAD_ROW.itemsize
-        (size,) = SIZE.unpack_from(body, behind - SIZE.size)
-        heads.append(body[at:behind])
-        packed.append(body[behind : behind + size])
-        at = behind + size
+        end = at + HEAD_ROW.itemsize
+        (size,) = SIZE.unpack_from(body, end - SIZE.size)
+        heads.append(body[at:end])
+        packed.append(body[end : end + size])
+        at = end + size
     if at != len(body):
-        raise ValueError("not what COPY sends for ids and packed positions")
+        raise ValueError("invalid COPY data for ids and packed positions")
     rows = np.frombuffer(b"".join(heads), HEAD_ROW)
     positions = np.frombuffer(b"".join(packed), POSITION)
     counts = rows["size"].astype(np.int64) // POSITION.itemsize
-    return Held(np.ascontiguousarray(rows["id"][::-1]), counts[::-1], positions[::-1])
+    return PositionRows(np.ascontiguousarray(rows["id"][::-1]), counts[::-1], positions[::-1])
 
 
 def _body(copied: bytes | bytearray) -> memoryview:
     if not copied.startswith(HEADER) or not copied.endswith(TRAILER):
-        raise ValueError("not the whole of what COPY sends")
+        raise ValueError("incomplete COPY data")
     return memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
 
 
-def copy_of(values: Values) -> Iterator[bytes]:
+def copy_rows(values: Values) -> Iterator[bytes]:
     """The values as a COPY FROM into `staged_value`, in parts."""
     yield HEADER
-    for first in range(0, len(values), ROWS_A_PART):
-        yield _part(values, slice(first, first + ROWS_A_PART))
+    for first in range(0, len(values), ROWS_PER_PART):
+        yield _part(values, slice(first, first + ROWS_PER_PART))
     yield TRAILER
 
 
@@ -110,7 +110,7 @@ def _part(values: Values, rows: slice) -> bytes:
 
 
 def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
-    """Ten-thousandths as numerics; Postgres drops the zeros in front."""
+    """Write ten-thousandths as numerics. Postgres drops leading zeros."""
     count = field["digit"].shape[1]
     field["size"] = 8 + 2 * count
     field["digits"], field["weight"], field["places"] = count, count - 2, 4

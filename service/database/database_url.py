@@ -1,12 +1,11 @@
-"""DATABASE_URL: what is refused before anything starts, and what the service adds.
+"""DATABASE_URL: the values that are refused at the start, and the TLS mode that the service adds.
 
-asyncpg sends every option that it does not know to the server as a setting, which the server refuses at each
-connection. It passes over a port or a host that is named twice, and a password file that it cannot read. So an address
-is refused here for whatever can be known without the network.
+asyncpg sends every unknown option to the server as a setting, and the server then refuses each connection. asyncpg
+ignores a duplicate port or host, and a password file that it cannot read. So this module refuses an address for
+everything that can be known without the network.
 
-To a host that is not this machine the connection is encrypted, unless the address says otherwise: `sslmode=require` is
-added. asyncpg's own default, `prefer`, goes on without TLS where the server has none, or where somebody in between says
-so.
+A connection to another machine is encrypted unless the address says otherwise: `sslmode=require` is added. asyncpg's
+own default, `prefer`, continues without TLS if the server, or somebody between, offers none.
 """
 
 import getpass
@@ -19,24 +18,24 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from runtime.escape import one_line
 from service.database.postgres_files import password_file_problem, tls_problem
 from service.environment import STRICT_MODES
-from service.hosts import is_local, may_be_host
+from service.hosts import is_local, may_be_server
 
 TRANSACTION_POOLER = 6543
-"""Supabase's port for connections that have no LISTEN and no prepared statements."""
+"""Supabase's port of the transaction pooler, which supports neither LISTEN nor prepared statements."""
 SUPABASE = re.compile(r"\.supabase\.(co|com)\.?$", re.IGNORECASE)
 
 PARTS = ("host", "port", "user", "password", "dbname", "database")
-"""Options for what an address can also say before its `?`."""
+"""Options for values that can also stand before the `?`."""
 FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword")
 CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
     "ssl_min_protocol_version": ("TLSv1.2", "TLSv1.3"),
     "ssl_max_protocol_version": ("TLSv1.2", "TLSv1.3"),
-    "target_session_attrs": ("any", "primary", "read-write"),  # the others find servers that cannot be written to
+    "target_session_attrs": ("any", "primary", "read-write"),  # the others find servers that take no writes
     "gsslib": ("gssapi", "sspi"),
 }
-"""Options of which only some values can work."""
+"""Options with a fixed set of working values."""
 SERVER_SETTINGS = frozenset(
     {
         *("application_name", "options", "search_path", "timezone", "work_mem"),
@@ -45,7 +44,7 @@ SERVER_SETTINGS = frozenset(
         *("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout"),
     }
 )
-"""Settings of the server that an address may set. `options` sets any other: `options=-c%20NAME%3DVALUE`."""
+"""Server settings that an address may set. `options` sets any other: `options=-c%20NAME%3DVALUE`."""
 KNOWN = frozenset({*PARTS, *FILES, *CHOICES, *SERVER_SETTINGS, "krbsrvname"})
 
 
@@ -54,29 +53,29 @@ class _Address:
     """The parts of an address."""
 
     hosts: tuple[tuple[str, str], ...]
-    """Each with its port, empty where none is written; from the option `host` where none stands before the path."""
+    """Hosts, each with its port or an empty string. They come from the option `host` if none stands before the path."""
     before: Mapping[str, str]
-    """What stands before the `?`, by the name of the option for the same; empty where it says nothing."""
+    """Values before the `?`, by the name of the equivalent option; empty strings where there is none."""
     options: Mapping[str, str]
 
     def value(self, name: str) -> str:
-        """What stands before the `?` or is an option; empty where neither is there."""
+        """The value before the `?` or of the option; empty if there is neither."""
         return self.before[name] or self.options.get(name, "")
 
 
-def usable_database_url(url: str, environment: Mapping[str, str] = os.environ) -> str:
-    """The address that asyncpg is given.
+def checked_database_url(url: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Check the value of DATABASE_URL; returns the address for asyncpg.
 
     Args:
         url: the value of DATABASE_URL.
-        environment: where the variables of libpq are, which fill in what the address leaves out.
+        environment: libpq's variables, which supply what the address leaves out.
 
     Raises:
-        ValueError: no server can be reached by it; the text says why, and holds no part of a password.
+        ValueError: the address cannot work. The text says why and contains no part of a password.
     """
     address = _parse(url)
     for name, value in address.options.items():
-        if name not in KNOWN and "." not in name:  # with a dot it is a setting of an extension
+        if name not in KNOWN and "." not in name:  # a name with a dot is a setting of an extension
             shown = f"the option {name!r}" if _may_be_shown(name, address) else "an option"
             raise ValueError(f"has {shown}, which the service does not know; remove it")
         if name in CHOICES and value not in CHOICES[name]:
@@ -96,7 +95,7 @@ def _parse(url: str) -> _Address:
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, strict_parsing=True) if parts.query else []
         whole = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and "%00" not in url
-    except ValueError:  # its text may hold a piece of the password
+    except ValueError:  # its text may contain a part of the password
         whole = False
     if not whole:
         raise ValueError("not a URL; are '/', '#', '?' and '@' in the password written as %2F, %23, %3F, %40?")
@@ -110,8 +109,8 @@ def _parse(url: str) -> _Address:
     written = [unquote(host) for host in named.split(",")] if named else options.get("host", "").split(",")
     if written == [""]:
         raise ValueError("names no host")
-    if not all(map(may_be_host, written)):
-        raise ValueError("names what cannot be a host")
+    if not all(map(may_be_server, written)):
+        raise ValueError("names an invalid host")
     hosts = tuple(map(_host_and_port, written))
     database = unquote(parts.path[1:])
     before = {"host": named, "port": named, "user": user, "password": password, "dbname": database}
@@ -131,7 +130,7 @@ def _host_and_port(written: str) -> tuple[str, str]:
 def _check_ports(address: _Address) -> None:
     optional = address.options.get("port", "").split(",")
     if len(optional) not in (1, len(address.hosts)):
-        raise ValueError("names more or fewer ports than hosts")
+        raise ValueError("names a different number of ports than hosts")
     for port in filter(None, (*optional, *(port for _, port in address.hosts))):
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
             raise ValueError("names an invalid port")
@@ -143,7 +142,7 @@ def _check_login(address: _Address, environment: Mapping[str, str]) -> None:
     if not address.value("user") and not environment.get("PGUSER"):
         try:
             getpass.getuser()
-        except (KeyError, OSError):  # as in a container, whose user has a number only
+        except (KeyError, OSError):  # as in a container whose user has only a number
             raise ValueError("names no user, and neither does PGUSER") from None
     has_password = address.value("password") or "PGPASSWORD" in environment
     if not has_password and (problem := password_file_problem(address.options, environment)):
@@ -151,7 +150,7 @@ def _check_login(address: _Address, environment: Mapping[str, str]) -> None:
 
 
 def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> str:
-    """The address with its `sslmode`; the files that go with that mode can be read."""
+    """The address with its `sslmode`, after a check that the files for that mode can be read."""
     options = dict(address.options)
     weak = "sslmode" not in options and environment.get("PGSSLMODE") not in STRICT_MODES
     if weak and not all(is_local(host) for host, _ in address.hosts):
@@ -170,6 +169,6 @@ def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> st
 
 
 def _may_be_shown(name: str, address: _Address) -> bool:
-    """Whether the name of an option is no part of a password: an unescaped `&` in one begins an option."""
+    """Whether the name of an option is no part of a password. An unescaped `&` in a password begins an option."""
     secret = {"password", "sslpassword"} & address.options.keys()
     return not secret and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,39}", name) is not None

@@ -1,7 +1,7 @@
-"""The database's side of a lease's fence: what it stores, whether that can be right, and why it refuses a term.
+"""The fence of a lease in the database: its stored token, whether the token can be right, and why it refuses a term.
 
-A token is a time in microseconds since the epoch, or a little more. A stored token that is far ahead of the clock
-refuses every term until the clock has caught up, which may take centuries.
+A token is a time in microseconds since the epoch, or slightly more. A stored token far ahead of the clock refuses every
+term until the clock has caught up, which may take centuries.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from datetime import UTC, datetime, timedelta
 from runtime.escape import one_line
 from service.database.connection import Connection
 from service.database.sql import statement
+from service.database.term import FencedTerm
 
 MAX_LEAD = timedelta(days=1)
-"""How far a token may be ahead of the database's clock: a day, so that no step of a clock ends elections."""
+"""How far a token may be ahead of the database's clock. A day, so that no step of a clock stops elections."""
 
 HOLDER_SHOWN = 80
-"""Characters of a holder in a refusal."""
+"""Characters of a holder in an explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,11 @@ class FenceState:
     taken_at: datetime
     now: datetime
     now_token: int
-    """`now` as a token: microseconds since the epoch."""
+    """The time `now` as a token: microseconds since the epoch."""
 
     @property
     def refuses_all(self) -> bool:
-        """Whether the token is so far ahead that no term's token can be larger."""
+        """Whether the token is so far ahead that no term can have a larger one."""
         return too_far_ahead(self.token, self.now_token)
 
 
@@ -41,7 +42,7 @@ def too_far_ahead(token: int, now_token: int) -> bool:
 
 
 def time_of(token: int) -> str:
-    """The instant that a token stands for, for people."""
+    """The instant of a token as text for people."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=token)).isoformat(" ", "seconds")
     except OverflowError:
@@ -49,13 +50,14 @@ def time_of(token: int) -> str:
 
 
 async def read_fence(connection: Connection, lease: str) -> FenceState | None:
-    """The lease's row; None before a term has taken the lease up."""
+    """The lease's row; None before any term has claimed the fence."""
     row = await connection.fetchrow(statement("fence"), lease)
     return None if row is None else FenceState(**row)
 
 
-async def refusal(connection: Connection, lease: str, token: int) -> str:
-    """One line: why the database refuses the term with that token, and the command that mends it where one does."""
+async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
+    """Why the database refuses the term, as one line, with the command that repairs it if there is one."""
+    lease, token = term.name, term.token
     now_token = await connection.fetchval("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
     if too_far_ahead(token, now_token):
         return (
@@ -64,7 +66,7 @@ async def refusal(connection: Connection, lease: str, token: int) -> str:
         )
     state = await read_fence(connection, lease)
     if state is None:
-        return f"lease {lease}: the term {token} has not taken it up in the database"
+        return f"lease {lease}: the term {token} has not claimed the fence in the database"
     stored = f"the database has the token {state.token} of {one_line(state.holder, HOLDER_SHOWN)}"
     if state.refuses_all:
         return (
@@ -73,8 +75,8 @@ async def refusal(connection: Connection, lease: str, token: int) -> str:
         )
     if state.token > token:
         return (
-            f"lease {lease}: a term newer than {token} has taken it up: {stored}; "
-            "where every term is refused, Redis's token is behind: "
+            f"lease {lease}: a term newer than {token} has claimed the fence: {stored}; "
+            "if every term is refused, Redis's token is behind: "
             f"python -m sidecar fence {lease} --above {state.token}"
         )
     return f"lease {lease}: the term {token} is not the newest in the database: {stored}"

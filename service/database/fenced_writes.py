@@ -1,4 +1,4 @@
-"""What a leader may write: the statements of one transaction that has passed the fence."""
+"""The statements of one transaction that has passed the fence: everything that a leader may write."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import date, datetime, timedelta
@@ -8,46 +8,49 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count
-from service.database.copy_format import copy_of
+from service.database.copy_format import copy_rows
 from service.database.sql import statement
+from service.database.term import FencedTerm
 from service.market.tick_schedule import EPOCH
 from service.portfolio.positions import uuids
-from service.portfolio.records import Cursor, JobName, JobRun, Origin, Quote, Settle, Written, job_run
+from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite, Quote, WriteCounts, job_run
 from service.portfolio.valuation import Values
 from service.prices import Price
 from service.prices.standing import Refusals
 
 FORGET_REFUSALS = timedelta(days=7)
-"""From the time when a symbol that was refused may be asked for again until its refusal is forgotten."""
+"""Time from the retry time of a refused symbol until its refusal is deleted."""
 LIVE_CHANNEL = "portfolio_live"
 
 
 async def stage(connection: Connection, values: Values, idle_limit: float) -> None:
-    """Bring values, in key order, to the server, for the statements of this transaction that write what is staged.
+    """Copy values, in key order, to the server, for the statements of this transaction that write staged values.
 
-    From then on the server ends the transaction if it is idle for `idle_limit` seconds, unless it is told otherwise.
+    From then on the server ends the transaction when it is idle for `idle_limit` seconds, unless a later statement
+    changes the limit.
     """
     await connection.execute(statement("stage_table"))
-    # A join of a million rows in memory; and to compile a statement takes as long as to run it.
+    # The join of a million rows should stay in memory. Compiling a statement takes as long as running it.
     limit = f"set local idle_in_transaction_session_timeout = {int(idle_limit * 1000)}"
     await connection.execute(f"set local work_mem = '128MB'; set local jit = off; {limit}")
     await connection.copy_to_table("staged_value", schema_name="pg_temp", source=_parts(values), format="binary")
 
 
 class FencedWrites:
-    """The writes of one transaction; only `Store.fenced` makes one, so there is no writing around the fence.
+    """The writes of one transaction. Only `Store.fenced` creates one, so no write bypasses the fence.
 
-    Nothing is committed before that transaction ends well. Portfolios that were deleted meanwhile are passed over.
+    Nothing is committed before that transaction ends without an error. Portfolios that were deleted meanwhile are
+    skipped.
     """
 
-    def __init__(self, connection: Connection, *, token: int, holder: str, staged: Values | None) -> None:
+    def __init__(self, connection: Connection, term: FencedTerm, *, staged: Values | None) -> None:
         self._connection = connection
-        self._token = token
-        self._holder = holder
+        self._token = term.token
+        self._holder = term.holder
         self._staged = staged
 
     async def live(self, session_date: date, as_of: datetime) -> None:
-        """Set the live values to those staged."""
+        """Set the live values to the staged ones."""
         if not self._staged:
             return
         known, between = (session_date, as_of, self._token), uuids(self._staged.ids[[0, -1]])
@@ -55,16 +58,16 @@ class FencedWrites:
         if updated < len(self._staged):
             await self._connection.execute(statement("insert_live"), *known)
 
-    async def hold_off_deletions(self) -> None:
-        """Let no portfolio be deleted until this transaction has ended, and wait for a deletion under way."""
+    async def block_deletions(self) -> None:
+        """Wait for deletions of portfolios that are under way, and block new ones until this transaction has ended."""
         await self._connection.execute("select public.hold_off_deletions()")
 
     async def notify(self, as_of: datetime) -> None:
-        """Tell everybody who listens that there are live values of that instant, once this is committed."""
+        """Notify all listeners of live values of that instant when this transaction is committed."""
         await self._connection.execute("select pg_notify($1, $2)", LIVE_CHANNEL, as_of.isoformat())
 
     async def intraday(self, session_date: date, slot: datetime, first: UUID, last: UUID) -> None:
-        """Add a point to the day's course of each portfolio staged, of those from `first` to `last`.
+        """Add a point to the day's course of each staged portfolio from `first` to `last`.
 
         A second write of a slot replaces the first.
         """
@@ -73,24 +76,24 @@ class FencedWrites:
         try:
             async with self._connection.transaction():
                 await self._connection.execute(statement("write_intraday"), *points)
-        except asyncpg.UniqueViolationError:  # such as when the leader before has had a tick in this slot too
+        except asyncpg.UniqueViolationError:  # such as when the previous leader has already written this slot
             await self._connection.execute(statement("write_intraday") + statement("replace_intraday"), *points)
 
     async def make_intraday(self, session_date: date) -> None:
-        """Make room for that day's course, if there is none yet."""
+        """Create the partition for that day's course if it does not exist."""
         await self._connection.execute("select public.make_intraday_partition($1)", session_date)
 
     async def forget_changes(self, seen: str) -> None:
-        """Drop the changes of positions that this snapshot saw."""
+        """Delete the position changes that this snapshot has seen."""
         await self._connection.execute(statement("forget_changes"), seen)
 
     async def drop_intraday(self, before: date) -> int:
-        """Drop the days before that date, unless a reader is in the way for long; returns how many."""
+        """Drop the days before that date; returns their number. A reader that holds a lock for long makes it fail."""
         await self._connection.execute("set local lock_timeout = '2s'")
         return int(await self._connection.fetchval("select public.drop_intraday_partitions($1)", before))
 
     async def quotes(self, quotes: Collection[Quote]) -> None:
-        """Keep the latest prices, for the next tick or the next leader to carry forward."""
+        """Store the latest prices. The next tick or the next leader carries them forward."""
         await self._connection.execute(
             statement("write_quotes"),
             [q.symbol for q in quotes],
@@ -102,9 +105,10 @@ class FencedWrites:
         )
 
     async def refusals(self, changes: Refusals) -> None:
-        """Keep the symbols that the price source refuses, and forget those that it refuses no longer (None).
+        """Store the symbols that the price source refuses, and delete those that it no longer refuses (None).
 
-        Refusals that were due a week before the newest of these are forgotten too: nobody holds the symbol any more.
+        Refusals whose retry time is a week before the newest of these are deleted too: nobody holds the symbol any
+        more.
         """
         if not changes:
             return
@@ -124,9 +128,9 @@ class FencedWrites:
     async def closes(
         self, session_date: date, closed: datetime, symbols: Sequence[str], closes: Sequence[Price]
     ) -> None:
-        """Set the closing prices of a session; of those symbols, one without gets its last live price, provisionally.
+        """Set the closing prices of a session. A symbol without a close gets its last live price, marked provisional.
 
-        An imported close is the user's word: no source replaces it. A provisional one replaces no other.
+        No source replaces an imported close. A provisional close replaces no other.
         """
         await self._connection.execute(
             statement("write_closes"),
@@ -139,40 +143,42 @@ class FencedWrites:
             symbols,
         )
 
-    async def history(self, kind: str, day: date, *, origin: Origin, settle: Settle) -> Written:
-        """Add a day's row, marked `origin`, to each portfolio staged that has none. A value that is unknown is no row.
+    async def history(self, kind: str, day: date, *, origin: Origin, overwrite: Overwrite) -> WriteCounts:
+        """Add a day's row, marked `origin`, for each staged portfolio without one. An unknown value gets no row.
 
-        The rows that are there are set right, as far as `settle` says: one with another value gets the next revision,
-        and what it was is kept; a captured one becomes settled.
+        `overwrite` names the existing rows that are corrected. A row with another value gets the next revision, and the
+        old value is kept. A captured row becomes settled.
         """
         await self._connection.execute("select public.make_history_partition($1)", day)
         if not self._staged:
-            return Written()
+            return WriteCounts()
         between = uuids(self._staged.ids[[0, -1]])
-        if settle == "none":
+        if overwrite == "none":
             try:
                 async with self._connection.transaction():
                     done = await self._connection.execute(
                         statement("add_history"), day, kind, origin, self._token, *between
                     )
-                return Written(rows=row_count(done), added=row_count(done))
+                return WriteCounts(rows=row_count(done), added=row_count(done))
             except asyncpg.UniqueViolationError:  # such as one that was written around the service
                 pass
-        (did,) = await self._connection.fetch(
-            statement("write_history"), day, kind, origin, settle, self._token, *between
+        (counts,) = await self._connection.fetch(
+            statement("write_history"), day, kind, origin, overwrite, self._token, *between
         )
-        return Written(**did)
+        return WriteCounts(**counts)
 
-    async def claim(self, job: JobName, session_date: date, *, anew: bool = False) -> JobRun | None:
-        """Make this term the run's worker, from wherever it stands; None if it is done, unless it shall begin anew."""
+    async def claim(self, job: JobName, session_date: date, *, rerun: bool = False) -> JobRun | None:
+        """Claim the run for this term, at its present cursor; None if the run is done, unless `rerun` is set."""
         row = await self._connection.fetchrow(
-            statement("claim_run"), job, session_date, self._holder, self._token, anew
+            statement("claim_run"), job, session_date, self._holder, self._token, rerun
         )
         return None if row is None else job_run(row.items())
 
-    async def advance(self, job: JobName, session_date: date, cursor: Cursor, written: Written | None = None) -> None:
-        """Move the run's cursor, in the transaction that holds what it has passed."""
-        written = written or Written()
+    async def advance(
+        self, job: JobName, session_date: date, cursor: Cursor, written: WriteCounts | None = None
+    ) -> None:
+        """Move the run's cursor, in the transaction that writes the rows before it."""
+        written = written or WriteCounts()
         self._ours(
             await self._connection.execute(
                 statement("advance_run"),
@@ -188,23 +194,23 @@ class FencedWrites:
         )
 
     async def skip(self, job: JobName, session_date: date, day: date) -> None:
-        """Remember that the session of that day had no prices; the cursor may pass it, and the run is not done."""
+        """Record that the session of that day had no prices. The cursor may pass it, but the run is not done."""
         self._ours(await self._connection.execute(statement("skip_session"), job, session_date, self._token, day))
 
     async def end(self, job: JobName, session_date: date) -> None:
-        """The run is done."""
+        """Record that the run is done."""
         self._ours(await self._connection.execute(statement("end_run"), job, session_date, self._token))
 
     async def fail(self, job: JobName, session_date: date, error: str) -> None:
-        """Record on the run, if it was claimed at all, why this attempt ended; the run stands where it is."""
-        shown = one_line(error, ERROR_SHOWN)  # Postgres takes neither NUL nor a lone surrogate
+        """Record why this attempt at the run failed. The cursor stays where it is."""
+        shown = one_line(error, ERROR_SHOWN)  # Postgres accepts neither NUL nor a lone surrogate
         await self._connection.execute(statement("fail_run"), job, session_date, self._token, shown)
 
     def _ours(self, done: str) -> None:
         if done != "UPDATE 1":
-            raise StaleTerm("another worker has taken up or ended this run")
+            raise StaleTerm("another worker has claimed or ended this run")
 
 
 async def _parts(values: Values) -> AsyncIterator[bytes]:
-    for part in copy_of(values):
+    for part in copy_rows(values):
         yield part

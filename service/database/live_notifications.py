@@ -1,118 +1,114 @@
-"""Hearing of new values: LISTEN on a connection of its own, made anew whenever it is lost."""
+"""Notifications of new live values: LISTEN on a connection of its own, which is replaced when it is lost."""
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from runtime.backoff import Backoff
 from service.database.connection import StoreError, store_errors
 from service.database.fenced_writes import LIVE_CHANNEL
-from service.database.pool import is_overload
 from service.database.postgres_address import open_connection
-from service.database.server_refusals import POOLED
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, is_overload
 from service.outage import Outage
 
 logger = logging.getLogger(__name__)
 
 OWNER_CHANNEL = "portfolio_owner"
-"""Notifications of portfolios that were given to another user or deleted; a trigger sends them."""
+"""Channel for portfolios that were given to another user or deleted; a trigger notifies it."""
 
 PROBE_INTERVAL = 10.0
-"""Seconds without a notice after which the connection is asked whether it is still there."""
+"""Seconds without a notification after which the connection is checked."""
 
 RECONNECT_DELAY = 0.5, 5.0
-"""Seconds from one attempt to the next: at first, and at most."""
+"""Seconds from one attempt to the next: first pause and longest pause."""
 
-ROOM_DELAY = 0.1
-"""Seconds that the server may take to know that a connection was closed to give room."""
+CLOSE_DELAY = 0.1
+"""Seconds for the server to notice that another pool closed a connection for this one."""
 
 
-BACKEND = "select pg_catalog.pg_backend_pid()"
-"""The server process of the session: in another one nobody listens."""
+BACKEND_QUERY = "select pg_catalog.pg_backend_pid()"
+"""Query for the server process of the session. No other process listens for this connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Live values, or the owners of portfolios, have changed."""
+    """A change of live values or of portfolios' owners."""
 
     missed: bool
-    """The connection is new: anything may have changed unheard, so read again what matters."""
+    """Whether the connection is new. Changes before it are unknown, so read again what matters."""
     values: bool = True
-    """Whether new values were heard of."""
+    """Whether live values have changed."""
 
 
 async def listen(
     dsn: str,
     *,
     probe_interval: float = PROBE_INTERVAL,
-    make_room: Callable[[], Awaitable[object]] | None = None,
+    free_connection: Callable[[], Awaitable[object]] | None = None,
 ) -> AsyncIterator[Notice]:
-    """Yield a notice for each change of live values or owners, and one whenever the connection is made, again or not.
+    """Yield a notice for each change of live values or owners, and one for each new connection.
 
-    Never ends by itself. Changes that come while the caller is busy are told in one notice. `make_room` is awaited
-    where the server has no room for another connection.
+    Never ends by itself. Changes that come while the caller is busy are combined into one notice. `free_connection` is
+    awaited where the server allows no further connection.
     """
-    first, most = RECONNECT_DELAY
-    delay = first
+    backoff = Backoff(*RECONNECT_DELAY)
     outage = Outage(
-        logger, "listening for live values fails, and is tried again: %s", "live values are listened for again"
+        logger, "listening for live values failed, it is tried again: %s", "listening for live values works again"
     )
     while True:
         try:
             async with aclosing(_listen_once(dsn, probe_interval)) as notices:
                 async for notice in notices:
-                    delay = first
-                    outage.over()
+                    backoff.reset()
+                    outage.recovered()
                     yield notice
         except StoreError as error:
-            pause = delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the tasks, guards nothing
-            outage.met(error)
-            await asyncio.sleep(pause)
-            if make_room is not None and is_overload(error.__cause__):
-                await make_room()
-                await asyncio.sleep(ROOM_DELAY)
-            delay = min(delay * 2, most)
+            outage.failed(error)
+            await asyncio.sleep(backoff.next())
+            if free_connection is not None and is_overload(error.__cause__):
+                await free_connection()
+                await asyncio.sleep(CLOSE_DELAY)
 
 
 async def _listen_once(dsn: str, probe_interval: float) -> AsyncGenerator[Notice, None]:
     """Yield notices until the connection is lost.
 
     Raises:
-        StoreError: it is lost, or could not be made.
+        StoreError: the connection was lost, or could not be made.
     """
-    stirred = asyncio.Event()
+    wake = asyncio.Event()
     heard: set[str] = set()
 
-    def hear(_connection: object, _pid: int, channel: str, _payload: object) -> None:
+    def on_notification(_connection: object, _pid: int, channel: str, _payload: object) -> None:
         heard.add(channel)
-        stirred.set()
+        wake.set()
 
     with store_errors():
         connection = await open_connection(dsn, command_timeout=10)
     try:
         with store_errors():
-            connection.add_termination_listener(lambda _: stirred.set())
-            backend = await connection.fetchval(BACKEND)
+            connection.add_termination_listener(lambda _: wake.set())
+            backend = await connection.fetchval(BACKEND_QUERY)
             for channel in (LIVE_CHANNEL, OWNER_CHANNEL):
-                await connection.add_listener(channel, hear)
+                await connection.add_listener(channel, on_notification)
         yield Notice(missed=True, values=False)
         while True:
             try:
                 async with asyncio.timeout(probe_interval):
-                    await stirred.wait()
+                    await wake.wait()
             except TimeoutError:
-                with store_errors():  # a connection that died without a word is found out here
-                    now = await connection.fetchval(BACKEND)
+                with store_errors():  # finds a connection that died silently
+                    now = await connection.fetchval(BACKEND_QUERY)
                 if now == backend:
                     continue
-                raise StoreError(f"database: {POOLED}") from None
-            stirred.clear()
+                raise StoreError(f"database: {TRANSACTION_POOLER_ERROR}") from None
+            wake.clear()
             if connection.is_closed():
                 raise StoreError("database: the connection was closed")
             values = LIVE_CHANNEL in heard
             heard.clear()
             yield Notice(missed=False, values=values)
     finally:
-        connection.terminate()  # at once: this may be a cancellation, and there is nothing to say goodbye for
+        connection.terminate()  # not closed in order: this may be a cancellation

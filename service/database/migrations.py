@@ -1,6 +1,7 @@
 """Brings a database up to date with `supabase/migrations`.
 
-The record of what was applied is the Supabase CLI's own, so `supabase db push` and this agree on what is left to do.
+The applied migrations are recorded in the Supabase CLI's own table, so `supabase db push` and this module agree on what
+is missing.
 """
 
 import logging
@@ -18,9 +19,11 @@ from service.database.connection import Connection, connect, store_errors
 
 logger = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).parents[2] / "supabase" / "migrations"
+FOLDERS = Path(__file__).parents[2] / "supabase" / "migrations", Path(__file__).with_name("supabase_migrations")
+"""Where the migrations are: in a checkout and in an image, and in an installed wheel."""
+FOLDER = FOLDERS[0] if FOLDERS[0].is_dir() else FOLDERS[1]
 FILE_NAME = re.compile(r"(\d{14})_(\w+)\.sql")
-LOCK = 0x6D696772  # 'migr': whoever holds this advisory lock may migrate
+LOCK = 0x6D696772  # 'migr': the advisory lock of a process that migrates
 
 LEDGER = """
 create schema if not exists supabase_migrations;
@@ -38,7 +41,7 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file."""
+    """One file of the folder."""
 
     version: str
     name: str
@@ -49,20 +52,20 @@ class Migration:
         """Take the version and the name from the file's name."""
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise MigrationError(f"{path.name}: a migration is called YYYYMMDDHHmmss_name.sql")
+            raise MigrationError(f"{path.name}: the name of a migration is YYYYMMDDHHmmss_name.sql")
         return cls(match[1], match[2], path)
 
 
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
-    """Apply what is missing, each file in a transaction of its own, and return the names of the files applied.
+    """Apply the missing migrations, each in a transaction of its own; returns the names of the files applied.
 
-    Any number of processes may do this at once: one applies, the others wait and find nothing left to do.
+    Any number of processes may do this at the same time: one applies, the others wait and find nothing to do.
 
     Raises:
-        MigrationError: a file is misnamed, fails, or is older than one applied already, as `supabase db push` sees it.
+        MigrationError: a file is misnamed, fails, or is older than an applied one, as for `supabase db push`.
         StoreError: the database does not answer.
     """
-    migrations = _in(folder)
+    migrations = _migrations_in(folder)
     connection = await connect(dsn)
     with store_errors():
         try:
@@ -76,18 +79,18 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
             await connection.close(timeout=5)
 
 
-def _in(folder: Path) -> list[Migration]:
+def _migrations_in(folder: Path) -> list[Migration]:
     migrations = [Migration.read(path) for path in sorted(folder.glob("*.sql"))]
     if not migrations:
-        raise MigrationError(f"{folder}: no migrations here")
+        raise MigrationError(f"{folder}: contains no migrations")
     for one, other in pairwise(migrations):
         if one.version == other.version:
-            raise MigrationError(f"{other.path.name}: has the version of {one.path.name}")
+            raise MigrationError(f"{other.path.name}: has the same version as {one.path.name}")
     return migrations
 
 
 async def _missing(connection: Connection, migrations: list[Migration]) -> bool:
-    """Whether there is anything to do: a look that takes no lock and writes nothing."""
+    """Whether a migration is missing. Takes no lock and writes nothing."""
     if await connection.fetchval("select to_regclass('supabase_migrations.schema_migrations')") is None:
         return True
     applied = {row["version"] for row in await connection.fetch(VERSIONS)}
@@ -105,9 +108,10 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         if applied and migration.version < max(applied):
             raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
         with _sql_errors(migration, text):
-            # To rewrite a large table takes longer than a host's limit for requests; to wait for it holds all up.
+            # Rewriting a large table takes longer than a host's limit for requests. Waiting long for a lock would block
+            # others.
             await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
-            # The first files name tables without a schema, and a role's search_path may be empty.
+            # The first migrations name tables without a schema, and a role's search_path may be empty.
             await connection.execute("set local search_path = public")
             await connection.execute(text)
         await connection.execute(

@@ -1,13 +1,12 @@
-"""The connections of one store: opened when needed, shared, and closed when a fault may stay with the session.
+"""The connections of one store: opened when needed, shared, and closed after a fault that may persist in the session.
 
-Each place is a pool of one connection. So a place that is connected can be preferred to one that is not, which a larger
-pool of asyncpg does not offer: where the server or a pooler allows fewer connections than there are places, a caller
-waits for one that is open already.
+Each slot is an asyncpg pool of one connection. So the pool can prefer a connected slot to an unconnected one, which a
+larger asyncpg pool cannot. Where the server or a pooler allows fewer connections than there are slots, a caller waits
+for a connection that is open already.
 """
 
 import asyncio
 import random
-import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,9 +14,10 @@ from typing import TypeAlias
 
 import asyncpg
 
+from runtime.backoff import Backoff
 from service.database.connection import Connection
 from service.database.pooler import LOST_STATEMENTS, check_sessions
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 from service.database.write_watch import READ_ONLY
 
 ACQUIRE_LIMIT = 10.0
@@ -25,273 +25,261 @@ ACQUIRE_LIMIT = 10.0
 CHECK_LIMIT = 1.0
 """Seconds that a check of the sessions may take."""
 SECOND_CONNECTION_LIMIT = 1.0
-"""Seconds that a check of the sessions waits for another connection."""
+"""Seconds that a check of the sessions waits for its second connection."""
 GIVEN_UP_PAUSE = 0.5
-"""Seconds from a connection that was closed to give room to an attempt to have another one in its place."""
+"""Seconds from giving up a connection to the next attempt to connect its slot."""
 RELEASE_LIMIT = 2.0
-"""Seconds that the cancelled statement of a connection may take to end; the connection is closed after that."""
+"""Seconds that a cancelled statement may take to end. After that its connection is closed."""
 CONNECT_PAUSE = 0.1, 1.0
-"""Seconds from a connection that the server refused for want of room to the next attempt: at first, and at most."""
+"""Seconds from a refusal for too many connections to the next attempt: first pause and longest pause."""
 
 SOUND_CLASSES = ("22", "23", "42", "P0")
-"""Classes of SQLSTATE that are about values, constraints, names or a function's own error: the session is sound."""
+"""SQLSTATE classes about values, constraints, names, or a function's own error: the session is not at fault."""
 SESSION_FAULTS = ("42501", "42P05")
-"""SQLSTATEs of those classes that may stay with the session: rights of a role that was set, a statement's name."""
-TOO_MANY_CONNECTIONS = "53300"
-NO_ROOM = re.compile(
-    r"too many (clients|connections)"
-    r"|max(imum)?[ _-]?(number of )?(db |pool )?(client|connection)s?\b.*(reach|limit|exceed)"
-    r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
-    re.IGNORECASE,
-)
-"""What poolers say, each under an SQLSTATE of its own, where they have no room for another connection."""
+"""SQLSTATEs of these classes that may persist in the session: rights of a role that was set, a statement's name."""
 
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Pooled: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Slot: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
-def may_stay(error: asyncpg.PostgresError) -> bool:
-    """Whether the cause of an error may be a state of the session, which another session would not have.
+def may_persist(error: asyncpg.PostgresError) -> bool:
+    """Whether the cause of an error may be in the session's state, so that another session would not have it.
 
-    A session that began while the server was read-only stays read-only; a setting, a role, a prepared statement, a
-    standby that a session has ended up at, a cache that is out of date likewise.
+    A session that began while the server was read-only stays read-only. The same goes for a setting, a role, a prepared
+    statement, a stale cache, and a session on a standby.
     """
     state = error.sqlstate or ""
     return state in SESSION_FAULTS or not state.startswith(SOUND_CLASSES)
 
 
-def is_overload(error: BaseException | None) -> bool:
-    """Whether the server, or a pooler before it, refused a connection only because there are too many."""
-    if not isinstance(error, asyncpg.PostgresError):
-        return False
-    return error.sqlstate == TOO_MANY_CONNECTIONS or NO_ROOM.search(str(error)) is not None
-
-
-class Room:
-    """The connections of one process, which give each other room where there is none for all of them."""
+class PoolGroup:
+    """The connection pools of one process. A pool that gets no connection takes one from another pool of the group."""
 
     def __init__(self) -> None:
-        self._members: weakref.WeakSet[Connections] = weakref.WeakSet()
-        self.refused = False
-        """Whether a pooler that gives no sessions was found before the database: nobody gets a connection."""
-        self.suspected = False
-        """Whether an error looks like one of such a pooler's."""
+        self._members: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+        self.pooler_found = False
+        """Whether a transaction pooler was found in front of the database. Then nobody gets a connection."""
+        self.pooler_suspected = False
+        """Whether an error looks like one of a transaction pooler."""
 
-    def add(self, connections: "Connections") -> None:
-        """Let these take part."""
-        self._members.add(connections)
+    def add(self, pool: "ConnectionPool") -> None:
+        """Add a pool to the group."""
+        self._members.add(pool)
 
-    async def make(self, asking: "Connections | None" = None) -> bool:
-        """Close a connection of each of the others: one that is not in use, or the next one that comes free.
+    async def free_connection(self, asking: "ConnectionPool | None" = None) -> bool:
+        """Ask each other pool to close one connection: an idle one, or else the next one that is released.
 
-        Returns whether there is any.
+        Returns whether any pool has a connection to close.
         """
-        return any([await member.spare_one() for member in list(self._members) if member is not asking])
+        return any([await member.give_up_connection() for member in list(self._members) if member is not asking])
 
 
-class Connections:
-    """At most as many connections as there are `places`.
+class ConnectionPool:
+    """A pool of connections, at most one for each slot.
 
     Args:
-        places: pools of one connection each, none of which has to be connected.
-        room: shared with the other connections of this process.
+        slots: asyncpg pools of one connection each; none has to be connected.
+        group: the pools of this process.
         uniform: as `random.uniform`; spreads the attempts of many tasks.
     """
 
     def __init__(
-        self, places: Sequence[Pool], room: Room, *, uniform: Callable[[float, float], float] = random.uniform
+        self, slots: Sequence[Slot], group: PoolGroup, *, uniform: Callable[[float, float], float] = random.uniform
     ) -> None:
-        self._places = places
-        self.room = room
-        self._uniform = uniform
-        self._free = list(places)
-        self._turn = asyncio.Semaphore(len(places))
+        self._slots = slots
+        self.group = group
+        self._free = list(slots)
+        self._turn = asyncio.Semaphore(len(slots))
         self._queue = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._pause = CONNECT_PAUSE[0]
-        self._no_room_until = 0.0
-        self._spare_next = False
+        self._backoff = Backoff(*CONNECT_PAUSE, uniform=uniform)
+        self._connect_after = 0.0
+        self._give_up_next = False
+        self.refused: asyncpg.PostgresError | None = None
+        """The server's refusal of another connection, from the refusal until a caller gets a connection."""
         self.answered_at: float | None = None
-        """When the server last did what it was asked, by the event loop's clock."""
-        room.add(self)
+        """Time of the server's last successful answer, by the event loop's clock."""
+        group.add(self)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended."""
-        await asyncio.gather(*(place.close() for place in self._places))
+        """Close every connection after its statement has ended."""
+        await asyncio.gather(*(slot.close() for slot in self._slots))
 
     @asynccontextmanager
-    async def connection(self, *, to_check: bool = False) -> AsyncIterator[Connection]:
-        """A connection for the length of the block; closed after an error whose cause may stay with the session.
+    async def connection(self, *, during_check: bool = False) -> AsyncIterator[Connection]:
+        """A connection for the block. It is closed after an error that may persist in the session.
 
-        `to_check`: also where such a pooler was found.
+        Args:
+            during_check: also give a connection while a transaction pooler is known.
 
         Raises:
-            ServerRefused: a pooler that gives no sessions was found, and is not gone.
+            ServerRefused: a transaction pooler was found and is still there.
             TimeoutError: every connection was in use for `ACQUIRE_LIMIT` seconds.
-            asyncpg.PostgresError: the server refused a new one, for want of room only after `ACQUIRE_LIMIT` seconds.
+            asyncpg.PostgresError: the server refused a new connection. A refusal for too many connections is raised
+                only after `ACQUIRE_LIMIT` seconds.
         """
         async with self._turn:
-            if self.room.refused and not to_check:
-                raise ServerRefused(POOLED)
-            place, connection = await self._acquire()
+            if self.group.pooler_found and not during_check:
+                raise ServerRefused(TRANSACTION_POOLER_ERROR)
+            slot, connection = await self._acquire()
             try:
                 yield connection
                 self.answered_at = asyncio.get_running_loop().time()
             except asyncpg.PostgresError as error:
-                self.room.suspected = self.room.suspected or error.sqlstate in LOST_STATEMENTS
-                if may_stay(error):
+                self.group.pooler_suspected = self.group.pooler_suspected or error.sqlstate in LOST_STATEMENTS
+                if may_persist(error):
                     _terminate(connection)
-                if error.sqlstate == READ_ONLY:  # the others may have begun at the same time
+                if error.sqlstate == READ_ONLY:  # the other sessions may have begun at the same time
                     await self.renew()
                 raise
             finally:
                 try:
-                    await self._release(place, connection)
+                    await self._release(slot, connection)
                 finally:
-                    self._put_back(place)
+                    self._return_slot(slot)
 
     async def check(self) -> None:
-        """Find out whether connections are sessions, if there is room for two of them.
+        """Check that connections are sessions, if the server allows two of them.
 
         Raises:
-            ServerRefused: they are not, and nobody in this room gets a connection before a check goes well.
+            ServerRefused: they are not. No pool of the group gives a connection until a check succeeds.
         """
-        if len(self._places) < 2:
+        if len(self._slots) < 2:
             return
         async with AsyncExitStack() as stack:
-            one = await stack.enter_async_context(self.connection(to_check=True))
+            one = await stack.enter_async_context(self.connection(during_check=True))
             try:
                 async with asyncio.timeout(SECOND_CONNECTION_LIMIT):
-                    other = await stack.enter_async_context(self.connection(to_check=True))
+                    other = await stack.enter_async_context(self.connection(during_check=True))
             except (TimeoutError, asyncpg.PostgresError):
                 return
             try:
                 async with asyncio.timeout(CHECK_LIMIT):
                     await check_sessions(one, other)
             except ServerRefused:
-                self.room.refused = True
+                self.group.pooler_found = True
                 raise
-            except TimeoutError:  # such as where a session pooler has one session for us
+            except TimeoutError:  # such as behind a session pooler with one session for this task
                 _terminate(other)
                 return
-            self.room.refused = self.room.suspected = False
+            self.group.pooler_found = self.group.pooler_suspected = False
 
     async def renew(self) -> None:
-        """Let every connection be closed before its next use."""
-        for place in self._places:
-            await place.expire_connections()
+        """Close every connection before its next use."""
+        for slot in self._slots:
+            await slot.expire_connections()
 
-    async def spare_one(self) -> bool:
-        """Close a connection that is not in use, or else the next one that comes free; returns whether there is any."""
-        connected = [place for place in self._free if place.get_size()]
+    async def give_up_connection(self) -> bool:
+        """Close an idle connection, or else the next one that is released; returns whether there is one."""
+        connected = [slot for slot in self._free if slot.get_size()]
         if not connected:
-            self._spare_next = self.is_connected
-            return self._spare_next
-        place = connected[0]
-        self._free.remove(place)
-        self._give_way()
+            self._give_up_next = self.is_connected
+            return self._give_up_next
+        slot = connected[0]
+        self._free.remove(slot)
+        self._pause_connecting()
         try:
-            connection = await place.acquire()
+            connection = await slot.acquire()
             await connection.close()
-            await place.release(connection)
+            await slot.release(connection)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            pass  # it is closed
+            pass  # the connection is closed
         finally:
-            self._put_back(place)
+            self._return_slot(slot)
         return True
 
     @property
     def is_connected(self) -> bool:
         """Whether any connection is open."""
-        return any(place.get_size() for place in self._places)
+        return any(slot.get_size() for slot in self._slots)
 
-    async def _acquire(self) -> tuple[Pool, Pooled]:
-        refused: asyncpg.PostgresError | None = None
+    async def _acquire(self) -> tuple[Slot, PooledConnection]:
+        refused: asyncpg.PostgresError | None = None  # to this caller
         try:
             async with asyncio.timeout(ACQUIRE_LIMIT):
                 while True:
-                    place = await self._place()
+                    slot = await self._free_slot()
                     try:
-                        connection = await place.acquire()
+                        connection = await slot.acquire()
                     except asyncpg.PostgresError as error:
-                        self._put_back(place)
+                        self._return_slot(slot)
                         if not is_overload(error):
                             raise
-                        refused = error
-                        await self._no_room()
+                        refused = self.refused = error
+                        await self._record_overload()
                     except BaseException:
-                        self._put_back(place)
+                        self._return_slot(slot)
                         raise
                     else:
-                        self._pause = CONNECT_PAUSE[0]
-                        return place, connection
+                        self._backoff.reset()
+                        self.refused = None
+                        return slot, connection
         except TimeoutError:
             if refused is not None:
                 raise refused from None
             raise
 
-    async def _place(self) -> Pool:
-        """A free place: one that is connected if there is one, else one that may be connected now.
+    async def _free_slot(self) -> Slot:
+        """Take a free slot: a connected one if there is one, else one that may connect now.
 
-        The caller that has waited longest is the first: else one that asks again and again would starve the others.
+        Callers take turns in order. Without the order, a caller that asks again and again would starve the others.
         """
         async with self._queue:
             loop = asyncio.get_running_loop()
             while True:
-                connected = [place for place in self._free if place.get_size()]
-                wait = self._no_room_until - loop.time()
+                connected = [slot for slot in self._free if slot.get_size()]
+                wait = self._connect_after - loop.time()
                 if connected or (self._free and wait <= 0):
-                    place = (connected or self._free)[-1]
-                    self._free.remove(place)
-                    return place
+                    slot = (connected or self._free)[-1]
+                    self._free.remove(slot)
+                    return slot
                 try:
                     async with asyncio.timeout(wait if self._free else None):
                         await self._changed.wait()
                 except TimeoutError:
                     pass
 
-    async def _no_room(self) -> None:
-        if not self.is_connected and await self.room.make(self):  # there is none of our own to wait for
-            self._pause = CONNECT_PAUSE[0]
-        self._no_room_until = asyncio.get_running_loop().time() + self._pause * self._uniform(0.5, 1.0)
-        self._pause = min(self._pause * 2, CONNECT_PAUSE[1])
+    async def _record_overload(self) -> None:
+        if not self.is_connected and await self.group.free_connection(self):  # no connection of this pool to wait for
+            self._backoff.reset()
+        self._connect_after = asyncio.get_running_loop().time() + self._backoff.next()
 
-    def _give_way(self) -> None:
-        """Let the room that comes free be taken by the one that it is made for."""
-        self._no_room_until = max(self._no_room_until, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
+    def _pause_connecting(self) -> None:
+        """Leave the freed connection to the pool that asked for it."""
+        self._connect_after = max(self._connect_after, asyncio.get_running_loop().time() + GIVEN_UP_PAUSE)
 
-    async def _release(self, place: Pool, connection: Pooled) -> None:
-        if self._spare_next:
-            self._spare_next = False
-            self._give_way()
+    async def _release(self, slot: Slot, connection: PooledConnection) -> None:
+        if self._give_up_next:
+            self._give_up_next = False
+            self._pause_connecting()
             _terminate(connection)
-        await place.release(connection, timeout=RELEASE_LIMIT)
+        await slot.release(connection, timeout=RELEASE_LIMIT)
 
-    def _put_back(self, place: Pool) -> None:
-        self._free.append(place)
+    def _return_slot(self, slot: Slot) -> None:
+        self._free.append(slot)
         self._changed.set()
         self._changed = asyncio.Event()
 
 
 def _terminate(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # it is closed already, by the server
+    with suppress(asyncpg.InterfaceError):  # the server has closed it already
         connection.terminate()
 
 
-async def open_connections(
-    many: int, make_pool: Callable[[], Awaitable[Pool]], room: Room, *, at_once: bool
-) -> Connections:
-    """Connections at so many places, one of them connected if `at_once`.
+async def open_pool(
+    count: int, make_slot: Callable[[], Awaitable[Slot]], group: PoolGroup, *, at_once: bool
+) -> ConnectionPool:
+    """A pool of `count` slots, one of them connected if `at_once`.
 
     Raises:
-        asyncpg.PostgresError, OSError: that one could not be made.
+        asyncpg.PostgresError, OSError: the connection could not be made.
     """
-    connections = Connections([await make_pool() for _ in range(many)], room)
+    pool = ConnectionPool([await make_slot() for _ in range(count)], group)
     if at_once:
         try:
-            async with connections.connection(to_check=True):  # a check may have to follow
+            async with pool.connection(during_check=True):  # a check may follow
                 pass
         except BaseException:
-            await connections.close()
+            await pool.close()
             raise
-    return connections
+    return pool

@@ -1,24 +1,24 @@
-"""Finding out that a pooler gives each transaction another session, as PgBouncer does in transaction mode.
+"""Detection of a pooler that gives each transaction another session, such as PgBouncer in transaction mode.
 
-The service needs sessions: a LISTEN that is heard, prepared statements that are there when they are used, settings that
-fall on nobody else. A pooler without other clients gives a client that asks alone the same session again, so two
-transactions have to overlap.
+The service needs sessions: a LISTEN that receives notifications, prepared statements that still exist when they are
+used, and settings that affect no other client. A pooler gives a client that is alone the same session again and again.
+So the check needs two transactions that overlap.
 """
 
 import asyncpg
 
 from service.database.connection import Connection
-from service.database.server_refusals import POOLED, ServerRefused
+from service.database.server_refusals import TRANSACTION_POOLER_ERROR, ServerRefused
 
 LOST_STATEMENTS = ("42P05", "26000")
-"""SQLSTATEs of a prepared statement that is there already, or is not there: it was prepared in another session."""
+"""SQLSTATEs of a prepared statement that already exists or does not exist: it was prepared in another session."""
 
 
 async def check_sessions(one: Connection, other: Connection) -> None:
-    """Return if each of the two connections is a session of its own.
+    """Check that each of the two connections is a session of its own.
 
     Raises:
-        ServerRefused: they share sessions, or change them.
+        ServerRefused: the connections share sessions or change them.
     """
     try:
         first = await _backend(one)
@@ -28,10 +28,10 @@ async def check_sessions(one: Connection, other: Connection) -> None:
             moved = moved or (not shared and await _backend(one) != first)
     except asyncpg.PostgresError as error:
         if error.sqlstate in LOST_STATEMENTS:
-            raise ServerRefused(POOLED) from error
+            raise ServerRefused(TRANSACTION_POOLER_ERROR) from error
         raise
     if moved or shared:
-        raise ServerRefused(POOLED)
+        raise ServerRefused(TRANSACTION_POOLER_ERROR)
 
 
 async def _backend(connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""What users and their imports write: portfolios and positions, which no leader writes. So there is no fence."""
+"""Writes of users and of their imports: portfolios and positions. No leader writes these, so they need no fence."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -7,42 +7,43 @@ from service.database.connection import Connection
 from service.database.sql import statement
 from service.portfolio.records import PositionEntry
 
-MOST_OPEN_POSITIONS = 5000
-"""Open ones, or to be opened, that a user may write into one portfolio: each costs every tick of everybody."""
-MOST_ENTRIES_IN_ALL = 100_000
-"""Of one portfolio, past ones included, that a user may write: they cost room, and time at the start of a term."""
+MAX_OPEN_POSITIONS = 5000
+"""Open and future positions that a user may write into one portfolio. Each of them takes time at every tick."""
+MAX_ENTRIES = 100_000
+"""Entries, past ones included, that a user may write into one portfolio. They take space, and time at the start of a
+term."""
 
 
 class TooManyPositions(Exception):
-    """A portfolio would have more positions, or more entries, than it may; the text says how many that is."""
+    """A portfolio would have too many positions or entries; the text gives the limit."""
 
 
 async def put_own_positions(
     connection: Connection, portfolio_id: UUID, user_id: UUID, entries: Sequence[PositionEntry]
 ) -> int | None:
-    """Add or change entries of a portfolio of that user's; returns how many entries it then has.
+    """Add or change entries of a user's own portfolio; returns the number of its entries afterwards.
 
-    All or nothing, and repeatable, in the transaction of the connection. None, and nothing is written, if there is no
-    such portfolio of that user's. One that already has more than it may, as after an import, may still be written to if
-    that makes it no worse.
+    All or nothing, and repeatable, in the transaction of the connection. Returns None, and writes nothing, if the user
+    has no such portfolio. A portfolio above its limits, as after an import, accepts changes that do not increase its
+    excess.
 
     Raises:
-        TooManyPositions: it would have more than `MOST_OPEN_POSITIONS`, or `MOST_ENTRIES_IN_ALL`.
+        TooManyPositions: the portfolio would have more than `MAX_OPEN_POSITIONS` or `MAX_ENTRIES`.
     """
     if await connection.fetchval(statement("lock_portfolio"), portfolio_id, user_id) is None:
         return None
     (before,) = await connection.fetch(statement("count_positions"), portfolio_id)
     await _put(connection, [portfolio_id] * len(entries), entries)
     (after,) = await connection.fetch(statement("count_positions"), portfolio_id)
-    if after["open"] > max(MOST_OPEN_POSITIONS, before["open"]):
-        raise TooManyPositions(f"more than {MOST_OPEN_POSITIONS} open positions")
-    if after["entries"] > max(MOST_ENTRIES_IN_ALL, before["entries"]):
-        raise TooManyPositions(f"more than {MOST_ENTRIES_IN_ALL} entries, past ones included")
+    if after["open"] > max(MAX_OPEN_POSITIONS, before["open"]):
+        raise TooManyPositions(f"more than {MAX_OPEN_POSITIONS} open positions")
+    if after["entries"] > max(MAX_ENTRIES, before["entries"]):
+        raise TooManyPositions(f"more than {MAX_ENTRIES} entries, past ones included")
     return int(after["entries"])
 
 
 async def put_positions(connection: Connection, entries: Sequence[PositionEntry], names: Mapping[UUID, str]) -> None:
-    """Add positions, and the portfolios they are in where those are new, in the transaction of the connection."""
+    """Add positions, and the portfolios that do not exist yet, in the transaction of the connection."""
     owners = {entry.portfolio_id: entry.user_id for entry in entries}
     called = [names.get(portfolio_id, "Portfolio") for portfolio_id in owners]
     await connection.execute(statement("add_portfolios"), list(owners), list(owners.values()), called)

@@ -1,8 +1,8 @@
-"""A connection to Postgres at whichever address of its name answers, all of them tried within one limit.
+"""A connection to Postgres at any address of its name; all addresses are tried within one limit.
 
-asyncpg leaves the addresses to the event loop, which tries them one after another: the first that drops packets uses
-the limit up. So asyncpg is given the loop with another `create_connection`. The name stays what asyncpg knows of the
-server, for the check of its certificate.
+asyncpg leaves the addresses to the event loop, which tries them one after another. The first address that drops packets
+uses up the limit. So asyncpg gets an event loop with another `create_connection`. asyncpg still knows the server's
+name, which it needs to check the certificate.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from aiohappyeyeballs import start_connection
 
 from runtime.connecting import STAGGER
 from runtime.lookup import AddressInfo
-from service.database.server_refusals import refusal
-from service.ways_out import WaysOut, ways_out
+from service.database.server_refusals import lasting_refusal
+from service.outgoing import Outgoing, outgoing
 
 CONNECT_LIMIT = 10.0
-"""Seconds until a connection can be used: the lookup, all addresses, TLS and the login together."""
-LEAST_ATTEMPT = 0.5
+"""Seconds for a usable connection: the lookup, all addresses, TLS and the login together."""
+MIN_ATTEMPT = 0.5
 """Seconds that must be left of the limit for another attempt."""
 
 _connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]] = asyncpg.connect
@@ -31,15 +31,15 @@ _connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]] = async
 async def open_connection(
     dsn: str, *, timeout: float = CONNECT_LIMIT, **options: Any
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """What `asyncpg.connect` returns; also the `connect` of an asyncpg pool.
+    """Open a connection like `asyncpg.connect`; also the `connect` of an asyncpg pool.
 
-    Where there are several addresses and the one that takes the connection stays silent, it has half of the time that
-    is left; then the others are tried first.
+    If there are several addresses and the connected one stays silent for half of the remaining time, the others are
+    tried first.
 
     Args:
         dsn: address of the database.
-        timeout: seconds for all of it.
-        options: passed on to asyncpg, but for the loop, which is the running one.
+        timeout: seconds for everything.
+        options: passed on to asyncpg, except the loop, which is the running one.
 
     Raises:
         TimeoutError: there was no connection in time.
@@ -53,40 +53,40 @@ async def open_connection(
     silent_hosts: set[tuple[str, int]] = set()
     while True:
         attempt = asyncio.timeout_at(ends_at)
-        way = _AnyAddress(running, ways_out(), attempt, ends_at, hosts, silent_hosts)
+        loop = _AnyAddressLoop(running, outgoing(), attempt, ends_at, hosts, silent_hosts)
         try:
             async with attempt:
-                connection = await _connect(dsn, **{**options, "loop": way, "timeout": None})
+                connection = await _connect(dsn, **{**options, "loop": loop, "timeout": None})
         except TimeoutError:
-            if not way.was_silent() or ends_at - running.time() < LEAST_ATTEMPT:
+            if not loop.mark_silent() or ends_at - running.time() < MIN_ATTEMPT:
                 raise
         except (asyncpg.PostgresError, OSError) as error:
-            if (refused := refusal(error)) is not None:
+            if (refused := lasting_refusal(error)) is not None:
                 raise refused from error
             raise
         else:
-            way.answered()
+            loop.mark_answered()
             return connection
 
 
 connect_of_pool: Any = open_connection
-"""The same for `asyncpg.create_pool`, whose annotation wants each of asyncpg's options by name."""
+"""`open_connection` for `asyncpg.create_pool`, whose annotation names each of asyncpg's options."""
 
 
-class _AnyAddress:
-    """The event loop as asyncpg uses it for one connection, and for the cancel requests of that connection."""
+class _AnyAddressLoop:
+    """The event loop as asyncpg uses it for one connection and for its cancel requests."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        ways: WaysOut,
+        outgoing: Outgoing,
         attempt: asyncio.Timeout,
         ends_at: float,
         hosts: int,
         silent_hosts: set[tuple[str, int]],
     ) -> None:
         self._loop = loop
-        self._ways = ways
+        self._outgoing = outgoing
         self._attempt = attempt
         self._ends_at = ends_at
         self._hosts = hosts
@@ -98,22 +98,22 @@ class _AnyAddress:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
 
-    def answered(self) -> None:
-        """The connection is there: what follows on this loop, such as a cancel request, goes to the same address."""
+    def mark_answered(self) -> None:
+        """Record a successful connection. Later ones of this loop, such as a cancel request, use the same address."""
         self._has_answered = True
         if self._address is not None:
-            self._ways.silent.discard(self._address[4])
+            self._outgoing.silent.discard(self._address[4])
 
-    def was_silent(self) -> bool:
-        """The attempt took too long: try the address that took the connection last; returns whether there is one."""
+    def mark_silent(self) -> bool:
+        """Record that the last address was silent; returns whether there was one."""
         if self._address is None:
             return False
-        self._ways.silent.add(self._address[4])
+        self._outgoing.silent.add(self._address[4])
         self._silent_hosts.add(self._host)
         return True
 
     async def create_connection(self, factory: Any, host: str, port: int, **options: Any) -> Any:
-        """As the loop's, to any address of the host."""
+        """Connect like the loop's method, to any address of the host."""
         if self._has_answered and self._address is not None:
             connected = await start_connection([self._address])
         else:
@@ -127,22 +127,22 @@ class _AnyAddress:
             raise
 
     async def _connected(self, host: str, port: int) -> socket.socket:
-        """A socket that is connected to an address of the host.
+        """A socket connected to one of the host's addresses.
 
         Raises:
-            TimeoutError: nothing answered within this host's share of the limit.
+            TimeoutError: no address answered within this host's share of the limit.
         """
         if (host, port) in self._silent_hosts and len(self._silent_hosts) < self._hosts:
             raise TimeoutError
         left = self._ends_at - self._loop.time()
         async with asyncio.timeout(left if self._hosts == 1 else left / self._hosts):
-            found = await self._ways.lookups.addresses(host, port)
-            addresses = sorted(found, key=lambda info: info[4] in self._ways.silent)
+            found = await self._outgoing.lookups.addresses(host, port)
+            addresses = sorted(found, key=lambda info: info[4] in self._outgoing.silent)
             connected = await _start(addresses, min(STAGGER, left / (len(addresses) + 1)))
         peer = connected.getpeername()
         self._host = host, port
         self._address = next((info for info in addresses if info[4] == peer), None)
-        if self._hosts > 1 or any(info[4] not in self._ways.silent and info[4] != peer for info in addresses):
+        if self._hosts > 1 or any(info[4] not in self._outgoing.silent and info[4] != peer for info in addresses):
             self._attempt.reschedule(self._loop.time() + (self._ends_at - self._loop.time()) / 2)
         return connected
 
@@ -155,12 +155,12 @@ async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.soc
     except OSError as error:  # its text names addresses, or every address with its error
         why = os.strerror(error.errno) if error.errno else "every address of the name failed"
         raise OSError(error.errno or 0, why) from error
-    except RuntimeError as error:  # uvloop's, for an address that its loop cannot use
+    except RuntimeError as error:  # uvloop raises it for an address that its loop cannot use
         raise OSError(0, str(error)) from None
 
 
 def _hosts(dsn: str) -> int:
-    """How many hosts a DSN names."""
+    """The number of hosts in a DSN."""
     parts = urlsplit(dsn)
     named = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
     return named.count(",") + 1

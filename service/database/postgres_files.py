@@ -1,7 +1,7 @@
-"""Files of a connection to Postgres: the passwords, the CA's certificate, the client's own certificate and its key.
+"""Files of a connection to Postgres: the passwords, the CA's certificate, the client's certificate and its key.
 
-asyncpg reads the files at each connection, and its error names none of them. Here each is read once, at the start,
-from where asyncpg reads it: the address's option, the variable of libpq, or the folder `~/.postgresql`.
+asyncpg reads the files at each connection, and its errors do not name them. This module reads each file once at the
+start, from the same place as asyncpg: the address's option, libpq's variable, or the folder `~/.postgresql`.
 """
 
 import ssl
@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.escape import one_line
 
 SHOWN = 200
-"""Characters of a path."""
+"""Characters of a path in an error."""
 VARIABLES = {
     "sslrootcert": "PGSSLROOTCERT",
     "sslcrl": "PGSSLCRL",
@@ -28,20 +28,20 @@ IN_HOME = {
     "passfile": ".pgpass",
 }
 WITH_CA = ("require", "verify-ca", "verify-full")
-"""Modes for which a CA's certificate is read; `require` does without."""
+"""Modes that read a CA's certificate; `require` also works without one."""
 
 
 class _Unusable(Exception):
-    """A file that cannot be used; the text names it."""
+    """A file cannot be used; the text names it."""
 
 
 def tls_problem(mode: str, options: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
-    """Why a connection of that `sslmode` cannot be made for want of a file; None if nothing is wrong.
+    """Why a file prevents a connection with that `sslmode`; None if none does.
 
     Args:
-        mode: one of libpq's.
-        options: those of the address.
-        environment: where libpq's variables are.
+        mode: one of libpq's modes.
+        options: the address's options.
+        environment: libpq's variables.
     """
     if mode == "disable":
         return None
@@ -64,7 +64,7 @@ def tls_problem(mode: str, options: Mapping[str, str], environment: Mapping[str,
 
 
 def password_file_problem(options: Mapping[str, str], environment: Mapping[str, str]) -> str | None:
-    """Why the file of passwords cannot be used, which asyncpg then passes over; None if nothing is wrong."""
+    """Why the password file cannot be used; None if it can, or if there is none. asyncpg ignores an unusable file."""
     try:
         path = _file("passfile", options, environment)
     except _Unusable as unusable:
@@ -75,7 +75,7 @@ def password_file_problem(options: Mapping[str, str], environment: Mapping[str, 
 
 
 def _file(name: str, options: Mapping[str, str], environment: Mapping[str, str]) -> Path | None:
-    """Where that file is; None if none is named and there is none in the home folder."""
+    """The path of that file; None if no file is named and there is none in the home folder."""
     named = options.get(name) or environment.get(VARIABLES[name])
     try:
         path = Path(named) if named else Path.home() / IN_HOME[name]

@@ -1,7 +1,7 @@
-"""Why a Postgres server let no connection in, where a setting has to be changed before one can be made.
+"""Refusals of a Postgres server that last until a setting is changed, and refusals for too many connections.
 
-asyncpg and the network raise many types for this, some of which hold no text. What passes by itself, such as a server
-that starts or has no connection left, is not here.
+asyncpg and the network raise many types of errors for a lasting refusal, some of them without a text. A fault that
+passes by itself, such as a server that is starting, is not a lasting refusal.
 """
 
 import re
@@ -12,30 +12,41 @@ import asyncpg
 from runtime.escape import one_line
 
 SHOWN = 300
-"""Characters of a server's words."""
-LASTING = ("28", "0A000", "22023", "3D000", "42501", "42704")
-"""SQLSTATEs, or their first characters: login, TLS, rights, database, and settings that an address sends along."""
-OF_POOLERS = re.compile(
+"""Characters of a server's message in an error."""
+LASTING_STATES = ("28", "0A000", "22023", "3D000", "42501", "42704")
+"""SQLSTATEs, or their first characters, for login, TLS, rights, the database, and settings in an address."""
+POOLER_REFUSALS = re.compile(
     r"unsupported startup parameter|no such (database|user)|(tenant|user)\b.* not found", re.IGNORECASE
 )
-"""Words of poolers, which send one SQLSTATE with everything."""
+"""Messages of poolers, which use one SQLSTATE for everything."""
 
-POOLED = (
+TRANSACTION_POOLER_ERROR = (
     "DATABASE_URL: a pooler gives each transaction another session (PgBouncer's transaction mode); "
     "the service needs a direct connection or a session pooler (Supabase: port 5432 of the pooler)"
 )
+
+TOO_MANY_CONNECTIONS = "53300"
+"""SQLSTATE of a Postgres server that allows no further connection."""
+OVERLOAD = re.compile(
+    r"too many (clients|connections)"
+    r"|max(imum)?[ _-]?(number of )?(db |pool )?(client|connection)s?\b.*(reach|limit|exceed)"
+    r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
+    re.IGNORECASE,
+)
+"""Messages of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
+MORE_CONNECTIONS = "a task needs at least 3 connections and uses up to 11; raise the limit (docs/database.md)"
 
 
 class ServerRefused(ConnectionError):
     """The server refuses every connection until a setting is changed; the text names the setting."""
 
 
-def refusal(error: Exception) -> ServerRefused | None:
-    """What an error of an attempt to connect means; None if the next attempt may go better by itself."""
+def lasting_refusal(error: Exception) -> ServerRefused | None:
+    """The lasting refusal behind an error of an attempt to connect; None if the next attempt may succeed."""
     match error:
         case asyncpg.PostgresError():
             words = one_line(error.args[0] if error.args else type(error).__name__, SHOWN)
-            if not ((error.sqlstate or "").startswith(LASTING) or OF_POOLERS.search(words)):
+            if not ((error.sqlstate or "").startswith(LASTING_STATES) or POOLER_REFUSALS.search(words)):
                 return None
             wants_tls = words.endswith(("no encryption", "SSL off"))
             return ServerRefused(f"DATABASE_URL: {words}" + ("; sslmode=require asks for TLS" if wants_tls else ""))
@@ -47,5 +58,14 @@ def refusal(error: Exception) -> ServerRefused | None:
             return ServerRefused(f"DATABASE_URL: no TLS with the server: {why}")
         case ConnectionError() if "rejected SSL upgrade" in str(error):
             words = one_line(error, SHOWN)
-            return ServerRefused(f"DATABASE_URL: {words}; other machines need TLS, unless it says sslmode=disable")
+            return ServerRefused(
+                f"DATABASE_URL: {words}; other machines need TLS; to connect without TLS, add sslmode=disable"
+            )
     return None
+
+
+def is_overload(error: BaseException | None) -> bool:
+    """Whether the server, or a pooler in front of it, refused a connection only because there are too many."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    return error.sqlstate == TOO_MANY_CONNECTIONS or OVERLOAD.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""How the store reaches the database: its connections, its transactions, and what the database says of itself."""
+"""The store's access to the database: connections, transactions, and the condition of the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,14 +11,14 @@ import asyncpg
 from runtime.escape import one_line
 from service.clock import utc_now
 from service.database.condition import Condition
-from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, store_errors
-from service.database.pool import Connections, Pool, Room, open_connections
+from service.database.connection import ISOLATION, Connection, StoreError, dsn_errors, overload_text, store_errors
+from service.database.pool import ConnectionPool, PoolGroup, Slot, open_pool
 from service.database.postgres_address import CONNECT_LIMIT, connect_of_pool
 from service.database.sql import statement
 from service.database.write_watch import WriteWatch
 
 CLOSE_LIMIT = 3.0
-"""Seconds that statements under way may take to end when the connections are closed."""
+"""Seconds that running statements may take to end when the connections are closed."""
 
 
 class Transactions:
@@ -26,16 +26,16 @@ class Transactions:
 
     def __init__(
         self,
-        connections: Connections,
+        pool: ConnectionPool,
         dsn: str,
         *,
         idle_limit: float,
         call_limit: float,
         writes: WriteWatch | None = None,
     ) -> None:
-        self._connections = connections
+        self._pool = pool
         self.writes = writes or WriteWatch()
-        """What becomes of the writes."""
+        """The outcome of this process's writes."""
         self._dsn = dsn
         self._idle_limit = idle_limit
         self._call_limit = call_limit
@@ -49,18 +49,23 @@ class Transactions:
         at_once: bool = True,
         idle_limit: float = 5.0,
         call_limit: float = 30.0,
-        room: Room | None = None,
+        group: PoolGroup | None = None,
         writes: WriteWatch | None = None,
     ) -> Self:
-        """Connect to Postgres, directly or through a session pooler; unless `at_once`, when first needed.
+        """Connect to Postgres, directly or through a session pooler.
 
-        A fenced transaction that is idle for `idle_limit` seconds is ended by the server, and with it the wait of the
-        next leader; no statement takes longer than `call_limit` seconds and, from Postgres 17 on, no such transaction.
-        Stores of one process share a `room`: where the server allows fewer connections than they may have, each gives
-        up a connection that another one needs more. They share `writes`, too, where somebody looks at those.
+        Args:
+            dsn: address of the database.
+            connections: number of connections at most.
+            at_once: connect now; otherwise when a connection is first needed.
+            idle_limit: seconds that a fenced transaction may be idle before the server ends it. Then the next leader
+                can claim the fence.
+            call_limit: seconds that a statement may take and, from Postgres 17 on, a fenced transaction.
+            group: the pools of this process. Where the server allows too few connections, they share.
+            writes: the outcome of writes, shared by the stores of a process.
         """
 
-        async def place() -> Pool:
+        async def make_slot() -> Slot:
             return await asyncpg.create_pool(
                 dsn,
                 connect=connect_of_pool,
@@ -71,14 +76,14 @@ class Transactions:
             )
 
         with store_errors(), dsn_errors():
-            opened = await open_connections(connections, place, room or Room(), at_once=at_once)
+            opened = await open_pool(connections, make_slot, group or PoolGroup(), at_once=at_once)
         return cls(opened, dsn, idle_limit=idle_limit, call_limit=call_limit, writes=writes)
 
     async def close(self) -> None:
-        """Close every connection, once its statement has ended; one whose statement does not end is cut."""
+        """Close every connection after its statement has ended. After `CLOSE_LIMIT`, the rest are terminated."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connections.close()  # cut off, it ends every connection at once
+                await self._pool.close()  # cancelled, it terminates every connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +92,7 @@ class Transactions:
         await self.close()
 
     async def ping(self) -> None:
-        """Return if the database answers, and shows this role the portfolios."""
+        """Return if the database answers and lets this role see the portfolios."""
         async with self._connection() as connection:
             role = await connection.fetchval(statement("hidden_portfolios"))
         if role is not None:
@@ -97,36 +102,42 @@ class Transactions:
             )
 
     async def condition(self) -> Condition:
-        """Whether the database takes writes, and its clock; where a session is read-only, a new one is asked."""
+        """Whether the database takes writes, and its clock. Where a session is read-only, a new session is asked."""
         found = await self._condition()
         if found.trouble is None:
             return found
-        await self._connections.renew()
+        await self._pool.renew()
         return await self._condition()
 
     async def check_sessions(self) -> None:
-        """Return if no pooler swaps sessions under our connections, as far as can be seen; see `pooler`."""
+        """Return unless a pooler is found that gives each transaction another session; see `pooler`."""
         with store_errors():
-            await self._connections.check()
+            await self._pool.check()
+
+    @property
+    def overload(self) -> str | None:
+        """The server's refusal for too many connections, with the remedy; None while this store has a connection."""
+        refused = self._pool.refused
+        return None if refused is None or self._pool.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the database did something for us within that time: then it is there, though a caller waits."""
-        at = self._connections.answered_at
+        """Whether the database answered this process within that time. Then it is there, even if a caller waits."""
+        at = self._pool.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 
     @property
     def sessions_suspected(self) -> bool:
-        """Whether an error says that the sessions should be checked now."""
-        return self._connections.room.suspected or self._connections.room.refused
+        """Whether an error suggests a check of the sessions."""
+        return self._pool.group.pooler_suspected or self._pool.group.pooler_found
 
     async def clock(self) -> datetime:
-        """The time by the database's clock."""
+        """The time of the database's clock."""
         return (await self._condition()).clock
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         with store_errors():
-            async with self._connections.connection() as connection:
+            async with self._pool.connection() as connection:
                 yield connection
 
     async def _condition(self) -> Condition:
@@ -137,7 +148,7 @@ class Transactions:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[Connection]:
-        """A connection to write something; what becomes of that is recorded."""
+        """A connection for writing; the outcome is recorded."""
         try:
             async with self._connection() as connection:
                 yield connection

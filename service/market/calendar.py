@@ -1,6 +1,6 @@
-"""When the market is open.
+"""The sessions of a market.
 
-A session is one trading day of an exchange. All instants are aware and in UTC; all dates are dates in New York, the
+A session is one trading day of an exchange. All instants are aware and in UTC. All dates are dates in New York, the
 exchange's own: 'today' is never the server's date.
 """
 
@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One trading day: open from `open` until just before `close`, both aware and in UTC."""
+    """One trading day, open from `open` until just before `close`, both aware and in UTC."""
 
     date: date
     open: datetime
@@ -35,9 +35,9 @@ class Session:
 
 
 class Calendar(Protocol):
-    """The sessions of one market. A calendar need only say what `session` says; the rest follows from it.
+    """The sessions of one market. A calendar has to implement `session`; the rest follows from it.
 
-    Every `datetime` handed in must be aware. The searches assume that a session begins and ends within its New York
+    Every `datetime` argument must be aware. The searches assume that a session begins and ends within its New York
     date, midnight included.
     """
 
@@ -45,10 +45,10 @@ class Calendar(Protocol):
 
     @abstractmethod
     def session(self, day: date) -> Session | None:
-        """The session of that date, or None on a day without trading."""
+        """The session of that date; None on a day without trading."""
 
     def current(self, now: datetime) -> Session | None:
-        """The session that `now` falls in, or None while the market is closed."""
+        """The session at `now`; None while the market is closed."""
         session = self.session(_date_of(now))
         return session if session is not None and now in session else None
 
@@ -75,8 +75,8 @@ class Calendar(Protocol):
 class NyseCalendar(Calendar):
     """The New York Stock Exchange: 9:30 to 16:00 on weekdays, with its holidays and half days.
 
-    The library gives a half day's closing time only as words in its label. A label that we cannot read makes the day a
-    day without a session, and an error in the log: no closing price is better than one taken at the wrong hour.
+    The library gives a half day's closing time only as text in its label. If the label cannot be read, the day has no
+    session and an error is logged: no closing price is better than one from the wrong hour.
     """
 
     name = "NYSE"
@@ -93,7 +93,7 @@ class NyseCalendar(Calendar):
         self._unreadable: set[date] = set()
 
     def session(self, day: date) -> Session | None:
-        """The session of that date, or None on weekends, holidays and half days of unknown length."""
+        """The session of that date; None on weekends, holidays and half days of unknown length."""
         if day.isoweekday() > 5 or day in self._holidays:
             return None
         close: time | None = self.CLOSE
@@ -109,30 +109,30 @@ class NyseCalendar(Calendar):
             hour, minute = int(found[1]) % 12 + 12, int(found[2])
             if self.OPEN < (close := time(hour, minute)) < self.CLOSE:
                 return close
-        if day not in self._unreadable:  # asked for again at every tick
+        if day not in self._unreadable:  # sessions are asked for at every tick
             self._unreadable.add(day)
             logger.error("no session on %s: cannot read the closing time of the half day %r", day, label)
         return None
 
 
 class AroundTheClockCalendar(Calendar):
-    """A market that never closes, for trying things out: each New York calendar day is a session."""
+    """A market that never closes, for trials: each calendar day in New York is a session."""
 
     name = "24/7"
 
     def session(self, day: date) -> Session:
-        """From midnight to midnight in New York: 23 or 25 hours when the clocks change."""
+        """The session from midnight to midnight in New York: 23 or 25 hours when the clocks change."""
         return Session(day, midnight(day), midnight(day + DAY))
 
 
 CALENDARS: Mapping[str, Callable[[], Calendar]] = {
     calendar.name: calendar for calendar in (NyseCalendar, AroundTheClockCalendar)
 }
-"""The calendars by the name that `MARKET_CALENDAR` gives them."""
+"""Calendars by their name in `MARKET_CALENDAR`."""
 
 
 def midnight(day: date) -> datetime:
-    """When that date begins in New York."""
+    """The beginning of that date in New York."""
     return _instant(day, time.min)
 
 

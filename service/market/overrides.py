@@ -1,6 +1,7 @@
-"""Days that differ from the calendar: what an operator puts into the table `market_override`.
+"""Days that differ from the calendar: the rows that an operator adds to the table `market_override`.
 
-For closures and odd hours that no calendar knew of in advance. They count within a minute, in every task.
+Overrides are for closures and odd hours that no calendar knew in advance. They take effect within a minute, in every
+task.
 """
 
 import logging
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MarketOverride:
-    """A day that differs from the calendar: other hours, or with None for both no session at all."""
+    """A day that differs from the calendar: other hours, or no session if both times are None."""
 
     session_date: date
     opens_at: datetime | None
@@ -24,7 +25,7 @@ class MarketOverride:
 
 
 class OverriddenCalendar(Calendar):
-    """A calendar with exceptions. One without sense, such as hours of another day, makes a day without session."""
+    """A calendar with overrides. An invalid override, such as hours of another day, makes a day without a session."""
 
     def __init__(self, calendar: Calendar) -> None:
         self.name = calendar.name
@@ -32,12 +33,12 @@ class OverriddenCalendar(Calendar):
         self._overrides: Mapping[date, MarketOverride] = {}
 
     def session(self, day: date) -> Session | None:
-        """The session of that date as overridden, or else as the calendar has it."""
+        """The session of that date, from the override if there is one, else from the calendar."""
         override = self._overrides.get(day)
         return self._calendar.session(day) if override is None else _session(override)
 
     def override(self, overrides: Mapping[date, MarketOverride]) -> None:
-        """From now on these are the exceptions; each one that is new is logged."""
+        """Replace the overrides; each new one is logged."""
         for day in sorted(overrides.keys() | self._overrides.keys()):
             override = overrides.get(day)
             if override == self._overrides.get(day):
@@ -45,7 +46,9 @@ class OverriddenCalendar(Calendar):
             if override is None:
                 logger.warning("%s is no longer overridden", day)
             elif _session(override) is None and override.opens_at is not None:
-                logger.error("%s: no session, as the overriding hours are not of that day: %s", day, override.reason)
+                logger.error(
+                    "%s: no session, because the overriding hours are of another day: %s", day, override.reason
+                )
             else:
                 session = _session(override)
                 hours = "no session" if session is None else f"{session.open} to {session.close}"
@@ -59,6 +62,6 @@ def _session(override: MarketOverride) -> Session | None:
         return None
     try:
         of_that_day = midnight(day) <= opens < closes <= midnight(day + DAY)
-    except (OverflowError, TypeError):  # 'infinity', which comes without a zone
+    except (OverflowError, TypeError):  # 'infinity', which is not aware
         of_that_day = False
     return Session(day, opens, closes) if of_that_day else None

@@ -1,4 +1,4 @@
-"""How values are written, in a request and in a file alike: one form each, within the bounds of what can be kept."""
+"""The formats of values in requests and in files, and the limits of what the database can hold."""
 
 import re
 from datetime import date
@@ -12,15 +12,18 @@ EARLIEST, LATEST = date(1970, 1, 1), date(2099, 12, 31)
 
 QUANTITY_PLACES = 8
 SMALLEST_QUANTITY = Decimal(1).scaleb(-QUANTITY_PLACES)
-MOST_QUANTITY = Decimal(10) ** 10
-"""The first quantity, in shares, that is refused: 64 bits hold no more of the smallest."""
+QUANTITY_LIMIT = Decimal(10) ** 10
+"""Quantities, in shares, at or above this limit are rejected: in units of 1e-8 shares they must fit 64 bits."""
+PRICE_PLACES = 6
+PRICE_LIMIT = Decimal(10) ** 9
+"""Prices, in dollars, at or above this limit are rejected."""
 
 
 def read_id(text: str) -> UUID:
-    """A portfolio's or a user's id, in the one form of the many that a UUID has.
+    """The id of a portfolio or a user. Of the ways to write a UUID, one is accepted: hexadecimal digits with hyphens.
 
     Raises:
-        ValueError: it is none; the text begins with "not", here and below.
+        ValueError: the text is not an id. The error's text begins with "not", here and below.
     """
     if not ID.fullmatch(text):
         raise ValueError("not a UUID")
@@ -28,10 +31,10 @@ def read_id(text: str) -> UUID:
 
 
 def read_symbol(text: str) -> str:
-    """A symbol, as it is.
+    """A symbol, unchanged.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a symbol.
     """
     if not SYMBOL.fullmatch(text):
         raise ValueError("not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'")
@@ -42,7 +45,7 @@ def read_day(text: str) -> date:
     """A date from `EARLIEST` to `LATEST`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not such a date.
     """
     try:
         if DATE.fullmatch(text) and EARLIEST <= (day := date.fromisoformat(text)) <= LATEST:

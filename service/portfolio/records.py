@@ -1,4 +1,4 @@
-"""What the store holds, as plain records: money is Decimal, instants are aware, dates are the exchange's."""
+"""Plain records of what the store holds. Money is Decimal, instants are aware, and dates are the exchange's."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from uuid import UUID
 JobName = Literal["eod", "snapshot", "reconstruction"]
 Origin = Literal["captured", "settled", "reconstructed"]
 RunStatus = Literal["running", "done"]
-Settle = Literal["none", "stale", "all"]
-"""Which of the history rows that are there a write sets right."""
+Overwrite = Literal["none", "stale", "all"]
+"""Existing history rows that a write may overwrite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +22,26 @@ class LiveValue:
     session_date: date
     as_of: datetime
     value: Decimal | None
-    """None: not one of its positions has a price."""
+    """Value of the priced positions; None if no position has a price."""
     day_open: Decimal | None
-    """What today's positions were worth at the session's first prices; a symbol that has had none counts as it is."""
+    """Value of the present positions at the session's first prices. A symbol without one counts at its last price."""
     day_high: Decimal | None
     day_low: Decimal | None
     priced_fraction: Decimal
-    """Of the positions, those that have a price and so are in `value`; 1 for an empty portfolio."""
+    """Share of the positions that have a price and so are in `value`; 1 for an empty portfolio."""
     stale: bool
-    """Whether some price was carried forward, or old, when this was written; `Freshness` knows if it is by now."""
+    """Whether a price was carried forward or too old when this was written. `Freshness` checks again by the clock."""
     oldest_price_at: datetime | None
-    """When the oldest price in `value` was made: `as_of` minus this is its age."""
+    """Time of the oldest price in `value`; its age is `as_of` minus this."""
     token: int
     unpriced_symbols: list[str] = field(default_factory=list)
-    """The symbols that it holds and that have no price, in alphabetical order; of many, the first 20."""
+    """Symbols held without a price, in alphabetical order, at most 20."""
     unpriced_count: int = 0
-    """The number of all of them."""
+    """Number of all symbols held without a price."""
 
     @property
     def day_change(self) -> Decimal | None:
-        """What the prices have done to today's positions since the session's first prices; a deposit is no gain."""
+        """The change in value by prices since the session's first prices. A deposit is not a change."""
         return None if self.value is None or self.day_open is None else self.value - self.day_open
 
 
@@ -63,7 +63,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The newest term of a lease that has taken it up in the database."""
+    """The newest term of a lease that has claimed the fence."""
 
     lease: str
     token: int
@@ -73,7 +73,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How many portfolios' positions a term has loaded, and of how many."""
+    """The number of portfolios whose positions a term has loaded, and their total."""
 
     done: int
     total: int
@@ -81,27 +81,27 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a run is: every session before `session_date` is done or skipped, in it each portfolio up to that one."""
+    """How far a run is: all sessions before `session_date` are done or skipped, and in it some portfolios."""
 
     session_date: date
     portfolio_id: UUID | None
-    """None: the session's prices are in, no portfolio is."""
+    """Last portfolio done; None if only the session's prices are stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRun:
-    """One run: of a job, for a session; never for the time of running."""
+    """One run of a job for a session. A run is never identified by the time at which it runs."""
 
     job: JobName
     session_date: date
     status: RunStatus
     cursor: Cursor | None
     skipped: list[date]
-    """The sessions before the cursor's that had no prices, so that they are to be tried again."""
+    """Sessions before the cursor's that had no prices; they are tried again."""
     rows_written: int
     rows_added: int
     rows_changed: int
-    """Those that have another value than before; what they had is kept. The rest of `rows_written` became settled."""
+    """Rows whose value changed; the old values are kept. The rest of `rows_written` became settled."""
     attempts: int
     error: str | None
     """Why the last attempt failed."""
@@ -113,18 +113,18 @@ class JobRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a write of history rows did."""
+class WriteCounts:
+    """The numbers of history rows that a write affected."""
 
     rows: int = 0
     added: int = 0
     changed: int = 0
-    """Those that have another value than before; the rest of `rows` only became settled."""
+    """Rows whose value changed. The rest of `rows` only became settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class PositionEntry:
-    """From `valid_from` on, this portfolio of this user holds this quantity of the symbol; 0 closes the position."""
+    """A quantity that the user's portfolio holds of the symbol from `valid_from` on; 0 closes the position."""
 
     portfolio_id: UUID
     user_id: UUID
@@ -142,7 +142,7 @@ class Quote:
     at: datetime
     session_date: date
     open: Decimal
-    """The first price that was made in that session; until there is one, the price."""
+    """First price made in that session; until there is one, the price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +154,15 @@ class Close:
     close: Decimal
     at: datetime
     provisional: bool
-    """No source had it: it is the last price before the session's close, made at `at`."""
+    """Whether no source had the close. Then it is the last price before the session's close, made at `at`."""
 
     def is_official(self, day: date) -> bool:
-        """Whether it is that day's close, and no other price that stands in for it."""
+        """Whether this is the close of that day and not a substitute."""
         return self.session_date == day and not self.provisional
 
 
 def job_run(row: Iterable[tuple[str, Any]]) -> JobRun:
-    """The columns of a row of `job_run` as a record."""
+    """A row of `job_run` as a record."""
     fields = dict(row)
     cursor_date, cursor_portfolio = fields.pop("cursor_date"), fields.pop("cursor_portfolio")
     return JobRun(cursor=None if cursor_date is None else Cursor(cursor_date, cursor_portfolio), **fields)

@@ -1,4 +1,4 @@
-"""Prices that jump as at a split."""
+"""Prices that jump as they do at a stock split."""
 
 import logging
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from decimal import Decimal
 
 logger = logging.getLogger(__name__)
 
-JUMP = Decimal("1.5")
-"""How many times a price must be the one before it, or the other way round, to look like a split."""
-JUMPS_SHOWN = 10
+SPLIT_RATIO = Decimal("1.5")
+"""Ratio between a price and the one before it, in either direction, from which a split is suspected."""
+SUSPECTS_SHOWN = 10
 
 
-def report_jumps(before: Mapping[str, Decimal], after: Mapping[str, Decimal], what: str = "prices") -> None:
-    """Say in the log which prices jump as at a split. They are taken as they are: to refuse one is to guess."""
+def report_split_suspects(before: Mapping[str, Decimal], after: Mapping[str, Decimal], what: str = "prices") -> None:
+    """Log the prices that look like a split. They are still used: the service cannot know which price is right."""
     jumps = [
         f"{symbol} from {before[symbol]:f} to {price:f}"
         for symbol, price in after.items()
-        if symbol in before and not before[symbol] < price * JUMP < before[symbol] * JUMP * JUMP
+        if symbol in before and not before[symbol] < price * SPLIT_RATIO < before[symbol] * SPLIT_RATIO * SPLIT_RATIO
     ]
     if jumps:
-        shown = ", ".join(jumps[:JUMPS_SHOWN])
-        logger.warning("%d %s jump as at a split and are taken as they are: %s", len(jumps), what, shown)
+        shown = ", ".join(jumps[:SUSPECTS_SHOWN])
+        logger.warning("%d %s jump as they do at a split and are used as they are: %s", len(jumps), what, shown)

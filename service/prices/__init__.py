@@ -1,7 +1,7 @@
-"""Where prices come from: what every source offers.
+"""The interface of every price source.
 
-A source never makes a price up: a symbol that it has no price for is absent from its answer, and a source that cannot
-answer at all raises `PricesUnavailable`. What to do about either is the caller's business.
+A source never makes a price up. A symbol without a price is missing from the answer, and a source that cannot answer at
+all raises `PricesUnavailable`. The caller decides what to do.
 """
 
 from collections.abc import Collection
@@ -10,13 +10,15 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
-PRICE_LIMIT = 10.0
-"""Seconds that the latest prices may take; less where ticks are closer together."""
+LATEST_TIMEOUT = 10.0
+"""Seconds that a source may take for the latest prices; the tick interval if that is shorter."""
+CLOSES_TIMEOUT = 60.0
+"""Seconds that a source may take for a session's closes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one share cost, in dollars, and when: `at` is the instant of the trade, not of the question (aware, UTC)."""
+    """The price of one share, in dollars. `at` is the instant of the trade and not of the question (aware, UTC)."""
 
     symbol: str
     price: Decimal
@@ -24,7 +26,7 @@ class Price:
 
 
 class PricesUnavailable(Exception):
-    """The source cannot answer now; the text says why, in one line and without secrets. Ask again later."""
+    """The source cannot answer now; ask again later. The text gives the reason in one line, without secrets."""
 
 
 class PriceSource(Protocol):
@@ -45,4 +47,4 @@ class PriceSource(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Give up what the source holds open."""
+        """Release the source's connections."""

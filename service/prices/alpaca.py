@@ -1,7 +1,8 @@
-"""Prices from Alpaca's market data: snapshots for the latest, daily bars for the closes.
+"""Prices from Alpaca's market data: snapshots for the latest prices, daily bars for the closes.
 
-Every plan may read the `iex` feed: one exchange's trades, live. The consolidated feed, `sip`, is open to every plan
-once it is 15 minutes old; so closes are the consolidated ones as soon as they are official, and provisional until then.
+Every plan may read the `iex` feed, which has one exchange's trades, live. Every plan may also read the consolidated
+feed, `sip`, once it is 15 minutes old. So closes come from `sip` as soon as they are official, and are provisional
+until then.
 """
 
 import logging
@@ -20,17 +21,17 @@ from service.prices.standing import Standing
 
 Feed = Literal["iex", "sip", "delayed_sip"]
 
-PAGE = 10_000
-"""Bars in one answer, over all symbols; the most there may be."""
+PAGE_SIZE = 10_000
+"""Bars in one answer, over all symbols; Alpaca's maximum."""
 CLOSES_BUDGET = 50.0
-"""Seconds for the closes of a session, all attempts together."""
+"""Seconds for the closes of a session, all attempts together; less than `CLOSES_TIMEOUT`."""
 OFFICIAL_AFTER = timedelta(minutes=16)
-"""From the session's close until its daily bars are final, and open to every plan."""
-AHEAD = timedelta(minutes=1)
-"""How far a trade's time may lie ahead of our clock."""
+"""Time from the session's close until its daily bars are final and open to every plan."""
+MAX_CLOCK_LEAD = timedelta(minutes=1)
+"""Maximum lead of a trade's time over our clock."""
 
-TRIALS_A_MINUTE = 20.0
-"""Requests for symbols of unknown standing: a tenth of the 200 that the basic plan allows."""
+TRIALS_PER_MINUTE = 20.0
+"""Requests a minute for symbols of unknown standing: a tenth of the basic plan's 200."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +39,19 @@ logger = logging.getLogger(__name__)
 class AlpacaPrices:
     """A `PriceSource` on Alpaca's market data.
 
-    A symbol that Alpaca refuses or does not know has no price, and loses nobody else theirs. Of the latest prices those
-    that came in within the budget are given; closes of symbols that had a price before are given all or not at all, as
-    they can be asked for again later. A few requests try out the symbols that had none: see `Batches`.
+    A symbol that Alpaca refuses or does not know has no price, and it does not affect other symbols. `latest` returns
+    the prices that arrive within the budget. `closes` returns all symbols that had a price before, or raises, because
+    the closes can be asked for again later. A few requests try symbols that had no price: see `Batches`.
 
     Args:
-        client: asks; closed with this.
-        calendar: whose sessions the closes are of.
-        feed: of the latest prices.
+        client: sends the requests; closed with the source.
+        calendar: the calendar of the closes.
+        feed: the feed of the latest prices.
         budget: seconds for the latest prices, all attempts together; less than a tick.
         now: the wall clock.
-        clock: seconds that only ever grow.
-        trials_a_minute: requests that may be spent on symbols of unknown standing.
-        trials_at_once: how many of them one question may spend.
+        clock: seconds that never go back.
+        trials_per_minute: requests for symbols of unknown standing.
+        trials_at_once: such requests in one question.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class AlpacaPrices:
         budget: float,
         now: Callable[[], datetime],
         clock: Callable[[], float] = time.monotonic,
-        trials_a_minute: float = TRIALS_A_MINUTE,
-        trials_at_once: float = TRIALS_A_MINUTE / 2,
+        trials_per_minute: float = TRIALS_PER_MINUTE,
+        trials_at_once: float = TRIALS_PER_MINUTE / 2,
     ) -> None:
         self._client = client
         self._calendar = calendar
@@ -71,29 +72,31 @@ class AlpacaPrices:
         self._budget = budget
         self._now = now
         self.standing = Standing(now)
-        self._batches = Batches(client, self.standing, Allowance(trials_a_minute / 60, max(trials_at_once, 1.0), clock))
+        self._batches = Batches(
+            client, self.standing, Allowance(trials_per_minute / 60, max(trials_at_once, 1.0), clock)
+        )
 
     async def latest(self, symbols: Collection[str]) -> Answer:
-        """The newest price of each symbol's snapshot: of its last trade and its bars, by their own times."""
+        """The newest price of each symbol's snapshot, from its last trade and its bars, by their own times."""
 
         async def ask(batch: list[str], budget: Budget, *, once: bool = False) -> Answer:
             query = {"symbols": ",".join(batch), "feed": self._feed}
             found = await self._client.get("/v2/stocks/snapshots", query, budget, once=once)
             now = self._now()
-            prices = (latest_price(symbol, found.get(symbol), now + AHEAD) for symbol in batch)
+            prices = (latest_price(symbol, found.get(symbol), now + MAX_CLOCK_LEAD) for symbol in batch)
             return {price.symbol: replace(price, at=min(price.at, now)) for price in prices if price is not None}
 
         answers = await self._batches.ask(symbols, ask, self._budget, all_new=False)
         _raise_unless_answered(answers)
         if answers.failures:
             failed = len(answers.failures)
-            logger.warning("%d of %d requests for prices failed: %s", failed, answers.asked, answers.failures[0])
+            logger.warning("%d of %d requests for prices failed: %s", failed, answers.requests, answers.failures[0])
         return answers.found
 
     async def closes(self, symbols: Collection[str], day: date) -> Answer:
         """Each symbol's close of that session, not adjusted for later splits; none before the session is over.
 
-        A symbol is the company's that had it on that day, whatever it is called now, and whoever has taken it over.
+        A symbol stands for the company that had it on that day, whichever company has it now.
         """
         session = self._calendar.session(day)
         now = self._now()
@@ -105,10 +108,10 @@ class AlpacaPrices:
             "timeframe": "1Day",
             "start": _text(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)),  # the time of the day's bar
             "end": _text(at),
-            "asof": day.isoformat(),  # whose symbol it was then: by default it is who has it today that is asked for
+            "asof": day.isoformat(),  # the company that had the symbol then; by default, the one that has it today
             "adjustment": "raw",
             "feed": "sip" if official or self._feed == "sip" else "iex",
-            "limit": str(PAGE),
+            "limit": str(PAGE_SIZE),
         }
 
         async def ask(batch: list[str], budget: Budget, *, once: bool = False) -> Answer:
@@ -129,7 +132,7 @@ class AlpacaPrices:
         await self._client.aclose()
 
     async def _bars(self, query: Mapping[str, str], budget: Budget, *, once: bool) -> dict[str, list[object]]:
-        """The bars by symbol, of all pages."""
+        """The bars of all pages, by symbol."""
         found: dict[str, list[object]] = {}
         tokens: list[object] = []
         while True:
@@ -149,7 +152,7 @@ class AlpacaPrices:
 
 
 def _raise_unless_answered(answers: Answers) -> None:
-    failures = answers.failures + answers.doubtful
+    failures = answers.failures + answers.trial_failures
     if failures and not answers.answered:
         raise failures[0]
 

@@ -1,7 +1,7 @@
-"""Questions to Alpaca's market data over HTTP: retries, the rate limit, and what each refusal means.
+"""Requests to Alpaca's market data over HTTP: retries, the rate limit, and the meaning of each refusal.
 
-Nothing here knows what is asked. Numbers are read as `Decimal`; one that is none is read as None. The keys are in no
-log line and no error.
+This module does not know what is asked. Numbers are read as `Decimal`, and an invalid number as None. The keys appear
+in no log line and no error.
 """
 
 import asyncio
@@ -19,30 +19,32 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
+from runtime.backoff import Backoff
+from runtime.bounded_body import AnswerTooLarge, read_body
 from runtime.escape import one_line
+from service.outgoing import http_session
 from service.prices import PricesUnavailable
-from service.ways_out import AnswerTooLarge, http_session, read_body
 
-CONNECTIONS = 4
-"""Requests of one question at a time; the tracker's and a job's questions may come together."""
+PARALLEL_REQUESTS = 4
+"""Parallel requests of one question. The tracker and a job may each have a question at the same time."""
 REQUEST_LIMIT = 5.0
 """Seconds that one answer may take."""
 BACKOFF = 0.25, 2.0
-"""Seconds of the first pause after a failure, and of the longest; the real one is random and not longer."""
-LONGEST_WAIT = 60.0
-"""Seconds that the rate limit may make us wait: it is counted by the minute."""
-RESERVE = 0.25
-"""The share of the rate limit's requests that is kept for symbols that were priced before."""
-LARGEST_ANSWER = 32 * 1024 * 1024
-"""Bytes."""
+"""Seconds of the pause after a failure: first and longest. Each pause is shortened at random."""
+MAX_RATE_WAIT = 60.0
+"""Longest wait in seconds for the rate limit, which is counted by the minute."""
+RATE_RESERVE = 0.25
+"""Share of the rate limit that is kept for symbols that were priced before."""
+MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes of an answer."""
 
 
 class AccessRefused(PricesUnavailable):
-    """Our keys, or our plan, may not ask this: no other question of this kind will be answered either."""
+    """Our keys or our plan may not ask this question, so no other question of its kind will be answered either."""
 
 
 class QuestionRefused(Exception):
-    """Alpaca will not answer this question as it is, ever; fewer or other symbols may help. `status` is 400 or 414."""
+    """Alpaca will never answer this question; fewer or other symbols may help. `status` is 400 or 414."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -50,23 +52,23 @@ class QuestionRefused(Exception):
 
 
 class _Failed(Exception):
-    """This attempt failed and another may not."""
+    """This attempt failed, but another one may succeed."""
 
 
 class Budget:
-    """The time that all attempts of one question may take together."""
+    """The time for all attempts of one question together."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until = clock() + seconds
 
     def remaining(self) -> float:
-        """Seconds left, 0.0 at least."""
+        """Seconds left; 0.0 at least."""
         return max(0.0, self._until - self._clock())
 
 
 class RateLimit:
-    """What Alpaca said last of how many requests are left to us."""
+    """The number of requests left, as Alpaca last reported it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -74,8 +76,8 @@ class RateLimit:
         self._scarce_until = clock()
 
     @property
-    def scarce(self) -> bool:
-        """Whether under `RESERVE` of the limit's requests are left until they are counted from zero again."""
+    def is_scarce(self) -> bool:
+        """Whether less than `RATE_RESERVE` of the rate limit is left until its next reset."""
         return max(self._free_at, self._scarce_until) > self._clock()
 
     @property
@@ -83,16 +85,16 @@ class RateLimit:
         """Seconds until the next request may be sent."""
         return max(0.0, self._free_at - self._clock())
 
-    def heed(self, headers: Mapping[str, str], *, refused: bool) -> None:
-        """Take in an answer's `X-RateLimit-Remaining` and `X-RateLimit-Reset`; `refused`: its status was 429."""
+    def update(self, headers: Mapping[str, str], *, refused: bool) -> None:
+        """Read the rate limit from an answer's headers; `refused`: the answer's status was 429."""
         seconds = _until_reset(headers)
         if seconds is None and not refused:
             return
-        pause = self._clock() + min(max(seconds or 1.0, 0.0), LONGEST_WAIT)
+        pause = self._clock() + min(max(seconds or 1.0, 0.0), MAX_RATE_WAIT)
         left, limit = _number(headers, "X-RateLimit-Remaining"), _number(headers, "X-RateLimit-Limit")
         if refused or left == 0:
             self._free_at = pause
-        elif left is not None and limit is not None and left < limit * RESERVE:
+        elif left is not None and limit is not None and left < limit * RATE_RESERVE:
             self._scarce_until = pause
 
 
@@ -104,21 +106,21 @@ class Credentials:
     secret_key: SecretStr
 
     def headers(self) -> dict[str, str]:
-        """What each request carries."""
+        """The headers of each request."""
         return {
             "APCA-API-KEY-ID": self.key_id.get_secret_value(),
             "APCA-API-SECRET-KEY": self.secret_key.get_secret_value(),
         }
 
     def hide(self, text: str) -> str:
-        """The text without them, should it hold one."""
+        """The text with the keys replaced by ***."""
         for secret in (self.key_id, self.secret_key):
             text = text.replace(secret.get_secret_value(), "***")
         return text
 
 
 class AlpacaClient:
-    """Asks for JSON; tries again what may pass, within a budget."""
+    """Asks for JSON. Retries failures that may pass, within a budget."""
 
     def __init__(
         self,
@@ -138,27 +140,31 @@ class AlpacaClient:
         self._session: aiohttp.ClientSession | None = None
 
     def budget(self, seconds: float) -> Budget:
-        """A budget that begins now."""
+        """A budget of so many seconds from now."""
         return Budget(seconds, self._clock)
 
     @property
-    def scarce(self) -> bool:
-        """Whether the rate limit leaves requests only for what must be asked."""
-        return self._limit.scarce
+    def is_scarce(self) -> bool:
+        """Whether the rate limit leaves only requests for symbols that were priced before."""
+        return self._limit.is_scarce
 
     async def get(
         self, path: str, query: Mapping[str, str], budget: Budget, *, once: bool = False
     ) -> Mapping[str, Any]:
-        """The JSON object that Alpaca answers.
+        """Get a JSON object from Alpaca.
 
-        With `once`, one request is sent, and none while the rate limit is reached.
+        Args:
+            path: path of the URL.
+            query: parameters of the URL.
+            budget: the time for all attempts.
+            once: send at most one request, and none while the rate limit is reached.
 
         Raises:
-            QuestionRefused: it will not answer this one.
-            AccessRefused: it will not answer us.
-            PricesUnavailable: it did not answer within the budget, or with something else.
+            QuestionRefused: Alpaca never answers this question.
+            AccessRefused: Alpaca does not answer us.
+            PricesUnavailable: there was no valid answer within the budget.
         """
-        attempt = 0
+        backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)
         reason = "no time left"
         while budget.remaining() > 0:
             if (wait := self._limit.wait) > 0:
@@ -172,9 +178,7 @@ class AlpacaClient:
                 reason = str(failed)
             if once:
                 break
-            pause = self._uniform(0, min(BACKOFF[0] * 2**attempt, BACKOFF[1]))
-            attempt += 1
-            await self._sleep(min(pause, budget.remaining()))
+            await self._sleep(min(backoff.next(), budget.remaining()))
         raise PricesUnavailable(f"Alpaca: {reason}")
 
     async def aclose(self) -> None:
@@ -188,9 +192,9 @@ class AlpacaClient:
                 self._url + path,
                 params=query,
                 timeout=aiohttp.ClientTimeout(total=seconds),
-                allow_redirects=False,  # the keys go nowhere else
+                allow_redirects=False,  # never sends the keys to another host
             ) as response:
-                body = await read_body(response, LARGEST_ANSWER)
+                body = await read_body(response, MAX_ANSWER)
         except TimeoutError:
             raise _Failed(f"no answer in {seconds:.1f} s") from None
         except AnswerTooLarge as error:
@@ -198,7 +202,7 @@ class AlpacaClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"no connection, or a broken one ({type(error).__name__})") from None
         status = response.status
-        self._limit.heed(response.headers, refused=status == 429)
+        self._limit.update(response.headers, refused=status == 429)
         if status == 200:
             return _object(body)
         message = self._message(status, body)
@@ -213,13 +217,13 @@ class AlpacaClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = http_session(
-                connections=2 * CONNECTIONS,
+                connections=2 * PARALLEL_REQUESTS,
                 headers={**self._credentials.headers(), "Accept": "application/json"},
             )
         return self._session
 
     def _message(self, status: int, body: bytes) -> str:
-        """The status, and Alpaca's own words where it has any."""
+        """The status and Alpaca's own message, if it has one."""
         try:
             said = _object(body).get("message")
         except PricesUnavailable:
@@ -241,7 +245,7 @@ def _object(body: bytes) -> Mapping[str, Any]:
 def _decimal(text: str) -> Decimal | None:
     try:
         return Decimal(text)
-    except InvalidOperation:  # an exponent beyond all bounds
+    except InvalidOperation:  # an exponent out of range
         return None
 
 
@@ -251,13 +255,13 @@ def _number(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def _until_reset(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the limit is counted anew; None if the server does not say. Its clock is not held against ours."""
+    """Seconds until the rate limit is reset; None if the server does not say. The server's clock may be wrong."""
     reset, date = headers.get("X-RateLimit-Reset", "").strip(), headers.get("Date", "")
     if re.fullmatch(r"[0-9]{1,12}", reset):
         try:
-            # Date is cut to whole seconds: one more, so that we are not early.
+            # Date is truncated to whole seconds, so one second is added.
             return int(reset) - parsedate_to_datetime(date).timestamp() + 1.0
         except ValueError:
-            pass  # no readable Date
+            pass  # Date is missing or invalid
     after = headers.get("Retry-After", "").strip()
     return float(after) if re.fullmatch(r"[0-9]{1,6}", after) else None

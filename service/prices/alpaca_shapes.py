@@ -1,4 +1,4 @@
-"""What Alpaca's answers say, read without trust: whatever is missing, garbled or no price is None."""
+"""Reads Alpaca's answers without trust: what is missing or invalid is None."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
@@ -10,14 +10,14 @@ from service.market.tick_schedule import EPOCH
 from service.prices import Price
 
 PRICES = (("latestTrade", "p"), ("minuteBar", "c"), ("dailyBar", "c"), ("prevDailyBar", "c"))
-"""The parts of a snapshot that hold a price of a trade, and its name there. A quote is no trade."""
+"""Parts of a snapshot with the price of a trade, and the name of that price. A quote is not a trade."""
 
 
 def latest_price(symbol: str, snapshot: object, until: datetime) -> Price | None:
-    """The newest price of a snapshot that was made by `until`: of its latest trade and the closes of its bars.
+    """The newest price of a snapshot made by `until`, from its latest trade and the closes of its bars.
 
-    A bar's time is its beginning: its close was made then at the earliest. Of two prices of one instant the trade's is
-    taken, then that of the shorter bar.
+    A bar's time is its beginning, so its close was made then at the earliest. Of two prices at the same instant, the
+    trade's is taken, then that of the shorter bar.
     """
     found = []
     for part, field in PRICES:
@@ -28,7 +28,7 @@ def latest_price(symbol: str, snapshot: object, until: datetime) -> Price | None
 
 
 def bars_by_symbol(page: Mapping[str, Any]) -> dict[str, list[object]] | None:
-    """The bars of one page; None if it holds something else."""
+    """The bars of one page; None if the page is invalid."""
     bars = page.get("bars")
     if bars is None:
         return {}
@@ -38,7 +38,7 @@ def bars_by_symbol(page: Mapping[str, Any]) -> dict[str, list[object]] | None:
 
 
 def close_of(bars: Iterable[object], day: date) -> Decimal | None:
-    """The close of the daily bar of that date; its time is the midnight in New York with which the day begins."""
+    """The close of the daily bar of that date. The bar's time is midnight in New York, the beginning of the day."""
     for bar in bars:
         at = _instant(_member(bar, "t"))
         if at is not None and at.astimezone(NEW_YORK).date() == day:
@@ -55,9 +55,9 @@ def _price(value: object) -> Decimal | None:
 
 
 def _instant(value: object) -> datetime | None:
-    """A time in RFC 3339; of its nanoseconds the microseconds are kept.
+    """A time in RFC 3339, truncated to microseconds.
 
-    A time before 1970 is None: the year 1 stands for a time that is not set, and is none that the database takes.
+    A time before 1970 is None: the year 1 stands for a time that is not set, and the database does not accept it.
     """
     if not isinstance(value, str):
         return None

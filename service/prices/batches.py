@@ -1,7 +1,7 @@
-"""Questions about many symbols, asked of Alpaca in batches: known symbols first, then a few of unknown standing.
+"""Questions to Alpaca about many symbols, in batches: known symbols first, then a few of unknown standing.
 
-The requests for symbols of unknown standing are few, are sent once, and wait for nothing: neither those symbols nor
-their refusals delay the symbols that Alpaca has priced before.
+The requests for symbols of unknown standing are few, are sent once, and wait for nothing. So these symbols and their
+refusals do not delay the symbols that Alpaca has priced before.
 """
 
 import asyncio
@@ -14,27 +14,29 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from service.prices import Price, PricesUnavailable
-from service.prices.alpaca_client import CONNECTIONS, AccessRefused, AlpacaClient, Budget, QuestionRefused
+from service.prices.alpaca_client import PARALLEL_REQUESTS, AccessRefused, AlpacaClient, Budget, QuestionRefused
 from service.prices.standing import Standing, Trials
 
-BATCH = 500
-"""Symbols in one request. Alpaca documents no limit; a URL of this length passes the usual proxies."""
-LONGEST_LIST = 6_000
-"""Characters of a request's symbols in the URL: long symbols make batches short, and no other batch shorter."""
-MOST_REFUSED = 30
-"""Refusals in one question of batches that were answered before. The rest waits for the next question: a source that
+BATCH_SIZE = 500
+"""Symbols in one request. Alpaca documents no limit; usual proxies accept a URL of this length."""
+MAX_LIST_LENGTH = 6_000
+"""Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
+MAX_REFUSALS = 30
+"""Refused batches of known symbols in one question. The rest waits for the next question, so that a source that
 suddenly refuses many symbols does not use up the requests of the others."""
-KNOWN_A_TRIAL = 10
-"""Requests for known symbols for each request for symbols of unknown standing, which are one in a question at least."""
+KNOWN_PER_TRIAL = 10
+"""Requests for known symbols per request for symbols of unknown standing. Each question may send at least one of the
+latter."""
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
-"""The share of a question's time that symbols of unknown standing may take."""
-SHOWN = 10
-"""Refused symbols that a line of log names."""
+"""Share of a question's time for symbols of unknown standing."""
+SYMBOLS_SHOWN = 10
+"""Refused symbols that a log line names."""
 
-SYMBOL = re.compile(r"[!-+\--~]{1,32}")
-"""Printable ASCII without blanks and commas: anything else would change the list that it stands in."""
-NAMED = re.compile(r"invalid symbol: (\S+)")
+LIST_ITEM = re.compile(r"[!-+\--~]{1,32}")
+"""Symbols that can stand in a list: printable ASCII without blanks and commas. This is wider than `formats.SYMBOL`,
+because rows written around the service may hold other symbols."""
+NAMED_SYMBOL = re.compile(r"invalid symbol: (\S+)")
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +44,14 @@ Answer = dict[str, Price]
 
 
 class Question(Protocol):
-    """What is asked for each batch."""
+    """The question for each batch."""
 
     def __call__(self, batch: list[str], budget: Budget, *, once: bool = False) -> Awaitable[Answer]:
-        """The prices of a batch; with `once`, of one request that waits for no rate limit."""
+        """The prices of a batch. With `once`, one request that does not wait for the rate limit."""
 
 
 class Allowance:
-    """The requests that symbols of unknown standing may cost: `most` at once, `rate` a second in the long run."""
+    """The number of requests for symbols of unknown standing: `most` at once, then `rate` a second."""
 
     def __init__(self, rate: float, most: float, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -59,7 +61,7 @@ class Allowance:
         self._at = clock()
 
     def take(self) -> bool:
-        """Spend one request; returns whether there was one."""
+        """Use one request; returns whether there was one."""
         now = self._clock()
         self._left = min(self._most, self._left + max(0.0, now - self._at) * self._rate)
         self._at = now
@@ -71,190 +73,192 @@ class Allowance:
 
 @dataclass(slots=True)
 class Answers:
-    """What is still to be asked, and what has come back."""
+    """The state of one question: what is still to be asked, and the results."""
 
     waiting: deque[list[str]]
     queue: Trials
     found: Answer = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    newly_refused: list[str] = field(default_factory=list)
     """Symbols that are refused for the first time."""
-    unnamed: list[tuple[str, str]] = field(default_factory=list)
-    """Symbols that were refused alone, each with Alpaca's words."""
+    refused_alone: list[tuple[str, str]] = field(default_factory=list)
+    """Symbols that were refused alone, each with Alpaca's message."""
     failures: list[PricesUnavailable] = field(default_factory=list)
-    late: list[list[str]] = field(default_factory=list)
-    """The batches that failed."""
-    doubtful: list[PricesUnavailable] = field(default_factory=list)
+    failed_batches: list[list[str]] = field(default_factory=list)
+    """Batches that failed."""
+    trial_failures: list[PricesUnavailable] = field(default_factory=list)
     """Failures of requests for symbols of unknown standing."""
-    access: AccessRefused | None = None
+    access_refused: AccessRefused | None = None
     silent: bool = True
-    """Whether symbols that are accepted and have no price are left out of the next questions for a while."""
-    asked: int = 0
-    trials: int = UNLIMITED
-    """Requests that may still be spent on symbols of unknown standing, if the allowance has as many."""
+    """Whether accepted symbols without a price are left out of the next questions for a while."""
+    requests: int = 0
+    trials_left: int = UNLIMITED
+    """Remaining requests for symbols of unknown standing, within the allowance."""
     refusals: int = 0
     answered: bool = False
 
 
 class Batches:
-    """Asks questions about any number of symbols, by their standing."""
+    """Asks questions about any number of symbols, according to their standing."""
 
     def __init__(self, client: AlpacaClient, standing: Standing, allowance: Allowance) -> None:
         self._client = client
         self._standing = standing
         self._allowance = allowance
-        self._most = BATCH
-        self._late: frozenset[str] = frozenset()
-        """Symbols whose batches failed while others were answered: they are asked for last."""
+        self._batch_size = BATCH_SIZE
+        self._failed_last_time: frozenset[str] = frozenset()
+        """Symbols whose batches failed while others were answered. They are asked for last."""
 
     async def ask(self, symbols: Collection[str], question: Question, seconds: float, *, all_new: bool) -> Answers:
         """Ask for all symbols that were priced before, then for a few others.
 
-        With `all_new`, symbols that were never tried are asked for like those that were priced before, once.
+        With `all_new`, symbols that were never tried are asked for once, like those that were priced before.
 
         Raises:
-            AccessRefused: to a batch of symbols that were priced before, or where nothing was answered.
+            AccessRefused: a batch of symbols that were priced before was refused, or nothing was answered.
         """
         budget = self._client.budget(seconds)
-        possible = [symbol for symbol in symbols if SYMBOL.fullmatch(symbol)]
+        possible = [symbol for symbol in symbols if LIST_ITEM.fullmatch(symbol)]
         queue = self._standing.trials(possible, silent=all_new)
         answers = Answers(deque(self._known(possible)), queue, silent=not all_new)
         nothing_known = not answers.waiting
         if not nothing_known and not all_new:
-            answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)
+            answers.trials_left = -(-len(answers.waiting) // KNOWN_PER_TRIAL)
         if all_new:
-            while batch := queue.next(self._most, LONGEST_LIST, _length, untried=True):
+            while batch := queue.next(self._batch_size, MAX_LIST_LENGTH, _length, untried=True):
                 answers.waiting.append(batch)
-        await self._side_by_side(lambda: self._work_off(answers, question, budget))
-        if answers.access is None and (answers.answered or nothing_known):
+        await self._in_parallel(lambda: self._ask_known(answers, question, budget))
+        if answers.access_refused is None and (answers.answered or nothing_known):
             trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
             within = trial if trial.remaining() < budget.remaining() else budget
-            await self._side_by_side(lambda: self._try_out(answers, question, within))
-        if answers.access is not None:
-            raise answers.access
+            await self._in_parallel(lambda: self._ask_unknown(answers, question, within))
+        if answers.access_refused is not None:
+            raise answers.access_refused
         self._conclude(answers)
         return answers
 
     def _known(self, symbols: Iterable[str]) -> Iterable[list[str]]:
-        """The batches of the symbols that were priced before; those that failed last time at the end."""
+        """The batches of the symbols that were priced before. Those that failed last time come last."""
         known = self._standing.priced(symbols)
-        for late in (False, True):
+        for failed in (False, True):
             batch: list[str] = []
-            left = LONGEST_LIST
+            left = MAX_LIST_LENGTH
             for symbol in known:
-                if (symbol in self._late) is not late:
+                if (symbol in self._failed_last_time) is not failed:
                     continue
-                if batch and (len(batch) >= self._most or _length(symbol) > left):
+                if batch and (len(batch) >= self._batch_size or _length(symbol) > left):
                     yield batch
-                    batch, left = [], LONGEST_LIST
+                    batch, left = [], MAX_LIST_LENGTH
                 batch.append(symbol)
                 left -= _length(symbol)
             if batch:
                 yield batch
 
-    async def _side_by_side(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _in_parallel(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(CONNECTIONS):
+            for _ in range(PARALLEL_REQUESTS):
                 tasks.create_task(work())
 
-    async def _work_off(self, answers: Answers, question: Question, budget: Budget) -> None:
+    async def _ask_known(self, answers: Answers, question: Question, budget: Budget) -> None:
         while answers.waiting:
             batch = answers.waiting.popleft()
-            answers.asked += 1
+            answers.requests += 1
             try:
                 found = await question(batch, budget)
             except QuestionRefused as refusal:
-                self._ask_otherwise(answers, batch, refusal)
+                self._split_refused(answers, batch, refusal)
             except AccessRefused as refusal:
-                answers.access = refusal
+                answers.access_refused = refusal
                 answers.waiting.clear()
             except PricesUnavailable as failure:
                 answers.failures.append(failure)
-                answers.late.append(batch)
+                answers.failed_batches.append(batch)
             else:
                 self._take(answers, batch, found)
 
-    async def _try_out(self, answers: Answers, question: Question, budget: Budget) -> None:
-        while answers.access is None and answers.queue and budget.remaining() > 0 and not self._client.scarce:
-            if answers.trials == 0 or not self._allowance.take():
+    async def _ask_unknown(self, answers: Answers, question: Question, budget: Budget) -> None:
+        while answers.access_refused is None and answers.queue:
+            if budget.remaining() <= 0 or self._client.is_scarce:
                 return
-            answers.trials -= 1
-            batch = answers.queue.next(self._most, LONGEST_LIST, _length)
+            if answers.trials_left == 0 or not self._allowance.take():
+                return
+            answers.trials_left -= 1
+            batch = answers.queue.next(self._batch_size, MAX_LIST_LENGTH, _length)
             try:
                 found = await question(batch, budget, once=True)
             except QuestionRefused as refusal:
-                self._wait_behind(answers, batch, self._without_named(answers, batch, refusal), refusal)
+                self._requeue(answers, batch, self._without_named(answers, batch, refusal), refusal)
             except AccessRefused as refusal:
-                if answers.answered:  # then it is these symbols that the plan does not cover
-                    self._wait_behind(answers, batch, batch, refusal)
+                if answers.answered:  # the plan does not cover these symbols
+                    self._requeue(answers, batch, batch, refusal)
                 else:
-                    answers.access = refusal
+                    answers.access_refused = refusal
             except PricesUnavailable as failure:
-                answers.doubtful.append(failure)
-                if answers.answered and not self._client.scarce:
-                    self._standing.doubt(batch, alone=len(batch) == 1)
+                answers.trial_failures.append(failure)
+                if answers.answered and not self._client.is_scarce:
+                    self._standing.record_failure(batch, alone=len(batch) == 1)
             else:
                 self._take(answers, batch, found)
 
     def _take(self, answers: Answers, batch: list[str], found: Answer) -> None:
         answers.answered = True
         answers.found |= found
-        self._standing.answered(batch, found, silent=answers.silent)
+        self._standing.record_answer(batch, found, silent=answers.silent)
 
-    def _ask_otherwise(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
-        """Ask behind the others for the symbols that the refusal does not name; for each half, where it names none."""
+    def _split_refused(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
+        """Queue the symbols that the refusal does not name; queue each half if it names none."""
         answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)
         if is_new:
-            self._wait_behind(answers, batch, rest, refusal)
-        elif answers.refusals > MOST_REFUSED:
+            self._requeue(answers, batch, rest, refusal)
+        elif answers.refusals > MAX_REFUSALS:
             answers.failures.append(PricesUnavailable(f"Alpaca: {refusal}"))
         elif len(rest) < len(batch):
             answers.waiting.extend([rest] if rest else [])
         elif len(batch) > 1:
             half = (len(batch) + 1) // 2
             if refusal.status == 414:
-                self._most = min(self._most, half)
+                self._batch_size = min(self._batch_size, half)
             answers.waiting.extend((batch[:half], batch[half:]))
         else:
-            answers.unnamed.append((batch[0], str(refusal)))
+            answers.refused_alone.append((batch[0], str(refusal)))
 
     def _without_named(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> list[str]:
-        """The batch without the symbol that the refusal names, if it names one of the batch."""
-        named = NAMED.search(str(refusal))
+        """The batch without the symbol that the refusal names, if it is in the batch."""
+        named = NAMED_SYMBOL.search(str(refusal))
         if refusal.status != 400 or named is None or named[1] not in batch:
             return batch
         self._refuse(answers, named[1])
         return [symbol for symbol in batch if symbol != named[1]]
 
-    def _wait_behind(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
-        """Let the rest of a refused batch of unknown standing wait behind the others, for this question or the next."""
+    def _requeue(self, answers: Answers, batch: list[str], rest: list[str], refusal: Exception) -> None:
+        """Put the rest of a refused batch of unknown standing behind the others, in this question or the next."""
         if len(batch) == len(rest) == 1:
-            answers.unnamed.append((batch[0], str(refusal)))
+            answers.refused_alone.append((batch[0], str(refusal)))
         elif rest:
-            self._standing.doubt(rest)
-            answers.queue.again(rest)
+            self._standing.record_failure(rest)
+            answers.queue.put_back(rest)
 
     def _refuse(self, answers: Answers, symbol: str) -> None:
-        if self._standing.refused(symbol):
-            answers.refused.append(symbol)
+        if self._standing.record_refusal(symbol):
+            answers.newly_refused.append(symbol)
 
     def _conclude(self, answers: Answers) -> None:
-        """Decide what is at fault: symbols, where others were answered; else the question."""
+        """Decide the cause of failures: the symbols, if others were answered; otherwise the question."""
         if answers.answered:
-            for symbol, _ in answers.unnamed:
+            for symbol, _ in answers.refused_alone:
                 self._refuse(answers, symbol)
-            for batch in answers.late:
-                self._standing.doubt(self._standing.unknown(batch))
-            self._late = frozenset(symbol for batch in answers.late for symbol in batch)
-        elif answers.unnamed:
-            answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.unnamed[-1][1]}"))
-        if answers.refused:
-            refused = sorted(answers.refused)
-            more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SHOWN]), more)
+            for batch in answers.failed_batches:
+                self._standing.record_failure(self._standing.unknown(batch))
+            self._failed_last_time = frozenset(symbol for batch in answers.failed_batches for symbol in batch)
+        elif answers.refused_alone:
+            answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.refused_alone[-1][1]}"))
+        if answers.newly_refused:
+            refused = sorted(answers.newly_refused)
+            more = f", and {len(refused) - SYMBOLS_SHOWN} more" if len(refused) > SYMBOLS_SHOWN else ""
+            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SYMBOLS_SHOWN]), more)
 
 
 def _length(symbol: str) -> int:
-    """Characters of a request's URL that the symbol takes, with the comma after it."""
+    """Length of the symbol in a request's URL, with its comma."""
     return len(quote(symbol, safe="")) + 3

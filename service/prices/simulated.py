@@ -1,7 +1,7 @@
-"""Prices that look alive without a market: a pure function of the seed, the symbol and the time.
+"""Simulated prices that change like real ones: a pure function of the seed, the symbol and the time.
 
-Every task of a fleet, and every run of a test, sees the same price at the same second. Only integers are used, so that
-neither the processor nor the C library has a say in it.
+Every task of a fleet, and every run of a test, gets the same price for the same second. Only integers are used, so the
+results do not depend on the processor or the C library.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from service.prices import Price
 MILLION = 1_000_000
 
 WAVES = ((2_592_000, 200_000), (86_400, 30_000), (3_600, 10_000), (60, 3_000), (4, 1_000))
-"""What moves a price: a period in seconds and the most it moves it by, in millionths. All together: far less than 1."""
+"""Waves of a price: period in seconds and amplitude in millionths. Their sum stays far below 1."""
 
-LOWEST, HIGHEST = 500, 50_000
+MIN_MEAN, MAX_MEAN = 500, 50_000
 """Bounds of a symbol's mean price, in cents."""
 
 
 class SimulatedPrices:
-    """A `PriceSource` without a market behind it. Every symbol has a price: whole cents, over zero.
+    """A `PriceSource` without a market. Every symbol has a price in whole cents, above zero.
 
-    Prices move each second of a session and rest, as real ones do, at the last close while the market is closed.
+    Prices change each second of a session. While the market is closed they stay at the last close.
     """
 
     def __init__(self, seed: int, calendar: Calendar, now: Callable[[], datetime]) -> None:
@@ -40,14 +40,14 @@ class SimulatedPrices:
         return await self._prices(symbols, instant)
 
     async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:
-        """The price of each symbol at that day's close; of none when there was no session or it is not over."""
+        """The price of each symbol at that day's close; none if there was no session or it is not over."""
         session = self._calendar.session(day)
         if session is None or session.close > self._now():
             return {}
         return await self._prices(symbols, session.close)
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is open."""
 
     async def _prices(self, symbols: Collection[str], instant: datetime) -> dict[str, Price]:
         second = int(instant.timestamp())
@@ -59,18 +59,18 @@ class SimulatedPrices:
         return await asyncio.to_thread(work)  # thousands of symbols take a tenth of a second
 
     def _cents(self, symbol: str, second: int) -> int:
-        mean = LOWEST + _draw(f"{self._seed}/{symbol}", HIGHEST - LOWEST)
+        mean = MIN_MEAN + _draw(f"{self._seed}/{symbol}", MAX_MEAN - MIN_MEAN)
         factor = MILLION + sum(_wave(f"{self._seed}/{symbol}/{period}", second, period, most) for period, most in WAVES)
         return mean * factor // MILLION
 
 
 def _wave(name: str, second: int, period: int, most: int) -> int:
-    """A wave's height at that second, from -most to most: a straight line between heights drawn once a period."""
+    """The wave at that second, from -most to most: linear between heights drawn once a period."""
     step, part = divmod(second, period)
     here, there = (_draw(f"{name}/{at}", 2 * most + 1) - most for at in (step, step + 1))
     return here + (there - here) * part // period
 
 
 def _draw(name: str, below: int) -> int:
-    """An integer from 0 to below - 1 that the name alone decides."""
+    """An integer from 0 to below - 1 that depends only on the name."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % below

@@ -1,1 +1,1 @@
-"""The background work: the tracker and the scheduler, the jobs they run, and the term they run in."""
+"""The background work: the tracker, the scheduler, their jobs, and the term in which they run."""

@@ -1,4 +1,4 @@
-"""The background work: the tracker and the scheduler, each only while this process leads its lease."""
+"""Runs the tracker and the scheduler, each only while this process leads its lease."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from runtime.backoff import Backoff
 from service.database.connection import StaleTerm, StoreError
 from service.database.write_watch import WriteWatch
 from service.prices import PricesUnavailable
@@ -19,18 +20,18 @@ SCHEDULER_LEASE = "daily_scheduler"
 
 Work = Callable[[Term], Awaitable[object]]
 
-PAUSE = 1.0, 30.0
-"""Seconds from a failure of the work until its lease is campaigned for again: at first, and at most."""
-APART = 0.05
-"""Seconds that one work may take to end before the next one is told to."""
-STEADY = 60.0
-"""Seconds of work after which a failure counts as the first again."""
+RESTART_PAUSE = 1.0, 30.0
+"""Seconds from a failure of the work to the next campaign for its lease: first pause and longest pause."""
+STOP_STAGGER = 0.05
+"""Pause in seconds between stopping one task and the next."""
+HEALTHY_AFTER = 60.0
+"""Seconds of work after which a failure counts as the first one again."""
 
 logger = logging.getLogger(__name__)
 
 
 class NothingCommitted(Exception):
-    """The term ended because nothing that was due could be committed."""
+    """The term ended because no due write was committed for too long."""
 
 
 async def _never() -> None:
@@ -38,27 +39,26 @@ async def _never() -> None:
 
 
 class Background:
-    """Runs each work under its own lease, and starts work that failed again, after a pause.
+    """Runs each work under its own lease, and restarts failed work after a pause.
 
-    Failed work never leaves a leader behind that does nothing: its lease is resigned first, and not campaigned for
-    during the pause, so that another task may take it. A leader that commits nothing, though a write is due, resigns
-    likewise: see `service.database.write_watch`.
+    When work fails, its lease is resigned and not campaigned for during the pause, so that another task may take it. A
+    leader that commits nothing, though a write is due, resigns too: see `service.database.write_watch`.
 
     Args:
         client: asks the sidecar.
-        pause: seconds from a failure to the next attempt, at first and at most.
+        pause: seconds from a failure to the next attempt: first pause and longest pause.
         uniform: as `random.uniform`.
-        clock: seconds that never step.
-        writes: what the work's store knows of its writes.
-        trouble_for: seconds for which the database has been known to take no writes, 0 while it takes them.
-        recovery: returns when a database that took no writes takes them again.
+        clock: seconds that never go back.
+        writes: the outcome of the writes of the work's store.
+        trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
+        recovery: returns when the database takes writes again.
     """
 
     def __init__(
         self,
         client: LeaseClient,
         *,
-        pause: tuple[float, float] = PAUSE,
+        pause: tuple[float, float] = RESTART_PAUSE,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.monotonic,
         writes: WriteWatch | None = None,
@@ -76,9 +76,9 @@ class Background:
         self._recovery = recovery
 
     async def run(self, works: Mapping[str, Work]) -> None:
-        """Run each work under the lease that names it, until cancelled; then all have ended and resigned.
+        """Run each work under the lease that is its key, until cancelled. Afterwards all have ended and resigned.
 
-        The first in `works` resigns first: its hand-over does not wait for the others' calls to Redis.
+        The first work in `works` resigns first, so its hand-over does not wait for the others' calls to Redis.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -90,52 +90,51 @@ class Background:
             finally:
                 for each in running:
                     each.cancel()
-                    await asyncio.wait((each,), timeout=APART)
+                    await asyncio.wait((each,), timeout=STOP_STAGGER)
 
     async def _keep_running(self, leadership: Leadership, work: Work) -> None:
-        first, most = self._pause
-        pause = first
+        backoff = Backoff(*self._pause, uniform=self._uniform)
         while True:
             began = self._clock()
-            about = {"lease": leadership.name, "instance": leadership.instance_id}
-            left_to_others = False
+            fields = {"lease": leadership.name, "instance": leadership.instance_id}
+            leave_to_others = False
             try:
-                await leadership.run(partial(self._watched, work))
-                logger.error("the work returned; it is started again", extra=about)
+                await leadership.run(partial(self._run_watched, work))
+                logger.error("the work returned; it is started again after a pause", extra=fields)
             except (TermOver, StaleTerm) as over:
-                logger.warning("the work stopped: %s", over, extra=about)
+                logger.warning("the work stopped: %s", over, extra=fields)
             except NothingCommitted as stopped:
-                left_to_others = True
-                logger.warning("the lease is left to another task: %s", stopped, extra=about)
+                leave_to_others = True
+                logger.warning("the lease is left to another task: %s", stopped, extra=fields)
             except (StoreError, PricesUnavailable) as error:
-                logger.warning("the work failed: %s", error, extra=about)
-            except Exception:  # whatever is wrong with one work, the other and the API go on
-                logger.exception("the work failed", extra=about)
-            if left_to_others:
-                await self._rest(self._writes.of(leadership.name).pause, self._recovery)
+                logger.warning("the work failed: %s", error, extra=fields)
+            except Exception:  # a fault of one work must not end the other one or the API
+                logger.exception("the work failed", extra=fields)
+            if leave_to_others:
+                await self._pause_until_recovery(self._writes.of(leadership.name).pause)
                 continue
-            if self._clock() - began > STEADY:
-                pause = first
-            await self._rest(pause)
-            pause = min(pause * 2, most)
+            if self._clock() - began > HEALTHY_AFTER:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
-    async def _rest(self, seconds: float, until: Callable[[], Coroutine[Any, Any, None]] = _never) -> None:
+    async def _pause_until_recovery(self, seconds: float) -> None:
+        """Wait until the database takes writes again, for about `seconds` at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds * self._uniform(0.5, 1.0)):
-                await until()
+                await self._recovery()
 
-    async def _watched(self, work: Work, term: Term) -> None:
-        """Do the work until the term is over, or nothing that was due has been committed for long.
+    async def _run_watched(self, work: Work, term: Term) -> None:
+        """Run the work until the term is over, or until no due write was committed for too long.
 
         Raises:
-            NothingCommitted: see there.
+            NothingCommitted: no due write was committed for too long.
         """
         writes = self._writes.of(term.name)
         writes.begin_term(self._trouble_for())
-        # A task of its own: a task group that failed leaves a cancellation counted, which spoils asyncio.timeout.
+        # A separate task: after a failed task group, a cancellation stays counted, which breaks asyncio.timeout.
         job = asyncio.create_task(_begin(work, term), name=f"work of {term.name}")
         timer = _Timer(job)
-        writes.on_change = lambda: timer.set(writes.left())
+        writes.on_change = lambda: timer.set(writes.remaining())
         try:
             await job
         except asyncio.CancelledError:
@@ -143,14 +142,14 @@ class Background:
             if not timer.expired or this is None or this.cancelling():
                 raise
             seconds = writes.give_up()
-            raise NothingCommitted(f"nothing was committed for {seconds:.0f} s, though a write was due") from None
+            raise NothingCommitted(f"nothing was committed for {seconds:.0f} s although a write was due") from None
         finally:
             writes.on_change = lambda: None
             timer.set(None)
 
 
 class _Timer:
-    """Cancels a task after so many seconds, unless it is set again."""
+    """Cancels a task when a time has passed."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
@@ -158,7 +157,7 @@ class _Timer:
         self.expired = False
 
     def set(self, seconds: float | None) -> None:
-        """Let it expire in so many seconds; None: not at all."""
+        """Set the timer to so many seconds from now; None stops it."""
         if self._handle is not None:
             self._handle.cancel()
         self._handle = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._expire)

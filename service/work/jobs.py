@@ -1,10 +1,10 @@
-"""The daily jobs: what each does for a session, and how a run gets from its claim to its end.
+"""The daily jobs: what each job writes for a session, and how a run proceeds from its claim to its end.
 
-A run is worked off in chunks. Each chunk's rows and the run's cursor are committed together, under the fence; so
-whoever takes a run over goes on where it stands, and every row is written once. A session's closes are committed before
-its first chunk, so that a run that is taken over goes on with the same prices.
+A run writes its rows in chunks. Each chunk's rows and the run's cursor are committed together, under the fence. So the
+next worker of a run continues at the cursor, and every row is written once. A session's closes are committed before its
+first chunk, so that the next worker uses the same prices.
 
-A symbol whose close no source has is valued at its last price before the close, and the row is stale.
+If no source has a symbol's close, the symbol is valued at its last price before the close, and the row is stale.
 """
 
 import asyncio
@@ -14,17 +14,18 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from service.clock import utc_now
-from service.database.connection import side_by_side
+from service.database.connection import run_concurrently
 from service.database.fenced_writes import FencedWrites
-from service.database.position_reader import Progress, quietly
+from service.database.position_reader import Progress, no_progress
 from service.database.store import Store
 from service.market.calendar import Calendar, Session
-from service.portfolio.crowds import line_up
+from service.portfolio.crowds import set_trial_order
 from service.portfolio.positions import Book, uuids
-from service.portfolio.records import Cursor, JobName, JobRun, Origin, Settle
-from service.portfolio.split_suspects import report_jumps
-from service.portfolio.valuation import Mark, Marks, report_too_wide, usable, value_block
-from service.prices import Price, PriceSource, PricesUnavailable
+from service.portfolio.quotes import valid_prices
+from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite
+from service.portfolio.split_suspects import report_split_suspects
+from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
+from service.prices import CLOSES_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, Standing, standing_of
 from service.work.term import Term
 from service.work.timetable import due_at, last_sessions
@@ -33,22 +34,19 @@ logger = logging.getLogger(__name__)
 
 KIND = "daily_eod"
 
-SETTLE: dict[JobName, Settle] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
+OVERWRITE: dict[JobName, Overwrite] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
 
 WRITERS = 2
-"""Of chunks, side by side: one brings its values to the server while the one before it writes."""
-
-PRICE_LIMIT = 60.0
-"""Seconds that the price source may take for a session's closes."""
+"""Chunks in parallel: one copies its values to the server while the one before it writes."""
 
 
 class Jobs:
     """The three jobs, for any session.
 
-    - `eod`: one row a portfolio at the session's close.
-    - `snapshot`: every portfolio again, at the official closes: the row's next revision.
-    - `reconstruction`: a row, marked as such, wherever one of the last `look_back` sessions has none; and the next
-      revision of each stale one that has become better known.
+    - `eod`: one row for each portfolio at the session's close.
+    - `snapshot`: every portfolio again, at the official closes, as the row's next revision.
+    - `reconstruction`: a row, marked reconstructed, for each of the last `look_back` sessions without one; and the next
+      revision of each stale row for which better prices exist.
     """
 
     def __init__(
@@ -70,115 +68,128 @@ class Jobs:
         self._now = now
 
     async def run(
-        self, job: JobName, session: Session, term: Term, progress: Progress = quietly, *, anew: bool = False
+        self, job: JobName, session: Session, term: Term, progress: Progress = no_progress, *, rerun: bool = False
     ) -> int | None:
-        """Run a job for a session, from where the run stands; returns the rows written, or None if it was done.
+        """Run a job for a session, from the run's cursor; returns the rows written, or None if the run was done.
 
-        `progress` is told of the portfolios done of one session, after each chunk. With `anew` a run that is done is
-        run again, which writes what is missing, or what differs, and nothing twice.
+        If an `eod` has no closes of the source by the time of the snapshot, it uses the last known prices, unless
+        `rerun` is set: a stale row is better than none.
 
-        An `eod` that still has no answer of the source when the snapshot is due makes do with the prices that are
-        known, unless it is run `anew`: better a stale row than none.
+        Args:
+            job: the name of the job.
+            session: the session that the run is for.
+            term: the term that claims the run.
+            progress: called after each chunk with the portfolios done of one session and their total.
+            rerun: run a finished run again. That writes what is missing or different, and nothing twice.
 
         Raises:
-            PricesUnavailable: the source has no closes to give now for the sessions that the text names; whatever
-                others the run looks after are done, and the next attempt looks after those.
-            StoreError: the database failed; the run stands at its last chunk.
-            StaleTerm, TermOver: the term is over; the next one goes on.
+            PricesUnavailable: the source has no closes for the sessions that the text names. Other sessions of the run
+                are done; the next attempt tries these again.
+            StoreError: the database failed. The cursor stands after the last committed chunk.
+            StaleTerm, TermOver: the term is over. The next term continues the run.
         """
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
-            run = await writes.claim(job, session.date, anew=anew)
+        async with self._store.fenced(term) as writes:
+            run = await writes.claim(job, session.date, rerun=rerun)
         if run is None:
             return None
         late = self._now() >= due_at("snapshot", session)
         origin: Origin = "captured" if job == "eod" and not late else "reconstructed"
-        makes_do = job == "eod" and late and not anew
-        work = _Work(self._store, self._standing, term, job, session.date, origin, progress, makes_do=makes_do)
-        rows = await self._fill_days(work, run, self.days(job, session))
+        accept_stale_prices = job == "eod" and late and not rerun
+        attempt = _JobAttempt(
+            self._store,
+            self._standing,
+            term,
+            job,
+            session.date,
+            origin,
+            progress,
+            accept_stale_prices=accept_stale_prices,
+        )
+        rows = await self._fill_days(attempt, run, self.days(job, session))
         term.check()
-        async with self._store.fenced(term.name, term.token, term.holder) as writes:
+        async with self._store.fenced(term) as writes:
             await writes.end(job, session.date)
         return rows
 
-    async def _fill_days(self, work: "_Work", run: JobRun, days: list[Session]) -> int:
-        """Write the rows of those sessions that the run has not done; one without prices holds up no other."""
+    async def _fill_days(self, attempt: "_JobAttempt", run: JobRun, days: list[Session]) -> int:
+        """Write the rows of the sessions that the run has not done. One without prices does not stop the others."""
         rows, unpriced = 0, dict[date, PricesUnavailable]()
         for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
-                rows += await work.fill(day.date, await self._book(work, day.date, after=run.cursor.portfolio_id))
+                rows += await attempt.fill(day.date, await self._book(attempt, day.date, after=run.cursor.portfolio_id))
             elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
-                book = await self._book(work, day.date, after=None)
+                book = await self._book(attempt, day.date, after=None)
                 try:
-                    await self._gather_closes(work, day, book)
+                    await self._gather_closes(attempt, day, book)
                 except PricesUnavailable as error:
-                    await work.skip(day.date)
+                    await attempt.skip(day.date)
                     unpriced[day.date] = error
                 else:
-                    rows += await work.fill(day.date, book)
+                    rows += await attempt.fill(day.date, book)
         if unpriced:
             raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
         return rows
 
     def days(self, job: JobName, session: Session) -> list[Session]:
-        """The sessions that the run looks after, oldest first: its own, and earlier ones still in the look-back.
+        """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.
 
-        The look-back ends now, not at that session: catching up does not reach further back than it says.
+        The look-back ends now and not at that session, so a late run reaches no further back.
         """
         if job != "reconstruction":
             return [session]
         in_look_back = last_sessions(self._calendar, self._calendar.last_closed(self._now()), self._look_back)
         return [day for day in in_look_back if day.date < session.date] + [session]
 
-    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = quietly) -> Book:
-        """What the job has to value for the session of that date, one block for each chunk."""
-        settle = SETTLE[job]
+    async def book(self, job: JobName, day: date, after: UUID | None = None, progress: Progress = no_progress) -> Book:
+        """The portfolios that the job has to value for the session of that date, one block for each chunk."""
+        overwrite = OVERWRITE[job]
         return await self._store.opened_positions(
             day,
             after,
-            without_row=None if settle == "all" else KIND,
-            or_stale=settle == "stale",
-            portfolios_a_block=self._chunk,
+            without_row=None if overwrite == "all" else KIND,
+            or_stale=overwrite == "stale",
+            portfolios_per_block=self._chunk,
             progress=progress,
         )
 
-    async def _book(self, work: "_Work", day: date, after: UUID | None) -> Book:
-        work.term.check()
-        return await self.book(work.job, day, after, work.reading)
+    async def _book(self, attempt: "_JobAttempt", day: date, after: UUID | None) -> Book:
+        attempt.term.check()
+        return await self.book(attempt.job, day, after, attempt.reading)
 
-    async def _gather_closes(self, work: "_Work", day: Session, book: Book) -> None:
-        """Commit the closes that the day's rows are made from. The snapshot asks anew for those that are there."""
+    async def _gather_closes(self, attempt: "_JobAttempt", day: Session, book: Book) -> None:
+        """Commit the closes for the day's rows. The snapshot asks the source again even for known closes."""
         wanted = symbols = book.held()
-        if SETTLE[work.job] != "all":
+        if OVERWRITE[attempt.job] != "all":
             known = await self._store.closes(day.date, symbols)
             wanted = [symbol for symbol in symbols if symbol not in known or not known[symbol].is_official(day.date)]
         if self._standing is not None:
             self._standing.remember(await self._store.refusals(), await self._store.quotes())
-            await line_up(self._standing, book, wanted)
+            await set_trial_order(self._standing, book, wanted)
         try:
             closes = await self._closes(wanted, day.date)
         except PricesUnavailable as error:
-            if not work.makes_do:
+            if not attempt.accept_stale_prices:
                 raise
-            logger.warning("no closes for %s, its rows are made from the last known prices: %s", day.date, error)
+            logger.warning("no closes for %s, its rows use the last known prices: %s", day.date, error)
             closes = []
         found = {price.symbol: price.price for price in closes}
         before = await self._store.closes(day.date - timedelta(days=1), list(found))
-        report_jumps({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
-        await work.keep_closes(day, wanted, closes)
+        report_split_suspects({symbol: close.close for symbol, close in before.items()}, found, f"closes of {day.date}")
+        await attempt.write_closes(day, wanted, closes)
 
     async def _closes(self, symbols: Collection[str], day: date) -> list[Price]:
         if not symbols:
             return []
         try:
-            async with asyncio.timeout(PRICE_LIMIT):
+            async with asyncio.timeout(CLOSES_TIMEOUT):
                 answer = await self._prices.closes(symbols, day)
         except TimeoutError as error:
-            raise PricesUnavailable(f"no closes in {PRICE_LIMIT:g} s") from error
-        return list(usable(answer.values()).values())
+            raise PricesUnavailable(f"no closes in {CLOSES_TIMEOUT:g} s") from error
+        return list(valid_prices(answer.values()).values())
 
 
-class _Work:
+class _JobAttempt:
     """The steps of one run under one term."""
 
     def __init__(
@@ -191,7 +202,7 @@ class _Work:
         origin: Origin,
         progress: Progress,
         *,
-        makes_do: bool,
+        accept_stale_prices: bool,
     ) -> None:
         self._store = store
         self._standing = standing
@@ -200,43 +211,43 @@ class _Work:
         self._session_date = session_date
         self._origin = origin
         self._progress = progress
-        self.makes_do = makes_do
+        self.accept_stale_prices = accept_stale_prices
 
     def reading(self, _done: int, _total: int) -> None:
-        """Between two blocks of positions."""
+        """Check the term between two blocks of positions."""
         self.term.check()
 
-    async def keep_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
-        """Commit a session's closes, of those symbols, what was refused, and that its portfolios come next."""
+    async def write_closes(self, day: Session, symbols: list[str], closes: list[Price]) -> None:
+        """Commit a session's closes and new refusals, and move the cursor to the session's portfolios."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
+        async with self._store.fenced(self.term) as writes:
             await writes.closes(day.date, day.close, symbols, closes)
-            refusals = await self._keep_refusals(writes)
+            refusals = await self._write_refusals(writes)
             await writes.advance(self.job, self._session_date, Cursor(day.date, None))
-        self._kept(refusals)
+        self._mark_saved(refusals)
 
     async def skip(self, day: date) -> None:
-        """Commit that the session of that date is left for another attempt."""
+        """Commit that the session of that date is left to a later attempt."""
         self.term.check()
-        async with self._store.fenced(self.term.name, self.term.token, self.term.holder) as writes:
-            refusals = await self._keep_refusals(writes)
+        async with self._store.fenced(self.term) as writes:
+            refusals = await self._write_refusals(writes)
             await writes.skip(self.job, self._session_date, day)
-        self._kept(refusals)
+        self._mark_saved(refusals)
 
-    async def _keep_refusals(self, writes: FencedWrites) -> Refusals:
+    async def _write_refusals(self, writes: FencedWrites) -> Refusals:
         refusals = self._standing.changes() if self._standing is not None else {}
         await writes.refusals(refusals)
         return refusals
 
-    def _kept(self, refusals: Refusals) -> None:
+    def _mark_saved(self, refusals: Refusals) -> None:
         if self._standing is not None:
-            self._standing.kept(refusals)
+            self._standing.saved(refusals)
 
     async def fill(self, day: date, book: Book) -> int:
-        """Write the rows of that date for the book's portfolios, a chunk for each block; returns how many.
+        """Write the rows of that date for the book's portfolios, one chunk for each block; returns their number.
 
-        The chunks are committed in their order, for the cursor says that all before it are there; one that fails takes
-        the one that is being written before it along.
+        The chunks are committed in order, because the cursor says that all chunks before it are committed. A chunk that
+        fails also cancels the chunk that is being written before it.
         """
         self.term.check()
         closes = await self._store.closes(day, list(book.symbols))
@@ -249,22 +260,21 @@ class _Work:
         chunks = enumerate(book.blocks)
         turns = [asyncio.Event() for _ in range(len(book.blocks) + 1)]
         turns[0].set()
-        term = self.term.name, self.term.token, self.term.holder
 
         async def write() -> None:
             nonlocal rows, done
-            for place, block in chunks:
+            for index, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
-                report_too_wide(values)
-                async with self._store.fenced(*term, values, turns[place].wait) as writes:
+                report_overflow(values)
+                async with self._store.fenced(self.term, values, turns[index].wait) as writes:
                     self.term.check()
-                    written = await writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])
+                    written = await writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])
                     cursor = Cursor(day, uuids(block.ids[-1:])[0])
                     await writes.advance(self.job, self._session_date, cursor, written)
-                turns[place + 1].set()
+                turns[index + 1].set()
                 rows += written.rows
                 done += len(block)
                 self._progress(done, total)
 
-        await side_by_side(write() for _ in range(WRITERS))
+        await run_concurrently(write() for _ in range(WRITERS))
         return rows

@@ -1,4 +1,4 @@
-"""How far the leader has come with loading positions, told where every task can read it: in the database."""
+"""The leader's progress in loading positions, recorded in the database, where every task can read it."""
 
 import asyncio
 import logging
@@ -12,21 +12,21 @@ from service.portfolio.records import Loading
 from service.work.term import Sleep, Term
 
 INTERVAL = 2.0
-"""Seconds from one look, and one write at most, to the next. A load that is shorter is not told of."""
+"""Seconds between two records of the progress. A shorter load is not recorded."""
 
 logger = logging.getLogger(__name__)
 
 
-async def tell_loading(
+async def report_load_progress(
     store: Store, term: Term, loading: Callable[[], Loading | None], sleep: Sleep = asyncio.sleep
 ) -> Never:
-    """Write down where `loading` stands for as long as it says something, until the term is over.
+    """Record the progress that `loading` returns while it returns one, until the term is over.
 
     Raises:
-        StaleTerm: a newer term has taken the lease up in the database.
-        TermOver: the term said so.
+        StaleTerm: a newer term has claimed the fence.
+        TermOver: the term is over.
     """
-    told = False
+    is_recorded = False
     outage = Outage(
         logger,
         "the progress of loading positions is not written: %s",
@@ -38,12 +38,12 @@ async def tell_loading(
         now = loading()
         try:
             if now is not None:
-                await store.tell_loading(term.name, term.token, term.holder, now)
-                told = True
-            elif told:
-                await store.forget_loading(term.name, term.token)
-                told = False
+                await store.record_loading(term, now)
+                is_recorded = True
+            elif is_recorded:
+                await store.forget_loading(term)
+                is_recorded = False
         except StoreError as error:
-            outage.met(error, {"lease": term.name})
+            outage.failed(error, {"lease": term.name})
         else:
-            outage.over({"lease": term.name})
+            outage.recovered({"lease": term.name})

@@ -1,4 +1,4 @@
-"""What the work reports of itself to Prometheus."""
+"""Prometheus metrics of the work."""
 
 from typing import get_args
 
@@ -8,34 +8,34 @@ from service.portfolio.records import JobName
 
 
 class WorkMetrics:
-    """The metrics of the tracker and the scheduler in one registry; made once a process.
+    """The metrics of the tracker and the scheduler in one registry; created once in a process.
 
-    Counted from zero: a job is done once a day, and of a count that begins at one Prometheus sees no rise. A label is
-    never called `job`, which is a scrape's own.
+    Each counter starts at zero with all its labels. A job runs once a day, and Prometheus sees no increase in a counter
+    that first appears at one. No label is called `job`, which Prometheus sets itself.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ticks = Counter(
             "portfolio_tracker_ticks",
-            "Tracker ticks by outcome: written, failed, or skipped as they came too late.",
+            "Tracker ticks by outcome: written, failed, or skipped because they were late.",
             ["outcome"],
             registry=registry,
         )
         self.tick_seconds = Histogram(
-            "portfolio_tracker_tick_seconds", "How long a tick that was written took.", registry=registry
+            "portfolio_tracker_tick_seconds", "Duration of a written tick.", registry=registry
         )
         self.tracked = Gauge("portfolio_tracker_portfolios", "Portfolios in the last tick.", registry=registry)
         self.held = Gauge("portfolio_tracker_held_symbols", "Symbols held in the last tick.", registry=registry)
         self.stale = Gauge(
             "portfolio_tracker_stale_symbols",
-            "Held symbols whose price is stale: carried forward, or an old one that the source still gives.",
+            "Held symbols with a stale price: one that was carried forward, or an old one from the source.",
             registry=registry,
         )
         self.carried = Gauge(
             "portfolio_tracker_carried_prices", "Held symbols whose price was carried forward.", registry=registry
         )
         self.unpriced = Gauge(
-            "portfolio_tracker_unpriced_symbols", "Held symbols that have no price at all.", registry=registry
+            "portfolio_tracker_unpriced_symbols", "Held symbols without any price.", registry=registry
         )
         self.prices_failed = Counter(
             "portfolio_prices_failures", "Questions that the price source did not answer.", registry=registry
@@ -48,7 +48,7 @@ class WorkMetrics:
         )
         self.run_seconds = Histogram(
             "portfolio_job_run_seconds",
-            "How long an attempt that finished a run took.",
+            "Duration of an attempt that finished a run.",
             ["job_name"],
             registry=registry,
             buckets=(0.1, 1, 10, 60, 300, 1800),
@@ -60,20 +60,22 @@ class WorkMetrics:
             for outcome in ("done", "failed"):
                 self.runs.labels(job, outcome)
         self.runs_waiting = Gauge(
-            "portfolio_job_runs_waiting", "Runs that are due and not done, as the leader sees it.", registry=registry
+            "portfolio_job_runs_waiting",
+            "Due runs that are not done; 0 on a follower.",
+            registry=registry,
         )
         self.given_up = Gauge(
             "portfolio_job_sessions_given_up",
-            "Sessions that left the look-back unsettled, as the leader sees it; a snapshot by hand settles them.",
+            "Sessions that left the look-back unsettled; 0 on a follower. A snapshot by hand settles them.",
             registry=registry,
         )
         self.protected = Gauge(
             "portfolio_task_protected",
-            "1 while ECS may have been told to spare this task, for a job.",
+            "1 while this task may be protected from a scale-in, for a job.",
             registry=registry,
         )
         self.protection_refused = Counter(
             "portfolio_task_protection_refusals",
-            "Attempts to protect this task, or to end that, that failed.",
+            "Failed attempts to begin or end the protection of this task.",
             registry=registry,
         )

@@ -13,41 +13,43 @@ from service.outage import Outage
 INTERVAL = 60.0
 """Seconds from one read of the table to the next."""
 RETRY_DELAY = 1.0
-"""Seconds from a failed attempt to the next, until the first one succeeds."""
+"""Seconds from a failed read to the next, until the first read succeeds."""
 
 logger = logging.getLogger(__name__)
 
 
 class OverrideReader:
-    """Keeps a calendar's exceptions as the table has them; while the database is away, as it had them last."""
+    """Keeps a calendar's overrides as the table has them. While the database is away, the last ones stay."""
 
     def __init__(self, calendar: OverriddenCalendar, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._calendar = calendar
         self._sleep = sleep
-        self.known = asyncio.Event()
-        """Set once they have been read. Nobody should rely on the calendar before."""
-        self._strangers: set[str] = set()
+        self.loaded = asyncio.Event()
+        """Event of the first successful read. The calendar is not reliable before it."""
+        self._unknown_calendars: set[str] = set()
 
     async def run(self, store: Store) -> None:
-        """Read, again and again, until cancelled."""
+        """Read the table again and again, until cancelled."""
         outage = Outage(logger, "the calendar's overrides are not read: %s", "the calendar's overrides are read again")
         while True:
             try:
                 await self.read(store)
             except StoreError as error:
-                outage.met(error)
+                outage.failed(error)
             else:
-                outage.over()
-            await self._sleep(INTERVAL if self.known.is_set() else RETRY_DELAY)
+                outage.recovered()
+            await self._sleep(INTERVAL if self.loaded.is_set() else RETRY_DELAY)
 
     async def read(self, store: Store) -> None:
-        """Read once."""
+        """Read the table once."""
         self._calendar.override(await store.market_overrides(self._calendar.name))
-        self.known.set()
-        strangers = await store.overridden_calendars() - CALENDARS.keys()
-        for name in sorted(strangers - self._strangers):
-            there = ", ".join(CALENDARS)
+        self.loaded.set()
+        unknown = await store.overridden_calendars() - CALENDARS.keys()
+        for name in sorted(unknown - self._unknown_calendars):
+            known = ", ".join(CALENDARS)
             logger.error(
-                "market_override: no calendar is called %r, so its days count nowhere; there are %s", name, there
+                "market_override: the calendar %r is unknown and its days have no effect; known are %s",
+                name,
+                known,
             )
-        self._strangers = strangers
+        self._unknown_calendars = unknown

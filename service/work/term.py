@@ -1,4 +1,4 @@
-"""The term that the work runs in, as far as the work knows it."""
+"""The term in which the work runs, and the claim of the fence at its beginning."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from typing import Protocol
 
 from service.database.connection import StoreError
 from service.database.store import Store
+from service.database.term import FencedTerm
 from service.outage import Outage
 
 logger = logging.getLogger(__name__)
@@ -14,50 +15,37 @@ logger = logging.getLogger(__name__)
 Sleep = Callable[[float], Awaitable[None]]
 
 LONGEST_SLEEP = 60.0
-"""Seconds after which a sleeper looks at the clock again: it may have been set, or the machine suspended."""
+"""Longest sleep in seconds. After it the clock is read again: it may have been set, or the machine suspended."""
 
 RETRY_DELAY = 1.0
-"""Seconds between two attempts to take a term up while the database is away."""
+"""Seconds between two attempts to claim the fence while the database is away."""
 
 
-class Term(Protocol):
-    """One tenure of this process under one lease; `sidecar.client.Term` is one, and so is a run by hand."""
-
-    @property
-    def name(self) -> str:
-        """The lease."""
-
-    @property
-    def token(self) -> int:
-        """The fencing token: larger in every later term."""
-
-    @property
-    def holder(self) -> str:
-        """The instance id."""
+class Term(FencedTerm, Protocol):
+    """One tenure of this process under one lease: a `sidecar.client.Term`, or the term of a run by hand."""
 
     def check(self) -> None:
-        """Raise `sidecar.client.TermOver` if this term is over; called between two steps of the work."""
+        """Raise `sidecar.client.TermOver` if this term is over. Called between two steps of the work."""
 
 
-async def take_up(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
-    """Make the term the newest in the database, however long the database is away; nothing is written before.
+async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
+    """Claim the fence for the term, and wait while the database is away. Nothing is written before the claim.
 
     Raises:
-        StaleTerm: a newer term was here first.
+        StaleTerm: a newer term has claimed the fence.
+        TermOver: the term is over.
     """
-    about = {"lease": term.name, "token": term.token}
-    outage = Outage(
-        logger, "the term cannot be taken up yet, and it is tried again: %s", "the database takes terms again"
-    )
+    fields = {"lease": term.name, "token": term.token}
+    outage = Outage(logger, "the fence is not claimed yet, it is tried again: %s", "the fence can be claimed again")
     while True:
         term.check()
         try:
-            await store.take_up(term.name, term.token, term.holder)
+            await store.claim_fence(term)
         except StoreError as error:
             store.writes.of(term.name).failed()
-            outage.met(error, about)
+            outage.failed(error, fields)
             await sleep(RETRY_DELAY)
         else:
-            outage.over(about)
-            logger.info("term taken up in the database", extra=about)
+            outage.recovered(fields)
+            logger.info("the term has claimed the fence", extra=fields)
             return

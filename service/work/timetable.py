@@ -1,4 +1,4 @@
-"""When which job is due: pure functions of the calendar and the time, the same for leaders and followers."""
+"""The times at which jobs are due: pure functions of the calendar and the time, the same for leaders and followers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ JOBS: tuple[JobName, ...] = ("eod", "snapshot", "reconstruction")
 
 SNAPSHOT_TIME = time(4, 0)
 RECONSTRUCTION_TIME = time(4, 30)
-"""New York time. Both exist once on every day of the year; half past two does not."""
+"""Times in New York. Both exist exactly once on every day of the year; 2:30 does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueRun:
-    """A job that is to be run for a session, from `due` on."""
+    """A job that is due for a session from `due` on."""
 
     due: datetime
     job: JobName
@@ -24,7 +24,7 @@ class DueRun:
 
 
 def due_at(job: JobName, session: Session) -> datetime:
-    """When a job is due for a session: at its close, or early on the New York morning that follows."""
+    """When a job is due for a session: at its close, or early on the following morning in New York."""
     match job:
         case "eod":
             return session.close
@@ -35,7 +35,7 @@ def due_at(job: JobName, session: Session) -> datetime:
 
 
 def next_due(job: JobName, calendar: Calendar, now: datetime) -> datetime:
-    """The first time later than `now` that the job is due for some session."""
+    """The first time later than `now` at which the job is due for a session."""
     session = calendar.last_closed(now)
     while (due := due_at(job, session)) <= now:
         session = calendar.next_open(session.open)
@@ -43,22 +43,22 @@ def next_due(job: JobName, calendar: Calendar, now: datetime) -> datetime:
 
 
 def due_runs(calendar: Calendar, now: datetime, look_back: int) -> list[DueRun]:
-    """What is due by now for the last `look_back` closed sessions, done or not, oldest first."""
+    """The runs that are due by `now` for the last `look_back` closed sessions, done or not, oldest first."""
     sessions = last_sessions(calendar, calendar.last_closed(now), look_back)
     runs = (DueRun(due_at(job, session), job, session) for session in sessions for job in JOBS)
     return sorted((run for run in runs if run.due <= now), key=lambda run: (run.due, JOBS.index(run.job)))
 
 
 def last_sessions(calendar: Calendar, last: Session, count: int) -> list[Session]:
-    """That session and those before it, `count` in all, oldest first."""
+    """The session and those before it, `count` in all, oldest first."""
     sessions = [last]
     while len(sessions) < count:
         sessions.append(calendar.last_closed(sessions[-1].open))
     return sessions[::-1]
 
 
-def oldest(runs: Iterable[DueRun]) -> Session:
-    """The earliest session among them."""
+def oldest_session(runs: Iterable[DueRun]) -> Session:
+    """The earliest session of the runs."""
     return min((run.session for run in runs), key=lambda session: session.date)
 
 

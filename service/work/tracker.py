@@ -1,4 +1,4 @@
-"""The intraday tracker: while the market is open, the value of every portfolio at each tick of the clock's grid."""
+"""The intraday tracker: during a session, it values every portfolio at each tick of the schedule."""
 
 import asyncio
 import logging
@@ -9,52 +9,56 @@ from typing import Never
 from uuid import UUID
 
 from service.clock import utc_now
-from service.database.connection import StoreError, side_by_side
+from service.database.connection import StoreError, run_concurrently
 from service.database.fenced_writes import FencedWrites
 from service.database.store import Store
 from service.market.calendar import Calendar, Session
-from service.market.tick_schedule import EPOCH, Grid
+from service.market.tick_schedule import EPOCH, TickSchedule
 from service.outage import Outage
-from service.portfolio.crowds import line_up
+from service.portfolio.crowds import set_trial_order
 from service.portfolio.freshness import is_fresh
 from service.portfolio.positions import Book, uuids
+from service.portfolio.quotes import priced_in, updated_quote, valid_prices
 from service.portfolio.records import Loading, Quote
-from service.portfolio.split_suspects import report_jumps
-from service.portfolio.valuation import Mark, Marks, Values, priced_in, quoted, report_too_wide, usable, value_all
-from service.prices import PRICE_LIMIT, Price, PriceSource, PricesUnavailable
+from service.portfolio.split_suspects import report_split_suspects
+from service.portfolio.valuation import Mark, Marks, Values, report_overflow, value_all
+from service.prices import LATEST_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
 from service.work.metrics import WorkMetrics
-from service.work.term import LONGEST_SLEEP, Sleep, Term, take_up
+from service.work.term import LONGEST_SLEEP, Sleep, Term, claim_fence
 
 logger = logging.getLogger(__name__)
 
-PORTFOLIOS_A_LANE, LANES = 25_000, 2
-"""Beyond how many portfolios a tick takes another transaction beside the first, and how many it takes at most: the
-database writes each with one processor."""
+PORTFOLIOS_PER_LANE, MAX_LANES = 25_000, 2
+"""Portfolios per transaction, and the maximum number of parallel transactions. The database uses one processor for
+each."""
 
-POINTS_A_TICK, LONGEST_TURN = 20_000, 10
-"""How many portfolios get a point of the day's course at every tick. Of more, each gets one in its turn, once in so
-many ticks at the least: every five minutes. A million points every 30 seconds is more than any database keeps."""
+POINTS_PER_TICK, MAX_TURNS = 20_000, 10
+"""Portfolios that get a point of the day's course at every tick, and the maximum number of turns. If there are more
+portfolios, they take turns, so that each gets a point at least every `MAX_TURNS` ticks: every five minutes. A million
+points every 30 seconds is too much for a database."""
 
 RETENTION_PAUSE = timedelta(minutes=10)
-"""From an attempt to drop old days that failed to the next: each holds up who reads the day's course, for a moment."""
+"""Pause after a failed attempt to drop old days. Each attempt blocks readers of the day's course for a moment."""
 
-SAY_EVERY = 5.0
-"""Seconds between two lines of log on how far the loading has come."""
+PROGRESS_LOG_INTERVAL = 5.0
+"""Seconds between two log lines about the progress of loading."""
 
 
 class Tracker:
-    """Values every portfolio each `interval` seconds of a session, in one fenced transaction a tick (`LANES`, of many).
+    """Values every portfolio each `interval` seconds of a session, in one fenced transaction a tick.
 
-    Ticks fall on multiples of the interval since the epoch, so that two leaders in a row keep one grid; the first tick
-    of a term comes at once. A tick that is late because the one before took long is left out.
+    A tick of many portfolios uses up to `MAX_LANES` transactions.
 
-    Positions are loaded when a term begins, whether or not the market is open, and then kept up to date at each tick.
-    The day's course of each portfolio gets a point a tick; of more than `points_a_tick`, each gets one in its turn,
-    once in `LONGEST_TURN` ticks at the least.
+    Ticks are at multiples of the interval since the epoch, so that consecutive leaders keep the same schedule. The
+    first tick of a term comes at once. A tick is skipped if the one before takes too long.
 
-    A price that the source does not give is carried forward and marked stale; so is one that is not `is_fresh`. A
-    source that gives an older price than before has answered: the newer one stays, and is stale by its own age only.
+    Positions are loaded when a term begins, whether or not the market is open, and updated at each tick. Each portfolio
+    gets a point of the day's course at each tick. If there are more than `points_per_tick` portfolios, each gets a
+    point at least every `MAX_TURNS` ticks.
+
+    A price that the source does not give is carried forward and marked stale. A price that is not `is_fresh` is stale
+    too. If the source gives an older price than before, the newer one stays, and only its age can make it stale.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Tracker:
         *,
         interval: float = 30.0,
         keep_days: int = 30,
-        points_a_tick: int = POINTS_A_TICK,
+        points_per_tick: int = POINTS_PER_TICK,
         now: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -74,14 +78,14 @@ class Tracker:
         self._prices = prices
         self._standing = standing_of(prices)
         self._calendar = calendar
-        self._grid = Grid(calendar, timedelta(seconds=interval))
+        self._schedule = TickSchedule(calendar, timedelta(seconds=interval))
         self._metrics = metrics
-        self._price_limit = min(interval, PRICE_LIMIT)
+        self._latest_timeout = min(interval, LATEST_TIMEOUT)
         self._keep_days = timedelta(days=keep_days)
-        self._points_a_tick = points_a_tick
+        self._points_per_tick = points_per_tick
         self._now = now
         self._sleep = sleep
-        self._outage = Outage(logger, "a tick failed, more may follow: %s", "ticks are written again")
+        self._outage = Outage(logger, "a tick failed, others may fail too: %s", "ticks are written again")
         self._prices_outage = Outage(
             logger,
             "prices are unavailable, the last known ones are carried forward: %s",
@@ -92,29 +96,30 @@ class Tracker:
             "old days of intraday values are not dropped yet: %s",
             "old days of intraday values are dropped again",
         )
-        self._written = self._grid.number(now())
-        """Ticks written, from a number that differs from process to process: whose turn it is to get a point."""
+        self._written = self._schedule.slot_number(now())
+        """Number of ticks written, from a start that differs between processes. It determines which portfolios get a
+        point."""
         self.last_run: datetime | None = None
-        """When the last tick of this process was committed."""
+        """Time of this process's last committed tick."""
         self.loading: Loading | None = None
-        """While positions are being loaded, how far that has come."""
+        """Progress of loading positions; None unless positions are being loaded."""
 
     @property
     def next_run(self) -> datetime:
-        """When the leader's next tick is due, whoever leads."""
-        return self._grid.next_tick(self._now())
+        """When the leader's next tick is due, whichever task leads."""
+        return self._schedule.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
-        """Track until the term is over. A price source or a database that fails costs ticks, not the term.
+        """Track until the term is over. A failing price source or database costs ticks, not the term.
 
         Raises:
-            StaleTerm: a newer term has taken the lease up in the database.
-            TermOver: the term said so.
+            StaleTerm: a newer term has claimed the fence.
+            TermOver: the term is over.
         """
-        await take_up(self._store, term, self._sleep)
+        await claim_fence(self._store, term, self._sleep)
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
-        told: set[UUID] = set()
+        already_reported: set[UUID] = set()
         retention_due = EPOCH
         due = self._now()  # the first tick comes at once
         while True:
@@ -123,38 +128,38 @@ class Tracker:
             try:
                 now = self._now()
                 if book is None or self._calendar.current(now) is not None:
-                    book = await self._positions(term, book, self._grid.session(now).date)
+                    book = await self._positions(term, book, self._schedule.session(now).date)
                 if quotes is None:
                     quotes = await self._store.quotes()
                     if self._standing is not None:
                         self._standing.remember(await self._store.refusals(), quotes)
-                now = self._now()  # looked at anew: to load a million portfolios takes half a minute
+                now = self._now()  # read again: loading a million portfolios takes half a minute
                 session = self._calendar.current(now)
                 if session is not None and session.date == book.day:
-                    written = await self._tick(term, session, self._grid.slot(now), book, quotes, told)
+                    written = await self._tick(term, session, self._schedule.slot(now), book, quotes, already_reported)
                     if written is not None:
-                        self._outage.over({"lease": term.name, "token": term.token})
+                        self._outage.recovered({"lease": term.name, "token": term.token})
                         quotes, ticks = written, 1
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
             except StoreError as error:
-                quotes, ticks = None, 1  # of a tick in lanes, the quotes may be there and the rest not
+                quotes, ticks = None, 1  # some lanes of the tick may be committed, the quotes among them
                 self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
-                self._outage.met(error, {"lease": term.name, "token": term.token})
-            self._metrics.ticks.labels("skipped").inc(self._grid.left_out(due, self._now(), ticks))
+                self._outage.failed(error, {"lease": term.name, "token": term.token})
+            self._metrics.ticks.labels("skipped").inc(self._schedule.missed_ticks(due, self._now(), ticks))
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
-        """The positions of that date as they are now. All are read at the start of a term, then what has changed."""
-        started = said = time.perf_counter()
+        """The positions of that date: all of them at the start of a term, the changes after that."""
+        started = logged_at = time.perf_counter()
 
         def progress(done: int, total: int) -> None:
-            nonlocal said
+            nonlocal logged_at
             term.check()
             self.loading = Loading(done, total)
-            if time.perf_counter() - said > SAY_EVERY:
-                said = time.perf_counter()
+            if time.perf_counter() - logged_at > PROGRESS_LOG_INTERVAL:
+                logged_at = time.perf_counter()
                 logger.info("loading positions: %d of %d portfolios", done, total, extra={"lease": term.name})
 
         try:
@@ -174,27 +179,28 @@ class Tracker:
         slot: datetime,
         book: Book,
         before: Mapping[str, Quote],
-        told: set[UUID],
+        already_reported: set[UUID],
     ) -> Mapping[str, Quote] | None:
-        """Value every portfolio; returns the quotes for the next tick to carry forward.
+        """Value every portfolio; returns the quotes that the next tick carries forward.
 
-        `told` are the portfolios whose values were reported as too wide in this term.
-        None, and nothing is written, if the session ended while prices were asked for: a value of after the close is
-        none of the session.
+        `already_reported` are the portfolios whose overflow was reported in this term.
+
+        Returns None, and writes nothing, if the session ended while the source was asked: a value from after the close
+        does not belong to the session.
         """
         started = time.perf_counter()
         symbols = book.held()
         if self._standing is not None:
-            await line_up(self._standing, book, symbols)
+            await set_trial_order(self._standing, book, symbols)
         term.check()
         fresh = await self._latest(symbols)
         term.check()
         as_of = self._now()
         if as_of not in session:
             return None
-        answers = {symbol: quoted(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
+        answers = {symbol: updated_quote(price, session, before.get(symbol), as_of) for symbol, price in fresh.items()}
         changed = {symbol: quote for symbol, quote in answers.items() if quote is not before.get(symbol)}
-        report_jumps(
+        report_split_suspects(
             {symbol: quote.price for symbol, quote in before.items()},
             {symbol: quote.price for symbol, quote in changed.items()},
         )
@@ -210,11 +216,11 @@ class Tracker:
         }
         values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
         refusals = self._standing.changes() if self._standing is not None else {}
-        report_too_wide(values, told)
+        report_overflow(values, already_reported)
         term.check()
-        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.place.snapshot)
+        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.checkpoint.snapshot)
         if self._standing is not None:
-            self._standing.kept(refusals)
+            self._standing.saved(refusals)
         self.last_run = as_of
         self._report(len(book), symbols, marks, answers.keys(), time.perf_counter() - started)
         return quotes
@@ -230,82 +236,82 @@ class Tracker:
         refusals: Refusals,
         seen: str,
     ) -> None:
-        lanes = min(-(-len(values) // PORTFOLIOS_A_LANE), LANES) or 1
+        lanes = min(-(-len(values) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
         parts = [values.part(lane, lanes) for lane in range(lanes)]
-        if lanes > 1:  # or each would wait for the other to have made it
-            async with self._store.fenced(term.name, term.token, term.holder) as first:
+        if lanes > 1:  # otherwise each lane would wait for the other to create it
+            async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 
         async def write(lane: FencedWrites, part: Values) -> None:
-            if lane is writes[-1]:  # committed first: no value without the prices that it is made of
+            if lane is writes[-1]:  # committed first: no value without the prices that it was made from
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
             if len(part):
-                await lane.intraday(session.date, slot, *self._turn(part, self._points_a_tick // lanes))
+                await lane.intraday(session.date, slot, *self._portfolios_in_turn(part, self._points_per_tick // lanes))
 
-        async with self._store.fenced_lanes(term.name, term.token, term.holder, parts) as writes:
+        async with self._store.fenced_lanes(term, parts) as writes:
             if lanes > 1:
-                await writes[0].hold_off_deletions()  # it is committed last
-            await side_by_side(write(*lane) for lane in zip(writes, parts, strict=True))
+                await writes[0].block_deletions()  # committed last
+            await run_concurrently(write(*lane) for lane in zip(writes, parts, strict=True))
             await writes[0].forget_changes(seen)
             await writes[0].notify(as_of)
         self._written += 1
 
-    def _turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
-        """The first and the last of the portfolios whose course gets a point at this tick: all, if `points` will do.
+    def _portfolios_in_turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
+        """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
-        Else they take turns, neighbours together, of `LONGEST_TURN` ticks at most. Turns go by the ticks that were
-        written and not by the clock: where each second tick is left out, half of the portfolios would have no course.
+        Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the ticks that were
+        written and not on the clock: if every second tick were skipped, half of the portfolios would have no course.
         """
-        turns = min(-(-len(values) // max(points, 1)), LONGEST_TURN)
+        turns = min(-(-len(values) // max(points, 1)), MAX_TURNS)
         first, last = uuids(values.part(self._written % turns, turns).ids[[0, -1]])
         return first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:
-        """The prices that the source gives now; none if it fails."""
+        """The source's latest prices; none if the source fails."""
         if not symbols:
             return {}
         try:
-            async with asyncio.timeout(self._price_limit):
+            async with asyncio.timeout(self._latest_timeout):
                 answer = await self._prices.latest(symbols)
         except PricesUnavailable as error:
             reason = str(error)
         except TimeoutError:
-            reason = f"no answer in {self._price_limit:g} s"
+            reason = f"no answer in {self._latest_timeout:g} s"
         else:
-            self._prices_outage.over()
-            found = usable(answer.values())
+            self._prices_outage.recovered()
+            found = valid_prices(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
         self._metrics.prices_failed.inc()
-        self._prices_outage.met(reason)
+        self._prices_outage.failed(reason)
         return {}
 
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:
-        """Returns when to do it again: once a session; if it fails, as when a reader is in the way, some time later.
+        """Drop old days; returns when to do it again: in the next session, or after a pause if it failed.
 
-        By the earlier of the machine's date and the database's: what a clock that is ahead drops is lost.
+        The date is the earlier of this machine's and the database's: days that a wrong clock drops are lost.
         """
         try:
             today = min(session.date, (await self._store.clock()).date())
-            async with self._store.fenced(term.name, term.token, term.holder) as writes:
+            async with self._store.fenced(term) as writes:
                 dropped = await writes.drop_intraday(today - self._keep_days)
         except StoreError as error:
-            self._retention_outage.met(error, {"lease": term.name})
+            self._retention_outage.failed(error, {"lease": term.name})
             return self._now() + RETENTION_PAUSE
-        self._retention_outage.over({"lease": term.name})
+        self._retention_outage.recovered({"lease": term.name})
         if dropped:
             logger.info("dropped %d days of intraday values", dropped)
         return session.close
 
     async def _sleep_until_next_tick(self) -> datetime:
-        """Returns when that is."""
+        """Sleep until the next tick; returns its due time."""
         now = self._now()
-        due = self._grid.next_tick(now)
+        due = self._schedule.next_tick(now)
         while now < due:
             await self._sleep(min((due - now).total_seconds(), LONGEST_SLEEP))
             now = self._now()
-            due = min(due, self._grid.next_tick(now))  # a clock set back must not make the wait longer
+            due = min(due, self._schedule.next_tick(now))  # a clock that was set back must not extend the wait
         return due
 
     def _report(

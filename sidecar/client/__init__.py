@@ -1,14 +1,14 @@
-"""What a program beside the sidecar imports, to run work only while it leads.
+"""The client library: runs work in a program beside the sidecar, only while the program leads.
 
     async with LeaseClient() as client:
         await client.leadership("background_services").run(work)  # async def work(term: Term) -> None
 
-The client's own clock decides. A grant counts from before the request for it was sent and ends at its deadline,
-whatever the sidecar does: an error, a silence or a malformed answer never prolongs it. The sidecar is asked only while
-`run` is active, since to ask is to campaign.
+The client's own clock decides. A grant counts from before its request was sent and ends at its deadline, whatever the
+sidecar does: an error, a silence or a malformed answer never extends it. The client asks the sidecar only while `run`
+is active, because to ask is to campaign.
 """
 
 from sidecar.client.leadership import Leadership, LeaseClient
 from sidecar.client.term import Term, TermOver
 
-__all__ = ["LeaseClient", "Leadership", "Term", "TermOver"]  # noqa: RUF022 - from the outside in
+__all__ = ["LeaseClient", "Leadership", "Term", "TermOver"]  # noqa: RUF022 - in the order of use

@@ -1,4 +1,4 @@
-"""Leadership of a lease as its client sees it, and the client that keeps one long poll open for all of them."""
+"""The leadership of a lease as its client sees it, and the client of one sidecar."""
 
 import asyncio
 import logging
@@ -8,14 +8,14 @@ from math import inf
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sidecar.client.sidecar_api import Answer, Poll, Sidecar
+from runtime.clock import elapsed
+from sidecar.client.sidecar_api import Answer, Poll, SidecarApi
 from sidecar.client.term import Grant, Term, TermOver
-from sidecar.clock import elapsed
 
 T = TypeVar("T")
 
 TICK = 0.25
-"""How often, in seconds, a leader looks at the clock: the event loop's own leaves out what a machine was suspended."""
+"""Seconds between a leader's looks at the clock: the event loop's timers do not count a suspended machine's time."""
 
 _uniform = random.SystemRandom().uniform
 
@@ -23,21 +23,21 @@ logger = logging.getLogger("sidecar.client")
 
 
 class Leadership:
-    """What this process knows of its lead of one lease, computed from the clock at each look.
+    """The leadership of one lease by this process, computed from the clock at each look.
 
-    `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` are what the sidecar last said, None while
-    nothing is known: when it is not asked, or gives no valid answer.
+    `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` are of the sidecar's last answer. They are
+    None while the sidecar is not asked, or gives no valid answer.
     """
 
-    def __init__(self, name: str, sidecar: Sidecar, poll: Poll, grant: Callable[[], Grant]) -> None:
+    def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:
         self.name = name
         self._sidecar = sidecar
         self._poll = poll
         self._new_grant = grant
         self._running = False
         self._term: Term | None = None
-        self._outlived: int | None = None  # the last term that was looked at after its work had ended
-        self._last_token: int | None = None  # a term is granted to one client: who can say its token is that one
+        self._late_check: int | None = None  # the last term for which a late check was reported
+        self._last_token: int | None = None  # a term is granted to one client, which its token proves
 
     @property
     def is_leader(self) -> bool:
@@ -46,52 +46,52 @@ class Leadership:
 
     @property
     def token(self) -> int | None:
-        """The fencing token of the term, None unless leading."""
+        """The fencing token of the term; None unless leading."""
         return self._term.token if self._term is not None and self.is_leader else None
 
     @property
     def holder(self) -> str | None:
-        """Who holds the lease: an instance id, or an operator's word such as DISABLED."""
-        return self._told.holder if self._told else None
+        """The holder of the lease: an instance id, or an operator's word such as DISABLED."""
+        return self._answer.holder if self._answer else None
 
     @property
     def state(self) -> str | None:
-        """Where the lease stands for this task: `waiting`, `following`, `leading` and so on."""
-        return self._told.state if self._told else None
+        """The state of the lease for this task: `waiting`, `following`, `leading` and so on."""
+        return self._answer.state if self._answer else None
 
     @property
     def instance_id(self) -> str | None:
         """The id of this task's sidecar."""
-        return self._told.instance_id if self._told else None
+        return self._answer.instance_id if self._answer else None
 
     @property
-    def _told(self) -> Answer | None:
-        """The last answer as long as it stands: a grant until it runs out, another until a request fails."""
+    def _answer(self) -> Answer | None:
+        """The last answer while it is valid: a grant until its end, any other answer until a request fails."""
         answer = self._poll.answer
         if answer is None or answer.token is None:
             return answer if self._poll.trouble is None else None
         return answer if self.is_leader else None
 
     def remaining(self) -> float:
-        """Seconds of leadership left, 0.0 unless leading."""
+        """Seconds of leadership left; 0.0 unless leading."""
         return self._term.remaining() if self._term is not None else 0.0
 
     async def run(self, work: Callable[[Term], Awaitable[T]]) -> T:
         """Campaign from now on, and run `work(term)` whenever this process leads.
 
-        The work is cancelled when its term is over: `stop_before` seconds before the deadline, or at once when the
-        sidecar says so. Its end is awaited, the lease is resigned, and then campaigned for again. The term counts as
-        what ended the work if it returns once cancelled, and if it raises `TermOver`. The work must not block the event
-        loop: a blocking call belongs into `term.run_in_thread`.
+        `run` cancels the work when its term is over: `stop_before` seconds before the deadline, or at once when the
+        sidecar says so. It awaits the end of the work, resigns the lease, and campaigns again. Work that returns after
+        its cancellation, or raises `TermOver`, counts as ended by the term. The work must not block the event loop:
+        blocking calls belong into `term.run_in_thread`.
 
-        If the work returns or raises, or `run` is cancelled, then likewise the work's end is awaited and the lease
-        resigned, and the result, the error or the cancellation passes on.
+        When the work returns or raises by itself, or `run` is cancelled, `run` also awaits the end of the work and
+        resigns. It then returns the result, or raises the error or the cancellation.
 
         Raises:
-            RuntimeError: it runs already, the client is not open, or the work cancelled itself.
+            RuntimeError: `run` is active already, the client is not open, or the work cancelled itself.
         """
         if self._running:
-            raise RuntimeError(f"{self.name} is being campaigned for already")
+            raise RuntimeError(f"run() is already active for {self.name}")
         self._running = True
         try:
             while True:
@@ -109,27 +109,27 @@ class Leadership:
             self._poll.answer = None
 
     async def resign(self) -> None:
-        """Tell the sidecar that no work runs and that the lease is not wanted; one that is gone is no error.
+        """Tell the sidecar that no work runs and that the lease is not wanted.
 
-        `run` does it by itself.
+        `run` resigns by itself. A sidecar that has gone is no error.
 
         Raises:
             RuntimeError: work is running; cancel `run` instead.
         """
         if self._term is not None:
-            raise RuntimeError(f"work is running under {self.name}: cancel its run() instead")
+            raise RuntimeError(f"work is running under {self.name}: cancel run() instead")
         await self._sidecar.resign(self.name)
 
     async def _lead(self, work: Callable[[Term], Awaitable[T]]) -> asyncio.Task[T] | None:
-        """Wait for a term and run the work to its end. Returns the ended work, None if the term's end ended it."""
+        """Wait for a term and run the work to its end. Returns the ended work; None if the end of the term ended it."""
         term, grant = await self._begin()
 
         async def begin() -> T:
             return await work(term)
 
         job = asyncio.create_task(begin(), name=f"{self.name} {term.token}")
-        asking = asyncio.create_task(self._prolong(term, grant))
-        spare = asyncio.create_task(self._sidecar.knock(self.name))
+        asking = asyncio.create_task(self._extend(term, grant))
+        spare = asyncio.create_task(self._sidecar.open_spare_connection(self.name))
         interruption: asyncio.CancelledError | None = None
         try:
             while not (job.done() or asking.done()) and (left := grant.working_time()) > 0:
@@ -138,35 +138,35 @@ class Leadership:
             interruption = cancelled
 
         stopped = job.cancel()
-        asking.cancel()  # to ask is to campaign: not while the work unwinds
+        asking.cancel()  # to ask is to campaign, which ends before the work unwinds
         spare.cancel()
-        complained = False
+        reported = False
         while pending := [task for task in (job, asking, spare) if not task.done()]:
             try:
-                await asyncio.wait(pending, timeout=None if complained else TICK)
+                await asyncio.wait(pending, timeout=None if reported else TICK)
             except asyncio.CancelledError as cancelled:
                 interruption = cancelled
                 job.cancel()
             if grant.overdue and not job.done():
-                if not complained:
-                    complained = True
+                if not reported:
+                    reported = True
                     self._log(
-                        logging.ERROR, term, "the work was cancelled and runs on past its deadline; waiting for it"
+                        logging.ERROR, term, "the work was cancelled but runs on past its deadline; waiting for its end"
                     )
                 if interruption is not None:
-                    term.threads.abandon()  # the process is to end, and its threads with it
-        if grant.overdue and not complained:
+                    term.threads.abandon()  # the process is about to end, and its threads with it
+        if grant.overdue and not reported:
             self._log(logging.ERROR, term, "the work blocked the event loop, or was frozen, past its deadline")
         self._log(logging.INFO, term, "the work has ended")
 
         error = None if job.cancelled() else job.exception()
         if isinstance(error, TermOver) and grant.remaining() <= 0:
             stopped, error = True, None
-        grant.end()  # for whatever still looks at the term
+        grant.end()  # for code that still looks at the term
         if error is not None:
             raise error
         if not asking.cancelled():
-            asking.result()  # an error there is a bug, and not to be lost
+            asking.result()  # raises an error of the polling task, which is a bug
         if interruption is not None:
             raise interruption
         if job.cancelled() and not stopped:
@@ -174,8 +174,8 @@ class Leadership:
         return None if stopped else job
 
     async def _begin(self) -> tuple[Term, Grant]:
-        """Campaign until there is a grant that leaves time to work in."""
-        self._poll.afresh()
+        """Campaign until a grant leaves time to work."""
+        self._poll.forget_version()
         while True:
             answer = await self._poll.next(lambda: inf, self._last_token)
             if answer is None or answer.token is None or answer.deadline is None:
@@ -183,29 +183,36 @@ class Leadership:
             grant = self._new_grant()
             grant.extend(answer.deadline)
             if grant.working_time() > 0:
-                self._term = Term(self.name, answer.token, answer.instance_id, grant.remaining, self._checked_late)
+                self._term = Term(
+                    self.name,
+                    answer.token,
+                    answer.instance_id,
+                    grant.remaining,
+                    self._report_late_check,
+                    grant_left=grant.left,
+                )
                 self._last_token = answer.token
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant
-            self._poll.afresh()  # that one came too late to be of use
+            self._poll.forget_version()  # this grant came too late to be of use
 
-    async def _prolong(self, term: Term, grant: Grant) -> None:
-        """Let each answer prolong the grant; return when the term is over."""
+    async def _extend(self, term: Term, grant: Grant) -> None:
+        """Extend the grant with each answer; return when the term is over."""
         while grant.working_time() > 0:
             answer = await self._poll.next(grant.working_time, term.token)
             if answer is None:
                 continue
             if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):
                 grant.end()
-                self._log(logging.INFO, term, f"the sidecar says that the term is over: it is {answer.state} now")
+                self._log(logging.INFO, term, f"the sidecar says that the term is over: its state is {answer.state}")
                 return
             if not grant.extend(answer.deadline):
                 return
 
-    def _checked_late(self, token: int) -> None:
-        """A term that is over was looked at, in whichever thread; the work itself does that while it is stopped."""
-        if (self._term is None or self._term.token != token) and self._outlived != token:
-            self._outlived = token
+    def _report_late_check(self, token: int) -> None:
+        """Log once that code checks a term whose work has ended; in any thread. Work that is stopped may check too."""
+        if (self._term is None or self._term.token != token) and self._late_check != token:
+            self._late_check = token
             text = "term.check() was called after the work had ended: a thread or task that the work started goes on"
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
@@ -215,19 +222,19 @@ class Leadership:
 
 
 class LeaseClient:
-    """The sidecar at `url`, asked about its leases; one a process, an async context manager.
+    """The client of the sidecar at `url`, an async context manager; a process needs one.
 
-    Every `run` has to have ended before the context is left.
+    Every `run` must have ended before the context ends.
 
     Args:
         url: the sidecar's control listener.
-        stop_before: so many seconds before the deadline of a grant that is not prolonged the work is stopped; at most
-            a quarter of what is left of the grant.
-        clock: gives seconds that never step; deadlines are counted by it.
-        uniform: as `random.uniform`; spreads the pauses after requests that got no valid answer.
+        stop_before: seconds between the end of the work and the deadline of a grant that is not extended; at most a
+            quarter of the rest of the grant.
+        clock: gives seconds that never step; deadlines are on this clock.
+        uniform: as `random.uniform`; spreads the pauses after requests without a valid answer.
 
     Raises:
-        ValueError: the address is none, or `stop_before` is negative.
+        ValueError: the URL is invalid, or `stop_before` is negative.
     """
 
     def __init__(
@@ -239,14 +246,14 @@ class LeaseClient:
         uniform: Callable[[float, float], float] = _uniform,
     ) -> None:
         if not 0 <= stop_before < inf:
-            raise ValueError(f"stop_before is not a number of seconds from 0: {stop_before!r}")
-        self._sidecar = Sidecar(url, clock)
+            raise ValueError(f"stop_before is not a number of seconds of at least 0: {stop_before!r}")
+        self._sidecar = SidecarApi(url, clock)
         self._grant = lambda: Grant(clock, stop_before)
         self._uniform = uniform
         self._leaderships: dict[str, Leadership] = {}
 
     def leadership(self, name: str) -> Leadership:
-        """The lead of the lease `name`: the same object for the same name."""
+        """The leadership of the lease `name`: the same object for the same name."""
         if name not in self._leaderships:
             poll = Poll(name, self._sidecar, self._uniform)
             self._leaderships[name] = Leadership(name, self._sidecar, poll, self._grant)

@@ -1,7 +1,7 @@
-"""The client's requests to the sidecar: the long poll, the resign, and the strict check of what comes back.
+"""The client's requests to the sidecar: the long poll, the resign, and the strict check of the answers.
 
-Whatever listens on the port may be slow, silent, dying, or no sidecar at all. An answer that does not keep to the
-contract in every part is no answer: `Unknown` is raised, and nobody leads by it.
+The process on the port may be slow, silent, dying, or not a sidecar. An answer that breaks any part of the contract
+raises `Unknown`, and nobody leads by it.
 """
 
 import asyncio
@@ -17,31 +17,31 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from sidecar.host import may_be_host
+from runtime.host_names import may_be_host
 
 WAIT = 10.0
-"""For how long, in seconds, a follower lets a request be held back."""
+"""Seconds for which a follower lets the sidecar hold a request."""
 LIMIT = 1.0
-"""What a request may take, in seconds, beyond the time for which it is held back."""
+"""Seconds that a request may take beyond the time for which it is held."""
 PAUSE = (0.1, 0.5)
-"""Between which times, in seconds, lies the pause after a request that got no valid answer."""
+"""Bounds of the pause, in seconds, after a request without a valid answer."""
 BURST, RATE = 100, 20.0
-"""So many requests, and so many more each second, may follow upon answers; beyond that there are pauses."""
+"""Token bucket for requests that follow answers without a pause: a burst of 100, then 20 a second."""
 LONGEST_GRANT = 60.0
-"""An `expires_in` above this, in seconds, is no sidecar's."""
+"""Limit of a valid `expires_in`, in seconds."""
 LONGEST_ANSWER = 16 * 1024
-"""A body above this, in bytes, is no sidecar's."""
+"""Limit of a valid body, in bytes."""
 
 logger = logging.getLogger("sidecar.client")
 
 
 class Unknown(Exception):
-    """The sidecar gave no valid answer; the text says why, and is the same each time for the same reason."""
+    """The sidecar gave no valid answer; the text says why, in the same words each time for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A valid answer. `token` and `deadline` are None unless it grants the lead; `deadline` is on the asker's clock."""
+    """A valid answer. `token` and `deadline` (on the client's clock) are None unless it grants the lead."""
 
     instance_id: str
     holder: str | None
@@ -52,16 +52,16 @@ class Answer:
 
 
 def parse(body: bytes, name: str, sent_at: float) -> Answer:
-    """Check the answer to `GET /is-leader/NAME` that was asked for at `sent_at`, in seconds of the asker's clock.
+    """Check the answer to a `GET /is-leader/NAME` that was sent at `sent_at`, in seconds of the client's clock.
 
     Raises:
-        Unknown: it breaks the contract.
+        Unknown: the answer breaks the contract.
     """
     try:
-        told = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):  # the latter from thousands of brackets
         raise Unknown("the answer is not JSON") from None
-    match told:
+    match content:
         case {
             "lease": str(lease),
             "is_leader": bool(leads),
@@ -74,30 +74,34 @@ def parse(body: bytes, name: str, sent_at: float) -> Answer:
         }:
             pass
         case _:
-            raise Unknown("the answer lacks a field, or has one of a wrong type")
+            raise Unknown("the answer lacks a field, or has a field of a wrong type")
     if lease != name:
         raise Unknown("the answer is about another lease")
     if not instance_id:
         raise Unknown("the answer's instance_id is empty")
     if not leads:
         if token is not None or expires_in is not None:
-            raise Unknown("the answer has a token or expires_in, though it does not lead")
+            raise Unknown("the answer has a token or expires_in, but does not lead")
         return Answer(instance_id, holder, state, version, None, None)
-    # `type` and not `isinstance`: true is an int to Python. A database keeps the token as a bigint.
+    # `type` and not `isinstance`: in Python true is an int. A database stores the token as a bigint.
     if type(token) is not int or not 0 < token < 2**63:
-        raise Unknown("the answer's token is no positive integer of 63 bits")
-    if type(expires_in) not in (int, float) or not 0 < expires_in <= LONGEST_GRANT:  # NaN is in no range
+        raise Unknown("the answer's token is not a positive integer of 63 bits")
+    if type(expires_in) not in (int, float) or not 0 < expires_in <= LONGEST_GRANT:  # NaN fails the comparison
         raise Unknown(f"the answer's expires_in is not above 0 and at most {LONGEST_GRANT:g} s")
     if holder != instance_id:
-        raise Unknown("the answer names another holder, though it leads")
+        raise Unknown("the answer leads, but names another holder")
     return Answer(instance_id, holder, state, version, token, sent_at + expires_in)
 
 
-class Sidecar:
-    """The sidecar at `url`, asked over connections that are kept open; `clock` gives the moment a request is sent.
+class SidecarApi:
+    """The HTTP API of the sidecar at `url`, over connections that stay open.
+
+    Args:
+        url: the sidecar's control listener.
+        clock: the client's clock; gives the time at which a request is sent, in seconds.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the URL is invalid.
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
@@ -109,15 +113,15 @@ class Sidecar:
         self._resigns: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """Make ready to ask; nothing is sent."""
+        """Prepare the connections; nothing is sent."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # each request has a limit of its own
-            # A word of this process's: a resign that an earlier one left behind is not taken for ours.
+            timeout=aiohttp.ClientTimeout(total=None),  # each request has its own limit
+            # The name of this process: the sidecar does not mistake a resign of an earlier process for ours.
             headers={"Accept-Encoding": "identity", "X-Lease-Client": secrets.token_hex(8)},
             auto_decompress=False,
-            trust_env=False,  # a proxy has no business between a program and its sidecar
+            trust_env=False,  # no proxy stands between a program and its sidecar
         )
 
     async def close(self) -> None:
@@ -132,10 +136,10 @@ class Sidecar:
     async def ask(self, name: str, hold: Mapping[str, str], limit: float) -> Answer:
         """`GET /is-leader/NAME` with `hold` (wait and version, or nothing) as its query, for `limit` seconds at most.
 
-        A resign under way still comes first: a sidecar that thaws could take it for the resign of what it grants now.
+        A resign under way comes first: a sidecar that thaws could apply it to the term that it grants now.
 
         Raises:
-            Unknown: whatever else than a valid answer came of it.
+            Unknown: no valid answer came.
         """
         if (resign := self._resigns.get(name)) is not None and not resign.done():
             await asyncio.wait((resign,), timeout=limit)
@@ -157,19 +161,19 @@ class Sidecar:
             raise Unknown(f"no answer ({type(error).__name__})") from error
         return parse(bytes(body), name, sent_at)
 
-    async def knock(self, name: str) -> None:
-        """Have one connection more than the poll's: a resign then finds it open. It is no demand, and may fail."""
+    async def open_spare_connection(self, name: str) -> None:
+        """Open a second connection, so that a resign finds one open. This is no demand, and may fail."""
         try:
             async with asyncio.timeout(LIMIT), self._request("GET", "leader", name) as response:
-                await response.content.readany()  # aiohttp keeps no connection open after HEAD
+                await response.content.readany()  # not HEAD: aiohttp closes the connection after it
         except (aiohttp.ClientError, OSError) as error:
             logger.debug("%s: no spare connection (%s)", name, type(error).__name__)
 
     async def resign(self, name: str, token: int | None = None) -> None:
-        """`POST /resign/NAME`: of that term only or, without a token, of the lease altogether.
+        """`POST /resign/NAME`: resign the term of this token or, without a token, the lease.
 
-        A sidecar that is gone or silent is no error: the lease goes when its grant runs out. An answer is waited for
-        at most `LIMIT` seconds, but the request goes on until it is answered or the connection breaks.
+        A sidecar that has gone or is silent is no error: the sidecar gives the lease up at the end of the grant. The
+        method waits `LIMIT` seconds at most; the request goes on until it is answered or the connection breaks.
         """
         resign = self._resigns.get(name)
         if resign is None or resign.done():
@@ -178,7 +182,7 @@ class Sidecar:
         if resign.done():
             resign.result()
         else:
-            logger.info("%s: resign is not answered yet", name)
+            logger.info("%s: the resign is not answered yet", name)
 
     async def _resign(self, name: str, token: int | None) -> None:
         term = {"token": str(token)} if token is not None else {}
@@ -186,13 +190,13 @@ class Sidecar:
             try:
                 async with self._request("POST", "resign", name, params=term) as response:
                     if response.status != 200:
-                        logger.warning("%s: resign was answered with HTTP %d", name, response.status)
+                        logger.warning("%s: the resign was answered with HTTP %d", name, response.status)
                     return
-            except aiohttp.ClientConnectionError as error:  # a connection kept open may turn out to be dead
+            except aiohttp.ClientConnectionError as error:  # an idle connection may turn out to be dead
                 if last:
-                    logger.info("%s: resign was not heard (%s)", name, type(error).__name__)
+                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
             except (aiohttp.ClientError, OSError) as error:
-                logger.info("%s: resign was not heard (%s)", name, type(error).__name__)
+                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
                 return
 
     def _request(
@@ -213,13 +217,35 @@ def _is_address(url: str) -> bool:
     return reachable and parts.scheme in ("http", "https") and not parts.query and not parts.fragment
 
 
-class Poll:
-    """The long poll about one lease: what was told last, and when to ask again.
+def wait_and_limit(left: float, *, holds: bool) -> tuple[float, float]:
+    """Seconds for which the sidecar may hold a request, and seconds within which its answer must come.
 
-    `answer` is the last valid one; `trouble` says why none came since, or is None. `uniform` is as `random.uniform`.
+    A leader asks again after a third of the time that it has `left` to work, and gives a request up in time for
+    another. A request that nothing `holds` is answered at once.
+    """
+    if not holds:
+        return 0.0, min(LIMIT, left)
+    wait = min(WAIT, max(left / 3, 0.001))
+    return wait, wait + min(LIMIT, wait)
+
+
+def pause_before_retry(left: float, uniform: Callable[[float, float], float]) -> float:
+    """Seconds to wait after a request without a valid answer: a quarter at most of the time `left` to work."""
+    return min(uniform(*PAUSE), max(left / 4, 0.01))
+
+
+class Poll:
+    """The long poll about one lease: the last answer, and when to ask again.
+
+    `answer` is the last valid answer; `trouble` says why no valid answer has come since, or is None.
+
+    Args:
+        name: the name of the lease.
+        sidecar: the sidecar to ask.
+        uniform: as `random.uniform`; spreads the pauses after requests without a valid answer.
     """
 
-    def __init__(self, name: str, sidecar: Sidecar, uniform: Callable[[float, float], float]) -> None:
+    def __init__(self, name: str, sidecar: SidecarApi, uniform: Callable[[float, float], float]) -> None:
         self._name = name
         self._sidecar = sidecar
         self._uniform = uniform
@@ -228,27 +254,25 @@ class Poll:
         self.answer: Answer | None = None
         self.trouble: str | None = None
 
-    def afresh(self) -> None:
-        """Let the next request be answered at once, whether something changed or not."""
+    def forget_version(self) -> None:
+        """Let the sidecar answer the next request at once, whether something changed or not."""
         self._version = None
 
     async def next(self, left: Callable[[], float], token: int | None = None) -> Answer | None:
-        """Ask once, after a pause where one is called for; None if no valid answer came, which is logged once.
+        """Ask once, after a pause if the last request failed; None if no valid answer came, which is logged once.
 
-        None, too, if no time is `left` after the pause.
+        None also if no time is `left` after the pause.
 
-        `left()` is the time, in seconds, within which an answer is of use (infinite while not leading): an answer is
-        asked for after a third of it, and given up in time for another try. `token` is of the last term.
+        Args:
+            left: gives the seconds within which an answer is of use, infinite while not leading.
+            token: the token of the last term.
         """
         if self.trouble is not None or not self._spend():
-            await asyncio.sleep(min(self._uniform(*PAUSE), max(left() / 4, 0.01)))
-            if left() <= 0:  # we were frozen: to ask now would be to campaign while the work comes to its end
+            await asyncio.sleep(pause_before_retry(left(), self._uniform))
+            if left() <= 0:  # the process was frozen: to ask now would be to campaign while the work ends
                 return None
-        if self._version is None:
-            hold, limit = {}, min(LIMIT, left())
-        else:
-            wait = min(WAIT, max(left() / 3, 0.001))
-            hold, limit = {"wait": f"{wait:.3f}", "version": self._version}, wait + min(LIMIT, wait)
+        wait, limit = wait_and_limit(left(), holds=self._version is not None)
+        hold = {} if self._version is None else {"wait": f"{wait:.3f}", "version": self._version}
         believed = {} if token is None else {"token": str(token)}
         try:
             answer = await self._sidecar.ask(self._name, hold | believed, limit)
@@ -256,7 +280,7 @@ class Poll:
             self._version = None
             if self.trouble != str(unknown):
                 self.trouble = str(unknown)
-                logger.warning("%s: not known who leads: %s", self._name, unknown, extra={"lease": self._name})
+                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra={"lease": self._name})
             return None
         if self.trouble is not None:
             logger.info("%s: the sidecar answers again", self._name, extra={"lease": self._name})
@@ -264,7 +288,7 @@ class Poll:
         return answer
 
     def _spend(self) -> bool:
-        """Count one request; False if there were too many: only a sidecar that ignores `wait` answers so often."""
+        """Count one request; False if there were too many: only a sidecar that ignores `wait` answers that often."""
         now = asyncio.get_running_loop().time()
         self._credit = min(self._credit + (now - self._counted_at) * RATE, BURST)
         self._counted_at = now

@@ -1,4 +1,4 @@
-"""A client's belief that it leads: a grant that the clock ends, and the term that is handed to the work."""
+"""A client's belief that it leads: the grant, which the clock ends, and the term, which the work receives."""
 
 import asyncio
 import threading
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 class TermOver(Exception):
-    """The term is over: what it allowed may not be done any more."""
+    """The term is over: the work may do nothing more under it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One tenure, handed to the work: the lease's name, the fencing token, and the instance id of the holder.
+    """One tenure, which the work receives: the lease's name, the fencing token, and the instance id of the holder.
 
-    `remaining()` gives the seconds that are left of it, 0.0 once it is over. Once over it stays so. `remaining` and
-    `check` may be called in any thread.
+    `remaining()` gives the seconds that are left, 0.0 once the term is over. A term that is over stays over. Any thread
+    may call `remaining` and `check`.
     """
 
     name: str
@@ -29,32 +29,34 @@ class Term:
     holder: str
     remaining: Callable[[], float] = field(repr=False, compare=False)
     on_late_check: Callable[[int], None] = field(default=lambda _: None, repr=False, compare=False)
-    """Called with the token by each `check` that finds the term over."""
+    """A callback for each `check` that finds the term over; it gets the token."""
     threads: WorkThreads = field(default_factory=WorkThreads, repr=False, compare=False)
-    """What `run_in_thread` runs."""
+    """The threads of `run_in_thread`."""
+    grant_left: Callable[[], float] = field(default=lambda: 0.0, repr=False, compare=False)
+    """The seconds until the last grant runs out, even if the term ended before: the time in which work has to end."""
 
     def check(self) -> None:
-        """Call it between two steps of the work.
+        """Return if the term is still on; the work calls this between two steps.
 
         Raises:
-            TermOver: this term is over.
+            TermOver: the term is over.
         """
         if self.remaining() <= 0:
             self.on_late_check(self.token)
             raise TermOver(f"term {self.token} of {self.name} is over")
 
     async def run_in_thread(self, job: Callable[[Self], T]) -> T:
-        """Run the blocking `job(term)` in a thread of its own, and return only when the thread has ended.
+        """Run the blocking `job(term)` in its own thread, and return only when the thread has ended.
 
-        A thread cannot be interrupted, so the job has to call `term.check()` between two steps. The term that the job
-        gets is over as soon as the work is cancelled. The job's end is awaited before the lease is resigned.
+        A thread cannot be interrupted, so the job has to call `term.check()` between two steps. The job's term is over
+        as soon as the work is cancelled. `Leadership.run` awaits the end of the job before it resigns.
 
-        A job that still runs at the deadline of its term is logged as an error: another task may lead beside it. It is
-        waited for all the same, unless `Leadership.run` was cancelled, as at the end of the process. Then it is left
-        behind, and ends with the process.
+        A job that still runs at the deadline of its term is logged as an error: another task may lead at the same time.
+        `run` waits for the job all the same, unless `run` itself was cancelled, as at the end of the process. The
+        thread then ends with the process.
 
-        With `asyncio.to_thread` the work would end at its cancellation, and the thread would go on beside the next
-        leader.
+        `asyncio.to_thread` is no substitute: there the work ends at its cancellation, and the thread goes on beside the
+        next leader.
 
         Raises:
             TermOver: the term was over before the job began, or the job raised it.
@@ -72,12 +74,12 @@ class Term:
 
 
 class Grant:
-    """Until when a term is believed. Once over it stays so: no later answer revives it.
+    """The time until which a term is believed. No later answer revives a grant that is over.
 
     Args:
         clock: gives seconds that never step.
-        stop_before: so many seconds before the deadline the work is told to stop; never more than a quarter of what is
-            left at an extension, or a short grant would leave no time to work in.
+        stop_before: seconds between the end of the work and the deadline; a quarter at most of the rest of the grant at
+            an extension, or a short grant would leave no time to work.
     """
 
     def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
@@ -88,7 +90,7 @@ class Grant:
         self._ended = False
 
     def extend(self, deadline: float) -> bool:
-        """Believe until `deadline`, which may be sooner than the last; False if the term is over already."""
+        """Believe until `deadline`, which may be earlier than the last; False if the grant is over already."""
         now = self._clock()
         if self._ended or now >= self._deadline:
             return False
@@ -97,18 +99,22 @@ class Grant:
         return True
 
     def end(self) -> None:
-        """The term is over, whatever is left of the grant."""
+        """End the grant now, whatever is left of it."""
         self._ended = True
+
+    def left(self) -> float:
+        """Seconds until the deadline that was last granted, be the term over before or not."""
+        return max(self._deadline - self._clock(), 0.0)
 
     @property
     def overdue(self) -> bool:
-        """Whether the deadline that was last granted has passed, be the term over before or not."""
+        """Whether the last deadline has passed, even if the grant was ended before."""
         return self._clock() >= self._deadline
 
     def remaining(self) -> float:
-        """Seconds for which the term may be believed."""
+        """Seconds for which the term is believed."""
         return 0.0 if self._ended else max(self._deadline - self._clock(), 0.0)
 
     def working_time(self) -> float:
-        """Seconds until the work has to be told to stop."""
+        """Seconds until the work must be stopped."""
         return 0.0 if self._ended else max(self._stop_at - self._clock(), 0.0)

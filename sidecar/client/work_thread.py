@@ -1,4 +1,4 @@
-"""Blocking jobs in threads of their own, whose end is awaited even by a task that is cancelled meanwhile."""
+"""Blocking jobs in their own threads. A task awaits the end of its thread even after its cancellation."""
 
 import asyncio
 import contextvars
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 class WorkThreads:
-    """The threads of one work.
+    """The threads that one work has started.
 
-    They are daemons: a thread that never ends does not keep the interpreter from exiting, as one of an executor would.
+    They are daemon threads: unlike an executor's, a thread that never ends does not keep the interpreter from exiting.
     """
 
     def __init__(self) -> None:
@@ -24,8 +24,8 @@ class WorkThreads:
     async def run(self, job: Callable[[], T], name: str, stop: Callable[[], None]) -> T:
         """Run `job()` in a new thread, and return only when the thread has ended, or the threads are abandoned.
 
-        A cancellation calls `stop()`, which has to make the job end soon, and is raised when the job has returned. An
-        error of the job comes first.
+        A cancellation calls `stop()`, which has to make the job end soon. The cancellation is raised when the job has
+        returned; an error of the job takes precedence.
         """
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -35,9 +35,9 @@ class WorkThreads:
         def run() -> None:
             try:
                 outcome.set_result(context.run(job))
-            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
                 outcome.set_exception(error)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits
                 loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=run, name=name, daemon=True).start()
@@ -57,7 +57,7 @@ class WorkThreads:
         return outcome.result()
 
     def abandon(self) -> None:
-        """Wait for the threads no longer: the process ends, and they end with it."""
+        """Stop waiting for the threads: the process is about to end, and they end with it."""
         self._abandoned = True
         for ended in self._waiting:
             ended.set()

@@ -99,7 +99,10 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[str]])
     """
 
     async def connected() -> str:
-        redis = CommandRedis(Connector(settings.redis, settings.kind))
+        connect = Connector(settings.redis, settings.kind)
+        if connect.login is not None:
+            await connect.login.prepare()
+        redis = CommandRedis(connect)
         try:
             await redis.open()
             return await work(redis)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from runtime.escape import one_line
 from sidecar.commands.connection import CommandError, CommandRedis
-from sidecar.redis.lua import script
 from sidecar.redis.store import fence_of
+from sidecar.scripts import script
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a lease that must stay disabled."""

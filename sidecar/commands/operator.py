@@ -11,29 +11,40 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
+from runtime.clock import elapsed
 from runtime.escape import one_line
-from sidecar.clock import elapsed
 from sidecar.commands import fence as fence_command
 from sidecar.commands.connection import LIMIT, CommandError, CommandRedis, in_redis
 from sidecar.commands.fence import PROBLEMS, Say, look
 from sidecar.redis.failures import without_script
-from sidecar.redis.lua import script
+from sidecar.scripts import script
 from sidecar.settings import Settings, control_address, read
 
 USAGE = """\
 usage: python -m sidecar [COMMAND]
 
   (none)                 run the sidecar
-  healthcheck            ask the sidecar beside this whether it is well
-  status                 what the sidecar beside this says of its leases
-  leaders                who holds each lease, for how long, and the last token
-  disable LEASE SECONDS  nobody leads for so long; work stops at once
-  enable LEASE           end that
-  fence LEASE            the last token in Redis; one that refuses every term is mended while the lease is disabled
-                         (--dry-run changes nothing; --above TOKEN: the next term's is larger than the database's)
+  healthcheck            check whether the sidecar in this container is healthy
+  status                 show what the sidecar in this task says about its leases
+  exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
+                         run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
+  leaders                show the holder of each lease, its remaining time, and the last token
+  disable LEASE SECONDS  let nobody lead for that time; work stops at once
+  enable LEASE           end what disable began
+  fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
+                         disabled (--dry-run changes nothing; --above TOKEN: the next token is above the database's)
 
-Settings come from the environment; README.md has them all.
-Exit status: 0 done, 1 not done, 2 wrong arguments or settings."""
+Settings come from the environment; docs/settings.md lists them.
+Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+ARGUMENTS = {
+    "status": "",
+    "leaders": "",
+    "disable": " LEASE SECONDS",
+    "enable": " LEASE",
+    "fence": " LEASE [--dry-run] [--above TOKEN]",
+    "healthcheck": "",
+}
+"""The arguments that each command takes."""
 
 LONGEST = 30 * 86_400
 """Seconds for which a lease may be disabled: a slip in a longer time nobody would notice."""
@@ -83,7 +94,9 @@ def run(words: Sequence[str], environment: Mapping[str, str], say: Say = print) 
                     redis, lease, key, ttl=ttl, above=above, dry_run=dry_run, say=say, clock=elapsed
                 ),
             )
-    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help names those there are, and what each takes")
+    if words[0] in ARGUMENTS:
+        raise UsageError(f"usage: {words[0]}{ARGUMENTS[words[0]]}")
+    raise UsageError(f"no command {one_line(' '.join(words))!r}; --help lists the commands and their arguments")
 
 
 def _status(environment: Mapping[str, str]) -> str:

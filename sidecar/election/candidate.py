@@ -1,4 +1,4 @@
-"""The election loop of a task: carries its leases' decisions to Redis and back, and tells who waits of every change."""
+"""The election loop of a task: takes its leases' calls to Redis and back, and wakes held requests at every change."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import suppress
 from math import inf
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import Reconnects
 from sidecar.redis.store import KeyedCall, RedisStore
@@ -26,13 +26,18 @@ _TROUBLE = {
 
 
 class Candidate:
-    """All the leases of a task over one connection; what is due goes into one round trip.
+    """All leases of a task over one connection; the calls that are due share one round trip.
+
+    Nothing else touches the leases: the control listener and the metrics ask the candidate.
 
     Args:
         leases: the leases by name, their times of `clock`.
-        keys: the Redis key of each, by name.
-        clock: `sidecar.clock.elapsed`.
-        uniform: `random.uniform`; spreads the connections that a fleet makes when a server has closed them all.
+        keys: the Redis key of each lease, by name.
+        store: carries the calls to Redis.
+        timings: the durations of the protocol.
+        telemetry: logs and counts what happens.
+        clock: `runtime.clock.elapsed`.
+        uniform: `random.uniform`; spreads the connections of a fleet after a server has closed them all.
     """
 
     def __init__(
@@ -46,9 +51,8 @@ class Candidate:
         clock: Callable[[], float],
         uniform: Callable[[float, float], float],
     ) -> None:
-        self.leases = leases
-        self.trouble: dict[str, str | None] = dict.fromkeys(leases)
-        """What is wrong with each lease, in a line for people; None where nothing is."""
+        self._leases = leases
+        self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
         self._keys = keys
         self._store = store
@@ -68,64 +72,131 @@ class Candidate:
         """Campaign until drained, then close the connection."""
         try:
             await self._open()
-            while not all(lease.drained(self._clock()) for lease in self.leases.values()):
+            while not all(lease.drained(self._clock()) for lease in self._leases.values()):
                 self._wake.clear()
                 now = self._progress_at = self._clock()
-                calls = {name: call for name, lease in self.leases.items() if (call := lease.next_call(now))}
+                calls = {name: call for name, lease in self._leases.items() if (call := lease.next_call(now))}
                 self._publish()
                 if calls:
-                    keyed = [KeyedCall(self._keys[name], call) for name, call in calls.items()]
-                    self._calling = True
-                    results = await self._store.execute(keyed)
-                    self._calling = False
-                    for (name, call), result in zip(calls.items(), results, strict=True):
-                        self._settle(name, call, result)
-                    if not self._store.connected:
-                        self._replace_connection()
-                    self.tell_server()
-                    self._publish()
+                    await self._make(calls)
                 else:
-                    await asyncio.sleep(0)  # whoever waits for a change is told before it is logged
-                    self._report()
+                    await asyncio.sleep(0)  # held requests are answered before the change is logged
+                    self._report_transitions()
                     self._forget_old_trouble()
                     await self._sleep()
-                    if self._connects and self._clock() >= self._open_at:
+                    if self._wants_connection and self._clock() >= self._open_at:
                         await self._open()
+                    elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:
+                        self._telemetry.not_replaced(failure)
         finally:
-            self._report()
+            self._report_transitions()
             await self._store.close()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the leases."""
+        return tuple(self._leases)
+
     def progresses(self) -> bool:
-        """Whether the loop has come round lately, as it does whatever Redis and the clients do."""
+        """Whether the loop has made a round lately, as it does whatever Redis and the clients do."""
         return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)
+
+    def status(self, name: str) -> LeaseStatus:
+        """One lease as it is now; looking at it is no demand."""
+        lease, now = self._leases[name], self._clock()
+        state, holder, token, version = lease.view(now)
+        leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns=not lease.follows_only)
+
+    def statuses(self) -> dict[str, LeaseStatus]:
+        """All leases as they are now, by name."""
+        return {name: self.status(name) for name in self._leases}
 
     def version(self, names: Iterable[str]) -> int:
         """A number that rises with every change of one of these leases."""
         now = self._clock()
-        return sum(self.leases[name].view(now).version for name in names)
+        return sum(self._leases[name].view(now).version for name in names)
 
     def asked(self, name: str) -> None:
         """A client asked about a lease."""
         now = self._clock()
-        self.leases[name].asked(now)
+        self._leases[name].asked(now)
         self._telemetry.polled(name, now)
         self._wake_for(name, now)
 
     def granted(self, name: str, arrived: float, client: str, token: int | None) -> float | None:
-        """`Lease.grant`: the client that asked at `arrived` is told now."""
+        """`Lease.grant` for the client that asked at `arrived` and is answered now."""
         now = self._clock()
-        grant = self.leases[name].grant(arrived, now, client, token)
+        grant = self._leases[name].grant(arrived, now, client, token)
         self._wake_for(name, now)
         return grant
 
-    async def hold(self, names: Sequence[str], version: int, wait: float) -> None:
-        """Hold a client's question back until `version` of these leases is no longer theirs, at most `wait` seconds."""
-        tickets = {name: self.leases[name].hold() for name in names}
+    async def first_replies(self, names: Sequence[str], limit: float) -> None:
+        """Hold a client's request until Redis has replied about these leases, at most `limit` seconds.
+
+        A sidecar that was restarted may still lead: 'no' would end work that may go on.
+        """
+        if unknown := [name for name in names if not self._leases[name].heard_from_redis()]:
+            await self._hold(unknown, self.version(unknown), limit)
+
+    async def hold(self, names: Sequence[str], version: int, wait: float, client: str, token: int | None) -> None:
+        """Hold a client's request while its answer stays the same, at most `wait` seconds.
+
+        Args:
+            names: the leases that the client asks about.
+            version: the version of these leases that the client knows.
+            wait: the limit, in seconds.
+            client: the client's name, as for `Lease.grant`.
+            token: the token of the client's last term.
+        """
+        now = self._clock()
+        valid_for = min(self._leases[name].answer_valid_for(now, client, token) for name in names)
+        await self._hold(names, version, min(wait, valid_for))
+
+    def resigned(self, name: str, token: int | None, client: str) -> bool:
+        """`Lease.resigned`: a client's work under a lease has stopped."""
+        resigned = self._leases[name].resigned(self._clock(), token, client)
+        self._publish()
+        self._wake.set()
+        return resigned
+
+    def noticed(self, name: str) -> None:
+        """The key of a lease may have changed."""
+        self._leases[name].noticed(self._clock())
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Begin to give up every lease; `run` returns when that is done."""
+        self._draining = True
+        for lease in self._leases.values():
+            lease.drain(self._clock())
+        self._publish()
+        self._wake.set()
+
+    def report_server(self) -> None:
+        """Log the properties of the server that have changed."""
+        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+
+    async def _make(self, calls: Mapping[str, Call]) -> None:
+        """Make the calls in one round trip, and pass their results to the leases."""
+        self._calling = True
+        results = await self._store.execute([KeyedCall(self._keys[name], call) for name, call in calls.items()])
+        self._calling = False
+        for (name, call), result in zip(calls.items(), results, strict=True):
+            self._settle(name, call, result)
+        if not self._store.connected:
+            self._replace_connection()
+        self.report_server()
+        self._publish()
+
+    async def _hold(self, names: Sequence[str], version: int, wait: float) -> None:
+        """Hold a client's request while `version` is the version of these leases, at most `wait` seconds."""
+        tickets = {name: self._leases[name].hold() for name in names}
         answered = False
         try:
             until = self._clock() + wait
             while self.version(names) == version and (now := self._clock()) < until:
-                ends = [now + self.leases[name].remaining(now) for name in names if self.leases[name].leads(now)]
+                ends = [now + lease.remaining(now) for name in names if (lease := self._leases[name]).leads(now)]
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min([until, *ends]) - now):
                         await self._changed.wait()
@@ -133,40 +204,16 @@ class Candidate:
         finally:
             now = self._clock()
             for name, ticket in tickets.items():
-                self.leases[name].unhold(ticket, now, answered=answered)
+                self._leases[name].unhold(ticket, now, answered=answered)
                 self._wake_for(name, now)
 
-    def resigned(self, name: str, token: int | None, client: str) -> bool:
-        """`Lease.resigned`: a client says that its work under a lease has stopped."""
-        resigned = self.leases[name].resigned(self._clock(), token, client)
-        self._publish()
-        self._wake.set()
-        return resigned
-
-    def noticed(self, name: str) -> None:
-        """Something may have happened to a lease's key."""
-        self.leases[name].noticed(self._clock())
-        self._wake.set()
-
-    def drain(self) -> None:
-        """Begin to give every lease up; `run` returns when that is done."""
-        self._draining = True
-        for lease in self.leases.values():
-            lease.drain(self._clock())
-        self._publish()
-        self._wake.set()
-
-    def tell_server(self) -> None:
-        """Log what the server is like, where that has changed."""
-        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
-
     def _wake_for(self, name: str, now: float) -> None:
-        if self.leases[name].wake_at(now) < self._asleep_until:
+        if self._leases[name].wake_at(now) < self._asleep_until:
             self._wake.set()
 
     @property
-    def _connects(self) -> bool:
-        """Whether a connection is to be made before a call needs it; a drain makes the calls that it needs."""
+    def _wants_connection(self) -> bool:
+        """Whether to connect before a call needs it; during a drain only calls connect."""
         return not self._store.connected and not self._draining
 
     def _connection_ended(self) -> None:
@@ -176,66 +223,62 @@ class Candidate:
             self._wake.set()
 
     def _replace_connection(self) -> None:
-        """Connect again soon, whether a call needs it or not."""
+        """Connect again after a pause, whether a call needs the connection or not."""
         self._open_at = self._clock() + self._reconnects.pause()
 
     async def _open(self) -> None:
-        """Have a connection before it is needed: trouble is told at the start, and is over when it is."""
+        """Connect before a call needs it: trouble with Redis is reported at the start, and its end too."""
         failure = await self._store.open()
         if failure is not None:
             self._replace_connection()
             self._telemetry.failed(None, failure)
         else:
             self._telemetry.connected()
-            self.tell_server()
-        for name in self.leases:
-            self.trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
+            self.report_server()
+        for name in self._leases:
+            self._trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
             self._trouble_at[name] = self._clock()
 
     def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
-        lease, now = self.leases[name], self._clock()
+        lease, now = self._leases[name], self._clock()
         self._trouble_at[name] = now
         if isinstance(result, Failure):
             lease.failed(call, now, may_execute=result.may_execute)
             self._telemetry.failed(name, result)
-            self.trouble[name] = f"{result.kind}: {result.text}"
+            self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
-        trouble = _TROUBLE.get(result.outcome)
-        if result.outcome is Outcome.SUPERSEDED and not _lost_to_another(call, result):
-            trouble = None
-        if trouble is None and result.outcome in (Outcome.HELD, Outcome.DISABLED) and result.ttl is None:
-            trouble = f"the key has no TTL: {result.holder} holds it until somebody deletes it"
-        if trouble is not None and trouble != self.trouble[name]:
+        trouble = _trouble_of(call, result)
+        if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)
-        self.trouble[name] = trouble
+        self._trouble[name] = trouble
 
     def _publish(self) -> None:
         now = self._clock()
-        versions = {name: lease.view(now).version for name, lease in self.leases.items()}
+        versions = {name: lease.view(now).version for name, lease in self._leases.items()}
         if versions != self._versions:
             self._versions = versions
-            self._changed.set()  # wakes whoever waits now; the next one waits for the next change
+            self._changed.set()  # wakes the requests that wait now; later ones wait for the next change
             self._changed = asyncio.Event()
 
     def _forget_old_trouble(self) -> None:
-        """Without a client nobody looks whether a lease is in trouble still; who campaigns looks each heartbeat."""
+        """Without a client no call shows whether the trouble is over; a campaign shows it every heartbeat."""
         old = self._clock() - max(20.0, 1.2 * self._timings.heartbeat + self._timings.call_limit)
         for name, at in self._trouble_at.items():
             if at < old:
-                self.trouble[name] = None
+                self._trouble[name] = None
 
-    def _report(self) -> None:
-        for name, lease in self.leases.items():
+    def _report_transitions(self) -> None:
+        for name, lease in self._leases.items():
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
 
     async def _sleep(self) -> None:
         now = self._clock()
-        wake_at = min(lease.wake_at(now) for lease in self.leases.values())
-        if self._connects:
+        wake_at = min(lease.wake_at(now) for lease in self._leases.values())
+        if self._wants_connection:
             wake_at = min(wake_at, self._open_at)
         self._asleep_until = max(now, min(wake_at, now + self._timings.heartbeat))
         with suppress(TimeoutError):
@@ -244,10 +287,19 @@ class Candidate:
         self._asleep_until = -inf
 
 
-def _lost_to_another(call: Call, reply: Reply) -> bool:
+def _trouble_of(call: Call, reply: Reply) -> str | None:
+    """The trouble that a reply shows, in a line for people."""
+    if reply.outcome in (Outcome.HELD, Outcome.DISABLED) and reply.ttl is None:
+        return f"the key has no TTL: {reply.holder} holds it until somebody deletes it"
+    if reply.outcome is Outcome.SUPERSEDED and not _superseded_by_other_process(call, reply):
+        return None
+    return _TROUBLE.get(reply.outcome)
+
+
+def _superseded_by_other_process(call: Call, reply: Reply) -> bool:
     """Whether another process with our id superseded a call; a look only finds what an earlier process left.
 
-    A fence without a tenure names no process: it was deleted, or thrown away by the server.
+    A fence without a tenure names no process: somebody deleted it, or the server evicted it.
     """
     process = reply.tenure.rpartition("-")[0]
     return call.kind is not Kind.LOOK and process not in ("", call.tenure.rpartition("-")[0])

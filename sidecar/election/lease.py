@@ -1,35 +1,20 @@
-"""The rules of one lease: what happened goes in, what to do comes out. No I/O, and no clock of its own.
+"""The rules of one lease as a state machine. No I/O, and no clock of its own.
 
-Every method takes `now`, in seconds of a clock that never steps (`sidecar.clock.elapsed`). Whoever drives a `Lease`
-(`candidate`, or a simulator) asks `next_call` what to do, carries the call to Redis, and hands what came of it
-to `replied` or `failed`; between calls it sleeps until `wake_at`. Nothing is decided by an event alone: events change
-facts, and `next_call` looks at the facts. So no wake-up can be lost while a call is under way.
+Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). The driver of a `Lease`
+(`candidate`, or a simulator) asks `next_call` what to do, makes the call in Redis, and passes the result to `replied`
+or `failed`. Between calls it sleeps until `wake_at`. Events change facts, and `next_call` looks at the facts: so no
+wake-up is lost while a call is under way.
 
 Time model: a call's deadlines count from before it was sent. A term is believed until `sent_at + ttl - margin`, where
 `margin` is a sixth of the ttl; the key in Redis lives on for the margin at least. Clock rates may differ, and the
-server's clock may step, by as much as the margin allows; clocks of different machines are never compared.
+server's clock may step, by as much as the margin allows. Clocks of different machines are never compared.
 """
 
 from collections.abc import Callable
 from math import inf
 
-from sidecar.election.demand import Demand
-from sidecar.election.grants import Grants
-from sidecar.election.protocol import (
-    ECHO,
-    YIELD,
-    Call,
-    Kind,
-    Outcome,
-    Reason,
-    Reply,
-    State,
-    Term,
-    Timings,
-    Transition,
-    View,
-)
-from sidecar.election.unanswered import Unheard
+from sidecar.election.claims import Demand, Grants, HeldTerm, TermOwner, UnansweredAcquires
+from sidecar.protocol import ECHO_DELAY, YIELD_FOR, Call, Kind, Outcome, Reason, Reply, State, Timings, Transition, View
 
 
 class Lease:
@@ -38,11 +23,12 @@ class Lease:
     Args:
         instance_id: this candidate's name, the value of the key while it holds the lease.
         timings: see `Timings`.
-        boot: another word at every start of the process, without spaces: a predecessor of the same id may have calls
-            under way.
-        now: the time of the process's start: a predecessor's client may act on its word until `now + grant_ttl`.
-        uniform: `random.uniform`; spreads retries and the rush at an expiry.
+        boot: a word without spaces, different at every start of the process: calls of an earlier process with the same
+            id may be under way.
+        now: the start of the process; a grant of an earlier process may last until `now + grant_ttl`.
+        uniform: `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
         require_client: campaign only while a client asks.
+        campaign: False for a candidate that follows only: it looks who leads, and never tries to acquire.
     """
 
     def __init__(
@@ -54,122 +40,128 @@ class Lease:
         now: float,
         uniform: Callable[[float, float], float],
         require_client: bool = True,
+        campaign: bool = True,
     ) -> None:
         self.instance_id = instance_id
+        self.follows_only = not campaign
         self.timings = timings
         self._boot = boot
         self._uniform = uniform
-        self._term: Term | None = None  # led, or at least not yet given up
-        self._leaving: Term | None = None  # given up, its key still to be deleted
-        self._former: Term | None = None  # ended last: taken up again under its token it is its client's still
-        self._attempts = 0  # to acquire; each brings a tenure of its own
-        self._predecessor_acts_until = now + timings.call_limit  # a call of a process that was killed may execute late
+        self._term: HeldTerm | None = None  # the current term, until it ends
+        self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
+        self._previous_term: HeldTerm | None = None  # re-adopted under the same token, it still belongs to its client
+        self._attempts = 0  # acquires so far; each has a tenure of its own
+        self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
         self._grants = Grants(now + timings.grant_ttl)
         self._demand = Demand(timings.demand, always=not require_client)
         self._yield_until = -inf
         self._drain_until: float | None = None
         self._in_flight: Call | None = None
-        self._due = now  # when the next call is to be made, if one is wanted
-        self._noticed = False  # something changed while a call was in flight
-        self._unheard = Unheard()  # acquires that may have executed
-
+        self._due = now  # the time of the next call, if one is wanted
+        self._noticed = False  # the key may have changed while a call was in flight
+        self._unanswered = UnansweredAcquires()
         self._outcome: Outcome | None = None
-        self._fresh = True  # Redis has not yet said how the key stands: a term found may be a predecessor's
-        self._connected: bool | None = None  # until Redis has answered about it, or failed to
+        self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
+        self._connected: bool | None = None  # None before the first reply or failure
         self._holder: str | None = None
-        self._led: bool | None = None  # as last told by a transition
+        self._reported_leading: bool | None = None  # by the last transition
         self._transitions: list[Transition] = []
         self._version = 0
         self._view = View(State.WAITING, None, None, 0)
 
-    # What the client does.
+    # Events of the clients.
 
     def asked(self, now: float) -> None:
         """A client asked: to ask is to campaign."""
-        if not self._demand.there(now):
-            self._hurry(now)
+        if not self._demand.wanted(now):
+            self._due = min(self._due, now)
         self._demand.asked(now)
 
     def hold(self) -> int:
-        """A client's request is held back and counts as asking; returns the ticket for `unhold`."""
+        """A client's request is held, and counts as asking; returns the ticket for `unhold`."""
         return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
-        """The held request has ended: `answered`, or its client is gone. One from before a resign counts no more."""
+        """A held request ended: it was `answered`, or its client has gone. A ticket from before a resign is ignored."""
         self._demand.unhold(ticket, now, answered=answered)
 
-    def stands_for(self, now: float, client: str, token: int | None = None) -> float:
+    def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:
         """Seconds for which a client's answer stays the same unless the version changes; `token` as for `grant`."""
-        ttl, knows = self.timings.grant_ttl, self._knows(token)
-        return self._grants.stands_for(now, client, ttl, knows_term=knows) if self.leads(now) else inf
+        if not self.leads(now):
+            return inf
+        return self._grants.answer_valid_for(now, client, self.timings.grant_ttl, knows_term=self._admits(token))
 
     def grant(self, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-        """For how long, counted from `arrived`, the `client` that asked then may act; None if it may not.
+        """Seconds, counted from `arrived`, for which the client that asked then may act; None if it may not.
 
-        From here on the lease is not given up by our own will before that time has passed or the client has resigned,
-        and no other client that names itself may act: of a server's workers one leads. When that one has fallen silent,
-        another needs a term of its own. `token` is of the last term that the client was granted.
+        The lease is then not given up voluntarily before that time has passed or the client has resigned. No other
+        named client may act meanwhile: of several workers of a server one leads. When that one falls silent, another
+        needs a new term.
+
+        `client` is the name that the client gives itself, '' without one; `token` is of the last term that the client
+        was granted.
         """
-        term = self._term
-        if term is None or not self.leads(now) or self._grants.taken_for(now, client, knows_term=self._knows(token)):
+        term, admits = self._term, self._admits(token)
+        held_by_other = self._grants.seconds_held_by_other_client(now, client, knows_term=admits)
+        if term is None or not self.leads(now) or held_by_other:
             return None
-        if client and term.client not in ("", client) and (term.client or term.token != token):
-            self._leave(term, Reason.CLIENT_SILENT, now)
+        if client and not term.owner.admits(client, knows_token=term.token == token):
+            self._end_and_release(term, Reason.CLIENT_SILENT, now)
             return None
         until = min(term.lead_until, max(arrived, term.began) + self.timings.grant_ttl)
         if until <= now:
             return None
-        term.granted, term.client = True, client or term.client
+        term.granted, term.owner = True, TermOwner(client) if client else term.owner
         self._grants.give(client, until)
         return until - arrived
 
     def resigned(self, now: float, token: int | None = None, client: str = "") -> bool:
-        """The client says that its work has stopped and that it wants the lease no longer, or that term of it.
+        """The client's work has stopped, and it no longer wants the lease, or only the term of this token.
 
-        False if the term is over already: the lease may stand under a newer one, which is not given up. False, too,
-        while another client of this task may act.
+        False if that term is over: the lease may be held under a newer one, which is kept. False also while another
+        client of this task may act.
         """
         term = self._term
         if token is not None and (term is None or term.token != token):
             return False
         self._demand.withdraw()
-        self._version += 1  # held requests are answered, whatever the state: who wants it still asks again
-        unknown = term is None and self._fresh  # whose it was may act on
-        if not unknown and not self._grants.take_back(now, client, knows_term=self._knows(token)):
+        self._version += 1  # held requests are answered in any state: a client that still wants the lease asks again
+        unknown = term is None and self._nothing_heard_yet  # a predecessor's client may act on
+        if not unknown and not self._grants.take_back(now, client, knows_term=self._admits(token)):
             return False
         if term is not None:
-            self._yield_until = now + YIELD
-            self._leave(term, Reason.RESIGNED, now)
+            self._yield_until = now + YIELD_FOR
+            self._end_and_release(term, Reason.RESIGNED, now)
         elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
-            self._yield_until = now + YIELD
+            self._yield_until = now + YIELD_FOR
         return True
 
     def drain(self, now: float) -> None:
-        """Campaign no more; give the lease up once the client has resigned or its last grant has run out."""
+        """Stop campaigning; give the lease up after the client's resign or the end of its last grant."""
         if self._drain_until is None:
             self._drain_until = now + self.timings.grant_ttl + 3 * self.timings.call_limit
 
     def drained(self, now: float) -> bool:
-        """Whether nothing is left to give up, or not in any sensible time."""
+        """Whether nothing is left to give up, or the time for it is over."""
         if self._drain_until is None:
             return False
-        busy = self._term or self._leaving or self._in_flight or self._unheard.pending
+        busy = self._term or self._to_release or self._in_flight or self._unanswered.pending
         return not busy or now >= self._drain_until
 
-    # What Redis does.
+    # Events of Redis.
 
     def noticed(self, now: float) -> None:
-        """Something happened to the key: look at it at once."""
+        """The key may have changed: look at it at once."""
         if self._in_flight is not None:
             self._noticed = True
         elif self._term is not None:
-            self._hurry(now + ECHO)
-        elif self._outcome is not Outcome.UNCONFIRMED:  # else we heard our own write, and wait for the replicas
-            self._hurry(now)
+            self._due = min(self._due, now + ECHO_DELAY)
+        elif self._outcome is not Outcome.UNCONFIRMED:  # else the change is our own write, which waits for replicas
+            self._due = min(self._due, now)
 
     def replied(self, call: Call, reply: Reply, now: float) -> None:
         """`call` was answered."""
-        self.tick(now)  # an answer that is late does not revive what has run out
+        self.tick(now)  # a late reply does not revive a term that has ended
         self._in_flight = None
         self._connected = True
         late_again = self._outcome is Outcome.LATE
@@ -177,50 +169,51 @@ class Lease:
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
         if reply.holder not in (None, self.instance_id):
-            self._yield_until = -inf  # another one has had it: no need to wait
+            self._yield_until = -inf  # another candidate has had it: no need to wait
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
-            mended = reply.outcome is Outcome.LATE and not late_again  # the server's clock is known better now
-            self._due = now if mended else now + self._pause()
+            corrected = reply.outcome is Outcome.LATE and not late_again  # our estimate of its clock is right now
+            self._due = now if corrected else now + self.timings.retry * self._uniform(0.75, 1.25)
             if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
-                self._unheard.may_execute(until=now)
+                self._unanswered.may_execute(until=now)
         elif call.kind is Kind.ACQUIRE:
             self._acquire_replied(call, reply, now)
         elif call.kind is Kind.RENEW:
             self._renew_replied(call, reply, now)
         else:
             self._release_replied(call, reply, now)
-        self._fresh = self._fresh and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
+        self._nothing_heard_yet = self._nothing_heard_yet and reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED)
         if self._noticed:
             self._noticed = False
             self.noticed(now)
 
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
-        """`call` got no answer; it `may_execute` until `give_up_at`, unless it is known not to have been delivered."""
+        """`call` got no reply; it `may_execute` until `give_up_at`, unless it surely was not delivered."""
         self._in_flight = None
         self._noticed = False
         self._connected = False
-        self._due = now + self._pause()
+        self._due = now + self.timings.retry * self._uniform(0.75, 1.25)
         if may_execute and call.kind is Kind.ACQUIRE:
-            self._unheard.may_execute(until=call.give_up_at)
+            self._unanswered.may_execute(until=call.give_up_at)
 
-    # What to do.
+    # Decisions.
 
     def next_call(self, now: float) -> Call | None:
-        """The call to make now, from this instant on in flight; None if there is none, or one is."""
+        """The call to make now, which is then in flight; None if no call is due, or one is in flight already."""
         self.tick(now)
         if self._in_flight is not None or now < self._due or now >= (self._drain_until or inf):
             return None
-        if self._leaving is not None:
+        if self._to_release is not None:
             if now < self._grants.until:
                 return None
-            call = self._call(Kind.RELEASE, now, self._leaving)
+            call = self._call(Kind.RELEASE, now, self._to_release)
         elif self._term is not None:
             if self._drain_until is not None:
                 return None
             call = self._call(Kind.RENEW, now, self._term)
         elif self._campaigns(now):
-            call = self._call(Kind.LOOK if now < self._yield_until else Kind.ACQUIRE, now)
-        elif self._unheard.pending and now >= self._unheard.until:
+            looks = self.follows_only or now < self._yield_until
+            call = self._call(Kind.LOOK if looks else Kind.ACQUIRE, now)
+        elif self._unanswered.pending and now >= self._unanswered.until:
             call = self._call(Kind.LOOK, now)
         else:
             return None
@@ -228,46 +221,46 @@ class Lease:
         return call
 
     def tick(self, now: float) -> None:
-        """Let time pass: end what has run out."""
+        """Let time pass: end the term, or the release, whose time is over."""
         term = self._term
         if term is not None and now >= term.lead_until:
             self._end(Reason.DEADLINE, now)
-            self._unheard.may_execute(until=now)  # the key may be ours still
-        elif term is not None and now >= self._leave_at(term):
-            self._leave(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
-        if self._leaving is not None and now >= self._leaving.lead_until + self.timings.margin:
-            self._leaving = None  # its key has expired
-            self._hurry(now)
+            self._unanswered.may_execute(until=now)  # the key may still be ours
+        elif term is not None and now >= self._give_up_at(term):
+            self._end_and_release(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
+        if self._to_release is not None and now >= self._to_release.lead_until + self.timings.margin:
+            self._to_release = None  # its key has expired
+            self._due = min(self._due, now)
 
     def wake_at(self, now: float) -> float:
-        """When `next_call` is to be asked again, if nothing happens before."""
+        """When to ask `next_call` again if nothing happens before."""
         times = [self._demand.until if self._demand.until > now else inf, self._drain_until or inf]
         if self._term is not None:
-            times += [self._term.lead_until, self._leave_at(self._term)]
+            times += [self._term.lead_until, self._give_up_at(self._term)]
         if self._in_flight is None:
-            if self._leaving is not None:
+            if self._to_release is not None:
                 times.append(max(self._due, self._grants.until))
             elif self._campaigns(now) or (self._term and self._drain_until is None):
                 times.append(self._due)
-            elif self._term is None and self._unheard.pending:
-                times.append(max(self._due, self._unheard.until))
+            elif self._term is None and self._unanswered.pending:
+                times.append(max(self._due, self._unanswered.until))
         return min(times)
 
-    # What is so.
+    # The state.
 
     def leads(self, now: float) -> bool:
-        """Whether this candidate leads at this instant: asked of the clock, never remembered."""
+        """Whether this candidate leads now: computed from the clock, never stored."""
         return self._term is not None and self._drain_until is None and now < self._term.lead_until
 
     def remaining(self, now: float) -> float:
-        """Seconds until the term ends unless it is renewed; 0 without one."""
+        """Seconds until the term ends unless it is renewed; 0 without a term."""
         return self._term.lead_until - now if self._term is not None and self.leads(now) else 0.0
 
     def view(self, now: float) -> View:
-        """The lease at this instant. The version differs from an earlier view's if anything in it does."""
+        """The lease as it is now. Two views that differ have different versions."""
         state = self._state(now)
         term = self._term if state is State.LEADING else None
-        holder = self.instance_id if term else self._holder if self._connected and self._demand.there(now) else None
+        holder = self.instance_id if term else self._holder if self._connected and self._demand.wanted(now) else None
         token = term.token if term else None
         if (state, holder, token) != self._view[:3]:
             self._version += 1
@@ -275,21 +268,21 @@ class Lease:
             self._view = View(state, holder, token, self._version)
         return self._view
 
-    def known(self) -> bool:
-        """Whether anything is known of it: Redis has answered about it, or failed to."""
+    def heard_from_redis(self) -> bool:
+        """Whether Redis has replied about the lease, or failed to."""
         return self._connected is not None
 
     def transitions(self) -> list[Transition]:
-        """What has begun and ended since this was last asked, oldest first."""
-        taken, self._transitions = self._transitions, []
-        return taken
+        """The terms that began and ended since the last call of this method, oldest first."""
+        transitions, self._transitions = self._transitions, []
+        return transitions
 
     def _state(self, now: float) -> State:
         if self._drain_until is not None:
             return State.DRAINING
         if self.leads(now):
             return State.LEADING
-        if not self._demand.there(now):
+        if not self._demand.wanted(now):
             return State.WAITING
         if not self._connected:
             return State.DISCONNECTED
@@ -297,54 +290,54 @@ class Lease:
             return State.DISABLED
         return State.GUARDED if self._outcome is Outcome.GUARDED else State.FOLLOWING
 
-    def _knows(self, token: int | None) -> bool:
-        """Whether the term is no predecessor's client's, or that of who can say its token."""
-        return self._term is None or self._term.client is not None or self._term.token == token
+    def _admits(self, token: int | None) -> bool:
+        """True unless the term belongs to a previous process's client that did not present its token."""
+        return self._term is None or not self._term.owner.predecessors or self._term.token == token
 
     def _campaigns(self, now: float) -> bool:
-        return self._drain_until is None and self._demand.there(now)
+        return self._drain_until is None and self._demand.wanted(now)
 
-    def _leave_at(self, term: Term) -> float:
-        """When the lease is given up unless somebody asks: never before the last grant has run out."""
+    def _give_up_at(self, term: HeldTerm) -> float:
+        """When the lease is given up unless a client asks: never before the end of the last grant."""
         if self._drain_until is not None:
             return self._grants.until
-        if self._demand.stands:
+        if self._demand.open_ended:
             return inf
         return self._grants.until if term.granted else max(self._grants.until, self._demand.until)
 
     def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
         if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
             self._due = now + self._follow(reply)
-            if self._campaigns(now) and self._led is None:
-                self._tell(leads=False, token=None, reason=reply.outcome)
+            if self._campaigns(now) and self._reported_leading is None:
+                self._record_transition(leads=False, token=None, reason=reply.outcome)
             return
-        self._unheard.answered(call.sent_at)
+        self._unanswered.answered(call.sent_at)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        until = self._believed_until(call, reply)
-        client = self._client_of(reply.token) if reply.outcome is Outcome.ADOPTED else ""
-        term = Term(reply.token, call.tenure, began=now, lead_until=until, client=client)
+        owner = self._owner_of(reply.token) if reply.outcome is Outcome.ADOPTED else TermOwner()
+        term = HeldTerm(reply.token, call.tenure, now, self.timings.believed_until(call.sent_at, reply.ttl), owner)
         if self._campaigns(now) and self._yield_until <= now < term.lead_until:
             self._term = term
             self._due = call.sent_at + self.timings.heartbeat
-            self._tell(leads=True, token=term.token, reason=reply.outcome)
+            self._record_transition(leads=True, token=term.token, reason=reply.outcome)
         else:
-            self._give_up(term, now)
+            self._begin_release(term, now)
 
-    def _client_of(self, token: int) -> str | None:
-        """Whose a term is that is taken up again: no other client may have its token, though this one fell silent."""
-        if self._fresh:
-            return None
-        return self._former.client if self._former is not None and self._former.token == token else ""
+    def _owner_of(self, token: int) -> TermOwner:
+        """The owner of an adopted term: no other client may get its token, although this one fell silent."""
+        previous = self._previous_term
+        if self._nothing_heard_yet:
+            return TermOwner(predecessors=True)
+        return previous.owner if previous is not None and previous.token == token else TermOwner()
 
     def _renew_replied(self, call: Call, reply: Reply, now: float) -> None:
         term = self._term
         if term is None or term.token != call.token:
             return
         if reply.outcome is Outcome.RENEWED:
-            until = self._believed_until(call, reply)
+            until = self.timings.believed_until(call.sent_at, reply.ttl)
             term.lead_until = max(term.lead_until, until)
-            due = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
-            self._due = max(due, now + self.timings.retry)
+            renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
+            self._due = max(renew_at, now + self.timings.retry)
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)
@@ -352,35 +345,30 @@ class Lease:
     def _release_replied(self, call: Call, reply: Reply, now: float) -> None:
         if call.kind is Kind.LOOK and self._campaigns(now):
             others = reply.holder not in (None, self.instance_id)
-            self._due = now + self._follow(reply) if others else max(now, self._yield_until)
+            follows = others or self.follows_only
+            self._due = now + self._follow(reply) if follows else max(now, self._yield_until)
+            if self._reported_leading is None:
+                self._record_transition(leads=False, token=None, reason=reply.outcome)
             return
-        left, self._leaving = self._leaving, None
-        self._unheard.answered(call.sent_at)
+        left, self._to_release = self._to_release, None
+        self._unanswered.answered(call.sent_at)
         self._due = max(now, self._yield_until)
-        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._brought(reply, left):
-            self._give_up(Term(reply.token, reply.tenure, began=now, lead_until=self._believed_until(call, reply)), now)
+        if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._won_by_lost_call(reply, left):
+            until = self.timings.believed_until(call.sent_at, reply.ttl)
+            self._begin_release(HeldTerm(reply.token, reply.tenure, now, until, TermOwner()), now)
 
-    def _brought(self, reply: Reply, left: Term | None) -> bool:
-        """Whether an attempt of this process, or the last one of its predecessor, brought the tenure that was found."""
+    def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
+        """Whether an acquire of this process, or the last one of its predecessor, won the tenure that was found."""
         late = left is not None and left.token == reply.token and left.began < self._predecessor_acts_until
         return late or reply.tenure.startswith(f"{self._boot}-")
 
-    def _believed_until(self, call: Call, reply: Reply) -> float:
-        return call.sent_at + min(reply.ttl or 0.0, self.timings.ttl) - self.timings.margin
-
     def _follow(self, reply: Reply) -> float:
-        """Seconds until a follower calls again: at the expiry or the guard's end; a heartbeat is the floor."""
+        """Seconds until a follower calls again: at the expiry or the end of the guard, after a heartbeat at most."""
         floor = self.timings.heartbeat * self._uniform(0.9, 1.0)
         rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
         return floor if rest is None else min(floor, rest + self._uniform(0.001, 0.004))
 
-    def _pause(self) -> float:
-        return self.timings.retry * self._uniform(0.75, 1.25)
-
-    def _hurry(self, due: float) -> None:
-        self._due = min(self._due, due)
-
-    def _call(self, kind: Kind, now: float, term: Term | None = None) -> Call:
+    def _call(self, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
         give_up_at = now + self.timings.call_limit
         token, tenure = (term.token, term.tenure) if term is not None else (None, "")
         if kind is Kind.RENEW and term is not None:
@@ -388,25 +376,24 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
-        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # a drain ends all
+        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # no call outlasts the drain
 
-    def _leave(self, term: Term, reason: Reason, now: float) -> None:
+    def _end_and_release(self, term: HeldTerm, reason: Reason, now: float) -> None:
         self._end(reason, now)
         if reason is Reason.CLIENT_SILENT:
-            self._demand.fall_silent()
-        self._give_up(term, now)
+            self._demand.forget_answered()
+        self._begin_release(term, now)
 
-    def _give_up(self, term: Term, now: float) -> None:
-        """Delete the key from now on, until an answer comes."""
-        self._leaving = term
-        self._due = now
+    def _begin_release(self, term: HeldTerm, now: float) -> None:
+        """Delete the key, and try again until a reply comes."""
+        self._to_release, self._due = term, now
 
     def _end(self, reason: str, now: float) -> None:
         term, self._term = self._term, None
-        self._former = term
-        self._tell(leads=False, token=term.token if term else None, reason=reason)
-        self._hurry(now)
+        self._previous_term = term
+        self._record_transition(leads=False, token=term.token if term else None, reason=reason)
+        self._due = min(self._due, now)
 
-    def _tell(self, *, leads: bool, token: int | None, reason: str) -> None:
-        self._led = leads
+    def _record_transition(self, *, leads: bool, token: int | None, reason: str) -> None:
+        self._reported_leading = leads
         self._transitions.append(Transition(leads, token, str(reason)))

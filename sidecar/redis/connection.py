@@ -7,120 +7,64 @@ a `Place` knows.
 """
 
 import asyncio
-import os
 import re
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl
 
 from redis.asyncio.connection import (
     Connection,
-    SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
 )
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
-from runtime.connecting import connected_socket
 from runtime.lookup import Lookups
 from sidecar.redis.failures import KINDS
+from sidecar.redis.login import login_of
 from sidecar.redis.place import FixedPlace, Place
+from sidecar.redis.route import Route
 from sidecar.server_kind import Cluster, Node, Sentinels, ServerKind
-from sidecar.settings import RedisAddress, SettingsError
+from sidecar.settings import RedisAddress
 
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-"""Options of a URL that name a file."""
-_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: redis:// in REDIS_URL"
+if TYPE_CHECKING:
+    from sidecar.redis.credentials import Login
+    from sidecar.redis.tls import Tls
+
+_NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
 """What a server that speaks no TLS does as a rule: it waits for the end of what it takes for a command."""
-_REMEMBERED = 16
-"""Addresses of servers that failed, of which the order is kept."""
-
-
-class Route:
-    """The way to the server, shared by the connections of a process.
-
-    Args:
-        place: where the server is.
-        lookups: where the name is looked up.
-        limit: seconds for the lookup and for all addresses of one connection.
-    """
-
-    def __init__(self, place: Place, lookups: Lookups, limit: float) -> None:
-        self.place = place
-        self._lookups = lookups
-        self._limit = limit
-        self._failed: list[Any] = []  # socket addresses, the one that failed last at the end
-        self._companions: set[RedisConnection] = set()
-        self._known = asyncio.Event()
-        self._host = ""
-        self._server: str | None = None  # of the leading connection, as `RedisConnection.server`
-        self._address: Any = None  # to which the leading connection was made last
-
-    async def lead(self, host: str, port: int) -> socket.socket:
-        """A socket for a leading connection: to whichever address answers, those that failed lately last."""
-        connected = await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
-        self._host, self._address = host, connected.getpeername()
-        self._known.set()
-        for companion in [each for each in self._companions if each.address != self._address]:
-            companion.abort()
-        return connected
-
-    async def follow(self) -> tuple[str, socket.socket]:
-        """A socket for a companion, and its host: to the server of the leading connection, once that was made."""
-        await self._known.wait()
-        name, (host, port) = self._host, self._address[:2]
-        return name, await connected_socket(self._lookups, host, port, limit=self._limit)
-
-    def joined(self, companion: "RedisConnection") -> None:
-        """The companion is connected; it is aborted where the leading connection has another server."""
-        self._companions.add(companion)
-        if companion.address != self._address:
-            companion.abort()
-
-    def identified(self, connection: "RedisConnection", *, leading: bool) -> bool:
-        """A connection knows its server. Returns whether a companion has that of the leading connection, if known."""
-        if not leading:
-            return None in (self._server, connection.server) or self._server == connection.server
-        self._server = connection.server
-        for companion in [each for each in self._companions if each.server not in (None, self._server)]:
-            companion.abort()
-        return True
-
-    def left(self, companion: "RedisConnection") -> None:
-        """The companion's stream has ended."""
-        self._companions.discard(companion)
-
-    def looks_up(self, host: str, port: int) -> bool:
-        """Whether a lookup of the name is under way."""
-        return self._lookups.pending(host, port)
-
-    def may_have_moved(self, host: str, port: int) -> None:
-        """What the name stands for may have changed, or where the server is: use nothing from before."""
-        self._lookups.forget(host, port)
-        self.place.doubt()
-
-    def failed(self, host: str, port: int, address: Any) -> None:
-        """The server failed: find it again; at an `address`, try the other addresses of its name first."""
-        self.may_have_moved(host, port)
-        if address is None:
-            return
-        self._failed = [*(each for each in self._failed if each != address), address][-_REMEMBERED:]
+_UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
+"""Answer of a Sentinel to the number of a database."""
 
 
 class _Stream(asyncio.StreamReader):
-    """A reader that reports the end of the stream, however it comes."""
+    """A reader that reports the end of the stream, however it comes, and explains it."""
 
-    def __init__(self, ended: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        ended: Callable[[], None],
+        explained: Callable[[Exception | None], Exception | None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         super().__init__(loop=loop)
         self._report_end = ended
+        self._explained = explained
+        self._is_heard = False
+
+    def feed_data(self, data: Any) -> None:
+        self._is_heard = True
+        super().feed_data(data)
 
     def feed_eof(self) -> None:
+        if not self._is_heard and (error := self._explained(None)) is not None:
+            super().set_exception(error)
         super().feed_eof()
         self._report_end()
 
     def set_exception(self, exc: Exception) -> None:
-        super().set_exception(exc)
+        super().set_exception((None if self._is_heard else self._explained(exc)) or exc)
         self._report_end()
 
 
@@ -151,6 +95,17 @@ class RedisConnection(Connection):
         """What the connection waits for, where the server's answer is not what is missing: a line for people."""
         hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
         return f"the lookup of the name {self.host} hangs" if hangs else None
+
+    @property
+    def login_hint(self) -> str:
+        """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+        login = cast("Login | None", self.credential_provider)
+        return "" if login is None else login.hint
+
+    def lifetime(self) -> float | None:
+        """Seconds after which the connection is to be replaced, before the server cuts it; None for no limit."""
+        login = cast("Login | None", self.credential_provider)
+        return None if login is None else login.connection_lifetime()
 
     def distrust(self) -> None:
         """Let the next connection find the server again, and try the other addresses of its name first."""
@@ -201,7 +156,7 @@ class RedisConnection(Connection):
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        reader = _Stream(self._stream_ended, loop)
+        reader = _Stream(self._stream_ended, self._explained, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport = await self._transport(lambda: protocol)
         self._has_transport = True
@@ -225,6 +180,13 @@ class RedisConnection(Connection):
         )
         return transport
 
+    def _explained(self, error: Exception | None) -> Exception | None:
+        """What ended the stream before anything was received, in words for people; None where there is no more to say.
+
+        Args:
+            error: the event loop's; None where the server has closed the stream.
+        """
+
     def _stream_ended(self) -> None:
         if self.ended:
             return
@@ -235,12 +197,30 @@ class RedisConnection(Connection):
         self.when_ended()
 
 
-class _ByTls(RedisConnection, SSLConnection):
+class _ByTls(RedisConnection):
     """The certificate has to be for the name, whichever of its addresses answers."""
+
+    def __init__(self, *, tls: "Tls", **options: Any) -> None:
+        super().__init__(**options)
+        self._tls = tls
 
     def awaited(self) -> str | None:
         in_handshake = self.address is not None and not self._has_transport
-        return _NO_HANDSHAKE if in_handshake else super().awaited()
+        return _NO_HANDSHAKE.format(instead=self._tls.plain_instead) if in_handshake else super().awaited()
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._tls.context()}
+
+    async def _transport(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Transport:
+        try:
+            return await super()._transport(protocol)
+        except OSError as error:
+            if self.address is None or isinstance(error, TimeoutError):
+                raise
+            raise self._tls.failed_handshake(error, self.host) from None
+
+    def _explained(self, error: Exception | None) -> Exception | None:
+        return self._tls.closed_at_once(error)
 
 
 class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
@@ -255,13 +235,6 @@ class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
         return str(self.path)
 
 
-_OURS: dict[Any, type[RedisConnection]] = {
-    Connection: RedisConnection,
-    SSLConnection: _ByTls,
-    UnixDomainSocketConnection: _ByUnixSocket,
-}
-
-
 class Connector:
     """Makes connections to one Redis, unconnected yet, with redis-py's own retries, limits and greetings turned off.
 
@@ -272,7 +245,7 @@ class Connector:
         limit: seconds for the lookup and for all addresses of one connection.
 
     Raises:
-        SettingsError: the URL has an option whose value redis-py cannot use.
+        SettingsError: a file of the login or of TLS cannot be used.
     """
 
     def __init__(
@@ -280,34 +253,28 @@ class Connector:
     ) -> None:
         given: dict[str, Any] = {"host": address.host, "port": address.port}
         if address.url is not None:
-            try:
-                given = dict(parse_url(address.url))
-            except ValueError:
-                raise SettingsError("REDIS_URL: the value of an option cannot be used") from None
-        self._make = _OURS[given.pop("connection_class", Connection)]
-        if address.username is not None:
-            given["username"] = address.username
-        if address.password is not None:
-            given["password"] = address.password
+            url, _, options = address.url.partition("?")  # those of TLS are in `address.tls`
+            given = {**parse_url(url), **{name: int(value) for name, value in parse_qsl(options) if name == "db"}}
+        by_socket = given.pop("connection_class", None) is UnixDomainSocketConnection
+        self._make: Callable[..., RedisConnection] = _ByUnixSocket if by_socket else RedisConnection
+        if address.tls is not None:
+            from sidecar.redis.tls import Tls
+
+            given["tls"] = Tls(address.tls)
+            self._make = _ByTls
+        lookups = lookups or Lookups()
+        self.login = login_of(address, lookups)
+        """The login, where it may change while the sidecar runs."""
+        fixed = {"username": address.username, "password": address.password}
+        given |= {name: value for name, value in fixed.items() if value is not None and self.login is None}
+        given["credential_provider"] = self.login
         given |= {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0, "protocol": 2}
         given |= {"decode_responses": True, "encoding_errors": "replace", "driver_info": None}
         given |= {"retry_on_timeout": False}
         self._options = given
-        self._lookups, self._limit = lookups or Lookups(), limit
+        self._lookups, self._limit = lookups, limit
         self._place = self._place_of(kind)
-        self._route = Route(self._place, self._lookups, limit)
-        try:
-            made = self()
-            if isinstance(made, SSLConnection):
-                made.ssl_context.get()  # reads the files
-        except (TypeError, ValueError, OSError, RedisError):  # what they say may hold secrets
-            lost = [name for name in _FILES if name in given and not os.access(given[name], os.R_OK)]
-            what = (
-                f"the file of the option {lost[0]!r} cannot be read"
-                if lost
-                else "the value of an option cannot be used"
-            )
-            raise SettingsError(f"REDIS_URL: {what}") from None
+        self._route = Route(self._place, lookups, limit)
 
     def __call__(self) -> RedisConnection:
         """A leading connection: it looks the name up, and chooses among its addresses."""
@@ -355,11 +322,15 @@ async def log_in(connection: RedisConnection) -> None:
         if (awaited := connection.awaited()) is not None:
             cancelled.add_note(awaited)
         raise
+    except AuthenticationError as error:
+        raise AuthenticationError(f"{error}{connection.login_hint}") from None
     except (Disconnected, OSError):
         raise
     except Exception as error:
         if type(error) in KINDS:
             raise
+        if (unknown := _UNKNOWN_SELECT.match(str(error))) is not None:
+            raise ResponseError(unknown.group()) from None
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
         raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
 

@@ -27,12 +27,23 @@ _CODES = re.compile(
     r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS|WRONGTYPE)\b"
 )
 """Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
+
+
+class CredentialsError(RedisError):
+    """There is no password to log in with; the text says why, for people."""
+
+
+class TlsError(OSError):
+    """A connection that TLS has ended; the text says why, for people. redis-py raises an error of its own from it."""
+
+
 KINDS: dict[type[Exception], str] = {
     AskError: "ask",
     AuthenticationError: "auth",
     BusyLoadingError: "loading",
     ClusterCrossSlotError: "crossslot",
     ClusterDownError: "clusterdown",
+    CredentialsError: "credentials",
     MasterDownError: "masterdown",
     MovedError: "moved",
     NoPermissionError: "noperm",
@@ -49,6 +60,17 @@ _SCRIPT_NOISE = re.compile(
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
 """The command that a refusal is about: the server's words, or within a script those of `scripts/call.lua`."""
+_EXPECTS_TLS = "; a server that expects TLS does this too: REDIS_TLS=true, or rediss:// in REDIS_URL"
+_IS_SENTINEL = "; a Sentinel answers so: REDIS_SENTINELS is the setting for its address"
+_HINTS = {
+    "Connection reset by peer": _EXPECTS_TLS,
+    "Connection closed by server": _EXPECTS_TLS,
+    "unknown command 'TIME'": _IS_SENTINEL,
+    "unknown command `TIME`": _IS_SENTINEL,
+    "unknown command 'SELECT'": _IS_SENTINEL,
+    "unknown command `SELECT`": _IS_SENTINEL,
+}
+"""What else an error before the first call can mean, by its words."""
 _WORDS = {
     "ask": "the key's slot of the cluster is migrating, and another node has the key; REDIS_CLUSTER=true follows it",
     "clusterdown": "the cluster does not serve the key",
@@ -57,12 +79,6 @@ _WORDS = {
     "tryagain": "the key's slot of the cluster is migrating, and no node has all of it yet",
 }
 """What a cluster's error codes mean."""
-_TLS_HINTS = {
-    "Connection reset by peer": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
-    "Connection closed by server": "; a server that expects TLS does this too: rediss:// in REDIS_URL",
-    "WRONG_VERSION_NUMBER": "; the server does not speak TLS: redis:// in REDIS_URL",
-}
-"""What else an error before the first call can mean: TLS at one end only."""
 LONGEST = 300
 """Limit of a failure's text, in characters."""
 
@@ -108,13 +124,16 @@ def failure_of(
         kind = code.group().lower()
     elif _IN_SCRIPT in text or "ACL failure" in text:
         kind = "noperm"
+    elif (tls := _tls_error(error)) is not None:
+        kind, text = "tls", str(tls)
     elif isinstance(error, ResponseError):
         kind = "response"
     elif isinstance(error, (RedisError, OSError)) and not isinstance(error, InvalidResponse):
         kind = "connection"
-        text += next((hint for words, hint in _TLS_HINTS.items() if words in text and not may_execute), "")
     else:
         kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
+    if kind in ("connection", "response") and not may_execute:
+        text += next((hint for words, hint in _HINTS.items() if words in text), "")
     if kind == "noperm":
         text = _missing_right(text, keys, channels)
     return Failure(kind, one_line(text or type(error).__name__, LONGEST), may_execute=may_execute)
@@ -123,6 +142,12 @@ def failure_of(
 def without_script(text: str) -> str:
     """An error without the hash, the line numbers and the codes that a script's error has around its words."""
     return _SCRIPT_NOISE.sub("", text).strip()
+
+
+def _tls_error(error: Exception) -> TlsError | None:
+    """The failure of TLS from which redis-py has made an error."""
+    causes = (error, error.__cause__, error.__context__)
+    return next((each for each in causes if isinstance(each, TlsError)), None)
 
 
 def _awaited(error: TimeoutError) -> str | None:

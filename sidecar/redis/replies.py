@@ -4,7 +4,7 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
-from sidecar.election.protocol import Outcome, Reply
+from sidecar.protocol import Outcome, Reply
 
 
 def number(answer: object) -> int:

@@ -21,25 +21,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
-from sidecar.redis.failures import Failure, OtherPrimary, failure_of
-from sidecar.redis.lua import script
+from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.repeats import (
+    NotExecuted,
+    could_not_connect,
+    is_about_one_key,
+    not_executed,
+    refuses_command,
+    repeatable,
+)
 from sidecar.redis.replies import number, parse, server_time, text
-from sidecar.redis.server_clock import ServerClock
+from sidecar.scripts import script
 from sidecar.server_kind import Node
 
 _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
@@ -49,12 +45,8 @@ HOPS = 3
 """Limit of the nodes that one call is sent on to."""
 _POLICY_AGE = 9.0
 """Age of the eviction policy, in seconds, from which on the next call asks for it along."""
-_REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-"""Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
-_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")
-"""Kinds of failures that say nothing of other keys: the server is well, and said all that it had to say."""
-_FROM_INSIDE = re.compile(r"script: |user_script|running script")
-"""Words of an error that a command inside a script raised: some of the script may have been executed."""
+_REPLACE_ATTEMPTS = 60
+"""Divisor of a connection's lifetime that gives the pause after a failed replacement: 11 minutes for 11 hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +57,12 @@ class KeyedCall:
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
-class NotExecuted(Failure):
-    """A failure after which the call is known not to have been executed, and may be made again at once.
-
-    `hop`: the node that the server named, if that is followed; `once`: for this call only (ASK).
-    """
-
-    hop: Node | None = None
-    once: bool = False
-
-
 class RedisStore:
     """One connection to Redis, made when it is first needed and anew after every failure.
 
     Args:
         connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
-        clock: `sidecar.clock.elapsed`.
+        clock: `runtime.clock.elapsed`.
         failover_guard: whether a new term waits where a failover may have lost a write.
         min_replicas: replicas that have to confirm a term.
         late_demotion: seconds for which an old primary may go on serving after a promotion; the guard waits for so much
@@ -108,7 +89,8 @@ class RedisStore:
         self._late_demotion = late_demotion
         self._connection: RedisConnection | None = None
         self._served: set[str] = set()  # keys whose last call over this connection was answered
-        self._server_clock = ServerClock(timings.clock_lasts)
+        self._server_clock = ServerClock(timings.server_time_valid_for)
+        self._replace_at = self._replace_pause = inf
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself; in the midst of a call, too."""
         self.guard: str | None = None
@@ -152,11 +134,31 @@ class RedisStore:
             return failure_of(error, may_execute=False)
         return None
 
+    @property
+    def to_be_replaced(self) -> bool:
+        """Whether the server is going to cut the connection, by the age at which it does that."""
+        return self.connected and self._clock() >= self._replace_at
+
+    async def replace(self) -> Failure | None:
+        """Have a new connection in place of one that is going to be cut; where that fails the old one stays in use."""
+        former, connection = self._connection, self._connect()
+        try:
+            async with asyncio.timeout(self._timings.call_limit):
+                clock = await self._greet(connection)
+        except Exception as error:  # noqa: BLE001 - see the module
+            self._replace_at = self._clock() + self._replace_pause
+            return failure_of(error, may_execute=False)
+        self._served.clear()
+        self._adopt(connection, clock)
+        if former is not None:
+            await former.disconnect(nowait=True)
+        return None
+
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
         results = await self._round_trip(calls)
         for hops in range(HOPS):
-            again = _repeatable(results, hops)
+            again = repeatable(results, hops)
             if not again or self._clock() >= min(calls[index].call.give_up_at for index in again):
                 break
             refused = results[again[0]]
@@ -208,8 +210,8 @@ class RedisStore:
                     await self._read_policy(speaking)
         except Exception as error:  # noqa: BLE001 - see the module
             problem = failure_of(error, may_execute=sent)
-            if not sent and _could_not_connect(error):
-                problem = _not_executed(problem)
+            if not sent and could_not_connect(error):
+                problem = not_executed(problem)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
                 results = [_unconfirmed(result, confirmed) for result in results]
@@ -230,7 +232,7 @@ class RedisStore:
         self._served.update(key for key, result in zip(keys, results, strict=True) if isinstance(result, Reply))
         sent_on = [failure for failure in failures if isinstance(failure, NotExecuted) and failure.hop]
         useful = self._served or (self._connection is not None and self._connection.redirects)
-        if len(sent_on) < len(failures) and not (useful and all(map(_is_about_one_key, failures))):
+        if len(sent_on) < len(failures) and not (useful and all(map(is_about_one_key, failures))):
             if self._connection is not None:
                 self._connection.distrust()
             await self.close()  # after an error the server may no longer be the one to talk to
@@ -244,14 +246,19 @@ class RedisStore:
         if self._connection is not None:
             return self._connection
         connection = self._connect()
-        self._server_clock = await self._greet(connection)
-        connection.when_ended = lambda: self._ended(connection)
-        self._connection = connection
+        self._adopt(connection, await self._greet(connection))
         return connection
+
+    def _adopt(self, connection: RedisConnection, clock: ServerClock) -> None:
+        """Use a connection that has been made."""
+        connection.when_ended = lambda: self._ended(connection)
+        self._connection, self._server_clock = connection, clock
+        lifetime = connection.lifetime() or inf
+        self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
 
     async def _greet(self, connection: RedisConnection) -> ServerClock:
         """Connect, and learn the server's time and policy; the time belongs to the connection."""
-        clock = ServerClock(self._timings.clock_lasts)
+        clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
             greeting = [("TIME",), ("INFO", "memory"), ("INFO", "server")]
@@ -298,7 +305,7 @@ class RedisStore:
             answer = await connection.read_response(disconnect_on_error=False)
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
-            return self._refused(error, failure) if _refuses_command(error) else failure
+            return self._refused(error, failure) if refuses_command(error) else failure
         reply, time, guard, notice = parse(answer)
         self._learn_notice(notice)
         if guard is not None:
@@ -309,11 +316,11 @@ class RedisStore:
     def _refused(self, error: Exception, failure: Failure) -> Failure:
         """What to do after a reply that refuses a call: ask another node, or this one again."""
         if not isinstance(error, AskError):
-            return _not_executed(failure)
+            return not_executed(failure)
         node = str(error.host), int(error.port)
         once = not isinstance(error, MovedError)
         if self._connection is None or not self._connection.redirects:
-            return _not_executed(failure)
+            return not_executed(failure)
         if not once:
             self._connection.moved(node)
         return NotExecuted(failure.kind, failure.text, may_execute=False, hop=node, once=once)
@@ -348,10 +355,6 @@ class RedisStore:
             return failure_of(error, may_execute=True)
 
 
-def _is_about_one_key(failure: Failure) -> bool:
-    return failure.kind in _ABOUT_ONE_KEY or (failure.kind == "clusterdown" and "not served" in failure.text)
-
-
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
     """What was acquired or renewed does not count where too few replicas have it."""
     won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
@@ -365,28 +368,6 @@ async def _identify(connection: RedisConnection) -> None:
         connection.identify(await connection.read_response())
     except ResponseError:
         connection.identify(None)
-
-
-def _repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:
-    """Which calls are made again at once, at one node; after the first time only those that were sent on to it."""
-    refused = {i: each for i, each in enumerate(results) if isinstance(each, NotExecuted) and (each.hop or not hops)}
-    first = next(iter(refused.values()), None)
-    return [i for i, each in refused.items() if first and (each.hop, each.once) == (first.hop, first.once)]
-
-
-def _not_executed(failure: Failure) -> NotExecuted:
-    return NotExecuted(failure.kind, failure.text, may_execute=False)
-
-
-def _could_not_connect(error: Exception) -> bool:
-    """Whether the right server was not reached; one that refuses the password refuses it again."""
-    lost = isinstance(error, (Disconnected, OSError, OtherPrimary)) and not isinstance(error, TimeoutError)
-    return lost and not isinstance(error, AuthenticationError)
-
-
-def _refuses_command(error: Exception) -> bool:
-    """Whether the reply refuses the EVAL itself, and not a command of its script."""
-    return isinstance(error, _REFUSALS) and not _FROM_INSIDE.search(str(error))
 
 
 def _ignore() -> None:

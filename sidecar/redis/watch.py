@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse, ResponseError
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
@@ -92,7 +92,7 @@ class RedisWatch:
             self.mode = WatchMode.OFF
 
     async def _watch(self) -> bool:
-        """Watch over one connection; true when it is time to ask for what was refused, false if it was lost."""
+        """Watch over one connection; true when it is time for another one, false if it was lost."""
         connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
@@ -100,6 +100,7 @@ class RedisWatch:
             self._report()
             self._all_changed()  # what happened meanwhile was not heard
             retry_at = inf if self.refusal is None else self._clock() + self._retry * self._uniform(0.8, 1.0)
+            retry_at = min(retry_at, self._clock() + (connection.lifetime() or inf))
             if channels:
                 await self._listen(connection, channels[0], retry_at)
             else:

@@ -1,5 +1,5 @@
--- The roles and auth.uid() that Supabase has and a plain Postgres has not, so that the policies below mean the same on
--- both. On Supabase nothing here does anything.
+-- The roles and auth.uid() that Supabase has and a plain Postgres does not. With them, the policies of the later
+-- migrations mean the same on both. On Supabase this migration changes nothing.
 do $$
 declare
     role_name text;
@@ -14,7 +14,7 @@ begin
                     case when role_name = 'service_role' and may_bypass then ' bypassrls' else '' end
                 );
             exception
-                -- Roles belong to the whole server: another database's migration was first.
+                -- Roles belong to the whole server: another database's migration may have created them.
                 when duplicate_object or unique_violation then null;
             end;
         end if;

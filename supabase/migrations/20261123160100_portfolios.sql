@@ -1,4 +1,4 @@
--- What the users own: portfolios, and what was held in them when.
+-- The users' data: portfolios and their positions over time.
 
 create table portfolio (
     id uuid primary key default gen_random_uuid(),
@@ -8,8 +8,8 @@ create table portfolio (
 );
 create index portfolio_user_id on portfolio (user_id);
 
--- Effective-dated: a row holds from valid_from until the next row of the same portfolio and symbol; quantity 0 closes.
--- There is no end date that could contradict the next row's start, so periods cannot overlap.
+-- Positions are effective-dated: a row holds from valid_from until the next row of the same portfolio and symbol.
+-- Quantity 0 closes the position. Without an end date, periods cannot overlap or contradict each other.
 create table position (
     portfolio_id uuid not null references portfolio (id) on delete cascade,
     symbol text not null check (symbol <> ''),

@@ -1,25 +1,25 @@
--- What the leader writes: live values, the day's course, daily history, and the prices they were made from.
--- `token` is the fencing token of the term that wrote the row.
+-- The leader's data: live values, the day's course, daily history, and the prices behind them. `token` is the fencing
+-- token of the term that wrote the row.
 
--- Half-filled pages leave each row room for its next version, so that updates touch no index.
+-- Half-filled pages leave room for the next version of each row, so that updates do not touch an index.
 create table portfolio_live (
     portfolio_id uuid primary key references portfolio (id) on delete cascade,
     session_date date not null,
     as_of timestamptz not null,
-    value numeric(38, 4), -- null: none of its symbols has a price
+    value numeric(38, 4), -- null: no position has a price
     day_open numeric(38, 4),
     day_high numeric(38, 4),
     day_low numeric(38, 4),
-    priced_fraction numeric(5, 4) not null check (priced_fraction between 0 and 1), -- of the positions
-    stale boolean not null, -- some price was carried forward
-    oldest_price_at timestamptz, -- of the prices in the value
+    priced_fraction numeric(5, 4) not null check (priced_fraction between 0 and 1), -- share of the positions that have a price
+    stale boolean not null, -- whether a price was carried forward
+    oldest_price_at timestamptz, -- oldest price in the value
     token bigint not null
 ) with (fillfactor = 50);
 
 create table portfolio_intraday (
     portfolio_id uuid not null,
     session_date date not null,
-    slot timestamptz not null, -- the tick's place on the clock's grid
+    slot timestamptz not null, -- the tick's slot in the schedule
     value numeric(38, 4),
     priced_fraction numeric(5, 4) not null,
     stale boolean not null,
@@ -41,8 +41,8 @@ create table portfolio_history (
     primary key (portfolio_id, date, kind)
 ) partition by range (date);
 
--- The latest price of each symbol that is held, and its first one of the session: what the next tick, or the next
--- leader, carries forward.
+-- The latest price of each held symbol, and its first price of the session. The next tick, or the next leader, carries
+-- them forward.
 create table price_live (
     symbol text primary key,
     price numeric(20, 6) not null check (price > 0 and price <> 'NaN'),
@@ -61,7 +61,7 @@ create table price_eod (
     primary key (symbol, session_date)
 );
 
--- Partitions live in a schema of their own: no API serves it, nobody but the owner is granted anything in it.
+-- Partitions have a schema of their own: no API serves it, and only the owner has rights in it.
 create schema partitions;
 
 create function make_partition(parent regclass, first date, next date) returns void language plpgsql as $$
@@ -96,7 +96,7 @@ create function make_history_partition(day date) returns void language sql as $$
     )
 $$;
 
--- Drops the days before `day`; returns how many.
+-- Drops the days before `before`; returns their number.
 create function drop_intraday_partitions(before date) returns integer language plpgsql as $$
 declare
     partition_name text;
@@ -114,7 +114,7 @@ begin
 end
 $$;
 
--- The two big tables have no foreign key, which would cost a look-up for each row written.
+-- The two large tables have no foreign key, which would cost a look-up for each row written.
 create function forget_portfolio_values() returns trigger language plpgsql as $$
 begin
     delete from portfolio_intraday where portfolio_id in (select id from gone);

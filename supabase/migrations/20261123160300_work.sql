@@ -1,6 +1,6 @@
--- How the work is kept in order: who may write, and which run of which job got how far.
+-- The state of the work: which term may write, and the progress of each run.
 
--- The newest term of each lease that has taken it up here. A writing transaction holds its row FOR SHARE.
+-- The newest term of each lease that has claimed the fence. A writing transaction holds its row FOR SHARE.
 create table lease_fence (
     lease text primary key,
     token bigint not null,
@@ -8,8 +8,9 @@ create table lease_fence (
     taken_at timestamptz not null default now()
 );
 
--- One row for each job and session, never for the time of running. The cursor says what is committed: every session
--- before cursor_date, and in it every portfolio up to cursor_portfolio (null: only its prices).
+-- One row for each job and session; a run is never identified by the time at which it runs. The cursor says what is
+-- committed: every session before cursor_date, and in it every portfolio up to cursor_portfolio (null: only its
+-- prices).
 create table job_run (
     job text not null check (job in ('eod', 'snapshot', 'reconstruction')),
     session_date date not null,
@@ -28,7 +29,7 @@ create table job_run (
     check ((status = 'done') = (finished_at is not null))
 );
 
--- Closures and odd hours that no calendar knew of. Both times null: no session on that day.
+-- Closures and odd hours that no calendar knew in advance. Both times null: no session on that day.
 create table market_override (
     calendar text not null,
     session_date date not null,

@@ -1,5 +1,5 @@
--- Owners read their own rows. Nobody but the service role, and the owner of the tables that the service connects as,
--- writes or reads anything else.
+-- Owners read their own rows. Only the service role and the tables' owner, as whom the service connects, can write, or
+-- read anything else.
 
 alter table portfolio enable row level security;
 alter table position enable row level security;
@@ -23,7 +23,8 @@ create policy owner_reads on portfolio_intraday for select to authenticated
 create policy owner_reads on portfolio_history for select to authenticated
     using (portfolio_id in (select id from portfolio where user_id = (select auth.uid())));
 
--- Supabase grants everything on new tables and functions to everybody; policies do not cover TRUNCATE, for one.
+-- Supabase grants all rights on new tables and functions to everybody. Policies do not cover all of them, such as
+-- TRUNCATE.
 revoke all on
     portfolio, position, portfolio_live, portfolio_intraday, portfolio_history,
     price_live, price_eod, lease_fence, job_run, market_override

@@ -1,7 +1,7 @@
--- How a leader that holds every position in memory hears of changes, and the bounds within which it computes exactly.
+-- Changes of positions, for a leader that holds all positions in memory; and the limits of exact computation.
 
--- A row for each portfolio that a transaction changed. The reader asks for what its last snapshot did not see: a
--- sequence would not do, for a lower number can be committed after a higher one has been read.
+-- One row for each portfolio that a transaction changed. The reader asks for the changes that its last snapshot did not
+-- see. A sequence would not work: a lower number can be committed after a higher one was read.
 create table position_change (
     xid xid8 not null default pg_current_xact_id(),
     portfolio_id uuid not null
@@ -31,7 +31,7 @@ create trigger note_inserted after insert on position
     referencing new table as changed for each statement execute function note_changed_positions();
 create trigger note_updated after update on position
     referencing new table as changed for each statement execute function note_changed_positions();
-create trigger note_moved after update on position -- the portfolio that it was moved out of
+create trigger note_moved after update on position -- the portfolio that the position was moved out of
     referencing old table as changed for each statement execute function note_changed_positions();
 create trigger note_deleted after delete on position
     referencing old table as changed for each statement execute function note_changed_positions();
@@ -40,15 +40,15 @@ create trigger note_inserted after insert on portfolio
 create trigger note_deleted after delete on portfolio
     referencing old table as changed for each statement execute function note_changed_portfolios();
 
--- With the quantity in the key's index, positions are read in key order without a look at the table.
+-- With the quantity in the key's index, positions are read in key order from the index alone.
 alter table position
     drop constraint position_pkey,
     add primary key (portfolio_id, symbol, valid_from) include (quantity);
 
--- What becomes valid when the date changes.
+-- For positions that become valid when the date changes.
 create index position_valid_from on position (valid_from);
 
--- What fits 64-bit integers: hundred-millionths of a share, millionths of a dollar.
+-- Limits of 64-bit integers in units of 1e-8 shares and 1e-6 dollars.
 alter table position add check (abs(quantity) < 10000000000);
 alter table price_live add check (price < 1000000000 and open < 1000000000);
 alter table price_eod add check (close < 1000000000);

@@ -1,5 +1,5 @@
--- What the leader reads at the start of a term and for every day's rows, as it computes with it: hundred-millionths of a
--- share. To make that of a numeric for each of twenty million positions took longer than to read them.
+-- The quantity in units of 1e-8 shares, as the leader computes with it. The leader reads it at the start of a term and
+-- for every day's rows. Converting a numeric for each of twenty million positions took longer than reading them.
 alter table position
     add column units bigint not null generated always as ((quantity * 100000000)::bigint) stored,
     drop constraint position_pkey,

@@ -1,7 +1,7 @@
--- What a later revision replaced, and what a run changed.
+-- The values that a later revision replaced, and the numbers of rows that a run changed.
 
--- The rows of portfolio_history as they were before another value took their place; its newest revision is not here. One
--- that merely became settled left nothing to keep.
+-- The rows of portfolio_history before another value replaced theirs. The newest revision is not here. A row that only
+-- became settled has no entry.
 create table portfolio_history_revision (
     portfolio_id uuid not null,
     date date not null,
@@ -32,9 +32,10 @@ begin
 end
 $$;
 
--- A writer that looked before the portfolio went would leave its values behind for good. So none writes between our look
--- and our commit: the locks wait for those at work, and whoever comes later looks once we are done. They come last, after
--- the rows that went: a tick takes its locks in this order too, live values first.
+-- A writer that looked up a portfolio before its deletion would write values that nobody deletes. So no writer may
+-- write between the deletion's look-up and its commit. The locks wait for running writers, and later writers look up
+-- portfolios after the commit. The locks come after the deleted rows, because a tick locks in the same order, live
+-- values first.
 create or replace function forget_portfolio_values() returns trigger language plpgsql as $$
 begin
     if not exists (select from gone) then
@@ -48,13 +49,14 @@ begin
 end
 $$;
 
--- Provisional: no source had the close, so it is the last price before it, made at `at`; the official one replaces it.
+-- Provisional: no source had the close, so it is the last price before it, made at `at`. The official close replaces
+-- it.
 alter table price_eod
     add column provisional boolean not null default false,
     add check (token is not null or not provisional);
 
--- Of rows_written, the rest only became settled.
+-- The rest of rows_written only became settled.
 alter table job_run
     add column rows_added bigint not null default 0,
     add column rows_changed bigint not null default 0,
-    add column skipped date[] not null default '{}'; -- sessions before cursor_date that had no prices: to be tried again
+    add column skipped date[] not null default '{}'; -- sessions before cursor_date that had no prices; they are tried again

@@ -1,5 +1,5 @@
--- How far the term that loads the positions has come, for /background/status of every task. Written each few seconds of a
--- load, and gone when it has ended.
+-- The progress of the term that loads positions, for /background/status of every task. It is written every few seconds
+-- during a load, and deleted at its end.
 create table position_loading (
     lease text primary key references lease_fence (lease) on delete cascade,
     token bigint not null,

@@ -1,5 +1,5 @@
--- Every function fixes its own search_path and qualifies every name. A session with another search_path (a role's or a
--- pooler's default, or an empty one) would otherwise not find the tables, or find others of the same name.
+-- Every function sets its own search_path and qualifies every name. Otherwise a session with another search_path (a
+-- default of a role or a pooler, or an empty one) would not find the tables, or would find others with the same name.
 
 create or replace function public.make_partition(parent regclass, first date, next date) returns void
 language plpgsql set search_path = '' as $$
@@ -76,7 +76,8 @@ language sql set search_path = '' as $$
     select pg_advisory_xact_lock(hashtext('portfolio_live'), 0)
 $$;
 
--- On a plain Postgres auth.uid() is ours; on Supabase it is Supabase's, and stays as it is.
+-- On a plain Postgres, auth.uid() was created by these migrations. On Supabase it belongs to Supabase and is not
+-- changed.
 do $$
 begin
     if exists (

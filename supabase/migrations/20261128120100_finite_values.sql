@@ -1,14 +1,14 @@
--- Dates and instants are within what every reader can hold: no infinity, no year before Christ, no year after 9999. A
--- single price "at" infinity stopped the tracker for everybody.
+-- Limits of dates and instants that every reader supports: not infinite, not before year 1, not after year 9999. A
+-- single price at infinity stopped the tracker for everybody.
 
--- What is there already: of prices and holdings, a value out of bounds moves to the nearest bound, where it means the same.
+-- Existing rows: a date or an instant out of range moves to the nearest limit where it means the same.
 delete from public.price_live
 where at not between '0001-01-02Z' and '9999-12-30Z' or session_date not between '0001-01-02' and '9999-12-30';
 delete from public.price_eod where session_date not between '0001-01-02' and '9999-12-30';
 update public.price_eod
 set at = (session_date + time '16:00') at time zone 'America/New_York'
 where at not between '0001-01-02Z' and '9999-12-30Z';
--- Of several that would move to one bound, the nearest moves.
+-- Of several entries that would move to one limit, the nearest one moves.
 delete from public.position as entry
 where valid_from not between '0001-01-02' and '9999-12-30'
     and exists (
@@ -30,8 +30,8 @@ alter table public.price_eod
     add constraint finite check (
         at between '0001-01-02Z' and '9999-12-30Z' and session_date between '0001-01-02' and '9999-12-30'
     );
--- Not validated, as each is written by the service alone, or was just set right: a look at every row of the large tables
--- would hold their writers up.
+-- These constraints are not validated: only the service writes the tables, or the rows were just corrected. Checking
+-- every row of the large tables would block their writers.
 alter table public.position
     add constraint finite check (valid_from between '0001-01-02' and '9999-12-30') not valid;
 alter table public.portfolio
@@ -74,4 +74,4 @@ alter table public.job_run
         and finished_at between '0001-01-02Z' and '9999-12-30Z'
         and '0001-01-01'::date < all (skipped) and '9999-12-31'::date > all (skipped)
     ) not valid;
--- market_override stays as it is: people write it by hand, and its reader bounds each value and reports it.
+-- market_override has no such constraint: people write it by hand, and its reader limits each value and reports it.

@@ -1,8 +1,8 @@
--- The symbols that the price source refuses, so that the next leader, in whichever task, does not ask for them again before
--- `retry_at`: each refusal costs a request, and many of them cost the prices of others.
+-- The symbols that the price source refuses. The next leader, in any task, does not ask for them before `retry_at`:
+-- each refusal costs a request, and many refusals cost the prices of other symbols.
 create table public.symbol_refusal (
     symbol text primary key,
-    refusals integer not null check (refusals > 0), -- in a row
+    refusals integer not null check (refusals > 0), -- consecutive
     refused_at timestamptz not null check (refused_at between '0001-01-02Z' and '9999-12-30Z'),
     retry_at timestamptz not null check (retry_at between '0001-01-02Z' and '9999-12-30Z'),
     token bigint not null
@@ -12,8 +12,9 @@ alter table public.symbol_refusal enable row level security;
 revoke all on public.symbol_refusal from anon, authenticated;
 grant all on public.symbol_refusal to service_role;
 
--- The symbols that a portfolio holds on that day and that have no price, and how many they are; of the symbols the first 20.
--- The function's owner reads the prices, which a portfolio's owner may not; a user sees those of their own portfolios only.
+-- The symbols that a portfolio holds on that day without a price, at most 20, and the number of all of them. The
+-- function's owner reads the prices, which a portfolio's owner may not read. A user gets only symbols of their own
+-- portfolios.
 create function public.unpriced_symbols(portfolio uuid, day date, out symbols text[], out count integer)
 language sql stable security definer set search_path = '' as $$
     select

@@ -1,5 +1,5 @@
--- A task that streams a portfolio's values looks again at whose portfolio it is when that changes. One notification a
--- transaction, however many portfolios change in it: the server drops the ones that are equal.
+-- When a portfolio's owner changes, a task that streams its values checks the owner again. A transaction sends one
+-- notification, however many portfolios it changes: the server drops duplicates.
 create function public.notify_changed_owners() returns trigger language plpgsql security definer set search_path = '' as $$
 begin
     perform pg_catalog.pg_notify('portfolio_owner', '');

@@ -1,5 +1,5 @@
--- A role with the rights that the service needs and no others, for a login that row-level security covers: neither the
--- tables' owner, nor a superuser, nor BYPASSRLS. A login is made by hand, with its password:
+-- A role with exactly the rights that the service needs, for a login under row-level security: not the tables' owner,
+-- not a superuser, without BYPASSRLS. An administrator creates a login with its password:
 --   create role portfolio_api login password '...' in role portfolio_service;
 do $$
 begin
@@ -7,14 +7,14 @@ begin
         create role portfolio_service nologin;
     end if;
 exception
-    -- Roles belong to the whole server: another database's migration was first.
+    -- Roles belong to the whole server: another database's migration may have created it.
     when duplicate_object or unique_violation then null;
 end
 $$;
 
 grant usage on schema public to portfolio_service;
 
--- Every table that the service works with; a table that comes later needs the same.
+-- Every table that the service uses. A later table needs the same grants.
 do $$
 declare
     table_name text;
@@ -32,9 +32,9 @@ begin
 end
 $$;
 
--- Partitions are made and dropped by the tables' owner only: these functions do it for the service. With an empty
--- search_path a temporary table or type of the caller's comes before the catalog's of the same name, and the owner would
--- use it; so the caller's temporary schema is named, last.
+-- Only the tables' owner can create and drop partitions. These functions do it for the service. With an empty
+-- search_path, a temporary table or type of the caller would come before the catalog's of the same name, and the owner
+-- would use it. So the path names the catalog first and the caller's temporary schema last.
 alter function public.make_partition(regclass, date, date) set search_path = pg_catalog, pg_temp;
 alter function public.make_intraday_partition(date) security definer set search_path = pg_catalog, pg_temp;
 alter function public.make_history_partition(date) security definer set search_path = pg_catalog, pg_temp;

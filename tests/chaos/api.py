@@ -23,7 +23,7 @@ from service.database.connection import StoreError
 from service.database.store import Store
 from service.settings import Settings
 from service.work.background import Background
-from service.work.term import take_up
+from service.work.term import claim_fence
 from sidecar.client import LeaseClient, Term
 from tests.chaos.database import add_entry
 from tests.chaos.diary import VARIABLE, Diary, observe
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 async def write(store: Store, term: Term, diary: Diary) -> None:
     """Write through the fence, again and again, until the term is over."""
-    await take_up(store, term)
+    await claim_fence(store, term)
     while True:
         term.check()
         try:
@@ -55,7 +55,7 @@ async def write(store: Store, term: Term, diary: Diary) -> None:
 
 
 async def _write_once(store: Store, term: Term) -> None:
-    async with store.fenced(term.name, term.token, term.holder) as writes:
+    async with store.fenced(term) as writes:
         if random.random() < 0.5:
             await asyncio.sleep(random.uniform(0, LONGEST))
         await add_entry(writes, term.name, term.token)

@@ -15,11 +15,12 @@ from unittest.mock import patch
 
 import service.database.store
 import sidecar.client.leadership
+from runtime.clock import elapsed
 from service.database.connection import StaleTerm
 from service.database.fenced_writes import FencedWrites
+from service.database.term import FencedTerm
 from service.portfolio.valuation import Values
 from sidecar.client.term import Grant, Term
-from sidecar.clock import elapsed
 
 VARIABLE = "CHAOS_DIARY"
 """The environment variable that names the file."""
@@ -70,10 +71,10 @@ def observe(diary: Diary) -> None:
             diary.write("ended", grant=self.name, at=elapsed())
 
     def observed_term(
-        name: str, token: int, holder: str, remaining: Callable[[], float], on_late_check: Callable[[int], None]
+        name: str, token: int, holder: str, remaining: Callable[[], float], *more: Any, **named: Any
     ) -> Term:
         at = elapsed()
-        term = Term(name, token, holder, remaining, on_late_check)
+        term = Term(name, token, holder, remaining, *more, **named)
         grant = getattr(remaining, "__self__", None)
         assert isinstance(grant, ObservedGrant), "the client's grants are made elsewhere now"
         grant.begins(term, at)
@@ -86,35 +87,33 @@ def observe(diary: Diary) -> None:
 
 def _observe_store(diary: Diary) -> None:
     store = service.database.store.Store
-    take_up, fenced_lanes = store.take_up, store.fenced_lanes  # each fenced transaction is one of lanes
+    claim_fence, fenced_lanes = store.claim_fence, store.fenced_lanes  # each fenced transaction is one of lanes
 
-    def refused(lease: str, token: int, began: float) -> None:
-        diary.write("refused", lease=lease, token=token, began=began, at=elapsed())
+    def refused(term: FencedTerm, began: float) -> None:
+        diary.write("refused", lease=term.name, token=term.token, began=began, at=elapsed())
 
-    async def observed_take_up(self: service.database.store.Store, lease: str, token: int, holder: str) -> None:
+    async def observed_claim(self: service.database.store.Store, term: FencedTerm) -> None:
         began = elapsed()
         try:
-            await take_up(self, lease, token, holder)
+            await claim_fence(self, term)
         except StaleTerm:
-            refused(lease, token, began)
+            refused(term, began)
             raise
 
     @asynccontextmanager
     async def observed_lanes(
         self: service.database.store.Store,
-        lease: str,
-        token: int,
-        holder: str,
+        term: FencedTerm,
         lanes: Sequence[Values | None],
         *turn: Any,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         began = elapsed()
         try:
-            async with fenced_lanes(self, lease, token, holder, lanes, *turn) as writes:
+            async with fenced_lanes(self, term, lanes, *turn) as writes:
                 yield writes
         except StaleTerm:
-            refused(lease, token, began)
+            refused(term, began)
             raise
 
-    patch.object(store, "take_up", observed_take_up).start()
+    patch.object(store, "claim_fence", observed_claim).start()
     patch.object(store, "fenced_lanes", observed_lanes).start()

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ops.local.servers import ServerError
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.chaos.database import newest_token
 from tests.chaos.fleet import Fleet
 from tests.chaos.observers import Checked

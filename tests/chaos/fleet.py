@@ -23,10 +23,10 @@ from ops.local.servers import PostgresServer
 from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
 from ops.local.tasks import Task
+from runtime.clock import elapsed
 from service.commands.samples import load_samples
 from service.database.migrations import migrate
 from service.database.store import Store
-from sidecar.clock import elapsed
 from tests.chaos import database
 from tests.chaos.diary import VARIABLE
 from tests.chaos.observers import Observations

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.chaos import oracles
 from tests.chaos.database import Accepted
 from tests.chaos.faults import Happening, Injector

@@ -1,4 +1,4 @@
-"""Whole sidecars for the faults; the shim of the server's clock needs a C compiler, which a bare machine lacks."""
+"""The fault tests use whole sidecars. The shim of the server's clock needs a C compiler, which a bare machine lacks."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_clock_steps.py"]  # in CI it must be there
+collect_ignore = [] if shutil.which("cc") or os.environ.get("CI") else ["test_clock_steps.py"]  # CI needs a compiler
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Two ways to let the kernel drop, without a word to the sender, what a sidecar sends over TCP."""
+"""Two ways to let the kernel drop the packets of a sidecar without a word to the sender."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from tests.support.proxy import Proxy
 
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)
-"""The classic BPF program that keeps nothing of any packet."""
+"""The classic BPF program that drops every packet."""
 
 
 class FilteredProxy(Proxy):
-    """A proxy whose end of each connection can be made deaf: the kernel drops every segment that comes for it.
+    """A proxy that can make its end of each connection deaf: the kernel then drops every segment that arrives.
 
-    It is what `iptables ... -j DROP` on its port does, without a privilege and without a rule to leave behind: the
+    The effect is that of `iptables ... -j DROP` on its port, but needs no privilege and leaves no rule behind: the
     filter is a property of the sockets and ends with them.
     """
 
@@ -30,7 +30,7 @@ class FilteredProxy(Proxy):
 
     @contextmanager
     def dropping(self) -> Iterator[None]:
-        """Nothing comes in, no SYN either."""
+        """Drop everything that arrives, SYN packets included."""
         assert self._server is not None
         filtered = [*self._ends, *self._server.sockets]
         program = create_string_buffer(RETURN_0)
@@ -53,7 +53,7 @@ class FilteredProxy(Proxy):
 
 
 def iptables_lacks() -> str | None:
-    """What is missing for rules of iptables; None if they work."""
+    """The reason why rules of iptables do not work here; None if they work."""
     if os.geteuid() != 0:
         return "root"
     if (iptables := shutil.which("iptables")) is None:
@@ -64,7 +64,7 @@ def iptables_lacks() -> str | None:
 
 @contextmanager
 def iptables_drop(port: int) -> Iterator[None]:
-    """Drop what is sent to that port of the loopback, by one rule that names it and is removed at the end."""
+    """Drop what is sent to that port of the loopback, by one named rule that is removed at the end."""
     rule = ["INPUT", "-i", "lo", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
     try:
         subprocess.run(["iptables", "-w", "-I", *rule], check=True)

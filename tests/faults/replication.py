@@ -1,4 +1,4 @@
-"""Redis servers that replicate each other, and what an operator does with them."""
+"""Redis servers that replicate each other, and an operator's acts on them."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "
 
 
 def replicating(folder: Path, *, of: int | None = None) -> RedisServer:
-    """A server without a delay before the first synchronization; the replica of the one at port `of`, if given."""
+    """A server without a delay before the first synchronization; a replica of the server at port `of`, if given."""
     return RedisServer(folder, arguments=ARGUMENTS if of is None else (*ARGUMENTS, "--replicaof", "127.0.0.1", str(of)))
 
 
@@ -21,7 +21,7 @@ def promote(server: RedisServer) -> None:
 
 
 def in_step(*servers: RedisServer) -> bool:
-    """Whether all have heard as much of the first one's stream as it has sent."""
+    """Whether every replica has received the whole stream of the first server."""
     offsets = set()
     for server in servers:
         with client_of(server) as redis:

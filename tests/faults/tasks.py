@@ -1,4 +1,4 @@
-"""A task for the faults: a whole sidecar behind a proxy of its own, and a client that notes what it may believe."""
+"""A task for the fault tests: a whole sidecar behind its own proxy, and a client that records its beliefs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -11,29 +11,30 @@ from typing import Any
 import aiohttp
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 LEASE = "background_services"
 TTL = 8.0
-"""A Redis that stands still for four seconds takes the lease from nobody, nor does a task that does so for two."""
+"""Timings under which no lease moves when Redis stands still for four seconds, or a task for two."""
 MARGIN = TTL / 6
+CALL_LIMIT = 1.0
 TIMINGS = {
     "LEASE_TTL": f"{TTL:g}",
     "HEARTBEAT_INTERVAL": "1",
     "GRANT_TTL": "2.5",
-    "REDIS_TIMEOUT": "1",
+    "REDIS_TIMEOUT": f"{CALL_LIMIT:g}",
     "LOG_FORMAT": "json",
 }
 STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
-"""Nothing runs out, though the machine stands still for seconds."""
+"""Timings under which nothing ends when the machine stands still for seconds."""
 
 
 @dataclass
 class Belief:
-    """From when until when, in seconds of CLOCK_BOOTTIME, a client may have acted under a term."""
+    """The time, in seconds of CLOCK_BOOTTIME, during which a client may have acted under a term."""
 
     task: str
     token: int
@@ -42,29 +43,29 @@ class Belief:
 
 
 class Task:
-    """A sidecar whose way to Redis is `way`, and its client; `beliefs` is all that the client was ever granted."""
+    """A sidecar that reaches Redis through `way`, and its client; `beliefs` holds every grant of the client."""
 
     def __init__(self, folder: Path, name: str, way: Proxy, session: aiohttp.ClientSession, **environment: str) -> None:
         self.name = name
         self.way = way
         self.beliefs: list[Belief] = []
-        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # its address, no more
-        self.sidecar._environment |= environment
-        self.key = self.sidecar._environment["LEASE_KEY"].replace("{name}", LEASE)
+        self.sidecar = RealSidecar(folder, RedisServer(folder, port=way.port), name, **TIMINGS)  # the address only
+        self.sidecar.environment |= environment
+        self.key = self.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
         self._session = session
 
     @property
     def leads(self) -> bool:
-        """Whether the client believes so at this instant."""
+        """Whether the client believes now."""
         return bool(self.beliefs) and elapsed() < self.beliefs[-1].end
 
     @property
     def token(self) -> int:
-        """That of the last belief; 0 before any."""
+        """The token of the last belief; 0 before the first."""
         return self.beliefs[-1].token if self.beliefs else 0
 
     async def ask(self) -> None:
-        """One question; the answer is good from its arrival, and counts from before the question was sent."""
+        """Ask once; the answer is valid from its arrival, and counts from before the question was sent."""
         sent_at = elapsed()
         async with self._session.get(f"{self.sidecar.url}/is-leader/{LEASE}") as response:
             answer = await response.json()
@@ -82,7 +83,7 @@ class Task:
 
     @asynccontextmanager
     async def campaigning(self) -> AsyncIterator[None]:
-        """Ask again and again; afterwards the client is silent, as one that was frozen."""
+        """Ask repeatedly; then the client is silent, like a frozen one."""
         asking = asyncio.create_task(self._campaign())
         try:
             yield
@@ -98,12 +99,12 @@ class Task:
             assert response.status == 200
 
     async def status(self) -> dict[str, Any]:
-        """What `/status` says of the process and of its lease, in one; empty while there is no answer."""
+        """The process and the lease from `/status` in one dict; empty without an answer."""
         shown = await shows(f"{self.sidecar.url}/status")
         return {**shown, **shown["leases"][LEASE]} if shown else {}
 
     async def has_greeted(self) -> bool:
-        """Whether the sidecar has a connection over which Redis has answered."""
+        """Whether the sidecar has a connection on which Redis has answered."""
         shown = await self.status()
         return bool(shown) and shown["redis"]["eviction_policy"] is not None
 
@@ -120,7 +121,7 @@ class Task:
 
 @asynccontextmanager
 async def running(*tasks: Task) -> AsyncIterator[None]:
-    """The sidecars run, and are connected to Redis."""
+    """Wait until the sidecars run and are connected to Redis."""
     with ended(*(task.sidecar for task in tasks)):
         for task in tasks:
             task.sidecar.start()
@@ -130,12 +131,12 @@ async def running(*tasks: Task) -> AsyncIterator[None]:
 
 
 def terms(task: Task) -> set[int]:
-    """The tokens under which its client ever believed."""
+    """The tokens under which the client believed."""
     return {belief.token for belief in task.beliefs}
 
 
 def two_believers(tasks: Iterable[Task]) -> list[tuple[Belief, Belief]]:
-    """Each pair of beliefs of two tasks that overlap."""
+    """Each pair of overlapping beliefs of two tasks."""
     return [
         (belief, other)
         for one, another in combinations(tasks, 2)
@@ -146,6 +147,6 @@ def two_believers(tasks: Iterable[Task]) -> list[tuple[Belief, Belief]]:
 
 
 def tokens_in_order(tasks: Iterable[Task]) -> list[int]:
-    """The token of each belief, by when it began."""
+    """The token of each belief, in the order in which they began."""
     beliefs = sorted((belief for task in tasks for belief in task.beliefs), key=lambda belief: belief.began)
     return [belief.token for belief in beliefs]

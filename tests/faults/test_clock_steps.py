@@ -1,4 +1,4 @@
-"""The Redis server's wall clock steps: redis-server with a shim that is preloaded.
+"""The Redis server's wall clock steps: a redis-server with a preloaded shim.
 
 Without a C compiler this file is not collected (conftest.py).
 """
@@ -11,15 +11,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ops.local.servers import redis_binary
+from runtime.clock import elapsed
 from service.database.connection import StaleTerm
 from service.database.migrations import migrate
 from service.database.store import Store
-from sidecar.clock import elapsed
 from tests.faults.stepped_redis import SteppedRedis, compiled
 from tests.faults.tasks import MARGIN, TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.sidecar.conftest import BINARIES, client_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, undisturbed
+from tests.support.work_fakes import FakeTerm
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path: Path, shim: Path) -> Iterator[SteppedRedis]:
-    with SteppedRedis(tmp_path / "redis", shim, BINARIES["wheel"]) as server:
+    with SteppedRedis(tmp_path / "redis", shim, redis_binary()) as server:
         yield server
 
 
@@ -59,14 +61,14 @@ async def test_a_step_within_the_margin_breaks_nothing(
             await eventually(lambda: one.beliefs[-1].end > stepped_at + TTL * 2 / 3)  # by a renewal after the step
             assert (terms(one), other.beliefs) == ({token}, []), "the leader leads on, the same term"
 
-            if step > 0:  # the worse: cut off, it cannot be told that the key expires sooner than it thinks
+            if step > 0:  # the worse case: while cut off, it cannot learn that the key expires earlier than it thinks
                 one.way.black_hole()
                 server.step(step)
                 await eventually(lambda: other.leads)
                 assert two_believers(tasks) == []
                 assert other.token > token
 
-    await undisturbed(breaks_nothing, bears=1.5)  # with the step a standstill uses the margin up
+    await undisturbed(breaks_nothing, bears=1.5)  # the step and the standstill together use up the margin
 
 
 async def test_a_step_beyond_the_margin_is_held_by_the_fence(
@@ -77,16 +79,16 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
         store = await open_.enter_async_context(await Store.connect(database_url))
         one, other = tasks = await two_tasks(open_, server, tmp_path, session)
         old = one.token
-        await store.take_up("lease", old, one.name)
+        await store.claim_fence(FakeTerm(old, one.name))
         one.way.black_hole()
-        server.step(+600)  # the lease is over in Redis, and not for its holder
+        server.step(+600)  # the lease has ended in Redis, but not for its holder
         await eventually(lambda: other.leads)
-        await store.take_up("lease", other.token, other.name)
+        await store.claim_fence(FakeTerm(other.token, other.name))
         with pytest.raises(StaleTerm):
-            async with store.fenced("lease", old, one.name):
+            async with store.fenced(FakeTerm(old, one.name)):
                 pass
         with pytest.raises(StaleTerm):
-            await store.take_up("lease", old, one.name)
+            await store.claim_fence(FakeTerm(old, one.name))
 
         one.way.flow()
         await one.way.cut()
@@ -95,14 +97,14 @@ async def test_a_step_beyond_the_margin_is_held_by_the_fence(
         await eventually(lambda: not one.leads)
         await other.resign()
         await eventually(lambda: one.leads and one.token > newest)
-        await store.take_up("lease", one.token, one.name)
+        await store.claim_fence(FakeTerm(one.token, one.name))
         assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
 
 
 async def two_tasks(
     open_: AsyncExitStack, server: SteppedRedis, folder: Path, session: aiohttp.ClientSession
 ) -> tuple[Task, Task]:
-    """Two tasks whose clients ask; the first one leads and the other one knows."""
+    """Two tasks whose clients ask; the first leads and the second knows that."""
     ways = [await open_.enter_async_context(Proxy(server.port)) for _ in range(2)]
     one, other = (Task(folder, f"task-{name}", way, session) for name, way in zip("ab", ways, strict=True))
     await open_.enter_async_context(running(one, other))

@@ -1,9 +1,9 @@
-"""A cluster that does not serve the lease's slot."""
+"""A cluster that does not serve the slot of the lease."""
 
 from pathlib import Path
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from tests.sidecar.conftest import client_of, command
 from tests.support.redis_cluster import cluster_port
 from tests.support.storing import at_port, storing

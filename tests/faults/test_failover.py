@@ -18,18 +18,18 @@ from tests.support.waiting import eventually
 async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_the_guard(
     tmp_path: Path, session: aiohttp.ClientSession, guard: bool
 ) -> None:
-    """The replica still shows the lease in the hands of who gave it up; the holder of today is cut off and leads on."""
+    """The replica still shows the previous holder; the current holder is cut off and goes on leading."""
     async with AsyncExitStack() as open_:
         old = open_.enter_context(replicating(tmp_path / "old"))
         link = await open_.enter_async_context(Proxy(old.port))
         heir = open_.enter_context(replicating(tmp_path / "heir", of=link.port))
         ways = [await open_.enter_async_context(Proxy(old.port)) for _ in range(2)]
-        patient = {} if guard else {"LEASE_TTL": "30"}  # the two believe at once however slowly the rest goes
+        patient = {} if guard else {"LEASE_TTL": "30"}  # the two believe at the same time, however slow the rest is
         one, other = tasks = [
             Task(tmp_path, f"task-{name}", way, session, FAILOVER_GUARD=str(guard).lower(), **patient)
             for name, way in zip("ab", ways, strict=True)
         ]
-        with client_of(old) as redis:  # as if it had served for long: else the guard holds the first term up, too
+        with client_of(old) as redis:  # as if it had served for long: otherwise the guard delays the first term too
             server, replication = redis.info("server"), redis.info("replication")
             known = {"run_id": server["run_id"], "replid": replication["master_replid"]}
             redis.hset(fence_of(one.key), mapping=known)
@@ -52,7 +52,7 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
             before = len(other.beliefs)
             await eventually(lambda: len(other.beliefs) > before)
             if not guard:
-                await eventually(lambda: two_believers(tasks))  # or this test could not fail
+                await eventually(lambda: two_believers(tasks))  # otherwise this test could not fail
                 return
             assert two_believers(tasks) == []
             assert other.token > one.token

@@ -1,4 +1,4 @@
-"""A connection whose other end has gone without a word: packets are dropped in the kernel, nothing is reset."""
+"""A connection whose other end has gone without a word: the kernel drops packets, and nothing is reset."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import psutil
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.faults.half_open import FilteredProxy, iptables_drop, iptables_lacks
 from tests.faults.tasks import Task, running
 from tests.support.waiting import eventually
 
 LEASE = 12.0
-"""Seconds: enough to be told of the trouble long before."""
+"""A grant in seconds, much longer than the time until the trouble is reported."""
 
 
 def connections(task: Task) -> set[int]:
@@ -36,7 +36,7 @@ async def test_a_half_open_connection_is_given_up_at_the_calls_limit_closed_and_
             with way.dropping() if by == "socket filter" else iptables_drop(way.port):
                 dropped_at = elapsed()
                 await eventually(lambda: _times_out(task), within=8)  # a heartbeat, the limit, and a standstill
-                await eventually(lambda: task.leads)  # it was told long before the deadline, when nobody leads any more
+                await eventually(lambda: task.leads)  # it was reported long before the deadline
                 await eventually(lambda: not task.leads)
                 assert task.beliefs[-1].end <= dropped_at + LEASE * 5 / 6
                 await eventually(lambda: not connections(task) & old)

@@ -1,4 +1,4 @@
-"""The table of docs/hazards.md names tests that are there, and every test of this folder is in it."""
+"""The table of docs/hazards.md names tests that exist, and contains every test of this folder."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ TESTS = Path(__file__).parents[1]
 TABLE = "\n".join(
     line for line in (TESTS.parent / "docs" / "hazards.md").read_text().splitlines() if line.startswith("| ")
 )
-NAMED = re.findall(r"`(\w+/\w+\.py)(?:::([^`]+))?`", TABLE)
+NAMED = re.findall(r"`(\w[\w/]*/\w+\.py)(?:::([^`]+))?`", TABLE)
 
 
 def test_each_test_that_the_table_names_is_there() -> None:
     assert len(NAMED) > 30
     for file, name in NAMED:
         text = (TESTS / file).read_text()
-        begins = re.split(r"\.\.\.|\[", name)[0]  # `what_is_wrong_..., [frozen]`: a case of one whose name is cut short
+        begins = re.split(r"\.\.\.|\[", name)[0]  # `what_is_wrong_..., [frozen]`: a case of a shortened name
         assert re.search(rf"^(async )?def test_{re.escape(begins)}", text, re.MULTILINE), f"{file}::{name}"
         for case in re.findall(r"\[([^\]]+)\]", name):
             assert f'"{case}"' in text, f"{file}::{name}"

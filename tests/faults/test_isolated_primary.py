@@ -1,4 +1,4 @@
-"""An old primary goes on serving while it is cut off, and its replica is promoted: what MIN_REPLICAS is for."""
+"""An old primary that is cut off serves on, and its replica is promoted: the reason for MIN_REPLICAS."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.faults.replication import in_step, promote, replicating
 from tests.faults.tasks import TTL, Task, running, two_believers
 from tests.support.proxy import Proxy
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without_min_replicas(
     tmp_path: Path, session: aiohttp.ClientSession, min_replicas: int
 ) -> None:
-    """The failover guard is off here: it is the replicas' word alone that keeps the two apart."""
+    """The failover guard is off here, so that only the confirmation of replicas keeps the two apart."""
     async with AsyncExitStack() as open_:
         old = open_.enter_context(replicating(tmp_path / "old"))
         link = await open_.enter_async_context(Proxy(old.port))
@@ -39,7 +39,7 @@ async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without
         link.black_hole()
         isolated_at = elapsed()
         promote(heir)
-        ways[1].target = heir.port  # where the name leads from now on; the first task's connection lives on
+        ways[1].target = heir.port  # the name now leads there; the first task's connection stays open
         await ways[1].cut()
         await eventually(lambda: other.leads)
         leads_at = other.beliefs[0].began
@@ -49,4 +49,4 @@ async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without
             assert not one.leads
             assert old.process is not None, "it serves to the end, to whom it can reach"
         else:
-            await eventually(lambda: two_believers([one, other]))  # or this test could not fail
+            await eventually(lambda: two_believers([one, other]))  # otherwise this test could not fail

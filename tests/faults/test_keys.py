@@ -1,4 +1,4 @@
-"""What operators, other programs and Redis itself do to the keys, under a whole sidecar that leads."""
+"""Changes of the keys by operators, other programs and Redis itself, under a whole sidecar that leads."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    """A server that may evict, as ElastiCache's default is."""
+    """A server that may evict keys, as ElastiCache does by default."""
     arguments = ("--maxmemory-policy", "volatile-lru")
     with RedisServer(tmp_path / "redis", arguments=arguments) as server, client_of(server) as redis:
         yield redis

@@ -1,4 +1,4 @@
-"""What a network and a frozen server do to single calls, seen from outside of whole sidecars."""
+"""Faults of a network and a frozen server in single calls, seen from outside of whole sidecars."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.store import fence_of
-from tests.faults.tasks import TTL, Task, running, terms, tokens_in_order, two_believers
+from tests.faults.tasks import CALL_LIMIT, TTL, Task, running, terms, tokens_in_order, two_believers
 from tests.sidecar.conftest import client_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually, undisturbed
@@ -21,7 +21,7 @@ from tests.support.waiting import eventually, undisturbed
 async def tasks(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> AsyncIterator[tuple[Task, Task]]:
-    """Two tasks that are connected to Redis; nobody asks yet."""
+    """Two tasks that are connected to Redis, before any client asks."""
     async with Proxy(redis_of_its_own.port) as way, Proxy(redis_of_its_own.port) as other_way:
         tasks = Task(tmp_path, "task-a", way, session), Task(tmp_path, "task-b", other_way, session)
         async with running(*tasks):
@@ -30,7 +30,7 @@ async def tasks(
 
 @pytest.fixture
 async def one(redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator[Task]:
-    """One alone, whose lease does not run out."""
+    """A single task whose lease does not end."""
     async with Proxy(redis_of_its_own.port) as way:
         task = Task(tmp_path, "task-a", way, session, LEASE_TTL="30")
         async with running(task):
@@ -49,7 +49,7 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
         async with one.campaigning():
             await eventually(lambda: redis.get(one.key) == one.name)
             token = int(redis.hget(fence_of(one.key), "token") or 0)
-            assert not one.leads, "nobody was told"
+            assert not one.leads, "no client was granted it"
             one.way.flow()
             await eventually(lambda: one.leads)
             assert one.token == token
@@ -64,6 +64,8 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
         async with one.campaigning():
             await eventually(lambda: _says(one, "timeout"))
         await eventually(lambda: _says(one, "waiting", "state"))
+        unwanted_since = elapsed()  # no acquire is sent from here on, and the last one has a deadline
+        await eventually(lambda: elapsed() > unwanted_since + 2 * CALL_LIMIT)
         redis_of_its_own.resume()
         await eventually(lambda: scripts_run(redis) > before)
         assert redis.exists(one.key, fence_of(one.key)) == 0

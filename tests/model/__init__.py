@@ -1,1 +1,1 @@
-"""The Spin model of the lease protocol: what holds in the right one, and what breaks in each broken one."""
+"""The Spin model of the lease protocol: the correct protocol keeps the promises, and each broken one violates them."""

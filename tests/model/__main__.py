@@ -1,17 +1,17 @@
-"""`python -m tests.model [CHECK ...]`: run checks of the model and tell what came of them; see README.md beside it."""
+"""`python -m tests.model [CHECK ...]`: run checks of the model and print the results; see README.md in this folder."""
 
 import sys
 
 from tests.model.spin import SpinError, run
 from tests.model.variants import BEYOND, BROKEN, CHECKS, RIGHT, Check
 
-USAGE = """usage: python -m tests.model CHECK ...      run these, and tell the story of each violation
+USAGE = """usage: python -m tests.model CHECK ...      run these, and print the story of each violation
        python -m tests.model short|long     the runs of make test, or of make model"""
 
 
 def overview() -> str:
     """The usage and the names of all checks."""
-    groups = (("holds", RIGHT), ("is violated", BROKEN), ("is violated, and beyond what is promised", BEYOND))
+    groups = (("holds", RIGHT), ("is violated", BROKEN), ("is violated, outside of the assumptions", BEYOND))
     parts = [USAGE]
     for title, checks in groups:
         parts += [f"\n{title}:", *(f"  {check.name:22} {check.about}" for check in checks)]
@@ -19,7 +19,7 @@ def overview() -> str:
 
 
 def chosen(names: list[str]) -> list[Check] | None:
-    """The checks of these names; None if one is unknown."""
+    """The checks with these names; None if a name is unknown."""
     if names == ["long"]:
         return [check for check in RIGHT if check.long]
     if names == ["short"]:
@@ -28,7 +28,7 @@ def chosen(names: list[str]) -> list[Check] | None:
 
 
 def main(names: list[str]) -> int:
-    """Exit status: 0 if all is as it should be, 1 if not, 2 for a wrong name or a Spin that does not run."""
+    """Exit status: 0 if every check has its expected result, 1 if not, 2 for a wrong name or if Spin does not run."""
     checks = chosen(names)
     if not names or checks is None:
         print(overview(), file=sys.stderr)

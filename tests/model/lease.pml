@@ -1,4 +1,4 @@
-/* The lease protocol: two candidates or more, each with its client, and one Redis that forgets.
+/* The lease protocol: two candidates or more, each with its client, and one Redis that can lose data.
  *
  * The words are those of the protocol, and a tag such as [Time 4] names the section of lease-protocol.md and the rule in
  * it. README.md beside this file says what is modelled, what is not, and what came of it.
@@ -18,7 +18,7 @@
 #define TTL 3      /* of the key in Redis */
 #endif
 #ifndef MARGIN
-#define MARGIN 1   /* a term is believed so much less than its key lives */
+#define MARGIN 1   /* a term ends this long before its key expires */
 #endif
 #ifndef GRANT
 #define GRANT 1    /* grant_ttl */
@@ -27,16 +27,16 @@
 #define CALL 1     /* the limit of a call to Redis */
 #endif
 #ifndef LATE
-#define LATE 1     /* so many late requests of a task are under way at once */
+#define LATE 1     /* late requests of a task under way at once */
 #endif
 #ifndef TERMS
-#define TERMS 3    /* a run has at most so many terms, */
+#define TERMS 3    /* the number of terms in a run, at most */
 #endif
 #ifndef FAULTS
-#define FAULTS 2   /* and so many faults; delay, loss and pause are free */
+#define FAULTS 2   /* the number of faults in a run, at most; delay, loss and pause do not count */
 #endif
 
-/* Which faults there are: 1 or 0 */
+/* The kinds of faults: 1 on, 0 off */
 #ifndef CRASHES
 #define CRASHES 1
 #endif
@@ -58,7 +58,7 @@
 #ifdef NO_MARGIN
 #define LEAD TTL
 #else
-#define LEAD (TTL - MARGIN)  /* [Time 2] for how long a term is believed, from before the call was sent */
+#define LEAD (TTL - MARGIN)  /* [Time 2] the duration of a belief, from before the call was sent */
 #endif
 
 #ifdef ONLY_PROMISE_2
@@ -73,40 +73,40 @@
 #define max(a, b) ((a) > (b) -> (a) : (b))
 
 mtype = { acquire, renew, release, look };                           /* the calls */
-mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their outcomes; refused: by whatever reason */
+mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their outcomes; refused: for any reason */
 
 /* ---- Redis ---------------------------------------------------------------------------------------------------- */
 
-typedef Data {       /* what a server stores about the lease, and what replication copies */
+typedef Data {       /* the data of a server about the lease, which replication copies */
   byte holder;       /* KEY's value */
   byte left;         /* KEY's TTL */
   byte token;        /* the fence: the last token (its holder is KEY's as long as KEY is there), */
-  byte tenure;       /* which stretch of its term this is, */
+  byte tenure;       /* the stretch of its term, */
   byte server;       /* the server that last acted on the lease, */
-  byte changed_server; /* another one that was seen since, */
-  byte wait          /* and for how long the guard then stays shut */
+  byte changed_server; /* another server that was seen since, */
+  byte wait          /* and the time for which the guard then stays closed */
 };
 
 Data redis;          /* the primary */
-Data replica;        /* while `lagging`: what the other server had when its replication fell behind */
-bit  lagging;        /* from the first write on that is lost if there is a failover */
+Data replica;        /* while `lagging`: the data of the other server when its replication fell behind */
+bit  lagging;        /* from the first write that a failover would lose */
 Data spare;          /* of one step */
 byte server = 1;     /* names the primary's stint: run_id and replid, another one after each promotion and restart */
 #ifdef RUN_IDS_RETURN
 byte other = 2;      /* names the replica */
 #endif
-byte servers = 2;    /* names that have been given out */
-bit  promoted;       /* the primary was a replica once */
+byte servers = 2;    /* the number of names in use */
+bit  promoted;       /* the primary was a replica before */
 byte young;          /* until the primary's uptime is one ttl */
 
-byte newest;         /* the last token ever given out: stands for the server's TIME, which outlives all data */
+byte newest;         /* the last token of any term: it stands for the server's TIME, which outlives all data */
 byte faults;
-byte calm;           /* once set nothing goes wrong any more; counts down to 1 until somebody must lead */
+byte calm;           /* once set, no more faults; counts down to 1, when somebody must lead */
 bit  stepped;        /* the server's clock has stepped, by a tick: the whole margin */
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------- */
 
-typedef Request {    /* one that its sender has given up, or died over, and that may come through yet */
+typedef Request {    /* a request whose sender gave it up, or died, and that may still execute */
   mtype kind;
   byte token;
   byte tenure;
@@ -114,13 +114,13 @@ typedef Request {    /* one that its sender has given up, or died over, and that
 };
 
 typedef Task {
-  /* the sidecar: what `Lease` remembers */
-  byte lead;         /* leads so long; [Time 3] asked of the clock, not remembered */
+  /* the sidecar: the facts of `Lease` */
+  byte lead;         /* the time for which it leads; [Time 3] computed from the clock, not stored */
   byte token;        /* of its term, */
-  byte tenure;       /* and which stretch of it: named after the acquire that won it */
-  byte leaving;      /* the token of a term given up whose key is still to be deleted, */
+  byte tenure;       /* and its stretch, named after the acquire that won it */
+  byte leaving;      /* the token of a term that ended and whose key is still to be deleted, */
   byte leaving_tenure;
-  byte granted;      /* the client may act on our word so long */
+  byte granted;      /* the time for which the client may act on our answer */
 #ifdef TENURE_PER_GIVE_UP
   byte next;         /* the tenure of the next acquire */
 #endif
@@ -132,15 +132,15 @@ typedef Task {
   byte  reply_token;
   byte  reply_tenure;
   /* the network */
-  byte  deadline;    /* the request is on its way, and is carried out within this time by the server's clock */
+  byte  deadline;    /* the request is on its way, and executes within this time on the server's clock */
   Request late[LATE];
   /* the client */
   byte answer;       /* a grant on its way to it */
-  byte belief;       /* it acts so long */
+  byte belief;       /* the time for which it acts */
 #ifdef FENCE
-  byte work;         /* the token under which it works, or froze over while working */
+  byte work;         /* the token under which it works, or froze while it worked */
 #endif
-  byte gone          /* the sidecar is dead for good: counts down to 1 until its key must be free */
+  byte gone          /* the sidecar is dead for good: counts down to 1, when its key must be free */
 };
 
 Task task[N + 1];
@@ -174,7 +174,7 @@ inline move(from, to) { copy(from, to); erase(from) }
 #ifdef RELEASE_WITHOUT_TENURE
 #define same_tenure(stretch) (true)
 #else
-#define same_tenure(stretch) (redis.tenure == stretch) /* the same stretch of it: a term may be taken up again */
+#define same_tenure(stretch) (redis.tenure == stretch) /* the same stretch of it: a term may be adopted */
 #endif
 
 #ifdef FIRST_WRITE_UNGUARDED
@@ -183,13 +183,13 @@ inline move(from, to) { copy(from, to); erase(from) }
 #define changed (redis.server != server && (redis.server != 0 || promoted))
 #endif
 
-#ifdef GUARD_STARTS_ANEW
+#ifdef GUARD_RESTARTS
 #define seen_first true
 #else
 #define seen_first (redis.changed_server != server)
 #endif
 
-/* [Redis 4] Sets `wait`: for how long no new term may start. It counts from when the change was first seen. */
+/* [Redis 4] Sets `wait`: the time for which no new term may start, from the first sight of the change. */
 inline guard_wait() {
   if
 #ifdef NO_GUARD
@@ -201,7 +201,7 @@ inline guard_wait() {
 #else
   :: redis.server == 0 && !promoted -> wait = young
 #endif
-#ifndef GUARD_STARTS_ANEW
+#ifndef GUARD_RESTARTS
   :: changed && redis.changed_server == server -> wait = redis.wait
 #endif
   :: changed && seen_first -> redis.changed_server = server; redis.wait = TTL; wait = TTL
@@ -216,10 +216,10 @@ inline vouch() {                     /* this server now counts as the one that l
 #ifdef GUARD_ADOPTS
 #define passes(i) (wait == 0 || redis.holder == i)
 #else
-#define passes(i) (wait == 0)        /* [Redis 4] not even for the id found in the key: its release may be what was lost */
+#define passes(i) (wait == 0)        /* [Redis 4] not even for the id in the key: the lost write may be its release */
 #endif
 
-/* Carry a call out for candidate i. Sets `outcome` and, where the asker needs it, `told`: the token of the answer. */
+/* Execute a call for candidate i. Sets `outcome` and, if the caller needs it, `told`: the token of the reply. */
 inline execute(i, what, its_token, its_tenure) {
   outcome = refused;
   if
@@ -245,7 +245,7 @@ inline execute(i, what, its_token, its_tenure) {
        redis.left = TTL; vouch(); outcome = renewed
   :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
        redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released
-  :: else ->                         /* not ours: nothing is touched; a change of server is noted */
+  :: else ->                         /* not ours: nothing is written except the note of a change of server */
        guard_wait();
        if
        :: (what == look || what == release) && redis.holder == i -> outcome = superseded; told = redis.token
@@ -261,10 +261,10 @@ byte names[9], names_given;
 byte wait, told, k, n;               /* of one step: 0 between two */
 mtype outcome;
 
-/* The first term is candidate 1's: by symmetry nothing is lost. A run ends with its last term. */
+/* By symmetry the first term is candidate 1's. A run ends with its last term. */
 #define may_execute(i, call) (call != acquire || redis.holder != NOBODY || (newest < TERMS && (newest > 0 || i == 1)))
 
-/* A tenure that nothing names which is still about. Boot and counter in lease.py; here the names are few and return. */
+/* A tenure that nothing uses. In lease.py it is boot and counter; here the names are few and are reused. */
 #if LATE == 2
 #define late_named(i, n) (task[i].late[0].tenure == n || task[i].late[1].tenure == n)
 #else
@@ -282,7 +282,7 @@ inline name_tenure(i, it) {
   it = n; n = 0
 }
 
-/* Only which tenures are the same makes a difference: give them their names anew, in a fixed order. */
+/* Only the equality of tenures matters: rename them in a fixed order. */
 inline rename(tenure_of) {
   if
   :: tenure_of == 0
@@ -320,7 +320,7 @@ inline tidy(i) {
 
 inline on_its_way(i) {
   execute(i, task[i].call, task[i].call_token, task[i].call_tenure);
-  printf("%d: Redis carries out %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
+  printf("%d: Redis executes %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
   task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
   task[i].reply_tenure = (outcome == superseded -> redis.tenure : 0);
   task[i].age = (outcome == refused -> 0 : task[i].age);
@@ -330,7 +330,7 @@ inline on_its_way(i) {
 
 inline late_on_its_way(i, j) {
   execute(i, task[i].late[j].kind, task[i].late[j].token, task[i].late[j].tenure);
-  printf("%d: Redis carries out the LATE %e (term %d): ", i, task[i].late[j].kind, task[i].late[j].token);
+  printf("%d: Redis executes the LATE %e (term %d): ", i, task[i].late[j].kind, task[i].late[j].token);
   printf("%e (term %d)\n", outcome, told);
   forget_late(i, j);
   outcome = 0; told = 0;
@@ -349,7 +349,7 @@ inline stop_replication() {
 #define in_step (replica.holder == redis.holder && replica.left == redis.left && \
                  replica.token == redis.token && replica.tenure == redis.tenure && replica.server == redis.server)
 
-/* A stop of replication matters from the first write on that it loses. */
+/* A stop of replication matters from the first write that it loses. */
 inline unless_nothing_was_written() {
   if
   :: in_step -> lagging = 0; erase(replica)
@@ -377,7 +377,7 @@ proctype network(byte i) provided (!calm) {
   od
 }
 
-/* The request that is under way may come through yet though nobody waits for it. Of more than LATE one is forgotten. */
+/* The request that is under way may still execute although its sender has stopped waiting. At most LATE are kept. */
 #if LATE == 2
 #define slot(i)  (task[i].late[0].kind == NONE -> 0 : 1)
 #define crowded(i) (task[i].late[0].kind != NONE && task[i].late[1].kind != NONE)
@@ -405,7 +405,7 @@ inline forget_call(i) {
   tidy(i)
 }
 
-/* [Time 2] each attempt has an anchor of its own; [Time 4] and a deadline in the server's time */
+/* [Time 2] each attempt has its own anchor; [Time 4] and a deadline in the server's time */
 inline send(i, what, its_token, its_tenure) {
   task[i].call = what; task[i].call_token = its_token; task[i].call_tenure = its_tenure; task[i].deadline = CALL;
   printf("%d: the sidecar sends %e (term %d)\n", i, what, its_token);
@@ -413,7 +413,7 @@ inline send(i, what, its_token, its_tenure) {
 }
 
 inline give_up(i) {
-  printf("%d: the sidecar gives its %e up\n", i, task[i].call);
+  printf("%d: the sidecar gives up its %e\n", i, task[i].call);
   forget_call(i)
 }
 
@@ -435,7 +435,7 @@ inline leave(i) {
 #ifdef RELEASE_BEFORE_STOP
 #define may_leave(i) (true)
 #else
-#define may_leave(i) (task[i].granted == 0) /* [Promise 4] its client has resigned, or its grant has run out */
+#define may_leave(i) (task[i].granted == 0) /* [Promise 4] its client has resigned, or its grant has ended */
 #endif
 
 #if N == 2
@@ -468,23 +468,23 @@ proctype sidecar(byte i) provided (!calm) {
   :: d_step { idle(i) && task[i].leaving != NONE && may_leave(i) ->
        assert_4(task[i].belief == 0 && task[i].answer == 0);
        send(i, release, task[i].leaving, task[i].leaving_tenure) }
-  /* is the key ours yet? one that would find nothing is left out */
+  /* is the key still ours? a look that would find nothing is left out */
   :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && (redis.holder == i || late_acquire(i)) ->
        send(i, look, 0, 0) }
 
-  /* what comes of a call */
+  /* the results of a call */
   :: d_step { task[i].gone == 0 && won(i) && believed(i) > 0 ->
        task[i].lead = believed(i); task[i].token = task[i].reply_token; task[i].tenure = task[i].call_tenure;
        printf("%d: the sidecar hears %e and leads term %d for %d\n", i, task[i].reply, task[i].token, task[i].lead);
        forget_call(i) }
-  :: d_step { task[i].gone == 0 && won(i) -> /* nobody asks any more, or it is too late to lead */
+  :: d_step { task[i].gone == 0 && won(i) -> /* no client asks any more, or it is too late to lead */
        task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].call_tenure; next_tenure(i);
        printf("%d: the sidecar hears %e, and gives term %d back\n", i, task[i].reply, task[i].leaving);
        forget_call(i) }
   :: d_step { task[i].gone == 0 && task[i].reply == renewed ->
        if
        :: task[i].token == task[i].call_token -> task[i].lead = max(task[i].lead, believed(i))
-       :: else                       /* given up, or run out, in the meantime */
+       :: else                       /* given up, or ended, in the meantime */
        fi;
        printf("%d: the sidecar hears %e and leads for %d\n", i, task[i].reply, task[i].lead);
        forget_call(i) }
@@ -492,20 +492,20 @@ proctype sidecar(byte i) provided (!calm) {
        if
        :: task[i].call == renew && task[i].token == task[i].call_token ->
             task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
-       :: task[i].reply == superseded -> /* to a look or a release: another acquire of ours has been carried out */
+       :: task[i].reply == superseded -> /* to a look or a release: another acquire of ours has executed */
             task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].reply_tenure; next_tenure(i)
        :: task[i].call == release && task[i].reply != superseded -> task[i].leaving = NONE; task[i].leaving_tenure = 0
        :: else
        fi;
        printf("%d: the sidecar hears %e\n", i, task[i].reply);
        forget_call(i) }
-  /* its limit has passed, or the connection broke: the reply is lost, or the request, or the request will be late */
+  /* its limit has passed, or the connection broke: the reply or the request is lost, or the request will be late */
   :: d_step { waits(i) && (!may_come_late(i) || crowded(i)) -> give_up(i) }
   :: d_step { waits(i) && may_come_late(i) -> becomes_late(i); give_up(i) }
 
   /* the client is silent, or SIGTERM */
   :: d_step { leads(i) && may_leave(i) ->
-       printf("%d: the sidecar gives term %d up\n", i, task[i].token);
+       printf("%d: the sidecar gives up term %d\n", i, task[i].token);
        leave(i) }
   od
 }
@@ -554,14 +554,14 @@ inline server_time_passes(data) {
   less(data.wait)
 }
 
-/* [Time 4] Past its deadline a request does nothing: it is as good as lost. */
+/* [Time 4] After its deadline a request does nothing, as if it were lost. */
 #ifndef NO_DEADLINE
 #define has_deadline(call) (true)
 #else
 #define has_deadline(call) (call != NO_DEADLINE)
 #endif
 
-/* How old a call may get before its age makes no difference any more. */
+/* The age of a call above which its age makes no difference. */
 #define age_limit(i) (task[i].call == release -> CALL : (task[i].call == acquire || task[i].call == renew -> LEAD : 0))
 
 inline requests_age(i) {
@@ -587,10 +587,10 @@ inline requests_age(i) {
 
 inline told_by(i, what, its_token, its_tenure) {
   execute(i, what, its_token, its_tenure);
-  printf("%d: Redis carries out %e: %e\n", i, what, outcome)
+  printf("%d: Redis executes %e: %e\n", i, what, outcome)
 }
 
-/* What a sidecar gets done within a tick when nothing goes wrong. */
+/* The progress of a sidecar within a tick without faults. */
 inline turn(i) {
   if
   :: task[i].call != NONE -> give_up(i)
@@ -631,7 +631,7 @@ inline tick() {
     task[k].tenure = (task[k].lead > 0 -> task[k].tenure : 0); /* [Promise 5] no late answer revives it */
     less(task[k].granted);
 #ifndef GRANT_FROM_ANSWER
-    less(task[k].answer);       /* [Time 5] the client counts from when it asked */
+    less(task[k].answer);       /* [Time 5] the client counts from its request */
 #endif
     less(task[k].belief);
     if
@@ -649,7 +649,7 @@ proctype time() {
 #ifdef LIVENESS
   :: d_step { !calm && newest > 0 && (task[1].gone == 0 || task[2].gone == 0) ->
        calm = CALM;
-       printf("from here on nothing goes wrong any more\n") }
+       printf("from here on there are no more faults\n") }
   :: d_step { calm > 1 ->
        tick();
        for (k : 1 .. N) { turn(k) };
@@ -677,15 +677,15 @@ inline sidecar_ends(i) {
   faults++
 }
 
-/* A sidecar dies; its client lives on with what it was granted. */
+/* A sidecar dies; its client lives on with its grant. */
 proctype accident(byte i) provided (!calm) {
   do
   :: d_step { may_fail(CRASHES) && newest > 0 && task[i].gone == 0 -> /* under the same id, and at once: later is safer */
        sidecar_ends(i);
 #ifndef PREDECESSORS_GRANT_FORGOTTEN
-       task[i].granted = GRANT;      /* [Promise 4] a grant of the sidecar before may still run */
+       task[i].granted = GRANT;      /* [Promise 4] a grant of its predecessor may still last */
 #endif
-       printf("%d: the sidecar is KILLED, and started anew\n", i) }
+       printf("%d: the sidecar is KILLED, and restarted\n", i) }
   :: d_step { may_fail(DEATHS) && newest > 0 && task[i].gone == 0 ->
        sidecar_ends(i);
        task[i].gone = TTL + CALL + 1 + (stepped -> MARGIN : 0);
@@ -715,7 +715,7 @@ proctype accident_of_redis() provided (!calm) {
        requests_are_lost();
        printf("Redis RESTARTS EMPTY\n") }
 
-  :: d_step { may_fail(FAILOVERS) -> /* whatever was written since replication stopped is lost */
+  :: d_step { may_fail(FAILOVERS) -> /* writes since the stop of replication are lost */
        faults++;
        if
        :: lagging && faults < FAULTS -> /* now the old primary is the one that lags */

@@ -1,4 +1,4 @@
-"""Runs Spin: a check's verifier is generated, compiled and run; a violation comes back as a story."""
+"""The runner of Spin: it generates, compiles and runs the verifier of a check; a violation becomes a story."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from tests.model.variants import Check
 
 MODEL = Path(__file__).with_name("lease.pml")
 
-_COMPILER = ("-w", "-DSAFETY", "-DNOREDUCE")  # every step is seen by everybody: there is no order to reduce
-_SHORT = ("-DBFS", "-DMEMLIM=2000")  # breadth first: a violation's story is as short as can be
+_COMPILER = ("-w", "-DSAFETY", "-DNOREDUCE")  # every task sees every step, so there is no order to reduce
+_SHORT = ("-DBFS", "-DMEMLIM=2000")  # breadth first: the story of a violation is as short as possible
 _LONG = ("-O3", "-DCOLLAPSE", "-DMEMLIM=14000")
 _RUN = ("-E",)  # a calm that has ended well is no deadlock
 _RUN_LONG = ("-m1000000", "-w27")
@@ -26,7 +26,7 @@ class SpinError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a check, `seconds` of a core. `story` tells of a violation, a line an event; empty where none is."""
+    """The result of a check, `seconds` of a core. `story` has a line per event of the violation; empty without one."""
 
     states: int
     depth: int
@@ -36,12 +36,12 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether the whole of the state space was searched and no assertion was violated."""
+        """Whether the whole state space was searched and no assertion was violated."""
         return not self.story
 
 
 def missing() -> list[str]:
-    """The programs that are needed and not on the path."""
+    """The required programs that are not on the path."""
     return [name for name in ("spin", "cc") if shutil.which(name) is None]
 
 
@@ -58,7 +58,7 @@ def run(check: Check) -> Verdict:
         folder = Path(name)
         shutil.copy(MODEL, folder)
         _call(folder, "spin", "-a", *macros, MODEL.name)
-        optimize = "-O1" if check.holds else "-O0"  # to compile takes longer than to find what is wrong
+        optimize = "-O1" if check.holds else "-O0"  # compiling takes longer than finding the violation
         _call(folder, "cc", *_COMPILER, *(_LONG if check.long else (optimize, *_SHORT)), "-o", "pan", "pan.c")
         before = _seconds()
         report = _call(folder, "./pan", *_RUN, *(_RUN_LONG if check.long else ()))
@@ -86,7 +86,7 @@ def _call(folder: Path, *command: str) -> str:
 
 
 def _seconds() -> float:
-    """What the programs that were run have used of a core so far."""
+    """The seconds of a core that the programs have used so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -99,10 +99,10 @@ def _number(pattern: str, report: str) -> str:
 
 
 def _story(trail: str) -> list[str]:
-    """The replayed violation: a line an event, with the time in ticks and the task; the broken assertion at its end."""
+    """The replayed violation: a line per event, with the time in ticks and the task; last, the broken assertion."""
     lines, now, broken = [], 0, "?"
     for line in trail.splitlines():
-        text = line.strip().replace(" (term 0)", "")  # not every call and answer names a term
+        text = line.strip().replace(" (term 0)", "")  # not every call and reply names a term
         if text.startswith("#processes"):
             break
         if failed := re.match(rf"spin: {MODEL.name}:(\d+), Error: assertion violated", text):

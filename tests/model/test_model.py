@@ -1,4 +1,4 @@
-"""The protocol holds in the model, and the model is strict enough to notice each rule that is broken."""
+"""The protocol holds in the model, and the model notices each broken rule."""
 
 import pytest
 

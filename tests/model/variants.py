@@ -1,4 +1,4 @@
-"""What is checked: the right protocol within given bounds, and variants of it that break one rule each."""
+"""The checks: the correct protocol within given bounds, and variants that break one rule each."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,11 @@ class Check:
     """One run of Spin. `macros` are those of lease.pml, with or without a value.
 
     Attributes:
-        name: what the user calls it by.
-        about: what is checked, or which rule is broken, in a line.
-        holds: whether no assertion may be violated, or one has to be.
-        long: one of the runs of `make model`; the others are in `make test`.
+        name: the name for the command line.
+        about: the check, or the broken rule, in a line.
+        macros: the macros of lease.pml that the run defines.
+        holds: whether no assertion may be violated, or one must be.
+        long: whether the run belongs to `make model`; the others are in `make test`.
     """
 
     name: str
@@ -50,24 +51,24 @@ RIGHT = (
     ),
     Check("any-fault", "any one fault, two terms", ("FAULTS=1", "TERMS=2"), holds=True, long=True),
     Check("three-terms", "any one fault, three terms", ("FAULTS=1", "TERMS=3"), holds=True, long=True),
-    Check("two-faults", "any two faults but a failover", ("FAULTS=2", "TERMS=2", *NO_FAILOVER), holds=True, long=True),
+    Check("two-faults", "any two faults, no failover", ("FAULTS=2", "TERMS=2", *NO_FAILOVER), holds=True, long=True),
     Check(
         "two-failovers",
-        "there and back again, with the old primary's old data too",
+        "a failover and another one back, also to the old primary's old data",
         ("FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
         holds=True,
         long=True,
     ),
     Check(
         "two-late",
-        "two late requests of each task at once; any one fault but a failover",
+        "two late requests of each task at once; any one fault except a failover",
         ("LATE=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER),
         holds=True,
         long=True,
     ),
     Check(
         "longer-times",
-        "finer time: ttl 4, grant 2; any one fault but a failover",
+        "finer time: ttl 4, grant 2; any one fault except a failover",
         ("TTL=4", "GRANT=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER),
         holds=True,
         long=True,
@@ -88,7 +89,7 @@ RIGHT = (
     ),
     Check(
         "late-release",
-        "a release without a deadline in the server's time does no harm: its tenure stops it",
+        "a release without a deadline in the server's time does no harm: its tenure stops the release",
         ("NO_DEADLINE=release", "FAULTS=1", "TERMS=2", *NO_FAILOVER),
         holds=True,
         long=True,
@@ -96,9 +97,9 @@ RIGHT = (
 )
 
 BROKEN = (
-    Check("lead_from_reply", "the deadline is counted from the reply", ("LEAD_FROM_REPLY", *ONE_FAULT, *NO_FAILOVER)),
+    Check("lead_from_reply", "the deadline counts from the reply", ("LEAD_FROM_REPLY", *ONE_FAULT, *NO_FAILOVER)),
     Check("no_margin", "a term is believed as long as its key lives", ("NO_MARGIN", *ONE_FAULT, *NO_FAILOVER)),
-    Check("stored_flag", "leading is remembered, not asked of the clock", ("STORED_FLAG", *ONE_FAULT, *NO_FAILOVER)),
+    Check("stored_flag", "leading is stored, not computed from the clock", ("STORED_FLAG", *ONE_FAULT, *NO_FAILOVER)),
     Check(
         "grant_from_answer",
         "the client counts its grant from the answer",
@@ -126,17 +127,17 @@ BROKEN = (
     ),
     Check(
         "predecessors_grant",
-        "a restarted sidecar forgets what the one before granted",
+        "a restarted sidecar ignores the grants of its predecessor",
         ("PREDECESSORS_GRANT_FORGOTTEN", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
     ),
     Check(
         "release_without_tenure",
-        "a release compares id and token: one from before a restart hits the term that was taken up again",
+        "a release compares id and token: a release from before a restart hits the adopted term",
         ("RELEASE_WITHOUT_TENURE", *ONE_FAULT, *NO_FAILOVER),
     ),
     Check(
         "tenure_per_give_up",
-        "acquires that follow one another share a tenure: a late one brings it back for a late release",
+        "successive acquires share a tenure: a late one brings it back for a late release",
         ("TENURE_PER_GIVE_UP", "LATE=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER, "RESTARTS=0", "DEATHS=0", "STEPS=0"),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
@@ -148,13 +149,13 @@ BROKEN = (
     ),
     Check(
         "names_return",
-        "the guard knows a server by its run_id alone: after two failovers it is the same one again",
+        "the guard knows a server by its run_id alone: after two failovers the first server counts as unchanged",
         ("RUN_IDS_RETURN", "FAULTS=2", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check(
-        "guard_starts_anew",
-        "the guard's time counts from each look: nobody ever leads again",
-        ("GUARD_STARTS_ANEW", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
+        "guard_restarts",
+        "the guard's time counts from each look: nobody leads any more",
+        ("GUARD_RESTARTS", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
     ),
     Check("counted_tokens", "tokens are counted in Redis alone", ("COUNTED_TOKENS", *ONE_FAULT, *NO_FAILOVER)),
     Check("no_fence", "a write does not compare its token", ("FENCE", "NO_FENCE", *ONE_FAULT, *NO_FAILOVER)),
@@ -167,6 +168,6 @@ BEYOND = (
         ("REQUESTS_FOLLOW", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
 )
-"""What the protocol does not withstand: outside of its assumptions, and here so that one can look at it."""
+"""Faults outside the assumptions, which the protocol does not withstand; here for inspection."""
 
 CHECKS = {check.name: check for check in (*RIGHT, *BROKEN, *BEYOND)}

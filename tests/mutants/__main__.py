@@ -1,7 +1,7 @@
-"""`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each has to be found.
+"""`python -m tests.mutants`: break the protocol on purpose, one bug at a time; each must be found.
 
-First in what the simulation runs, which has to find it, then in the production modules around that (the drivers, the
-scripts, the fence), where a test of the real code has to. Those tests must pass where nothing is broken.
+The simulation must find the bugs in the code that it runs. A test of the real code must find those in the production
+modules around it (the drivers, the scripts, the fence). Those tests must pass without a bug.
 """
 
 import os
@@ -16,14 +16,14 @@ from tests.simulation import mutants
 from tests.simulation.command_line import Parser, exit_with
 
 AT_ONCE = 3
-"""Runs of real tests for each core: most of their time they wait."""
+"""The number of concurrent test runs per core: they spend most of their time waiting."""
 
 
 def main() -> int:
     """Exit status 1 if a bug was not found."""
     parser = Parser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--seed", default="1", help="of the simulated worlds (default: 1)")
-    parser.add_argument("--processes", type=int, help="processes to simulate on (default: one a core)")
+    parser.add_argument("--processes", type=int, help="processes to simulate on (default: one per core)")
     options = parser.parse_args()
     processes = options.processes or len(os.sched_getaffinity(0))
     print(f"{'seeded bug':66}{'in':30}{'hours':>9}{'s':>7}  found by")
@@ -45,10 +45,10 @@ def main() -> int:
 
 
 def _try_all(at_once: int) -> Iterator[tuple[Bug, Verdict]]:
-    """What became of each bug, in order, so many at once.
+    """The verdict on each bug, in order, with that many runs at once.
 
     Raises:
-        SystemExit: a test fails though nothing is broken.
+        SystemExit: a test fails without a bug.
     """
     with tempfile.TemporaryDirectory(prefix="mutants-") as name, ThreadPoolExecutor(at_once) as pool:
         source = Path(name)
@@ -56,7 +56,7 @@ def _try_all(at_once: int) -> Iterator[tuple[Bug, Verdict]]:
         sound = pool.submit(attempt, source, list(dict.fromkeys(bug.test for bug in BUGS)))
         yield from zip(BUGS, pool.map(lambda bug: attempt(source, [bug.test], bug), BUGS), strict=True)
         if not sound.result().passed:
-            raise SystemExit(f"Where nothing is broken the tests do not pass:\n{sound.result().output}")
+            raise SystemExit(f"The tests fail without a bug:\n{sound.result().output}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every bug that is seeded into a production module."""
+"""All bugs that are seeded into production modules."""
 
 from tests.mutants import (
     client_bugs,
@@ -7,8 +7,10 @@ from tests.mutants import (
     portfolio_bugs,
     price_bugs,
     redis_kind_bugs,
+    redis_login_bugs,
     service_bugs,
     sidecar_bugs,
+    wrapper_bugs,
 )
 
 BUGS = [
@@ -17,7 +19,9 @@ BUGS = [
     *redis_kind_bugs.BUGS,
     *listener_bugs.BUGS,
     *login_bugs.BUGS,
+    *redis_login_bugs.BUGS,
     *service_bugs.BUGS,
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,
+    *wrapper_bugs.BUGS,
 ]

@@ -1,4 +1,4 @@
-"""Bugs in the client library, each found by the library's tests before a sidecar that does what the test says."""
+"""Bugs in the client library, each found by a test of the library with a fake or a real sidecar."""
 
 from tests.mutants.trial import Bug
 
@@ -29,7 +29,7 @@ BUGS = [
         test=_LEADERSHIP + "a_late_answer_does_not_revive_a_term",
     ),
     Bug(
-        "a request that failed prolongs the grant",
+        "a failed request extends the grant",
         "sidecar/client/leadership.py",
         right="if answer is None:\n                continue\n            if answer.deadline is None",
         wrong="if answer is None:\n                grant.extend(grant._deadline + 1.0)\n"
@@ -37,35 +37,35 @@ BUGS = [
         test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",
     ),
     Bug(
-        "an HTTP error is taken for an answer",
+        "an HTTP error counts as an answer",
         "sidecar/client/sidecar_api.py",
         right="if response.status != 200:\n                    raise",
         wrong="if response.status == 0:\n                    raise",
         test=_HOSTILE + "a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered[HTTP 500]",
     ),
     Bug(
-        "a grant of any length is believed",
+        "a grant of any length is accepted",
         "sidecar/client/sidecar_api.py",
         right="not 0 < expires_in <= LONGEST_GRANT",
         wrong="not 0 < expires_in",
         test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
     ),
     Bug(
-        "an answer about another lease is taken for this one's",
+        "an answer about another lease is accepted",
         "sidecar/client/sidecar_api.py",
         right="if lease != name:",
         wrong="if not lease:",
         test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
     ),
     Bug(
-        "an answer that names another holder makes a leader",
+        "an answer that leads but names another holder is accepted",
         "sidecar/client/sidecar_api.py",
         right="if holder != instance_id:",
         wrong="if holder is None:",
         test=_HOSTILE + "an_answer_that_breaks_the_contract_is_unknown",
     ),
     Bug(
-        "another term's grant prolongs the work of this one",
+        "a grant of another term extends the work of this one",
         "sidecar/client/leadership.py",
         right="if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):",
         wrong="if answer.deadline is None:",
@@ -86,7 +86,7 @@ BUGS = [
         test=_LEADERSHIP + "nothing_is_asked_while_the_work_unwinds",
     ),
     Bug(
-        "the resign of a term that is over is of any term",
+        "the resign of a term that is over ends any term",
         "sidecar/client/leadership.py",
         right="term.token if over and term is not None else None",
         wrong="None",
@@ -100,14 +100,14 @@ BUGS = [
         test=_HOSTILE + "nothing_is_asked_while_a_resign_may_still_be_heard",
     ),
     Bug(
-        "the work is stopped by a timer and not by the clock",
+        "the work is stopped by a timer instead of the clock",
         "sidecar/client/leadership.py",
         right="timeout=min(left, TICK)",
         wrong="timeout=left",
         test=_LEADERSHIP + "work_is_stopped_when_the_clock_says_so_and_the_loop_slept",
     ),
     Bug(
-        "the work may go on to the deadline",
+        "the work goes on until the deadline",
         "sidecar/client/term.py",
         right="deadline - min(self._stop_before, max(deadline - now, 0.0) / 4)",
         wrong="deadline",
@@ -121,7 +121,7 @@ BUGS = [
         test=_THREAD + "a_thread_ends_before_the_resign_when_its_term_is_over",
     ),
     Bug(
-        "a thread is not told that the work was cancelled",
+        "a thread does not learn that the work was cancelled",
         "sidecar/client/term.py",
         right="remaining=lambda: 0.0 if cancelled.is_set() else self.remaining()",
         wrong="remaining=self.remaining",
@@ -135,7 +135,7 @@ BUGS = [
         test=_THREAD + "a_thread_that_never_ends_ends_with_its_process",
     ),
     Bug(
-        "the end of the process waits for a thread without end",
+        "the end of the process waits for a thread that never ends",
         "sidecar/client/leadership.py",
         right="                    term.threads.abandon()",
         wrong="                    pass",
@@ -151,7 +151,7 @@ BUGS = [
     Bug(
         "work that blocked the event loop is not reported",
         "sidecar/client/leadership.py",
-        right="if grant.overdue and not complained:",
+        right="if grant.overdue and not reported:",
         wrong="if False:",
         test=_THREAD + "work_that_blocks_the_event_loop_past_its_deadline_is_reported",
     ),

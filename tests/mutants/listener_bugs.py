@@ -1,4 +1,4 @@
-"""Bugs in the listener that both containers share, and in what it refuses, found over real sockets."""
+"""Seeded bugs in the listener of both containers and in what it refuses. Tests with real sockets find them."""
 
 from tests.mutants.trial import Bug
 
@@ -11,24 +11,24 @@ BUGS = [
         "runtime/listener.py",
         right="return theirs < self._limits.per_peer",
         wrong="return True",
-        test=_LISTENER + "a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers",
+        test=_LISTENER + "a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers",
     ),
     Bug(
-        "a header may take as long as it likes",
+        "the time for a header has no limit",
         "runtime/listener.py",
         right="            self.force_close()\n",
         wrong="            pass\n",
         test=_LISTENER + "a_header_that_drips_in_is_cut_off",
     ),
     Bug(
-        "each byte of a header begins its time again",
+        "each byte of a header restarts its timer",
         "runtime/listener.py",
         right="        if of_header and data and self._header_timer is None:\n",
         wrong="        if of_header and data:\n            self._stop_timer()\n",
         test=_LISTENER + "a_header_that_drips_in_is_cut_off",
     ),
     Bug(
-        "half a header behind a whole one has no limit",
+        "half a header after a whole one has no time limit",
         "runtime/listener.py",
         right="of_header = self._body is EMPTY_PAYLOAD and not",
         wrong="of_header = False and not",
@@ -42,49 +42,49 @@ BUGS = [
         test=_LISTENER + "a_connection_without_a_header_under_way_outlives_the_limit_of_a_header",
     ),
     Bug(
-        "the header behind a held request ends the connection",
+        "a header after a held request ends the connection",
         "runtime/listener.py",
         right="if self._waiter is not None and not self._waiter.done():",
         wrong="if True:",
         test=_LISTENER + "a_request_that_is_held_is_answered_whatever_half_a_header_is_behind_it",
     ),
     Bug(
-        "an answer that nobody reads keeps its connection",
+        "an unread answer keeps its connection open",
         "runtime/listener.py",
         right="if self._limits.idle < inf:",
         wrong="if self._limits.idle < 0:",
         test=_LISTENER + "a_peer_that_does_not_read_its_answer_is_cut_off",
     ),
     Bug(
-        "a page whose name was rebound may ask",
+        "a page whose name was rebound is not refused",
         "runtime/local_requests.py",
         right="        if not is_loopback(host):",
         wrong="        if False:",
         test=_PAGES + "a_page_is_refused_on_every_route[a name that was rebound]",
     ),
     Bug(
-        "a page of another origin may ask",
+        "a page of another origin is not refused",
         "runtime/local_requests.py",
         right="        if origin.lower() not in",
         wrong="        if not origin.lower() and origin.lower() not in",
         test=_PAGES + "a_page_is_refused_on_every_route[a page]",
     ),
     Bug(
-        "a page's link may ask",
+        "a link of another site is not refused",
         "runtime/local_requests.py",
         right='("same-origin", "none")',
         wrong='("same-origin", "none", "cross-site")',
         test=_PAGES + "a_page_is_refused_on_every_route[a link]",
     ),
     Bug(
-        "the host of a request's target does not count",
+        "the host in a request's target is not checked",
         "runtime/local_requests.py",
         right="    if hosts and request.host != hosts[0]:",
         wrong="    if False:",
         test=_PAGES + "the_host_of_a_requests_target_has_to_be_the_loopback_too",
     ),
     Bug(
-        "who omits the host may resign",
+        "a resign without Host is not refused",
         "runtime/local_requests.py",
         right="    if not hosts and request.method",
         wrong="    if False and request.method",

@@ -1,6 +1,6 @@
-"""The fifteen faults of an earlier implementation, each put back in, and the test that shows it impossible here.
+"""The fifteen faults of an earlier implementation, each seeded again, and the test that finds it.
 
-Numbered in the order in which they were told. A fault with several sides is several bugs.
+The numbers follow the order of the reports. A fault with several aspects is several bugs.
 """
 
 from tests.mutants.trial import Bug
@@ -30,24 +30,24 @@ BUGS = [
         "service/work/tracker.py",
         right="await writes[0].notify(as_of)",
         wrong="pass",
-        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second",
+        test="tests/service/api/test_streams.py::test_a_task_that_does_not_lead_sends_a_tick_within_a_second",
     ),
     Bug(
         "fault 3: an argument of the EOD's call is missing",
         "service/work/jobs.py",
-        right="writes.history(KIND, day, origin=self._origin, settle=SETTLE[self.job])",
+        right="writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])",
         wrong="writes.history(KIND, day, origin=self._origin)",
         test=_JOBS + "eod_writes_one_row_a_portfolio_at_the_closes",
     ),
     Bug(
-        "fault 4: an upsert on a constraint that is not there",
+        "fault 4: an upsert names a constraint that does not exist",
         "service/database/sql/write_history.sql",
         right="on conflict (portfolio_id, date, kind)",
         wrong="on conflict (portfolio_id, date)",
         test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
     Bug(
-        "fault 5: the EOD is run only by who saw the market open and then closed",
+        "fault 5: only a task that saw the market close runs the EOD",
         "service/work/scheduler.py",
         right="[run for run in undone if run.session.date >= earliest]",
         wrong="[run for run in undone if run.due == now]",
@@ -68,23 +68,23 @@ BUGS = [
         test=_CALENDAR + "every_session_s_open_and_close_is_the_same_in_exchange_calendars",
     ),
     Bug(
-        "fault 7: the job at four dates its rows by the day on which it runs",
+        "fault 7: the job at four dates its rows by the day of the run",
         "service/work/jobs.py",
-        right="rows += await work.fill(day.date, book)",
-        wrong="rows += await work.fill(self._now().date(), book)",
+        right="rows += await attempt.fill(day.date, book)",
+        wrong="rows += await attempt.fill(self._now().date(), book)",
         test=_SCHEDULER + "through_a_week_each_session_has_each_run_once",
     ),
     Bug(
-        "fault 7: the job at four is run seven days a week",
+        "fault 7: the job at four runs seven days a week",
         "service/market/calendar.py",
         right="day.isoweekday() > 5 or day in self._holidays",
         wrong="day in self._holidays",
         test=_SCHEDULER + "through_a_week_each_session_has_each_run_once",
     ),
     Bug(
-        "fault 7: the job at four takes live prices",
+        "fault 7: the job at four uses live prices",
         "service/work/jobs.py",
-        right="return list(usable(answer.values()).values())",
+        right="return list(valid_prices(answer.values()).values())",
         wrong="return []",
         test=_JOBS + "a_provisional_close_is_replaced_by_the_official_one_and_the_row_with_it",
     ),
@@ -111,14 +111,14 @@ BUGS = [
         "test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_goes_on",
     ),
     Bug(
-        "fault 10: a key is prolonged whoever holds it by then",
+        "fault 10: a key is renewed whoever holds it",
         "sidecar/scripts/renew.lua",
         right="if not our_term() then",
         wrong="if not (our_term() or holder) then",
         test="tests/sidecar/redis/test_scripts.py::test_renew_and_release_compare_id_and_token[wheel]",
     ),
     Bug(
-        "fault 11: a task knows of no run but its own",
+        "fault 11: a task knows only its own runs",
         "service/api/background_status.py",
         right="await store.job_runs(), await",
         wrong="{}, await",
@@ -133,20 +133,20 @@ BUGS = [
     ),
     Bug(
         "fault 12: the open is never reset",
-        "service/portfolio/valuation.py",
+        "service/portfolio/quotes.py",
         right="before is not None and priced_in(before, session) else price.price",
         wrong="before is not None else price.price",
-        test=_TRACKER + "open_high_low_and_change_start_anew_with_each_session",
+        test=_TRACKER + "open_high_low_and_change_are_reset_with_each_session",
     ),
     Bug(
-        "fault 13: a reconstruction that was done once is never done again",
+        "fault 13: a reconstruction runs only once ever",
         "service/work/scheduler.py",
-        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - CLOCKS_DIFFER",
+        right="if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE",
         wrong="if run.job not in {job for job, _ in done}",
         test=_SCHEDULER + "a_run_that_fails_holds_up_no_other_and_is_tried_again",
     ),
     Bug(
-        "fault 13: a run in progress stays so",
+        "fault 13: an interrupted run stays in progress",
         "service/database/sql/claim_run.sql",
         right="where run.status <> 'done' or $5",
         wrong="where $5",
@@ -155,9 +155,9 @@ BUGS = [
     Bug(
         "fault 14: a missing price is worth 0",
         "service/portfolio/valuation.py",
-        right="known = ((priced > 0) | ~held) & ~too_wide",
-        wrong="known = ~too_wide",
-        test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_said_so",
+        right="known = ((priced > 0) | ~held) & ~overflow",
+        wrong="known = ~overflow",
+        test=_TRACKER + "a_symbol_without_any_price_is_left_out_and_counted",
     ),
     Bug(
         "fault 15: users write their own history",

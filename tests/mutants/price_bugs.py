@@ -1,4 +1,4 @@
-"""Bugs in whom symbols without a price cost what, and in which of two prices is taken."""
+"""Bugs in the cost of symbols without a price, and in the choice between two prices."""
 
 from tests.mutants.trial import Bug
 
@@ -15,17 +15,17 @@ BUGS = [
         test=_REFUSED + "refused_symbols_never_cost_the_price_of_one_that_had_a_price[1000-True]",
     ),
     Bug(
-        "symbols of unknown standing take as many requests as they like",
+        "symbols of unknown standing use any number of requests",
         "service/prices/batches.py",
-        right="answers.trials = -(-len(answers.waiting) // KNOWN_A_TRIAL)",
+        right="answers.trials_left = -(-len(answers.waiting) // KNOWN_PER_TRIAL)",
         wrong="pass",
         test=_REFUSED + "a_tenth_of_a_tick_s_requests_goes_to_symbols_of_unknown_standing",
     ),
     Bug(
         "symbols of unknown standing use up the rate limit",
         "service/prices/batches.py",
-        right="budget.remaining() > 0 and not self._client.scarce",
-        wrong="budget.remaining() > 0",
+        right="budget.remaining() <= 0 or self._client.is_scarce:",
+        wrong="budget.remaining() <= 0:",
         test=_REFUSED + "trials_leave_a_quarter_of_the_rate_limit",
     ),
     Bug(
@@ -36,14 +36,14 @@ BUGS = [
         test=_REFUSED + "whatever_a_new_symbol_does_to_its_request_the_known_ones_have_their_prices[500]",
     ),
     Bug(
-        "a source that refuses many symbols at once is asked for the rest until the rate limit ends it",
+        "a source that refuses many symbols at once is asked for all the rest",
         "service/prices/batches.py",
-        right="elif answers.refusals > MOST_REFUSED:",
-        wrong="elif answers.refusals > 10 * MOST_REFUSED:",
+        right="elif answers.refusals > MAX_REFUSALS:",
+        wrong="elif answers.refusals > 10 * MAX_REFUSALS:",
         test=_REFUSED + "a_source_that_suddenly_refuses_many_does_not_use_up_the_requests",
     ),
     Bug(
-        "a symbol of one user waits for the thousands of another",
+        "one symbol of a user waits for the thousands of another",
         "service/prices/standing.py",
         right="return Entry(False, size, ",
         wrong="return Entry(False, 0, ",
@@ -52,12 +52,12 @@ BUGS = [
     Bug(
         "the rest of a refused batch goes before the others",
         "service/prices/standing.py",
-        right="_replace(minus_most=-_half(rest))",
-        wrong="_replace(minus_most=-2 * ANY)",
+        right="_replace(negative_limit=-_half(rest))",
+        wrong="_replace(negative_limit=-2 * NO_LIMIT)",
         test=_STANDING + "the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_halves",
     ),
     Bug(
-        "a refusal is for ever",
+        "a refusal never expires",
         "service/prices/standing.py",
         right="if now < refusal.retry_at <= now + LONGEST_REFUSAL",
         wrong="if True",
@@ -71,7 +71,7 @@ BUGS = [
         test=_REFUSALS + "the_next_leader_in_another_task_asks_for_no_symbol_that_was_refused",
     ),
     Bug(
-        "the next leader does not look which symbols are refused",
+        "the next leader does not read which symbols are refused",
         "service/work/tracker.py",
         right="self._standing.remember(await self._store.refusals(), quotes)",
         wrong="self._standing.remember((), quotes)",
@@ -100,7 +100,7 @@ BUGS = [
         "::test_the_newest_price_of_a_snapshot_wins_by_its_own_time[older trade]",
     ),
     Bug(
-        "a price whose time is not set is taken for one of the year 1",
+        "a price without a time counts as one of the year 1",
         "service/prices/alpaca_shapes.py",
         right=" and found >= EPOCH",
         wrong="",

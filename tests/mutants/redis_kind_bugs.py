@@ -5,6 +5,7 @@ from tests.mutants.trial import Bug
 _CLUSTER = "tests/sidecar/redis/test_cluster.py::test_"
 _SENTINELS = "tests/sidecar/redis/test_sentinels.py::test_"
 _GUARD = "tests/sidecar/redis/test_scripts_guard.py::test_"
+_WATCH = "tests/sidecar/redis/test_watch.py::test_"
 _COMMANDS = "tests/sidecar/commands/test_commands_in_a_cluster.py::test_"
 _KIND = "tests/sidecar/test_server_kind.py::test_"
 
@@ -18,7 +19,7 @@ CLUSTER = [
     ),
     Bug(
         "a call is not sent on",
-        "sidecar/redis/store.py",
+        "sidecar/redis/repeats.py",
         right="isinstance(each, NotExecuted) and (each.hop or not hops)}",
         wrong="isinstance(each, NotExecuted) and not each.hop and not hops}",
         test=_CLUSTER + "a_slot_that_has_moved_costs_the_call_nothing_and_is_followed_by_the_watch",
@@ -46,7 +47,7 @@ CLUSTER = [
     ),
     Bug(
         "the trouble of one key closes the connection of a cluster",
-        "sidecar/redis/store.py",
+        "sidecar/redis/repeats.py",
         right='_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")',
         wrong="_ABOUT_ONE_KEY = ()",
         test=_CLUSTER + "a_vacant_lease_in_a_slot_that_migrates_is_told_in_words_and_costs_no_connection",
@@ -119,4 +120,21 @@ SENTINELS = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS]
+WATCH = [
+    Bug(
+        "a watch at another server than the election's says that it hears everything",
+        "sidecar/redis/watch.py",
+        right="        if not same_server:\n",
+        wrong="        if False:\n",
+        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the watch]",
+    ),
+    Bug(
+        "the watch stays where it is when the election's connection has another server behind the same address",
+        "sidecar/redis/route.py",
+        right="            companion.abort()\n        return True",
+        wrong="            pass\n        return True",
+        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the election]",
+    ),
+]
+
+BUGS = [*CLUSTER, *SENTINELS, *WATCH]

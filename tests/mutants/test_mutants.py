@@ -1,4 +1,4 @@
-"""Bugs cannot rot unseen, and a bug counts as found only where its test fails; `make mutants` looks for them all."""
+"""Every bug still applies, and counts as found only if its test fails; `make mutants` searches for them all."""
 
 import ast
 import subprocess
@@ -59,7 +59,7 @@ def test_each_bug_is_one_and_the_test_that_has_to_find_it_is_there() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """One of one law and its tests."""
+    """A project of one law and its tests."""
     for name in COPIED:
         if "." not in name:
             (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""A bug in a production module, and the real test that has to find it: tried out in a copy of the project."""
+"""A bug in a production module, and the real test that must find it, tried in a copy of the project."""
 
 import os
 import shutil
@@ -14,14 +14,14 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 COPIED = ("docs", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout")
-"""All that the tests need: to load every plugin that is installed takes longer than most tests."""
+"""The plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600
-"""What a test, and a run of pytest, may take, in seconds, beside as many others as `make mutants` runs at once."""
+"""Limits of a test, and of a run of pytest, in seconds, beside the other runs of `make mutants`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """What is `right` in `file`, in exactly one place, becomes what is `wrong`; `test` has to fail then."""
+    """One bug: the text `right`, in exactly one place of `file`, becomes `wrong`; `test` must then fail."""
 
     name: str
     file: str
@@ -33,7 +33,7 @@ class Bug:
         """Break the copy of the project in `folder`.
 
         Raises:
-            ValueError: what is to be replaced is not there exactly once.
+            ValueError: the text to replace is not there exactly once.
         """
         path = folder / self.file
         text = path.read_text()
@@ -44,7 +44,7 @@ class Bug:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of tests: whether they `failed`, or `passed`; neither where they could not be run to their end."""
+    """The result of tests: they `failed`, or `passed`; neither if they could not be run to their end."""
 
     failed: bool
     passed: bool
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy what the tests need, and what was compiled of it."""
+    """Copy the files that the tests need, with their compiled code."""
     for name in COPIED:
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("*.pyc.*"))
@@ -62,7 +62,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def attempt(source: Path, tests: list[str], bug: Bug | None = None) -> Verdict:
-    """Run these tests on a copy of `source` that has the bug, if there is one."""
+    """Run these tests on a copy of `source`, with the bug if there is one."""
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         copy(source, folder)
@@ -90,7 +90,7 @@ def _run(folder: Path, tests: list[str]) -> Verdict:
         try:
             output, _ = process.communicate(timeout=LIMIT)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # the sidecars that it started, too
+            os.killpg(process.pid, signal.SIGKILL)  # including the sidecars that it started
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             output = f"no end within {LIMIT} s"

@@ -118,3 +118,39 @@ def test_a_file_that_is_not_there_or_not_json_is_told(tmp_path: Path) -> None:
         read(tmp_path / "t.json")
     (tmp_path / "t.json").write_text(json.dumps(definition(container("a"))))
     assert read(tmp_path / "t.json").family == "test"
+
+
+def test_a_mount_of_a_volume_that_does_not_exist_is_refused() -> None:
+    mounting = container("a", mountPoints=[{"sourceVolume": "state", "containerPath": "/state"}])
+    with pytest.raises(DefinitionError, match="a mounts state, which volumes does not name"):
+        parse(definition(mounting))
+    parse(definition(mounting) | {"volumes": [{"name": "state"}]})
+
+
+FARGATE = {"requiresCompatibilities": ["FARGATE"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (FARGATE | {"memory": "1024"}, "cpu: missing; Fargate needs it"),
+        (FARGATE | {"cpu": "512"}, "memory: missing; Fargate needs it"),
+        (FARGATE | {"cpu": "500", "memory": "1024"}, "cpu: Fargate has no tasks of 500 CPU units"),
+        (FARGATE | {"cpu": "512", "memory": "512"}, "memory: Fargate has no tasks of 512 CPU units with 512 MiB"),
+        (FARGATE | {"cpu": "8 vCPU", "memory": "17 GB"}, "memory: Fargate has no tasks of 8192 CPU units"),
+        ({"cpu": "half a core"}, "'half a core' is not a whole number, or a number of vCPU"),
+        ({"memory": "1 TB"}, "'1 TB' is not a whole number, or a number of GB"),
+        ({"cpu": "128"}, "cpu: the containers have 256 CPU units, the task 128"),
+        ({"memory": "100"}, "memory: the containers have 200 MiB, the task 100"),
+    ],
+)
+def test_a_size_that_ecs_would_refuse_is_one_line(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse(definition(container("a", cpu=128, memory=100), container("b", cpu=128, memory=100)) | fields)
+    assert str(caught.value).startswith(f"task definition: {complaint}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cpu", ["512", "0.5 vCPU", ".5 vcpu"])
+def test_a_task_s_processor_may_be_said_in_units_or_in_cores(cpu: str) -> None:
+    assert parse(definition(container("a")) | FARGATE | {"cpu": cpu, "memory": "1 GB"}).cpu_units == 512

@@ -10,11 +10,13 @@ import pytest
 from ops.local import guide
 from sidecar.redis.connection import Connector
 from sidecar.settings import read
+from tests.support.tls import Authority
 
 
 def line(**variables: str) -> str | None:
     """What follows the program."""
-    found = guide.redis_cli(Connector(read(variables).redis)())
+    address = read(variables).redis
+    found = guide.redis_cli(Connector(address)(), address)
     return None if found is None else shlex.join(shlex.split(found)[1:])
 
 
@@ -45,6 +47,9 @@ def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monk
     assert line(REDIS_URL="rediss://there:7000?ssl_cert_reqs=none") == "-h there -p 7000 --tls --insecure"
     ca = certifi.where()
     assert line(REDIS_URL=f"rediss://there:7000?ssl_ca_certs={ca}") == f"-h there -p 7000 --tls --cacert {ca}"
+    certificate, key = Authority("ours").issue("client", tmp_path / "client")
+    shown = {"REDIS_TLS_CERT_FILE": str(certificate), "REDIS_TLS_KEY_FILE": str(key)}
+    assert line(REDIS_URL="rediss://there:7000", **shown) == f"-h there -p 7000 --tls --cert {certificate} --key {key}"
 
 
 def test_a_job_by_hand_has_the_settings_of_the_api_but_no_address_that_may_hold_a_password() -> None:
@@ -61,3 +66,19 @@ def test_without_a_redis_cli_there_is_no_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert line(REDIS_HOST="127.0.0.1") is None
+
+
+def test_a_shell_gets_the_addresses_of_our_own_servers_and_of_no_others() -> None:
+    api = {"PRICE_SOURCE": "simulated", "SIDECAR_URL": "http://127.0.0.1:4041", "DATABASE_URL": "postgres://a:b@c/d e"}
+    sidecar = {"CONTROL_BIND": "127.0.0.1:4041", "REDIS_PASSWORD": "hidden"}
+    ours = guide.shell_environment(api, sidecar, {"REDIS_URL": "redis://127.0.0.1:7000"}, ours=True)
+    assert [shlex.split(text) for text in ours.splitlines()] == [
+        ["export", "PRICE_SOURCE=simulated"],
+        ["export", "SIDECAR_URL=http://127.0.0.1:4041"],
+        ["export", "DATABASE_URL=postgres://a:b@c/d e"],
+        ["export", "CONTROL_BIND=127.0.0.1:4041"],
+        ["export", "REDIS_URL=redis://127.0.0.1:7000"],
+    ]
+    theirs = guide.shell_environment(api, sidecar, {}, ours=False)
+    assert "postgres://" not in theirs
+    assert "REDIS" not in theirs

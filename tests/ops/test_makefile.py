@@ -70,8 +70,8 @@ def test_a_python_without_venv_is_one_line_each_time_and_leaves_no_half_made_env
 
 
 def test_a_python_that_is_missing_or_too_old_is_one_line(checkout: Path) -> None:
-    assert make_run(checkout, checkout / "none") == f"make: there is no {checkout}/none; set PYTHON"
+    assert make_run(checkout, checkout / "none") == f"make: {checkout}/none does not exist; set PYTHON"
     old = checkout / "old"
     old.write_text("#!/bin/sh\nexit 3\n")
     old.chmod(0o755)
-    assert make_run(checkout, old) == f"make: {old} is no Python 3.11 or later; set PYTHON"
+    assert make_run(checkout, old) == f"make: {old} is not Python 3.11 or later; set PYTHON"

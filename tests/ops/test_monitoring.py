@@ -23,7 +23,7 @@ from service.work.metrics import WorkMetrics
 from sidecar.client import LeaseClient
 from sidecar.commands import operator as commands
 from tests.ops.test_task_definition import CONTAINERS
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.waiting import eventually
 
 OPS = Path(__file__).parents[2] / "ops"

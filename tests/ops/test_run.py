@@ -315,7 +315,9 @@ def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_
 ) -> None:
     account = ("--user", "default", "off", "--user", "me", "on", ">hidden", "~*", "&*", "+@all")
     with RedisServer(tmp_path / "theirs", arguments=account) as server:
-        run = start(RUN_TASKS="1", REDIS_URL=server.url, REDIS_USERNAME="me", REDIS_PASSWORD="hidden")
+        password = tmp_path / "password"
+        password.write_text("hidden\n")
+        run = start(RUN_TASKS="1", REDIS_URL=server.url, REDIS_USERNAME="me", REDIS_PASSWORD_FILE=str(password))
         run.until_shown("What happens")
         run.until_led()
         (line,) = re.findall(r"^  (\S*redis-cli .*) DEL \S+$", run.screen, re.MULTILINE)

@@ -111,7 +111,7 @@ def test_the_api_asks_the_sidecar_where_it_listens() -> None:
 def test_each_variable_is_one_that_its_program_reads() -> None:
     known_to_service = {*(name.upper() for name in ServiceSettings.model_fields), *KEPT, "PGSSLMODE"}
     assert {*_defined("api").variables, *(entry.name for entry in _defined("api").secrets)} <= known_to_service
-    source = Path(sidecar_settings.__file__).read_text()
+    source = "".join(path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py"))
     for name in (*_defined("sidecar").variables, "REDIS_PASSWORD"):
         assert f'"{name}"' in source, name
 
@@ -132,6 +132,22 @@ def test_secrets_are_no_part_of_the_environment() -> None:
     for container in CONTAINERS.values():
         for entry in container["secrets"]:
             assert re.fullmatch(r"arn:aws:secretsmanager:us-west-1:0{12}:secret:[\w/-]+:\w+::", entry["valueFrom"])
+
+
+def test_only_the_folders_of_ecs_exec_s_agent_can_be_written_to() -> None:
+    """Issue 1359 of aws/containers-roadmap names them; each container has its own, since each has an agent."""
+    mounted = [mount for container in CONTAINERS.values() for mount in container["mountPoints"]]
+    assert [volume["name"] for volume in DOCUMENT["volumes"]] == [mount["sourceVolume"] for mount in mounted]
+    for container in CONTAINERS.values():
+        folders = {mount["containerPath"] for mount in container["mountPoints"]}
+        assert folders == {"/managed-agents", "/var/lib/amazon/ssm", "/var/log/amazon/ssm"}
+
+
+def test_the_redis_password_travels_only_encrypted_and_belongs_to_a_user_of_the_sidecar_s_own() -> None:
+    """ElastiCache takes a password over TLS only."""
+    variables = _defined("sidecar").variables
+    assert variables["REDIS_URL"].startswith("rediss://")
+    assert variables["REDIS_USERNAME"] == "sidecar"
 
 
 def test_placeholders_are_obvious_and_the_same_everywhere() -> None:
@@ -159,6 +175,11 @@ def test_the_copilot_manifest_says_what_the_task_definition_says() -> None:
     assert sidecar["variables"] == _defined("sidecar").variables
     assert manifest["image"]["depends_on"] == {"sidecar": "healthy"}
     assert sidecar["image"] == CONTAINERS["sidecar"]["image"]
+    volumes = manifest["storage"]["volumes"]
+    assert all(volume["read_only"] is False for volume in volumes.values())
+    assert {name: volume["path"] for name, volume in volumes.items()} == {
+        mount["sourceVolume"]: mount["containerPath"] for mount in CONTAINERS["api"]["mountPoints"]
+    }
     for said, defined in (
         (manifest["image"]["healthcheck"], CONTAINERS["api"]["healthCheck"]),
         (sidecar["healthcheck"], CONTAINERS["sidecar"]["healthCheck"]),
@@ -222,4 +243,5 @@ def _defined(name: str) -> ContainerDefinition:
 
 
 def _sidecar() -> sidecar_settings.Settings:
-    return sidecar_settings.read(_defined("sidecar").variables)
+    injected = {entry.name: "injected" for entry in _defined("sidecar").secrets}
+    return sidecar_settings.read({**_defined("sidecar").variables, **injected})

@@ -19,7 +19,7 @@ def at(port: int) -> AddressInfo:
 
 @contextmanager
 def dropping() -> Iterator[AddressInfo]:
-    """An address that drops packets: its queue of connections is full, so the kernel answers no SYN."""
+    """An address that drops packets. Its queue of connections is full, so the kernel answers no SYN."""
     with ExitStack() as opened, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -32,7 +32,7 @@ def dropping() -> Iterator[AddressInfo]:
 
 @contextmanager
 def refusing() -> Iterator[AddressInfo]:
-    """An address at which nothing listens."""
+    """An address without a listener."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield at(bound.getsockname()[1])
@@ -40,13 +40,13 @@ def refusing() -> Iterator[AddressInfo]:
 
 @contextmanager
 def listening() -> Iterator[AddressInfo]:
-    """An address that takes connections."""
+    """An address that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield at(listener.getsockname()[1])
 
 
 def known(*addresses: AddressInfo) -> Lookups:
-    """Lookups of a name that has these addresses."""
+    """Lookups in which every name has these addresses."""
     return Lookups(lambda host, port: addresses)
 
 
@@ -62,7 +62,7 @@ async def test_an_address_that_drops_packets_does_not_keep_the_others_from_being
         assert await port_of(known(first, second, third)) == third[4][1]
 
 
-async def test_an_address_that_refuses_is_passed_over() -> None:
+async def test_an_address_that_refuses_is_skipped() -> None:
     with refusing() as bad, listening() as good:
         assert await port_of(known(bad, good)) == good[4][1]
 

@@ -1,4 +1,4 @@
-"""Text from outside becomes one printable, bounded line, whatever is in it."""
+"""Any text from outside becomes one printable line of bounded length."""
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ def test_a_printable_text_comes_back_unchanged(text: str) -> None:
         (None, "None"),
     ],
 )
-def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(text: object, shown: str) -> None:
+def test_control_sequences_of_a_terminal_are_shown_as_escapes(text: object, shown: str) -> None:
     assert one_line(text) == shown
 
 

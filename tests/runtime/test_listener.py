@@ -1,4 +1,4 @@
-"""The listener of both containers: what one peer's connections may take, and that errors are JSON."""
+"""The listener of both containers: limits of a peer's connections, and errors in JSON."""
 
 import asyncio
 import json
@@ -11,22 +11,15 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from runtime.listener import Limits, Listener, network_of
+from runtime.listener import Limits, network_of
+from tests.support.listening import listening
 from tests.support.waiting import eventually
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
-"""Bytes of an answer that fits into no buffer."""
-
-
-@dataclass
-class At:
-    """A numeric address."""
-
-    host: str
-    port: int = 0
+"""Length of an answer that no buffer can hold, in bytes."""
 
 
 class Connection:
@@ -40,7 +33,7 @@ class Connection:
         self._writer.write(data)
 
     async def answer(self) -> int:
-        """The status of the next answer, which has a short body."""
+        """The status of the next answer, whose body is read too."""
         async with asyncio.timeout(20):
             head = await self.reader.readuntil(b"\r\n\r\n")
             (length,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
@@ -48,7 +41,7 @@ class Connection:
         return int(head.split(b" ")[1])
 
     async def is_closed(self) -> bool:
-        """Wait for its end: true unless there is an answer before it."""
+        """Wait until the connection is closed; false if an answer comes first."""
         async with asyncio.timeout(20):
             with suppress(ConnectionError):
                 if await self.reader.read(1):
@@ -57,7 +50,7 @@ class Connection:
         return True
 
     async def refused(self) -> bool:
-        """Whether it is closed instead of answered."""
+        """Whether the connection is closed without an answer."""
         self.send(WHOLE)
         return await self.is_closed()
 
@@ -67,18 +60,18 @@ class Connection:
 
 @dataclass
 class Served:
-    """A listener, and ways to reach it."""
+    """A listener, and connections to it."""
 
     runner: web.AppRunner
     held: asyncio.Event
-    """Ends the requests to /held."""
+    """The event that ends the requests to /held."""
 
     async def connect(self, source: str = HERE) -> Connection:
         host, port = self.runner.addresses[0]
         return Connection(*await asyncio.open_connection(host, port, local_addr=(source, 0)))
 
     async def passes_limit(self) -> None:
-        """Wait until a header that was begun now is cut off: so are those begun before."""
+        """Wait until a header that begins now is cut off. Headers that began before are cut off by then too."""
         cut = await self.connect()
         cut.send(HALF)
         assert await cut.is_closed()
@@ -105,12 +98,8 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
     app = web.Application()
     app.add_routes([web.get("/", root), web.post("/", root), web.get("/held", wait), web.get("/large", large)])
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        await Listener(runner, At(HERE), limits).start()
+    async with listening(runner, limits):
         yield Served(runner, held)
-    finally:
-        await runner.cleanup()
 
 
 async def drip(connection: Connection) -> None:
@@ -169,7 +158,7 @@ async def test_a_request_that_is_held_is_answered_whatever_half_a_header_is_behi
         assert await connection.is_closed()
 
 
-async def test_a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers() -> None:
+async def test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers() -> None:
     async with serving(Limits(connections=5, per_peer=3)) as served:
         theirs = [await served.connect(THERE) for _ in range(3)]
         await eventually(lambda: served.open == 3)
@@ -178,7 +167,7 @@ async def test_a_peer_has_so_many_connections_and_leaves_the_others_to_other_pee
         for connection in ours:
             connection.send(WHOLE)
             assert await connection.answer() == 200
-        assert await (await served.connect()).refused()  # by the total limit
+        assert await (await served.connect()).refused()  # refused by the total limit
         theirs.pop().close()
         await eventually(lambda: served.open == 4)
         another = await served.connect(THERE)
@@ -213,13 +202,13 @@ async def test_a_peer_that_does_not_read_its_answer_is_cut_off() -> None:
     [
         test_half_a_header_behind_a_whole_one_is_cut_off,
         test_a_connection_without_a_header_under_way_outlives_the_limit_of_a_header,
-        test_a_peer_has_so_many_connections_and_leaves_the_others_to_other_peers,
+        test_a_peer_has_a_limit_of_connections_that_leaves_others_to_other_peers,
         test_garbage_ends_its_connection_alone,
         test_a_peer_that_does_not_read_its_answer_is_cut_off,
     ],
 )
-def test_the_loop_of_both_containers_keeps_the_law_too(law: Callable[[], Coroutine[None, None, None]]) -> None:
-    """The containers run on uvloop, whose transports differ from those of asyncio's own loop."""
+def test_the_limits_hold_with_uvloop_too(law: Callable[[], Coroutine[None, None, None]]) -> None:
+    """The containers use uvloop, whose transports differ from those of asyncio's own loop."""
     uvloop.run(law())
 
 

@@ -1,4 +1,4 @@
-"""No text from outside writes a log line of its own, in either form, tracebacks included."""
+"""Text from outside cannot forge a log line, in either format, tracebacks included."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def form(request: pytest.FixtureRequest) -> Callable[[], logging.Formatter]:
 
 
 def logged(formatter: logging.Formatter, text: str) -> str:
-    """What a log holds after the text came as an argument, as a field, in an error, and in the cause of an error."""
+    """The log after the text came as an argument, as a field, in an error, and in the cause of an error."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)

@@ -1,4 +1,4 @@
-"""Name lookups: shared, bounded in number, used once, and never in the way of the end of the process."""
+"""Name lookups are shared, bounded in number and used once, and do not delay the end of the process."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from runtime.http_resolver import SharedResolver
-from runtime.lookup import KEPT_FOR, AddressInfo, Lookups, system_lookup
+from runtime.lookup import MAX_RESULT_AGE, AddressInfo, Lookups, system_lookup
 from tests.support.waiting import eventually
 
 HOST, PORT = "redis.example", 6379
@@ -21,7 +21,7 @@ FIRST, SECOND = (
 
 
 class Resolver:
-    """A resolver in the test's hands: each lookup waits until it is told how it ends."""
+    """A resolver in which each lookup waits until the test ends it."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -38,7 +38,7 @@ class Resolver:
         return answer
 
     def answer(self, answer: Sequence[AddressInfo] | Exception) -> None:
-        """End the oldest lookup that is under way."""
+        """End the oldest lookup under way."""
         self._answers.append(answer)
         self._told.release()
 
@@ -62,7 +62,7 @@ async def test_all_who_wait_share_one_lookup() -> None:
     assert resolver.asked == 1
 
 
-async def test_a_lookup_outlives_its_waiters_and_the_next_who_asks_has_the_result_once() -> None:
+async def test_a_lookup_outlives_its_callers_and_the_next_caller_gets_the_result_once() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     for _ in range(20):
@@ -125,7 +125,7 @@ async def test_a_lookup_under_way_at_a_change_of_server_is_made_again_and_not_be
     assert [await first, await second] == [SECOND, SECOND]
 
 
-async def test_an_outdated_lookup_for_which_nobody_waits_leaves_nothing() -> None:
+async def test_an_outdated_lookup_without_callers_leaves_nothing() -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     (await asked(lookups)).cancel()
@@ -144,7 +144,7 @@ async def test_a_result_is_not_kept_for_ever() -> None:
     (await asked(lookups)).cancel()
     resolver.answer(FIRST)
     await ended(lookups)
-    now[0] = KEPT_FOR
+    now[0] = MAX_RESULT_AGE
     waits = await asked(lookups)
     resolver.answer(SECOND)
     assert await waits == SECOND
@@ -153,7 +153,7 @@ async def test_a_result_is_not_kept_for_ever() -> None:
 @pytest.mark.parametrize(
     "error", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
 )
-async def test_every_waiter_hears_of_a_failure_and_the_next_asks_again(error: Exception) -> None:
+async def test_every_caller_gets_a_failure_and_the_next_looks_up_again(error: Exception) -> None:
     resolver = Resolver()
     lookups = Lookups(resolver)
     waiting = [await asked(lookups), await asked(lookups)]
@@ -186,7 +186,7 @@ async def test_the_resolver_of_aiohttp_shares_the_lookups() -> None:
         (HOST, "192.0.2.1", PORT),
         (HOST, "192.0.2.2", PORT),
     ]
-    with pytest.raises(OSError, match="no address of the wanted family"):
+    with pytest.raises(OSError, match="no address of the requested family"):
         await SharedResolver(lookups).resolve(HOST, PORT, socket.AF_INET6)
 
 

@@ -1,4 +1,4 @@
-"""Migrated databases, clean or with the sample portfolios; sidecars on keys of the test's own, services beside them."""
+"""Migrated databases, empty or with the sample portfolios; sidecars on the test's own keys, and services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,20 +12,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ops.local.servers import PostgresServer, RedisServer
+from runtime.addresses import Address
 from runtime.listener import Listener
-from service.address import Address
 from service.api.listener import connection_limits
 from service.commands.samples import load_samples
 from service.database.migrations import migrate
 from service.database.store import Store
 from service.work.metrics import WorkMetrics
+from tests.support.processes import Service, Sidecar
 from tests.support.served_api import Served
-from tests.support.service_processes import Service, Sidecar
 
 
 @pytest.fixture(scope="session")
 def samples_template(postgres: PostgresServer) -> str:
-    """The name of a database that is migrated and has the samples; to be copied, which is quicker than to make one."""
+    """The name of a migrated database with the samples, for tests to copy. A copy is quicker than the migrations."""
     name = "service_samples"
 
     async def make() -> None:
@@ -43,7 +43,7 @@ def samples_template(postgres: PostgresServer) -> str:
 
 @asynccontextmanager
 async def copy_of(template: str, postgres: PostgresServer) -> AsyncIterator[str]:
-    """The address of a copy of that database, which is dropped in the end."""
+    """The address of a copy of a database. The copy is dropped in the end."""
     name = f"service_{uuid4().hex}"
     admin = await asyncpg.connect(postgres.url)
     await admin.execute(f"create database {name} template {template}")
@@ -54,14 +54,14 @@ async def copy_of(template: str, postgres: PostgresServer) -> AsyncIterator[str]
 
 @pytest.fixture
 async def samples_url(postgres: PostgresServer, samples_template: str) -> AsyncIterator[str]:
-    """The address of a database that the service can work on."""
+    """The address of a database with the samples, for one test."""
     async with copy_of(samples_template, postgres) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def shared_url(postgres: PostgresServer, samples_template: str) -> Iterator[str]:
-    """One for all tests of a module."""
+    """The address of a database with the samples, for all tests of a module."""
     with asyncio.Runner() as runner:
         copy = copy_of(samples_template, postgres)
         yield runner.run(copy.__aenter__())
@@ -76,7 +76,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def new_sidecar(redis_server: RedisServer, tmp_path: Path) -> Callable[..., Sidecar]:
-    """Makes sidecars that compete for keys of this test's own."""
+    """A function that makes sidecars, which compete for keys of this test's own."""
     key = f"{uuid4().hex}:{{name}}"
 
     def make(name: str, **settings: str) -> Sidecar:
@@ -87,7 +87,7 @@ def new_sidecar(redis_server: RedisServer, tmp_path: Path) -> Callable[..., Side
 
 @pytest.fixture
 def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path) -> Callable[..., Service]:
-    """Makes services on the samples' database."""
+    """A function that makes services on the database with the samples."""
 
     def make(name: str, sidecar_url: str, **settings: str) -> Service:
         settings = {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar_url, **settings}
@@ -98,14 +98,14 @@ def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """Whatever is entered here is left at the test's end, last first."""
+    """A stack of context managers that the end of the test exits, last first."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
 async def served(shared_url: str, session: aiohttp.ClientSession) -> AsyncIterator[Served]:
-    """An API in this process; nobody works, and nothing has been written yet."""
+    """An API in this process, without background work and without any values yet."""
     admin = await asyncpg.connect(shared_url)
     await admin.execute("truncate portfolio_live, portfolio_history, lease_fence, position_loading")
     await admin.close()
@@ -139,12 +139,12 @@ CLEAN = """
         end loop;
     end $$;
 """
-"""Back to what the migrations made; a test that meddles does it with a function `meddle`, or renames a table `away`."""
+"""SQL that restores the state after the migrations. A test may add a function `meddle`, or rename a table to `away`."""
 
 
 @pytest.fixture(scope="session")
 def migrated_once(postgres: PostgresServer) -> str:
-    """The address of a migrated database. One a session: to make one takes ten times as long as most tests."""
+    """The address of a migrated database, one per session: the migrations take ten times as long as most tests."""
     dsn = postgres.url.rsplit("/", 1)[0] + "/migrated"
 
     async def make() -> None:
@@ -159,7 +159,7 @@ def migrated_once(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 async def migrated(migrated_once: str) -> AsyncIterator[str]:
-    """The address of a migrated database that is clean again after the test."""
+    """The address of a migrated database that is cleaned after the test."""
     yield migrated_once
     cleaner = await asyncpg.connect(migrated_once)
     await cleaner.execute(CLEAN)
@@ -168,14 +168,14 @@ async def migrated(migrated_once: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Store]:
-    # A test may look for long, on another connection, before a transaction of this one goes on.
+    # A test may check for long on another connection while a transaction of this store waits.
     async with await Store.connect(migrated, idle_limit=20.0) as store:
         yield store
 
 
 @pytest.fixture
 async def raw(migrated: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A connection of nobody's, to look and to meddle with."""
+    """A connection for the test, to check the database and to interfere."""
     connection = await asyncpg.connect(migrated)
     yield connection
     await connection.close()

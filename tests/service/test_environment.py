@@ -1,4 +1,4 @@
-"""Switches of libraries that were meant for another program neither end nor change the API."""
+"""Environment variables that are meant for other programs neither end nor change the API."""
 
 import importlib.metadata
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.environment import CREDENTIAL_FILES, IGNORED, KEPT, ignore_switches
-from tests.support.service_processes import ROOT, Process, Service, Sidecar
+from tests.support.processes import ROOT, Service, Sidecar, command_of
 from tests.support.waiting import eventually
 
 DOCUMENT = ROOT / "docs" / "environment.md"
@@ -24,7 +24,14 @@ NOT_IN_THE_PROCESS = re.compile(
 )
 IRRELEVANT = {
     *("PROCESSOR_ARCHITECTURE", "PROCESSOR_ARCHITEW6432"),  # only on Windows
-    *("FOO", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD"),  # of WSGI
+    *(
+        "FOO",
+        "HTTP_ACCEPT",
+        "HTTP_ACCEPT_ENCODING",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "REQUEST_METHOD",
+    ),  # WSGI's
 }
 
 MEANT_FOR_OTHERS = {
@@ -79,13 +86,13 @@ async def has_ticked(service: Service) -> bool:
     return status["jobs"]["tracker"]["last_run"] is not None
 
 
-async def test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another_program(
+async def test_the_api_works_with_every_variable_that_is_meant_for_another_program(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     sidecar = await stack.enter_async_context(new_sidecar("one"))
     service = await stack.enter_async_context(new_service("one", sidecar.url, **MEANT_FOR_OTHERS, **HARMLESS))
     await eventually(lambda: has_ticked(service))
-    service.signal()
+    service.send()
     assert await service.end() == 0
     assert not [line for line in service.lines() if line["level"] not in ("INFO", "WARNING")]
     (told,) = [message for message in service.messages() if "ignored environment variables" in message]
@@ -93,13 +100,13 @@ async def test_the_api_works_as_ever_with_every_switch_that_is_meant_for_another
 
 
 @pytest.mark.parametrize("command", ["migrate", "sample"])
-async def test_a_command_works_as_ever_with_them(
+async def test_a_command_works_with_every_variable_that_is_meant_for_another_program(
     samples_url: str, tmp_path: Path, stack: AsyncExitStack, command: str
 ) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", **MEANT_FOR_OTHERS, **HARMLESS}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", command, **settings))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", command, **settings))
     assert await process.end() == 0
-    assert "Traceback" not in process.output()
+    assert "Traceback" not in process.output
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_FILES)
@@ -107,31 +114,29 @@ async def test_a_file_that_the_environment_names_and_that_cannot_be_read_is_refu
     samples_url: str, tmp_path: Path, stack: AsyncExitStack, name: str
 ) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", name: "/nowhere/file"}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", **settings))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", **settings))
     assert await process.end() == 2
-    assert process.output() == f"{name}: '/nowhere/file' cannot be read: No such file or directory\n"
+    assert process.output == f"{name}: '/nowhere/file' cannot be read: No such file or directory\n"
 
 
-async def test_certificates_that_are_not_there_are_one_warning(
-    samples_url: str, tmp_path: Path, stack: AsyncExitStack
-) -> None:
+async def test_missing_certificates_are_one_warning(samples_url: str, tmp_path: Path, stack: AsyncExitStack) -> None:
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated", "SSL_CERT_FILE": "/nowhere/ca"}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", "migrate", **settings))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", "migrate", **settings))
     assert await process.end() == 0
-    assert process.output().count("SSL_CERT_FILE: there is nothing at /nowhere/ca") == 1
+    assert process.output.count("SSL_CERT_FILE: /nowhere/ca does not exist") == 1
 
 
 @pytest.mark.parametrize(
     ("mode", "ignored"), [("disable", True), ("allow", True), ("prefer", True), ("verify-full", False)]
 )
-def test_tls_to_the_database_can_be_demanded_and_not_turned_off(mode: str, ignored: bool) -> None:
+def test_a_variable_can_require_tls_to_the_database_but_not_turn_it_off(mode: str, ignored: bool) -> None:
     environment = {"PGSSLMODE": mode, "PGPASSWORD": "x", "PATH": "/bin"}
     assert ignore_switches(environment) == (["PGSSLMODE"] if ignored else [])
     assert {"PGPASSWORD", "PATH"} <= environment.keys()
 
 
 def documented(section: str = "API") -> str:
-    """The document's section on a container."""
+    """The section of the document about a container."""
     return DOCUMENT.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
 
 
@@ -148,7 +153,7 @@ def read_by(libraries: Sequence[str]) -> set[str]:
 
 
 def test_every_variable_that_a_library_reads_is_in_the_document() -> None:
-    """A new version of a library that reads a new switch fails here: decide what becomes of it, and write it down."""
+    """Fails if a new version of a library reads a new variable. Decide whether to follow it, and document it."""
     read = read_by(LIBRARIES)
     assert {"PGHOST", "AIOHTTP_NO_EXTENSIONS", "SSLKEYLOGFILE", "PROMETHEUS_MULTIPROC_DIR"} <= read
     families = ("PG", "PROMETHEUS_", "prometheus_", "TQDM_", "PYTHON")

@@ -1,4 +1,4 @@
-"""`python -m service healthcheck`: quick, silent on standard error, and right."""
+"""`python -m service healthcheck` is quick, correct, and silent on standard error."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from ops.local.servers import free_port
-from tests.support.service_processes import ROOT, clean_environment
+from tests.support.processes import ROOT, clean_environment
 
 
 async def run(bind: str, *, flags: tuple[str, ...] = ()) -> tuple[int | None, str, str]:
@@ -25,7 +25,7 @@ async def run(bind: str, *, flags: tuple[str, ...] = ()) -> tuple[int | None, st
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (404, 1)])
-async def test_it_tells_what_healthz_answers(status: int, exit_status: int) -> None:
+async def test_the_check_reports_the_status_line_of_healthz(status: int, exit_status: int) -> None:
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(status=status if request.path == "/healthz" else 418)
 
@@ -44,7 +44,7 @@ async def test_it_tells_what_healthz_answers(status: int, exit_status: int) -> N
 @pytest.mark.parametrize(
     "bind", [f"127.0.0.1:{free_port()}", "nonsense", "127.0.0.1:0"], ids=["free", "no address", "no port"]
 )
-async def test_nobody_there_or_no_address_is_unhealthy_and_silent(bind: str) -> None:
+async def test_no_listener_or_an_invalid_address_is_unhealthy_with_empty_stderr(bind: str) -> None:
     returned, out, err = await run(bind)
     assert (returned, err) == (1, "")
     assert out.count("\n") == 1
@@ -60,7 +60,7 @@ async def test_another_program_on_the_port_is_unhealthy() -> None:
     assert (returned, err) == (1, "")
 
 
-async def test_it_imports_nothing_that_takes_long() -> None:
+async def test_the_check_imports_only_what_is_quick_to_import() -> None:
     _, _, err = await run(f"127.0.0.1:{free_port()}", flags=("-X", "importtime"))
     imported = {line.rpartition("|")[2].strip() for line in err.splitlines()}
     assert "service.healthcheck" in imported

@@ -1,4 +1,4 @@
-"""A fault that lasts is one line at its beginning, silence, and one line at its end: in every component."""
+"""A lasting fault is one line when it begins and one line when it ends, in every component."""
 
 import asyncio
 import logging
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.outage import Outage
+from tests.support.processes import Service, Sidecar
 from tests.support.proxy import Proxy
-from tests.support.service_processes import Service, Sidecar
 from tests.support.waiting import eventually
 
 logger = logging.getLogger("component")
@@ -20,19 +20,19 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(caplog: pytes
     now = [10.0]
     outage = Outage(logger, "it fails: %s", "it works again", clock=lambda: now[0])
     with caplog.at_level(logging.INFO):
-        outage.over()  # it has not failed
+        outage.recovered()  # nothing has failed yet
         for _ in range(2):
             for reason in ("refused", "refused", "starting up"):
-                outage.met(reason, {"lease": "a"})
+                outage.failed(reason, {"lease": "a"})
                 now[0] += 4
-            outage.over({"lease": "a"})
-            outage.over()
+            outage.recovered({"lease": "a"})
+            outage.recovered()
     began, ended = ("WARNING", "it fails: refused"), ("INFO", "it works again, after 12 s and 3 failures")
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [began, ended, began, ended]
     assert {line.__dict__["lease"] for line in caplog.records} == {"a"}
 
 
-async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once_when_it_is_over(
+async def test_each_component_logs_an_outage_of_the_database_once_and_its_end_once(
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
@@ -58,13 +58,13 @@ async def test_in_an_outage_of_the_database_each_component_says_so_once_and_once
         return [line["message"] for line in lines if (line["level"] != "INFO") == bad]
 
     await eventually(lambda: all(reports(each, bad=True) for each in components), within=60)
-    failed = service.output().count("cannot connect")
-    await asyncio.sleep(6)  # a probe, and many ticks and attempts to listen, of which nothing is to be seen
-    assert service.output().count("cannot connect") <= failed + 1
+    failed = service.output.count("cannot connect")
+    await asyncio.sleep(6)  # a probe, and many ticks and attempts to listen, none of which may log anything
+    assert service.output.count("cannot connect") <= failed + 1
     await proxy.accept()
     await eventually(lambda: all(reports(each, bad=False) for each in components), within=60)
     for component in components:
         faults = [text.partition(":")[0] for text in reports(component, bad=True)]
         assert len(faults) <= len(set(faults)) + (component == "service.api.store_access"), (
             faults
-        )  # closed, then refused
+        )  # connections are closed, then refused

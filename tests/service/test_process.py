@@ -1,4 +1,4 @@
-"""Whole processes: who leads, what a signal does and in which order, and what an outage does not do."""
+"""Whole processes: who leads, what happens in which order after a signal, and what survives an outage."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ from ops.local.servers import PostgresServer, free_port
 from service.commands.samples import SAMPLES, load_samples
 from service.database.migrations import migrate
 from service.database.store import Store
-from tests.support.fake_sidecar import FakeSidecar
+from tests.support.fake_sidecar import LeadingSidecar
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.served_api import PORTFOLIO
-from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import ROUNDS, eventually
 
 LEASES = {"background_services", "daily_scheduler"}
@@ -31,7 +31,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 async def events(response: aiohttp.ClientResponse, count: int, *, after: datetime = LONG_AGO) -> list[datetime]:
-    """When the next so many values of a stream were made, of those that were made after that instant."""
+    """The instants of the next values of a stream that are later than the given instant."""
     assert response.status == 200
     found: list[datetime] = []
     async with asyncio.timeout(60):
@@ -69,7 +69,7 @@ async def test_a_task_that_does_not_lead_streams_what_the_leader_writes(
     assert status["jobs"]["tracker"]["last_run"] is not None
     assert await eventually(lambda: last_run_of(other, "reconstruction"))
 
-    leader.signal()  # and now the hand-over
+    leader.send()  # start the hand-over
     await eventually(other.leads)
     assert await leader.end() == 0
     async with other.session.get(f"{other.url}/portfolios/{PORTFOLIO}/stream") as stream:
@@ -80,14 +80,14 @@ async def last_run_of(service: Service, job: str) -> object:
     return (await service.get_internal("/background/status"))["jobs"][job]["last_run"]
 
 
-async def test_every_task_tells_how_far_the_leader_has_come_with_loading(
+async def test_every_task_reports_the_leaders_progress_in_loading(
     new_sidecar: Callable[..., Sidecar], new_service: Callable[..., Service], samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
     stack.push_async_callback(database.close)
     lock = database.transaction()
     await lock.start()
-    await database.execute("lock table position")  # nobody reads any
+    await database.execute("lock table position")  # no client reads any
     first = await stack.enter_async_context(new_sidecar("one"))
     leader = await stack.enter_async_context(new_service("one", first.url))
     await eventually(leader.leads)
@@ -120,7 +120,7 @@ async def test_the_work_does_not_wait_for_requests_that_hold_every_connection_of
     sidecar = await stack.enter_async_context(new_sidecar("one"))
     service = await stack.enter_async_context(new_service("one", sidecar.url))
     await eventually(lambda: has_value(service))
-    await eventually(lambda: last_run_of(service, "reconstruction"))  # the jobs are out of the way
+    await eventually(lambda: last_run_of(service, "reconstruction"))  # the jobs have run
     database, locking = [await asyncpg.connect(samples_url) for _ in range(2)]
     stack.push_async_callback(database.close)
     stack.push_async_callback(locking.close)
@@ -163,9 +163,9 @@ async def test_a_signal_stops_the_work_then_resigns_then_ends_the_connections(
 
 
 async def stops_in_order(number: int, new_service: Callable[..., Service], samples_url: str) -> bool:
-    """Stop a service and look at it while it resigns; False if it was too late for that.
+    """Stop a service and check it while it resigns; returns False if the check came too late.
 
-    A service waits for the answer to a resign for a second at most, and this process may be held up for longer.
+    A service waits at most a second for the answer to a resign, and this process may be delayed for longer.
     """
     seen: dict[str, object] = {}
     resigned = asyncio.Event()
@@ -185,32 +185,32 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
         await release.wait()
 
     async with AsyncExitStack() as stack:
-        sidecar = await stack.enter_async_context(FakeSidecar(on_resign))
+        sidecar = await stack.enter_async_context(LeadingSidecar(on_resign))
         service = await stack.enter_async_context(new_service("one", sidecar.url))
         database = await asyncpg.connect(samples_url)
         stack.push_async_callback(database.close)
-        await eventually(lambda: has_value(service))  # until then, the database may not be connected
+        await eventually(lambda: has_value(service))  # before that, the database may not be connected
         stream = await service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream")
         stack.callback(stream.close)
         await events(stream, 3)
 
-        service.signal(number)
+        service.send(number)
         async with asyncio.timeout(20):
             await resigned.wait()
-        service.signal(number)  # once more, out of impatience
+        service.send(number)  # a second signal changes nothing
         if seen["healthz"] == "none" or seen["stream has ended"]:
             return False
         assert seen["healthz"] == 503
         release.set()
-        await stream.content.read()  # a stream that was cut would raise
-        while service.running.returncode is None:  # and again, up to the last moment
-            service.signal(number)
+        await stream.content.read()  # raises if the stream was cut
+        while service.is_running:  # signals up to the last moment
+            service.send(number)
             await asyncio.sleep(0.001)
-        assert service.running.returncode == 0
+        assert service.started.returncode == 0
         assert set(sidecar.resigned) == LEASES
         assert await database.fetchval("select max(as_of) from portfolio_live") == seen["as of"]
         assert service.messages()[-1] == "stopped"
-        assert "Traceback" not in service.output()
+        assert "Traceback" not in service.output
     return True
 
 
@@ -228,9 +228,9 @@ async def test_a_service_without_database_and_sidecar_serves_and_says_what_is_wr
     status = await service.get_internal("/background/status")
     assert status["leases"]["background_services"]["state"] == "unknown"
     assert status["database"] == "cannot connect: Connection refused"
-    service.signal()
+    service.send()
     assert await service.end() == 0
-    assert "topsecret" not in service.output()
+    assert "topsecret" not in service.output
 
 
 async def with_trouble(service: Service) -> object:
@@ -250,7 +250,7 @@ async def test_work_and_streams_come_back_with_the_database(
     service = Service(tmp_path / "service.log", session, DATABASE_URL=postgres.url, SIDECAR_URL=sidecar.url)
     await stack.enter_async_context(service)
 
-    await asyncio.to_thread(postgres.start)  # later than the service
+    await asyncio.to_thread(postgres.start)  # the server starts later than the service
     await migrate(postgres.url)
     async with await Store.connect(postgres.url, connections=1) as store:
         await load_samples(store)
@@ -261,12 +261,12 @@ async def test_work_and_streams_come_back_with_the_database(
         await asyncio.to_thread(postgres.kill)
         await asyncio.to_thread(postgres.start)
         await events(stream, 3, after=datetime.now(UTC))
-    service.signal()
+    service.send()
     assert await service.end() == 0
-    assert "Traceback" not in service.output()
+    assert "Traceback" not in service.output
 
 
-async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
+async def test_a_frozen_database_delays_no_exit_beyond_its_limit(
     session: aiohttp.ClientSession, tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     async def on_resign(name: str) -> None:
@@ -274,7 +274,7 @@ async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
 
     postgres = stack.enter_context(PostgresServer(tmp_path / "postgres", settings=("fsync=off",)))
     await migrate(postgres.url)
-    sidecar = await stack.enter_async_context(FakeSidecar(on_resign))
+    sidecar = await stack.enter_async_context(LeadingSidecar(on_resign))
     settings = {"DATABASE_URL": postgres.url, "SHUTDOWN_TIMEOUT": "3", "TRACKER_INTERVAL": "0.1"}
     leader = Service(tmp_path / "leader.log", session, SIDECAR_URL=sidecar.url, **settings)
     other = Service(tmp_path / "other.log", session, SIDECAR_URL=NOBODY, **settings)
@@ -291,9 +291,9 @@ async def test_a_frozen_database_holds_no_process_up_beyond_its_time(
         reading = asyncio.create_task(session.get(f"{other.url}/portfolios/{PORTFOLIO}/live"))
         began = time.monotonic()
         for service in (leader, other):
-            service.signal()
+            service.send()
         assert await other.end() == 0
-        assert await leader.end() == ("the work did not end" in leader.output())
+        assert await leader.end() == ("the work did not end" in leader.output)
         assert time.monotonic() - began < 30, "it would be held up for ever else"
         await asyncio.wait((reading,))
         reading.exception()
@@ -311,10 +311,10 @@ async def test_a_port_in_use_is_one_line_and_exit_status_2(
     new_service: Callable[..., Service], tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     service = await stack.enter_async_context(new_service("one", NOBODY))
-    second = Process("service", tmp_path / "second.log", **service.settings)
+    second = command_of("service", tmp_path / "second.log", **service.environment)
     await stack.enter_async_context(second)
     assert await second.end() == 2
-    assert second.output() == f"API_BIND: cannot listen on 127.0.0.1:{service.port}: Address already in use\n"
+    assert second.output == f"API_BIND: cannot listen on 127.0.0.1:{service.port}: Address already in use\n"
 
 
 async def test_the_log_is_json_lines_with_utc_times_and_without_secrets(
@@ -331,12 +331,12 @@ async def test_the_log_is_json_lines_with_utc_times_and_without_secrets(
     writer.write(b"this is no HTTP\r\n\r\n")
     assert (await reader.readline()).startswith(b"HTTP/1.0 400")
     writer.close()
-    service.signal()
+    service.send()
     assert await service.end() == 0
-    assert "exc_info" not in service.output()
+    assert "exc_info" not in service.output
     for line in service.lines():
         assert {"time", "level", "logger", "message"} <= line.keys()
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
     began = next(line for line in service.lines() if "the work begins" in line["message"])
     assert (began["lease"] in LEASES, began["instance"], type(began["token"])) == (True, "one", int)
-    assert "topsecret" not in service.output()
+    assert "topsecret" not in service.output

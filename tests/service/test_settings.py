@@ -1,4 +1,4 @@
-"""The settings: what is refused, and how that is said."""
+"""The settings: which values are refused, and with which errors."""
 
 import logging
 import os
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from ops.local.servers import free_port
+from runtime.addresses import Address
 from service.__main__ import main
-from service.address import Address
 from service.api.auth import issuer_of
 from service.settings import SettingsError, read_settings
 
@@ -148,7 +148,7 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
         ("SIDECAR_URL", "http://\udcff:1", "not a valid string"),
     ],
 )
-def test_what_is_wrong_is_said_in_words_of_the_setting(
+def test_an_error_is_in_the_words_of_the_setting(
     name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -166,7 +166,7 @@ def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     assert main(["migrate"]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
@@ -185,7 +185,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
     monkeypatch.setenv("DATABASE_URL", "postgresql://app:topsecret@127.0.0.1/portfolio")
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # such as one of another test, for an output that is gone
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # another test's output is closed
     assert main([command]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
@@ -204,7 +204,7 @@ def test_what_the_environment_adds_to_the_address_is_one_line_too(
         "https://project.supabase.co.",
     ],
 )
-def test_a_project_s_address_is_taken_in_every_spelling_and_its_issuer_has_one(
+def test_a_projects_address_is_accepted_in_every_spelling_and_gives_one_issuer(
     written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPABASE_URL", written)
@@ -233,7 +233,7 @@ def test_alpaca_s_prices_need_both_keys(
 
 @pytest.fixture
 def signals_as_they_were() -> Iterator[None]:
-    """For a test that serves: whoever has served ignores signals until its end, and so would its children."""
+    """Restore the signal handlers. A service ignores signals at its end, and child processes would inherit that."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -248,10 +248,10 @@ def signals_as_they_were() -> Iterator[None]:
         ("supabase", "SUPABASE_URL: missing; AUTH=supabase needs it\n"),
     ],
 )
-def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
+def test_without_settings_for_authentication_the_service_does_not_start(
     auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
@@ -260,24 +260,24 @@ def test_without_a_word_of_who_may_come_in_the_service_does_not_start(
 
 
 @pytest.mark.usefixtures("signals_as_they_were")
-def test_without_a_word_of_where_prices_come_from_the_service_does_not_start(
+def test_without_a_price_source_the_service_does_not_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # it would outlast the test
+    monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; it is alpaca, or simulated, which makes every price up\n"
+    told = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
     assert capsys.readouterr() == ("", told)
 
 
-def test_what_the_kind_of_auth_needs_is_known_before_anything_is_started() -> None:
+def test_a_setting_that_auth_needs_is_checked_before_anything_starts() -> None:
     with pytest.raises(SettingsError, match=r"^SUPABASE_URL: missing; AUTH=supabase needs it$"):
         read_settings({"DATABASE_URL": "postgresql://db.example/portfolio", "AUTH": "supabase"})
 
 
 def test_a_wrong_command_is_one_line_and_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dance"]) == 2
-    assert capsys.readouterr().err == "python -m service: no command 'dance'; --help names those there are\n"
+    assert capsys.readouterr().err == "python -m service: no command 'dance'; --help lists the commands\n"
 
 
 COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "healthcheck")
@@ -300,8 +300,8 @@ def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:2] == "  "] == list(COMMANDS)
 
 
-def test_who_reads_no_further_gets_no_traceback() -> None:
-    """As `python -m service --help | head -0`."""
+def test_a_reader_that_closes_the_pipe_gets_no_traceback() -> None:
+    """Run a command whose output has no reader, as in `python -m service --help | head -0`."""
     theirs, ours = os.pipe()
     os.close(theirs)
     with os.fdopen(ours, "wb") as out:
@@ -333,7 +333,7 @@ def test_each_command_names_the_setting_that_it_lacks(
 
 
 def status_of(*arguments: str) -> object:
-    """The exit status, whether it is returned or, as argparse does, raised."""
+    """The exit status, returned or raised, as argparse does."""
     try:
         return main(list(arguments))
     except SystemExit as ended:
@@ -356,20 +356,10 @@ def test_no_secret_is_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> N
     assert "topsecret" not in repr(read_settings())
 
 
-@pytest.mark.parametrize(
-    ("bind", "reachable"),
-    [("0.0.0.0:1", "127.0.0.1"), ("127.0.0.7:1", "127.0.0.7"), ("[::]:1", "::1"), ("[::1]:1", "::1")],
-)
-def test_an_address_that_stands_for_all_is_reached_over_loopback(bind: str, reachable: str) -> None:
-    address = Address.parse(bind)
-    assert address.reachable == reachable
-    assert str(address) == bind
-
-
 @pytest.mark.parametrize("api", ["0.0.0.0:9101", "127.0.0.1:9101", "[::]:9101"])
 def test_two_listeners_at_one_address_are_refused_by_their_names(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_BIND", api)
-    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 is where API_BIND .* listens already$"):
+    with pytest.raises(SettingsError, match=r"^INTERNAL_BIND: 0\.0\.0\.0:9101 overlaps with API_BIND .*$"):
         read_settings()
 
 

@@ -1,4 +1,4 @@
-"""Log lines: one each, with the caller's fields, in both forms."""
+"""Log lines: one line per record with the caller's fields, in both formats."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def test_text_lines_end_with_the_fields_that_are_set() -> None:
     assert formatter.format(record) == "1970-01-01T00:00:00.123Z INFO    leads lease=x token=7"
 
 
-def test_the_time_is_in_utc_wherever_the_machine_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_is_in_utc_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     record = logging.makeLogRecord({"msg": "x"})
     record.created, record.msecs = 0.0, 0
@@ -68,7 +68,7 @@ def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these figures come from /proc")
-def test_every_process_tells_its_memory_and_open_files() -> None:
+def test_the_metrics_have_memory_and_open_files() -> None:
     told = generate_latest(new_registry()).decode()
     assert "process_resident_memory_bytes" in told
     assert "process_open_fds" in told

@@ -1,6 +1,7 @@
-"""Redis for the sidecar's tests: the wheel's 6.2, and the installed one too where there is one."""
+"""Redis for the sidecar's tests: the wheel's 6.2, and the installed one too, or REDIS_SERVER alone."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from redis import Redis
 
 from ops.local.servers import RedisServer, redis_binary
 
-BINARIES = {"wheel": redis_binary()}
-if (installed := shutil.which("redis-server")) is not None and Path(installed) != BINARIES["wheel"]:
+BINARIES = {"chosen" if os.environ.get("REDIS_SERVER") else "wheel": redis_binary()}
+installed = shutil.which("redis-server")
+if "chosen" not in BINARIES and installed is not None and Path(installed) != redis_binary():
     BINARIES["installed"] = Path(installed)
 
 

@@ -4,12 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from itertools import product
 
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import log_to_stdout
 from tests.sidecar.conftest import client_of, command
@@ -46,7 +47,7 @@ async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Serve
 
 
 async def test_the_first_question_waits_for_what_redis_says(sidecar: Served) -> None:
-    """'No' before anything is known would end the work of a client whose sidecar was restarted (review of issue 2)."""
+    """'No' before the first reply would end the work of a client whose sidecar was restarted (review of issue 2)."""
     assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
 
 
@@ -60,7 +61,7 @@ async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None
 async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["scheduler"], "b", ex=30)
     await sidecar.get("/is-leader/scheduler")
-    await eventually(sidecar.candidate.leases["scheduler"].known)
+    await eventually(sidecar.candidate._leases["scheduler"].heard_from_redis)
     await sidecar.lead("tracker")
     answer = await sidecar.get("/is-leader")
     assert (answer["instance_id"], answer["is_leader"]) == ("a", False)
@@ -120,26 +121,34 @@ async def test_an_error_of_our_own_is_500_in_json(sidecar: Served, monkeypatch: 
     def fail(_: float) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(sidecar.candidate.leases["tracker"], "remaining", fail)
+    monkeypatch.setattr(sidecar.candidate._leases["tracker"], "remaining", fail)
     assert await sidecar.refusal("GET", "/status") == (500, {"error": "Internal Server Error: GET /status"})
 
 
-async def test_leader_answers_probes_by_its_status(sidecar: Served) -> None:
-    for method in ("GET", "HEAD"):
-        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
-            assert response.status == 503
+async def test_leader_answers_probes_by_its_status_on_both_listeners(sidecar: Served) -> None:
+    async def statuses() -> set[int]:
+        seen = set()
+        for method, url in product(("GET", "HEAD"), (sidecar.url, sidecar.metrics_url)):
+            async with sidecar.session.request(method, f"{url}/leader/tracker") as response:
+                seen.add(response.status)
+        return seen
+
+    assert await statuses() == {503}
     await sidecar.lead()
-    for method in ("GET", "HEAD"):
-        async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker") as response:
-            assert response.status == 200
+    assert await statuses() == {200}
+    async with sidecar.session.get(f"{sidecar.metrics_url}/leader/none") as response:
+        assert response.status == 404
+        assert await response.json() == {"error": "there is no lease 'none'", "leases": ["tracker", "scheduler"]}
+    async with sidecar.session.post(f"{sidecar.metrics_url}/leader/tracker") as response:
+        assert response.status == 405
 
 
 async def test_to_look_is_not_to_ask(sidecar: Served, redis: Redis) -> None:
     for _ in range(3):
         for path in ("/status", "/healthz"):
             await sidecar.get(path)
-        for method in ("GET", "HEAD"):
-            async with sidecar.session.request(method, f"{sidecar.url}/leader/tracker"):
+        for method, url in product(("GET", "HEAD"), (sidecar.url, sidecar.metrics_url)):
+            async with sidecar.session.request(method, f"{url}/leader/tracker"):
                 pass
         async with sidecar.session.head(f"{sidecar.url}/is-leader/tracker") as response:
             assert response.status == 405
@@ -223,7 +232,7 @@ async def test_ten_thousand_polls_cause_no_command_in_redis(sidecar: Served, red
 
 
 def _scripts_run(redis: Redis) -> int:
-    """How often Redis was asked anything about a lease: nothing else is ever sent for one."""
+    """The number of Redis scripts so far: the sidecar sends nothing else for a lease."""
     return int(redis.info("commandstats").get("cmdstat_eval", {}).get("calls", 0))
 
 

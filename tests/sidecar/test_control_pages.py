@@ -53,7 +53,7 @@ async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Serv
 
 
 async def answered(sidecar: Served, line: bytes, headers: list[bytes]) -> tuple[int, bytes]:
-    """Status and body of the answer to a request, sent as it is."""
+    """Status and body of the answer to a raw request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
     writer.write(b"\r\n".join([line, *headers, b"X-Lease-Client: page", b"Connection: close", b"", b""]))
     async with asyncio.timeout(20):

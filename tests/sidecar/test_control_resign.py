@@ -1,4 +1,4 @@
-"""POST /resign/NAME: who may, and what of."""
+"""POST /resign/NAME: who may resign, and which term."""
 
 from collections.abc import AsyncIterator
 
@@ -30,7 +30,7 @@ async def test_a_resign_needs_the_header(sidecar: Served, redis: Redis) -> None:
              "2130706433", "[::1", "", "localhost@example.com"],
 )  # fmt: skip
 async def test_a_resign_needs_a_loopback_host(sidecar: Served, redis: Redis, host: str) -> None:
-    """A page whose name was bound to the loopback, or a server that was talked into a request, names itself."""
+    """A page whose name was bound to the loopback, or a server tricked into a request, names itself."""
     await sidecar.lead()
     status, answer = await sidecar.refusal("POST", "/resign/tracker", headers={**CLIENT, "Host": host})
     assert (status, list(answer)) == (403, ["error"])
@@ -66,9 +66,9 @@ async def test_a_resign_of_a_client_of_another_name_leaves_the_lead_to_who_was_t
     await sidecar.lead()
     named = {"X-Lease-Client": "another"}
     async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker", headers=named) as response:
-        told = await response.json()
-    assert told["is_leader"] is True
-    assert await resigned(sidecar, told["token"]) is False
+        answer = await response.json()
+    assert answer["is_leader"] is True
+    assert await resigned(sidecar, answer["token"]) is False
     assert redis.get(KEYS["tracker"]) == "a"
 
 

@@ -1,4 +1,4 @@
-"""Requests that are held back: what ends them, how long they may take, and that they count as asking."""
+"""Held requests: what ends them, how long they may take, and that they count as asking."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,18 +9,18 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
-from sidecar.election.protocol import YIELD, Call, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import YIELD_FOR, Call, Timings
 from sidecar.redis.watch import WatchMode
 from tests.support.served_control import KEYS, QUICK, TIMINGS, Served, served
 from tests.support.waiting import eventually, undisturbed
 
 SEEN_BY_THE_WATCH = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=5.0, call_limit=5.0)
-"""Whoever hears of a change within seconds was told by the watch."""
+"""Timings under which a change within seconds came from the watch."""
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=15.0, call_limit=5.0)
-"""What is over within seconds did not wait for the end of a grant."""
+"""Timings under which an end within seconds did not wait for the end of a grant."""
 FORGETFUL = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.5, call_limit=5.0)
-"""Demand ends soon, and nothing else."""
+"""Timings under which demand ends soon, and nothing else."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def follow(sidecar: Served, redis: Redis, name: str = "tracker") -> str:
 async def test_a_request_is_held_until_the_lease_changes(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+    await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
     changed_at = elapsed()
     redis.set(KEYS["tracker"], "DISABLED", ex=60)
     answer = await held
@@ -108,9 +108,9 @@ async def test_while_leading_a_request_is_held_for_half_a_grant_at_most(sidecar:
 async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_it_is_over(
     sidecar: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its version is that of the term which was granted to the other one, and nothing else will change it."""
+    """Its version is that of the term that the other client was granted, and nothing else will change it."""
     waits: list[float] = []
-    hold = sidecar.candidate.hold
+    hold = sidecar.candidate._hold
 
     async def noted(names: Sequence[str], version: int, wait: float) -> None:
         waits.append(wait)
@@ -126,9 +126,9 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
         answer = await ask("dead", wait=1, version=answer["version"])
     refused = await ask("successor")
     assert (refused["is_leader"], refused["version"]) == (False, answer["version"])
-    sidecar.candidate.leases["tracker"]._demand.hold()  # somebody else waits, or the lease would be released
-    monkeypatch.setattr(sidecar.candidate, "hold", noted)
-    over = sidecar.candidate.leases["tracker"]._grants._named_until
+    sidecar.candidate._leases["tracker"]._demand.hold()  # another client waits, or the lease would be released
+    monkeypatch.setattr(sidecar.candidate, "_hold", noted)
+    over = sidecar.candidate._leases["tracker"]._grants._named_until
     await eventually(lambda: elapsed() >= over)
     answer = await ask("successor", wait=30, version=refused["version"])
     assert waits == [0]
@@ -137,17 +137,17 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
 
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
 async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
-    """For longer than whoever asked once counts as there; and the term is renewed all the while."""
+    """For longer than the demand of one question lasts; the term is renewed all the while."""
 
     async def leads_on() -> None:
         answer = await sidecar.lead()
         token, began = answer["token"], elapsed()
-        until = began + sidecar.candidate.leases["tracker"].remaining(began)
+        until = began + sidecar.candidate._leases["tracker"].remaining(began)
         while elapsed() < began + 6.5:
             answer = await sidecar.get("/is-leader/tracker", wait=30, version=answer["version"])
             assert (answer["is_leader"], answer["token"]) == (True, token)
         now = elapsed()
-        assert now + sidecar.candidate.leases["tracker"].remaining(now) > until + 2.0
+        assert now + sidecar.candidate._leases["tracker"].remaining(now) > until + 2.0
 
     await undisturbed(leads_on, bears=1.0)
 
@@ -157,7 +157,7 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
         await follow(sidecar, redis, name)
     version = (await sidecar.get("/is-leader"))["version"]
     held = asyncio.create_task(sidecar.get("/is-leader", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["scheduler"]._demand.holds == 1)
+    await eventually(lambda: sidecar.candidate._leases["scheduler"]._demand.holds == 1)
     redis.set(KEYS["scheduler"], "c", ex=60)
     answer = await held
     assert answer["leases"]["scheduler"]["holder"] == "c"
@@ -169,13 +169,13 @@ async def test_a_request_for_all_is_held_until_any_changes(sidecar: Served, redi
 async def test_a_resign_answers_who_waits_and_releases_at_once(sidecar: Served, redis: Redis) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+    await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
     resigned_at = elapsed()
     await sidecar.resign()
     assert (await held)["is_leader"] is False
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
     assert elapsed() - resigned_at < PATIENT.grant_ttl
-    assert await sidecar.state() == "waiting", "the held request was no demand any more"
+    assert await sidecar.state() == "waiting", "the held request no longer counted as demand"
 
 
 async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: Served) -> None:
@@ -183,7 +183,7 @@ async def test_after_a_resign_the_lease_is_left_to_others_for_a_second(sidecar: 
     resigned_at = elapsed()
     await sidecar.resign()
     await sidecar.lead()
-    assert elapsed() - resigned_at >= YIELD
+    assert elapsed() - resigned_at >= YIELD_FOR
 
 
 @timed(FORGETFUL)
@@ -191,16 +191,16 @@ async def test_a_client_that_goes_away_while_it_waits_leaves_no_demand(sidecar: 
     async def held_back() -> asyncio.Task[dict[str, Any]]:
         version = await follow(sidecar, redis)
         held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-        await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+        await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
         return held
 
-    held = await undisturbed(held_back, bears=0.5)  # a question that comes when the demand is over is answered at once
-    await eventually(lambda: elapsed() > sidecar.candidate.leases["tracker"]._demand.until)
+    held = await undisturbed(held_back, bears=0.5)  # a question after the end of demand is answered at once
+    await eventually(lambda: elapsed() > sidecar.candidate._leases["tracker"]._demand.until)
     assert await sidecar.state() == "following", "a request that is held is demand"
     held.cancel()
     with suppress(asyncio.CancelledError):
         await held
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 0)
+    await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 0)
     assert await sidecar.state() == "waiting"
 
 
@@ -214,7 +214,7 @@ async def test_a_silent_clients_lease_is_given_up_when_its_grant_has_run_out(sid
 async def test_a_drain_answers_who_waits(sidecar: Served) -> None:
     version = (await sidecar.lead())["version"]
     held = asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version))
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 1)
+    await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 1)
     sidecar.candidate.drain()
     answer = await held
     assert (answer["is_leader"], answer["state"]) == (False, "draining")
@@ -233,12 +233,12 @@ async def test_versions_never_come_back_after_a_restart(redis_server: RedisServe
 async def test_many_that_wait_are_all_answered(sidecar: Served, redis: Redis) -> None:
     version = await follow(sidecar, redis)
     held = [asyncio.create_task(sidecar.get("/is-leader/tracker", wait=30, version=version)) for _ in range(50)]
-    await eventually(lambda: sidecar.candidate.leases["tracker"]._demand.holds == 50)
+    await eventually(lambda: sidecar.candidate._leases["tracker"]._demand.holds == 50)
     redis.delete(KEYS["tracker"])
     answers = await asyncio.gather(*held)
     assert all(answer["is_leader"] for answer in answers)
     assert len({answer["token"] for answer in answers}) == 1
-    assert sidecar.candidate.leases["tracker"]._demand.holds == 0
+    assert sidecar.candidate._leases["tracker"]._demand.holds == 0
 
 
 async def test_a_sidecar_with_nothing_to_do_sleeps(
@@ -246,7 +246,7 @@ async def test_a_sidecar_with_nothing_to_do_sleeps(
 ) -> None:
     version = await follow(sidecar, redis)
     rounds = 0
-    lease = sidecar.candidate.leases["tracker"]
+    lease = sidecar.candidate._leases["tracker"]
     next_call = lease.next_call
 
     def counted(now: float) -> Call | None:

@@ -14,7 +14,7 @@ from ops.local.servers import RedisServer
 from runtime.environment import IGNORED
 from tests.service.test_environment import HARMLESS, IRRELEVANT, documented, read_by
 from tests.sidecar.test_process import STEADY, Asker
-from tests.support.sidecar_processes import ROOT, RealSidecar, ended
+from tests.support.processes import ROOT, RealSidecar, ended
 from tests.support.waiting import eventually
 
 LIBRARIES = (

@@ -9,10 +9,10 @@ import aiohttp
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, Asker, key
-from tests.support.sidecar_processes import RealSidecar, ended
+from tests.support.processes import RealSidecar, ended
 from tests.support.waiting import ROUNDS, eventually
 
 TTL, HEARTBEAT = 3, 1.0

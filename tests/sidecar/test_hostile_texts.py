@@ -17,8 +17,8 @@ from sidecar.redis.failures import failure_of
 from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.test_process import SMALL
+from tests.support.processes import ROOT, RealSidecar, ended, shows
 from tests.support.script_caller import FENCE, KEY
-from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 LEASE = "background_services"

@@ -1,4 +1,4 @@
-"""Who a sidecar is, from the metadata that ECS gives it."""
+"""The instance id, from the metadata that ECS provides."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ TASK = {
 
 
 class Metadata:
-    """A metadata endpoint; `answer` is what it does."""
+    """A metadata endpoint; `answer` is its handler."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -75,7 +75,7 @@ async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(metadata: Metad
         await response.prepare(request)
         for piece in (whole[:2048], whole[2048:]):
             await response.write(piece)
-            await asyncio.sleep(0.05)  # a pause between them, as a network makes it
+            await asyncio.sleep(0.05)  # a pause between the pieces, as in a network
         return response
 
     metadata.answer = in_pieces
@@ -120,18 +120,18 @@ async def cut_short(request: web.Request) -> web.StreamResponse:
 
 
 async def without_end(request: web.Request) -> web.StreamResponse:
-    """The task, then blanks for ever: what is read is valid JSON whatever is thrown away."""
+    """The task, then endless blanks: whatever is cut off, the rest is valid JSON."""
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(json.dumps(TASK).encode())
-    with suppress(ConnectionError):  # once whoever asks has had enough
+    with suppress(ConnectionError):  # once the client has closed the connection
         while True:
             await response.write(b" " * 65536)
     return response
 
 
 NO_ARN = [None, 5, "", "arn:task/", "arn:task/of two words", "arn:task/line\n", "arn:task/disabled", "x" * 129]
-"""An id made of one would be every task's, or mean something else as the value of a key."""
+"""An id from such metadata would be that of every task, or have a meaning as the value of a key."""
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from tests.sidecar.conftest import client_of, command
-from tests.support.sidecar_processes import Process, RealSidecar, ended
+from tests.support.processes import Process, RealSidecar, ended
 from tests.support.waiting import ROUNDS, eventually
 
 LEASE = "background_services"
@@ -133,7 +133,7 @@ async def lead(asker: Asker) -> None:
 
 
 def key(asker: Asker) -> str:
-    return asker.sidecar._environment["LEASE_KEY"].replace("{name}", LEASE)
+    return asker.sidecar.environment["LEASE_KEY"].replace("{name}", LEASE)
 
 
 def logged(process: Process, message: str) -> list[dict[str, Any]]:
@@ -284,7 +284,7 @@ async def test_what_keeps_a_lease_safe_is_in_force_where_it_is_set(
 ) -> None:
     """The server has only just been started, and has no replica."""
     sidecar = RealSidecar(tmp_path, server, "task-a", **SMALL)
-    sidecar._environment |= {"LEASE_TTL": "30", setting: value}
+    sidecar.environment |= {"LEASE_TTL": "30", setting: value}
     with ended(sidecar):
         sidecar.start()
         asker = Asker(sidecar, session)
@@ -315,7 +315,7 @@ async def test_transitions_are_logged_once_in_the_guide_s_words_with_fields(lead
 async def test_the_health_check_is_silent_and_says_what_is(one: Asker) -> None:
     def check() -> subprocess.CompletedProcess[bytes]:
         words = [sys.executable, "-m", "sidecar", "healthcheck"]
-        return subprocess.run(words, env=one.sidecar._environment, capture_output=True, check=False, timeout=60)
+        return subprocess.run(words, env=one.sidecar.environment, capture_output=True, check=False, timeout=60)
 
     for _ in range(ROUNDS):  # it waits for two seconds, and a sidecar may stand still for longer
         well = await asyncio.to_thread(check)
@@ -339,12 +339,12 @@ async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as metadata:
         sidecar = RealSidecar(tmp_path, server, "", **STEADY)
-        sidecar._environment["ECS_CONTAINER_METADATA_URI_V4"] = _url(metadata)
+        sidecar.environment["ECS_CONTAINER_METADATA_URI_V4"] = _url(metadata)
         with ended(sidecar):
             sidecar.start()
             await asked.wait()
             assert await asyncio.to_thread(sidecar.stop, signal.SIGTERM) == 0
-        assert logged(sidecar, "has given its leases up")
+        assert logged(sidecar, "has given up its leases")
 
 
 def _url(server: asyncio.Server) -> str:

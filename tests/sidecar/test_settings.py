@@ -5,13 +5,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
+from ssl import CERT_NONE, SSLContext, TLSVersion
 
 import pytest
-from redis.asyncio.connection import SSLConnection
 
-from sidecar.election.protocol import Timings
+from runtime.addresses import Address
+from sidecar.protocol import Timings
 from sidecar.redis.connection import Connector
-from sidecar.settings import Address, SettingsError, control_address, read
+from sidecar.settings import SettingsError, control_address, read
 
 SECRET = "hunter2"
 
@@ -182,7 +184,7 @@ BAD = [
         ("/run/redis.sock", "into REDIS_URL"),
         ("one,two", "one name, or one address"),
         ('"redis.internal"', "quotes"),
-        ("${REDIS_HOST}", "a variable that nobody has filled in"),
+        ("${REDIS_HOST}", "a variable without a value"),
     ],
 )
 def test_a_host_that_is_nobodys_is_refused_with_its_remedy(host: str, remedy: str) -> None:
@@ -214,7 +216,8 @@ def test_a_host_that_somebody_may_have_is_taken(host: str) -> None:
 
 
 def test_a_file_of_the_url_that_cannot_be_read_is_named_by_its_option() -> None:
-    with pytest.raises(SettingsError, match=r"^REDIS_URL: the file of the option 'ssl_ca_certs' cannot be read$"):
+    said = r"^REDIS_URL: the option 'ssl_ca_certs': the file /no/such/file cannot be read: No such file or directory$"
+    with pytest.raises(SettingsError, match=said):
         Connector(read({"REDIS_URL": f"rediss://:{SECRET}@h?ssl_ca_certs=/no/such/file"}).redis)
 
 
@@ -242,11 +245,14 @@ def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option:
 
 
 def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
-    asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=ALL"
+    asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=AES256-GCM-SHA384&ssl_min_version=771"
     connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()
-    assert isinstance(connection, SSLConnection)
     assert (connection.db, connection.password) == (3, "a#b")
-    assert (connection.ssl_context.check_hostname, connection.ssl_context.ciphers) == (False, "ALL")
+    context: SSLContext = connection._connection_arguments()["ssl"]
+    assert (context.check_hostname, context.verify_mode) == (False, CERT_NONE)
+    assert context.minimum_version is TLSVersion.TLSv1_2
+    assert "AES256-GCM-SHA384" in {each["name"] for each in context.get_ciphers()}
+    assert "AES128-GCM-SHA256" not in {each["name"] for each in context.get_ciphers()}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +323,7 @@ def test_a_port_in_use_ends_the_process_with_status_2_and_one_line() -> None:
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
     ended = run({}, "heathcheck")
-    said = "sidecar: no command 'heathcheck'; --help names those there are, and what each takes\n"
+    said = "sidecar: no command 'heathcheck'; --help lists the commands and their arguments\n"
     assert (ended.returncode, ended.stderr) == (2, said)
 
 
@@ -333,6 +339,27 @@ def test_the_health_check_of_an_address_that_is_none_is_unhealthy_and_silent(bin
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")
     assert ended.stdout.count("\n") == 1
+
+
+def test_nothing_of_tls_a_password_file_or_iam_is_imported_where_none_is_used(tmp_path: Path) -> None:
+    """Each module in turn: it is imported with its setting, and by no other."""
+    ours = {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"}
+    password = tmp_path / "password"
+    password.write_text("word")
+    iam = {"REDIS_IAM": "cache", "REDIS_USERNAME": "u", "AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "k"}
+    program = "import os, sys, sidecar.run as r; r.Connector(r.read(os.environ).redis); print(*sys.modules)"
+    expected: list[tuple[dict[str, str], set[str]]] = [
+        ({}, set()),
+        ({"REDIS_PASSWORD": "word"}, set()),
+        ({"REDIS_TLS": "true"}, {"sidecar.redis.tls"}),
+        ({"REDIS_PASSWORD_FILE": str(password)}, {"sidecar.redis.credentials"}),
+        ({"REDIS_TLS": "true", **iam, "AWS_SECRET_ACCESS_KEY": "s"}, ours),
+    ]
+    for environment, used in expected:
+        words = [sys.executable, "-c", program]
+        env = {"PATH": os.environ["PATH"], **environment}
+        ended = subprocess.run(words, env=env, capture_output=True, text=True, timeout=30, check=True)
+        assert set(ended.stdout.split()) & ours == used
 
 
 def test_the_health_check_imports_nothing_that_takes_long() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from ops.local.servers import RedisServer
 from tests.sidecar.test_process import SMALL, Asker
+from tests.support.processes import RealSidecar, ended
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended
 from tests.support.waiting import eventually
 
 BOUND = 0.6 + 3 * 0.7 + 1.0
@@ -46,7 +46,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 def sidecar(folder: Path, server: RedisServer, **environment: str) -> RealSidecar:
     made = RealSidecar(folder, server, "task-a")
-    made._environment |= SMALL | environment
+    made.environment |= SMALL | environment
     return made
 
 

@@ -1,4 +1,4 @@
-"""What operators read: each figure from the facts at the scrape, each warning once, each line in both forms."""
+"""Metrics and logs for operators: figures computed at the scrape, each warning once, each line in both formats."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ import pytest
 
 from ops.local.servers import RedisServer
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply
 from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
@@ -17,15 +17,23 @@ from tests.support.one_lease import BELIEVED, fresh_lease, leading
 from tests.support.storing import Storing, at_port, storing
 
 
-class Told:
-    """A sidecar's figures at `now`, which the test sets: it leads the lease `led`, and `idle` was never asked for."""
+class Shown:
+    """The metrics of a sidecar at `now`, which the test sets: it leads the lease `led`; no client asked for `idle`."""
 
     def __init__(self, store: Storing) -> None:
         self.now = 100.0
         self.leases: dict[str, Lease] = {"led": leading(100.0), "idle": fresh_lease()}
         self.telemetry = Telemetry("a", clock=lambda: self.now)
         self.watch = RedisWatch(at_port(1), {}, lambda name: None, limit=1, interval=1, uniform=lambda low, high: low)
-        self.telemetry.watch(self.leases, store.store, self.watch)
+        self.telemetry.watch(self.statuses, store.store, self.watch)
+
+    def statuses(self) -> dict[str, LeaseStatus]:
+        return {
+            name: LeaseStatus(
+                *lease.view(self.now), lease.leads(self.now), lease.remaining(self.now), None, lease.follows_only
+            )
+            for name, lease in self.leases.items()
+        }
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.telemetry.registry.get_sample_value(f"sidecar_{name}", labels)
@@ -38,104 +46,104 @@ async def store(redis_server: RedisServer) -> AsyncIterator[Storing]:
 
 
 @pytest.fixture
-def told(store: Storing) -> Told:
-    return Told(store)
+def shown(store: Storing) -> Shown:
+    return Shown(store)
 
 
-def test_what_is_left_of_a_term_is_counted_at_the_scrape(told: Told) -> None:
-    assert told.value("lease_remaining_seconds", lease="led") == BELIEVED
-    told.now += 3
-    assert told.value("lease_remaining_seconds", lease="led") == BELIEVED - 3
-    assert (told.value("leading", lease="led"), told.value("token", lease="led")) == (1, 1)
-    assert told.value("state", lease="led", state="leading") == 1
-    told.now += BELIEVED
-    assert told.value("lease_remaining_seconds", lease="led") == 0
-    assert (told.value("leading", lease="led"), told.value("token", lease="led")) == (0, 0)
-    assert told.value("state", lease="led", state="leading") == 0
-    assert (told.value("lease_remaining_seconds", lease="idle"), told.value("leading", lease="idle")) == (0, 0)
-    assert told.value("state", lease="idle", state="waiting") == 1
+def test_what_is_left_of_a_term_is_counted_at_the_scrape(shown: Shown) -> None:
+    assert shown.value("lease_remaining_seconds", lease="led") == BELIEVED
+    shown.now += 3
+    assert shown.value("lease_remaining_seconds", lease="led") == BELIEVED - 3
+    assert (shown.value("leading", lease="led"), shown.value("token", lease="led")) == (1, 1)
+    assert shown.value("state", lease="led", state="leading") == 1
+    shown.now += BELIEVED
+    assert shown.value("lease_remaining_seconds", lease="led") == 0
+    assert (shown.value("leading", lease="led"), shown.value("token", lease="led")) == (0, 0)
+    assert shown.value("state", lease="led", state="leading") == 0
+    assert (shown.value("lease_remaining_seconds", lease="idle"), shown.value("leading", lease="idle")) == (0, 0)
+    assert shown.value("state", lease="idle", state="waiting") == 1
 
 
-def test_a_client_s_silence_is_counted_from_its_last_question(told: Told) -> None:
-    assert told.value("client_last_poll_seconds", lease="led") is None
-    told.telemetry.polled("led", 98.0)
-    told.telemetry.polled("led", 99.0)
-    assert told.value("client_last_poll_seconds", lease="led") == 1
-    told.now += 5
-    assert told.value("client_last_poll_seconds", lease="led") == 6
-    assert told.value("client_last_poll_seconds", lease="idle") is None
+def test_a_client_s_silence_is_counted_from_its_last_question(shown: Shown) -> None:
+    assert shown.value("client_last_poll_seconds", lease="led") is None
+    shown.telemetry.polled("led", 98.0)
+    shown.telemetry.polled("led", 99.0)
+    assert shown.value("client_last_poll_seconds", lease="led") == 1
+    shown.now += 5
+    assert shown.value("client_last_poll_seconds", lease="led") == 6
+    assert shown.value("client_last_poll_seconds", lease="idle") is None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
-def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(told: Told, outcome: Outcome) -> None:
-    lease = told.leases["idle"]
-    assert told.value("fence_refuses", lease="idle") == 0
+def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(shown: Shown, outcome: Outcome) -> None:
+    lease = shown.leases["idle"]
+    assert shown.value("fence_refuses", lease="idle") == 0
 
     def answer(outcome: Outcome) -> None:
-        lease.asked(told.now)
-        call = lease.next_call(told.now)
+        lease.asked(shown.now)
+        call = lease.next_call(shown.now)
         assert call is not None
-        lease.replied(call, Reply(outcome), told.now)
-        told.telemetry.answered("idle", call, outcome, told.now)
+        lease.replied(call, Reply(outcome), shown.now)
+        shown.telemetry.answered("idle", call, outcome, shown.now)
 
     answer(outcome)
-    assert (told.value("fence_refuses", lease="idle"), told.value("fence_refuses", lease="led")) == (1, 0)
-    told.now += 10
+    assert (shown.value("fence_refuses", lease="idle"), shown.value("fence_refuses", lease="led")) == (1, 0)
+    shown.now += 10
     answer(Outcome.VACANT)
-    assert told.value("fence_refuses", lease="idle") == 0
+    assert shown.value("fence_refuses", lease="idle") == 0
 
 
 @pytest.mark.parametrize("guard", ["on", "off", "unavailable", None])
-def test_the_guard_is_one_of_its_states_or_unknown(told: Told, store: Storing, guard: str | None) -> None:
+def test_the_guard_is_one_of_its_states_or_unknown(shown: Shown, store: Storing, guard: str | None) -> None:
     store.store.guard = guard
-    states = {state: told.value("failover_guard", guard=state) for state in ("on", "off", "unavailable")}
+    states = {state: shown.value("failover_guard", guard=state) for state in ("on", "off", "unavailable")}
     assert states == {state: float(state == guard) for state in ("on", "off", "unavailable")}
 
 
-async def test_redis_is_up_while_the_connection_is_good(told: Told, store: Storing) -> None:
-    assert (told.value("redis_up"), told.value("redis_eviction_policy", policy="noeviction")) == (0, None)
+async def test_redis_is_up_while_the_connection_is_good(shown: Shown, store: Storing) -> None:
+    assert (shown.value("redis_up"), shown.value("redis_eviction_policy", policy="noeviction")) == (0, None)
     await store.outcome(Kind.LOOK)
-    assert (told.value("redis_up"), told.value("redis_eviction_policy", policy="noeviction")) == (1, 1)
+    assert (shown.value("redis_up"), shown.value("redis_eviction_policy", policy="noeviction")) == (1, 1)
     await store.store.close()
-    assert told.value("redis_up") == 0
+    assert shown.value("redis_up") == 0
     store.store.eviction_policy = "volatile-lru"
-    assert told.value("redis_eviction_policy", policy="volatile-lru") == 1
-    assert told.value("redis_eviction_policy", policy="noeviction") is None
+    assert shown.value("redis_eviction_policy", policy="volatile-lru") == 1
+    assert shown.value("redis_eviction_policy", policy="noeviction") is None
 
 
 @pytest.mark.parametrize("notice", ["sent", "refused", None])
-def test_what_came_of_the_last_release_s_notice_shows(told: Told, store: Storing, notice: str | None) -> None:
+def test_what_came_of_the_last_release_s_notice_shows(shown: Shown, store: Storing, notice: str | None) -> None:
     store.store.release_notice = notice
-    states = {word: told.value("release_notice", notice=word) for word in ("sent", "refused")}
+    states = {word: shown.value("release_notice", notice=word) for word in ("sent", "refused")}
     assert states == {word: float(word == notice) for word in ("sent", "refused")}
 
 
 @pytest.mark.parametrize("mode", WatchMode)
-def test_the_watch_s_mode_is_one(told: Told, mode: WatchMode) -> None:
-    told.watch.mode = mode
-    assert {each: told.value("watch_mode", mode=each) for each in WatchMode} == {
+def test_the_watch_s_mode_is_one(shown: Shown, mode: WatchMode) -> None:
+    shown.watch.mode = mode
+    assert {each: shown.value("watch_mode", mode=each) for each in WatchMode} == {
         each: each is mode for each in WatchMode
     }
 
 
-def test_renewals_are_timed_and_nothing_else_is(told: Told) -> None:
+def test_renewals_are_timed_and_nothing_else_is(shown: Shown) -> None:
     for kind in (Kind.ACQUIRE, Kind.LOOK, Kind.RELEASE):
-        told.telemetry.answered("led", Call(kind, 100.0, 102.0), Outcome.VACANT, 100.5)
-    assert told.value("renewal_duration_seconds_count") == 0
-    told.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), Outcome.VACANT, 100.03)
-    assert told.value("renewal_duration_seconds_count") == 1
-    assert told.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
-    assert told.value("renewal_duration_seconds_bucket", le="0.05") == 1
-    assert told.value("renewal_duration_seconds_bucket", le="0.025") == 0
+        shown.telemetry.answered("led", Call(kind, 100.0, 102.0), Outcome.VACANT, 100.5)
+    assert shown.value("renewal_duration_seconds_count") == 0
+    shown.telemetry.answered("led", Call(Kind.RENEW, 100.0, 102.0), Outcome.VACANT, 100.03)
+    assert shown.value("renewal_duration_seconds_count") == 1
+    assert shown.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
+    assert shown.value("renewal_duration_seconds_bucket", le="0.05") == 1
+    assert shown.value("renewal_duration_seconds_bucket", le="0.025") == 0
 
 
-def test_failures_are_counted_each_and_said_once_a_reason(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_counted_each_and_said_once_a_reason(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sidecar")
     for kind in ("timeout", "timeout", "oom"):
-        told.telemetry.failed("led", Failure(kind, "why", may_execute=False))
-    assert (told.value("redis_errors_total", kind="timeout"), told.value("redis_errors_total", kind="oom")) == (2, 1)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
-    told.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
+        shown.telemetry.failed("led", Failure(kind, "why", may_execute=False))
+    assert (shown.value("redis_errors_total", kind="timeout"), shown.value("redis_errors_total", kind="oom")) == (2, 1)
+    shown.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
+    shown.telemetry.answered("led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5)
     assert [(record.levelname, getattr(record, "kind", None)) for record in caplog.records] == [
         ("ERROR", "timeout"),
         ("ERROR", "oom"),
@@ -149,33 +157,35 @@ def _said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str | None]]:
     return said
 
 
-def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(
+    shown: Shown, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "sidecar")
     failure = Failure("connection", "why", may_execute=False)
     answer = "led", Call(Kind.LOOK, 100.0, 102.0), Outcome.VACANT, 100.5
 
-    for _ in range(2):  # while nobody asks: the second outage is as new as the first
-        told.telemetry.failed(None, failure)
-        told.telemetry.failed(None, failure)
-        told.telemetry.connected()
-        told.telemetry.connected()
+    for _ in range(2):  # without demand: the second outage is as new as the first
+        shown.telemetry.failed(None, failure)
+        shown.telemetry.failed(None, failure)
+        shown.telemetry.connected()
+        shown.telemetry.connected()
         assert _said(caplog) == [("ERROR", None), ("INFO", None)]
 
-    told.telemetry.failed(None, failure)
-    told.telemetry.failed("led", failure)
-    told.telemetry.connected()
-    assert _said(caplog) == [("ERROR", None)]  # whether the lease's calls are answered is not known yet
-    told.telemetry.answered(*answer)
+    shown.telemetry.failed(None, failure)
+    shown.telemetry.failed("led", failure)
+    shown.telemetry.connected()
+    assert _said(caplog) == [("ERROR", None)]  # not known yet: whether the calls of the lease are answered
+    shown.telemetry.answered(*answer)
     assert _said(caplog) == [("INFO", "led")]
 
-    told.telemetry.failed("led", failure)
-    told.telemetry.failed(None, failure)
+    shown.telemetry.failed("led", failure)
+    shown.telemetry.failed(None, failure)
     assert _said(caplog) == [("ERROR", "led")]
-    told.telemetry.answered(*answer)
+    shown.telemetry.answered(*answer)
     assert _said(caplog) == [("INFO", "led")]
 
-    told.telemetry.failed(None, failure)
-    told.telemetry.answered(*answer)  # a call made the connection
+    shown.telemetry.failed(None, failure)
+    shown.telemetry.answered(*answer)  # a call made the connection
     assert _said(caplog) == [("ERROR", None), ("INFO", "led")]
 
 
@@ -192,14 +202,14 @@ def test_an_outage_is_said_once_and_its_end_too_whoever_meets_it(told: Told, cap
     ],
 )
 def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_so(
-    told: Told,
+    shown: Shown,
     caplog: pytest.LogCaptureFixture,
     server: tuple[str, str | None, str | None] | tuple[str, str | None],
     harmless: tuple[str, str | None, str | None] | tuple[str, str | None],
     warning: str,
 ) -> None:
     for it in (harmless, server, server, harmless, server):
-        told.telemetry.server(*it)
+        shown.telemetry.server(*it)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert all(record.getMessage().startswith(warning) for record in caplog.records)
 
@@ -208,7 +218,7 @@ def test_a_server_that_is_less_than_safe_is_warned_of_once_each_time_it_becomes_
 def test_a_text_line_is_time_level_and_message_then_the_fields_that_are_set(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stdout("text", "INFO")
     log = logging.getLogger("sidecar.some")
-    log.debug("not told")
+    log.debug("not shown")
     log.warning("leads %s", "now", extra={"lease": "x", "token": 7, "instance": None})
     try:
         raise ValueError("why")

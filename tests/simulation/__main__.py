@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: simulate so many hours, and say what came of them."""
+"""`python -m tests.simulation`: simulate a number of hours, and print a summary."""
 
 import argparse
 import time
@@ -10,17 +10,17 @@ from tests.simulation.run import Choice, Progress, run, story
 from tests.simulation.scenario import MIXES
 
 STORIES = 3
-"""So many violations are told."""
+"""The number of violations that are printed."""
 
 
 def between(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], float]:
-    """What reads a number of these bounds from the command line, and refuses any other."""
+    """A parser for a number from the command line that refuses numbers outside these bounds."""
 
     def number(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
         return value
@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument("--seed", default="1", help="any word; the same one gives the same run (default: 1)")
     parser.add_argument("--mix", choices=sorted(MIXES), help="only worlds with these faults")
     parser.add_argument("--ttl", type=between(float, 1, 3600), help="only worlds with this ttl, in seconds")
-    parser.add_argument("--processes", type=between(int, 1, 256), help="processes to run on (default: one a core)")
-    parser.add_argument("--world", type=between(int, 0, 10**9), help="tell the end of this one world of the seed")
+    parser.add_argument("--processes", type=between(int, 1, 256), help="processes to run on (default: one per core)")
+    parser.add_argument("--world", type=between(int, 0, 10**9), help="print the end of this one world of the seed")
     options = parser.parse_args()
     choice = Choice(options.seed, options.mix, options.ttl)
     if options.world is not None:

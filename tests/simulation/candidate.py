@@ -1,14 +1,16 @@
 """A sidecar in the world: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
-Of `Candidate` this does again, for one lease: the loop (`run`, `_open`, `_sleep`, `_wake_for`), what of a result goes
-to the lease (`_settle`), and the telling of a change (`_publish`); `hold` is the client's. The rules are the lease's.
-`test_drivers.py` compares it with the real one.
+For one lease, this module repeats the loop of `Candidate` (`run`, `_open`, `_sleep`, `_wake_for`), the part of a result
+that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules are those
+of the production lease. `test_drivers.py` compares this module with the real code.
 
-The loop is blocked while a call is under way or a connection is made, a call ends at its own limit, and a failed one
-costs the connection. It is made again by the next call or, where none is due, after a pause that doubles. A call that
-surely was not executed (no connection could be made, or the server refuses every script) is made again at once, and
-once, with the same limit.
-A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
+A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
+simulator's speed. Most of this module, the connection and its limits, would still be a copy.
+
+The loop is blocked during a call and while it connects. A call ends at its own limit, and a failed call costs the
+connection. The next call connects again, or, if none is due, the loop after a pause that doubles. A call that surely
+was not executed (no connection could be made, or the server refuses every script) is repeated at once, once, with the
+same limit. A process that is frozen (SIGSTOP) finds everything that came meanwhile when it thaws.
 """
 
 from collections.abc import Callable
@@ -16,9 +18,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock
 from sidecar.redis.reconnects import Reconnects
-from sidecar.redis.server_clock import ServerClock
 from tests.simulation.redis_model import Answer
 from tests.simulation.server import FROM_INSIDE, Server
 
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
 
 WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
 HANDLING = 2e-4
-"""What a message over loopback takes, in seconds."""
+"""The time that a message over loopback takes, in seconds."""
 TIMER = 1e-6
-"""By how much a timer is late, in seconds: it is never early."""
+"""The delay of a timer, in seconds: a timer is never early."""
 
 Request = tuple[int, Call, Server, str, int]
-"""On its way: the attempt's number, the call, the server and its run id, the deadline in server time (µs)."""
+"""A request on its way: the attempt's number, the call, the server and its run id, the deadline in server time (µs)."""
 Greeting = tuple[int, Call | None, Server, str, int]
-"""The same of who connects, without a deadline yet, and perhaps without a call."""
+"""A new connection: as `Request`, but without a deadline yet, and perhaps without a call."""
 
 
 class Sidecar:
-    """The sidecar of one task. Local times are of the task's clock, `rate` seconds of it a true second."""
+    """The sidecar of one task. Local times are on the task's clock: `rate` seconds of it are a true second."""
 
     __slots__ = (
         "_again",
@@ -85,24 +86,24 @@ class Sidecar:
         self.task = task
         self.rate = rate
         self.clock = shift
-        """What the task's clock shows at true time 0."""
+        """The task's clock at the true time 0."""
         self.client: Client
         self.instance = ""
         self.boot = 0
         self.alive = self.frozen = self.draining = False
         self.cut = False
-        """No packet passes between it and Redis."""
+        """Whether no packet passes between the sidecar and Redis."""
         self.deaf = False
-        """No notice reaches its watch."""
+        """Whether no notice reaches the watch."""
         self.ambush: Callable[[Sidecar], None] | None = None
-        """What befalls it right after its next request is sent."""
+        """A fault that strikes right after the next request is sent."""
         self.snare: Callable[[Sidecar, Request], bool] | None = None
-        """What becomes of its next requests; true if one does not go the usual way."""
+        """A handler of the next requests; it returns true for a request that it takes out of the usual way."""
         self.started = 0.0
-        """Since when it runs without a break."""
+        """The time since which the sidecar has run without a break."""
         self.trouble: float | None = None
         """The share of messages to and from Redis that are lost, delayed or doubled; None if the network is good."""
-        self.server: Server | None = None  # of the connection
+        self.server: Server | None = None  # the server of the connection
         self.watched: Server | None = None
         timings = world.scenario.timings
         self._ttl_ms = int(timings.ttl * 1000)
@@ -111,34 +112,34 @@ class Sidecar:
         self._version = -1
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
         self.answered_at = 0.0
-        """When Redis last answered a call, and not that it was late."""
+        """The time of the last reply of Redis that was not `late`."""
         self.asleep_until = 0.0
         self._call: Call | None = None
         self._sent = self._again = self._opening = False
-        self._connections = 0  # the connection's number
+        self._connections = 0  # the number of the connection
         self._reconnects: Reconnects
         self._open_at = 0.0
         self._offset = 0
-        self._connection = ServerClock(world.scenario.timings.clock_lasts)
+        self._connection = ServerClock(world.scenario.timings.server_time_valid_for)
         self.lease: Lease
 
     @property
     def calling(self) -> bool:
-        """Whether a call is under way, which may be carried out whatever becomes of the sidecar."""
+        """Whether a call is under way; it may be executed whatever happens to the sidecar."""
         return self._call is not None
 
     def now(self) -> float:
-        """The task's clock."""
+        """The time on the task's clock."""
         return self.world.now * self.rate + self.clock
 
     def true(self, local: float) -> float:
         """The true time at which the task's clock shows `local`."""
         return (local - self.clock) / self.rate
 
-    # Its life.
+    # The life of the process.
 
     def start(self, instance: str) -> None:
-        """The process starts, knowing nothing of an earlier one."""
+        """Start the process, which knows nothing of an earlier one."""
         scenario = self.world.scenario
         self.instance = instance
         self.boot += 1
@@ -160,7 +161,7 @@ class Sidecar:
         self._open()
 
     def kill(self) -> None:
-        """The process ends at once; what it sent is under way still."""
+        """End the process at once; its requests stay under way."""
         if self.alive:
             self.client.sync()
             self.alive = self.frozen = False
@@ -171,21 +172,21 @@ class Sidecar:
             self.client.lost_sidecar()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """Stop the process (SIGSTOP)."""
         self.client.sync()
         self.frozen = True
         self.client.unsettled()
 
     def thaw(self) -> None:
-        """SIGCONT: what came meanwhile is handled, in the order in which it came."""
+        """Continue the process (SIGCONT): it handles what came meanwhile, in the order of arrival."""
         if not (self.alive and self.frozen):
             return
         self.frozen = False
         self.started = self.world.now
         inbox, self._inbox = self._inbox, []
-        if self.world.random.random() < 0.5:  # an answer and its time limit: either may be seen first
+        if self.world.random.random() < 0.5:  # a reply and its time limit: the process may see either first
             inbox.sort(key=lambda item: item[0] != self._time_out)
-        if self.world.random.random() < 0.3:  # nobody promises an order of two connections
+        if self.world.random.random() < 0.3:  # two connections have no common order
             inbox.sort(key=lambda item: item[0] == self.resigned)
         self.client.sidecar_thawed()
         for action, argument in inbox:
@@ -194,7 +195,7 @@ class Sidecar:
             self.wake()
 
     def drain(self) -> None:
-        """SIGTERM."""
+        """Drain (SIGTERM)."""
         if self.alive and not self.draining:
             if self.frozen:
                 self._inbox.append((lambda _: self.drain(), None))
@@ -208,7 +209,7 @@ class Sidecar:
     # The election loop.
 
     def wake(self) -> None:
-        """Go round now, unless the loop is blocked."""
+        """Make a round now, unless the loop is blocked."""
         if self._call is None and not self._opening and not self.frozen:
             self._timer += 1
             self.world.at(self.world.now, self._timed, self._timer)
@@ -220,7 +221,7 @@ class Sidecar:
     def _timed(self, timer: int) -> None:
         if timer == self._timer:
             if self.frozen:
-                return  # `thaw` steps
+                return  # `thaw` makes the round
             if self.server is None and not self.draining and self.now() >= self._open_at:
                 self._open()
             else:
@@ -248,7 +249,7 @@ class Sidecar:
         if call is not None:
             self._execute(call)
             return
-        # While a question is held back it does not matter when it was asked, but to who might connect at any waking.
+        # The time of a held question does not matter, unless the loop would connect when it wakes.
         until = lease.wake_at(inf if client.held and self.server is not None else now)
         if self.server is None and not self.draining:
             until = max(now, min(until, self._open_at))
@@ -258,7 +259,7 @@ class Sidecar:
         world.at((self.true(until) if until > now else world.now) + TIMER, self._timed, self._timer)
 
     def publish(self, now: float) -> None:
-        """Answer the held question if there is news."""
+        """Answer the held question if the version has changed."""
         version = self.lease.view(now).version
         if version != self._version:
             self._version = version
@@ -269,7 +270,7 @@ class Sidecar:
                 self.client.release(answered=True)
 
     def noticed(self, server: Server) -> None:
-        """The watch tells of a change."""
+        """The watch reports a change."""
         if self.alive and self.watched is server:
             if self.frozen:
                 self._inbox.append((self.noticed, server))
@@ -277,18 +278,18 @@ class Sidecar:
             self.lease.noticed(self.now())
             self.wake()
 
-    # What clients ask.
+    # The requests of clients.
 
     def asked(self, version: tuple[int, int] | None) -> bool:
-        """A question arrives: true if it is held back, since nothing differs from `version`."""
+        """Take a question in; returns true if it is held, because the version is still `version`."""
         now = self.now()
         self.lease.asked(now)
         self._wake_for(now)
-        self.publish(now)  # only what changes from here on ends the wait
+        self.publish(now)  # only later changes end the wait
         return self.alive and version == (self.boot, self._version)
 
     def grant(self, arrived: float) -> tuple[int | None, float | None, tuple[int, int]]:
-        """The answer to the question that arrived then: token, expires_in, version."""
+        """Answer the question that arrived then: token, expires_in, version."""
         now = self.now()
         grant = self.lease.grant(arrived, now, self.client.name, self.client.token)
         self._wake_for(now)
@@ -296,9 +297,9 @@ class Sidecar:
         return (view.token if grant is not None else None), grant, (self.boot, view.version)
 
     def resigned(self, arg: tuple[int | None, str, int | None]) -> None:
-        """`POST /resign` of a client, of one term (a token) or altogether.
+        """Handle `POST /resign` of a client, for one term (a token) or for the lease.
 
-        The ticket is of a held question whose end is only seen afterwards.
+        The ticket is of a held question whose end the sidecar sees afterwards.
         """
         if self.frozen:
             self._inbox.append((self.resigned, arg))
@@ -316,10 +317,10 @@ class Sidecar:
                 self.lease.unhold(ticket, self.now(), answered=False)
 
     def later(self, action: Callable[[Any], None], argument: object) -> None:
-        """Something reached the frozen process."""
+        """Keep an event for the frozen process."""
         self._inbox.append((action, argument))
 
-    # Its calls to Redis.
+    # The calls to Redis.
 
     def _execute(self, call: Call) -> None:
         self._call = call
@@ -331,14 +332,14 @@ class Sidecar:
         self._connect(call, call.give_up_at)
 
     def _make_again(self, call: Call) -> None:
-        """Make the call a second time, on a new connection: it was not executed."""
+        """Repeat the call on a new connection: it was not executed."""
         self._attempt += 1
         self._again, self._sent = True, False
         self._disconnect()
         self._connect(call, call.give_up_at)
 
     def _open(self) -> None:
-        """Have a connection before a call needs it."""
+        """Connect before a call needs the connection."""
         timings, now = self.world.scenario.timings, self.now()
         self.asleep_until = -inf
         self._opening, self._sent = True, False
@@ -347,7 +348,7 @@ class Sidecar:
         self._connect(None, now + timings.call_limit)
 
     def _connect(self, call: Call | None, until: float) -> None:
-        """Greet the server within that time, and send the call that waits for it, if one does."""
+        """Connect within that time, and send the call that waits for the connection, if there is one."""
         world = self.world
         server = world.resolve(self.task)
         if self._unreachable(server) or server.thaw_at > world.now or self._loses():
@@ -360,7 +361,7 @@ class Sidecar:
             world.at(world.now + delay, self._greeted, (self._attempt, call, server, server.model.run_id, 0))
 
     def _greeted(self, request: Greeting) -> None:
-        """Connected, and the server's TIME is here."""
+        """The connection is made, and the server's TIME has come."""
         attempt, call, server, run_id, _ = request
         if attempt != self._attempt:
             return
@@ -372,7 +373,7 @@ class Sidecar:
             return
         self.server, self._offset = server, 0
         self._connections += 1
-        self._connection.observe(server.tell_time(self.world.now), self.now())
+        self._connection.observe(server.set_clock(self.world.now), self.now())
         if call is not None:
             self._send(call, server)
             return
@@ -390,7 +391,7 @@ class Sidecar:
             world.at(world.now, self.ambush, self)
             self.ambush = None
         if call.give_up_at <= self.now():
-            self._limit(call.give_up_at)  # there is no time for an answer
+            self._limit(call.give_up_at)  # no time is left for a reply
         deadline = self._connection.at(call.give_up_at, call.sent_at)
         request = (self._attempt, call, server, server.model.run_id, deadline)
         if self.snare is not None and self.snare(self, request):
@@ -415,7 +416,7 @@ class Sidecar:
         return not world.scenario.late_demotion or call.kind is not Kind.ACQUIRE or server is world.primary
 
     def arrive(self, request: Request) -> None:
-        """The request is at the server: it is carried out whether the sender waits or not."""
+        """Execute the request at the server, whether the sender still waits or not."""
         attempt, call, server, run_id, deadline = request
         world = self.world
         current = attempt == self._attempt
@@ -463,7 +464,7 @@ class Sidecar:
 
     def _evaluate(self, server: Server, call: Call, deadline: int) -> Answer:
         world, model, instance = self.world, server.model, self.instance
-        server.tell_time(world.now)
+        server.set_clock(world.now)
         touched, published, offset = model.touched, model.published, model.offset
         guarding, kind = world.scenario.guard, call.kind
         if kind is Kind.ACQUIRE:
@@ -478,7 +479,7 @@ class Sidecar:
             if answer.outcome is Outcome.RELEASED:
                 world.oracle.released(self, answer.token)
         if world.trace is not None:
-            world.tell(
+            world.record(
                 f"{instance} {kind}({call.token or ''}) -> {answer.outcome} {answer.token} left {answer.left} ms"
             )
         if model.offset != offset:
@@ -519,16 +520,16 @@ class Sidecar:
         lease.replied(call, reply, now)
         if outcome is not Outcome.RENEWED:
             client.unsettled()
-        self.step()  # which publishes
+        self.step()  # `step` publishes
 
     def _limit(self, until: float) -> None:
-        """What is under way will end then if nothing comes before."""
+        """End the call or the attempt to connect then, unless something comes before."""
         if 0 < (left := self.lease.remaining(self.now())) < until - self.now():
             self.world.at(self.true(self.now() + left) + TIMER, self._term_ends, self.boot)
         self.world.at(max(self.true(until), self.world.now) + TIMER, self._time_out, self._attempt)
 
     def _term_ends(self, boot: int) -> None:
-        """The held question is answered at the end of the term, though the loop is blocked: `Candidate.hold`."""
+        """Answer the held question at the end of the term, although the loop is blocked, as `Candidate.hold` does."""
         if self.frozen:
             self._inbox.append((self._term_ends, boot))
         elif self.alive and boot == self.boot and self.client.held and not self.lease.leads(self.now()):
@@ -582,7 +583,7 @@ class Sidecar:
         self.client.sync()
         now = self.now()
         if self.world.trace is not None:
-            self.world.tell(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
+            self.world.record(f"{self.instance} {call.kind} failed, {'perhaps ' if may_execute else 'not '}delivered")
         self.lease.failed(call, now, may_execute=may_execute)
         self._replace_connection()
         self.publish(now)
@@ -591,25 +592,25 @@ class Sidecar:
 
     def _disconnect(self) -> None:
         self.server = None
-        self._connection = ServerClock(self.world.scenario.timings.clock_lasts)  # the next server has another
+        self._connection = ServerClock(self.world.scenario.timings.server_time_valid_for)  # the next server has another
 
     def _replace_connection(self) -> None:
         self._open_at = self.now() + self._reconnects.pause()
 
     def reset(self) -> None:
-        """The connections break, on both ends."""
+        """Break the connections on both ends."""
         self.unwatch()
         if self._call is not None and self._sent:
             self.world.at(self.world.now, self._reset, self._attempt)
         self.hung_up()
 
     def hung_up(self) -> None:
-        """The server has closed the connection, if no call uses it."""
+        """The server closes the connection, if no call uses it."""
         if self._call is None and self.server is not None and not self._unreachable(self.server):
             self.world.at(self.world.now + self.world.delay(), self.ended, self._connections)
 
     def ended(self, connection: int) -> None:
-        """The end of the connection is here: it is replaced in the background, but where a call fails of it."""
+        """The end of the connection arrives: the loop replaces it, or the call that uses it fails."""
         if not self.alive or self.server is None or connection != self._connections:
             return
         if self.frozen:
@@ -628,12 +629,12 @@ class Sidecar:
         return self.trouble is not None and self.world.random.random() < self.trouble
 
     def _lag(self) -> float:
-        """How much later than usual a message comes: mostly little, now and then more than a call may take."""
+        """The extra delay of a message, in seconds: mostly small, now and then longer than the limit of a call."""
         if self.trouble is None or self.world.random.random() > 3 * self.trouble:
             return 0.0
         return self.world.scenario.timings.call_limit * self.world.random.random() ** 3 * 12
 
-    # Its watch.
+    # The watch.
 
     def watch(self, boot: int) -> None:
         """Connect the watch, or try again later."""
@@ -651,7 +652,7 @@ class Sidecar:
         world.at(world.now + 3 * world.delay(), self.noticed, server)
 
     def unwatch(self) -> None:
-        """The watch's connection breaks; a new one is made some time later."""
+        """Break the connection of the watch; it connects again later."""
         if self.watched is not None:
             self.watched.watchers.remove(self)
             self.watched = None
@@ -660,5 +661,5 @@ class Sidecar:
                 world.at(world.now + world.scenario.timings.call_limit / 2, self.watch, self.boot)
 
     def hears(self) -> bool:
-        """Whether a notice gets through."""
+        """Whether a notice arrives."""
         return not (self.cut or self.deaf or self._loses())

@@ -1,4 +1,4 @@
-"""What the simulated client and the real one are compared by: a world of one task, and notes of what each does."""
+"""The common part of the simulated and the real client in the differential test: a world of one task, and notes."""
 
 from collections.abc import Callable
 from heapq import heappop
@@ -6,7 +6,7 @@ from math import inf
 from random import Random
 from typing import Any, Protocol, cast
 
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from tests.simulation.candidate import Sidecar
 from tests.simulation.driven import DELAY, ME, START
 from tests.simulation.scenario import Scenario
@@ -17,7 +17,7 @@ TTL = 30.0
 
 
 class Notes:
-    """What one of both did, one after the other, and when. Tokens, versions and names are counted from 1."""
+    """Notes of what a client did, in order, and when. Tokens, versions and names are counted from 1."""
 
     def __init__(self) -> None:
         self.what: list[tuple[object, ...]] = []
@@ -38,7 +38,7 @@ class Notes:
 
 
 class Fixed(Random):
-    """Draws that do not depend on how many there were before: each is this `share` of what is possible."""
+    """Random numbers that do not depend on earlier ones: each is this `share` of its range."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Fixed(Random):
 
 
 class Bare(World):
-    """One task and its Redis, without faults and oracles; `run` is left to whoever drives it."""
+    """One task and its Redis, without faults and oracles; the driver runs the events."""
 
     def __init__(self, share: float, grant_ttl: float) -> None:
         timings = Timings(TTL, TTL / 3, grant_ttl, TTL / 15)
@@ -66,27 +66,27 @@ class Bare(World):
         return DELAY
 
     def drained(self, sidecar: Sidecar) -> None:
-        """It is not started again by itself."""
+        """The sidecar is not started again."""
 
     def work(self, client: object) -> None:
-        """It does not write."""
+        """The client does not write."""
 
     def interrupt_write(self, client: object) -> None:
-        """It does not write."""
+        """The client does not write."""
 
     def due(self) -> float:
-        """When something will happen next."""
+        """The time of the next event."""
         return self._queue[0][0] if self._queue else inf
 
     def step(self) -> None:
-        """Let it happen."""
+        """Run the next event."""
         self.now, _, action, argument = heappop(self._queue)
         self._nested = 0
         action(argument)
 
 
 class Witness:
-    """Keeps the tenures apart, and judges nothing."""
+    """An oracle that keeps tenures, and judges nothing."""
 
     def began(self, client: object, holder: str, token: int) -> Tenure:
         return Tenure(holder, token, 0, doubtful=False)
@@ -96,7 +96,7 @@ class Witness:
 
 
 class Driven(Protocol):
-    """One of both, and what may happen to it. What cannot happen to it now does not."""
+    """A driven client. A method that does not apply now does nothing."""
 
     world: Bare
     notes: Notes
@@ -112,11 +112,11 @@ class Driven(Protocol):
 
 Happening = Callable[[Driven], None]
 Schedule = list[tuple[float, Happening]]
-"""What happens, and when, in seconds from the beginning."""
+"""Events and their times, in seconds from the beginning."""
 
 
 def begin(driven: Driven, schedule: Schedule) -> None:
-    """Start the sidecar and the client, and let it all happen to them in time."""
+    """Start the sidecar and the client, and schedule the events."""
     for when, happens in schedule:
         driven.world.at(when, lambda happens: happens(driven), happens)
     driven.world.sidecar.start(ME)

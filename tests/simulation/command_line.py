@@ -1,4 +1,4 @@
-"""What the commands that simulate do for their user: one line about a wrong argument, and one at Ctrl-C."""
+"""The command line of the simulating commands: one line for a wrong argument, and one at Ctrl-C."""
 
 import argparse
 import signal
@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells what is wrong without the usage before it."""
+    """A parser that reports an error without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -31,8 +31,8 @@ def exit_with(name: str, main: Callable[[], int]) -> NoReturn:
 
 @contextmanager
 def workers(processes: int, prepare: Callable[..., object] | None = None, *arguments: object) -> Iterator[Pool]:
-    """So many processes that leave Ctrl-C to us: they are ended with the block. Only for the main thread."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # handed on to them from their first instant
+    """A pool of processes that ignore Ctrl-C, ended with the block. Only for the main thread."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit it from their start
     try:
         pool = get_context("spawn").Pool(processes, prepare, arguments)
     finally:

@@ -1,32 +1,32 @@
-"""What the simulated sidecar and the real one are compared by: one handle for both, and notes of what each does."""
+"""The common part of the simulated and the real sidecar in the differential test: one protocol, and notes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sidecar.election.protocol import Call, Kind, Timings, Transition
+from sidecar.protocol import Call, Kind, Timings, Transition
 from tests.simulation.server import Server
 
 TIMINGS = Timings()
 PATIENT = replace(TIMINGS, call_limit=2.0013)
-"""Of the listener: else the first call and the question that waits for it would be given up at the same moment."""
+"""The listener's timings: with the candidate's limit, the first call and a question that waits for it end together."""
 START = 1000.0
-"""What the task's clock shows at the beginning."""
+"""The task's clock at the beginning."""
 DELAY = 0.00037
-"""What a message to or from Redis takes, in seconds: with it no two events fall together by their nature."""
+"""The time of a message to or from Redis, in seconds: no two events then coincide."""
 NAME, ME = "lease", "a"
 
 
 @dataclass
-class Told:
-    """What one of both has done and said. Tokens are counted from 1: they are times, and so not quite equal."""
+class SidecarNotes:
+    """The calls and answers of a sidecar. Tokens are counted from 1: they are times, and so not quite equal."""
 
     calls: list[tuple[Kind, int | None, str]] = field(default_factory=list)
     transitions: list[tuple[bool, int | None, str]] = field(default_factory=list)
     answers: list[tuple[bool, int | None]] = field(default_factory=list)
     called_at: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
-    """Of each answer, when it was given, and its `expires_in`."""
+    """The time of each answer, and its `expires_in`."""
     _tokens: list[int] = field(default_factory=list)
 
     def call(self, call: Call) -> None:
@@ -49,9 +49,9 @@ class Told:
 
 
 class Driven(Protocol):
-    """One of both, and what happens to it."""
+    """A driven sidecar, and the events that it takes."""
 
-    told: Told
+    notes: SidecarNotes
     server: Server
     cut: bool
 
@@ -67,4 +67,4 @@ class Driven(Protocol):
 
 Happening = Callable[[Driven], None]
 Schedule = list[tuple[float, Happening]]
-"""What happens, and when, in seconds from the beginning."""
+"""Events and their times, in seconds from the beginning."""

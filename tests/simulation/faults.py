@@ -1,9 +1,9 @@
-"""What goes wrong in a world: one fault after the other at random times, some at once, each ending some time later."""
+"""The faults of a world: one after the other at random times, some together, each ending some time later."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sidecar.election.protocol import Kind
+from sidecar.protocol import Kind
 from tests.simulation.redis_model import DAY, RedisModel
 from tests.simulation.server import FROM_INSIDE, Server
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 CALM_END = 6
-"""For so many ttls at a world's end nothing goes wrong any more."""
+"""The number of ttls without faults at the end of a world."""
 
 
 class Faults:
-    """The faults of one world. What disturbs the other tasks too counts in `world.disturbances` while it lasts."""
+    """The faults of one world. `world.disturbances` counts those under way that disturb other tasks too."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -26,10 +26,10 @@ class Faults:
         self._kinds = list(world.scenario.faults)
         self._weights = list(world.scenario.faults.values())
         self._held_up: tuple[Sidecar, Request, float, bool] | None = None
-        """The call, when it may execute at the earliest, and whether it may then have an effect."""
+        """The delayed call, when it may execute at the earliest, and whether it may then have an effect."""
         self._server_busy = False
         self._stepped_at = -10 * self.ttl
-        self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is the replica now
+        self._spare: tuple[str, int] | None = None  # run id and start of a former primary that is now the replica
         self._deploying: list[Sidecar] = []
         self._actions: dict[str, Callable[[], None]] = {
             "client pause": self._pause_client,
@@ -70,7 +70,7 @@ class Faults:
         }
 
     def begin(self) -> None:
-        """Let the first one come."""
+        """Schedule the first fault."""
         self.world.at(self.random.expovariate(1 / self.world.scenario.pace), self._strike)
 
     def _strike(self, _: None) -> None:
@@ -80,29 +80,29 @@ class Faults:
         world.oracle.inspect()
         world.oracle.forget()
         kind = self.random.choices(self._kinds, self._weights)[0]
-        world.tell(f"-- {kind}")
+        world.record(f"-- {kind}")
         before = self._traces()
         self._actions[kind]()
         if self._traces() != before:
             world.count(kind)
         again = self.random.expovariate(1 / world.scenario.pace)
         if self.random.random() < 0.15:
-            again *= 0.05  # misfortunes do not come singly
+            again *= 0.05  # faults come in groups
         world.at(world.now + again, self._strike)
 
     def _traces(self) -> list[object]:
-        """What differs after a fault, unless it was in vain: what it struck was dead or frozen already."""
+        """The state that differs after a fault, unless the fault struck a process that was dead or frozen already."""
         world, server = self.world, self.world.primary
         traps = [trap for sidecar in world.sidecars for trap in (sidecar.ambush, sidecar.snare)]
         return [world.events, world.disturbances, server.offset, server.model.offset, *traps]
 
     def _duration(self) -> float:
-        """How long a fault lasts: around each of the times that the protocol knows."""
+        """The duration of a fault in seconds: around each of the times that the protocol knows."""
         low, high = self.random.choice(((0.0, 0.2), (0.0, 0.2), (0.1, 1.0), (0.7, 1.5), (1.0, 2.5)))
         return self.ttl * self.random.uniform(low, high)
 
     def _disturb(self, seconds: float, end: Callable[[Any], None], argument: object = None) -> None:
-        """Everybody may suffer until `end(argument)`, so long from now."""
+        """Count a disturbance of all tasks until `end(argument)`, that many seconds from now."""
         self.world.disturbances += 1
         self.world.at(self.world.now + seconds, self._recover, (end, argument))
 
@@ -116,7 +116,7 @@ class Faults:
         self.world.oracle.calm_since = self.world.now
 
     def _task(self) -> int:
-        """A task, rather the one that leads."""
+        """A task, preferably the one that leads."""
         if self.random.random() < 0.6:
             for task, client in enumerate(self.world.clients):
                 if client.believes:
@@ -145,7 +145,7 @@ class Faults:
             self.world.at(self.world.now + 0.1 + self._duration(), self._starts, client)
 
     def _client_leaves(self) -> None:
-        """One leaves; now and then just when another one asks Redis, or another one just when it is about to follow."""
+        """A client leaves; sometimes just when another sidecar calls Redis, or when another client is about to lead."""
         client = self.world.clients[self._task()]
         if self.random.random() < 0.15:
             self.random.choice(self.world.sidecars).ambush = lambda _: self._leave(client)
@@ -164,7 +164,7 @@ class Faults:
             client.stop(over=False)
 
     def _replace_client(self) -> None:
-        """One dies while its resign lies in a frozen sidecar's socket; its successor asks before the sidecar thaws."""
+        """A client dies while its resign waits in a frozen sidecar; its successor asks before the sidecar thaws."""
         task = self._task()
         sidecar, client = self.world.sidecars[task], self.world.clients[task]
         if not (sidecar.alive and client.running and client.believes) or sidecar.frozen or client.frozen:
@@ -195,7 +195,7 @@ class Faults:
         self._befall(self.world.sidecars[self._task()], self._freeze_sidecar)
 
     def _befall(self, sidecar: "Sidecar", action: "Callable[[Sidecar], None]") -> None:
-        """Now, or just when a call of its is under way."""
+        """Strike now, or exactly when a call of the sidecar is under way."""
         if self.random.random() < 0.4:
             sidecar.ambush = action
             if self.random.random() < 0.3:  # the next call will be a release
@@ -225,7 +225,7 @@ class Faults:
             self._disturb(last, lambda life: self._thaw_client(client, life), client.life)
 
     def _slept(self, sidecar: "Sidecar", seconds: float) -> None:
-        """A machine that was suspended wakes. Its CLOCK_BOOTTIME has gone on."""
+        """A suspended machine wakes. Its CLOCK_BOOTTIME has counted the time."""
 
     def _crash_sidecar(self) -> None:
         self._befall(self.world.sidecars[self._task()], self._kill_sidecar)
@@ -244,7 +244,7 @@ class Faults:
         if not sidecar.alive and sidecar.boot == boot:
             sidecar.start(sidecar.instance)
             self.world.oracle.restarted(sidecar)
-            if self.random.random() < 0.1:  # the platform gives the task up just when its sidecar is back
+            if self.random.random() < 0.1:  # the platform stops the task just when its sidecar is back
                 self.world.oracle.forget()
                 self.world.at(self.world.now + 0.6 * self.random.random(), lambda _: sidecar.drain())
 
@@ -268,7 +268,7 @@ class Faults:
             sidecar.client.start()
 
     def _deploy(self) -> None:
-        """Task after task: its client stops, then its sidecar, then a new task takes its place."""
+        """Task after task: its client stops, then its sidecar, then a new task replaces it."""
         if not self._deploying:
             self._deploying = list(self.world.sidecars)
             self._deploy_next(None)
@@ -292,7 +292,7 @@ class Faults:
             self.replace(sidecar)
 
     def replace(self, sidecar: "Sidecar") -> None:
-        """A sidecar has exited: its task is replaced in a deploy, else it is started anew."""
+        """A sidecar has exited: a deploy replaces its task, otherwise it is started again."""
         world = self.world
         world.oracle.forget()
         if self._deploying and self._deploying[0] is sidecar:
@@ -306,7 +306,7 @@ class Faults:
     # Single calls.
 
     def _late_release(self) -> None:
-        """A leader's work ends, and its release comes late, or twice, or is the last that its sidecar does."""
+        """A leader's work ends, and its release comes late, or twice, or is the last act of its sidecar."""
         client = self.world.clients[self._task()]
         client.sidecar.snare = self._delays_release
         self._starts_over(client)
@@ -325,7 +325,7 @@ class Faults:
         return True
 
     def _late_acquire(self) -> None:
-        """An acquire is held up until somebody releases the lease; whose it was is often gone by then."""
+        """An acquire is delayed until another candidate releases the lease; its sender has often gone by then."""
         sidecar = self.random.choice(self.world.sidecars)
         sidecar.snare = self._holds_up
 
@@ -339,16 +339,16 @@ class Faults:
         return True
 
     def released(self) -> None:
-        """Somebody has just released the lease."""
+        """A candidate has just released the lease."""
         if self._held_up is not None and self.world.now > self._held_up[2]:
             sidecar, request, _, counts = self._held_up
             self._held_up = None
-            if counts:  # its candidate finds out when it looks: after a yield or a heartbeat at the latest
+            if counts:  # its candidate notices that when it looks: after a yield or a heartbeat at the latest
                 self.world.oracle.forget()
             self.world.at(self.world.now + 1e-5, sidecar.arrive, request)
 
     def _lose_release(self) -> None:
-        """A leader leaves, and its connection breaks before the release is at the server."""
+        """A leader leaves, and its connection breaks before the release arrives at the server."""
         client = self.world.clients[self._task()]
         client.sidecar.snare = self._loses_release
         self._leave(client)
@@ -362,13 +362,13 @@ class Faults:
         return True
 
     def _cut_acquire_short(self) -> None:
-        """A leader starts over, and the connection of whoever acquires then breaks before the answer is there."""
+        """A leader starts over, and the connection of the next acquire breaks before the reply arrives."""
         for sidecar in self.world.sidecars:
             sidecar.snare = self._cuts_short
         self._starts_over(self.world.clients[self._task()])
 
     def _cuts_short(self, sidecar: "Sidecar", request: "Request") -> bool:
-        """The next attempt may win before that one executes; soon after, its client leaves or its sidecar drains."""
+        """The next attempt may win before the delayed one executes; then its client leaves or its sidecar drains."""
         world = self.world
         if request[1].kind is not Kind.ACQUIRE or world.primary.model.value is not None:
             return False
@@ -389,7 +389,7 @@ class Faults:
         return True
 
     def _overtakes(self, sidecar: "Sidecar", request: "Request", later: "Request") -> bool:
-        """The acquire that was cut short executes just before the release of the term that the next one won."""
+        """The acquire that was cut off executes just before the release of the term that the next one won."""
         if later[1].kind is Kind.RELEASE:
             sidecar.snare = None
             self.world.at(self.world.now, sidecar.arrive, request)
@@ -417,7 +417,7 @@ class Faults:
         sidecar = self.world.sidecars[self._task()]
         if not sidecar.cut:
             sidecar.cut = True
-            if self.random.random() < 0.3:  # frozen on top of it, when its lease has nearly run out
+            if self.random.random() < 0.3:  # frozen as well, when its lease has nearly ended
                 later = self.ttl * self.random.uniform(0.3, 0.9)
                 self.world.at(self.world.now + later, lambda _: self._freeze_sidecar(sidecar))
             self._disturb(self._duration(), self._joined, sidecar)
@@ -444,7 +444,7 @@ class Faults:
     def _pause_redis(self) -> None:
         server, last = self.world.primary, self._duration()
         server.thaw_at = max(server.thaw_at, self.world.now + last)
-        steps = self.random.random() < 0.3  # as a machine's clock does that was suspended
+        steps = self.random.random() < 0.3  # as the clock of a suspended machine
         self._disturb(last, (lambda _: self._step_clock()) if steps else self._nothing)
 
     def _nothing(self, _: None) -> None:
@@ -452,7 +452,7 @@ class Faults:
 
     def _redis_errs(self) -> None:
         server = self.world.primary
-        if self.random.random() < 0.5:  # as at the end of a failover: the same call succeeds when it is made again
+        if self.random.random() < 0.5:  # as at the end of a failover: the same call succeeds when it is repeated
             server.refusals += self.random.choice((1, 1, 2))
             self._disturbed()
         elif server.error is None:
@@ -479,7 +479,7 @@ class Faults:
         server.up = False
         for sidecar in list(server.watchers):
             sidecar.unwatch()
-        if self.random.random() < 0.7:  # else the machine is gone as well, and closes nothing
+        if self.random.random() < 0.7:  # otherwise the machine has gone too, and closes nothing
             for sidecar in self.world.sidecars:
                 if sidecar.server is server:
                     sidecar.hung_up()
@@ -524,7 +524,7 @@ class Faults:
         world.at(world.now + latest, self._primary_dies, server)
 
     def sprung(self, server: Server) -> None:
-        """The write came for which a dying primary waited."""
+        """The write that ends a dying primary has come."""
         self.world.at(self.world.now + self.random.choice((0.0, 0.001, 0.1, 1.0)), self._primary_dies, server)
 
     def _primary_dies(self, server: Server) -> None:
@@ -537,7 +537,7 @@ class Faults:
         return self.random.choice((0.05, 0.5, 2.0, self.ttl / 3))
 
     def _promoted(self, arg: tuple[Server, float | None]) -> None:
-        """The replica serves, under the primary's name; an isolated old one does so still, for `arg[1]` seconds."""
+        """The replica serves under the primary's name; an isolated old primary also serves, for `arg[1]` seconds."""
         old, isolated_for = arg
         world = self.world
         born = world.now - self.random.choice((0.5, self.ttl, 100 * self.ttl))
@@ -551,7 +551,7 @@ class Faults:
         new.model.copy_data(old.replica if old.replica is not None else old.model)
         new.replicas = 0
         world.primary = new
-        world.tell(f"   promoted with {new.model.value}, token {new.model.fence.token}")
+        world.record(f"   promoted with {new.model.value}, token {new.model.fence.token}")
         if isolated_for is not None:
             world.old = old
             world.at(world.now + isolated_for, self._old_ends, old)
@@ -569,7 +569,7 @@ class Faults:
         self._disturbed()
 
     def _isolate(self) -> None:
-        """The primary and some tasks are cut off from the others, where the replica is promoted."""
+        """The primary and some tasks are cut off from the others, and the replica is promoted there."""
         if self._server_busy:
             return
         promotion, last = self._promotion_time(), self._duration() + self.ttl * self.random.choice((0.0, 1.0, 3.0))
@@ -613,7 +613,7 @@ class Faults:
         self._over()
 
     def _shift(self) -> float:
-        """By how much a server's clock may step, once a ttl: what the margin leaves where the clocks' rates differ."""
+        """The step of a server's clock, in seconds, once a ttl: the margin less the differences of clock rates."""
         if self.world.now - self._stepped_at < 1.3 * self.ttl:
             return 0.0
         self._stepped_at = self.world.now
@@ -636,7 +636,7 @@ class Faults:
     def _type(self, action: Callable[[RedisModel], None]) -> None:
         server = self.world.primary
         if server.up:
-            server.tell_time(self.world.now)
+            server.set_clock(self.world.now)
             action(server.model)
             self.world.changed(server, released=False)
         self._disturbed()
@@ -659,7 +659,7 @@ class Faults:
         self._disturb(2 * self.ttl, self._look_after)
 
     def _look_after(self, _: None) -> None:
-        """The operator deletes a key that nobody gives a TTL again."""
+        """The operator deletes a key without a TTL, which no candidate expires."""
         if self.world.primary.model.value is not None and self.world.primary.model.expires is None:
             self._delete()
 
@@ -674,8 +674,8 @@ class Faults:
         self._disturb(last, lambda _: self._delete())
 
     def _spoil_fence(self) -> None:
-        """No term is issued from such a fence; the operator mends it, while the lease is disabled."""
-        token = self.random.choice(("abc", self.world.primary.tell_time(self.world.now) + 2 * DAY))
+        """Such a fence gives no term; the operator repairs it while the lease is disabled."""
+        token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
         self._disturb(self._duration(), self._disable_to_mend)
 
@@ -686,8 +686,8 @@ class Faults:
 
     def _mend_fence(self, _: None) -> None:
         model = self.world.primary.model
-        self.world.primary.tell_time(self.world.now)
+        self.world.primary.set_clock(self.world.now)
         if model.mend_fence():
             self._type(RedisModel.delete)
         elif model.fence_needs_mending:
-            self._disable_to_mend(None)  # somebody else has enabled it meanwhile
+            self._disable_to_mend(None)  # another operator has enabled it meanwhile

@@ -1,7 +1,7 @@
-"""Seeded bugs: each rule of the protocol broken on purpose, one at a time. The simulation has to find every one.
+"""Seeded bugs for the simulation: each breaks one rule of the protocol, and the simulation must find every one.
 
 A bug replaces one function of the production code, of the model of its scripts, or of the simulated driver. A bug that
-survives fails the run: then an oracle or a fault is missing, or the rule is not needed.
+survives fails the run: an oracle or a fault is missing, or the rule is not needed.
 """
 
 import time
@@ -13,12 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 from sidecar.client.term import Grant
-from sidecar.election.demand import Demand
+from sidecar.election.claims import Demand, HeldTerm
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Term, Timings
-from sidecar.redis.server_clock import ServerClock
+from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
 from tests.simulation.candidate import Sidecar
-from tests.simulation.client import Client, Told
+from tests.simulation.client import Client, HeardAnswer
 from tests.simulation.command_line import workers
 from tests.simulation.faults import Faults
 from tests.simulation.redis_model import Answer, RedisModel
@@ -27,14 +26,14 @@ from tests.simulation.server import Server
 from tests.simulation.store import Store
 
 TTL, PACE = 30.0, 1.5
-"""Bugs are looked for with the default ttl, in s, and a fault every so many ttls, unless a bug says otherwise."""
+"""The default search for a bug: the default ttl in seconds, and the mean time between faults in ttls."""
 MOST_HOURS = 3_000.0
-"""A bug that is not found within so many simulated hours survives."""
+"""The number of simulated hours after which a bug counts as surviving."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: what is replaced by what. `mix` is where it is looked for first."""
+    """One bug: the replaced functions and their substitutes. The search begins with the worlds of `mix`."""
 
     name: str
     replaced: tuple[tuple[type, str, Any], ...]
@@ -43,7 +42,7 @@ class Mutant:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The bug is there until the end."""
+        """Apply the bug until the end of the block."""
         with ExitStack() as stack:
             for owner, attribute, substitute in self.replaced:
                 stack.enter_context(patch.object(owner, attribute, substitute))
@@ -52,7 +51,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What found a bug after how many hours, and in which worlds; `law` is None if nothing did."""
+    """The result of a search: the broken law, the hours and the worlds that it took; `law` is None for a survivor."""
 
     name: str
     law: str | None
@@ -61,25 +60,25 @@ class Finding:
     worlds: int
     seconds: float
     world: int
-    """Which of the mix's worlds it was."""
+    """The number of the world in its mix."""
 
 
 MUTANTS: list[Mutant] = []
 
 _LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
-_LEASE_RESIGNED, _LEASE_LEAVE_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._leave_at, Lease._acquire_replied
+_LEASE_RESIGNED, _LEASE_GIVE_UP_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._give_up_at, Lease._acquire_replied
 _LEASE_DRAIN, _LEASE_WAKE_AT, _LEASE_RENEWED = Lease.drain, Lease.wake_at, Lease._renew_replied
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
 _CLIENT_HEAR, _CLIENT_STOP, _CLIENT_FINISHED = Client._hear, Client.stop, Client._finished
 _REPLIED = Sidecar._replied
 
-_LEASE_GRANT, _LEASE_STANDS_FOR = Lease.grant, Lease.stands_for
+_LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 
 
 def mutant(
     name: str, owner: type, attribute: str, *, mix: str | None = None, pace: float = PACE
 ) -> Callable[[Any], Any]:
-    """Register the function that it decorates as a bug in the place of `owner.attribute`."""
+    """Register the decorated function as a bug in the place of `owner.attribute`."""
 
     def register(substitute: Any) -> Any:
         MUTANTS.append(Mutant(name, ((owner, attribute, substitute),), mix, pace))
@@ -91,7 +90,7 @@ def mutant(
 # Time.
 
 
-@mutant("deadline counted from the reply", Lease, "replied")
+@mutant("the deadline of a term counts from the reply", Lease, "replied")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     _LEASE_REPLIED(lease, call._replace(sent_at=now), reply, now)
 
@@ -100,18 +99,18 @@ def _no_margin(timings: Timings) -> float:
     return 0.0
 
 
-mutant("believed for the whole ttl", Timings, "margin")(property(_no_margin))
+mutant("a term is believed for the whole ttl", Timings, "margin")(property(_no_margin))
 
 
-@mutant("an answer is taken for the newest attempt's", Sidecar, "_replied", mix="network")
+@mutant("a late reply counts as the reply of the newest attempt", Sidecar, "_replied", mix="network")
 def _(sidecar: Sidecar, arg: tuple[int, Call, Answer, bool]) -> None:
     _, call, answer, confirmed = arg
     if sidecar._call is not None and sidecar._call.kind is call.kind:
         _REPLIED(sidecar, (sidecar._attempt, sidecar._call, answer, confirmed))
 
 
-@mutant("all retries share the first one's deadline", Lease, "_call", mix="network")
-def _(lease: Lease, kind: Kind, now: float, term: Term | None = None) -> Call:
+@mutant("all retries share the deadline of the first attempt", Lease, "_call", mix="network")
+def _(lease: Lease, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
     call = _LEASE_CALL(lease, kind, now, term)
     if lease._connected:
         lease.__dict__["first_give_up_at"] = call.give_up_at
@@ -123,7 +122,7 @@ def _(clock: ServerClock, moment: float, now: float) -> int:
     return 2**62
 
 
-@mutant("a clock that stands still while the machine sleeps", Faults, "_slept", mix="processes")
+@mutant("the clock stands still while the machine is suspended", Faults, "_slept", mix="processes")
 def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
     sidecar.clock -= seconds * sidecar.rate
 
@@ -131,7 +130,7 @@ def _(faults: Faults, sidecar: Sidecar, seconds: float) -> None:
 # A call that is made again.
 
 
-# What the sidecar tells.
+# Grants.
 
 
 def _flag(lease: Lease, now: float) -> bool:
@@ -139,7 +138,7 @@ def _flag(lease: Lease, now: float) -> bool:
 
 
 def _unclipped(lease: Lease, arrived: float, now: float, client: str = "", token: int | None = None) -> float | None:
-    taken = lease._grants.taken_for(now, client, knows_term=lease._knows(token))
+    taken = lease._grants.seconds_held_by_other_client(now, client, knows_term=lease._admits(token))
     if lease._term is None or not lease.leads(now) or taken:
         return None
     lease._term.granted = True
@@ -154,7 +153,7 @@ MUTANTS.append(
 mutant("a grant may outlive the lease", Lease, "grant", mix="network")(_unclipped)
 
 
-@mutant("an error is taken for success", Lease, "failed", mix="network")
+@mutant("an error counts as a success", Lease, "failed", mix="network")
 def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     if call.kind is Kind.RENEW:
         reply = Reply(Outcome.RENEWED, lease.instance_id, call.token, lease.timings.ttl, 0.0, call.tenure)
@@ -163,7 +162,7 @@ def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
         _LEASE_FAILED(lease, call, now, may_execute=may_execute)
 
 
-@mutant("a leader does not mind what it finds in its key's place", Lease, "_renew_replied", mix="operator")
+@mutant("a leader ignores what another party has put into its key", Lease, "_renew_replied", mix="operator")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     if reply.outcome is Outcome.RENEWED:
         _LEASE_RENEWED(lease, call, reply, now)
@@ -174,15 +173,15 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 # The election loop.
 
 
-@mutant("a draining sidecar with a late acquire spins", Lease, "wake_at", mix="late calls")
+@mutant("a draining sidecar with a late acquire loops without a pause", Lease, "wake_at", mix="late calls")
 def _(lease: Lease, now: float) -> float:
     wake_at = _LEASE_WAKE_AT(lease, now)
-    if lease._in_flight or lease._leaving or not lease._drain_until or not lease._unheard.pending:
+    if lease._in_flight or lease._to_release or not lease._drain_until or not lease._unanswered.pending:
         return wake_at
-    return min(wake_at, max(lease._due, lease._unheard.until))
+    return min(wake_at, max(lease._due, lease._unanswered.until))
 
 
-@mutant("a call that was late counts as under way still", Lease, "replied", mix="redis")
+@mutant("a late call stays in flight", Lease, "replied", mix="redis")
 def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
     _LEASE_REPLIED(lease, call, reply, now)
     if reply.outcome is Outcome.LATE:
@@ -192,15 +191,15 @@ def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
 # Demand and hand-over.
 
 
-@mutant("demand is ignored", Demand, "there")
+@mutant("demand is ignored", Demand, "wanted")
 def _(demand: Demand, now: float) -> bool:
     return True
 
 
-@mutant("a change that is told while a call is under way is forgotten", Lease, "noticed", mix="quiet")
+@mutant("a notice during a call is forgotten in the lease", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
-        lease._hurry(now)
+        lease._due = min(lease._due, now)
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:
@@ -212,20 +211,20 @@ def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> 
         del lease.__dict__["_campaigns"]
 
 
-def _never_left(lease: Lease, term: Term) -> float:
-    return _LEASE_LEAVE_AT(lease, term) if term.granted or lease._drain_until is not None else inf
+def _never_left(lease: Lease, term: HeldTerm) -> float:
+    return _LEASE_GIVE_UP_AT(lease, term) if term.granted or lease._drain_until is not None else inf
 
 
 MUTANTS.append(
     Mutant(
-        "an acquire that ends after the demand leads for nobody",
-        ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_leave_at", _never_left)),
+        "an acquire that completes after the end of demand leads",
+        ((Lease, "_acquire_replied", _acquired_for_nobody), (Lease, "_give_up_at", _never_left)),
         mix="quiet",
     )
 )
 
 
-@mutant("a question from before the resign counts as demand", Lease, "resigned", mix="quiet")
+@mutant("a request from before the resign counts as demand", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     holds = lease._demand.holds
     resigned = _LEASE_RESIGNED(lease, now, token, client)
@@ -233,30 +232,30 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
     return resigned
 
 
-@mutant("who resigned does not yield", Lease, "resigned", mix="quiet")
+@mutant("a candidate does not yield after a resign", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     resigned = _LEASE_RESIGNED(lease, now, token, client)
     lease._yield_until = -inf
     return resigned
 
 
-@mutant("a release whose answer was lost is forgotten", Lease, "failed", mix="quiet")
+@mutant("a release whose reply was lost is forgotten", Lease, "failed", mix="quiet")
 def _(lease: Lease, call: Call, now: float, *, may_execute: bool) -> None:
     _LEASE_FAILED(lease, call, now, may_execute=may_execute)
     if call.kind is Kind.RELEASE:
-        lease._leaving = None
+        lease._to_release = None
 
 
-def _not_brought(lease: Lease, reply: Reply, left: Term | None) -> bool:
+def _not_brought(lease: Lease, reply: Reply, left: HeldTerm | None) -> bool:
     return False
 
 
-mutant("what an acquire of our own won late is not given up", Lease, "_brought", mix="quiet")(_not_brought)
+mutant("a term that our own late acquire won is not given up", Lease, "_won_by_lost_call", mix="quiet")(_not_brought)
 
 
-@mutant("a silent client's lease is kept", Lease, "_leave_at", mix="processes")
-def _(lease: Lease, term: Term) -> float:
-    return inf if lease._drain_until is None else _LEASE_LEAVE_AT(lease, term)
+@mutant("a silent client's lease is kept", Lease, "_give_up_at", mix="processes")
+def _(lease: Lease, term: HeldTerm) -> float:
+    return inf if lease._drain_until is None else _LEASE_GIVE_UP_AT(lease, term)
 
 
 @mutant("a draining sidecar does not wait for its client", Lease, "drain", mix="processes")
@@ -265,13 +264,13 @@ def _(lease: Lease, now: float) -> None:
     lease._grants.until = -inf
 
 
-@mutant("a restarted sidecar forgets what its predecessor granted", Lease, "__init__", mix="processes")
+@mutant("a restarted sidecar ignores the grants of its predecessor", Lease, "__init__", mix="processes")
 def _(lease: Lease, *args: Any, **options: Any) -> None:
     _LEASE_INIT(lease, *args, **options)
     lease._grants.until = -inf
 
 
-@mutant("a follower waits for its heartbeat, not for the expiry", Lease, "_follow", mix="quiet")
+@mutant("a follower waits for its heartbeat instead of the expiry", Lease, "_follow", mix="quiet")
 def _(lease: Lease, reply: Reply) -> float:
     return lease.timings.heartbeat
 
@@ -280,8 +279,8 @@ def _(lease: Lease, reply: Reply) -> float:
 
 
 @mutant("the client counts from the answer", Client, "_hear", mix="processes")
-def _(client: Client, told: Told) -> None:
-    _CLIENT_HEAR(client, (told[0], client.sidecar.now(), *told[2:]))
+def _(client: Client, heard: HeardAnswer) -> None:
+    _CLIENT_HEAR(client, (heard[0], client.sidecar.now(), *heard[2:]))
 
 
 @mutant("is_leader does not look at the clock", Grant, "remaining", mix="processes")
@@ -306,8 +305,8 @@ def _grant_to_any(lease: Lease, arrived: float, now: float, *_: object) -> float
     return _LEASE_GRANT(lease, arrived, now)
 
 
-def _stands_for_any(lease: Lease, now: float, *_: object) -> float:
-    return _LEASE_STANDS_FOR(lease, now, "")
+def _answer_valid_for_any(lease: Lease, now: float, *_: object) -> float:
+    return _LEASE_ANSWER_VALID_FOR(lease, now, "")
 
 
 def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: object) -> bool:
@@ -316,10 +315,10 @@ def _resigned_by_any(lease: Lease, now: float, token: int | None = None, *_: obj
 
 MUTANTS.append(
     Mutant(
-        "the clients of a task are not told apart",
+        "the clients of a task are not distinguished",
         (
             (Lease, "grant", _grant_to_any),
-            (Lease, "stands_for", _stands_for_any),
+            (Lease, "answer_valid_for", _answer_valid_for_any),
             (Lease, "resigned", _resigned_by_any),
         ),
         mix="late calls",
@@ -368,14 +367,14 @@ def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool,
     return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
 
 
-@mutant("DISABLED is nobody", RedisModel, "acquire", mix="operator")
+@mutant("DISABLED counts as a free key", RedisModel, "acquire", mix="operator")
 def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
     if model.value == "DISABLED":
         model.value = None
     return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
 
 
-@mutant("a term is not adopted by its own id", RedisModel, "acquire", mix="processes")
+@mutant("a candidate does not adopt the term of its own id", RedisModel, "acquire", mix="processes")
 def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is None and model.value == instance:
@@ -389,7 +388,7 @@ def _(model: RedisModel) -> int:
     return last + 1 if isinstance(last, int) else 1
 
 
-@mutant("a token that is far ahead is counted on", RedisModel, "_is_ahead", mix="operator")
+@mutant("a token that is far ahead is incremented", RedisModel, "_is_ahead", mix="operator")
 def _(model: RedisModel, token: int | None) -> bool:
     return False
 
@@ -402,7 +401,7 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return 0
 
 
-@mutant("the guard lets the id through that it finds in the key", RedisModel, "_guard_wait", mix="redis")
+@mutant("the guard lets the holder of the key acquire", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     wait = _GUARD_WAIT(model, ttl, guarding)
     return 0 if model.value is not None and model.fence.holder == model.value else wait
@@ -421,13 +420,13 @@ def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     return _GUARD_WAIT(model, ttl, guarding)
 
 
-@mutant("the guard's wait begins anew at each look", RedisModel, "_guard_wait", mix="redis")
+@mutant("the wait of the guard restarts at each look", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     model.fence.changed_at = None
     return _GUARD_WAIT(model, ttl, guarding)
 
 
-@mutant("a server that has just started empty is not guarded", RedisModel, "_guard_wait", mix="redis")
+@mutant("a server that has just started without data is not guarded", RedisModel, "_guard_wait", mix="redis")
 def _(model: RedisModel, ttl: int, guarding: bool) -> int:
     fence = model.fence
     young = guarding and not (fence.run_id or fence.changed or model.promoted)
@@ -476,14 +475,14 @@ MUTANTS.append(
 )
 
 
-@mutant("the fence is checked by the client alone", Store, "take_up", mix="processes")
+@mutant("only the client checks the fence", Store, "claim", mix="processes")
 def _(store: Store, tenure: Any) -> bool:
     store.token, store.holder = tenure.token, tenure.holder
     return True
 
 
 def find(number: int, seed: str, most: float = MOST_HOURS) -> Finding:
-    """Run worlds with one bug, its own mix and all mixes by turns, until one world breaks a promise."""
+    """Run worlds with one bug, alternately of its own mix and of all mixes, until one world breaks a promise."""
     bug, hours, worlds, began = MUTANTS[number], 0.0, 0, time.monotonic()
     choices = [Choice(seed, mix, TTL, bug.pace) for mix in dict.fromkeys((bug.mix, None))]
     with bug.applied():
@@ -503,6 +502,6 @@ def _find(arg: tuple[int, str]) -> Finding:
 
 
 def find_all(seed: str, processes: int) -> Iterator[Finding]:
-    """Look for all of them, on so many processes."""
+    """Search for all bugs, on this number of processes."""
     with workers(processes) as pool:
         yield from pool.imap(_find, [(number, seed) for number in range(len(MUTANTS))])

@@ -1,13 +1,13 @@
-"""What must be so in every world, and what is measured on the way. The first violation ends the world.
+"""The laws that hold in every world, and the measurements. The first violation ends the world.
 
-The exceptions are the contract's: where an operator deletes or overwrites the key by hand, where the server's clock
-steps further than the margin, and where an old primary goes on serving while cut off without MIN_REPLICAS, only the
-first promise is kept: no write of an older term after a newer one's.
+The exceptions are those of the contract: an operator deletes or overwrites the key by hand; the server's clock steps
+further than the margin; an old primary that is cut off serves on without MIN_REPLICAS. Then only the first promise
+holds: no write of an older term after a write of a newer one.
 """
 
 from typing import TYPE_CHECKING
 
-from sidecar.election.protocol import YIELD
+from sidecar.protocol import YIELD_FOR
 from tests.simulation.store import Store, Tenure
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Violation(Exception):
-    """A promise was broken; `law` is its short name."""
+    """A broken promise; `law` is its short name."""
 
     def __init__(self, law: str, text: str) -> None:
         super().__init__(text)
@@ -25,7 +25,7 @@ class Violation(Exception):
 
 
 class Oracle:
-    """Watches one world. All times are true seconds."""
+    """The observer of one world. All times are true seconds."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -35,7 +35,7 @@ class Oracle:
         self.calm_since = 0.0
         self.disabled_since = 0.0
         self.ghost_until = 0.0
-        """A sidecar whose client was killed may lead for nobody until then: it counts as asking for that long."""
+        """The time until which a sidecar whose client was killed may lead without a client: demand lasts that long."""
         self._tenures: dict[tuple[str, int], Tenure] = {}
         self._won = 0
         self._newest: Tenure | None = None
@@ -44,8 +44,8 @@ class Oracle:
         self._pending: tuple[str, float, float, int, int] | None = None
         self._pendings = 0
         self._resigned = (-1, 0, 0.0)
-        """Who resigned last: task, boot, local time; nobody once a term has begun."""
-        drift = 0.045 * timings.heartbeat  # a follower counts what is left of the key's life by its own clock
+        """The last resign: task, boot, local time; task -1 once a term has begun."""
+        drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
         late = world.scenario.late_demotion
         self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5 + late
@@ -58,13 +58,13 @@ class Oracle:
         self.refused = 0
 
     def exempt(self, seconds: float) -> None:
-        """An exception of the contract: no more is promised, until so long from now, than that stale writes fail."""
+        """Begin an exception of the contract: for that many seconds, only stale writes must still fail."""
         self.exempt_until = max(self.exempt_until, self.world.now + seconds)
         self.world.at(self.exempt_until, self._alone)
 
     @property
     def exempted(self) -> bool:
-        """Whether an exception holds now."""
+        """Whether an exception is in force."""
         return self.world.now < self.exempt_until
 
     # Beliefs.
@@ -73,7 +73,7 @@ class Oracle:
         """A term began in Redis, by a call that was sent then (local time)."""
         task, boot, resigned_at = self._resigned
         if task == sidecar.task:
-            early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD - 1e-6
+            early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD_FOR - 1e-6
             if early and not self.exempted:
                 text = f"{sidecar.instance} resigned and acquired again {sent_at - resigned_at:.3f} s later"
                 raise Violation("did not yield", text)
@@ -94,7 +94,7 @@ class Oracle:
         client.tenure = tenure = self._tenure(holder, token)
         self.terms += 1
         if world.trace is not None:
-            world.tell(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
+            world.record(f"{holder}'s client BELIEVES, token {token}, {client.until() - now:.3f} s")
         self.resumed(client)
         if self.world.now > self.disabled_since + self.world.scenario.timings.ttl:
             self._mind_disabled(client)
@@ -104,7 +104,7 @@ class Oracle:
         return tenure
 
     def resumed(self, client: "Client") -> None:
-        """A client believes that was not looked at before: nobody else may."""
+        """A client believes again, or for the first time: no other client may."""
         now = self.world.now
         if not client.until() > now:
             return
@@ -120,7 +120,7 @@ class Oracle:
                         raise Violation("two believers", text)
 
     def _alone(self, _: None = None) -> None:
-        """Two that began in an exception may not believe on when it is over."""
+        """After an exception, two clients that began to believe in it may not both go on."""
         if not self.exempted:
             for client in self.world.clients:
                 if client.believes:
@@ -128,7 +128,7 @@ class Oracle:
                     self.resumed(client)
 
     def disabled(self) -> None:
-        """An operator wrote DISABLED in the key's place."""
+        """An operator wrote DISABLED into the key."""
         self.disabled_since = self.world.now
         if not self._disturbed(self.world.now):
             timings = self.world.scenario.timings
@@ -137,7 +137,7 @@ class Oracle:
         self.world.at(self.world.now + self.world.scenario.timings.ttl, self._obeyed, (self.world.now, None))
 
     def _obeyed(self, arg: tuple[float, int | None]) -> None:
-        """Nobody leads a while after, undisturbed, or after a ttl, whatever happens (then the number is None)."""
+        """Check that nobody leads: soon, if nothing disturbs, and after a ttl in any case (then the number is None)."""
         since, number = arg
         if since == self.disabled_since and number in (None, self._pendings):
             for client in self.world.clients:
@@ -147,17 +147,17 @@ class Oracle:
 
     def _mind_disabled(self, client: "Client") -> None:
         now, server = self.world.now, self.world.primary
-        server.tell_time(now)
+        server.set_clock(now)
         server.model.expire()
         if (server.model.value or "").upper() == "DISABLED" and client.until() > now:
             raise Violation("leads while disabled", f"{now - self.disabled_since:.1f} s after DISABLED was written")
 
     def ended(self, client: "Client") -> None:
-        """A client believes no longer."""
+        """A client stops believing."""
         until = client.sidecar.true(client.deadline)
         self._last_believed = max(self._last_believed, min(until, self.world.now))
         if self.world.trace is not None and client.tenure is not None:
-            self.world.tell(f"{client.tenure.holder}'s client is no leader any more, token {client.tenure.token}")
+            self.world.record(f"{client.tenure.holder}'s client no longer leads, token {client.tenure.token}")
 
     def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
@@ -178,7 +178,9 @@ class Oracle:
         if accepted is None:
             return
         if self.world.trace is not None:
-            self.world.tell(f"write of {tenure.holder}, token {tenure.token}: {'accepted' if accepted else 'refused'}")
+            self.world.record(
+                f"write of {tenure.holder}, token {tenure.token}: {'accepted' if accepted else 'refused'}"
+            )
         if accepted:
             self.writes += 1
             last = self._last_accepted
@@ -201,7 +203,7 @@ class Oracle:
                 f" the fence is at {self.store.token}",
             )
 
-    # That somebody leads, and soon.
+    # The hand-over: somebody leads, and soon.
 
     def resigns(self, sidecar: "Sidecar") -> None:
         """A client resigns a term that is led."""
@@ -219,7 +221,7 @@ class Oracle:
             self.ghost_until = self.world.now + 2.1 * self.world.scenario.timings.grant_ttl + 0.2
 
     def lost(self, sidecar: "Sidecar") -> None:
-        """A leading task is gone for good: its lease is free when the key expires."""
+        """A leading task has gone for good: its lease is free when the key expires."""
         model = self.world.primary.model
         if model.value == sidecar.instance and model.expires is not None and not sidecar.calling:
             expiry = self.world.primary.true_time(model.expires)
@@ -234,7 +236,7 @@ class Oracle:
         self.world.at(due + self.bound, self._expect, self._pendings)
 
     def allow(self, seconds: float) -> None:
-        """The vacancy that is measured may take so much longer."""
+        """Allow the measured vacancy that many seconds more."""
         if self._pending is not None:
             kind, since, due, task, _ = self._pending
             self._pendings += 1
@@ -242,16 +244,16 @@ class Oracle:
             self.world.at(due + seconds + self.bound, self._expect, self._pendings)
 
     def forget(self) -> None:
-        """Something happens that a vacancy that is measured may not survive."""
+        """Stop measuring a vacancy: an event may extend it."""
         self._pending = None
         self._pendings += 1
 
     def restarted(self, sidecar: "Sidecar") -> None:
-        """A sidecar was restarted: if its lease lives still, it takes its term up again."""
+        """A sidecar was restarted: if its lease is still held, it adopts its term."""
         world, model, client = self.world, self.world.primary.model, sidecar.client
         if model.value != sidecar.instance or model.expires is None or self._disturbed(world.now):
             return
-        timings = world.scenario.timings  # a client that believes no more waits for what a predecessor may have granted
+        timings = world.scenario.timings  # a client that stopped believing waits for the end of a predecessor's grants
         takes = 2.0 + 1.05 * timings.grant_ttl + timings.call_limit
         if client.ready_since is not None and world.primary.true_time(model.expires) > world.now + 2 * takes:
             self._pendings += 1
@@ -264,7 +266,7 @@ class Oracle:
             client.sync()
             held = self.world.primary.model.value == client.sidecar.instance
             if held and not client.until() > self.world.now:
-                raise Violation("term not taken up", f"{client.sidecar.instance} was restarted within its lease")
+                raise Violation("term not adopted", f"{client.sidecar.instance} was restarted within its lease")
 
     def _disturbed(self, since: float) -> bool:
         return (
@@ -298,17 +300,17 @@ class Oracle:
             raise Violation(f"slow {kind}", f"the {kind} is {late:.3f} s late, the bound is {self.bound:.3f} s")
 
     def _ready(self, client: "Client", since: float) -> bool:
-        """Whether a client has campaigned, undisturbed, since long before."""
+        """Whether a client has campaigned undisturbed for long enough."""
         ready, sidecar = client.ready_since, client.sidecar
         spare = 2 * self.world.heartbeat + 2
         return ready is not None and ready < since - spare and sidecar.alive and sidecar.started < since - spare
 
     def busy(self, sidecar: "Sidecar") -> None:
-        """The election loops go round and round."""
+        """The election loops make rounds without a pause."""
         raise Violation("busy", f"{self.world.rounds:,} rounds of election loops, now of {sidecar.instance}")
 
     def inspect(self) -> None:
-        """Look at everything, as it stands just before a fault."""
+        """Check the whole world just before a fault."""
         world, now = self.world, self.world.now
         self._alone()
         if (

@@ -1,6 +1,6 @@
 """The production `LeaseClient` on a loop with the simulated world's time; its requests end at the simulated sidecar.
 
-What it sends is handled as `sidecar.control` does it. A process that is frozen is a loop that does not go round.
+This module handles the requests as `sidecar.control` does. A frozen process is a loop that makes no rounds.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.simulation.world_loop import WorldLoop
 
 
 class Real:
-    """The production client. Towards the simulated sidecar it stands for the simulated client."""
+    """The production client, in the place of the simulated client."""
 
     def __init__(self, share: float, grant_ttl: float) -> None:
         self.notes = Notes()
@@ -28,8 +28,8 @@ class Real:
         self._unwinds = 0.0 if share < 0.5 else share**3 * 2
         self._process: Process | None = None
         self._processes = 0
-        self._question: Request | None = None  # that is on its way to the sidecar or there
-        self.asks: Request | None = None  # that the client waits for
+        self._question: Request | None = None  # the question on its way to the sidecar, or there
+        self.asks: Request | None = None  # the question that the client waits for
         self._pending: list[Request] = []
         self._quiet = False
         self.held = False
@@ -43,19 +43,19 @@ class Real:
         self.notes.note(self.world.now, what, *more, times=times)
 
     def begins(self, token: int) -> None:
-        """Its work begins."""
+        """The work begins."""
         self._quiet = False
         self.note("begins", self.notes.nth("token", token))
 
     @property
     def running(self) -> Process | None:
-        """Its process, if there is one."""
+        """The process of the client, if there is one."""
         process = self._process
         if process is None or process.dead or process.life.done() or (process.leaves and not process.believes):
-            return None  # who leaves may wait for the answer to its resign; the platform would wait for its end
+            return None  # a client that leaves may wait for the answer to its resign, and the platform for its end
         return process
 
-    # What happens to it.
+    # Events of the process.
 
     def start(self) -> None:
         if self.running is None:
@@ -103,7 +103,7 @@ class Real:
             times=(self.world.now + left if left else 0.0, *times),
         )
 
-    # What it sends.
+    # Requests.
 
     def sends(self, request: Request) -> None:
         """A request leaves."""
@@ -135,12 +135,12 @@ class Real:
             self._answers(request, {})
 
     def heard(self, request: Request) -> None:
-        """The client waits for its answer no longer."""
+        """The client no longer waits for the answer."""
         if request is self.asks:
             self.asks = None
 
     def hangs_up(self, request: Request) -> None:
-        """Its connection is closed: the sidecar sees it."""
+        """The connection is closed, and the sidecar sees it."""
         request.gone = True
         self._quiet = False
         if request in self._pending:
@@ -172,7 +172,7 @@ class Real:
         if sidecar.lease.wake_at(sidecar.now()) < sidecar.asleep_until:
             sidecar.wake()
 
-    # What becomes of it at the sidecar: see `sidecar.control`.
+    # The handling at the sidecar, as in `sidecar.control`.
 
     def _arrives(self, request: Request) -> None:
         sidecar = self.sidecar
@@ -180,7 +180,7 @@ class Real:
             return
         request.arrived = sidecar.now()
         self._then = request.wait if sidecar.asked(_parsed(request.version)) else 0.0
-        if sidecar.lease.known():
+        if sidecar.lease.heard_from_redis():
             self._goes_on(request)
         else:
             self._holds(request, self.world.scenario.timings.call_limit)
@@ -191,7 +191,7 @@ class Real:
         if not wait:
             self._answers_question(request)
             return
-        stands = sidecar.lease.stands_for(now, request.process.name, request.token)
+        stands = sidecar.lease.answer_valid_for(now, request.process.name, request.token)
         if stands > 0:
             self._holds(request, min(wait, stands))
         else:
@@ -217,7 +217,7 @@ class Real:
         self._rethink()
 
     def release(self, *, answered: bool) -> None:
-        """There is news."""
+        """The version has changed."""
         if self._question is not None:
             self._unhold(self._question)
             self._answers_question(self._question)
@@ -252,7 +252,7 @@ class Real:
                 self._quiet = answer["version"] == request.version
             self.loop.touch(request.answer, json.dumps(answer).encode())
 
-    # What the simulated sidecar tells of itself.
+    # Events of the simulated sidecar.
 
     @property
     def grant(self) -> object:
@@ -278,7 +278,7 @@ class Real:
                 self._answers(request, {})
 
     def nothing(self) -> None:
-        """It has nothing to catch up with."""
+        """Nothing has to be caught up with."""
 
     sync = unsettled = found_sidecar = nothing
 

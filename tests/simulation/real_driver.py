@@ -1,7 +1,7 @@
-"""`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection that ends at a model of Redis.
+"""`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-Known to differ from the simulation, and left out: a server that was stopped answers a greeting when it goes on (here,
-as in the simulation, never).
+One known difference from the simulation is left out: here a server that was stopped answers a greeting when it goes on,
+in the simulation never.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from redis.exceptions import ConnectionError as Disconnected
 from sidecar.control import Control
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Transition
+from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry
-from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
 from tests.simulation.server import EPOCH, Server
 from tests.simulation.virtual_time import VirtualLoop
 
@@ -30,7 +30,7 @@ _parse_error: Callable[[str], Exception] = BaseParser.parse_error
 
 
 class Line:
-    """What `RedisStore` takes for a connection: it ends at the model, `DELAY` away."""
+    """A connection for `RedisStore`, whose other end is the model, `DELAY` away."""
 
     def __init__(self, real: "Real") -> None:
         self._real = real
@@ -42,11 +42,14 @@ class Line:
         """One server, with no sentinels."""
 
     async def connect(self) -> None:
-        """Nothing is sent before the first command, but to a server that is down."""
+        """Connect: this sends nothing, except to a server that is down."""
         server = self._real.server
         if not self._real.cut and self._real.true() >= server.thaw_at and not server.up:
             await asyncio.sleep(DELAY)
             raise Disconnected("Connection refused")
+
+    def lifetime(self) -> None:
+        """No server cuts it for its age."""
 
     def pack_commands(self, commands: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return commands
@@ -61,17 +64,17 @@ class Line:
         return answer
 
     async def disconnect(self, *, nowait: bool) -> None:
-        """A connection is nothing here."""
+        """Do nothing: there is no socket."""
 
     def identify(self, _: object) -> bool:
         """It is the one."""
         return True
 
     def distrust(self) -> None:
-        """There is one server."""
+        """Do nothing: there is one server."""
 
     def end(self) -> None:
-        """The end of the stream is here."""
+        """The end of the stream arrives."""
         self.ended = True
         self._answers.put_nowait(Disconnected("Connection closed by server"))
         self.when_ended()
@@ -87,7 +90,7 @@ class Line:
         if not real.server.up:
             real.later(DELAY, self.end)
             return
-        time = real.server.tell_time(real.true())
+        time = real.server.set_clock(real.true())
         answers: list[Any] = []
         for command in commands:
             if command[0] == "TIME":
@@ -98,7 +101,7 @@ class Line:
                 error = real.server.error
                 answer = _parse_error(error) if error else real.run_script(command)
             answers.append(answer)
-        real.later(DELAY, self._answered, answers)  # together: timers of one moment keep no order
+        real.later(DELAY, self._answered, answers)  # together: timers of the same moment have no order
 
     def _answered(self, answers: list[Any]) -> None:
         for answer in answers:
@@ -106,10 +109,10 @@ class Line:
 
 
 class Real:
-    """As `sidecar.run` wires it, but for its sockets."""
+    """The parts that `sidecar.run` wires, without sockets."""
 
     def __init__(self, seed: int, loop: VirtualLoop) -> None:
-        self.told = Told()
+        self.notes = SidecarNotes()
         self.loop = loop
         self.server = Server("run1", rate=1.0, offset=EPOCH, born=-1000.0)
         self.cut = False
@@ -128,7 +131,7 @@ class Real:
             {NAME: NAME},
             store,
             TIMINGS,
-            _Transitions(self.told, self.now),
+            _Transitions(self.notes, self.now),
             clock=self.now,
             uniform=uniform,
         )
@@ -140,7 +143,7 @@ class Real:
         def observed(now: float) -> Call | None:
             call = next_call(now)
             if call is not None:
-                self.told.call(call)
+                self.notes.call(call)
             return call
 
         lease.next_call = observed  # type: ignore[method-assign]
@@ -155,7 +158,7 @@ class Real:
         self.loop.call_later(seconds, happens, *arguments)
 
     def run_script(self, command: tuple[Any, ...]) -> str:
-        """What the script of an EVAL answers, in the words of `prelude.lua`."""
+        """The answer of the script of an EVAL, in the format of `prelude.lua`."""
         _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _ = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
@@ -176,7 +179,7 @@ class Real:
             self.later(DELAY, line.end)
 
     def touched(self) -> None:
-        """The watch tells of it."""
+        """The watch reports the change."""
         self.later(DELAY, self.notice)
 
     def ask(self, wait: float) -> None:
@@ -192,7 +195,7 @@ class Real:
         assert isinstance(response.body, bytes)
         answer = json.loads(response.body)
         self._version = answer["version"]
-        self.told.answer(self.now(), answer["token"], answer["expires_in"])
+        self.notes.answer(self.now(), answer["token"], answer["expires_in"])
 
     def hang_up(self) -> None:
         if self._question is not None:
@@ -212,24 +215,24 @@ class Real:
     def _runs(self) -> bool:
         return not self._election.done()
 
-    async def run(self, schedule: Schedule, end: float) -> Told:
+    async def run(self, schedule: Schedule, end: float) -> SidecarNotes:
         for when, happens in schedule:
             self.later(when, happens, self)
         self._election = asyncio.create_task(self.candidate.run())
-        self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with it
+        self._election.add_done_callback(lambda _: self.hang_up())  # the listener ends with the election
         await asyncio.sleep(end)
         for task in (self._election, self._question):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        return self.told
+        return self.notes
 
 
 class _Transitions(Telemetry):
-    def __init__(self, told: Told, clock: Callable[[], float]) -> None:
+    def __init__(self, notes: SidecarNotes, clock: Callable[[], float]) -> None:
         super().__init__(ME, clock=clock)
-        self._told = told
+        self._notes = notes
 
     def transition(self, lease: str, transition: Transition) -> None:
-        self._told.transition(transition)
+        self._notes.transition(transition)

@@ -1,4 +1,4 @@
-"""A process with the production `LeaseClient`, whose requests are handed to a `Wire` and not to a socket."""
+"""A process with the production `LeaseClient`, whose requests go to a `Wire` instead of a socket."""
 
 import asyncio
 from contextlib import suppress
@@ -9,11 +9,11 @@ from tests.simulation.client_driven import Bare
 from tests.simulation.driven import NAME
 
 CHECK = 0.09
-"""How often the work checks its term, in seconds."""
+"""The time between two checks of the term by the work, in seconds."""
 
 
 class Wire(Protocol):
-    """Where requests go, and who notes what the process does."""
+    """The receiver of the requests, which also notes what the process does."""
 
     world: Bare
 
@@ -26,7 +26,7 @@ class Wire(Protocol):
 
 
 class Request:
-    """On its way to the sidecar, and its answer back."""
+    """A request on its way to the sidecar, and its answer."""
 
     def __init__(self, process: "Process", method: str, path: str, params: dict[str, str]) -> None:
         self.process = process
@@ -55,7 +55,7 @@ class Request:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """It is over."""
+        """Do nothing: the request has ended."""
 
     async def iter_any(self) -> Any:
         yield self.body
@@ -65,15 +65,17 @@ class Request:
 
 
 class Failed(Exception):
-    """What the work raises."""
+    """The error of the work."""
 
 
 class Process:
     """A process with a `LeaseClient`.
 
     Args:
-        unwinds: so many seconds its work takes to end once it is cancelled.
-        checks: the work calls `Term.check`, too.
+        wire: the receiver of the requests.
+        name: the name of the process.
+        unwinds: seconds that the work needs to end after its cancellation.
+        checks: the work also calls `Term.check`.
     """
 
     def __init__(self, wire: Wire, name: str, unwinds: float, *, checks: bool) -> None:
@@ -92,15 +94,15 @@ class Process:
 
     @property
     def believes(self) -> bool:
-        """It has a term that has not been given up."""
+        """Whether it has a term that it has not given up."""
         return self.leadership._term is not None
 
     def request(self, method: str, url: str, *, params: Any = None, **_: object) -> Request:
-        """What the client takes for `aiohttp.ClientSession.request`."""
+        """A request, in the place of `aiohttp.ClientSession.request`."""
         return Request(self, method, url.removeprefix("http://sidecar"), params or {})
 
     async def close(self) -> None:
-        """What the client takes for `aiohttp.ClientSession.close`."""
+        """The end of the session, in the place of `aiohttp.ClientSession.close`."""
 
     async def _live(self) -> None:
         while True:
@@ -138,7 +140,7 @@ class Process:
             raise Failed
 
     def stop(self) -> None:
-        """The work returns at once or, every other time, fails; or it is cancelled and unwinds."""
+        """The work returns at once or, every second time, fails; or it is cancelled and unwinds."""
         if self.unwinds or not self.working:
             self._run.cancel()
         else:
@@ -146,11 +148,11 @@ class Process:
             self._done.set()
 
     def leave(self) -> None:
-        """Cancel it, and close the client."""
+        """Cancel the work, and close the client."""
         self.leaves = True
         self._run.cancel()
 
     def kill(self) -> None:
-        """It does nothing from here on that anybody could see."""
+        """End the process: it does nothing visible from now on."""
         self.dead = True
         self._run.cancel()

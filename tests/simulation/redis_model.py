@@ -1,16 +1,16 @@
-"""A Redis server as far as one lease sees it: its key, its fence, its clock, and the three scripts.
+"""A model of a Redis server for one lease: its key, its fence, its clock, and the three scripts.
 
-Each script is the Lua of `sidecar/scripts` line by line, its commands replaced by what they do. The differential test
-compares every reply with a real server's. Times are Redis's own: wall clock in µs, TTLs in ms.
+Each script is the Lua of `sidecar/scripts` line by line, with the effects of its commands. The differential test
+compares every reply with a real server's. Times are those of Redis: wall clock in µs, TTLs in ms.
 """
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from sidecar.election.protocol import Outcome
+from sidecar.protocol import Outcome
 
 DAY = 86_400 * 1_000_000
-"""A token more than a day ahead of the server's time, in µs, is refused: every later one would be above it."""
+"""The limit of a token ahead of the server's time, in µs: every later token would be above it."""
 
 
 MOST_NOTES = 900
@@ -18,7 +18,7 @@ MOST_NOTES = 900
 
 
 def far_ahead(token: int | None, now: int) -> bool:
-    """Whether no token of a later term may count on from this one."""
+    """Whether a token is so far ahead that no later token may follow it."""
     return token is not None and token > now + DAY
 
 
@@ -38,7 +38,7 @@ class Fence:
 
 
 class Answer(NamedTuple):
-    """What a script answers: `left` in ms (-1 no TTL, -2 no key), `time` in µs, `wait` in ms."""
+    """The answer of a script: `left` in ms (-1 no TTL, -2 no key), `time` in µs, `wait` in ms."""
 
     outcome: Outcome
     holder: str | None
@@ -51,11 +51,11 @@ class Answer(NamedTuple):
 
 
 class RedisModel:
-    """One database with one lease in it.
+    """One database with one lease.
 
-    `now` is the server's wall clock in µs, set by whoever runs the model before each call, as `TIME` would tell it.
-    `touched` and `published` count what a watch hears of: writes to the key, messages on its channel. `offset` counts
-    writes of any kind, as replication does.
+    `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
+    and `published` count what a watch sees: writes to the key, and messages on its channel. `offset` counts all writes,
+    as replication does.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class RedisModel:
     ) -> None:
         self.run_id = run_id
         self.replid = replid
-        self.promoted = promoted  # it was a replica once
+        self.promoted = promoted  # it was a replica before
         self.started = started  # s of the server's wall clock
         self.info_allowed = info_allowed
         self.now = started * 1_000_000
@@ -98,11 +98,11 @@ class RedisModel:
         self.offset = 0
 
     def copy_data(self, other: "RedisModel") -> None:
-        """Hold what `other` holds, as a replica does that is in step."""
+        """Copy the data of `other`, as a replica in step has it."""
         self.value, self.expires, self.key_is_string = other.value, other.expires, other.key_is_string
         self.fence, self.fence_is_hash = replace(other.fence), other.fence_is_hash
 
-    # What an operator types.
+    # Commands of an operator.
 
     def set(self, value: str, milliseconds: int | None) -> None:
         """`SET KEY value [PX milliseconds]`."""
@@ -134,12 +134,12 @@ class RedisModel:
 
     @property
     def fence_needs_mending(self) -> bool:
-        """Whether an operator sees that no term can be issued any more."""
+        """Whether an operator sees that the fence gives no more terms."""
         token = self.fence.token
         return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
 
     def mend_fence(self) -> bool:
-        """`fence.lua`: give a fence that refuses every term the server's time; only while the lease is DISABLED."""
+        """`fence.lua`: set a fence that refuses every term to the server's time, only while the lease is DISABLED."""
         self.expire()
         if not self.fence_needs_mending or not self._is_disabled():
             return False
@@ -150,7 +150,7 @@ class RedisModel:
         return True
 
     def expire(self) -> None:
-        """Let the key go if its time has passed."""
+        """Delete the key if its time has passed."""
         if self.expires is not None and self.now // 1000 > self.expires:
             self.value, self.expires, self.key_is_string = None, None, True
 
@@ -190,7 +190,7 @@ class RedisModel:
         floor: int,
         replicated: bool,
     ) -> Answer:
-        """`renew.lua`; `replicated` if replicas are to confirm it."""
+        """`renew.lua`; `replicated` if replicas must confirm the renewal."""
         problem = self._read(deadline, guarding)
         if problem is not None:
             return self._answer(problem)
@@ -200,13 +200,13 @@ class RedisModel:
         if not floor <= self._left() <= ttl:
             self._expire_in(ttl)
         elif replicated:
-            self.fence.beat = self.now  # for WAIT
+            self.fence.beat = self.now  # a write for WAIT
             self.offset += 1
         self._vouch(guarding)
         return self._answer(Outcome.RENEWED)
 
     def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
-        """`release.lua`; without a token it only looks."""
+        """`release.lua`; a call without a token only looks."""
         problem = self._read(deadline, guarding)
         if problem is not None:
             return self._answer(problem)
@@ -217,7 +217,7 @@ class RedisModel:
         self.published += 1
         return self._answer(Outcome.RELEASED)
 
-    # What they are made of.
+    # Parts of the scripts.
 
     def _read(self, deadline: int, guarding: bool) -> Outcome | None:
         self._guard = "-" if guarding else "off"

@@ -1,4 +1,4 @@
-"""Runs worlds on all cores: the same seed gives the same worlds, whatever the number of cores."""
+"""The runner of worlds on all cores: the same seed gives the same worlds on any number of cores."""
 
 import gc
 import hashlib
@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from enum import EnumType
 from random import Random
 
-from sidecar.election.protocol import Kind, Outcome, Reason, State
+from sidecar.protocol import Kind, Outcome, Reason, State
 from tests.simulation.command_line import workers
 from tests.simulation.oracles import Violation
 from tests.simulation.scenario import Scenario, draw
 from tests.simulation.world import STORY, World
 
 DEFAULT_TTL = 30.0
-"""Delays are told of worlds with at most this ttl, in s: with longer ones they grow, since clocks drift apart."""
+"""The limit of the ttl, in seconds, of worlds whose delays are reported: longer ones grow as clocks drift apart."""
 CHUNK = 4
-"""How many worlds a process takes at a time."""
+"""The number of worlds that a process takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which worlds: those of `seed`, or, with a mix of faults, a ttl or a pace fixed, others."""
+    """The choice of worlds: those of `seed`; others with a fixed mix of faults, ttl or pace."""
 
     seed: str
     mix: str | None = None
@@ -33,14 +33,14 @@ class Choice:
     pace: float | None = None
 
     def scenario(self, index: int) -> tuple[Scenario, Random]:
-        """A world's scenario, and its random numbers from there on."""
+        """The scenario of a world, and its further random numbers."""
         random = Random(f"{self.seed}/{index}")
         return draw(random, mix=self.mix, ttl=self.ttl, pace=self.pace), random
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of one world. Times in seconds."""
+    """The result of one world. Times in seconds."""
 
     index: int
     hours: float
@@ -59,7 +59,7 @@ class Result:
     text: str
 
     def fingerprint(self) -> bytes:
-        """A few bytes that differ if anything did."""
+        """A few bytes that differ if any part of the result differs."""
         shown = f"{self.index} {self.hours!r} {self.rounds} {self.terms} {self.writes} {self.refused} {self.law}"
         shown += f" {sorted(self.faults.items())} {self.hand_over} {self.takeover} {self.silence}"
         return hashlib.blake2b(shown.encode(), digest_size=8).digest()
@@ -67,7 +67,7 @@ class Result:
 
 @dataclass(slots=True)
 class Total:
-    """What came of all of them."""
+    """The results of all worlds together."""
 
     hours: float = 0.0
     lifetimes: float = 0.0
@@ -86,7 +86,7 @@ class Total:
     digest: str = ""
 
     def add(self, result: Result) -> None:
-        """One world more."""
+        """Add one world."""
         self.hours += result.hours
         self.lifetimes += result.hours * 3600 / result.ttl
         self.worlds += 1
@@ -107,7 +107,7 @@ class Total:
 
 
 def run_world(choice: Choice, index: int) -> Result:
-    """One world, to its end or to its first violation."""
+    """Run one world to its end or to its first violation."""
     scenario, random = choice.scenario(index)
     world = World(scenario, random)
     violation = world.run()
@@ -132,7 +132,7 @@ def run_world(choice: Choice, index: int) -> Result:
 
 
 def story(choice: Choice, index: int) -> tuple[Violation | None, list[str]]:
-    """The same world again, with its last events told."""
+    """Run the same world again, and return its last events."""
     scenario, random = choice.scenario(index)
     world = World(scenario, random, trace=True)
     violation = world.run()
@@ -148,7 +148,7 @@ def whole_story(choice: Choice, index: int) -> str:
 
 
 def plan(choice: Choice, hours: float) -> int:
-    """How many worlds make up so many hours."""
+    """The number of worlds that make up this number of hours."""
     worlds, planned = 0, 0.0
     while planned < hours:
         planned += choice.scenario(worlds)[0].length / 3600
@@ -159,7 +159,7 @@ def plan(choice: Choice, hours: float) -> int:
 def run(
     choice: Choice, hours: float, *, processes: int | None = None, progress: Callable[[Total, int], None] | None = None
 ) -> Total:
-    """So many simulated hours, on so many processes (else one a core)."""
+    """Simulate a number of hours on a number of processes (default: one per core)."""
     total, worlds = Total(), plan(choice, hours)
     for result in _results(choice, worlds, processes or len(os.sched_getaffinity(0))):
         total.add(result)
@@ -175,7 +175,7 @@ def _results(choice: Choice, worlds: int, processes: int) -> Iterator[Result]:
     with workers(processes, _prepare, choice) as pool:
         yield from pool.imap(_run_prepared, range(worlds), chunksize=CHUNK)
         pool.close()
-        pool.join()  # they end by themselves: to terminate them takes a SIGTERM, which our caller may have blocked
+        pool.join()  # no `terminate`: our caller may have blocked SIGTERM, and the processes end by themselves
 
 
 _choice = Choice("0")
@@ -185,7 +185,7 @@ def _prepare(choice: Choice) -> None:
     global _choice
     _choice = choice
     gc.freeze()
-    gc.disable()  # worlds are thrown away whole
+    gc.disable()  # worlds are discarded as a whole
     if sys.version_info < (3, 12):
         _make_attributes()
 
@@ -193,8 +193,8 @@ def _prepare(choice: Choice) -> None:
 def _make_attributes() -> None:
     """Keep the members of the protocol's enumerations as plain attributes, as Python 3.12 does.
 
-    In 3.11 a member is found by way of a property and a hook for names that are not found, which took an eighth of the
-    simulator's time.
+    Python 3.11 finds a member through a property and a hook for unknown names, which took an eighth of the simulator's
+    time.
     """
     for each in (Kind, Outcome, Reason, State):
         for member in each:
@@ -210,23 +210,23 @@ def _run_prepared(index: int) -> Result:
 
 
 class Progress:
-    """One line that says how far it is, on a terminal rewritten, else told ten times."""
+    """The progress in one line: on a terminal it is rewritten, otherwise it is printed ten times."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self._told = self.began
+        self._printed_at = self.began
         self._tenths = 0
 
     def __call__(self, total: Total, worlds: int) -> None:
-        """So much of so many worlds is done."""
+        """Show the progress."""
         now, share = time.monotonic(), total.worlds / worlds
         line = (
             f"{share:4.0%}  {total.hours:,.0f} h, {total.hours / (now - self.began):,.0f} h/s, {total.terms:,} terms,"
             f" {len(total.violations)} violations"
         )
         if sys.stderr.isatty():
-            if now - self._told > 0.5 or total.worlds == worlds:
-                self._told = now
+            if now - self._printed_at > 0.5 or total.worlds == worlds:
+                self._printed_at = now
                 end = "\n" if total.worlds == worlds else ""
                 sys.stderr.write(f"\r{line}\x1b[K{end}")
                 sys.stderr.flush()

@@ -1,12 +1,12 @@
-"""What one simulated world is like: its timings, clocks, tasks and faults, all drawn from one seed."""
+"""The nature of one simulated world: its timings, clocks, tasks and faults, all drawn from one seed."""
 
 from dataclasses import dataclass
 from random import Random
 
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 
 LIFETIMES = 240
-"""How long a world lasts, in ttls: each has as much to do as any other, whatever its timings."""
+"""The length of a world in ttls: each world has as much to do as any other, whatever its timings."""
 
 Mix = dict[str, float]
 
@@ -85,15 +85,15 @@ MIXES: dict[str, tuple[float, Mix]] = {
         },
     ),
 }
-"""Kinds of faults with their weights, and how often each mix is drawn. All but 'replicas' run without MIN_REPLICAS."""
+"""Mixes of faults with their weights, and how often each mix is drawn. Only 'replicas' runs with MIN_REPLICAS."""
 
 TTLS = {3.0: 1.0, 30.0: 4.5, 120.0: 1.0, 300.0: 1.0, 900.0: 3.0}
-"""Leases' ttls in seconds and how often each is drawn: as often the default as five minutes for 100,000 h allow."""
+"""The ttls in seconds and how often each is drawn: the default as often as five minutes for 100,000 h allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One world's nature. Rates are seconds of a clock per true second; times are seconds."""
+    """The nature of one world. Rates are seconds of a clock per true second; times are seconds."""
 
     mix: str
     faults: Mix
@@ -104,7 +104,7 @@ class Scenario:
     server_rate: float
     task_rates: tuple[float, ...]
     watch: str
-    """How a candidate hears of changes: `tracking`, `notices` (releases only) or `off`."""
+    """The way in which a candidate notices changes: `tracking`, `notices` (releases only) or `off`."""
     guard: bool
     min_replicas: int
     require_client: bool
@@ -113,12 +113,12 @@ class Scenario:
 
     @property
     def length(self) -> float:
-        """How long the world lasts."""
+        """The length of the world."""
         return LIFETIMES * self.timings.ttl
 
 
 def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pace: float | None = None) -> Scenario:
-    """A scenario; `mix`, `ttl` and `pace` (in ttls) fix what else is drawn too."""
+    """Draw a scenario; `mix`, `ttl` and `pace` (in ttls) fix those values."""
     names = list(MIXES)
     name = random.choices(names, [MIXES[each][0] for each in names])[0]
     seconds = random.choices(list(TTLS), list(TTLS.values()))[0]

@@ -1,4 +1,4 @@
-"""A Redis server in the world: the model with a clock, a life, a replica and those who watch it."""
+"""A Redis server in the world: the model with a clock, a life, a replica and its watchers."""
 
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from tests.simulation.candidate import Sidecar
 
 EPOCH = 1_790_000_000.0
-"""The wall clock at the world's beginning, in seconds."""
+"""The wall clock at the beginning of the world, in seconds."""
 FROM_INSIDE = "READONLY You can't write against a read only replica. script: 0, on @user_script:1."
-"""An error that a command of a script raised."""
+"""An error that a command inside a script raised."""
 
 
 class Server:
-    """One process. `thaw_at` is the true time until which it is stopped; `error` is what it answers to every script."""
+    """One process. It is stopped until the true time `thaw_at`; `error` is its answer to every script."""
 
     __slots__ = (
         "acked",
@@ -41,27 +41,27 @@ class Server:
         self.thaw_at = 0.0
         self.error: str | None = None
         self.refusals = 0
-        """How many of the next scripts it refuses."""
+        """The number of scripts that it refuses from now on."""
         self.island: list[int] | None = None
-        """The tasks that reach it, where it is cut off from all others."""
+        """The tasks that reach it while it is cut off from all others."""
         self.linked = True
         self.replicas = 1
-        """Replicas that it believes to be there."""
+        """The number of replicas that it counts as connected."""
         self.acked = 0
-        """The offset that they have confirmed, once the link is broken."""
+        """The offset that the replicas have confirmed, once the link is broken."""
         self.replica: RedisModel | None = None
-        """What the replica holds, once the link is broken."""
+        """The data of the replica, once the link is broken."""
         self.trap = 0
-        """After so many writes to the key it dies; 0 for never."""
+        """The number of writes to the key after which it dies; 0 for never."""
         self.watchers: list[Sidecar] = []
 
-    def tell_time(self, now: float) -> int:
+    def set_clock(self, now: float) -> int:
         """Set the model's clock to the true time `now`; returns it, in µs."""
         self.model.now = wall = int((now * self.rate + self.offset) * 1e6)
         return wall
 
     def break_link(self) -> None:
-        """Replicate no further."""
+        """Stop replicating."""
         if self.linked:
             self.linked = False
             self.acked = self.model.offset
@@ -69,7 +69,7 @@ class Server:
             self.replica.copy_data(self.model)
 
     def mend_link(self) -> None:
-        """The replica is in step again."""
+        """Bring the replica in step again."""
         self.linked, self.replica, self.replicas = True, None, 1
 
     def confirms(self, wanted: int, offset: int) -> bool:
@@ -79,5 +79,5 @@ class Server:
         return wanted <= self.replicas and self.acked >= offset
 
     def true_time(self, wall_ms: int) -> float:
-        """The true time at which its clock shows `wall_ms`."""
+        """The true time at which the server's clock shows `wall_ms`."""
         return (wall_ms / 1000 - self.offset) / self.rate

@@ -3,14 +3,14 @@
 from math import ceil
 
 from sidecar.client.sidecar_api import PAUSE
-from tests.simulation.client import Client, Told
+from tests.simulation.client import Client, HeardAnswer
 from tests.simulation.client_driven import Bare, Notes, Schedule, begin
 
 
 class Observed(Client):
-    """Notes what it does.
+    """The simulated client with notes.
 
-    The simulation draws when a client that finds nobody will have asked next; this one counts its pauses.
+    The simulation draws the next question of a client that finds no sidecar; this class counts its pauses.
     """
 
     __slots__ = ("froze_at", "notes", "quiet", "retried_at")
@@ -19,7 +19,7 @@ class Observed(Client):
         super().__init__(world, world.sidecar)
         self.notes = notes
         self.quiet = False
-        """The answer that came last told nothing new: to ask again is to go on waiting."""
+        """Whether the last answer changed nothing: to ask again is to go on waiting."""
         self.retried_at = self.froze_at = 0.0
 
     def _send(self, number: int) -> None:
@@ -29,13 +29,13 @@ class Observed(Client):
         self.quiet = False
         super()._send(number)
 
-    def _hear(self, told: Told) -> None:
-        if told[0] == self._ask and self.running and not self.frozen:
-            self.quiet = told[5] == self._version and self.sidecar.now() < self._gives_up_at
-        super()._hear(told)
+    def _hear(self, heard: HeardAnswer) -> None:
+        if heard[0] == self._ask and self.running and not self.frozen:
+            self.quiet = heard[5] == self._version and self.sidecar.now() < self._gives_up_at
+        super()._hear(heard)
 
-    def _begin(self, told: Told) -> bool:
-        begun = super()._begin(told)
+    def _begin(self, heard: HeardAnswer) -> bool:
+        begun = super()._begin(heard)
         if begun:
             self.quiet = False
             self.notes.note(self.world.now, "begins", self.notes.nth("token", self.token))

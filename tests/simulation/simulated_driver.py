@@ -1,13 +1,13 @@
-"""The simulator's sidecar in a world of its own, with a client that does what it is told."""
+"""The simulator's sidecar in a world of its own, with a client that the test drives."""
 
 from collections.abc import Callable
 from heapq import heappop
 from random import Random
 from typing import Any, cast
 
-from sidecar.election.protocol import Call, Transition
+from sidecar.protocol import Call, Transition
 from tests.simulation.candidate import TIMER, Sidecar
-from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, Told
+from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
 from tests.simulation.scenario import Scenario
 from tests.simulation.server import Server
 from tests.simulation.world import World
@@ -16,11 +16,11 @@ from tests.simulation.world import World
 class Bare(World):
     """A world of one task without clients, faults and oracles."""
 
-    def __init__(self, seed: int, told: Told) -> None:
+    def __init__(self, seed: int, notes: SidecarNotes) -> None:
         nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True)
         super().__init__(nature, Random(seed))
         self.random = Random(seed)
-        self.told = told
+        self.notes = notes
         self.oracle = cast("Any", _Silent())
 
     def delay(self) -> float:
@@ -31,10 +31,10 @@ class Bare(World):
             self.at(self.now + DELAY, sidecar.noticed, server)
 
     def transition(self, sidecar: Sidecar, transition: Transition) -> None:
-        self.told.transition(transition)
+        self.notes.transition(transition)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """It is not started again."""
+        """The sidecar is not started again."""
 
 
 class _Silent:
@@ -46,16 +46,16 @@ class Observed(Sidecar):
     __slots__ = ()
 
     def _execute(self, call: Call) -> None:
-        cast("Bare", self.world).told.call(call)
+        cast("Bare", self.world).notes.call(call)
         super()._execute(call)
 
 
 class Simulated:
-    """Is its sidecar's client, too: one question at a time, asked and held back as `Control` does it."""
+    """The sidecar and its client: one question at a time, asked and held as `Control` does."""
 
     def __init__(self, seed: int) -> None:
-        self.told = Told()
-        self.world = Bare(seed, self.told)
+        self.notes = SidecarNotes()
+        self.world = Bare(seed, self.notes)
         self.server = self.world.primary
         self.sidecar = Observed(self.world, 0, 1.0, START)
         self.sidecar.client = cast("Any", self)
@@ -85,15 +85,15 @@ class Simulated:
             return
         self._arrived = sidecar.now()
         self._then = wait if sidecar.asked(self._version) else 0.0
-        if sidecar.lease.known():
+        if sidecar.lease.heard_from_redis():
             self._go_on()
         else:
             self._hold(PATIENT.call_limit)
 
     def _go_on(self) -> None:
-        """Answer, or hold back as the client wished."""
+        """Answer, or hold the question as the client asked."""
         wait, self._then = self._then, 0.0
-        if wait and (stands := self.sidecar.lease.stands_for(self.sidecar.now(), self.name, self.token)):
+        if wait and (stands := self.sidecar.lease.answer_valid_for(self.sidecar.now(), self.name, self.token)):
             self._hold(min(wait, stands))
         else:
             self._answer()
@@ -123,7 +123,7 @@ class Simulated:
 
     def _answer(self) -> None:
         token, expires_in, self._version = self.sidecar.grant(self._arrived)
-        self.told.answer(self.now(), token, expires_in)
+        self.notes.answer(self.now(), token, expires_in)
 
     def hang_up_server(self) -> None:
         self.sidecar.hung_up()
@@ -146,20 +146,20 @@ class Simulated:
         self.sidecar.drain()
 
     def nothing(self, *_: object) -> None:
-        """What the simulator's own client does when it is told of something."""
+        """Ignore an event for the simulator's client."""
 
     sync = unsettled = sidecar_thawed = resign_answered = found_sidecar = nothing
 
     def lost_sidecar(self) -> None:
         self.held = False
 
-    def run(self, schedule: Schedule, end: float) -> Told:
+    def run(self, schedule: Schedule, end: float) -> SidecarNotes:
         for when, happens in schedule:
             self.world.at(when, lambda happens: happens(self), happens)
         while self.world._queue and self.world._queue[0][0] <= end:
             self.world.now, _, action, argument = heappop(self.world._queue)
             self.world._nested = 0
             action(argument)
-        for transition in self.sidecar.lease.transitions():  # of those that change nothing in an answer
-            self.told.transition(transition)
-        return self.told
+        for transition in self.sidecar.lease.transitions():  # those that change nothing in an answer
+            self.notes.transition(transition)
+        return self.notes

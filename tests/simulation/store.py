@@ -1,13 +1,13 @@
-"""The database's fence: which term may write. A transaction holds its row shared from the check to the commit."""
+"""The fence in the database: the term that may write. A transaction shares its row from the check to the commit."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(eq=False, slots=True)
 class Tenure:
-    """A term as the world sees it: `ordinal` counts the terms of all candidates in the order in which they were won.
+    """A term in the world: `ordinal` counts the terms of all candidates in the order in which they were won.
 
-    `doubtful`: it was won in an exception of the contract.
+    `doubtful`: it was won during an exception of the contract.
     """
 
     holder: str
@@ -18,17 +18,17 @@ class Tenure:
 
 @dataclass(slots=True)
 class Store:
-    """The fence's row, and who keeps it from being raised."""
+    """The row of the fence, and the transactions that keep it from being raised."""
 
     token: int = 0
     holder: str = ""
     shared: int = 0
     """Transactions that hold the row FOR SHARE."""
     waiting: list[Tenure] = field(default_factory=list)
-    """Terms that would raise it and have to wait for those."""
+    """Terms that wait for those transactions to raise it."""
 
-    def take_up(self, tenure: Tenure) -> bool | None:
-        """Raise the fence to a term; False if a higher one is there, None if it has to wait."""
+    def claim(self, tenure: Tenure) -> bool | None:
+        """Raise the fence to a term; False if a higher term is there, None if the term has to wait."""
         if (self.token, self.holder) == (tenure.token, tenure.holder):
             return True
         if tenure.token <= self.token:
@@ -41,7 +41,7 @@ class Store:
         return True
 
     def admits(self, tenure: Tenure) -> bool:
-        """Whether a transaction of this term may begin to write."""
+        """Whether a transaction of this term may write."""
         return (self.token, self.holder) == (tenure.token, tenure.holder)
 
     def share(self) -> None:
@@ -49,9 +49,9 @@ class Store:
         self.shared += 1
 
     def unshare(self) -> None:
-        """It has ended; whoever waited for it goes on."""
+        """The transaction has ended; terms that waited for it go on."""
         self.shared -= 1
         if not self.shared:
             waiting, self.waiting = self.waiting, []
             for tenure in waiting:
-                self.take_up(tenure)
+                self.claim(tenure)

@@ -1,4 +1,4 @@
-"""The simulated client does what the real one does: asks, believes, stops and resigns at the same moments."""
+"""The simulated client does what the real one does: it asks, believes, stops and resigns at the same moments."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,13 @@ from tests.simulation.redis_model import RedisModel
 from tests.simulation.simulated_client import Simulated
 
 STEP, APART = 0.01, 0.00001
-"""Moments of a history are multiples of the one, in seconds, and the n-th is later by n times the other."""
+"""The grid of a history's moments, in seconds, and the shift of the n-th moment per n."""
 CLOSE = 2e-3
-"""By how much the same moment may differ, in seconds."""
+"""The tolerance for the same moment, in seconds."""
 
 
 def client_stops(seconds: float) -> Happening:
-    """The client is frozen for so long."""
+    """The client is frozen for that many seconds."""
 
     def happens(driven: Driven) -> None:
         driven.freeze()
@@ -29,7 +29,7 @@ def client_stops(seconds: float) -> Happening:
 
 
 def sidecar_stops(seconds: float) -> Happening:
-    """The sidecar is frozen for so long."""
+    """The sidecar is frozen for that many seconds."""
 
     def happens(driven: Driven) -> None:
         sidecar = driven.world.sidecar
@@ -47,11 +47,11 @@ def sidecar_starts(driven: Driven) -> None:
 
 
 def changes_key(change: Callable[[RedisModel], None]) -> Happening:
-    """Somebody else writes to the key, and the watch tells of it."""
+    """Another party writes to the key, and the watch reports it."""
 
     def happens(driven: Driven) -> None:
         world = driven.world
-        world.primary.tell_time(world.now)
+        world.primary.set_clock(world.now)
         change(world.primary.model)
         world.changed(world.primary, released=False)
 
@@ -59,12 +59,12 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
 
 
 def cuts(driven: Driven) -> None:
-    """No packet passes between the sidecar and Redis, or all do again."""
+    """The network to Redis is cut, or restored."""
     driven.world.sidecar.cut = not driven.world.sidecar.cut
 
 
 def errs(driven: Driven) -> None:
-    """Redis answers every script with an error, or does so no longer."""
+    """Redis answers every script with an error, or stops doing so."""
     server = driven.world.primary
     server.error = None if server.error else "READONLY"
 
@@ -90,11 +90,11 @@ HAPPENINGS: dict[str, Happening] = {
 MOMENTS = st.lists(
     st.tuples(st.integers(1, 400) | st.integers(1, 30), st.sampled_from(list(HAPPENINGS))), min_size=1, max_size=30
 )
-"""Steps since the moment before, and what happens."""
+"""The steps since the previous moment, and the event."""
 
 
 def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tuple[Notes, Notes]:
-    """What the simulated one and the real one did."""
+    """The notes of the simulated and of the real client."""
     history, steps = [], 100
     for number, (gap, name) in enumerate(moments):
         steps += gap
@@ -116,13 +116,13 @@ def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tupl
     share=0.6,
     grant_ttl=5.0,
 )
-@example(  # who leaves while its resign is not answered sends no other
+@example(  # a client that leaves while its resign is not answered sends no other
     moments=[(1071, "sidecar stops for 4.5 s"), (333, "client leaves")], share=0.1, grant_ttl=5.0
 )
-@example(  # an answer that was read after its time limit is none
+@example(  # an answer that is read after its time limit does not count
     moments=[(1820, "client stops for 12.0 s")], share=0.6, grant_ttl=12.0
 )
-@example(  # a short grant that is not prolonged any more
+@example(  # a short grant that is not extended any more
     moments=[(1153, "cut")], share=0.3, grant_ttl=12.0
 )
 def test_the_simulated_client_and_the_real_one_do_the_same(
@@ -132,7 +132,7 @@ def test_the_simulated_client_and_the_real_one_do_the_same(
     assert simulated.what == real.what
     for mine, theirs in zip(simulated.when, real.when, strict=True):
         # The simulated client skips questions that change nothing. Near the end of a grant each wait is shorter than
-        # the one before; there a look may find a neighbour of the question that it finds at the real client.
+        # the previous one; there a look may find a neighbour of the question that it finds at the real client.
         question = mine[2:], theirs[2:]
         assert mine[:2] == pytest.approx(theirs[:2], abs=CLOSE)
         assert question[0] == pytest.approx(question[1], abs=max([CLOSE, *question[1][1:]]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.driven import START, TIMINGS, Driven, Happening, Told
+from tests.simulation.driven import START, TIMINGS, Driven, Happening, SidecarNotes
 from tests.simulation.real_driver import Real
 from tests.simulation.redis_model import RedisModel
 from tests.simulation.server import FROM_INSIDE
@@ -15,18 +15,18 @@ from tests.simulation.simulated_driver import Simulated
 from tests.simulation.virtual_time import VirtualLoop
 
 STEP, APART = 0.01, 0.00001
-"""Moments of a schedule are multiples of the one, in seconds, and the n-th is later by n times the other."""
+"""The grid of a schedule's moments, in seconds, and the shift of the n-th moment per n."""
 MOST = 30
-"""Moments of a schedule: so few that `APART` cannot add up to a `DELAY`."""
+"""The number of moments in a schedule: so few that `APART` cannot add up to a `DELAY`."""
 CLOSE = 1e-3
-"""By how much the same moment may differ, in seconds."""
+"""The tolerance for the same moment, in seconds."""
 
 
 def changes_key(change: Callable[[RedisModel], None]) -> Happening:
-    """Somebody else writes to the key, and the watch tells of it."""
+    """Another party writes to the key, and the watch reports it."""
 
     def happens(driven: Driven) -> None:
-        driven.server.tell_time(driven.now() - START)
+        driven.server.set_clock(driven.now() - START)
         change(driven.server.model)
         driven.touched()
 
@@ -34,7 +34,7 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
 
 
 def fails(error: str) -> Happening:
-    """Redis answers every script with an error, or does so no longer."""
+    """Redis answers every script with an error, or stops doing so."""
 
     def happens(driven: Driven) -> None:
         driven.server.error = None if driven.server.error else error
@@ -43,19 +43,19 @@ def fails(error: str) -> Happening:
 
 
 def goes_down(driven: Driven) -> None:
-    """The server ends, and closes the connection; or is there again, with all of its data."""
+    """The server ends, and closes the connection; or it starts again, with all of its data."""
     driven.server.up = not driven.server.up
     if not driven.server.up:
         driven.hang_up_server()
 
 
 def cuts(driven: Driven) -> None:
-    """No packet passes, or all do again."""
+    """The network is cut, or restored."""
     driven.cut = not driven.cut
 
 
 def stops(seconds: float) -> Happening:
-    """The server is stopped for so long."""
+    """The server is stopped for that many seconds."""
 
     def happens(driven: Driven) -> None:
         driven.server.thaw_at = driven.now() - START + seconds
@@ -64,7 +64,7 @@ def stops(seconds: float) -> Happening:
 
 
 def asks(wait: float) -> Happening:
-    """The client asks, and lets its question be held back for so many seconds."""
+    """The client asks, and lets the sidecar hold its question for that many seconds."""
     return lambda driven: driven.ask(wait)
 
 
@@ -96,11 +96,11 @@ MOMENTS = st.lists(
     min_size=1,
     max_size=MOST,
 )
-"""Steps since the moment before, and what happens."""
+"""The steps since the previous moment, and the event."""
 
 
-def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
-    """What the simulated one and the real one did."""
+def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, SidecarNotes]:
+    """The notes of the simulated and of the real sidecar."""
     schedule, steps = [], 100
     for number, (gap, name) in enumerate(moments):
         steps += gap
@@ -113,7 +113,7 @@ def both(moments: list[tuple[int, str]], seed: int) -> tuple[Told, Told]:
 
 
 def compare(moments: list[tuple[int, str]], seed: int) -> None:
-    """Let both go through these moments."""
+    """Run both through these moments."""
     simulated, real = both(moments, seed)
     assert simulated.calls == real.calls
     assert simulated.transitions == real.transitions
@@ -145,7 +145,7 @@ SELDOM = {
         *((300, "asks, 0.0 s"), (300, "asks, 0.0 s")),
     ],
 }
-"""What random moments hardly come upon."""
+"""Sequences that random moments rarely contain."""
 
 
 @pytest.mark.parametrize("moments", SELDOM.values(), ids=SELDOM)
@@ -156,7 +156,7 @@ def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]])
 @pytest.mark.timeout(300)
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(moments=MOMENTS, seed=st.integers(0, 1000))
-@example(  # the loop is woken as the demand of a client that is held back ends, and connects then
+@example(  # the loop wakes as the demand of a client whose question is held ends, and then connects
     moments=[
         *((157, "errors"), (662, "hangs up"), (1204, "asks, 4.9 s"), (247, "asks, 0.0 s"), (337, "b for 3 s")),
         *((303, "asks, 1.17 s"), (331, "asks, 0.0 s"), (205, "asks, 9.7 s"), (85, "asks, 4.9 s")),
@@ -165,7 +165,7 @@ def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]])
     ],
     seed=621,
 )
-@example(  # the last answer of a sidecar that drains
+@example(  # the last answer of a draining sidecar
     moments=[(116, "asks, 1.17 s"), (31, "asks, 4.9 s"), (35, "drains"), (229, "asks, 4.9 s")], seed=0
 )
 def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:

@@ -1,7 +1,7 @@
-"""The model that the simulator runs on answers as a real Redis does to the real scripts, in each version there is.
+"""The simulator's model answers as a real Redis answers the real scripts, in each available version.
 
-Both are driven side by side: on a server that was always a primary, on a replica that was promoted, and on one that has
-just started. After each step the reply, the whole fence, what a watch heard and whether anything was written agree.
+The test drives both side by side: on a server that was always a primary, on a promoted replica, and on one that has
+just started. After each step the reply, the fence, the messages of a watch, and the number of writes agree.
 """
 
 import re
@@ -18,10 +18,10 @@ from redis import Redis
 from redis.connection import Connection
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Outcome, Reply
-from sidecar.redis.lua import script
+from sidecar.protocol import Outcome, Reply
 from sidecar.redis.replies import parse
 from sidecar.redis.store import _SCRIPTS, fence_of
+from sidecar.scripts import script
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.simulation.redis_model import DAY, Answer, Fence, RedisModel
@@ -48,7 +48,7 @@ IDENTITIES: list[dict[str, str | None]] = [
     scope="module", params=[(binary, life) for binary in sorted(BINARIES) for life in ("born a primary", "promoted")]
 )
 def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A server whose start is long past, as the guard sees it."""
+    """A server that started long ago, as the guard sees it."""
     binary, life = request.param
     folder = tmp_path_factory.mktemp("redis")
     with ExitStack() as open_:
@@ -67,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 class Watch:
-    """Hears of the key as `sidecar.redis.watch` does."""
+    """A watcher of the key, as `sidecar.redis.watch` is."""
 
     def __init__(self, port: int) -> None:
         self._connection = Connection(port=port, decode_responses=True, protocol=2)  # type: ignore[no-untyped-call]  # so it is in redis-py
@@ -77,7 +77,7 @@ class Watch:
             self._ask("SUBSCRIBE", channel)
 
     def heard(self) -> Counter[str]:
-        """How many messages came on each channel since this was last asked."""
+        """The number of messages on each channel since the last call of this method."""
         self._connection.send_command("PING")  # type: ignore[no-untyped-call]
         heard = Counter[str]()
         while (message := self._connection.read_response())[0] == "message":
@@ -108,7 +108,7 @@ class Both:
             info["run_id"],
             started=info["server_time_usec"] // 1_000_000 - info["uptime_in_seconds"],
             replid=info["master_replid"],
-            promoted=info["master_replid2"] != 0,  # redis-py makes a number of forty zeros
+            promoted=info["master_replid2"] != 0,  # redis-py turns forty zeros into a number
         )
         self.terms: list[tuple[str, int, str]] = []
         self.seen: Counter[Outcome] = Counter()
@@ -124,7 +124,7 @@ class Both:
         return int(seconds) * 1_000_000 + int(microseconds)
 
     def type(self, *words: str | int) -> None:
-        """A command to the real server; the model's clock shows then when that was."""
+        """Send a command to the real server; the model's clock then shows its time."""
         with self.real.pipeline(transaction=True) as pipeline:
             pipeline.time()
             pipeline.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -132,11 +132,11 @@ class Both:
         self.model.now = int(seconds) * 1_000_000 + int(microseconds)
 
     def written(self) -> int:
-        """How many changes of the data the real server counts."""
+        """The number of changes of the data that the real server counts."""
         return int(self.real.info("persistence")["rdb_changes_since_last_save"])
 
     def step(self) -> None:
-        """A random call to both, whose replies and effects agree."""
+        """Make a random call to both; replies and effects agree."""
         model = self.model
         self.watch.heard()
         written, touched, published, offset = self.written(), model.touched, model.published, model.offset
@@ -150,7 +150,7 @@ class Both:
         assert abs(1000 * reply.wait - answer.wait) <= 2, what
         heard = self.watch.heard()
         assert heard[CHANNEL] == model.published - published, what
-        if expires is None or model.now // 1000 < expires:  # an expiry is heard too: the simulator goes without
+        if expires is None or model.now // 1000 < expires:  # an expiry is heard too, which the simulator does without
             assert (heard["__redis__:invalidate"] > 0) == (model.touched > touched), what
         assert (self.written() > written) == (model.offset > offset), what
         self.compare_fence(what)
@@ -162,7 +162,7 @@ class Both:
             model.fence, model.fence_is_hash = Fence(), True
 
     def mend(self) -> None:
-        """As the operator's command does: look, and mend what was seen once the lease is disabled."""
+        """The steps of the operator's command: look, then repair what was seen once the lease is disabled."""
         model = self.model
         self.delete()
         assert not model.mend_fence()
@@ -218,7 +218,7 @@ class Both:
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:
-        """What an operator, a failover or the time does, to both."""
+        """A change by an operator, a failover or time, to both."""
         model = self.model
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
         meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
@@ -310,7 +310,7 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
         while both.now() // 1_000_000 - both.model.started < TTL // 1000 + 2:
             both.lose_fence()
             both.delete()
-            time.sleep(0.01 if both.now() % 1_000_000 < 970_000 else 0.04)  # uptime turns at the full second
+            time.sleep(0.01 if both.now() % 1_000_000 < 970_000 else 0.04)  # uptime changes at the full second
             both.step()
         both.close()
     assert both.seen[Outcome.GUARDED] > 0
@@ -318,6 +318,6 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
 
 
 def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
-    told = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
+    outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
 
-    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= told
+    assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes

@@ -1,4 +1,4 @@
-"""A few thousand hours in every run of the tests; `make simulate` for more."""
+"""A few thousand simulated hours in every run of the tests; `make simulate` for more."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ def test_the_promises_hold_whatever_goes_wrong() -> None:
 
     total = run(choice, HOURS, processes=1)
 
-    told = ["\n".join(story(choice, result.index)[1]) for result in total.violations[:1]]
-    assert not total.violations, f"seed {choice.seed!r}, world {total.violations[0].index}:\n" + told[0]
+    stories = ["\n".join(story(choice, result.index)[1]) for result in total.violations[:1]]
+    assert not total.violations, f"seed {choice.seed!r}, world {total.violations[0].index}:\n" + stories[0]
     assert total.hours >= HOURS
     assert total.terms > HOURS / 2
     assert {kind for _, faults in MIXES.values() for kind in faults} <= set(total.faults)
@@ -38,13 +38,13 @@ def test_the_same_seed_gives_the_same_run_to_the_byte(world: int) -> None:
 
 
 def test_the_number_of_processes_and_the_order_of_sets_make_no_difference() -> None:
-    def told(processes: int) -> list[str]:
+    def printed(processes: int) -> list[str]:
         command = [sys.executable, "-m", "tests.simulation", "--hours", "40", "--processes", str(processes)]
         environment = os.environ | {"PYTHONHASHSEED": str(processes)}
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return ended.stdout.splitlines()[:-2]  # how long it took is another matter
+        return ended.stdout.splitlines()[:-2]  # the duration differs
 
-    assert told(1) == told(2)
+    assert printed(1) == printed(2)
 
 
 @pytest.mark.parametrize("arguments", ["--hours 0", "--hours nan", "--ttl 0", "--processes 0", "--mix none"])
@@ -63,7 +63,7 @@ def test_as_many_worlds_are_planned_as_make_up_the_hours() -> None:
 
 
 def test_a_violation_is_told_with_the_events_before_it() -> None:
-    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "believed for the whole ttl")
+    number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "a term is believed for the whole ttl")
     with MUTANTS[number].applied():
         world = next(world for world in range(1000) if run_world(Choice("story", ttl=30.0, pace=1.5), world).law)
         violation, lines = story(Choice("story", ttl=30.0, pace=1.5), world)
@@ -76,7 +76,7 @@ def test_a_violation_is_told_with_the_events_before_it() -> None:
 
 @pytest.mark.parametrize(("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781)])
 def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
-    """A client did not see that a short grant had run out; a question was held though it could be answered."""
+    """Two bugs: a client did not see the end of a short grant; a question was held although it could be answered."""
     assert run_world(Choice(seed), world).text == ""
 
 
@@ -85,15 +85,15 @@ KEPT = [
     ("the guard knows a server by its run id alone", "redis", 1),
     ("renew and release do not compare the tenure", "late calls", 0),
     ("a renewal that wrote nothing is confirmed", "replicas", 88),
-    ("a draining sidecar with a late acquire spins", "late calls", 11),
+    ("a draining sidecar with a late acquire loops without a pause", "late calls", 11),
     ("the client asks before its resign is answered", "processes", 3),
-    ("the clients of a task are not told apart", "late calls", 2),
-    ("a restarted sidecar forgets what its predecessor granted", "processes", 16),
+    ("the clients of a task are not distinguished", "late calls", 2),
+    ("a restarted sidecar ignores the grants of its predecessor", "processes", 16),
 ]
-"""Bugs that the product once had: which seeded bug brings each back, and a world that shows it."""
+"""Bugs that the product once had: the seeded bug that restores each, and a world that shows it."""
 
 MOST_WORLDS = 200
-"""A change of the protocol or of the simulator's draws moves such worlds: then another is looked for among so many."""
+"""The number of worlds that are searched when a change of the protocol or of the draws has moved a kept world."""
 
 
 @pytest.mark.timeout(300)

@@ -1,11 +1,11 @@
-"""An event loop whose time stands still while anything is to be done, and jumps to the next timer where nothing is."""
+"""An event loop whose time stands still while it has work, and jumps to the next timer when it has none."""
 
 import asyncio
 import selectors
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its clock begins at `now`, in seconds. Nothing outside of the process may be waited for."""
+    """A loop whose clock begins at `now`, in seconds. It must not wait for anything outside the process."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -25,6 +25,6 @@ class _Jumps(selectors.SelectSelector):
         events = super().select(0)
         if not events:
             if timeout is None:
-                raise RuntimeError("everybody waits, and nothing will ever happen")
+                raise RuntimeError("every task waits, and no timer is set")
             self._loop.now += timeout
         return events

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from sidecar.election.protocol import Transition
+from sidecar.protocol import Transition
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client
 from tests.simulation.faults import Faults
@@ -16,22 +16,24 @@ from tests.simulation.server import EPOCH, Server
 from tests.simulation.store import Tenure
 
 STORY = 60
-"""How many of the last events a violation tells."""
+"""The number of last events that a violation prints."""
 NESTED = 50
-"""So many events may follow each other without the queue."""
+"""The number of events that may follow each other without the queue."""
 BUSY = 500
-"""More rounds of election loops in a ttl than this are a loop that does not sleep."""
+"""The number of rounds of election loops in a ttl above which a loop counts as never sleeping."""
 IDLE_LIMIT = 10.0
-"""After so many seconds Postgres ends a transaction whose client does nothing."""
+"""Seconds after which Postgres ends an idle transaction."""
 
 Action = Callable[[Any], None]
 
 
 class World:
-    """Everything that there is, at the true time `now` in seconds.
+    """The whole world, at the true time `now` in seconds.
 
     Args:
-        trace: tell every event; slow.
+        scenario: the nature of the world.
+        random: its random numbers.
+        trace: record every event; slow.
     """
 
     def __init__(self, scenario: Scenario, random: Random, *, trace: bool = False) -> None:
@@ -67,12 +69,12 @@ class World:
     # Events.
 
     def at(self, when: float, action: Action, argument: Any = None) -> None:
-        """Let `action(argument)` happen at `when`."""
+        """Run `action(argument)` at `when`."""
         self.events = number = self.events + 1
         heappush(self._queue, (when, number, action, argument))
 
     def soon(self, when: float, action: Action, argument: Any) -> None:
-        """The same, at once if nothing comes before. Only as the last thing that an action does."""
+        """The same, at once if no event comes before. Only as the last act of an action."""
         queue = self._queue
         if self._nested > NESTED or (queue and queue[0][0] <= when):
             self.events = number = self.events + 1
@@ -83,7 +85,7 @@ class World:
             action(argument)
 
     def run(self) -> Violation | None:
-        """Live to the end, or to the first violation."""
+        """Run to the end, or to the first violation."""
         for task, (sidecar, client) in enumerate(zip(self.sidecars, self.clients, strict=True)):
             self.at(task * 0.5, self._appears, (sidecar, client))
         self.faults.begin()
@@ -98,7 +100,7 @@ class World:
                 action(argument)
             self.oracle.inspect()
         except Violation as violation:
-            self.tell(f"VIOLATION ({violation.law}): {violation}")
+            self.record(f"VIOLATION ({violation.law}): {violation}")
             return violation
         return None
 
@@ -107,10 +109,10 @@ class World:
         sidecar.start(self.instance())
         client.start()
 
-    # Its parts.
+    # Parts of the world.
 
     def instance(self) -> str:
-        """A new task's id."""
+        """The id of a new task."""
         self._instances += 1
         return f"task-{self._instances}"
 
@@ -123,18 +125,18 @@ class World:
         return server
 
     def resolve(self, task: int) -> Server:
-        """What the name of Redis stands for, as this task sees it."""
+        """The server behind the name of Redis, as this task sees it."""
         old = self.old
         if self.scenario.late_demotion:
             return self.primary  # a majority of the sentinels names it
         return old if old is not None and old.island is not None and task in old.island else self.primary
 
     def delay(self) -> float:
-        """What a message takes on a good network, in seconds."""
+        """The time that a message takes on a good network, in seconds."""
         return 2e-4 + 6e-4 * self._share()
 
     def changed(self, server: Server, *, released: bool) -> None:
-        """Something was written to the key: tell those who watch."""
+        """The key was written: notify the watchers."""
         if server.trap:
             server.trap -= 1
             if not server.trap:
@@ -148,13 +150,13 @@ class World:
                 self.at(self.now + self.delay(), sidecar.noticed, server)
 
     def drained(self, sidecar: Sidecar) -> None:
-        """A sidecar has given its lease up and exited: the platform starts it, or its task, anew."""
+        """A sidecar has given up its lease and exited: the platform starts it, or its task, again."""
         self.faults.replace(sidecar)
 
     # Work.
 
     def work(self, client: Client) -> None:
-        """A term's work begins: the fence is taken up, then writes come at random."""
+        """The work of a term begins: it raises the fence, then writes at random times."""
         self.at(self.now + 1e-3, self._write, (client, client.tenure))
 
     def _write(self, arg: tuple[Client, Tenure]) -> None:
@@ -163,7 +165,7 @@ class World:
             return
         client.sync()
         if client.until() > self.now:
-            self.oracle.wrote(client, tenure, self.oracle.store.take_up(tenure))
+            self.oracle.wrote(client, tenure, self.oracle.store.claim(tenure))
             self.at(self.now + self.random.expovariate(1 / self.scenario.timings.ttl), self._write, arg)
 
     def interrupt_write(self, client: Client) -> None:
@@ -180,13 +182,13 @@ class World:
             client.interrupted = [client, tenure, False]
 
     def _idles(self, state: list[Any]) -> None:
-        """A transaction that has been idle for too long is ended by the server."""
+        """The server ends a transaction that has been idle for too long."""
         if state[2]:
             state[2] = None
             self.oracle.store.unshare()
 
     def resume_write(self, client: Client, *, alive: bool) -> None:
-        """The client goes on with its transaction, or is killed in it."""
+        """The client continues its transaction, or is killed in it."""
         state, client.interrupted = client.interrupted, None
         if state is None:
             return
@@ -198,28 +200,28 @@ class World:
                 self.oracle.wrote(client, tenure, accepted=True)
             store.unshare()
         elif begun is False and alive:
-            self.oracle.wrote(client, tenure, store.take_up(tenure))
+            self.oracle.wrote(client, tenure, store.claim(tenure))
 
-    # What is told of it.
+    # Records.
 
     def count(self, what: str) -> None:
-        """One more of these."""
+        """Count an event."""
         self.counts[what] += 1
 
     def transition(self, sidecar: Sidecar, transition: Transition) -> None:
-        """A lease's candidate tells that a term began or ended."""
+        """Record the transition of a candidate."""
         if self.trace is not None:
             word = "LEADS" if transition.leads else "does not lead"
-            self.tell(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
+            self.record(f"{sidecar.instance} {word}, token {transition.token}, {transition.reason}")
 
-    def tell(self, text: str) -> None:
-        """One more line of the story."""
+    def record(self, text: str) -> None:
+        """Record an event."""
         if self.trace is not None:
             self.trace.append(f"{self.now:12.4f}  {text}")
 
 
 def _poll(grant: float) -> float:
-    """How often a leader's client asks, in seconds: after a third of the work time that the last answer left."""
+    """The time between two questions of a leader, in seconds: a third of the work time that the last answer left."""
     poll = grant / 4
     for _ in range(50):
         left = grant - poll

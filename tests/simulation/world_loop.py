@@ -1,4 +1,4 @@
-"""An event loop in a simulated world: its time is the world's, and its process can be frozen."""
+"""An event loop in a simulated world: it has the world's time, and its process can be frozen."""
 
 import asyncio
 import selectors
@@ -10,20 +10,20 @@ from tests.simulation.driven import START
 
 
 class WorldLoop(asyncio.SelectorEventLoop):
-    """Its clock is the world's: while it waits, the world goes on, and while it is `frozen` nothing else does."""
+    """A loop on the world's clock: while it waits, the world goes on; while it is `frozen`, only the world goes on."""
 
     def __init__(self, world: Bare) -> None:
         self.world = world
         self.frozen = False
         self.touched = False
-        """Something has happened to it since it began to wait."""
+        """Whether something has happened to it since it began to wait."""
         super().__init__(_Waits(self))
 
     def time(self) -> float:
         return START + self.world.now
 
     def touch(self, future: "asyncio.Future[Any]", answer: object) -> None:
-        """Something comes over the network: seen at once, or when it is thawed, but before its timers."""
+        """Deliver data from the network: at once, or when the process thaws, but before its timers."""
         self.touched = True
         self.call_soon(_settle, future, answer)
 

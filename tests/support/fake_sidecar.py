@@ -1,19 +1,46 @@
-"""A sidecar that leads as long as the test says so, and tells the test of each resign."""
+"""A fake sidecar for tests of the service. It leads every lease until that lease is resigned.
+
+`tests.support.hostile_sidecar` is for tests of the client: it has one lease that the test elects, and can misbehave.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from ops.local.servers import free_port
 
+TOKEN = 7
+GRANT = 30.0
+"""Seconds of a grant: more than a machine stands still. A service whose grant has run out resigns."""
 
-class FakeSidecar:
-    """Speaks the contract of `/is-leader/NAME` and `/resign/NAME`. A resign ends the lead of that lease for good.
 
-    So its grant is one that does not run out while this process stands still: a service that lost it would resign.
-    """
+def answer(
+    lease: str,
+    *,
+    instance_id: str,
+    holder: str | None,
+    token: int | None,
+    expires_in: float | None,
+    state: str,
+    version: str,
+) -> dict[str, Any]:
+    """The JSON of `GET /is-leader/LEASE`, as the contract has it. It grants the lead if it has a token."""
+    return {
+        "lease": lease,
+        "is_leader": token is not None,
+        "instance_id": instance_id,
+        "holder": holder,
+        "token": token,
+        "expires_in": expires_in,
+        "state": state,
+        "version": version,
+    }
+
+
+class LeadingSidecar:
+    """Leads every lease until its resign, and calls `on_resign` with the lease's name."""
 
     def __init__(self, on_resign: Callable[[str], Awaitable[None]]) -> None:
         port = free_port()
@@ -46,16 +73,15 @@ class FakeSidecar:
             pass
         leads = name not in self.resigned
         return web.json_response(
-            {
-                "lease": name,
-                "is_leader": leads,
-                "instance_id": "fake",
-                "holder": "fake" if leads else None,
-                "token": 7 if leads else None,
-                "expires_in": 30.0 if leads else None,
-                "state": "leading" if leads else "waiting",
-                "version": str(leads),
-            }
+            answer(
+                name,
+                instance_id="fake",
+                holder="fake" if leads else None,
+                token=TOKEN if leads else None,
+                expires_in=GRANT if leads else None,
+                state="leading" if leads else "waiting",
+                version=str(leads),
+            )
         )
 
     async def _leader(self, request: web.Request) -> web.Response:

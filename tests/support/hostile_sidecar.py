@@ -1,4 +1,4 @@
-"""A sidecar of the tests' own on loopback: it keeps to the contract until a test tells it not to."""
+"""A fake sidecar for tests of the client. It keeps to the contract until the test makes it misbehave."""
 
 import asyncio
 import time
@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.support.fake_sidecar import answer
 from tests.support.waiting import undisturbed
 
 NAME = "background_services"
 
 
 class FakeSidecar:
-    """One lease, elected by the test: `elect` and `follow` change it, `misbehave` answers in its place."""
+    """A sidecar with one lease. `elect` and `follow` change the lease; `misbehave` answers in place of the sidecar."""
 
     def __init__(self) -> None:
         self.instance_id = "task-a"
         self.grant = 10.0
-        """Seconds; a machine that stands still for less takes the lead from nobody."""
+        """Seconds of a grant: more than a machine usually stands still."""
         self.token: int | None = None
         self.holder: str | None = "task-b"
         self.state = "following"
@@ -53,16 +54,16 @@ class FakeSidecar:
     def answer(self, arrived: float | None = None, **changes: Any) -> dict[str, Any]:
         arrived = time.monotonic() if arrived is None else arrived
         leads = self.token is not None
-        return {
-            "lease": NAME,
-            "is_leader": leads,
-            "instance_id": self.instance_id,
-            "holder": self.holder,
-            "token": self.token,
-            "expires_in": max(self._began - arrived, 0.0) + self.grant if leads else None,
-            "state": self.state,
-            "version": f"boot/{self._version}",
-        } | changes
+        true = answer(
+            NAME,
+            instance_id=self.instance_id,
+            holder=self.holder,
+            token=self.token,
+            expires_in=max(self._began - arrived, 0.0) + self.grant if leads else None,
+            state=self.state,
+            version=f"boot/{self._version}",
+        )
+        return true | changes
 
     async def asked(self, request: web.Request) -> web.StreamResponse:
         self.polls.append((time.monotonic(), dict(request.query)))
@@ -101,16 +102,16 @@ class FakeSidecar:
         return web.json_response({"is_leader": self.token is not None}, status=200 if self.token else 503)
 
     async def silence(self, request: web.Request) -> web.StreamResponse:
-        """A behaviour: the request is never answered."""
+        """A behaviour that never answers the request."""
         await asyncio.Event().wait()
         raise AssertionError
 
     async def honest(self, request: web.Request) -> web.StreamResponse:
-        """Where a redirect leads: whoever follows it is told the truth by somebody else."""
+        """The target of a redirect: a client that follows it gets a true answer from another server."""
         return web.json_response(self.answer())
 
     def says(self, **changes: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """A behaviour: the true answer, at once, with `changes`."""
+        """A behaviour that gives the true answer with `changes`, at once."""
 
         async def behave(request: web.Request) -> web.StreamResponse:
             return web.json_response(self.answer(**changes))
@@ -140,9 +141,9 @@ Test = Callable[..., Awaitable[None]]
 
 
 def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
-    """Of a test that fails where this process stands still for longer than that: see `undisturbed`.
+    """Repeat a test that fails while this process stands still for longer than `bears` seconds; see `undisturbed`.
 
-    Each round has a sidecar of its own.
+    Each round has its own sidecar.
     """
 
     def decorate(test: Test) -> Test:
@@ -162,7 +163,7 @@ def on_the_clock(*, bears: float) -> Callable[[Test], Test]:
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -172,7 +173,7 @@ class Clock:
 
 
 class Work:
-    """Work that runs until it is cancelled, and writes down what happens to it; `left` is what its terms had left."""
+    """Work that runs until it is cancelled, and records events. `left` has the seconds that its terms had left."""
 
     def __init__(self, events: list[str]) -> None:
         self.events = events

@@ -1,14 +1,14 @@
-"""One lease's key in Redis as the scripts keep it, in a dozen lines: what the pure tests run against."""
+"""A model of one lease's key in Redis, as the scripts keep it, for tests without Redis."""
 
 from dataclasses import dataclass
 from math import inf
 
-from sidecar.election.protocol import Call, Kind, Outcome, Reply
+from sidecar.protocol import Call, Kind, Outcome, Reply
 
 
 @dataclass
 class RedisModel:
-    """The key and its fence. Times are those of the callers' clock: this server's clock runs exactly as theirs."""
+    """The key and its fence. Times are on the callers' clock: this server's clock runs exactly like theirs."""
 
     ttl: float
     heartbeat: float
@@ -19,7 +19,7 @@ class RedisModel:
     tenure: str = ""
 
     def now_is(self, now: float) -> None:
-        """Expire what has run out."""
+        """Expire the key if its time has passed."""
         if now >= self.expires_at:
             self.holder, self.expires_at = None, inf
 

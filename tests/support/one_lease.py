@@ -1,15 +1,21 @@
-"""One lease in a test's hands: the clock is the test's own, and so are the answers."""
+"""One lease, whose clock and answers the test supplies."""
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 
 T = Timings()
 BELIEVED = T.ttl - T.margin
 
 
-def fresh_lease(now: float = 0.0, *, require_client: bool = True) -> Lease:
+def fresh_lease(now: float = 0.0, *, require_client: bool = True, campaign: bool = True) -> Lease:
     return Lease(
-        "a", T, boot="boot", now=now, uniform=lambda low, high: (low + high) / 2, require_client=require_client
+        "a",
+        T,
+        boot="boot",
+        now=now,
+        uniform=lambda low, high: (low + high) / 2,
+        require_client=require_client,
+        campaign=campaign,
     )
 
 
@@ -25,7 +31,7 @@ def answer(lease: Lease, call: Call, now: float, outcome: Outcome, holder: str |
 
 
 def leading(now: float, *, waits: bool = True) -> Lease:
-    """A lease that was acquired at `now`, and whose client was told so; it has asked again and waits, or is silent."""
+    """A lease that was acquired at `now`, and whose client was granted it; the client waits again, or is silent."""
     lease = fresh_lease()
     lease.asked(now)
     if waits:

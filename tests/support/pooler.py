@@ -1,7 +1,7 @@
-"""A small connection pooler before a real Postgres, as PgBouncer is one: in transaction mode, or in session mode.
+"""A small connection pooler in front of a real Postgres, like PgBouncer, in transaction mode or session mode.
 
-In transaction mode a client has one of the server's sessions for a transaction only. The session that came free last is
-taken first, so that a pooler without other clients gives a client that asks alone the same one again.
+In transaction mode a client has one of the server's sessions only for a transaction. The pooler uses the session that
+was released last, so a single client always gets the same session.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ IDLE = b"I"
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """A message's type and its bytes, type included."""
+    """A message's type, and its bytes including the type."""
     kind = await reader.readexactly(1)
     length = await reader.readexactly(4)
     return kind, kind + length + await reader.readexactly(struct.unpack("!I", length)[0] - 4)
@@ -23,7 +23,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 @dataclass(eq=False)
 class ServerSession:
-    """A session of the server, and the client that has it now."""
+    """A session of the server, and the client that uses it now."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -84,7 +84,7 @@ class Pooler:
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, session: ServerSession) -> None:
-        """Carry what the server says to the client that has the session; nobody hears what comes between."""
+        """Send the server's messages to the client that has the session, and drop messages between transactions."""
         try:
             while True:
                 kind, message = await _read(session.reader)

@@ -1,25 +1,25 @@
-"""Ports that a test chose itself, so that whatever it starts can be moved to them all at once."""
+"""Ports that a test chooses, so that everything it starts can be moved to other ports together."""
 
 import socket
 from collections.abc import Iterable
 
 
 def claim(ports: Iterable[int]) -> bool:
-    """Whether all of these ports of 127.0.0.1 were nobody's; then no other test claims them while this process lives.
+    """Reserve the ports of 127.0.0.1 for this process; returns False if one of them is in use.
 
-    Servers of ours may listen on them, as they set SO_REUSEADDR: each port is bound, and not listened on.
+    Each port stays bound without a listener. The project's servers can still listen on it, since they set SO_REUSEADDR.
     """
     claimed: list[socket.socket] = []
     for port in ports:
         holder = socket.socket()
         claimed.append(holder)
         try:
-            holder.bind(("127.0.0.1", port))  # which another holder forbids, though it lets servers in
+            holder.bind(("127.0.0.1", port))  # fails if another test has reserved the port
         except OSError:
             for each in claimed:
                 each.close()
             return False
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for each in claimed:
-        each.detach()  # stays bound for as long as the process lives
+        each.detach()  # stays bound until the process ends
     return True

@@ -1,4 +1,4 @@
-"""Positions as tests write and read them."""
+"""Positions for tests, written and read in a short form."""
 
 from datetime import date
 from decimal import Decimal
@@ -19,7 +19,7 @@ def entry(portfolio: int, symbol: str, quantity: str, valid_from: date = LONG_AG
 
 
 def holdings(book: Book) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
-    """What a book says that each portfolio holds, symbols in alphabetical order."""
+    """The positions of each portfolio in a book, with symbols in alphabetical order."""
     found = {}
     for block in book.blocks:
         for portfolio_id, first, behind in zip(uuids(block.ids), block.starts, block.starts[1:], strict=False):
@@ -30,10 +30,10 @@ def holdings(book: Book) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
 
 
 async def held(store: Store, day: date) -> dict[UUID, tuple[tuple[str, Decimal], ...]]:
-    """What each portfolio holds on that date."""
+    """The positions of each portfolio on a date."""
     return holdings(await store.load_positions(day))
 
 
 async def somebody_waits_for_a_lock(raw: Connection, many: int = 1) -> None:
-    """Or so many do, each on a connection of its own."""
+    """Wait until so many connections wait for a lock."""
     await eventually(lambda: raw.fetchval("select count(*) >= $1 from pg_locks where not granted", many))

@@ -1,12 +1,12 @@
-"""A TCP proxy on 127.0.0.1 with faults to order, between a client and a server that know nothing of it.
+"""A TCP proxy on 127.0.0.1 that causes faults between a client and a server.
 
-What a network does to a request on its way and to a reply on its way back are set apart:
+Faults of requests and of replies are separate:
 
-    proxy.requests.hold()     # they are kept, and go on when `flow` is called: the request executes late
-    proxy.replies.lose()      # the server executes what it is asked, and nobody hears of it
+    proxy.requests.hold()     # the request is executed late, when `flow` is called
+    proxy.replies.lose()      # the request is executed, but the client gets no reply
     proxy.replies.delay = 0.2
 
-`cut` ends every connection, `refuse` and `accept` shut and open the door, `target` is where new connections go.
+`cut` ends every connection, `refuse` and `accept` close and open the listener, and `target` is the port of the server.
 """
 
 import asyncio
@@ -16,26 +16,26 @@ from typing import Self
 
 
 class Direction:
-    """What happens to the bytes that go one way, those of connections that are open already included."""
+    """Faults of one direction, for all connections, including those that are already open."""
 
     def __init__(self) -> None:
         self.delay = 0.0
-        """Seconds that each piece is late."""
+        """Delay of each piece, in seconds."""
         self._lost = False
         self._open = asyncio.Event()
         self._open.set()
 
     def flow(self) -> None:
-        """Let everything pass from now on, and what was held."""
+        """Pass everything on from now on, including what was held."""
         self.delay, self._lost = 0.0, False
         self._open.set()
 
     def hold(self) -> None:
-        """Keep what comes until `flow`."""
+        """Keep all bytes until `flow` is called."""
         self._open.clear()
 
     def lose(self) -> None:
-        """Throw away what comes; a stream that lost something is of no use any more, so cut it in the end."""
+        """Discard all bytes. Cut the connection in the end, because its stream is incomplete."""
         self._lost = True
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,7 +50,7 @@ class Direction:
 
 
 class Proxy:
-    """The proxy, an async context manager; `port` is where it listens. With `tls` clients have to speak TLS to it."""
+    """The proxy, an async context manager that listens on `port`. With `tls`, clients must use TLS."""
 
     def __init__(self, target: int, tls: SSLContext | None = None) -> None:
         self.target = target
@@ -59,9 +59,9 @@ class Proxy:
         self.replies = Direction()
         self.port = 0
         self.accepted = 0
-        """How many connections were made so far."""
+        """The number of connections so far."""
         self.turn_away = 0
-        """How many of the next connections are closed before anything passes."""
+        """The number of next connections that are closed at once."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -78,7 +78,7 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Cut every connection and let no new one in."""
+        """Cut every connection and refuse new ones."""
         if self._server is not None:
             self._server.close()
         await self.cut()
@@ -91,12 +91,12 @@ class Proxy:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def black_hole(self) -> None:
-        """Accept everything, answer nothing, until `flow`."""
+        """Accept connections and pass nothing on until `flow` is called."""
         self.requests.hold()
         self.replies.hold()
 
     def flow(self) -> None:
-        """Let everything pass from now on, and what was held."""
+        """Pass everything on from now on, including what was held."""
         self.requests.flow()
         self.replies.flow()
 

@@ -1,4 +1,4 @@
-"""The least rights of a Redis user as docs/redis.md has them, and a user with them."""
+"""The minimum rights of a Redis user, as docs/redis.md lists them, and a user that has them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/redis.md").read_text()
 LEAST = _LINE.split()
 _ROWS = re.findall(r"^\| `([^`]+)` \| \*\*([^*]+)\*\*", DOCUMENT, re.MULTILINE)
 COSTS = {right.replace("\\|", "|"): cost for right, cost in _ROWS}
-"""What is lost without each right, by the document's table."""
+"""The consequence of each missing right, from the document's table."""
 
 
 @contextmanager
 def user(redis: Redis, rights: Sequence[str], *, database: int = 0) -> Iterator[Callable[[], RedisConnection]]:
-    """A user with these rights; gives a maker of connections of that user."""
+    """A user with these rights; yields a factory of the user's connections."""
     give(redis, rights)
     try:
         port = redis.connection_pool.connection_kwargs["port"]
@@ -38,11 +38,11 @@ def user(redis: Redis, rights: Sequence[str], *, database: int = 0) -> Iterator[
 
 
 def give(redis: Redis, rights: Sequence[str]) -> None:
-    """Let the user have these rights and no others."""
+    """Give the user exactly these rights."""
     command(redis, "ACL", "SETUSER", "sidecar", "reset", "on", ">secret", *rights)
 
 
 def without(*rights: str) -> list[str]:
-    """The least rights without these."""
+    """The minimum rights without these."""
     assert set(rights) <= set(LEAST), rights
     return [right for right in LEAST if right not in rights]

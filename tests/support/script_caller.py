@@ -1,4 +1,4 @@
-"""The three scripts as any candidate calls them, one by one and with every argument in the test's hands."""
+"""Calls of the three scripts, one by one, with every argument chosen by the test."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +12,7 @@ FENCE = fence_of(KEY)
 
 
 class Answer(NamedTuple):
-    """What `scripts/prelude.lua` says, `left` and `wait` in ms, `time` in µs."""
+    """A reply of `scripts/prelude.lua`: `left` and `wait` in ms, `time` in µs."""
 
     outcome: str
     token: str
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Caller:
-    """A candidate without rules: what it is told to call, it calls. `ttl` and `late` in ms."""
+    """A candidate without rules of its own, which calls what the test tells it to. `ttl` and `late` in ms."""
 
     redis: Redis
     id: str = "a"

@@ -1,4 +1,4 @@
-"""An API in the test's own process, on a real database, whose values the test itself writes."""
+"""An API in the test's process with a real database, whose values the test writes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +10,6 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from runtime.listener import Listener
-from service.address import Address
 from service.api.auth import Guard, OpenGuard
 from service.api.background_status import BackgroundStatus
 from service.api.health import Health
@@ -27,8 +25,11 @@ from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
+from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
 from sidecar.client import LeaseClient
 from tests.service.portfolio.reference import worth
+from tests.support.listening import listening
+from tests.support.work_fakes import FakeTerm
 
 PORTFOLIO = next(iter(SAMPLES))
 NOON = datetime(2026, 2, 13, 17, 0, 0, 250_000, tzinfo=UTC)
@@ -37,7 +38,7 @@ FRIDAY = date(2026, 2, 13)
 
 @dataclass
 class Served:
-    """The parts that a test looks at, and ways to ask and to write."""
+    """The API's parts, and functions to send requests and write values."""
 
     store: Store
     session: aiohttp.ClientSession
@@ -46,7 +47,7 @@ class Served:
     url: str = ""
     internal_url: str = ""
     now: datetime = NOON
-    """By which values are fresh or stale."""
+    """The time by which values are fresh or stale."""
 
     def __post_init__(self) -> None:
         metrics = HttpMetrics(self.registry)
@@ -54,7 +55,7 @@ class Served:
         calendar = AroundTheClockCalendar()
         freshness = Freshness(calendar, lambda: self.now)
         self.streams = Streams(metrics, freshness, utc_now)
-        leaderships = {"background_services": LeaseClient().leadership("background_services")}
+        leaderships = {lease: LeaseClient().leadership(lease) for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
         status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
         self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
         self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)
@@ -66,22 +67,18 @@ class Served:
 
     @asynccontextmanager
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
-        """Answer on a site of that type; the internal listener is an ordinary one."""
+        """Serve the public listener on a site of that type, and the internal listener on its usual one."""
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
-        internal = runner(self.internal.application(), shutdown_timeout=1)
-        await serving.setup()
-        await internal.setup()
-        try:
-            await site(serving, **options).start()
-            host, port = serving.addresses[0][:2]
-            self.url = f"http://{host}:{port}"
-            await Listener(internal, Address("127.0.0.1", 0)).start()
-            self.internal_url = f"http://127.0.0.1:{internal.addresses[0][1]}"
-            yield
-        finally:
-            self.streams.close()
-            await serving.cleanup()
-            await internal.cleanup()
+        async with listening(runner(self.internal.application(), shutdown_timeout=1)) as self.internal_url:
+            await serving.setup()
+            try:
+                await site(serving, **options).start()
+                host, port = serving.addresses[0][:2]
+                self.url = f"http://{host}:{port}"
+                yield
+            finally:
+                self.streams.close()
+                await serving.cleanup()
 
     async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
         """Status and JSON of an answer of the public listener."""
@@ -97,18 +94,18 @@ class Served:
             return response.status, await response.json()
 
     async def write_live(self, value: str) -> None:
-        """Commit a value a second later than the last, and the notice of it."""
-        await self.store.take_up("lease", 7, "one")
+        """Commit a value that is a second newer than the last one, with its notification."""
+        await self.store.claim_fence(FakeTerm(7, "one"))
         self.writes += 1
         as_of = NOON + timedelta(seconds=self.writes - 1)
-        async with self.store.fenced("lease", 7, "one", worth(PORTFOLIO, value, "100", NOON)) as writes:
+        async with self.store.fenced(FakeTerm(7, "one"), worth(PORTFOLIO, value, "100", NOON)) as writes:
             await writes.live(FRIDAY, as_of)
             await writes.notify(as_of)
 
     async def write_history(self, days: list[date]) -> None:
         """Commit a row for each of the days, worth 1, 2, 3, ... dollars."""
-        await self.store.take_up("lease", 7, "one")
+        await self.store.claim_fence(FakeTerm(7, "one"))
         for number, day in enumerate(days, start=1):
             values = worth(PORTFOLIO, f"{number}.1", "100", NOON)
-            async with self.store.fenced("lease", 7, "one", values) as writes:
-                await writes.history("daily_eod", day, origin="captured", settle="none")
+            async with self.store.fenced(FakeTerm(7, "one"), values) as writes:
+                await writes.history("daily_eod", day, origin="captured", overwrite="none")

@@ -1,4 +1,4 @@
-"""A sidecar inside the test's process: real sockets, a real Redis, and its parts within reach."""
+"""A sidecar in the test's process, with real sockets, a real Redis, and access to its parts."""
 
 import asyncio
 import random
@@ -12,28 +12,28 @@ import aiohttp
 from aiohttp import web
 
 from ops.local.servers import RedisServer
-from runtime.listener import Limits, Listener
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
+from runtime.listener import Limits
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
-from sidecar.settings import Address
 from sidecar.telemetry import Telemetry
+from tests.support.listening import listening
 from tests.support.storing import at_port
 
 KEYS = {"tracker": "test:tracker:leader", "scheduler": "test:scheduler:leader"}
 TIMINGS = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=5.0, call_limit=5.0)
-"""Nothing runs out, though the machine stands still for seconds."""
+"""Timings that tolerate a machine that stands still for seconds."""
 QUICK = Timings(ttl=3.0, heartbeat=1.0, grant_ttl=0.5, call_limit=0.4)
-"""For what has to run out."""
+"""Timings for tests in which a term or a grant must run out."""
 
 
 @dataclass
 class Served:
-    """Where it listens, and who asks."""
+    """The addresses of the sidecar, and an HTTP client."""
 
     candidate: Candidate
     election: asyncio.Task[None]
@@ -42,16 +42,18 @@ class Served:
     session: aiohttp.ClientSession
     url: str
     metrics_url: str
+    app: web.Application
+    """The control listener's."""
 
     async def get(self, path: str, **params: object) -> dict[str, Any]:
-        """The JSON object that a GET is answered with, which has to succeed."""
+        """The JSON object of the answer to a GET, which must succeed."""
         async with self.session.get(f"{self.url}{path}", params={k: str(v) for k, v in params.items()}) as response:
             assert response.status == 200, await response.text()
             answer: dict[str, Any] = await response.json()
             return answer
 
     async def refusal(self, method: str, path: str, *, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-        """Status and JSON object of an answer that is an error."""
+        """Status and JSON object of an error."""
         async with self.session.request(method, f"{self.url}{path}", headers=headers) as response:
             return response.status, await response.json()
 
@@ -61,7 +63,7 @@ class Served:
             assert response.status == 200
 
     async def lead(self, name: str = "tracker") -> dict[str, Any]:
-        """Ask until it leads; returns the answer that says so."""
+        """Ask until the sidecar leads, and return that answer."""
         async with asyncio.timeout(20):
             answer = await self.get(f"/is-leader/{name}")
             while not answer["is_leader"]:
@@ -69,13 +71,13 @@ class Served:
             return answer
 
     async def metric(self, sample: str) -> float:
-        """The value of a sample, which has to be there: its name and labels as the metrics listener writes them."""
+        """The value of a sample, named with its labels as in the metrics. The sample must exist."""
         async with self.session.get(f"{self.metrics_url}/metrics") as response:
             values = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[0] != "#")
             return float(values[sample])
 
     async def state(self, name: str = "tracker") -> str:
-        """Its state, without asking for the lease."""
+        """The lease's state, without a request for the lease."""
         return str((await self.get("/status"))["leases"][name]["state"])
 
 
@@ -89,10 +91,15 @@ async def served(
     calls: int | None = None,
     limits: Limits = METRICS_LIMITS,
 ) -> AsyncIterator[Served]:
-    """Wired as `sidecar.run` does it, on free ports; it ends without a drain.
+    """A sidecar wired as in `sidecar.run`, on free ports; it ends without a drain.
 
-    `calls`: the port at which its calls reach Redis, where that is a proxy's; the watch goes straight to Redis.
-    `limits`: what the metrics listener's connections may take.
+    Args:
+        redis: the Redis server.
+        instance_id: the name of the sidecar.
+        timings: the durations of the protocol.
+        guard: whether the failover guard is on.
+        calls: the port of a proxy for the calls to Redis; the watch goes straight to Redis.
+        limits: the limits of the metrics listener's connections.
     """
     boot, connect = secrets.token_hex(4), at_port(redis.port)
     leases = {name: Lease(instance_id, timings, boot=boot, now=elapsed(), uniform=random.uniform) for name in KEYS}
@@ -105,16 +112,17 @@ async def served(
         connect, KEYS, candidate.noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,
     )  # fmt: skip
-    telemetry.watch(leases, store, watch)
+    telemetry.watch(candidate.statuses, store, watch)
     control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(_listening(control.app(), Limits()))
-        metrics = metrics_app(telemetry.registry, control.healthz)
-        metrics_url = await stack.enter_async_context(_listening(metrics, limits))
+        app = control.app()
+        url = await stack.enter_async_context(listening(_runner(app)))
+        metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
+        metrics_url = await stack.enter_async_context(listening(_runner(metrics), limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = [asyncio.create_task(candidate.run()), asyncio.create_task(watch.run())]
         try:
-            yield Served(candidate, tasks[0], watch, session, url, metrics_url)
+            yield Served(candidate, tasks[0], watch, session, url, metrics_url, app)
         finally:
             for task in tasks:
                 task.cancel()
@@ -122,12 +130,5 @@ async def served(
                     await task
 
 
-@asynccontextmanager
-async def _listening(app: web.Application, limits: Limits) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    try:
-        await Listener(runner, Address("127.0.0.1", 0), limits).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)

@@ -1,10 +1,10 @@
-"""A `RedisStore` in a test's hands: small timings, one call at a time."""
+"""A `RedisStore` for tests, with short timings and one call at a time."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from sidecar.clock import elapsed
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall, RedisStore
@@ -24,7 +24,7 @@ def at_port(
 
 
 class Storing:
-    """Makes calls for the candidate `a`."""
+    """A caller for the candidate `a`."""
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
@@ -39,19 +39,19 @@ class Storing:
         return result
 
     async def outcome(self, kind: Kind) -> Outcome:
-        """The outcome of a call that is answered."""
+        """The outcome of a call that must be answered."""
         result = await self.call(kind, limit=10.0)
         assert isinstance(result, Reply), result
         return result.outcome
 
     async def failure(self, kind: Kind, *, limit: float = 10.0) -> Failure:
-        """Why a call fails; a busy machine may take seconds for an answer that is an error."""
+        """The failure of a call; a busy machine may take seconds for an error."""
         result = await self.call(kind, limit=limit)
         assert isinstance(result, Failure), result
         return result
 
     async def timeout(self, kind: Kind, *, limit: float = TIMINGS.call_limit) -> Failure:
-        """The failure of a call that nothing answers within its limit."""
+        """The failure of a call that times out."""
         failure = await self.failure(kind, limit=limit)
         assert failure.kind == "timeout", failure
         return failure
@@ -61,7 +61,7 @@ class Storing:
 async def storing(
     connect: Callable[[], RedisConnection], *, min_replicas: int = 0, guard: bool = False, timings: Timings = TIMINGS
 ) -> AsyncIterator[Storing]:
-    """A store that connects so, closed at the end."""
+    """A store with these connections, closed at the end."""
     store = RedisStore(connect, "a", timings, clock=elapsed, failover_guard=guard, min_replicas=min_replicas)
     try:
         yield Storing(store)

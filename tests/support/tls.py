@@ -1,6 +1,7 @@
-"""A certificate authority of the test's own, and the certificates that it issues."""
+"""A certificate authority for tests, and the certificates that it issues."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -9,17 +10,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
-    """Signs certificates; its own is what `sslrootcert` names."""
+    """A certificate authority. Its own certificate is for `sslrootcert`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, valid_for: timedelta = DAY) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._certificate = (
-            _builder(self._name, self._name, self._key)
+            _builder(self._name, self._name, self._key, valid_for)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -28,12 +41,17 @@ class Authority:
         file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
         return file
 
-    def issue(self, host: str, stem: Path, *, password: str | None = None) -> tuple[Path, Path]:
-        """Write a certificate for a host's name to STEM.crt, and its key, locked by the password, to STEM.key."""
+    def issue(
+        self, host: str, stem: Path, *, password: str | None = None, valid_for: timedelta = DAY
+    ) -> tuple[Path, Path]:
+        """Write a certificate for a host to STEM.crt, and its key, encrypted with the password, to STEM.key."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), self._name, key, valid_for)
+            .add_extension(x509.SubjectAlternativeName([_general_name(host)]), critical=False)
+            .add_extension(  # Python 3.13 and later refuse a certificate without it
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
             .sign(self._key, hashes.SHA256())
         )
         locked = serialization.NoEncryption() if password is None else _locked(password)
@@ -44,10 +62,21 @@ class Authority:
         return files
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, valid_for: timedelta
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     serial = x509.random_serial_number()
-    return x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - DAY, now + DAY)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), serial, now - 2 * DAY, now + valid_for)
+    return builder.add_extension(identifier, critical=False)
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _locked(password: str) -> serialization.KeySerializationEncryption:

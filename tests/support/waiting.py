@@ -1,4 +1,4 @@
-"""Waiting for what other processes do, which set no event of ours; and tests that a standstill of this one spoils."""
+"""Waiting for conditions in other processes, and repetition of tests that a standstill of this process disturbs."""
 
 import asyncio
 import time
@@ -11,17 +11,17 @@ import aiohttp
 T = TypeVar("T")
 
 LIMIT = 20.0
-"""Seconds after which a condition counts as never coming. Only a test that fails waits so long; where the machine is
-busy a condition may take a hundred times its usual time."""
+"""Limit for a condition, in seconds. Only a failing test waits so long, because a busy machine may need a hundred times
+the usual time."""
 ROUNDS = 5
-"""How often a test is tried whose time a standstill has spoilt: a machine may leave a process alone for seconds."""
+"""Maximum number of attempts at a test that standstills disturb: a busy machine may suspend a process for seconds."""
 
 
 async def eventually(condition: Callable[[], object | Awaitable[object]], *, within: float = LIMIT) -> Any:
-    """What the condition gives, as soon as that is true; an error of an HTTP request counts as not yet.
+    """Wait until the condition returns something true, and return that. An error of an HTTP request counts as false.
 
     Raises:
-        TimeoutError: it was not within so many seconds; from the last such error, if there was one.
+        TimeoutError: the condition was false for `within` seconds. The last error of a request is its cause.
     """
     not_yet: aiohttp.ClientError | None = None
     try:
@@ -30,7 +30,7 @@ async def eventually(condition: Callable[[], object | Awaitable[object]], *, wit
                 try:
                     if found := (await held if isinstance(held := condition(), Awaitable) else held):
                         return found
-                except aiohttp.ClientError as error:  # of a process that is not up yet, or is gone for a moment
+                except aiohttp.ClientError as error:  # the process has not started, or is restarting
                     not_yet = error
                 await asyncio.sleep(0.005)
     except TimeoutError:
@@ -38,7 +38,7 @@ async def eventually(condition: Callable[[], object | Awaitable[object]], *, wit
 
 
 class Standstill:
-    """For how long this process's event loop did not come round."""
+    """The longest time for which the event loop of this process stood still."""
 
     def __init__(self) -> None:
         self._came_round_at = time.monotonic()
@@ -46,11 +46,11 @@ class Standstill:
 
     @property
     def longest(self) -> float:
-        """In seconds, the time since it came round last included."""
+        """The longest standstill in seconds, including one that lasts now."""
         return max(self._longest, time.monotonic() - self._came_round_at)
 
     async def watch(self) -> None:
-        """Look at the clock, until cancelled."""
+        """Measure until cancelled."""
         while True:
             await asyncio.sleep(0.01)
             self._longest, self._came_round_at = self.longest, time.monotonic()
@@ -58,7 +58,7 @@ class Standstill:
 
 @asynccontextmanager
 async def standstill() -> AsyncIterator[Standstill]:
-    """Measures it in the block."""
+    """Measure standstills during the block."""
     stood = Standstill()
     watching = asyncio.create_task(stood.watch())
     try:
@@ -69,9 +69,13 @@ async def standstill() -> AsyncIterator[Standstill]:
 
 
 async def undisturbed(check: Callable[[], Awaitable[T]], *, bears: float) -> T:
-    """What a check gives; it is run anew if it fails after this process stood still for longer than it bears (seconds).
+    """Run a check and return its result. Repeat it if it fails and this process stood still for longer than `bears`.
 
-    A fault of the product's fails it all the same: at once, or in every round.
+    A fault of the product still fails the test, at once or in every round.
+
+    Args:
+        check: the check.
+        bears: longest standstill that the check tolerates, in seconds.
     """
     for _ in range(ROUNDS - 1):
         async with standstill() as stood:

@@ -1,4 +1,4 @@
-"""The surroundings of the work as fakes: clock, prices, terms."""
+"""Fakes for tests of the work: clock, prices and terms."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ class Over(Exception):
 
 @dataclass
 class Clock:
-    """Time that passes only when somebody sleeps; every sleep is noted."""
+    """A clock that only sleeps move forward. It records every sleep."""
 
     time: datetime
     slept: list[float] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Clock:
 
 @dataclass
 class FakeTerm:
-    """A term that is over when the clock says so, or at its n-th check."""
+    """A term that ends at a time of the clock, or after a number of checks."""
 
     token: int = 1
     holder: str = "one"
@@ -48,9 +48,9 @@ class FakeTerm:
 
 
 class ScriptedPrices:
-    """Gives what the script says for each question; the script may raise, or do something to the world first.
+    """Prices from a script, which may also raise errors or change something else first.
 
-    A latest price is of the moment it is asked for, unless the script says otherwise.
+    A latest price has the time of the request, unless the script gives it another time.
     """
 
     def __init__(
@@ -82,4 +82,4 @@ class ScriptedPrices:
         return {symbol: Price(symbol, Decimal(answer[symbol]), at) for symbol in symbols if symbol in answer}
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there are no connections."""

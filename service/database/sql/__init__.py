@@ -1,4 +1,4 @@
-"""The statements, one a file; each begins with what its parameters are."""
+"""The statements, one in each file. Each file begins with its parameters."""
 
 from functools import cache
 from importlib.resources import files

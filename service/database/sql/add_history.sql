@@ -1,6 +1,6 @@
--- $1 date, $2 kind, $3 origin, $4 token, $5 and $6 the first and last portfolio staged. The staged values that are known.
--- Fails where one of them has a row: then write_history.sql is for them. To look for one before each insert takes half as
--- long as the inserts, and who asks for portfolios without a row hardly ever finds one.
+-- $1 date, $2 kind, $3 origin, $4 token, $5 and $6 the first and the last staged portfolio.
+-- Insert the staged values that are known. Fails if a portfolio has a row already; use write_history.sql then. A look
+-- for a row before each insert would take half as long as the inserts, and rows hardly ever exist here.
 insert into public.portfolio_history (portfolio_id, date, kind, value, priced_fraction, stale, origin, token)
 select portfolio_id, $1, $2, value, priced_fraction, stale, $3, $4
 from staged_value

@@ -1,4 +1,5 @@
--- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written, $7 of them new, $8 changed.
+-- $1 job, $2 session date, $3 token, $4 cursor date, $5 cursor portfolio, $6 rows written, $7 rows added, $8 rows
+-- changed.
 update public.job_run set
     cursor_date = $4,
     cursor_portfolio = $5,

@@ -1,5 +1,5 @@
--- $1 job, $2 session date, $3 holder, $4 token, $5 whether to begin anew with one that is done. The run as it stands, now
--- ours; no row if it is done.
+-- $1 job, $2 session date, $3 holder, $4 token, $5 whether to run a finished run again.
+-- The run at its present cursor, claimed by this term. No row if the run is done.
 insert into public.job_run as run (job, session_date, status, holder, token)
 values ($1, $2, 'running', $3, $4)
 on conflict (job, session_date) do update set

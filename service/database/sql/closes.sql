@@ -1,4 +1,5 @@
--- $1 date, $2 symbols. Each symbol's last close at that date or before it: one step into the index a symbol.
+-- $1 date, $2 symbols.
+-- The last close of each symbol on or before that date, with one index access for each symbol.
 select eod.symbol, eod.session_date, eod.close, eod.at, eod.provisional
 from unnest($2::text[]) as wanted (symbol)
 cross join lateral (

@@ -1,4 +1,4 @@
--- What the session says of itself: whether it can write, and the server's clock.
+-- The condition of the session: whether it can write, and the server's clock.
 select
     pg_catalog.pg_is_in_recovery() as standby,
     pg_catalog.current_setting('transaction_read_only')::boolean as read_only,

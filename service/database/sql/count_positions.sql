@@ -1,5 +1,6 @@
--- $1 portfolio. Its entries, and of its symbols those that are held or will be: whose last entry is no close of today, the
--- exchange's, or of a day before. In the order of the key's index, which spares a sort.
+-- $1 portfolio.
+-- The number of entries, and the number of symbols with an open or future position: the last entry is not a close of
+-- today or earlier, in New York. The order is that of the key's index, which saves a sort.
 select
     count(*) as entries,
     count(*) filter (

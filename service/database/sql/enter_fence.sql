@@ -1,9 +1,10 @@
--- $1 lease, $2 token, $3 holder, $4 how long the transaction may be idle, $5 how long a statement and, where the server
--- knows that limit (Postgres 17), the transaction may take (both as settings, in ms). One row if the term is the newest:
--- the lock lasts as long as the transaction, so no newer term takes the lease up before our commit, and ours waits for a
--- take-up under way and then finds no row. A plain read would let a stale write commit after a newer leader's. The
--- timeouts end the transaction of a leader that was frozen in it: only that of the transaction ends one that was frozen
--- in the middle of a message.
+-- $1 lease, $2 token, $3 holder, $4 idle limit of the transaction, $5 limit of a statement and, from Postgres 17 on, of
+-- the transaction (both in ms, as settings).
+-- One row if the term is the newest. The row lock lasts until the end of the transaction, so no newer term can claim
+-- the fence before this transaction commits. If a claim is under way, this statement waits and then finds no row. A
+-- plain read would let a stale write commit after a newer leader's write.
+-- The limits end the transaction of a leader that freezes in it. If the leader freezes in the middle of a message, only
+-- the limit of the transaction applies.
 select
     set_config('idle_in_transaction_session_timeout', $4, true),
     set_config('statement_timeout', $5, true),

@@ -1,4 +1,5 @@
--- $1 lease. What the database has of its fence, and its own clock; no row before the first term has taken it up.
+-- $1 lease.
+-- The stored fence and the database's clock. No row before any term has claimed the fence.
 select
     token,
     holder,

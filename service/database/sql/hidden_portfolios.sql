@@ -1,4 +1,4 @@
--- The role of this session if row-level security hides portfolios from it; else no row.
+-- The role of this session if row-level security hides portfolios from it. Otherwise no row.
 select current_user::text
 where row_security_active('public.portfolio')
     and not exists (

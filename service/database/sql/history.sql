@@ -1,4 +1,5 @@
--- $1 portfolio, $2 first date or null, $3 last date or null, $4 limit. The newest rows, oldest first.
+-- $1 portfolio, $2 first date or null, $3 last date or null, $4 limit.
+-- The newest rows, oldest first.
 select * from (
     select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision, written_at, token
     from public.portfolio_history

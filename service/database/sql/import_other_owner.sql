@@ -1,4 +1,4 @@
--- The first line that gives a portfolio to another user than the one whose it is.
+-- The first line that names another owner than the portfolio has.
 select imported.line
 from imported
 join public.portfolio on portfolio.id = imported.portfolio_id

@@ -1,4 +1,4 @@
--- What is new or different, in key order.
+-- Insert or update the entries that are new or different, in key order.
 insert into public.position (portfolio_id, symbol, valid_from, quantity)
 select portfolio_id, symbol, valid_from, quantity
 from imported

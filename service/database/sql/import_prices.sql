@@ -1,4 +1,4 @@
--- Closes without a token: the user's word, which no source replaces.
+-- Insert or update closes without a token. No source replaces these.
 insert into public.price_eod as eod (symbol, session_date, close, at)
 select symbol, session_date, close, at
 from imported

@@ -1,4 +1,5 @@
--- $1 session date, $2 as of, $3 token. The staged values of portfolios that had none, unless they are gone meanwhile.
+-- $1 session date, $2 as of, $3 token.
+-- Insert the staged values of portfolios without a live value. Portfolios that were deleted meanwhile are skipped.
 insert into public.portfolio_live (
     portfolio_id, session_date, as_of, value, day_open, day_high, day_low, priced_fraction, stale, oldest_price_at, token
 )

@@ -1,2 +1,2 @@
--- The latest session's run of each job.
+-- The run of the latest session, for each job.
 select distinct on (job) * from public.job_run order by job, session_date desc

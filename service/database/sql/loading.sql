@@ -1,4 +1,5 @@
--- $1 lease. How far the newest term's load has come; none if it was not told of lately: whoever loaded may be gone.
+-- $1 lease.
+-- The progress of the newest term's load. No row if it was not updated lately: the loading process may be gone.
 select portfolios_done, portfolios
 from public.position_loading
 join public.lease_fence using (lease, token)

@@ -1,6 +1,7 @@
--- $1 a snapshot, $2 and $3 dates. The portfolios that were changed since that snapshot, and those with positions that
--- became valid after the earlier date, up to the later one. A row that is here to be read, but whose transaction id is not
--- in the snapshot of now, has the id of another server: a dump brought it along.
+-- $1 a snapshot, $2 and $3 dates.
+-- The portfolios that changed since the snapshot, and those with positions that became valid after the earlier date, up
+-- to the later one. A visible row whose transaction id is not in the present snapshot has an id of another server: it
+-- came with a dump.
 select array(
     select portfolio_id
     from public.position_change

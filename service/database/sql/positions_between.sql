@@ -1,7 +1,8 @@
--- $1 date, $2 a portfolio or null, $3 a portfolio. What the portfolios after the first, up to the second, held on that
--- date: closed positions (0 units) too, in the reverse of key order, for the last row of a symbol to be its first. So it
--- is an index-only scan, and nothing is sorted. A symbol is given as a number that is the same in every statement, so that
--- every position is of one length; those of a portfolio are one value: a third of the bytes that a row for each takes.
+-- $1 date, $2 a portfolio or null, $3 a portfolio.
+-- The positions on that date of the portfolios after the first, up to the second. Closed positions (0 units) are
+-- included. The order is the reverse of the key, so that the first row of a symbol is its last entry. This is an
+-- index-only scan without a sort. A symbol is returned as a hash, so that every position has the same length. The
+-- positions of a portfolio are one value, which takes a third of the bytes of one row for each.
 select portfolio_id, string_agg(int8send(hashtextextended(symbol, 0)) || int8send(units), ''::bytea)
 from (
     select distinct on (portfolio_id, symbol) portfolio_id, symbol, units

@@ -1,5 +1,6 @@
--- $1 portfolios, $2 symbols, $3 dates from which they hold, $4 quantities. In key order, as an import goes: two writers that
--- go different ways through the same rows wait for each other until the database ends one.
+-- $1 portfolios, $2 symbols, $3 valid-from dates, $4 quantities.
+-- Insert or update the entries in key order, like an import. Two writers that lock the same rows in different orders
+-- would deadlock.
 insert into public.position (portfolio_id, symbol, valid_from, quantity)
 select portfolio_id, symbol, valid_from, quantity
 from unnest($1::uuid[], $2::text[], $3::date[], $4::numeric[]) as row (portfolio_id, symbol, valid_from, quantity)

@@ -1,5 +1,5 @@
--- What follows write_intraday.sql where the slot may have points already. To look for one before each insert doubles what
--- the inserts cost, and hardly ever is there one.
+-- Follows write_intraday.sql where the slot may already have points. A look for a point before each insert would double
+-- the cost of the inserts, and there hardly ever is one.
 on conflict (portfolio_id, session_date, slot) do update set
     value = excluded.value,
     priced_fraction = excluded.priced_fraction,

@@ -1,2 +1,3 @@
--- $1 portfolios. Their symbols, with their numbers.
+-- $1 portfolios.
+-- Their symbols, with their hashes.
 select distinct symbol, hashtextextended(symbol, 0) as number from public.position where portfolio_id = any($1)

@@ -1,7 +1,7 @@
--- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token; $6 the session's close, $7 all symbols. A source's closes,
--- which no longer are provisional. Of those whose close nobody has given, the last live price before it, if that is newer
--- than every close known; provisional, as its `at` may be long before. In one statement and in key order, as an import goes:
--- two writers that go different ways through the same rows wait for each other until the database ends one.
+-- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token, $6 the session's close, $7 all symbols.
+-- Write the closes of a source, which are not provisional. A symbol without a close gets its last live price before the
+-- session's close, if this price is newer than every known close. It is provisional, since it may be much older.
+-- One statement, in key order, like an import. Two writers that lock the same rows in different orders would deadlock.
 with given as (
     select symbol, close, at from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)
 ),

@@ -1,4 +1,4 @@
-"""The background status: what the database says of the leader, in any task, and how often it is asked."""
+"""The background status: the database's records of the leader on every task, and the number of queries."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from service.database.connection import StaleTerm, StoreError
 from service.database.store import Store
 from service.portfolio.records import Loading
 from service.work import load_progress as loading
-from service.work.load_progress import tell_loading
+from service.work.load_progress import report_load_progress
 from tests.support.served_api import Served
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
@@ -28,7 +28,7 @@ async def told(served: Served) -> Any:
 
 @contextmanager
 def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
-    """Notes each call of that method."""
+    """Record each call of that method."""
     calls: list[None] = []
     original = getattr(store, name)
 
@@ -44,37 +44,37 @@ def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 async def test_however_many_ask_at_once_the_database_is_asked_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 1000.0)
+    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
 
 
-async def test_an_outage_is_asked_about_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     async def fail() -> None:
         calls.append(None)
         raise StoreError("database: away")
 
-    monkeypatch.setattr(status, "FRESH", 1000.0)
+    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
     monkeypatch.setattr(served.store, "fences", fail)
     answers = await asyncio.gather(*(served.get_internal("/background/status") for _ in range(20)))
     assert {answer["database"] for _, answer in answers} == {"away"}
     assert len(calls) == 1
 
 
-async def test_what_the_database_said_is_asked_again_after_a_while(
+async def test_the_databases_records_are_read_again_after_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         for _ in range(2):
             await served.get_internal("/background/status")
     assert len(calls) == 2
 
 
-async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
+async def test_a_client_that_disconnects_does_not_take_the_answer_from_others(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, release = asyncio.Event(), asyncio.Event()
@@ -95,15 +95,15 @@ async def test_one_who_leaves_does_not_take_the_answer_from_the_others(
     assert (code, answer["database"]) == (200, "ok")
 
 
-async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
+async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     now: list[Loading | None] = [None]
-    await served.store.take_up(LEASE, 1, "leader")
+    await served.store.claim_fence(FakeTerm(1, "leader", LEASE))
     term = FakeTerm(1, "leader", LEASE)
-    telling = asyncio.create_task(tell_loading(served.store, term, lambda: now[0]))
+    telling = asyncio.create_task(report_load_progress(served.store, term, lambda: now[0]))
     assert await told(served) is None
     for done in (0, 3):
         now[0] = Loading(done, 7)
@@ -124,38 +124,40 @@ async def test_a_task_that_does_not_lead_tells_how_far_the_leader_has_loaded(
     await asyncio.wait((telling,))
 
 
-async def test_what_an_older_term_loaded_is_not_told_and_it_can_say_no_more(
+async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
-    await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
-    await served.store.take_up(LEASE, 2, "two")
+    await served.store.claim_fence(FakeTerm(2, "two", LEASE))
     assert await told(served) is None
     with pytest.raises(StaleTerm):
-        await served.store.tell_loading(LEASE, 1, "one", Loading(4, 7))
+        await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(4, 7))
     assert await told(served) is None
-    await served.store.tell_loading(LEASE, 2, "two", Loading(1, 7))
-    await served.store.forget_loading(LEASE, 1)
+    await served.store.record_loading(FakeTerm(2, "two", LEASE), Loading(1, 7))
+    await served.store.forget_loading(FakeTerm(1, "one", LEASE))
     assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
 
 
-async def test_a_load_that_nobody_has_told_of_lately_is_none(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
-    await served.store.take_up(LEASE, 1, "one")
-    await served.store.tell_loading(LEASE, 1, "one", Loading(3, 7))
+async def test_progress_that_was_not_updated_lately_is_not_shown(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     async with served.store._connection() as connection:
         await connection.execute("update position_loading set written_at = now() - interval '1 minute'")
     assert await told(served) is None
 
 
-async def test_a_database_that_is_away_does_not_end_the_telling(
+async def test_an_outage_does_not_end_the_recording_of_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(status, "FRESH", 0.0)
+    monkeypatch.setattr(status, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
-    original, failed = served.store.tell_loading, asyncio.Event()
+    original, failed = served.store.record_loading, asyncio.Event()
 
     async def fail_once(*progress: Any) -> None:
         if not failed.is_set():
@@ -163,9 +165,9 @@ async def test_a_database_that_is_away_does_not_end_the_telling(
             raise StoreError("database: away")
         await original(*progress)
 
-    monkeypatch.setattr(served.store, "tell_loading", fail_once)
-    await served.store.take_up(LEASE, 1, "one")
-    telling = asyncio.create_task(tell_loading(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
+    monkeypatch.setattr(served.store, "record_loading", fail_once)
+    await served.store.claim_fence(FakeTerm(1, "one", LEASE))
+    telling = asyncio.create_task(report_load_progress(served.store, FakeTerm(1, "one", LEASE), lambda: Loading(3, 7)))
 
     async def tells() -> bool:
         return await told(served) is not None

@@ -1,4 +1,4 @@
-"""What connections may take: a header that does not end, and more of them than there may be."""
+"""Limits of connections: headers that do not end, and too many connections."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ import pytest
 from aiohttp import ClientSession
 
 from ops.local.servers import free_port
+from runtime.addresses import Address
 from runtime.listener import Limits, Listener
-from service.address import Address
 from service.api import limits
-from service.api.listener import most_connections
+from service.api.listener import max_connections
 from tests.support.served_api import PORTFOLIO, Served
 from tests.support.waiting import eventually
 
@@ -23,7 +23,7 @@ HALF = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 @pytest.fixture
 async def limited(served: Served) -> AsyncIterator[Served]:
-    """The API once more, for two connections at a time."""
+    """The API with a limit of two connections."""
     site = {"address": Address("127.0.0.1", free_port()), "limits": Limits(connections=2)}
     other = Served(served.store, served.session)
     probing = asyncio.create_task(other.access.run())
@@ -45,7 +45,7 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
 
 
 @pytest.mark.parametrize("before", [b"", HALF, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HALF])
-async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and_a_stream_is_not(
+async def test_a_connection_without_a_whole_header_is_closed_in_time_and_a_stream_is_not(
     before: bytes, served: Served, session: ClientSession
 ) -> None:
     reading = asyncio.create_task(served.streams.run(served.store))
@@ -64,7 +64,7 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
         dripping = asyncio.create_task(drip())
         answers = 0
         async with asyncio.timeout(20):
-            with suppress(ConnectionError):  # what dripped in too late
+            with suppress(ConnectionError):  # the bytes that came too late
                 while line := await reader.readline():
                     answers += line.startswith(b"HTTP/1.1 200")
         assert answers == before.count(b"\r\n\r\n")
@@ -78,10 +78,10 @@ async def test_a_connection_on_which_no_whole_header_comes_is_closed_in_time_and
         await asyncio.wait((dripping, reading))
 
 
-async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(limited: Served) -> None:
+async def test_a_connection_beyond_the_limit_is_closed_at_once(limited: Served) -> None:
     (one, writer), (two, other) = [await connect(limited) for _ in range(2)]
     for line in (writer, other):
-        line.write(HALF)  # they are served, but there is nothing to answer yet
+        line.write(HALF)  # both are accepted, but have no whole request yet
     await eventually(lambda: limited.serving.server and len(limited.serving.server.connections) == 2)
     third, closing = await connect(limited)
     assert await is_closed(third)
@@ -94,7 +94,7 @@ async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(lim
         try:
             return (await limited.get("/healthz"))[0] == 200
         except aiohttp.ClientError:
-            return False  # the place is not free yet
+            return False  # the closed connection still counts
 
     await eventually(answers)
     other.close()
@@ -111,7 +111,7 @@ async def test_a_connection_beyond_as_many_as_there_may_be_is_closed_at_once(lim
     ],
     ids=["a header twice", "a long header", "a method", "a port", "TLS"],
 )
-async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
+async def test_malformed_http_is_400_in_json_and_the_connection_is_closed(
     sent: bytes, told: str, served: Served
 ) -> None:
     reader, writer = await connect(served)
@@ -128,16 +128,16 @@ async def test_what_is_no_http_is_400_in_json_and_the_connection_is_closed(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/nowhere"])
-async def test_an_expectation_that_nobody_knows_is_417_in_json(path: str, served: Served) -> None:
+async def test_an_unknown_expectation_is_417_in_json(path: str, served: Served) -> None:
     assert await served.get(path, headers={"Expect": "miracles"}) == (417, {"error": "Unknown Expect: miracles"})
 
 
 @pytest.mark.parametrize(
     ("files", "most"),
-    [(1024, 960), (100, 50), (1_000_000, limits.MOST_CONNECTIONS), (resource.RLIM_INFINITY, limits.MOST_CONNECTIONS)],
+    [(1024, 960), (100, 50), (1_000_000, limits.MAX_CONNECTIONS), (resource.RLIM_INFINITY, limits.MAX_CONNECTIONS)],
 )
 def test_connections_leave_descriptors_to_the_rest_of_the_process(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
-    assert most_connections() == most
+    assert max_connections() == most

@@ -1,9 +1,8 @@
-"""The description of the API is true: of its routes, and of what a running service answers to whatever is sent."""
+"""The OpenAPI descriptions match the routes, and the answers of a running service to many kinds of requests."""
 
 import asyncio
 import json
 import time
-import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,15 +23,15 @@ from schemathesis.core import NOT_SET
 from schemathesis.core.result import Ok
 
 from ops.local.servers import RedisServer
+from runtime.version import __version__
 from service.api.internal_openapi import internal_description
 from service.api.openapi import description
-from service.api.schemas import VERSION
 from service.commands.development_token import development_token
 from service.commands.samples import SAMPLES, USERS
-from service.portfolio.formats import EARLIEST, LATEST, MOST_QUANTITY, QUANTITY_PLACES
+from service.portfolio.formats import EARLIEST, LATEST, QUANTITY_LIMIT, QUANTITY_PLACES
 from service.settings import AuthSettings
+from tests.support.processes import Service, Sidecar
 from tests.support.served_api import PORTFOLIO, Served
-from tests.support.service_processes import ROOT, Service, Sidecar
 from tests.support.waiting import eventually
 
 PROJECT = "http://127.0.0.1:9"
@@ -43,13 +42,13 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
 Case: TypeAlias = schemathesis.Case[Any]
 
 schemathesis.openapi.format("date", st.dates(EARLIEST, LATEST).map(str))
-schemathesis.openapi.format("decimal", st.decimals(0, MOST_QUANTITY - 1, places=QUANTITY_PLACES).map(str))
+schemathesis.openapi.format("decimal", st.decimals(0, QUANTITY_LIMIT - 1, places=QUANTITY_PLACES).map(str))
 
 
 def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathesis.BaseSchema:
-    """What is to be tried: the description's examples, the limits of each schema, and a fixed draw of other requests.
+    """The requests to try: the description's examples, the limits of each schema, and a fixed sample of others.
 
-    `inventing_tokens` also tries tokens that are none; whoever sends a token with each request has no use for that.
+    With `inventing_tokens`, requests have invalid tokens. It is off for tests that send a valid token each time.
     """
     generation = {"max-examples": 25, "deterministic": True, "database": "none"}
     settings = {
@@ -57,7 +56,7 @@ def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathes
         "request-timeout": 20,
         "max-stream-events": 1,
         "generation": {**generation, "with-security-parameters": inventing_tokens},
-        # Of ids made up none would ever be a portfolio's.
+        # A random id would never be a portfolio's.
         "dictionaries": {"portfolios": {"values": [str(PORTFOLIO)] * 8 + [str(OTHERS), UNKNOWN]}},
         "parameters": {"path.id": {"dictionary": "portfolios", "probability": 0.8}},
     }
@@ -65,12 +64,12 @@ def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathes
 
 
 BEYOND_SCHEMAS = (" is later than 'to'", "too large", "has more than 8 decimal places", " is in [")
-"""What may be wrong with a request that no JSON Schema can tell."""
+"""Errors of requests that no JSON Schema can express."""
 
 
 @dataclass
 class Running:
-    """A service for all tests of the module, and a client of it."""
+    """A service for all tests of the module, and a client."""
 
     url: str
     internal_url: str
@@ -80,7 +79,7 @@ class Running:
     def call(
         self, case: Case, *, headers: dict[str, str] | None = None, internal: bool = False
     ) -> schemathesis.Response:
-        """Send the request, and hold the answer against the description."""
+        """Send the request, and check the answer against the description."""
         url = self.internal_url if internal else self.url
         response: schemathesis.Response = case.call(base_url=url, session=self.http, headers=headers)
         told = response.json() if response.status_code == 400 else {}
@@ -94,7 +93,7 @@ class Running:
 
 @asynccontextmanager
 async def running_service(database_url: str, redis_url: str, folder: Path) -> AsyncIterator[Running]:
-    """A service that lets in by access tokens, and has written live values and history."""
+    """A service with access tokens that has written live values and history."""
     settings = AuthSettings(supabase_url=PROJECT, supabase_jwt_secret=SecretStr(SECRET))
     bearer = {"Authorization": "Bearer " + development_token(settings, USERS[0], now=time.time(), hours=1)}
 
@@ -117,7 +116,7 @@ async def running_service(database_url: str, redis_url: str, folder: Path) -> As
     ):
         await eventually(worked)
         yield Running(service.url, service.internal_url, bearer)
-        assert "Traceback" not in service.output()
+        assert "Traceback" not in service.output
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +130,7 @@ def running(shared_url: str, redis_server: RedisServer, tmp_path_factory: pytest
 
 
 owners = described(description(), inventing_tokens=False)
-strangers = described(description(), inventing_tokens=True)
+unauthenticated = described(description(), inventing_tokens=True)
 operators = described(internal_description(), inventing_tokens=False)
 OPERATIONS = {found.ok().label: found.ok() for found in owners.get_all_operations() if isinstance(found, Ok)}
 OWNERS = {label for label in OPERATIONS if "/portfolios/" in label}
@@ -142,11 +141,11 @@ def test_the_owner_is_answered_as_described(case: Case, running: Running) -> Non
     running.call(case, headers=running.bearer)
 
 
-@strangers.parametrize()
-def test_a_stranger_is_answered_as_described_and_told_nothing(case: Case, running: Running) -> None:
+@unauthenticated.parametrize()
+def test_a_caller_without_a_token_is_answered_as_described_and_told_nothing(case: Case, running: Running) -> None:
     response = running.call(case)
     if case.operation.label in OWNERS:
-        there = response.json() != {"error": "no such path"}  # as after an id with a slash
+        there = response.json() != {"error": "no such path"}  # an id with a slash
         assert response.status_code in ({401, 405} if there else {404})
 
 
@@ -167,7 +166,7 @@ def test_every_operation_does_answer_200(label: str, running: Running) -> None:
 
 
 def routes(application: web.Application) -> set[str]:
-    """The operations of an application, without the HEAD that comes with a GET."""
+    """The operations of an application, without the HEAD of each GET."""
     found = {(route.method, resource.canonical) for resource in application.router.resources() for route in resource}
     got = {path for method, path in found if method == "GET"}
     return {f"{method} {path}" for method, path in found if method != "HEAD" or path not in got}
@@ -203,5 +202,5 @@ async def test_each_event_of_a_stream_is_a_live_value_as_described(
                 seen.add(event["as_of"])
 
 
-def test_the_version_is_the_project_s() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+def test_both_descriptions_have_the_version_of_the_project() -> None:
+    assert {document["info"]["version"] for document in (description(), internal_description())} == {__version__}

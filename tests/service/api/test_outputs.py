@@ -23,12 +23,12 @@ from service.market.calendar import CALENDARS
 from service.prices import PricesUnavailable
 from service.prices.alpaca_client import AlpacaClient, Credentials
 from service.telemetry import set_up_logs
+from tests.support.processes import command_of
 from tests.support.served_api import Served
-from tests.support.service_processes import Process
 
 HOSTILE = "x\x1b[2J\x1b]0;title\x07\r\n2026-01-01T00:00:00.000Z ERROR forged\u2028\u202e" + "y" * 100_000
 LARGEST = 2_000
-"""Characters that one hostile text may add to an output."""
+"""Limit of what a hostile text may add to an output, in characters."""
 
 
 def is_harmless(text: str) -> bool:
@@ -99,9 +99,9 @@ async def test_a_file_s_content_and_name_are_harmless_in_an_error(tmp_path: Path
 async def test_a_hostile_command_line_is_repeated_harmlessly(
     tmp_path: Path, stack: AsyncExitStack, command: list[str]
 ) -> None:
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", *command, HOSTILE[:20_000]))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", *command, HOSTILE[:20_000]))
     assert await process.end() == 2
-    assert is_harmless(process.output())
+    assert is_harmless(process.output)
 
 
 async def test_a_file_s_error_on_the_terminal_is_harmless(
@@ -110,11 +110,11 @@ async def test_a_file_s_error_on_the_terminal_is_harmless(
     settings = {"DATABASE_URL": samples_url, "AUTH": "off", "PRICE_SOURCE": "simulated"}
     name = str(tmp_path / "no\x1b[2J\nfile")
     process = await stack.enter_async_context(
-        Process("service", tmp_path / "log", "import", "prices", name, **settings)
+        command_of("service", tmp_path / "log", "import", "prices", name, **settings)
     )
     assert await process.end() == 2
-    assert r"no\x1b[2J\nfile" in process.output()
-    assert is_harmless(process.output())
+    assert r"no\x1b[2J\nfile" in process.output
+    assert is_harmless(process.output)
     assert parse(["prices", name]).path == Path(name)
 
 

@@ -1,4 +1,4 @@
-"""A whole process beside Alpaca and the ECS agent, each on loopback: prices become values, jobs protect the task."""
+"""A whole process with Alpaca and the ECS agent on loopback: prices become values, and jobs protect the task."""
 
 import asyncio
 import json
@@ -13,16 +13,16 @@ from aiohttp import ClientSession
 from service.commands.samples import SAMPLES
 from tests.service.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, trade
 from tests.service.work.test_protection import Agent
-from tests.support.fake_sidecar import FakeSidecar
+from tests.support.fake_sidecar import LeadingSidecar
+from tests.support.processes import LIMIT, Service
 from tests.support.served_api import PORTFOLIO
-from tests.support.service_processes import START_LIMIT, Service
 from tests.support.waiting import eventually
 
 PRICES = {"AAPL": "191.2350", "MSFT": "402.5", "NVDA": "130.01"}
 
 
 async def nothing(_: str) -> None:
-    """On a resign."""
+    """Do nothing on a resign."""
 
 
 async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_a_secret_in_the_log(
@@ -31,7 +31,7 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     snapshots = {symbol: trade(price) for symbol, price in PRICES.items()}
     alpaca = await stack.enter_async_context(Alpaca(snapshots, invalid={"KO"}).serving())
     agent = await stack.enter_async_context(Agent().serving())
-    sidecar = await stack.enter_async_context(FakeSidecar(nothing))
+    sidecar = await stack.enter_async_context(LeadingSidecar(nothing))
     settings = {
         "PRICE_SOURCE": "alpaca",
         "APCA_API_KEY_ID": KEY_ID,
@@ -51,28 +51,28 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     live = await eventually(lambda: value_of(PORTFOLIO))
     _, _, held = SAMPLES[PORTFOLIO]
     assert Decimal(live["value"]) == sum(Decimal(quantity) * Decimal(PRICES[s]) for s, quantity in held.items())
-    assert live["stale"] is True  # the trades are of a day long ago
+    assert live["stale"] is True  # the trades are old
     assert (live["priced_fraction"], live["oldest_price_at"][:19]) == ("1.0000", "2026-02-13T15:30:00")
 
     async def jobs_are_done() -> bool:
         return len(agent.put) >= 2 and not agent.protected
 
     async def ko_is_refused() -> bool:
-        return "Alpaca refuses KO" in service.output()
+        return "Alpaca refuses KO" in service.output
 
     await eventually(jobs_are_done)
-    await eventually(ko_is_refused)  # in its turn: nothing waits for it
-    service.signal()
+    await eventually(ko_is_refused)  # at its own pace: nothing waits for the protection
+    service.send()
     assert await service.end() == 0
     assert [put["ProtectionEnabled"] for put in agent.put][:2] == [True, False]
-    assert SECRET_KEY not in service.output()
-    assert KEY_ID not in service.output()
+    assert SECRET_KEY not in service.output
+    assert KEY_ID not in service.output
     errors = [line["message"] for line in service.lines() if line["level"] == "ERROR"]
     assert set(errors) <= {"database: no answer within 3 s"}, "which a machine that stands still gives, too"
 
 
 class Trading(dict[str, str]):
-    """Snapshots of trades of this moment."""
+    """Snapshots whose trades are of this moment."""
 
     def __getitem__(self, symbol: str) -> str:
         return trade(super().__getitem__(symbol), datetime.now(UTC).isoformat())
@@ -84,7 +84,7 @@ async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price
     bad = [f"BAD{number:04}" for number in range(1_000)]
     trading = Trading(dict.fromkeys((symbol for _, _, held in SAMPLES.values() for symbol in held), "5"))
     alpaca = await stack.enter_async_context(Alpaca(trading, invalid=set(bad), refills=True).serving())
-    sidecar = await stack.enter_async_context(FakeSidecar(nothing))
+    sidecar = await stack.enter_async_context(LeadingSidecar(nothing))
     settings = {
         "PRICE_SOURCE": "alpaca",
         "APCA_API_KEY_ID": KEY_ID,
@@ -101,7 +101,7 @@ async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price
     async def priced() -> bool:
         return (await live(PORTFOLIO)).get("priced_fraction") == "1.0000"
 
-    await eventually(priced, within=START_LIMIT)
+    await eventually(priced, within=LIMIT)
     other = "44444444-4444-4444-8444-444444444444"
     entries = [{"symbol": symbol, "quantity": "1", "valid_from": "2026-01-01"} for symbol in bad]
     async with session.put(f"{service.url}/portfolios/{other}/positions", json=entries) as response:
@@ -111,12 +111,12 @@ async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price
         value = await live(other)
         return value if value.get("unpriced_count") == 1_000 else None
 
-    value = await eventually(told, within=START_LIMIT)
+    value = await eventually(told, within=LIMIT)
     assert value["unpriced_symbols"] == bad[:20]
     assert value["priced_fraction"] == "0.0010"
     seen: dict[str, bool] = {}
     async with session.get(f"{service.url}/portfolios/{PORTFOLIO}/stream") as stream:
-        async with asyncio.timeout(START_LIMIT):
+        async with asyncio.timeout(LIMIT):
             while len(seen) < 10:
                 line = (await stream.content.readline()).decode()
                 if line.startswith("data: "):
@@ -125,7 +125,7 @@ async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price
                     assert (event["unpriced_symbols"], event["unpriced_count"]) == ([], 0)
     assert not any(seen.values())
     async with session.get(f"{service.url}/portfolios/{other}/stream") as stream:
-        async with asyncio.timeout(START_LIMIT):
+        async with asyncio.timeout(LIMIT):
             while not (line := (await stream.content.readline()).decode()).startswith("data: "):
                 pass
     event = json.loads(line.removeprefix("data: "))

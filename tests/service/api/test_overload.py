@@ -1,4 +1,4 @@
-"""A whole service whose role may have fewer connections than the service has places for."""
+"""A whole service whose database role may have fewer connections than the service can use."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,7 @@ import aiohttp
 import asyncpg
 
 from service.commands.samples import SAMPLES
-from tests.support.service_processes import Service, Sidecar
+from tests.support.processes import Service, Sidecar
 from tests.support.waiting import eventually
 
 PORTFOLIO = next(iter(SAMPLES))

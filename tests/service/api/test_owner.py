@@ -1,4 +1,4 @@
-"""An owner's portfolios are the owner's own: what others are told, and what the owner may write."""
+"""Portfolios belong to their owners: what other users are told, and what the owner may write."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ VIEWS = ("live", "history", "stream")
 
 @pytest.fixture
 async def guarded(served: Served) -> AsyncIterator[Served]:
-    """The API with the shared secret; no keys can be had."""
+    """The API with a shared secret and without a key server."""
     guard = TokenGuard(URL, KeySet(URL), SecretStr(SECRET))
     served.api._guard = guard
     await served.write_live("10")
@@ -66,7 +66,7 @@ async def positions(served: Served, portfolio: UUID) -> dict[tuple[str, date], D
 
 
 async def open_symbols(served: Served, portfolio: UUID) -> list[str]:
-    """Those that are held or will be, as far as entries are of long ago or of the far future."""
+    """The symbols with an open position, now or in the future."""
     last = {symbol: (day, quantity) for (symbol, day), quantity in sorted((await positions(served, portfolio)).items())}
     return [symbol for symbol, (day, quantity) in last.items() if quantity or day.year == 2099]
 
@@ -95,15 +95,13 @@ async def test_the_owner_sees_their_own(view: str, guarded: Served) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-async def test_somebody_else_s_portfolio_is_as_if_it_were_not_there(view: str, guarded: Served) -> None:
+async def test_another_users_portfolio_is_answered_like_a_missing_one(view: str, guarded: Served) -> None:
     for portfolio in (OTHERS, UNKNOWN):
         told = await guarded.get(f"/portfolios/{portfolio}/{view}", headers=bearer())
         assert told == (404, {"error": f"no portfolio {portfolio}"})
 
 
-async def test_keys_that_cannot_be_had_are_503_and_not_the_client_s_fault(
-    guarded: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_keys_that_cannot_be_fetched_are_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise KeysUnavailable
 
@@ -112,7 +110,7 @@ async def test_keys_that_cannot_be_had_are_503_and_not_the_client_s_fault(
     assert told == (503, {"error": "access tokens cannot be checked now"})
 
 
-async def test_what_is_for_the_platform_needs_no_token(guarded: Served, session: ClientSession) -> None:
+async def test_routes_for_the_platform_need_no_token(guarded: Served, session: ClientSession) -> None:
     internal = [guarded.internal_url + path for path in ("/healthz", "/metrics", "/background/status", "/openapi.json")]
     for url in (guarded.url + "/healthz", guarded.url + "/openapi.json", *internal):
         async with session.get(url) as response:
@@ -132,8 +130,10 @@ async def test_a_stream_is_the_owner_s_and_ends_when_the_token_has_expired(
     assert time.time() >= expires
 
 
-async def test_a_user_has_only_so_many_streams_and_takes_nobody_else_s(guarded: Served, session: ClientSession) -> None:
-    guarded.api._quota._most = 2
+async def test_a_user_has_a_limit_of_streams_that_leaves_other_users_theirs(
+    guarded: Served, session: ClientSession
+) -> None:
+    guarded.api._quota._limit = 2
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     async with session.get(url, headers=bearer()), session.get(url, headers=bearer()):
         told = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
@@ -198,21 +198,21 @@ async def test_wrong_fields_are_named_and_nothing_is_written(guarded: Served) ->
 async def test_a_portfolio_has_only_so_many_open_positions(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     before = await positions(guarded, PORTFOLIO)
     most = len(await open_symbols(guarded, PORTFOLIO)) + 1
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", most)
-    for day in ("2020-03-02", "2099-03-02"):  # open, or to be opened
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", most)
+    for day in ("2020-03-02", "2099-03-02"):  # open now or in the future
         status, answer = await put(guarded, PORTFOLIO, body(("V", "1", "2020-03-02"), ("W", "1", day)))
         assert (status, answer) == (409, {"error": f"more than {most} open positions"})
         assert await positions(guarded, PORTFOLIO) == before
 
 
-async def test_what_was_held_once_does_not_count_however_often_it_is_traded(
+async def test_closed_positions_do_not_count_however_often_they_were_traded(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def status_of(*entries: tuple[str, str, str]) -> int:
         return (await put(guarded, PORTFOLIO, body(*entries)))[0]
 
     monkeypatch.setattr(
-        "service.database.position_writes.MOST_OPEN_POSITIONS", len(await open_symbols(guarded, PORTFOLIO)) + 1
+        "service.database.position_writes.MAX_OPEN_POSITIONS", len(await open_symbols(guarded, PORTFOLIO)) + 1
     )
     for month in range(1, 10):
         traded = f"X{month}"
@@ -228,52 +228,52 @@ async def test_a_portfolio_has_only_so_many_entries_past_ones_included(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await positions(guarded, PORTFOLIO)
-    monkeypatch.setattr("service.database.position_writes.MOST_ENTRIES_IN_ALL", len(before) + 1)
+    monkeypatch.setattr("service.database.position_writes.MAX_ENTRIES", len(before) + 1)
     told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
     assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
 
 
-async def test_who_has_too_many_positions_may_close_some_and_open_no_more(
+async def test_a_user_with_too_many_positions_may_close_some_and_open_none(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await put(guarded, PORTFOLIO, body(("P", "1", "2020-01-02"), ("Q", "1", "2020-01-02"))))[0] == 200
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", 0)
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", 0)
     for symbol, quantity, status in (("P", "0", 200), ("Q", "77", 200), ("R", "1", 409)):
         assert (await put(guarded, PORTFOLIO, body((symbol, quantity, "2020-01-03"))))[0] == status
 
 
-async def test_what_is_no_json_is_415_what_is_too_large_413(guarded: Served) -> None:
+async def test_a_body_that_is_not_json_is_415_and_one_that_is_too_large_413(guarded: Served) -> None:
     assert await put(guarded, PORTFOLIO, "[]", headers={"Content-Type": "text/csv"}) == (
         415,
         {"error": "not application/json"},
     )
-    status, answer = await put(guarded, PORTFOLIO, "[" + " " * limits.LARGEST_BODY + "]")
+    status, answer = await put(guarded, PORTFOLIO, "[" + " " * limits.MAX_BODY + "]")
     assert (status, answer.keys()) == (413, {"error"})
 
 
 async def test_a_body_that_is_announced_as_too_large_is_413_before_it_comes(guarded: Served) -> None:
-    head = await head_of_the_answer(guarded, limits.LARGEST_BODY + 1)
+    head = await head_of_the_answer(guarded, limits.MAX_BODY + 1)
     assert head.startswith("HTTP/1.1 413")
 
 
-async def test_a_body_that_is_not_encoded_as_its_headers_say_is_400(
+async def test_a_body_that_does_not_match_its_content_encoding_is_400(
     guarded: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     status, answer = await put(
         guarded, PORTFOLIO, "no gzip at all", headers={"Content-Encoding": "gzip"}, compress=None
     )
-    assert (status, answer["field"], answer["error"]) == (400, "body", "not encoded as the headers say")
+    assert (status, answer["field"], answer["error"]) == (400, "body", "does not match its Content-Encoding")
     assert not [record for record in caplog.records if record.name.startswith("service")]
 
 
-async def test_a_body_that_does_not_come_is_408(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_arrive_is_408(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "BODY_LIMIT", 0.1)
     assert (await head_of_the_answer(guarded, 100)).startswith("HTTP/1.1 408")
 
 
 async def head_of_the_answer(guarded: Served, announced: int) -> str:
-    """The first line of the answer to a write of whose body, so many bytes long, only the first one comes."""
+    """The status line of the answer to a write, of whose body only the first byte is sent."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -315,7 +315,7 @@ async def test_two_writes_at_once_cannot_together_pass_the_limit(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(await open_symbols(guarded, PORTFOLIO))
-    monkeypatch.setattr("service.database.position_writes.MOST_OPEN_POSITIONS", before + 1)
+    monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", before + 1)
     entries = [read_entries(body((symbol, "1", "2020-04-01")).encode(), PORTFOLIO, OWNER) for symbol in ("V", "W")]
     results = await asyncio.gather(
         *(guarded.store.put_own_positions(PORTFOLIO, OWNER, some) for some in entries), return_exceptions=True

@@ -1,4 +1,4 @@
-"""Positions as users write them: what is taken, and how each wrong field is named."""
+"""The body with a user's positions: what is accepted, and how errors name each invalid field."""
 
 import json
 from datetime import date
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.position_body import MOST_ENTRIES, MOST_ERRORS, InvalidEntries, read_entries
+from service.api.position_body import MAX_ENTRIES, MAX_ERRORS, InvalidEntries, read_entries
 from service.portfolio.records import PositionEntry
 
 PORTFOLIO, USER = UUID(int=1), UUID(int=2)
@@ -99,15 +99,15 @@ def test_a_field_that_is_given_more_than_once_is_an_error_even_if_the_values_are
     assert errors(f"[{{{fields}}}]") == {f"[0].{field}": "given twice"}
 
 
-def test_no_more_errors_are_told_than_a_person_reads() -> None:
-    assert len(errors(json.dumps([{}] * MOST_ENTRIES))) == MOST_ERRORS
+def test_only_the_first_errors_are_reported() -> None:
+    assert len(errors(json.dumps([{}] * MAX_ENTRIES))) == MAX_ERRORS
 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "KO", "{}", '{"symbol": "KO"}', "null", "[]", json.dumps([GOOD] * (MOST_ENTRIES + 1)), "[" * 99_999, b"\xff"],
+    ["", "KO", "{}", '{"symbol": "KO"}', "null", "[]", json.dumps([GOOD] * (MAX_ENTRIES + 1)), "[" * 99_999, b"\xff"],
 )
-def test_a_body_that_is_no_list_of_positions_is_an_error_of_the_body(body: str | bytes) -> None:
+def test_a_body_that_is_not_a_list_of_positions_is_an_error_of_the_body(body: str | bytes) -> None:
     assert errors(body).keys() == {"body"}
 
 
@@ -118,7 +118,7 @@ FIELDS = st.sampled_from(["symbol", "quantity", "valid_from", "x"])
 
 
 @given(st.lists(st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)), max_size=3))
-def test_whatever_is_written_it_is_read_or_refused(rows: list[dict[str, Any]]) -> None:
+def test_any_body_is_read_or_refused(rows: list[dict[str, Any]]) -> None:
     try:
         entries = read(json.dumps(rows))
     except InvalidEntries as invalid:

@@ -1,4 +1,4 @@
-"""What the API answers, on a real database; the errors first."""
+"""The API's answers with a real database: errors first."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
-from service.api.limits import MOST_ROWS
+from service.api.limits import MAX_ROWS
 from service.database.connection import StoreError
 from tests.support.served_api import FRIDAY, PORTFOLIO, Served
 
@@ -31,7 +31,7 @@ UNKNOWN = "99999999-9999-4999-8999-999999999999"
         (f"/portfolios/{PORTFOLIO}/history?from=2026-02-13&to=2026-02-12", "from"),
         (f"/portfolios/{PORTFOLIO}/history?limit=0", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=-1", "limit"),
-        (f"/portfolios/{PORTFOLIO}/history?limit={MOST_ROWS + 1}", "limit"),
+        (f"/portfolios/{PORTFOLIO}/history?limit={MAX_ROWS + 1}", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=1e2", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?limit=1&limit=1", "limit"),
         (f"/portfolios/{PORTFOLIO}/history?from=2026-02-13&to=2026-02-13&from=2026-02-12", "from"),
@@ -160,7 +160,7 @@ async def test_nothing_can_be_changed_on_the_internal_listener(path: str, method
     assert await served.get_internal(path, method) == (405, {"error": f"{method} is not allowed here"})
 
 
-async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_database_is_away(
+async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_database_is_down(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await served.write_live("1")
@@ -185,15 +185,15 @@ async def test_the_status_tells_leases_and_jobs_and_keeps_the_leases_when_the_da
         raise StoreError("database: away")
 
     monkeypatch.setattr(served.store, "fences", fail)
-    monkeypatch.setattr("service.api.background_status.FRESH", 0.0)
+    monkeypatch.setattr("service.api.background_status.MAX_AGE", 0.0)
     status, away = await served.get_internal("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text; version=x", "text/plain;version=x"])
-async def test_metrics_in_a_version_that_is_none_are_406(accept: str, served: Served) -> None:
+async def test_metrics_in_an_invalid_version_are_406(accept: str, served: Served) -> None:
     told = await served.get_internal("/metrics", headers={"Accept": accept})
-    assert told == (406, {"error": "no such version of a format in Accept"})
+    assert told == (406, {"error": "Accept asks for a version of the format that does not exist"})
 
 
 async def test_requests_are_counted_by_route_and_never_by_what_the_client_makes_up(

@@ -1,4 +1,4 @@
-"""Who owns a portfolio is looked at again: a stream ends, and nothing is shown that was written after a change."""
+"""A change of owners ends a stream, and the stream shows no value that was written after the change."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ DELETE = "delete from portfolio where id = $1 and $2::uuid is not null"
 
 @pytest.fixture
 async def admin(shared_url: str, guarded: Served) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """Whose statements change the owners; in the end the samples are as they were, and so are the triggers."""
+    """A connection that changes owners. In the end, the samples and the triggers are restored."""
     admin = await asyncpg.connect(shared_url)
     yield admin
     await admin.execute("alter table portfolio enable trigger user")
@@ -35,7 +35,7 @@ async def admin(shared_url: str, guarded: Served) -> AsyncIterator["asyncpg.Conn
 
 @pytest.fixture
 async def streaming(guarded: Served) -> AsyncIterator[Served]:
-    """The API with the shared secret, its streams served."""
+    """The API with a shared secret and running streams."""
     task = asyncio.create_task(guarded.streams.run(guarded.store))
     yield guarded
     task.cancel()
@@ -43,7 +43,7 @@ async def streaming(guarded: Served) -> AsyncIterator[Served]:
 
 
 async def end_of(response: ClientResponse) -> bytes:
-    """What follows, once the stream has ended by itself."""
+    """The rest of the stream, which ends by itself."""
     async with asyncio.timeout(20):
         return await response.content.read()
 
@@ -69,7 +69,7 @@ async def test_the_new_owner_s_stream_goes_on(streaming: Served, admin: "asyncpg
 
 
 @pytest.mark.parametrize("found_by", ["the next value", "the clock"])
-async def test_a_change_that_nothing_tells_of_is_found_and_no_later_value_is_shown(
+async def test_a_change_without_a_notification_is_found_and_no_later_value_is_shown(
     found_by: str,
     guarded: Served,
     admin: "asyncpg.Connection[asyncpg.Record]",
@@ -91,7 +91,7 @@ async def test_a_change_that_nothing_tells_of_is_found_and_no_later_value_is_sho
 async def test_a_stream_shows_every_field_that_a_single_answer_shows(
     streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    """Those included that are read from other tables, such as the symbols that have no price."""
+    """Parts of the answer from other tables count too, such as the symbols without a price."""
     await admin.execute("update portfolio_live set priced_fraction = 0.5 where portfolio_id = $1", PORTFOLIO)
     async with streaming.session.get(streaming.url + URL, headers=bearer()) as response:
         shown = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
@@ -101,7 +101,7 @@ async def test_a_stream_shows_every_field_that_a_single_answer_shows(
 
 
 @pytest.mark.parametrize(("view", "read"), [("live", "live_of_owners"), ("history", "history")])
-async def test_a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_the_reading_is_not_shown(
+async def test_a_portfolio_that_changes_hands_between_the_check_and_the_read_is_not_shown(
     view: str,
     read: str,
     guarded: Served,
@@ -119,7 +119,7 @@ async def test_a_portfolio_that_is_given_away_between_the_look_at_its_owner_and_
     assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
-async def test_whoever_is_let_in_without_a_token_keeps_the_stream_until_the_portfolio_is_deleted(
+async def test_without_authentication_a_stream_lasts_until_the_portfolio_is_deleted(
     streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     with streaming.streams.subscriber(PORTFOLIO) as anybody:

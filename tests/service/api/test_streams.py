@@ -1,4 +1,4 @@
-"""Server-sent events: prompt, alone, and cleanly ended."""
+"""Server-sent events: prompt, independent of each other, and ended cleanly."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ from service.api import routes as app
 from service.clock import utc_now
 from service.database.connection import StoreError
 from service.portfolio.freshness import STALE_AFTER
-from tests.support.fake_sidecar import FakeSidecar
+from tests.support.fake_sidecar import LeadingSidecar
+from tests.support.processes import Service
 from tests.support.served_api import NOON, PORTFOLIO, Served
-from tests.support.service_processes import Service
 from tests.support.waiting import eventually
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
@@ -26,7 +26,7 @@ STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
 @pytest.fixture
 async def streaming(served: Served) -> AsyncIterator[Served]:
-    """The API with its streams served."""
+    """The API with running streams."""
     task = asyncio.create_task(served.streams.run(served.store))
     yield served
     task.cancel()
@@ -34,7 +34,7 @@ async def streaming(served: Served) -> AsyncIterator[Served]:
 
 
 async def line(response: aiohttp.ClientResponse, prefix: bytes) -> bytes:
-    """The next line of the stream that begins so; empty at its end."""
+    """The next line of the stream with this prefix; empty at the end of the stream."""
     async with asyncio.timeout(20):
         async for text in response.content:
             if text.startswith(prefix):
@@ -72,11 +72,11 @@ async def test_a_silent_stream_has_heartbeats(streaming: Served, monkeypatch: py
         assert await line(response, b":")
 
 
-async def test_a_client_that_reads_nothing_holds_up_nobody_and_is_cut_off(
+async def test_a_client_that_reads_nothing_delays_nobody_and_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SEND_LIMIT", 2.0)
-    small = socket.socket()  # a listener with small buffers, which fill soon; what it accepts inherits them
+    small = socket.socket()  # small buffers fill soon; accepted connections inherit them
     small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     small.bind(("127.0.0.1", 0))
     reading = asyncio.create_task(served.streams.run(served.store))
@@ -108,7 +108,7 @@ async def test_a_stream_begins_with_a_value_as_stale_as_it_is_by_now(streaming: 
         assert b'"stale":true' in await line(response, b"data:")
 
 
-async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
+async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.api.streams.AGE_INTERVAL", 0.01)
@@ -125,21 +125,21 @@ async def test_a_value_that_becomes_stale_while_nobody_writes_is_told_again(
     await asyncio.wait((reading,))
 
 
-async def test_a_task_that_does_not_lead_tells_of_a_tick_within_a_second(
+async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
-    """From the moment that the prices are in, to the client: the valuing, the commit and the notice are in between."""
+    """Time from the arrival of prices to the client: valuation, commit and notification."""
 
     async def nothing(_: str) -> None:
         pass
 
-    leads = await stack.enter_async_context(FakeSidecar(nothing))
+    leads = await stack.enter_async_context(LeadingSidecar(nothing))
     await stack.enter_async_context(new_service("leader", leads.url, TRACKER_INTERVAL="0.5"))
     other = await stack.enter_async_context(new_service("other", "http://127.0.0.1:9"))
     await eventually(lambda: has_value(other))
     delays: list[float] = []
     async with other.session.get(other.url + STREAM) as response:
-        await line(response, b"data:")  # the value that was there already
+        await line(response, b"data:")  # the value from before
         while len(delays) < 9:
             event = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
             delays.append((utc_now() - datetime.fromisoformat(event["as_of"])).total_seconds())
@@ -195,6 +195,6 @@ async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(stre
         await line(response, b"data:")
         streaming.streams.close()
         async with asyncio.timeout(20):
-            await response.content.read()  # a stream that was cut would raise
+            await response.content.read()  # raises if the stream was cut
     async with asyncio.timeout(20), streaming.session.get(streaming.url + STREAM) as response:
         assert await response.content.read() == b""

@@ -14,14 +14,15 @@ from redis.asyncio import Redis
 
 from ops.local.servers import RedisServer
 from service.commands import fence
-from service.commands.fence import NotMended
+from service.commands.fence import NotRepaired
 from service.database.connection import StaleTerm
 from service.database.store import Store
 from service.settings import read_settings
 from tests.service.database.test_fenced_writes import DAY, NOON, waits_for_a_lock
 from tests.service.portfolio.reference import nothing_held
-from tests.support.service_processes import Process, Service, Sidecar
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 Database: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -94,7 +95,7 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
     before = await now_token(database)
     with pytest.raises(StaleTerm, match=rf"{ABSURD} .* python -m service fence {LEASE} mends it"):
-        await store.take_up(LEASE, before, "one")
+        await store.claim_fence(FakeTerm(before, "one", LEASE))
 
     await command(samples_url, sidecar.url, "--ttl", "2")
     said = capsys.readouterr().out
@@ -104,20 +105,20 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     assert before < mended.token <= after
     assert mended.holder.startswith("mended:")
     with pytest.raises(StaleTerm):
-        await store.take_up(LEASE, before, "a term of before")
-    await store.take_up(LEASE, after + 1, "two")
+        await store.claim_fence(FakeTerm(before, "a term of before", LEASE))
+    await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
 
 
-async def test_nothing_is_mended_while_the_lease_is_not_disabled(
+async def test_nothing_is_repaired_while_the_lease_is_not_disabled(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
     key = (await keys_of(sidecar, session))[LEASE]
-    with pytest.raises(NotMended, match="nobody held it"):
+    with pytest.raises(NotRepaired, match="nobody held it"):
         await command(samples_url, sidecar.url, "--ttl", "2")
     await eventually(lambda: _is_free(redis, key))
     await redis.set(key, "another", ex=60)
-    with pytest.raises(NotMended, match=f"held by another; first python -m sidecar disable {LEASE} 3600"):
+    with pytest.raises(NotRepaired, match=f"held by another; first run python -m sidecar disable {LEASE} 3600"):
         await command(samples_url, sidecar.url, "--ttl", "2")
     assert (await store.fences())[LEASE].token == ABSURD
 
@@ -126,7 +127,7 @@ async def _is_free(redis: Any, key: str) -> bool:
     return not await redis.exists(key)
 
 
-async def test_nothing_is_mended_if_the_lease_is_enabled_before_its_ttl_is_over(
+async def test_nothing_is_repaired_if_the_lease_is_enabled_before_its_ttl_is_over(
     samples_url: str, sidecar: Sidecar, session: aiohttp.ClientSession, redis: Any, database: Database, store: Store
 ) -> None:
     await poison(database)
@@ -140,7 +141,7 @@ async def test_nothing_is_mended_if_the_lease_is_enabled_before_its_ttl_is_over(
 
     await eventually(state)
     await redis.set(key, "another", ex=60)
-    with pytest.raises(NotMended):
+    with pytest.raises(NotRepaired):
         await mending
     assert (await store.fences())[LEASE].token == ABSURD
 
@@ -155,18 +156,18 @@ async def test_a_dry_run_writes_nothing_and_needs_no_sidecar(
 
 
 @pytest.mark.parametrize("ahead", [-1_000_000, 3_600_000_000, None])
-async def test_a_fence_that_lets_the_next_term_in_within_a_day_is_left_alone(
+async def test_a_fence_that_accepts_the_next_term_within_a_day_is_not_changed(
     samples_url: str, database: Database, store: Store, capsys: pytest.CaptureFixture[str], ahead: int | None
 ) -> None:
     if ahead is not None:
         await poison(database, await now_token(database) + ahead)
     before = await store.fences()
     await command(samples_url, NOBODY)
-    assert capsys.readouterr().out.endswith("nothing to mend\n")
+    assert capsys.readouterr().out.endswith("nothing to repair\n")
     assert await store.fences() == before
 
 
-async def test_a_mend_waits_for_the_write_under_way_and_the_term_writes_no_more(
+async def test_a_repair_waits_for_the_write_under_way_and_ends_the_term(
     samples_url: str,
     sidecar: Sidecar,
     session: aiohttp.ClientSession,
@@ -176,28 +177,28 @@ async def test_a_mend_waits_for_the_write_under_way_and_the_term_writes_no_more(
 ) -> None:
     await database.execute("insert into lease_fence values ($1, $2, 'old')", LEASE, ABSURD)
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
-    async with store.fenced(LEASE, ABSURD, "old", VALUES):
+    async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES):
         mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "1"))
         await waits_for_a_lock(mending, database)
     await mending
     with pytest.raises(StaleTerm):
-        async with store.fenced(LEASE, ABSURD, "old", VALUES) as writes:
+        async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES) as writes:
             await writes.live(DAY, NOON)
 
 
-async def test_a_token_more_than_a_day_ahead_is_never_taken_up(database: Database, store: Store) -> None:
+async def test_a_token_more_than_a_day_ahead_never_claims_the_fence(database: Database, store: Store) -> None:
     day = 86_400_000_000
     with pytest.raises(StaleTerm, match=f"python -m sidecar fence {LEASE}"):
-        await store.take_up(LEASE, await now_token(database) + day + 60_000_000, "one")
+        await store.claim_fence(FakeTerm(await now_token(database) + day + 60_000_000, "one", LEASE))
     assert await store.fences() == {}
-    await store.take_up(LEASE, near := await now_token(database) + day - 60_000_000, "one")
+    await store.claim_fence(FakeTerm(near := await now_token(database) + day - 60_000_000, "one", LEASE))
     assert (await store.fences())[LEASE].token == near
 
 
 async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Database, store: Store) -> None:
     await poison(database, 2**63 - 1)
     with pytest.raises(StaleTerm, match=f"python -m service fence {LEASE}"):
-        await store.take_up_by_hand(LEASE, "hand")
+        await store.claim_fence_by_hand(LEASE, "hand")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ async def test_a_run_by_hand_finds_no_larger_token_than_the_largest(database: Da
         ([LEASE], 1, f"no sidecar answers at {NOBODY}"),
     ],
 )
-async def test_what_cannot_be_done_is_one_line_and_a_status(
+async def test_a_failure_is_one_line_and_a_status(
     samples_url: str,
     database: Database,
     stack: AsyncExitStack,
@@ -219,13 +220,13 @@ async def test_what_cannot_be_done_is_one_line_and_a_status(
 ) -> None:
     await poison(database)
     settings = {"DATABASE_URL": samples_url, "SIDECAR_URL": NOBODY, "AUTH": "off", "PRICE_SOURCE": "simulated"}
-    process = await stack.enter_async_context(Process("service", tmp_path / "log", "fence", *options, **settings))
+    process = await stack.enter_async_context(command_of("service", tmp_path / "log", "fence", *options, **settings))
     assert await process.end() == status
-    assert said in process.output()
-    assert "Traceback" not in process.output()
+    assert said in process.output
+    assert "Traceback" not in process.output
 
 
-async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_refuse_every_term(
+async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_every_term(
     samples_url: str,
     redis_server: RedisServer,
     new_sidecar: Callable[..., Sidecar],
@@ -245,17 +246,17 @@ async def test_the_commands_of_the_alert_let_a_service_work_again_whose_fences_r
 
     async def run(module: str, *words: str) -> None:
         """Run a command to its end."""
-        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.settings["LEASE_KEY"], **timings}
+        settings = {"REDIS_URL": redis_server.url, "LEASE_KEY": sidecar.environment["LEASE_KEY"], **timings}
         settings |= {"DATABASE_URL": samples_url, "SIDECAR_URL": sidecar.url, "AUTH": "off"}
-        command = Process(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
+        command = command_of(module, tmp_path / f"{module}-{words[0]}.log", *words, **settings)
         await stack.enter_async_context(command)
-        assert await command.end() == 0, command.output()
+        assert await command.end() == 0, command.output
 
     await run("sidecar", "disable", LEASE, "600")
     await run("service", "fence", LEASE, "--ttl", "12")
     token = await database.fetchval("select token from lease_fence where lease = $1", LEASE)
     await run("sidecar", "fence", LEASE, "--above", str(token))
-    assert await database.fetchval("select max(token) from portfolio_live") is None  # nobody has worked yet
+    assert await database.fetchval("select max(token) from portfolio_live") is None  # no term has worked yet
     await run("sidecar", "enable", LEASE)
 
     async def works() -> bool:

@@ -1,7 +1,7 @@
-"""An absurd token in Redis, in the database or in both: what the refusals and the alerts say to do ends it.
+"""An absurd token in Redis, in the database or in both is repaired by the commands that refusals and alerts name.
 
-With a real database, a real Redis and a real sidecar: after the commands the next term's token is accepted by the
-database, and is larger than any that was given before.
+The tests use a real database, a real Redis and a real sidecar. After the commands, the database accepts the next term's
+token, which is larger than every earlier token.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from sidecar.commands import fence as fence_command
 from sidecar.commands import operator as commands
 from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import client_of
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 LEASE = "background_services"
 ABSURD = 2**53 - 1
@@ -32,7 +33,7 @@ TIMES = {"LEASE_TTL": "1.5", "HEARTBEAT_INTERVAL": "0.4", "GRANT_TTL": "0.7", "R
 
 
 class Circle:
-    """The operator, and what there is to operate."""
+    """The commands of an operator, and the servers that they act on."""
 
     def __init__(self, redis: Redis, redis_url: str, database_url: str, sidecar: Sidecar, store: Store) -> None:
         self.redis = redis
@@ -43,6 +44,8 @@ class Circle:
         self.key = ""
 
     async def begin(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+
         async def keys() -> dict[str, str]:
             async with session.get(f"{self.sidecar.url}/status") as answer:
                 found: dict[str, str] = (await answer.json())["keys"]
@@ -50,6 +53,15 @@ class Circle:
 
         self.key = (await eventually(keys))[LEASE]
         self.environment["LEASE_KEY"] = self.key.replace(LEASE, "{name}")
+
+    async def disable(self) -> None:
+        """Disable the lease, and wait until the sidecar has noticed."""
+        await self.sidecar_command("disable", LEASE, "600")
+        await eventually(self._does_not_lead)
+
+    async def _does_not_lead(self) -> bool:
+        async with self.session.get(f"{self.sidecar.url}/status") as answer:
+            return str((await answer.json())["leases"][LEASE]["state"]) != "leading"
 
     async def sidecar_command(self, *words: str) -> str:
         said: list[str] = []
@@ -68,7 +80,7 @@ class Circle:
         await fence.run(fence.parse([LEASE, "--ttl", "1.5", *options]), settings)
 
     async def next_token(self, after: int = 0) -> int:
-        """The token of the term that the sidecar has won with a larger one; it campaigns without a client."""
+        """The token of the next term, once the sidecar has won it. The sidecar campaigns without a client."""
 
         def newer() -> int:
             token = int(self.redis.hget(fence_of(self.key), "token") or 0)
@@ -97,11 +109,11 @@ async def circle(
 
 
 @pytest.mark.parametrize("where", [("redis",), ("database",), ("redis", "database")], ids="-".join)
-async def test_the_commands_end_what_an_absurd_token_began(
+async def test_the_commands_repair_an_absurd_token(
     circle: Circle, samples_url: str, stack: AsyncExitStack, where: tuple[str, ...]
 ) -> None:
     legitimate = await circle.next_token()
-    await circle.store.take_up(LEASE, legitimate, "one")
+    await circle.store.claim_fence(FakeTerm(legitimate, "one", LEASE))
     if "redis" in where:
         circle.redis.hset(fence_of(circle.key), "token", str(ABSURD))
     if "database" in where:
@@ -109,21 +121,21 @@ async def test_the_commands_end_what_an_absurd_token_began(
         stack.push_async_callback(database.close)
         await database.execute("update lease_fence set token = $1 where lease = $2", ABSURD, LEASE)
         with pytest.raises(StaleTerm, match=f"{ABSURD}.* python -m service fence {LEASE}"):
-            await circle.store.take_up(LEASE, legitimate + 1, "two")
+            await circle.store.claim_fence(FakeTerm(legitimate + 1, "two", LEASE))
 
-    await circle.sidecar_command("disable", LEASE, "600")
+    await circle.disable()
     await circle.service_command()
     of_the_database = (await circle.store.fences())[LEASE].token
     said = await circle.sidecar_command("fence", LEASE, "--above", str(of_the_database))
-    assert "mended: the token is" in said or "nothing to mend" in said
+    assert "the token is" in said or "nothing to" in said
     assert "is enabled" in await circle.sidecar_command("enable", LEASE)
 
     token = await circle.next_token(after=max(legitimate, of_the_database))
     assert token < ABSURD
-    await circle.store.take_up(LEASE, token, "one")
+    await circle.store.claim_fence(FakeTerm(token, "one", LEASE))
 
 
-async def test_where_redis_s_clock_is_behind_the_refusal_s_own_command_ends_it(
+async def test_where_the_clock_of_redis_is_behind_the_command_of_the_refusal_repairs_the_fence(
     circle: Circle, samples_url: str, stack: AsyncExitStack
 ) -> None:
     database = await asyncpg.connect(samples_url)
@@ -131,11 +143,11 @@ async def test_where_redis_s_clock_is_behind_the_refusal_s_own_command_ends_it(
     ahead = await circle.next_token() + 5 * HOUR
     await database.execute("insert into lease_fence values ($1, $2, 'of another clock')", LEASE, ahead)
     with pytest.raises(StaleTerm, match=f"python -m sidecar fence {LEASE} --above {ahead}"):
-        await circle.store.take_up(LEASE, ahead - HOUR, "one")
+        await circle.store.claim_fence(FakeTerm(ahead - HOUR, "one", LEASE))
 
-    await circle.sidecar_command("disable", LEASE, "600")
+    await circle.disable()
     await circle.sidecar_command("fence", LEASE, "--above", str(ahead))
     await circle.sidecar_command("enable", LEASE)
     token = await circle.next_token(after=ahead)
     assert token == ahead + 1
-    await circle.store.take_up(LEASE, token, "one")
+    await circle.store.claim_fence(FakeTerm(token, "one", LEASE))

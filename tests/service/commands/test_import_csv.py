@@ -1,4 +1,4 @@
-"""What is loaded from CSV files, and what is wrong with those that are not."""
+"""Imports of CSV files, and the errors of invalid files."""
 
 import asyncio
 import gzip
@@ -20,6 +20,7 @@ from service.market.calendar import NyseCalendar
 from service.portfolio.records import Quote
 from service.prices import Price
 from tests.support.positions import USER, entry, held, somebody_waits_for_a_lock
+from tests.support.work_fakes import FakeTerm
 
 NYSE = NyseCalendar()
 NOW = datetime(2026, 3, 3, 17, tzinfo=UTC)
@@ -72,16 +73,16 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("", "line 1: the file is empty; the header is portfolio_id,user_id,symbol,quantity,valid_from"),
-        ("\n", "line 1: the header is portfolio_id,user_id,symbol,quantity,valid_from, but '' was found"),
-        (POSITIONS.upper() + GOOD, "but 'PORTFOLIO_ID,USER_ID,SYMBOL,QUANTITY,VALID_FROM' was found"),
-        ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
-        ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
-        ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', and has to be a comma"),
-        ("sep=\t\n" + (POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, and has to be a comma"),
+        ("", "line 1: the file is empty; the header must be portfolio_id,user_id,symbol,quantity,valid_from"),
+        ("\n", "line 1: the header must be portfolio_id,user_id,symbol,quantity,valid_from, but it is ''"),
+        (POSITIONS.upper() + GOOD, "but it is 'PORTFOLIO_ID,USER_ID,SYMBOL,QUANTITY,VALID_FROM'"),
+        ((POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', but it must be a comma"),
+        ((POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, but it must be a comma"),
+        ("sep=;\n" + (POSITIONS + GOOD).replace(",", ";"), "the separator seems to be ';', but it must be a comma"),
+        ("sep=\t\n" + (POSITIONS + GOOD).replace(",", "\t"), "the separator seems to be a tab, but it must be a comma"),
         ("portfolio_id,user_id,symbol,quantity\n", "line 1, valid_from: the column is missing"),
-        (POSITIONS.strip() + ",note\n", "line 1, 'note': not a column of this file"),
-        (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': twice"),
+        (POSITIONS.strip() + ",note\n", "line 1, 'note': unknown column"),
+        (POSITIONS.strip() + ",symbol\n", "line 1, 'symbol': given twice"),
         (POSITIONS + GOOD + "one,two\n", "line 3: 2 fields where the header has 5"),
         (POSITIONS + GOOD + f"1,{USER},KO,1,2026-03-02\n", "line 3, portfolio_id: '1' is not a UUID"),
         (POSITIONS + f"{ONE},me,KO,1,2026-03-02\n", "line 2, user_id: 'me' is not a UUID"),
@@ -119,14 +120,14 @@ async def test_positions_are_loaded_however_the_file_is_written_and_twice_is_onc
         ((POSITIONS + GOOD).encode() + b"\xff\xfe\n", "line 3: a byte is not UTF-8"),
         ((POSITIONS + GOOD).encode("utf-16"), "line 1: the file is UTF-16; a CSV file in UTF-8 is needed"),
         ((POSITIONS + GOOD).encode() + b'"\n\xc4"\n', "line 3, portfolio_id: a quote opens here"),
-        ((POSITIONS + GOOD).encode("utf-16-be"), "line 1: the header is"),
+        ((POSITIONS + GOOD).encode("utf-16-be"), "line 1: the header must be"),
         (b"PK\x03\x04", "line 1: the file is a spreadsheet or a zip archive"),
         (gzip.compress(gzip.compress(POSITIONS.encode(), mtime=0), mtime=0), "line 1: the file is gzipped twice"),
         (gzip.compress((POSITIONS + GOOD * 1000).encode(), mtime=0)[:-20], "the gzip file is damaged or cut off"),
         (gzip.compress((POSITIONS + GOOD).encode(), mtime=0)[:-8] + bytes(8), "the gzip file is damaged or cut off"),
     ],
 )
-async def test_a_bad_file_of_positions_is_told_with_line_and_column_and_nothing_is_loaded(
+async def test_an_invalid_file_of_positions_is_an_error_with_line_and_column_and_nothing_is_loaded(
     migrated: str, raw: Connection, tmp_path: Path, text: str | bytes, where: str
 ) -> None:
     with pytest.raises(BadFile) as told:
@@ -137,7 +138,7 @@ async def test_a_bad_file_of_positions_is_told_with_line_and_column_and_nothing_
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_long_value_is_told_by_its_beginning(migrated: str, tmp_path: Path) -> None:
+async def test_an_error_repeats_the_beginning_of_a_long_value(migrated: str, tmp_path: Path) -> None:
     with pytest.raises(BadFile) as told:
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD.replace("KO", "K" * 900)))
     assert str(told.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
@@ -146,27 +147,25 @@ async def test_a_long_value_is_told_by_its_beginning(migrated: str, tmp_path: Pa
 async def test_an_import_that_is_interrupted_in_the_middle_of_its_file_ends_there_and_keeps_nothing(
     migrated: str, raw: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_AT_A_TIME)]
+    lines = [f"{ONE},{USER},S{number},1,2026-03-02\n" for number in range(3 * imports.LINES_PER_TURN)]
     path = file(tmp_path, POSITIONS + "".join(lines))
     read = []
 
     def symbol(text: str) -> str:
         read.append(text)
         if len(read) == 10:
-            importing.cancel()  # as the event loop does at Ctrl-C
+            importing.cancel()  # like the event loop on Ctrl-C
         return text
 
     monkeypatch.setattr(imports, "read_symbol", symbol)
     importing = asyncio.create_task(import_positions(migrated, path))
     with pytest.raises(asyncio.CancelledError):
         await importing
-    assert 10 <= len(read) <= imports.LINES_AT_A_TIME
+    assert 10 <= len(read) <= imports.LINES_PER_TURN
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_portfolio_that_is_there_is_not_given_to_another_user(
-    migrated: str, store: Store, tmp_path: Path
-) -> None:
+async def test_an_existing_portfolio_is_not_given_to_another_user(migrated: str, store: Store, tmp_path: Path) -> None:
     await store.put_positions([entry(1, "A", "1", user=OTHER)])
     with pytest.raises(BadFile, match="line 2, user_id: the portfolio is another user's"):
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD))
@@ -200,7 +199,7 @@ async def test_quantity_zero_closes_a_position(migrated: str, store: Store, tmp_
         ("KO,2026-03-02,5\nKO,2026-03-02,6", "line 3, symbol, session_date: the same as in line 2"),
     ],
 )
-async def test_a_bad_file_of_prices_is_told_with_line_and_column_and_nothing_is_loaded(
+async def test_an_invalid_file_of_prices_is_an_error_with_line_and_column_and_nothing_is_loaded(
     migrated: str, raw: Connection, tmp_path: Path, row: str, where: str
 ) -> None:
     with pytest.raises(BadFile, match=where):
@@ -208,10 +207,10 @@ async def test_a_bad_file_of_prices_is_told_with_line_and_column_and_nothing_is_
     assert await counts(raw) == (0, 0, 0)
 
 
-async def test_a_splits_jump_is_taken_and_reported(
+async def test_a_suspected_split_is_loaded_and_reported(
     migrated: str, store: Store, raw: Connection, tmp_path: Path
 ) -> None:
-    """Against the line before it, and against what the database knows."""
+    """A close is compared with the line before it and with the database."""
     await raw.execute(
         "insert into price_eod (symbol, session_date, close, at, token) values ('PG', '2026-02-26', 10, now(), 1)"
     )
@@ -220,7 +219,7 @@ async def test_a_splits_jump_is_taken_and_reported(
     told = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
     assert told == [
         "6 lines: 6 new or changed closes",
-        "taken as they are, though they jump as at a split: 2",
+        "closes that look like a stock split, loaded as they are: 2",
         "  KO from 400 to 100 on 2026-03-02",
         "  PG from 10.000000 to 15 on 2026-03-02",
     ]
@@ -248,7 +247,7 @@ async def test_a_user_s_write_and_an_import_of_the_same_positions_follow_each_ot
     await store.put_positions(both)
     path = file(tmp_path, POSITIONS + f"{ONE},{USER},A,3,2020-01-01\n{ONE},{USER},B,3,2020-01-01\n")
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both began
+        await raw.execute("select from position where symbol = 'A' for update")  # neither ends before both have begun
         tasks.create_task(import_positions(migrated, path))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(store.put_own_positions(ONE, USER, both))
@@ -263,18 +262,18 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
     session = NYSE.session(MONDAY)
     assert session is not None
     path = file(tmp_path, PRICES + "A,2026-03-02,5\nB,2026-03-02,5\n")
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm()) as writes:
         await writes.closes(MONDAY, session.close, [], [Price(symbol, Decimal(4), session.open) for symbol in "AB"])
         await writes.quotes([Quote("A", Decimal(6), session.close, MONDAY, Decimal(6))])
 
     async def write() -> None:
         prices = [Price(symbol, Decimal(6), session.close) for symbol in given]
-        async with store.fenced("lease", 1, "one") as writes:
+        async with store.fenced(FakeTerm()) as writes:
             await writes.closes(MONDAY, session.close, ["A", "B"], prices)
 
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, raw.transaction():
-        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both began
+        await raw.execute("select from price_eod where symbol = 'A' for update")  # neither ends before both have begun
         tasks.create_task(import_prices(migrated, path, NYSE, NOW))
         await somebody_waits_for_a_lock(raw)
         tasks.create_task(write())
@@ -284,10 +283,10 @@ async def test_the_scheduler_s_closes_and_an_import_of_the_same_ones_follow_each
 
 
 @pytest.mark.parametrize("below", ["", "\n\r\n"])
-async def test_a_header_without_lines_is_said_and_is_no_failure(
+async def test_a_header_without_lines_is_reported_and_is_no_failure(
     migrated: str, raw: Connection, tmp_path: Path, below: str
 ) -> None:
-    nothing = "nothing to import: there is no line below the header"
+    nothing = "nothing to import: the file has no lines below the header"
     assert await import_positions(migrated, file(tmp_path, POSITIONS + below)) == nothing
     assert await import_prices(migrated, file(tmp_path, PRICES.strip() + below), NYSE, NOW) == nothing
     assert await counts(raw) == (0, 0, 0)
@@ -299,13 +298,16 @@ async def test_a_dry_run_keeps_nothing(migrated: str, raw: Connection, tmp_path:
     assert await counts(raw) == (0, 0, 0)
 
 
-def test_a_bad_file_is_one_line_and_status_two(
+def test_an_invalid_file_is_one_line_and_status_two(
     migrated_once: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_once)
     monkeypatch.setenv("AUTH", "off")
     for path, told in (
-        (file(tmp_path, "nonsense\n"), "file.csv, line 1: the header is symbol,session_date,close, but 'nonsense'"),
+        (
+            file(tmp_path, "nonsense\n"),
+            "file.csv, line 1: the header must be symbol,session_date,close, but it is 'nonsense'",
+        ),
         (tmp_path / "nowhere.csv", "No such file"),
         (tmp_path, "Is a directory"),
         (tmp_path / ("x" * 300), "more characters): File name too long"),

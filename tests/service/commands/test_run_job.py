@@ -1,4 +1,4 @@
-"""Jobs run by hand: with the fence, without an election."""
+"""Jobs that are run by hand, with the fence and without an election."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from service.commands import run_job as by_hand
-from service.commands.run_job import Asked, parse
+from service.commands.run_job import RunArguments, parse
 from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
 from service.market.calendar import NyseCalendar
@@ -27,9 +27,9 @@ from service.settings import Settings, SettingsError, read_settings
 from service.work.scheduler import Scheduler
 from tests.service.work.test_protection import OFF, ON, Agent
 from tests.support.positions import entry
-from tests.support.service_processes import clean_environment
+from tests.support.processes import clean_environment
 from tests.support.waiting import eventually
-from tests.support.work_fakes import ScriptedPrices
+from tests.support.work_fakes import FakeTerm, ScriptedPrices
 
 FRIDAY, MONDAY = date(2026, 2, 27), date(2026, 3, 2)
 NOW = datetime(2026, 3, 3, 15, tzinfo=UTC)
@@ -46,7 +46,7 @@ def settings(migrated: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def closes(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What the price source has, on any day."""
+    """The prices of the source, on every day."""
     offered = {"A": "10"}
 
     async def answer(_: date) -> Mapping[str, str]:
@@ -70,7 +70,7 @@ async def rows(raw: Connection) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in found]
 
 
-async def test_without_a_date_it_is_the_last_session_that_is_over(
+async def test_without_a_date_the_job_runs_for_the_last_session_that_is_over(
     settings: Settings, closes: dict[str, str], raw: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(settings, "eod")
@@ -103,15 +103,15 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     settings: Settings, raw: Connection, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await run(settings, "eod", "--dry-run")
-    assert "would value 2 portfolios; of 1 symbols, 0 have that day's close" in capsys.readouterr().out
+    assert "would value 2 portfolios; 0 of 1 symbols have that day's close" in capsys.readouterr().out
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
-async def test_a_dry_run_of_what_is_done_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_dry_run_of_a_finished_job_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     await run(settings, "eod")
     capsys.readouterr()
     await run(settings, "eod", "--dry-run")
-    assert capsys.readouterr().out.endswith("would write nothing: no portfolio lacks a row\n")
+    assert capsys.readouterr().out.endswith("would write nothing: every portfolio has a row\n")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ async def test_a_dry_run_names_each_session_that_the_run_would_write(
     assert len(told) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
 
 
-async def test_a_session_without_prices_holds_up_no_other_of_the_range(
+async def test_a_session_without_prices_delays_no_other_of_the_range(
     settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(day: date) -> Mapping[str, str]:
@@ -146,7 +146,7 @@ async def test_a_session_without_prices_holds_up_no_other_of_the_range(
     assert {day for day, *_ in await rows(raw)} == {date(2026, 2, 26), MONDAY}
 
 
-async def test_its_task_is_protected_for_the_length_of_the_run(
+async def test_the_task_is_protected_for_the_length_of_the_run(
     settings: Settings, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Agent().serving() as agent:
@@ -165,22 +165,22 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     settings: Settings, closes: dict[str, str], store: Store
 ) -> None:
     microseconds = 1_790_000_000_000_000
-    await store.take_up(LEASE, microseconds, "leader")
+    await store.claim_fence(FakeTerm(microseconds, "leader", LEASE))
     await run(settings, "eod")
     with pytest.raises(StaleTerm):
-        async with store.fenced(LEASE, microseconds, "leader"):
+        async with store.fenced(FakeTerm(microseconds, "leader", LEASE)):
             pass
     fence = (await store.fences())[LEASE]
     assert fence.token == microseconds + 1
     assert fence.holder.startswith("by-hand:")
-    await store.take_up(LEASE, microseconds + 10_000_000, "leader")
+    await store.claim_fence(FakeTerm(microseconds + 10_000_000, "leader", LEASE))
 
 
 async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
     settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:
-        await store.take_up(LEASE, 10**15, "leader")
+        await store.claim_fence(FakeTerm(10**15, "leader", LEASE))
         return {"A": "10"}
 
     prices = ScriptedPrices(closes=lose)
@@ -190,7 +190,7 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
     assert await rows(raw) == []
     assert (await store.job_runs())["eod"].status == "running"
     scheduler = Scheduler(store, prices, NyseCalendar(), metrics, look_back=1, now=lambda: NOW)
-    await scheduler._work_off(by_hand.TermByHand(10**15, "leader"))
+    await scheduler._run_due(by_hand.ManualTerm(10**15, "leader"))
     assert [value for _, value, *_ in await rows(raw)] == [10, 20]
     assert (await store.job_runs())["eod"].status == "done"
 
@@ -201,10 +201,10 @@ async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_
         (("--date", "2026-03-01"), "no session on 2026-03-01 in the calendar NYSE"),
         (("--from", "2026-02-28", "--to", "2026-03-01"), "no session from 2026-02-28 to 2026-03-01"),
         (("--date", "2026-03-03"), "the session of 2026-03-03 is not over"),
-        (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last one is that of 2026-03-02"),
+        (("--from", "2026-03-02", "--to", "2027-01-01"), "is not over; the last session was on 2026-03-02"),
     ],
 )
-async def test_a_session_that_there_is_not_is_told(settings: Settings, options: tuple[str, ...], told: str) -> None:
+async def test_a_missing_session_is_an_error(settings: Settings, options: tuple[str, ...], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         await run(settings, "eod", *options)
 
@@ -225,9 +225,7 @@ async def test_a_session_that_there_is_not_is_told(settings: Settings, options: 
         ("eod", "--date", "2026-03-02", "--to", "2026-03-02"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_status_two(
-    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_command_line_is_status_two(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(options)
     assert ended.value.code == 2
@@ -235,11 +233,16 @@ def test_a_command_line_that_makes_no_sense_is_status_two(
 
 
 def test_the_dates_are_read_as_given() -> None:
-    assert parse(["snapshot"]) == Asked("snapshot", None, None, dry_run=False)
-    assert parse(["eod", "--date", "2026-03-02"]) == Asked("eod", MONDAY, MONDAY, dry_run=False)
-    assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == Asked(
+    assert parse(["snapshot"]) == RunArguments("snapshot", None, None, dry_run=False)
+    assert parse(["eod", "--date", "2026-03-02"]) == RunArguments("eod", MONDAY, MONDAY, dry_run=False)
+    assert parse(["reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", "--dry-run"]) == RunArguments(
         "reconstruction", FRIDAY, MONDAY, dry_run=True
     )
+
+
+@pytest.mark.parametrize("name", ["reconstruction", "reconstruct"])
+def test_reconstruction_has_its_own_name_and_a_shorter_one(name: str) -> None:
+    assert parse([name]).job == "reconstruction"
 
 
 async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: Connection) -> None:
@@ -251,7 +254,7 @@ async def test_the_simulated_source_serves_by_hand_too(settings: Settings, raw: 
 
 
 async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settings: str) -> tuple[int, str, str]:
-    """`python -m service run ...` as a process; its status, its output and, if it is piped, its errors."""
+    """Run `python -m service run ...` as a process; returns its status, its output and, if piped, its errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "run", *options),
         env=clean_environment(**{"AUTH": "off", "PRICE_SOURCE": "simulated", "LOG_LEVEL": "error"} | settings),
@@ -269,7 +272,7 @@ async def command(*options: str, stderr: int = asyncio.subprocess.PIPE, **settin
     return process.returncode, out.decode(), (err or b"").decode()
 
 
-async def test_the_command_that_did_its_work_is_status_zero_and_shows_no_bar_where_nobody_looks(
+async def test_a_command_that_succeeds_is_status_zero_and_shows_no_bar_without_a_terminal(
     migrated: str, raw: Connection
 ) -> None:
     done = await command("reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", DATABASE_URL=migrated)
@@ -278,14 +281,14 @@ async def test_the_command_that_did_its_work_is_status_zero_and_shows_no_bar_whe
     assert len(await rows(raw)) == 4
 
 
-async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> None:
+async def test_on_a_terminal_the_command_shows_its_progress(migrated: str) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     shown = b""
     try:
         status, out, _ = await command("eod", "--date", "2026-03-02", stderr=theirs, DATABASE_URL=migrated)
         while select.select([ours], [], [], 0)[0]:
-            shown += os.read(ours, 10_000)  # an end of it may be within a character
+            shown += os.read(ours, 10_000)  # the output may end within a character
     finally:
         os.close(ours)
         os.close(theirs)
@@ -296,7 +299,7 @@ async def test_on_a_terminal_the_command_shows_how_far_it_is(migrated: str) -> N
 
 @asynccontextmanager
 async def refusing_server() -> AsyncIterator[str]:
-    """The address of a price server that lets nobody in."""
+    """The address of a price server that refuses every key."""
 
     async def refuse(_: web.Request) -> web.Response:
         return web.json_response({"message": "forbidden."}, status=403)
@@ -312,7 +315,7 @@ async def refusing_server() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_the_command_that_failed_is_status_one_with_the_reason_in_one_line(migrated: str) -> None:
+async def test_a_command_that_fails_is_status_one_with_the_reason_in_one_line(migrated: str) -> None:
     async with refusing_server() as url:
         status, out, err = await command(
             *("eod", "--date", "2026-03-02"),
@@ -330,7 +333,7 @@ async def test_the_command_that_failed_is_status_one_with_the_reason_in_one_line
     assert "secret" not in err
 
 
-async def test_the_command_that_makes_no_sense_is_status_two(migrated: str) -> None:
+async def test_an_invalid_command_is_one_line_and_status_two(migrated: str) -> None:
     for options in (("weekly",), ("eod", "--date", "2026-03-01")):
         status, out, err = await command(*options, DATABASE_URL=migrated)
         assert (status, out) == (2, "")

@@ -1,4 +1,4 @@
-"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY, and says so."""
+"""`python -m tests.service.database.frozen_copy DSN`: a leader that stops in the middle of its COPY and reports it."""
 
 import asyncio
 import sys
@@ -7,15 +7,16 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from service.database import fenced_writes as writes
-from service.database.copy_format import copy_of
+from service.database.copy_format import copy_rows
 from service.database.store import Store
 from service.portfolio.valuation import Values
 from tests.service.portfolio.reference import nothing_held
+from tests.support.work_fakes import FakeTerm
 
 
 async def half(values: Values) -> AsyncIterator[bytes]:
-    """The beginning of the COPY, and never the rest."""
-    copied = b"".join(copy_of(values))
+    """Yield the first half of the COPY, then wait forever."""
+    copied = b"".join(copy_rows(values))
     yield copied[: len(copied) // 2]
     sys.stdout.write("copying\n")
     sys.stdout.flush()
@@ -26,8 +27,8 @@ async def main(dsn: str) -> None:
     writes._parts = half
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=10.0, call_limit=10.0) as store:
-        await store.take_up("lease", 1, "one")
-        async with store.fenced("lease", 1, "one", values) as fenced:
+        await store.claim_fence(FakeTerm())
+        async with store.fenced(FakeTerm(), values) as fenced:
             await fenced.live(date(2026, 3, 2), datetime.now(UTC))
 
 

@@ -1,4 +1,4 @@
-"""Nothing depends on what a session happens to have set: every name is qualified, every function fixes its path."""
+"""Nothing depends on a session's settings: every name is qualified, and every function sets its path."""
 
 import ast
 import asyncio
@@ -19,7 +19,7 @@ from tests.support.positions import LONG_AGO, entry, held, somebody_waits_for_a_
 SERVICE = Path(sql.__file__).parents[2]
 FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
 CONTINUATIONS = {"replace_intraday": "write_intraday"}
-"""Files that are the end of another one's statement."""
+"""Files with the end of another file's statement."""
 STAGES = ("stage_table", "import_table_positions", "import_table_prices")
 
 
@@ -46,7 +46,7 @@ async def without_path(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Co
 async def test_every_statement_finds_its_tables_without_a_search_path(
     name: str, without_path: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    stage = "import_table_prices" if "price" in name or "jump" in name else "import_table_positions"
+    stage = "import_table_prices" if "price" in name or "split" in name else "import_table_positions"
     for table in ("stage_table", stage):
         await without_path.execute(statement(table).replace("on commit drop", ""))
     before = statement(CONTINUATIONS[name]) if name in CONTINUATIONS else ""
@@ -107,7 +107,7 @@ async def test_migrations_apply_whatever_the_role_s_defaults_are(database_url: s
 
 @pytest.mark.parametrize("level", ["serializable", "repeatable read"])
 async def test_two_writers_follow_each_other_whatever_the_default_isolation_is(level: str, database_url: str) -> None:
-    """A stricter level would refuse the second writer, which read before the first one committed."""
+    """A stricter level would refuse the second writer, because it read before the first one committed."""
     await migrate(database_url)
     name = database_url.rpartition("/")[2]
     raw = await asyncpg.connect(database_url)

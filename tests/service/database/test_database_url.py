@@ -1,4 +1,4 @@
-"""DATABASE_URL: what no server can be reached by is refused at the start, and encryption is asked for."""
+"""DATABASE_URL: addresses that cannot work are refused at the start, and encryption is added."""
 
 import pwd
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import pytest
 
 from service.__main__ import main
-from service.database.database_url import usable_database_url
+from service.database.database_url import checked_database_url
 from tests.support.tls import Authority
 
 REMOTE = "postgresql://app:topsecret@db.example/portfolio"
@@ -21,7 +21,7 @@ OTHER_DRIVERS = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of libpq's is set, and the home folder is empty."""
+    """No variable of libpq is set, and the home folder is empty."""
     for name in ("PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
@@ -30,13 +30,13 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def refusal(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What `migrate` says to that address, with exit status 2 and in one line."""
+    """The one line of `migrate` for that address, with exit status 2."""
     monkeypatch.setenv("DATABASE_URL", url)
     assert main(["migrate"]) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert "topsecret" not in told.err
-    return told.err.rstrip("\n")
+    message = capsys.readouterr()
+    assert (message.out, message.err.count("\n")) == ("", 1)
+    assert "topsecret" not in message.err
+    return message.err.rstrip("\n")
 
 
 @pytest.mark.parametrize("options", OTHER_DRIVERS)
@@ -44,20 +44,20 @@ def test_an_option_of_another_driver_is_named_and_refused(
     options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = options.rpartition("&")[2].partition("=")[0]
-    told = refusal(f"{REMOTE}?{options}", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: has the option '{name}', which the service does not know; remove it"
+    message = refusal(f"{REMOTE}?{options}", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: has the option '{name}', which the service does not know; remove it"
 
 
 @pytest.mark.parametrize("option", ["x&topsecret=1", "x&top%0asecret%0a=1", "x&" + "a" * 500 + "=1"])
-def test_an_option_s_name_that_may_be_secret_is_not_told(
+def test_an_option_s_name_that_may_be_secret_is_not_shown(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
-    assert told == "DATABASE_URL: has an option, which the service does not know; remove it"
+    message = refusal(f"postgresql://app@db.example/portfolio?password={option}", monkeypatch, capsys)
+    assert message == "DATABASE_URL: has an option, which the service does not know; remove it"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("sslmode=verify_full", "sslmode: 'verify_full' is not one of disable, allow, prefer, require, verify-ca"),
         ("sslmode=no-verify", "sslmode: 'no-verify' is not one of"),
@@ -79,9 +79,9 @@ def test_an_option_s_name_that_may_be_secret_is_not_told(
     ],
 )
 def test_an_option_that_cannot_work_is_refused(
-    options: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refusal(f"{REMOTE}?{options}", monkeypatch, capsys).startswith(f"DATABASE_URL: {told}")
+    assert refusal(f"{REMOTE}?{options}", monkeypatch, capsys).startswith(f"DATABASE_URL: {message}")
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,13 @@ def test_hosts_and_ports_that_cannot_be_are_refused_wherever_they_stand(
 
 
 @pytest.mark.parametrize("password", ["[YOUR-PASSWORD]", "<password>", "topsecret]"])
-def test_a_placeholder_that_is_left_is_told_as_one(
+def test_a_remaining_placeholder_is_reported_as_one(
     password: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys)
-    assert told.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
+    message = refusal(
+        f"postgresql://postgres.abc:{password}@aws-0.pooler.supabase.com:5432/postgres", monkeypatch, capsys
+    )
+    assert message.startswith("DATABASE_URL: has brackets before the '@': fill in a placeholder")
 
 
 @pytest.mark.parametrize("url", ["postgresql://db.example/portfolio", "postgresql://:topsecret@db.example/portfolio"])
@@ -120,26 +122,26 @@ def test_without_a_user_s_name_the_start_is_refused_where_the_process_s_user_has
 
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", unknown)  # as in a container, whose user is a number
+    monkeypatch.setattr(pwd, "getpwuid", unknown)  # as in a container whose user has only a number
     assert refusal(url, monkeypatch, capsys) == "DATABASE_URL: names no user, and neither does PGUSER"
     monkeypatch.setenv("PGUSER", "app")
-    assert usable_database_url(url)
+    assert checked_database_url(url)
 
 
 @pytest.mark.parametrize("option", ["sslrootcert", "sslcrl", "sslcert", "passfile"])
 def test_a_file_that_is_not_there_is_named(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"postgresql://app@db.example/portfolio?{option}=/nowhere/file.pem", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: {option}: '/nowhere/file.pem' cannot be read: No such file or directory"
+    message = refusal(f"postgresql://app@db.example/portfolio?{option}=/nowhere/file.pem", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: {option}: '/nowhere/file.pem' cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 def test_a_check_of_the_certificate_needs_a_ca(
     mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refusal(f"{REMOTE}?sslmode={mode}", monkeypatch, capsys)
-    assert told == f"DATABASE_URL: sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
+    message = refusal(f"{REMOTE}?sslmode={mode}", monkeypatch, capsys)
+    assert message == f"DATABASE_URL: sslmode={mode} needs the CA's certificate: add sslrootcert=FILE"
 
 
 def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
@@ -152,23 +154,23 @@ def test_files_that_are_no_certificates_or_do_not_belong_together_are_refused(
     text = tmp_path / "text"
     text.write_text("no certificate")
 
-    def told(**options: object) -> str:
+    def refused(**options: object) -> str:
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return refusal(f"{REMOTE}?{query}", monkeypatch, capsys)
 
-    assert told(sslrootcert=text).startswith(f"DATABASE_URL: sslrootcert: '{text}' cannot be used: ")
-    assert told(sslrootcert=tmp_path).endswith("cannot be read: Is a directory")
-    assert told(sslcert=certificate, sslkey=other_key).endswith("cannot be used: key values mismatch")
-    assert told(sslcert=certificate, sslkey=tmp_path / "none").startswith("DATABASE_URL: sslkey: ")
-    assert usable_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
+    assert refused(sslrootcert=text).startswith(f"DATABASE_URL: sslrootcert: '{text}' cannot be used: ")
+    assert refused(sslrootcert=tmp_path).endswith("cannot be read: Is a directory")
+    assert refused(sslcert=certificate, sslkey=other_key).endswith("cannot be used: key values mismatch")
+    assert refused(sslcert=certificate, sslkey=tmp_path / "none").startswith("DATABASE_URL: sslkey: ")
+    assert checked_database_url(f"{REMOTE}?sslmode=verify-full&sslrootcert={ca}&sslcert={certificate}&sslkey={key}")
 
 
 def test_a_key_with_a_password_is_never_asked_for_at_the_terminal(tmp_path: Path) -> None:
     authority = Authority("ours")
     certificate, key = authority.issue("app", tmp_path / "app", password="hidden")
     with pytest.raises(ValueError, match="cannot be used"):
-        usable_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=wrong")
-    assert usable_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=hidden")
+        checked_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=wrong")
+    assert checked_database_url(f"{REMOTE}?sslcert={certificate}&sslkey={key}&sslpassword=hidden")
 
 
 def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passed_over(
@@ -180,7 +182,7 @@ def test_a_password_file_that_others_may_read_is_refused_where_it_would_be_passe
     url = f"postgresql://app@db.example/portfolio?passfile={file}"
     assert refusal(url, monkeypatch, capsys) == f"DATABASE_URL: passfile: '{file}' can be read by others; chmod 600"
     file.chmod(0o600)
-    assert usable_database_url(url)
+    assert checked_database_url(url)
 
 
 @pytest.mark.parametrize(
@@ -226,9 +228,9 @@ def test_a_variable_of_libpq_may_ask_for_more_but_not_for_less(
 
 
 def _mode(url: str, environment: dict[str, str] | None = None) -> str | None:
-    """The mode that the address has afterwards; nothing else of it has changed."""
+    """The sslmode of the resulting address, after a check that nothing else changed."""
     more: dict[str, Any] = {} if environment is None else {"environment": environment}
-    done = usable_database_url(url, **more)
+    done = checked_database_url(url, **more)
     assert done.startswith(url)
     _, found, mode = done.rpartition("sslmode=")
     return mode if found else None

@@ -1,4 +1,4 @@
-"""A stale leader cannot write, whatever holds it up and wherever."""
+"""A stale leader cannot write, wherever it was held up."""
 
 import asyncio
 import signal
@@ -16,6 +16,7 @@ from service.database.store import Store
 from tests.service.portfolio.reference import nothing_held
 from tests.support.positions import entry
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
@@ -28,7 +29,7 @@ async def portfolio(store: Store) -> None:
 
 
 async def write(store: Store, token: int, holder: str = "one") -> None:
-    async with store.fenced("lease", token, holder, VALUES) as writes:
+    async with store.fenced(FakeTerm(token, holder), VALUES) as writes:
         await writes.live(DAY, NOON)
 
 
@@ -38,97 +39,99 @@ async def token_of_live(store: Store) -> int | None:
 
 
 async def waits_for_a_lock(statement: "asyncio.Task[None]", raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Return once it waits; nobody else does."""
+    """Wait until the task waits for a lock. It must be the only one."""
     async with asyncio.timeout(20):
         while not await raw.fetchval("select exists (select from pg_locks where not granted)"):
             assert not statement.done(), "it did not wait"
             await asyncio.sleep(0.01)
 
 
-async def test_nobody_writes_before_taking_up(store: Store) -> None:
+async def test_nobody_writes_before_claiming_the_fence(store: Store) -> None:
     with pytest.raises(StaleTerm):
         await write(store, 1)
 
 
-async def test_a_term_writes_after_taking_up(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
+async def test_a_term_writes_after_claiming_the_fence(store: Store) -> None:
+    await store.claim_fence(FakeTerm())
     await write(store, 1)
     assert await token_of_live(store) == 1
 
 
-async def test_an_older_term_is_refused_once_a_newer_one_has_taken_up(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
-    await store.take_up("lease", 2, "two")
+async def test_an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence(store: Store) -> None:
+    await store.claim_fence(FakeTerm())
+    await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm):
         await write(store, 1)
     with pytest.raises(StaleTerm):
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence(FakeTerm())
     assert await token_of_live(store) is None
     assert (await store.fences())["lease"].token == 2
 
 
 async def test_an_older_term_of_the_newest_holder_is_refused(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
-    await store.take_up("lease", 2, "one")
+    await store.claim_fence(FakeTerm())
+    await store.claim_fence(FakeTerm(2, "one"))
     with pytest.raises(StaleTerm):
         await write(store, 1, "one")
     assert await token_of_live(store) is None
 
 
-async def test_a_term_taken_up_again_is_the_same_term(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
+async def test_a_term_that_claims_the_fence_again_is_the_same_term(store: Store) -> None:
+    await store.claim_fence(FakeTerm())
     before = await store.fences()
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     assert await store.fences() == before
 
 
 async def test_the_same_token_in_other_hands_is_refused(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     with pytest.raises(StaleTerm):
-        await store.take_up("lease", 1, "two")
+        await store.claim_fence(FakeTerm(1, "two"))
     with pytest.raises(StaleTerm):
         await write(store, 1, "two")
 
 
 async def test_leases_do_not_fence_each_other(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
-    await store.take_up("other", 2, "two")
+    await store.claim_fence(FakeTerm())
+    await store.claim_fence(FakeTerm(2, "two", "other"))
     await write(store, 1)
 
 
-async def test_of_many_first_take_ups_at_once_the_newest_stays(store: Store) -> None:
-    await asyncio.gather(*(store.take_up("new", token, "any") for token in range(1, 20)), return_exceptions=True)
+async def test_of_many_first_claims_at_once_the_newest_stays(store: Store) -> None:
+    await asyncio.gather(
+        *(store.claim_fence(FakeTerm(token, "any", "new")) for token in range(1, 20)), return_exceptions=True
+    )
     assert (await store.fences())["new"].token == 19
 
 
 async def test_an_error_in_a_fenced_block_leaves_nothing_behind(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     with pytest.raises(RuntimeError):
-        async with store.fenced("lease", 1, "one", VALUES) as writes:
+        async with store.fenced(FakeTerm(), VALUES) as writes:
             await writes.live(DAY, NOON)
             raise RuntimeError
     assert await token_of_live(store) is None
 
 
-async def test_a_take_up_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one", VALUES) as writes:
+async def test_a_claim_waits_for_the_write_under_way(store: Store, raw: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm(), VALUES) as writes:
         await writes.live(DAY, NOON)
-        newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+        newer = asyncio.create_task(store.claim_fence(FakeTerm(2, "two")))
         await waits_for_a_lock(newer, raw)
     await newer
     await write(store, 2, "two")
     assert await token_of_live(store) == 2
 
 
-async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
+async def test_a_write_that_meets_a_claim_waits_and_is_refused(
     store: Store, raw: "asyncpg.Connection[asyncpg.Record]", migrated: str
 ) -> None:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     newer = await asyncpg.connect(migrated)
     try:
         async with newer.transaction():
-            await newer.fetchrow(statement("take_up"), "lease", 2, "two")
+            await newer.fetchrow(statement("claim_fence"), "lease", 2, "two")
             older = asyncio.create_task(write(store, 1))
             await waits_for_a_lock(older, raw)
         with pytest.raises(StaleTerm):
@@ -140,11 +143,11 @@ async def test_a_write_that_meets_a_take_up_waits_and_is_refused(
 
 async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migrated: str, store: Store) -> None:
     async with await Store.connect(migrated, idle_limit=2.0) as frozen:
-        await frozen.take_up("lease", 1, "one")
+        await frozen.claim_fence(FakeTerm())
         with pytest.raises(StoreError):
-            async with frozen.fenced("lease", 1, "one", VALUES) as writes:
+            async with frozen.fenced(FakeTerm(), VALUES) as writes:
                 await writes.live(DAY, NOON)
-                await store.take_up("lease", 2, "two")  # waits until the server has ended our transaction
+                await store.claim_fence(FakeTerm(2, "two"))  # waits until the server has ended our transaction
                 await write(store, 2, "two")
                 await writes.live(DAY, NOON)
         assert await token_of_live(store) == 2
@@ -155,7 +158,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but while it lasts nothing that others update can be vacuumed."""
+    """It holds no fence, but nothing that others update can be vacuumed meanwhile."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -170,18 +173,18 @@ async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
         has_ended = True
 
     async with await Store.connect(migrated, call_limit=3.0) as frozen:
-        await frozen.take_up("lease", 1, "one")
+        await frozen.claim_fence(FakeTerm())
         with pytest.raises(StoreError):
-            async with frozen.fenced("lease", 1, "one", VALUES, turn):
+            async with frozen.fenced(FakeTerm(), VALUES, turn):
                 raise AssertionError("the transaction is over")
-    assert has_ended  # a wait in vain ends in a StoreError too
+    assert has_ended  # a wait that fails ends in a StoreError too
 
 
 async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """A large batch takes many packets; the server has read the first of them and waits for the rest."""
-    await store.take_up("lease", 1, "one")
+    """A large batch takes many packets. The server has read the first of them and waits for the rest."""
+    await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
         await frozen.execute("begin")
@@ -189,7 +192,7 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
         insides: Any = frozen
         insides._transport.write(b"B" + (1_000_000).to_bytes(4) + b"the beginning of a Bind message")
         async with asyncio.timeout(30):
-            await store.take_up("lease", 2, "two")
+            await store.claim_fence(FakeTerm(2, "two"))
     finally:
         frozen.terminate()
 
@@ -197,8 +200,8 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
 async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """The server waits for the rest of the statement: to it that is neither idling nor working."""
-    await store.take_up("lease", 1, "one")
+    """The server waits for the rest of the statement, which is neither idle time nor work to it."""
+    await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
         assert frozen.get_server_version().major >= 17, "the first with a limit for the whole transaction"
@@ -208,7 +211,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
         insides: Any = frozen
         insides._transport.write(b"P" + (4 + len(parse)).to_bytes(4) + parse)
         async with asyncio.timeout(30):
-            await store.take_up("lease", 2, "two")
+            await store.claim_fence(FakeTerm(2, "two"))
     finally:
         frozen.terminate()
 
@@ -216,7 +219,7 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
 async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """No limit of the server ends the wait for the rest of a COPY: so it may not be waited for behind the fence."""
+    """No limit of the server ends the wait for the rest of a COPY, so the COPY comes before the fence."""
     leader = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.service.database.frozen_copy", migrated), stdout=asyncio.subprocess.PIPE
     )
@@ -225,7 +228,7 @@ async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_nex
         assert await leader.stdout.readline() == b"copying\n"
         leader.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(30):
-            await store.take_up("lease", 2, "two")
+            await store.claim_fence(FakeTerm(2, "two"))
             await write(store, 2, "two")
     finally:
         leader.kill()
@@ -235,35 +238,35 @@ async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_nex
 
 async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
     await store.put_positions([entry(2, "A", "1")])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     lanes = [VALUES, nothing_held([UUID(int=2)])]
     with pytest.raises(StoreError):
-        async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+        async with store.fenced_lanes(FakeTerm(), lanes) as writes:
             await writes[0].live(DAY, NOON)
             await writes[1].live(DAY, NOON)
-            await writes[1].history("no kind", DAY, origin="captured", settle="none")
+            await writes[1].history("no kind", DAY, origin="captured", overwrite="none")
     assert await store.live_many([UUID(int=1), UUID(int=2)]) == {}
-    async with store.fenced_lanes("lease", 1, "one", lanes) as writes:
+    async with store.fenced_lanes(FakeTerm(), lanes) as writes:
         await asyncio.gather(*(lane.live(DAY, NOON) for lane in writes))
     assert len(await store.live_many([UUID(int=1), UUID(int=2)])) == 2
 
 
 async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
-    await store.take_up("lease", 2, "two")
+    await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm):
-        async with store.fenced_lanes("lease", 1, "one", [VALUES, None]):
+        async with store.fenced_lanes(FakeTerm(), [VALUES, None]):
             pytest.fail("a stale term is let in")
 
 
 async def test_each_lane_holds_off_newer_terms_by_itself(
     store: Store, raw: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    """The server may have ended the transaction of another lane, as of a leader that was frozen."""
-    await store.take_up("lease", 1, "one")
+    """The server may have ended the transaction of another lane, for example one of a frozen leader."""
+    await store.claim_fence(FakeTerm())
     with pytest.raises(StoreError):
-        async with store.fenced_lanes("lease", 1, "one", [None, VALUES]) as writes:
+        async with store.fenced_lanes(FakeTerm(), [None, VALUES]) as writes:
             await raw.fetchval("select pg_terminate_backend($1, 10000)", writes[0]._connection.get_server_pid())
-            newer = asyncio.create_task(store.take_up("lease", 2, "two"))
+            newer = asyncio.create_task(store.claim_fence(FakeTerm(2, "two")))
             await waits_for_a_lock(newer, raw)
             await writes[1].live(DAY, NOON)
     await newer
@@ -286,12 +289,12 @@ async def test_a_leader_frozen_in_the_middle_of_a_transaction_writes_nothing_whe
         assert await leader.stdout.readline() == b"writing\n"
         leader.send_signal(signal.SIGSTOP)
         async with asyncio.timeout(30):
-            await store.take_up("lease", 2, "two")
+            await store.claim_fence(FakeTerm(2, "two"))
         await write(store, 2, "two")
         leader.send_signal(signal.SIGCONT)
         leader.stdin.write(b"go on\n")
         assert await leader.stdout.readline() == b"StoreError\n"  # its transaction was ended by the server
-        assert await leader.stdout.readline() == b"StaleTerm\n"  # and the next one is refused
+        assert await leader.stdout.readline() == b"StaleTerm\n"  # the next one is refused
         assert await leader.wait() == 0
     finally:
         if leader.returncode is None:
@@ -312,11 +315,11 @@ async def test_writes_of_different_tokens_never_interleave(
         create trigger meddle after insert or update on portfolio_live for each row execute function meddle();
     """)
     order: list[int] = []
-    await raw.add_listener("order", lambda *said: order.append(int(str(said[3]))))
+    await raw.add_listener("order", lambda *notification: order.append(int(str(notification[3]))))
 
     async def lead(token: int) -> None:
-        await eventually(lambda: token == 1 or token - 1 in order)  # who writes on until this one takes up
-        await store.take_up("lease", token, f"holder {token}")
+        await eventually(lambda: token == 1 or token - 1 in order)  # the last term writes until the claim
+        await store.claim_fence(FakeTerm(token, f"holder {token}"))
         with pytest.raises(StaleTerm):
             while True:
                 await write(store, token, f"holder {token}")
@@ -325,7 +328,7 @@ async def test_writes_of_different_tokens_never_interleave(
         for token in range(1, 11):
             leaders.create_task(lead(token))
         await eventually(lambda: 10 in order)
-        await store.take_up("lease", 100, "the last")
+        await store.claim_fence(FakeTerm(100, "the last"))
     await raw.fetchval("select 1")
     assert order == sorted(order)
     assert set(order) == set(range(1, 11))
@@ -333,8 +336,8 @@ async def test_writes_of_different_tokens_never_interleave(
 
 async def test_a_database_that_is_gone_is_a_store_error(migrated: str) -> None:
     nowhere = "postgresql://postgres:secret@127.0.0.1:1/nowhere"
-    with pytest.raises(StoreError) as told:
+    with pytest.raises(StoreError) as refused:
         await Store.connect(nowhere)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(refused.value)
     with pytest.raises(StoreError, match="does not exist"):
         await Store.connect(migrated.rsplit("/", 1)[0] + "/nowhere")

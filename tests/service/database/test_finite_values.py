@@ -1,4 +1,4 @@
-"""No column holds a value that a reader cannot: an infinity, a NaN, a year before Christ or after 9999."""
+"""No column holds a value that a reader does not support: infinity, NaN, a year before 1 or after 9999."""
 
 from datetime import date
 from pathlib import Path
@@ -71,7 +71,7 @@ ROWS: dict[str, dict[str, str]] = {
     },
     "position_change": {"xid": "1", "portfolio_id": ID},
 }
-"""A row of each table that is fine as it is."""
+"""A valid row of each table."""
 BAD_DAYS = ("infinity", "-infinity", "0044-03-15 BC", "10000-01-01")
 BAD = {
     "date": BAD_DAYS,
@@ -82,11 +82,11 @@ BAD = {
     "timestamp": BAD_DAYS,
 }
 WRITTEN_BY_HAND = "market_override"
-"""People correct the calendar with SQL in a hurry; the reader of the table bounds each value and reports it."""
+"""Columns of the calendar's table, which people correct by hand. Its reader limits each value and reports it."""
 
 
 async def columns(raw: "asyncpg.Connection[asyncpg.Record]") -> dict[tuple[str, str], str]:
-    """The type of each column that could hold such a value, generated ones apart."""
+    """The type of each column that could hold such a value, except generated ones."""
     rows = await raw.fetch(
         """
         select relname, attname, typname
@@ -106,13 +106,13 @@ async def insert(raw: "asyncpg.Connection[asyncpg.Record]", table: str, row: dic
 
 @pytest.fixture
 async def partitioned(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Connection[asyncpg.Record]":
-    """What the rows refer to is there, and the partitions that they go into."""
+    """The rows that others refer to, and their partitions."""
     await insert(raw, "portfolio", ROWS["portfolio"])
     await insert(raw, "lease_fence", ROWS["lease_fence"])
     for name in ("intraday", "history"):
         await raw.execute(f"select public.make_{name}_partition('{DAY}')")
     for parent in ("portfolio_intraday", "portfolio_history", "portfolio_history_revision"):
-        # A bad date would fall into no partition; a default one takes it, as a hand-made one could.
+        # A wrong date would match no partition. A default partition takes it, as one made by hand could.
         await raw.execute(f"create table partitions.{parent}_default partition of public.{parent} default")
     return raw
 
@@ -143,7 +143,7 @@ async def test_no_column_takes_a_value_that_a_reader_cannot_hold(
 
 
 async def test_each_row_is_taken_as_it_is(partitioned: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Else the rows of the test above would be refused for another reason."""
+    """Otherwise the rows of the test above would be refused for another reason."""
     for table, row in ROWS.items():
         if table not in ("portfolio", "lease_fence"):
             await insert(partitioned, table, row)
@@ -158,7 +158,7 @@ async def test_an_override_by_hand_is_read_whatever_it_says(
     try:
         await insert(raw, "market_override", ROWS["market_override"] | late | {column: bad})
     except asyncpg.CheckViolationError:
-        return  # it closes before it opens
+        return  # the session closes before it opens
     overrides = await store.market_overrides("NYSE")
     assert len(overrides) == 1
     calendar = OverriddenCalendar(CALENDARS["NYSE"]())

@@ -74,7 +74,7 @@ async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, nam
 
 
 async def test_a_database_like_supabases_is_migrated_by_a_role_that_is_no_superuser(database_url: str) -> None:
-    """There the roles and auth.uid() belong to others, and new tables are granted to everybody."""
+    """On Supabase the roles and auth.uid() belong to others, and new tables are granted to everybody."""
     admin = await asyncpg.connect(database_url)
     for role in ("anon", "authenticated", "service_role"):
         if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):

@@ -1,4 +1,4 @@
-"""A store where connections are few, or were born with a fault that stays with the session."""
+"""A store with too few connections, or with sessions that began with a fault."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,8 @@ from service.api import store_access as probing
 from service.api.store_access import StoreAccess
 from service.database import pool as connections
 from service.database.connection import Connection, StoreError
-from service.database.pool import Room, is_overload, may_stay
+from service.database.pool import PoolGroup, may_persist
+from service.database.server_refusals import MORE_CONNECTIONS, is_overload
 from service.database.store import Store
 from service.telemetry import HttpMetrics
 from tests.support.positions import LONG_AGO, entry
@@ -25,7 +26,7 @@ PORTFOLIO = UUID(int=1)
 
 @pytest.fixture
 async def narrow(migrated: str, raw: Connection) -> AsyncIterator[str]:
-    """The address of the database for a role of the test's own, that may do everything."""
+    """The address of the database for the test's own role, which has all rights."""
     await raw.execute(f"create role {ROLE} login bypassrls; grant all on all tables in schema public to {ROLE}")
     yield migrated.replace("//postgres@", f"//{ROLE}@")
     await eventually(lambda: raw.fetchval(f"select count(*) = 0 from pg_stat_activity where usename = '{ROLE}'"))
@@ -59,17 +60,48 @@ async def test_where_the_role_may_have_no_more_connections_a_caller_waits_for_on
     async with await Store.connect(narrow) as store:
         async with one_of_its_own_is_busy(store) as over:
             waiting = [asyncio.create_task(store.ping()) for _ in range(20)]
-            await asyncio.wait(waiting, timeout=0.5)
-            assert not any(each.done() for each in waiting)  # refused by the server, and not told as an outage
+            await eventually(lambda: store._pool.refused)
+            assert not any(each.done() for each in waiting)  # the server's refusal reaches no caller
             over.set()
             await asyncio.gather(*waiting)
         assert await raw.fetchval(f"select count(*) from pg_stat_activity where usename = '{ROLE}'") == 1
 
 
+async def test_a_role_that_is_allowed_one_connection_is_reported_with_the_remedy(
+    narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The listener for live values keeps the only connection, and the probe gets none."""
+    monkeypatch.setattr(connections, "SECOND_CONNECTION_LIMIT", 0.1)
+    monkeypatch.setattr(probing, "PROBE_LIMIT", 5.0)
+    monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.01)
+    await raw.execute(f"alter role {ROLE} connection limit 1")
+    async with await Store.connect(narrow) as store:
+
+        async def connect() -> Store:
+            return store
+
+        access = StoreAccess(connect, HttpMetrics(CollectorRegistry()))
+        probe = asyncio.create_task(access.run())
+        await access.connected()
+        listening = aiter(store.listen())
+        await anext(listening)
+        trouble = f'too many connections for role "{ROLE}"; {MORE_CONNECTIONS}'
+        await eventually(lambda: access.trouble == trouble)
+        assert [line for line in caplog.messages if "too many" in line and "listening" not in line] == [
+            f"database: {trouble}"
+        ]
+        assert not any("no answer" in line for line in caplog.messages)
+        await raw.execute(f"alter role {ROLE} connection limit 3")
+        await eventually(lambda: access.trouble is None)
+        await listening.aclose()  # type: ignore[attr-defined]
+        probe.cancel()
+        await asyncio.wait((probe,))
+
+
 async def test_a_free_connection_is_taken_before_another_one_is_asked_for(narrow: str, raw: Connection) -> None:
     async with await Store.connect(narrow, connections=3) as store:
         for _ in range(3):
-            store._connections._free.sort(key=lambda place: -place.get_size())  # those to be made came free last
+            store._pool._free.sort(key=lambda place: -place.get_size())  # the unconnected slots come last
             await store.ping()
         assert await raw.fetchval(f"select count(*) from pg_stat_activity where usename = '{ROLE}'") == 1
 
@@ -78,10 +110,10 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
     narrow: str, raw: Connection
 ) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
-    room = Room()
+    group = PoolGroup()
     async with (
-        await Store.connect(narrow, room=room) as store,
-        await Store.connect(narrow, at_once=False, room=room) as neighbour,
+        await Store.connect(narrow, group=group) as store,
+        await Store.connect(narrow, at_once=False, group=group) as neighbour,
     ):
         await neighbour.ping()
         await store.ping()
@@ -102,7 +134,7 @@ async def test_a_store_without_a_connection_gets_one_that_a_neighbour_does_not_u
 
 @asynccontextmanager
 async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
-    """So many tasks use the store again and again."""
+    """Use the store continuously in that many tasks."""
 
     async def ask() -> None:
         while True:
@@ -115,12 +147,23 @@ async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
             each.cancel()
 
 
-async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(narrow: str, raw: Connection) -> None:
-    await raw.execute(f"alter role {ROLE} connection limit 1")
-    async with await Store.connect(narrow) as store, asked_all_the_time(store, 2):
-        for _ in range(3):
-            await asyncio.sleep(0.01)  # the others are at it
-            await store.ping()
+async def test_a_caller_has_its_turn_before_one_that_asks_again_and_again(migrated: str) -> None:
+    async with await Store.connect(migrated, connections=2) as store:
+        pool = store._pool
+        pool._connect_after = asyncio.get_running_loop().time() + 1000.0  # only one connection is possible
+        order: list[str] = []
+
+        async def ask(who: str) -> None:
+            async with pool.connection():
+                order.append(who)
+
+        async with pool.connection():
+            waiting = asyncio.create_task(ask("the one that waits"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await ask("the one that asks again")
+        await waiting
+        assert order == ["the one that waits", "the one that asks again"]
 
 
 async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_the_time(
@@ -136,7 +179,29 @@ async def test_a_listener_gets_its_connection_although_the_store_is_asked_all_th
         await listening.aclose()  # type: ignore[attr-defined]
 
 
-async def test_where_nothing_comes_free_in_time_the_servers_reason_is_given(
+async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy(
+    migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that reconnected at once would take the connection that it gave up for another pool."""
+    monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
+    async with await Store.connect(migrated, connections=2) as store:
+        pool = store._pool
+        async with one_of_its_own_is_busy(store) as over:
+            async with one_of_its_own_is_busy(store):
+                pass
+            (given_up,) = pool._free
+            assert given_up.get_size() == 1
+            assert await pool.give_up_connection()
+            waiting = asyncio.create_task(store.ping())
+            for _ in range(10):  # in its first steps it takes the slot or leaves it
+                await asyncio.sleep(0)
+            assert (pool._free, given_up.get_size(), waiting.done()) == ([given_up], 0, False)
+            over.set()
+            await waiting
+        assert given_up.get_size() == 0
+
+
+async def test_if_no_connection_is_released_in_time_the_servers_reason_is_given(
     narrow: str, raw: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.5)
@@ -167,7 +232,7 @@ async def test_a_probe_that_waits_behind_others_reports_no_outage(
                 troubles.add(access.trouble)
                 await asyncio.sleep(0.01)
         assert troubles == {None}
-        async with one_of_its_own_is_busy(store):  # nothing comes back any more
+        async with one_of_its_own_is_busy(store):  # no connection is released any more
             await eventually(lambda: access.trouble)
         probe.cancel()
         await asyncio.wait((probe,))
@@ -201,7 +266,7 @@ async def test_a_session_that_began_read_only_is_replaced_once_the_database_can_
     await store.put_positions([entry(1, "A", "1")])
     await raw.execute(f"alter role {ROLE} set default_transaction_read_only = on")
     async with await Store.connect(narrow, connections=3) as reborn:
-        await asyncio.gather(*(reborn.ping() for _ in range(3)))  # three sessions, all of them read-only
+        await asyncio.gather(*(reborn.ping() for _ in range(3)))  # three read-only sessions
         with pytest.raises(StoreError, match="read-only transaction"):
             await reborn.put_positions([entry(1, "B", "1")])
         await raw.execute(f"alter role {ROLE} reset default_transaction_read_only")
@@ -264,5 +329,5 @@ async def test_a_session_that_the_server_ends_in_the_middle_gives_the_server_s_r
 def test_what_may_stay_with_a_session_is_everything_but_what_is_about_values_and_names() -> None:
     staying = "25006 25P02 26000 42P05 42501 40001 53100 53200 57014 57P01 58030 XX000 08P01 55P03"
     sound = "22012 22P02 23505 23503 42P01 42703 P0001"
-    assert all(may_stay(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in staying.split())
-    assert not any(may_stay(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in sound.split())
+    assert all(may_persist(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in staying.split())
+    assert not any(may_persist(asyncpg.PostgresError.new({"C": code, "M": "x"})) for code in sound.split())

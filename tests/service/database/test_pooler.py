@@ -1,4 +1,4 @@
-"""A pooler before the database: one that gives each transaction another session is found out, another one is not."""
+"""A pooler before the database: one that gives each transaction another session is detected, another one is not."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +11,10 @@ import pytest
 
 from service.database import live_notifications as notices
 from service.database.connection import StoreError
-from service.database.pool import Room
+from service.database.pool import PoolGroup
 from service.database.store import Store
 from tests.support.pooler import Pooler
-from tests.support.service_processes import Service, Sidecar
+from tests.support.processes import Service, Sidecar
 from tests.support.waiting import eventually
 
 FOUND = "DATABASE_URL: a pooler gives each transaction another session"
@@ -22,7 +22,7 @@ FOUND = "DATABASE_URL: a pooler gives each transaction another session"
 
 @pytest.fixture
 async def pooler(samples_url: str) -> AsyncIterator[Pooler]:
-    """In transaction mode."""
+    """A pooler in transaction mode."""
     address = urlsplit(samples_url)
     async with Pooler(address.port or 0, "postgres", address.path.strip("/"), "transaction") as pooler:
         yield pooler
@@ -32,7 +32,7 @@ def through(pooler: Pooler) -> str:
     return f"postgresql://postgres@127.0.0.1:{pooler.port}/any"
 
 
-async def test_a_pooler_in_transaction_mode_is_found_out_though_it_has_no_other_clients(pooler: Pooler) -> None:
+async def test_a_pooler_in_transaction_mode_is_detected_although_it_has_no_other_clients(pooler: Pooler) -> None:
     async with await Store.connect(through(pooler)) as store:
         with pytest.raises(StoreError, match=FOUND):
             await store.check_sessions()
@@ -63,23 +63,23 @@ async def test_a_direct_connection_and_a_session_pooler_are_not_taken_for_one(sa
             await store.ping()
 
 
-async def test_a_pooler_that_changes_its_mode_is_found_out_and_forgiven(pooler: Pooler) -> None:
+async def test_a_pooler_that_changes_its_mode_is_detected_and_accepted_again(pooler: Pooler) -> None:
     pooler.mode = "session"
-    room = Room()
+    group = PoolGroup()
     async with (
-        await Store.connect(through(pooler), room=room) as store,
-        await Store.connect(through(pooler), room=room) as neighbour,
+        await Store.connect(through(pooler), group=group) as store,
+        await Store.connect(through(pooler), group=group) as neighbour,
     ):
         await asyncio.gather(store.check_sessions(), neighbour.ping())
         pooler.mode = "transaction"
         with pytest.raises(StoreError, match=FOUND):
-            for _ in range(2):  # at the first, each has the session that it had
+            for _ in range(2):  # at the first check, each still has its old session
                 await store.check_sessions()
         with pytest.raises(StoreError, match=FOUND):
             await neighbour.ping()
         assert neighbour.sessions_suspected
     pooler.mode = "session"
-    async with await Store.connect(through(pooler), room=room) as store:
+    async with await Store.connect(through(pooler), group=group) as store:
         await store.check_sessions()
         await store.ping()
 
@@ -121,10 +121,10 @@ async def test_a_service_behind_such_a_pooler_does_not_work_and_says_why(
     sidecar = await stack.enter_async_context(new_sidecar("one"))
     service = await stack.enter_async_context(new_service("one", sidecar.url, DATABASE_URL=through(pooler)))
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         return FOUND in (await service.get_internal("/healthz"))["database"]
 
-    await eventually(told)
+    await eventually(is_reported)
     status = await service.get_internal("/background/status")
     assert not any(lease["is_leader"] for lease in status["leases"].values())
     assert sum(FOUND in message for message in service.messages()) == 1

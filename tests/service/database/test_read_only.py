@@ -25,8 +25,9 @@ from service.work.background import TRACKER_LEASE, Background
 from service.work.metrics import WorkMetrics
 from service.work.tracker import Tracker
 from sidecar.client import LeaseClient, Term
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 from tests.support.waiting import eventually
+from tests.support.work_fakes import FakeTerm
 
 
 @dataclass
@@ -76,7 +77,7 @@ async def task(url: str, sidecar: Sidecar) -> AsyncIterator[Task]:
 
 @pytest.fixture
 async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
-    """Addresses for two roles, and a connection that may change them."""
+    """Addresses for two roles, and a connection that may change the roles."""
     admin = await asyncpg.connect(samples_url)
     names = "role_one", "role_two"
     for name in names:
@@ -91,7 +92,7 @@ async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
 
 
 async def make_read_only(admin: Connection, role: str) -> None:
-    """Let the role's sessions be read-only: those that begin from now on, and those that it has."""
+    """Make the role's sessions read-only, the present and the future ones."""
     await admin.execute(f"alter role {role} set default_transaction_read_only = on")
     await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
 
@@ -102,9 +103,9 @@ def terms_of(tasks: list[Task]) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a second stand for thirty."""
+    """Let one second stand for thirty."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
-    monkeypatch.setattr(write_watch, "PAUSE", (0.5, 2.0))
+    monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
 
 
@@ -119,7 +120,7 @@ async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_ca
     await make_read_only(admin, "role_one")
     await eventually(lambda: second.terms and second.leads)
     assert first.access.trouble is not None and "read-only" in first.access.trouble
-    assert first.registry.get_sample_value("portfolio_database_up") == 1  # it answers what is read
+    assert first.registry.get_sample_value("portfolio_database_up") == 1  # it answers reads
     assert first.registry.get_sample_value("portfolio_database_writable") == 0
     token = second.terms[-1]
     await eventually(lambda: admin.fetchval("select count(*) > 0 from portfolio_live where token = $1", token))
@@ -137,15 +138,15 @@ async def test_where_no_task_can_write_the_lead_hardly_moves_and_it_goes_on_once
         await make_read_only(admin, role)
     began, before = time.monotonic(), terms_of(tasks)
     await eventually(lambda: terms_of(tasks) >= before + 4, within=60)
-    assert time.monotonic() - began > 6  # 1 + 1 + 2 + 4 times the limit, but for what the last tick before had of it
-    for role in ("role_one", "role_two"):  # the sessions that they have stay read-only
+    assert time.monotonic() - began > 6  # 1 + 1 + 2 + 4 times the limit, minus the time since the last tick
+    for role in ("role_one", "role_two"):  # the present sessions stay read-only
         await admin.execute(f"alter role {role} reset default_transaction_read_only")
     last = await admin.fetchval("select max(as_of) from portfolio_live")
     await eventually(lambda: admin.fetchval("select max(as_of) > $1 from portfolio_live", last), within=5)
     await eventually(lambda: all(each.access.trouble is None for each in tasks))
 
 
-async def test_a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database(samples_url: str) -> None:
+async def test_a_full_disk_is_reported_as_the_trouble_of_the_database(samples_url: str) -> None:
     writes = WriteWatch()
     admin = await asyncpg.connect(samples_url)
     async with await Store.connect(samples_url, writes=writes) as store:
@@ -159,11 +160,11 @@ async def test_a_disk_that_is_full_is_told_as_what_is_wrong_with_the_database(sa
             """
         )
         with pytest.raises(StoreError, match="No space left"):
-            await store.take_up("lease", 1, "one")
+            await store.claim_fence(FakeTerm())
         assert writes.trouble == "could not extend file: No space left on device"
-        await store.owner(UUID(int=1))  # to read says nothing of the disk
+        await store.owner(UUID(int=1))  # reading does not show that the disk is full
         assert "No space left" in str(writes.trouble)
         await admin.execute("drop trigger full_disk on lease_fence")
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence(FakeTerm())
         assert not writes.trouble
     await admin.close()

@@ -1,4 +1,4 @@
-"""What the server refuses is in the log and in the internal /healthz, with its setting, and tried again."""
+"""A refusal of the server is in the log and in the internal /healthz, with its setting, and is tried again."""
 
 import asyncio
 import ssl
@@ -11,10 +11,10 @@ import pytest
 
 from ops.local.servers import PostgresServer, free_port
 from service.database.connection import StoreError, connect
-from service.database.server_refusals import refusal
+from service.database.server_refusals import MORE_CONNECTIONS, lasting_refusal
 from service.database.store import Store
-from tests.service.test_ways_out import TlsFront
-from tests.support.service_processes import Service
+from tests.service.test_outgoing import TlsFront
+from tests.support.processes import Service
 from tests.support.tls import Authority
 from tests.support.waiting import eventually
 
@@ -54,7 +54,7 @@ def _put_in_front(rules: Path) -> None:
 
 
 async def _is_refused(server: PostgresServer) -> bool:
-    """Whether the new rules hold."""
+    """Whether the new rules are in effect."""
     try:
         await (await asyncpg.connect(_url(server, "over_tls", "postgres"))).close()
     except asyncpg.InvalidAuthorizationSpecificationError:
@@ -67,7 +67,7 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("login", "more", "told"),
+    ("login", "more", "message"),
     [
         ("with_password:wrong", "postgres", 'password authentication failed for user "with_password"'),
         ("with_password", "postgres", 'password authentication failed for user "with_password"'),
@@ -80,15 +80,15 @@ def _url(server: PostgresServer, login: str, more: str) -> str:
     ],
 )
 async def test_what_the_server_refuses_for_a_setting_s_sake_names_the_setting(
-    login: str, more: str, told: str, server: PostgresServer
+    login: str, more: str, message: str, server: PostgresServer
 ) -> None:
     for reached in (connect, Store.connect):
         with pytest.raises(StoreError) as refused:
             await reached(_url(server, login, more))
-        assert str(refused.value) == f"database: DATABASE_URL: {told}"
+        assert str(refused.value) == f"database: DATABASE_URL: {message}"
 
 
-async def test_a_login_that_is_refused_for_want_of_tls_is_told_what_asks_for_it(server: PostgresServer) -> None:
+async def test_a_login_that_is_refused_without_tls_is_reported_with_the_option(server: PostgresServer) -> None:
     with pytest.raises(StoreError, match=r"^database: DATABASE_URL: .*, no encryption; sslmode=require asks for TLS$"):
         await connect(_url(server, "over_tls", "postgres"))
 
@@ -100,7 +100,7 @@ async def test_a_server_without_tls_is_refused_with_the_way_out(server: Postgres
 
 @pytest.fixture
 async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[int, Path, Path]]:
-    """The port of what speaks TLS for the server as `localhost`, its CA's certificate, and another CA's."""
+    """The port of a TLS front for the server as `localhost`, its CA's certificate, and another CA's."""
     authority = Authority("ours")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(*authority.issue("localhost", tmp_path / "server"))
@@ -108,35 +108,39 @@ async def front(server: PostgresServer, tmp_path: Path) -> AsyncIterator[tuple[i
         yield address[4][1], authority.write(tmp_path / "ca.crt"), Authority("other").write(tmp_path / "other.crt")
 
 
-async def test_a_certificate_that_does_not_match_is_told_with_the_options_to_change(
+async def test_a_certificate_that_does_not_match_is_reported_with_the_options(
     front: tuple[int, Path, Path],
 ) -> None:
     port, ours, other = front
     well = f"postgresql://postgres@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ours}"
     await (await connect(well)).close()
-    told = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
-    with pytest.raises(StoreError, match=told % "unable to get local issuer certificate"):
+    message = r"^database: DATABASE_URL: certificate verify failed: %s.*; see sslmode and sslrootcert$"
+    with pytest.raises(StoreError, match=message % "unable to get local issuer certificate"):
         await connect(well.replace(str(ours), str(other)))
-    with pytest.raises(StoreError, match=told % "IP address mismatch"):
+    with pytest.raises(StoreError, match=message % "IP address mismatch"):
         await connect(well.replace("localhost", "127.0.0.1"))
 
 
+SETTING = "DATABASE_URL: "
+ROOM = f"; {MORE_CONNECTIONS}"
+
+
 @pytest.mark.parametrize(
-    ("words", "state", "lasting"),
+    ("words", "state", "before", "after"),
     [
-        ("unsupported startup parameter: search_path", "08P01", True),
-        ("no such database: portfolio", "08P01", True),
-        ("Tenant or user not found", "XX000", True),
-        ("(ENOTFOUND) tenant/user postgres.abc not found", "XX000", True),
-        ("no more connections allowed (max_client_conn)", "08P01", False),
-        ("max clients reached in session mode", "XX000", False),
-        ("server login has been failing, try again later", "08P01", False),
-        ("the database system is starting up", "57P03", False),
-        ("sorry, too many clients already", "53300", False),
+        ("unsupported startup parameter: search_path", "08P01", SETTING, ""),
+        ("no such database: portfolio", "08P01", SETTING, ""),
+        ("Tenant or user not found", "XX000", SETTING, ""),
+        ("(ENOTFOUND) tenant/user postgres.abc not found", "XX000", SETTING, ""),
+        ("no more connections allowed (max_client_conn)", "08P01", "", ROOM),
+        ("max clients reached in session mode", "XX000", "", ROOM),
+        ("server login has been failing, try again later", "08P01", "", ""),
+        ("the database system is starting up", "57P03", "", ""),
+        ("sorry, too many clients already", "53300", "", ROOM),
     ],
 )
 async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attempt_goes_better(
-    words: str, state: str, lasting: bool
+    words: str, state: str, before: str, after: str
 ) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
@@ -151,15 +155,15 @@ async def test_what_a_pooler_says_is_a_setting_s_fault_only_where_no_other_attem
         port = pooler.sockets[0].getsockname()[1]
         with pytest.raises(StoreError) as refused:
             await connect(f"postgresql://app@127.0.0.1:{port}/portfolio")
-    assert str(refused.value) == f"database: {'DATABASE_URL: ' if lasting else ''}{words}"
+    assert str(refused.value) == f"database: {before}{words}{after}"
 
 
 def test_a_cause_without_words_is_not_made_one() -> None:
-    assert refusal(ConnectionResetError()) is None
-    assert refusal(TimeoutError()) is None
+    assert lasting_refusal(ConnectionResetError()) is None
+    assert lasting_refusal(TimeoutError()) is None
 
 
-async def test_a_name_that_nobody_knows_is_told_as_such() -> None:
+async def test_an_unknown_host_name_is_reported_as_such() -> None:
     with pytest.raises(StoreError, match=r"^database: cannot look up the host of DATABASE_URL: .+$"):
         await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
 
@@ -169,7 +173,7 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
     new_service: Callable[..., Service],
     stack: AsyncExitStack,
 ) -> None:
-    """The password is made right in the server: the task needs no restart."""
+    """The password is corrected in the server, and the task needs no restart."""
     admin = await asyncpg.connect(server.url)
     stack.push_async_callback(admin.close)
     await admin.execute("alter role with_password password 'right'")
@@ -189,12 +193,12 @@ async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
     assert errors == [f"database: {told}"]
-    assert "other" not in service.output()
+    assert "other" not in service.output
 
 
-async def _equals(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() == told
+async def _equals(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() == message
 
 
-async def _differs(ask: Callable[[], Awaitable[str]], told: str) -> bool:
-    return await ask() != told
+async def _differs(ask: Callable[[], Awaitable[str]], message: str) -> bool:
+    return await ask() != message

@@ -1,4 +1,4 @@
-"""A logical restore into a younger server, whose transaction ids are below those that the dump brings along."""
+"""A logical restore into a younger server, whose transaction ids are lower than those in the dump."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +14,7 @@ from ops.local.servers import PostgresServer
 from service.database.migrations import migrate
 from service.database.store import Store
 from tests.support.positions import LONG_AGO, entry, holdings
+from tests.support.work_fakes import FakeTerm
 
 TABLES = ("portfolio", "position", "position_change")
 AHEAD = 5000
@@ -36,7 +37,7 @@ async def next_transaction(connection: Raw) -> int:
 
 
 async def restore(old: Raw, new: Raw) -> None:
-    """Copy the data as pg_dump and pg_restore do: the triggers are not there yet."""
+    """Copy the data like pg_dump and pg_restore: without triggers."""
     await new.execute("set session_replication_role = replica")
     for table in TABLES:
         columns = [
@@ -56,7 +57,7 @@ async def restore(old: Raw, new: Raw) -> None:
 
 @pytest.fixture
 async def restored(store: Store, raw: Raw, tmp_path: Path) -> AsyncIterator[str]:
-    """The address of a young server that has the store's portfolios, and the old one's queue of changes."""
+    """The address of a young server with the store's portfolios and the old server's queue of changes."""
     with PostgresServer(tmp_path / "young", settings=("fsync=off",)) as young:
         await migrate(young.url)
         async with connected(young.url) as new:
@@ -80,14 +81,14 @@ async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: s
         assert await store.update_positions(book, LONG_AGO) is book
         assert holdings(book) == holdings(await store.load_positions(LONG_AGO))
         assert read == []
-        await store.take_up("lease", 7, "one")
-        async with store.fenced("lease", 7, "one") as writes:
-            await writes.forget_changes(book.place.snapshot)
+        await store.claim_fence(FakeTerm(7, "one"))
+        async with store.fenced(FakeTerm(7, "one")) as writes:
+            await writes.forget_changes(book.checkpoint.snapshot)
         assert await new.fetchval("select count(*) from position_change") == 0
 
 
 async def test_positions_of_another_server_are_loaded_again(store: Store, restored: str) -> None:
-    """The name of a database can lead to another server while a leader works: its snapshot means nothing there."""
+    """The name of a database can lead to another server while a leader works, whose snapshot means nothing there."""
     book = await store.load_positions(LONG_AGO)
     async with await Store.connect(restored) as young:
         await young.put_positions([entry(1, "A", "9")])
@@ -97,8 +98,8 @@ async def test_positions_of_another_server_are_loaded_again(store: Store, restor
 
 
 async def test_positions_are_loaded_again_after_a_restart_of_the_server(store: Store) -> None:
-    """A restart may be a failover to a replica that lacks the last transactions, and gives their ids to others."""
+    """A restart may be a failover to a replica that lacks the last transactions and gives their ids to others."""
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(LONG_AGO)
-    book.place = replace(book.place, server=book.place.server - 1)
+    book.checkpoint = replace(book.checkpoint, server=book.checkpoint.server - 1)
     assert await store.update_positions(book, LONG_AGO) is not book

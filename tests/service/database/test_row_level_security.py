@@ -1,4 +1,4 @@
-"""Owners read their own rows; nobody but the service writes."""
+"""Owners read their own rows, and only the service writes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +15,7 @@ from service.portfolio.records import Quote
 from service.portfolio.valuation import Values
 from tests.service.portfolio.reference import nothing_held, worth
 from tests.support.positions import entry
+from tests.support.work_fakes import FakeTerm
 
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
 DAY = date(2026, 3, 2)
@@ -44,21 +45,21 @@ INTERNAL = (
 async def rows(store: Store) -> None:
     """One row of each table for Alice and for Bob."""
     await store.put_positions([entry(1, "A", "1", user=ALICE), entry(2, "A", "1", user=BOB)])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     one, two = UUID(int=1), UUID(int=2)
-    async with store.fenced("lease", 1, "one", nothing_held([one, two])) as writes:
+    async with store.fenced(FakeTerm(), nothing_held([one, two])) as writes:
         await writes.quotes([Quote("A", Decimal(1), NOON, DAY, Decimal(1))])
         await writes.live(DAY, NOON)
         await writes.intraday(DAY, NOON, one, two)
-        await writes.history("daily_eod", DAY, origin="captured", settle="none")
+        await writes.history("daily_eod", DAY, origin="captured", overwrite="none")
     others = Values.joined([worth(portfolio_id, "5", "5", NOON) for portfolio_id in (one, two)])
-    async with store.fenced("lease", 1, "one", others) as writes:
-        await writes.history("daily_eod", DAY, origin="captured", settle="all")
+    async with store.fenced(FakeTerm(), others) as writes:
+        await writes.history("daily_eod", DAY, origin="captured", overwrite="all")
 
 
 @asynccontextmanager
 async def user(raw: Connection, role: str, user_id: UUID | None = None) -> AsyncIterator[None]:
-    """What a request through Supabase's API runs as."""
+    """The role of a request through Supabase's API."""
     async with raw.transaction():
         claims = "{}" if user_id is None else f'{{"sub": "{user_id}", "role": "{role}"}}'
         await raw.execute("select set_config('request.jwt.claims', $1, true)", claims)

@@ -1,4 +1,4 @@
-"""The service as a login that row-level security covers: no superuser, no BYPASSRLS, owner of nothing."""
+"""The service with a login under row-level security: no superuser, no BYPASSRLS, owner of nothing."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +13,8 @@ import pytest
 
 from service.commands.samples import SAMPLES
 from tests.service.api.test_streams import line
+from tests.support.processes import Service, Sidecar, command_of
 from tests.support.served_api import PORTFOLIO
-from tests.support.service_processes import Process, Service, Sidecar
 from tests.support.waiting import eventually
 
 COVERED = """
@@ -35,7 +35,7 @@ where n.nspname = 'public' and c.relkind in ('r', 'p') and not (
 
 @pytest.fixture
 async def admin(samples_url: str) -> AsyncIterator[Any]:
-    """The owner of the tables."""
+    """A connection as the owner of the tables."""
     admin = await asyncpg.connect(samples_url)
     yield admin
     await admin.close()
@@ -43,7 +43,7 @@ async def admin(samples_url: str) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def login(admin: Any, samples_url: str) -> AsyncIterator[str]:
-    """The address of the database for a login that is nothing but a login yet."""
+    """The address of the database for a login without any rights."""
     name = f"login_{uuid4().hex[:12]}"
     await admin.execute(f"create role {name} login")
     yield samples_url.replace("postgres@", f"{name}@")
@@ -56,7 +56,7 @@ def name_of(url: str) -> str:
 
 @pytest.fixture
 async def member(admin: Any, login: str) -> str:
-    """The address for a login that is a member of the service's role, as docs/database.md says."""
+    """The address for a login that is a member of the service's role, as in docs/database.md."""
     await admin.execute(f"grant portfolio_service to {name_of(login)}")
     connection = await asyncpg.connect(login)
     assert await connection.fetchval(COVERED)
@@ -88,8 +88,8 @@ async def test_the_whole_service_works_as_a_login_that_row_level_security_covers
     assert (await service.get(f"/portfolios/{PORTFOLIO}/live"))["portfolio_id"] == str(PORTFOLIO)
     failures = [entry for entry in service.lines() if entry["level"] in ("ERROR", "CRITICAL")]
     assert not failures
-    assert "permission denied" not in service.output()
-    assert "row-level security" not in service.output()
+    assert "permission denied" not in service.output
+    assert "row-level security" not in service.output
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ async def test_each_command_works_as_that_login(arguments: tuple[str, ...], memb
     (tmp_path / "prices.csv").write_text("symbol,session_date,close\nKO,2026-02-13,70.5\n")
     given = [str(tmp_path / argument) if argument.endswith(".csv") else argument for argument in arguments]
     settings = {"DATABASE_URL": member, "PRICE_SOURCE": "simulated", "AUTH": "off", "MARKET_CALENDAR": "NYSE"}
-    async with Process("service", tmp_path / "log", *given, **settings) as command:
-        assert await command.end() == 0, command.output()
+    async with command_of("service", tmp_path / "log", *given, **settings) as command:
+        assert await command.end() == 0, command.output
 
 
-async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_has_the_role(
+async def test_a_login_without_the_role_is_reported_with_the_remedy_and_works_once_it_has_the_role(
     login: str,
     admin: Any,
     new_service: Callable[..., Service],
@@ -127,7 +127,7 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     await admin.execute(f"grant usage on schema public to {name}; grant all on all tables in schema public to {name}")
     sidecar = await stack.enter_async_context(new_sidecar("a"))
     service = await stack.enter_async_context(new_service("a", sidecar.url, DATABASE_URL=login))
-    told = (
+    message = (
         f"DATABASE_URL: row-level security hides the portfolios from the role {name}; "
         "it has to be a member of portfolio_service (docs/database.md)"
     )
@@ -138,7 +138,7 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     async def says(text: str) -> bool:
         return await database() == text
 
-    await eventually(lambda: says(told))
+    await eventually(lambda: says(message))
     async with service.session.get(f"{service.url}/portfolios/{PORTFOLIO}/live") as response:
         assert (response.status, await response.json()) == (503, {"error": "the database is not available"})
     await admin.execute(f"grant portfolio_service to {name}")
@@ -146,28 +146,28 @@ async def test_a_login_without_the_role_is_told_what_it_lacks_and_works_once_it_
     await eventually(service.leads)
 
 
-async def test_a_right_that_is_missing_is_told_with_the_setting(login: str, admin: Any, tmp_path: Path) -> None:
+async def test_a_missing_right_is_reported_with_the_setting(login: str, admin: Any, tmp_path: Path) -> None:
     await admin.execute(f"grant usage on schema public to {name_of(login)}")
     file = tmp_path / "prices.csv"
     file.write_text("symbol,session_date,close\nKO,2026-02-13,70.5\n")
     settings = {"DATABASE_URL": login, "PRICE_SOURCE": "simulated", "AUTH": "off"}
-    async with Process("service", tmp_path / "log", "import", "prices", str(file), **settings) as command:
+    async with command_of("service", tmp_path / "log", "import", "prices", str(file), **settings) as command:
         assert await command.end() == 1
-    assert command.output().splitlines()[-1].startswith("database: permission denied for table ")
-    assert command.output().endswith("; DATABASE_URL's role lacks a right (docs/database.md)\n")
+    assert command.output.splitlines()[-1].startswith("database: permission denied for table ")
+    assert command.output.endswith("; DATABASE_URL's role lacks a right (docs/database.md)\n")
 
 
-async def test_a_database_that_is_not_migrated_is_told_so(
+async def test_a_database_that_is_not_migrated_is_reported_with_the_command(
     database_url: str, new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     service = new_service("a", "http://127.0.0.1:1", DATABASE_URL=database_url)
     await stack.enter_async_context(service)
 
-    async def told() -> bool:
+    async def is_reported() -> bool:
         report = await service.get_internal("/healthz")
         return str(report["database"]).endswith("; bring it up to date with python -m service migrate")
 
-    await eventually(told)
+    await eventually(is_reported)
 
 
 async def test_the_role_has_what_it_needs_of_every_table_and_nothing_of_the_partitions(admin: Any) -> None:

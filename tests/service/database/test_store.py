@@ -1,4 +1,4 @@
-"""What the API reads, how it hears of changes, and the sample portfolios."""
+"""The API's reads, the notifications of changes, and the sample portfolios."""
 
 import asyncio
 from datetime import UTC, date, datetime
@@ -10,20 +10,21 @@ import pytest
 from ops.local.servers import free_port
 from service.commands.samples import SAMPLES, load_samples
 from service.database.connection import Connection, StoreError
-from service.database.live_notifications import BACKEND, listen
+from service.database.live_notifications import BACKEND_QUERY, listen
 from service.database.store import Store
 from service.market.overrides import MarketOverride
 from service.portfolio.records import Fence
 from tests.service.portfolio.reference import nothing_held
 from tests.support.positions import USER, entry, held
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
 
 
 async def write(store: Store, *portfolios: int) -> None:
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one", nothing_held(UUID(int=n) for n in portfolios)) as writes:
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm(), nothing_held(UUID(int=n) for n in portfolios)) as writes:
         await writes.live(DAY, NOON)
         await writes.notify(NOON)
 
@@ -44,7 +45,7 @@ async def test_many_live_values_are_read_at_once(store: Store) -> None:
 async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: Connection) -> None:
     assert await store.fences() == {}
     assert await store.job_runs() == {}
-    await store.take_up("lease", 7, "one")
+    await store.claim_fence(FakeTerm(7, "one"))
     (fence,) = (await store.fences()).values()
     assert fence == Fence("lease", 7, "one", fence.taken_at)
     await raw.execute("insert into market_override values ('NYSE', $1, null, null, 'mourning')", DAY)
@@ -52,7 +53,7 @@ async def test_fences_and_overrides_are_given_as_they_stand(store: Store, raw: C
     assert await store.market_overrides("24/7") == {}
 
 
-async def test_what_was_imported_twice_is_there_once_and_a_bad_entry_keeps_out_all(store: Store) -> None:
+async def test_an_entry_imported_twice_exists_once_and_a_bad_entry_prevents_all(store: Store) -> None:
     for _ in range(2):
         await store.put_positions([entry(1, "A", "1")])
     assert list((await held(store, DAY)).values()) == [(("A", Decimal(1)),)]
@@ -71,7 +72,7 @@ async def test_a_listener_that_is_busy_hears_of_many_changes_at_once(store: Stor
         assert not (await anext(notices)).missed
 
 
-async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_missed_something(
+async def test_a_listener_whose_connection_was_lost_learns_that_it_may_have_missed_changes(
     migrated: str, raw: Connection
 ) -> None:
     notices = listen(migrated)
@@ -84,11 +85,11 @@ async def test_a_listener_whose_connection_is_lost_is_told_that_it_may_have_miss
 async def test_a_listener_that_is_cancelled_leaves_no_connection(migrated: str, raw: Connection) -> None:
     ready = asyncio.Event()
 
-    async def hear() -> None:
+    async def on_notification() -> None:
         async for _ in listen(migrated):
             ready.set()
 
-    hearing = asyncio.create_task(hear())
+    hearing = asyncio.create_task(on_notification())
     await ready.wait()
     hearing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -105,7 +106,7 @@ async def test_a_quiet_connection_is_asked_whether_it_is_there(migrated: str, ra
     assert (await anext(notices)).missed
     heard = asyncio.ensure_future(anext(notices))
     for _ in range(1000):
-        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND):
+        if await raw.fetchval("select exists (select from pg_stat_activity where query = $1)", BACKEND_QUERY):
             break
         await asyncio.sleep(0.01)
     else:
@@ -125,7 +126,7 @@ async def test_the_samples_are_the_same_however_often_they_are_loaded(store: Sto
     assert UUID("11111111-1111-4111-8111-111111111111") in first
 
 
-async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_used(
+async def test_a_store_that_need_not_connect_at_once_connects_when_it_is_first_used(
     migrated: str, raw: Connection
 ) -> None:
     nowhere = f"postgresql://127.0.0.1:{free_port()}/none"
@@ -133,7 +134,7 @@ async def test_a_store_that_need_not_connect_at_once_does_so_when_it_is_first_us
         with pytest.raises(StoreError, match="cannot connect"):
             await store.ping()
     ours = "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    before = {row["pid"] for row in await raw.fetch(ours)}  # some of an earlier test may be about to go
+    before = {row["pid"] for row in await raw.fetch(ours)}  # sessions of an earlier test may be about to end
 
     async def new() -> int:
         return len({row["pid"] for row in await raw.fetch(ours)} - before)

@@ -1,14 +1,14 @@
-"""When a leader gives its lease up because nothing that it writes is committed, by a clock that the test moves."""
+"""When a leader resigns because none of its writes are committed, on a clock that the test moves."""
 
 from dataclasses import dataclass
 
 import pytest
 
 from service.database.write_watch import (
-    LONGEST_LIMIT,
+    MAX_LIMIT,
     NOTHING_COMMITTED_LIMIT,
-    PAUSE,
-    TROUBLE_REMEMBERED,
+    RESIGN_PAUSE,
+    TROUBLE_LIFETIME,
     LeaseWrites,
     WriteWatch,
 )
@@ -45,26 +45,26 @@ def test_a_term_ends_thirty_seconds_after_a_write_was_due_and_all_attempts_faile
     writes.failed()
     clock.time += 9
     writes.failed()
-    assert writes.left() == LIMIT - 10
+    assert writes.remaining() == LIMIT - 10
     clock.time += LIMIT
-    assert writes.left() == 0
+    assert writes.remaining() == 0
 
 
 def test_a_write_that_takes_long_and_has_not_failed_ends_no_term(writes: LeaseWrites, clock: Clock) -> None:
     writes.due()
     clock.time += 10 * LIMIT
-    assert writes.left() is None
+    assert writes.remaining() is None
 
 
 def test_one_failure_ends_no_term_unless_it_took_as_long_as_the_limit(writes: LeaseWrites, clock: Clock) -> None:
     writes.due()
     writes.failed()
-    assert writes.left() is None
+    assert writes.remaining() is None
     writes.committed()
     writes.due()
     clock.time += LIMIT
     writes.failed()
-    assert writes.left() == 0
+    assert writes.remaining() == 0
 
 
 def test_a_commit_begins_the_count_again(writes: LeaseWrites, clock: Clock) -> None:
@@ -72,38 +72,46 @@ def test_a_commit_begins_the_count_again(writes: LeaseWrites, clock: Clock) -> N
         writes.failed()
         writes.failed()
         settle()
-        assert writes.left() is None
+        assert writes.remaining() is None
     clock.time += LIMIT
     writes.failed()
     writes.failed()
-    assert writes.left() == LIMIT
+    assert writes.remaining() == LIMIT
 
 
 def barren_term(writes: LeaseWrites, clock: Clock, trouble: float = 0.0) -> float:
-    """A term whose take-up is committed and nothing else; returns how long it lasts."""
+    """A term that claims the fence and commits nothing else; returns its length."""
     writes.begin_term(trouble)
     writes.cleared()
     writes.due()
     writes.failed()
     writes.failed()
-    left = writes.left()
-    assert left is not None
-    clock.time += left
-    assert writes.give_up() == left
-    return left
+    remaining = writes.remaining()
+    assert remaining is not None
+    clock.time += remaining
+    assert writes.give_up() == remaining
+    return remaining
 
 
-def test_each_barren_term_and_the_pause_after_it_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
+def test_each_term_without_a_commit_and_its_pause_are_longer_until_a_commit(writes: LeaseWrites, clock: Clock) -> None:
     terms, pauses = [], []
     for _ in range(7):
         terms.append(barren_term(writes, clock))
         pauses.append(writes.pause)
-    assert terms == [30, 60, 120, 240, 480, LONGEST_LIMIT, LONGEST_LIMIT]
-    assert pauses == [PAUSE[0], 30, PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1], PAUSE[1]]
+    assert terms == [30, 60, 120, 240, 480, MAX_LIMIT, MAX_LIMIT]
+    assert pauses == [
+        RESIGN_PAUSE[0],
+        30,
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+        RESIGN_PAUSE[1],
+    ]
     writes.begin_term()
     writes.committed()
     assert barren_term(writes, clock) == LIMIT
-    assert writes.pause == PAUSE[0]
+    assert writes.pause == RESIGN_PAUSE[0]
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 50])
@@ -138,5 +146,5 @@ def test_a_refused_write_says_what_is_wrong_with_the_database_until_one_is_accep
         watch.accepted()
         assert not watch.trouble
     watch.refused("53100", "no room")
-    clock.time += TROUBLE_REMEMBERED
+    clock.time += TROUBLE_LIFETIME
     assert not watch.trouble

@@ -1,4 +1,4 @@
-"""The calendars, held against dates that the exchange itself has published."""
+"""The calendars, compared with dates that the exchange published."""
 
 import logging
 from datetime import UTC, date, datetime, timedelta
@@ -57,7 +57,7 @@ def test_a_half_day_closes_at_13_in_new_york(half: str) -> None:
 @pytest.mark.parametrize(
     "ordinary",
     [
-        "2021-12-31",  # a New Year's Day on a Saturday is not observed on the Friday
+        "2021-12-31",  # New Year's Day on a Saturday is not observed on the Friday
         "2024-10-14",  # Columbus Day: banks are closed, the exchange is not
         "2024-11-11",  # Veterans Day
         "2027-07-02",

@@ -1,4 +1,4 @@
-"""Our calendar against another library's, session by session, and against the rules of daylight saving time."""
+"""Our calendar compared with another library's, session by session, and with the rules of daylight saving time."""
 
 import warnings
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +16,7 @@ NYSE = NyseCalendar()
 
 
 def change_days(year: int) -> tuple[date, date]:
-    """The Sundays on which New York's clocks are put forward and back, by the laws of 1986 and 2005."""
+    """The Sundays on which New York's clocks go forward and back, by the laws of 1986 and 2005."""
     if year < 2007:
         return nth_sunday(year, 4, 1), nth_sunday(year, 11, 1) - timedelta(days=7)
     return nth_sunday(year, 3, 2), nth_sunday(year, 11, 1)
@@ -29,7 +29,7 @@ def nth_sunday(year: int, month: int, n: int) -> date:
 
 def test_every_session_s_open_and_close_is_the_same_in_exchange_calendars() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how that library uses pandas
+        warnings.simplefilter("ignore")  # from that library's use of pandas
         other = exchange_calendars.get_calendar("XNYS", start=f"{FIRST_YEAR}-01-01", end=f"{NEXT_YEAR}-12-31")
         theirs = [
             Session(day.date(), row.open.to_pydatetime(), row.close.to_pydatetime())

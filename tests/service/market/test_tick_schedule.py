@@ -1,4 +1,4 @@
-"""Where the tracker's ticks fall."""
+"""The slots of the tracker's ticks."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.market.calendar import CALENDARS, AroundTheClockCalendar, NyseCalendar, Session
-from service.market.tick_schedule import EPOCH, Grid
+from service.market.tick_schedule import EPOCH, TickSchedule
 
 OPEN = datetime(2026, 3, 2, 14, 30, tzinfo=UTC)
 CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 TICK = timedelta(seconds=30)
-NYSE = Grid(NyseCalendar(), TICK)
+NYSE = TickSchedule(NyseCalendar(), TICK)
 
 GRIDS = st.builds(
-    Grid,
+    TickSchedule,
     st.sampled_from([calendar() for calendar in CALENDARS.values()]),
     st.sampled_from([0.25, 2.0, 7.0, 30.0, 1000.0]).map(lambda seconds: timedelta(seconds=seconds)),
 )
@@ -26,39 +26,43 @@ INSTANTS = st.builds(
     st.sampled_from([OPEN, CLOSE]),
     st.floats(-2000, 2000) | st.floats(0, 1e8),
 )
-"""Those around the open and the close, and any of three years."""
+"""Instants around the open and the close, and at any time in three years."""
 
 
-def places(grid: Grid, session: Session, first: datetime) -> Iterator[datetime]:
+def places(schedule: TickSchedule, session: Session, first: datetime) -> Iterator[datetime]:
     """The multiples of the interval in the session, from `first` on."""
-    place = EPOCH - (EPOCH - max(first, session.open)) // grid.interval * grid.interval
+    place = EPOCH - (EPOCH - max(first, session.open)) // schedule.interval * schedule.interval
     while place < session.close:
         yield place
-        place += grid.interval
+        place += schedule.interval
 
 
 @given(GRIDS, INSTANTS)
-def test_a_slot_is_a_multiple_of_the_interval_not_later_than_now_and_the_latest_such(grid: Grid, now: datetime) -> None:
-    slot = grid.slot(now)
-    assert (slot - EPOCH) % grid.interval == timedelta()
-    assert slot <= now < slot + grid.interval
+def test_a_slot_is_a_multiple_of_the_interval_not_later_than_now_and_the_latest_such(
+    schedule: TickSchedule, now: datetime
+) -> None:
+    slot = schedule.slot(now)
+    assert (slot - EPOCH) % schedule.interval == timedelta()
+    assert slot <= now < slot + schedule.interval
 
 
 @given(GRIDS, INSTANTS)
-def test_the_next_tick_is_the_first_place_later_than_now_that_is_in_a_session(grid: Grid, now: datetime) -> None:
-    due = grid.next_tick(now)
-    session, later = grid.session(now), now + timedelta.resolution
-    following = grid.calendar.next_open(session.open)
-    assert due == next(chain(places(grid, session, later), places(grid, following, later)))
+def test_the_next_tick_is_the_first_place_later_than_now_that_is_in_a_session(
+    schedule: TickSchedule, now: datetime
+) -> None:
+    due = schedule.next_tick(now)
+    session, later = schedule.session(now), now + timedelta.resolution
+    following = schedule.calendar.next_open(session.open)
+    assert due == next(chain(places(schedule, session, later), places(schedule, following, later)))
 
 
 @given(GRIDS, INSTANTS, st.floats(0, 1, exclude_max=True))
 def test_whenever_one_asks_until_the_next_tick_it_is_the_same_so_nothing_drifts(
-    grid: Grid, now: datetime, part: float
+    schedule: TickSchedule, now: datetime, part: float
 ) -> None:
-    due = grid.next_tick(now)
+    due = schedule.next_tick(now)
     later = min(now + part * (due - now), due - timedelta.resolution)
-    assert grid.next_tick(later) == due
+    assert schedule.next_tick(later) == due
 
 
 def test_a_session_s_ticks_are_its_places_each_an_interval_after_the_last_until_the_next_session() -> None:
@@ -71,16 +75,16 @@ def test_a_session_s_ticks_are_its_places_each_an_interval_after_the_last_until_
 
 
 def test_a_session_that_opens_between_two_places_begins_with_the_second() -> None:
-    grid = Grid(NyseCalendar(), timedelta(seconds=7))
-    first = grid.next_tick(OPEN - timedelta(hours=1))
-    assert OPEN < first < OPEN + grid.interval
+    schedule = TickSchedule(NyseCalendar(), timedelta(seconds=7))
+    first = schedule.next_tick(OPEN - timedelta(hours=1))
+    assert OPEN < first < OPEN + schedule.interval
     assert first.timestamp() % 7 == 0
 
 
 def test_a_market_that_never_closes_has_a_tick_across_midnight() -> None:
     midnight = datetime(2026, 3, 3, 5, 0, tzinfo=UTC)
-    grid = Grid(AroundTheClockCalendar(), timedelta(seconds=2))
-    assert grid.next_tick(midnight - timedelta(seconds=1)) == midnight
+    schedule = TickSchedule(AroundTheClockCalendar(), timedelta(seconds=2))
+    assert schedule.next_tick(midnight - timedelta(seconds=1)) == midnight
 
 
 @pytest.mark.parametrize("now", [OPEN - timedelta(hours=60), OPEN - timedelta.resolution, OPEN, CLOSE - TICK])
@@ -90,19 +94,19 @@ def test_the_session_is_the_one_that_is_open_or_else_that_opens_next(now: dateti
 
 
 @given(INSTANTS, st.timedeltas(timedelta(), timedelta(hours=8)), st.integers(0, 3))
-def test_left_out_is_each_place_of_the_session_that_has_passed_and_had_no_tick(
+def test_missed_ticks_are_the_slots_of_the_session_that_passed_without_a_tick(
     before: datetime, late: timedelta, ticks: int
 ) -> None:
     due = NYSE.next_tick(before)
     session = NYSE.session(due)
     passed = sum(place <= due + late for place in places(NYSE, session, due))
-    assert NYSE.left_out(due, due + late, ticks) == max(0, passed - ticks)
+    assert NYSE.missed_ticks(due, due + late, ticks) == max(0, passed - ticks)
 
 
 @pytest.mark.parametrize(
-    ("due", "now", "ticks", "left_out"),
+    ("due", "now", "ticks", "missed_ticks"),
     [
-        (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 1, 0),  # the first of a term comes at once
+        (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 1, 0),  # the first tick of a term comes at once
         (OPEN + timedelta(seconds=41), OPEN + timedelta(seconds=42), 0, 1),
         (OPEN - timedelta(seconds=5), OPEN - timedelta(seconds=1), 0, 0),
         (OPEN - timedelta(seconds=5), OPEN + timedelta(seconds=35), 1, 1),
@@ -111,6 +115,6 @@ def test_left_out_is_each_place_of_the_session_that_has_passed_and_had_no_tick(
     ],
 )
 def test_of_a_tick_that_is_due_off_the_grid_its_slot_counts(
-    due: datetime, now: datetime, ticks: int, left_out: int
+    due: datetime, now: datetime, ticks: int, missed_ticks: int
 ) -> None:
-    assert NYSE.left_out(due, now, ticks) == left_out
+    assert NYSE.missed_ticks(due, now, ticks) == missed_ticks

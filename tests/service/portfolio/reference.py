@@ -1,4 +1,4 @@
-"""What a portfolio is worth, computed one position at a time in `decimal`: what the arrays are held against."""
+"""Values of portfolios, computed with `decimal` one position at a time: the reference for the arrays."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,13 +53,13 @@ def worth_of(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
     )
 
 
-def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
-    """Of all answers for one symbol, at least one, in the order they came: the last price, and the session's open.
+def last_and_open(answers: Iterable[Price], session: Session) -> tuple[Price, Decimal]:
+    """The last price and the session's open after all answers for one symbol, at least one, in their order.
 
-    An answer counts if it is newer than all before it.
+    An answer counts if it is newer than all answers before it.
     """
     newest: list[Price] = []
-    for price in told:
+    for price in answers:
         if all(price.at > earlier.at for earlier in newest):
             newest.append(price)
     of_the_session = [price.price for price in newest if session.open <= price.at < session.close]
@@ -67,10 +67,10 @@ def last_and_open(told: Iterable[Price], session: Session) -> tuple[Price, Decim
 
 
 class Course:
-    """Every portfolio's live values through ticks, each tick computed anew from all that was ever told."""
+    """The live values of all portfolios through a series of ticks; each tick is computed from all answers so far."""
 
     def __init__(self) -> None:
-        self._told: dict[str, list[Price]] = {}
+        self._answers: dict[str, list[Price]] = {}
         self._reached: dict[UUID, list[Decimal]] = {}
         self._comparable: dict[UUID, object] = {}
 
@@ -82,13 +82,13 @@ class Course:
         holdings: Mapping[UUID, Holdings],
         token: int,
     ) -> dict[UUID, LiveValue]:
-        """The values after a tick, given what the source answered: prices over zero, of six places."""
+        """The values after a tick, given the source's answer: prices above zero with six places."""
         answered = {price.symbol for price in answers}
         for price in answers:
-            self._told.setdefault(price.symbol, []).append(price)
+            self._answers.setdefault(price.symbol, []).append(price)
         marks = {}
-        for symbol, told in self._told.items():
-            last, opened = last_and_open(told, session)
+        for symbol, answers in self._answers.items():
+            last, opened = last_and_open(answers, session)
             stale = symbol not in answered or as_of - last.at > timedelta(minutes=15)
             marks[symbol] = Mark(last.price, last.at, stale, opened)
         return {
@@ -105,7 +105,7 @@ class Course:
         marks: Mapping[str, Mark],
         token: int,
     ) -> LiveValue:
-        """High and low are those of the values with these positions and opens, in this session."""
+        """High and low of the values with these positions and opens, in this session."""
         worth = worth_of(positions, marks)
         opens = {(symbol, quantity, marks[symbol].open) for symbol, quantity in positions if symbol in marks}
         comparable = session, opens, worth.value is None
@@ -146,7 +146,7 @@ def block_of(holdings: Mapping[UUID, Holdings], symbols: Sequence[str]) -> Block
 
 
 def worths(values: Values) -> list[Worth]:
-    """Values as the records that the reference gives."""
+    """The values as records of the reference."""
     return [
         Worth(
             _money(value) if known else None,
@@ -162,7 +162,7 @@ def worths(values: Values) -> list[Worth]:
 
 
 def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
-    """One portfolio, through the arrays."""
+    """The value of one portfolio, computed by the arrays."""
     symbols = sorted({symbol for symbol, _ in holdings} | marks.keys())
     return worths(value_block(block_of({UUID(int=1): holdings}, symbols), Marks.of(symbols, marks)))[0]
 
@@ -177,7 +177,7 @@ def _money(units: np.int64) -> Decimal:
 
 
 def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Values:
-    """The values of one portfolio, as said."""
+    """The given values of one portfolio."""
     one = np.ones(1, np.int64)
     units, opened = (np.array([int(Decimal(dollars).scaleb(4))], np.int64) for dollars in (value, day_open))
     return Values(
@@ -188,5 +188,5 @@ def worth(portfolio_id: UUID, value: str, day_open: str, oldest: datetime) -> Va
         fraction=one * 10_000,
         stale=one < 0,
         oldest=one * ((oldest - POSTGRES_EPOCH) // MICROSECOND),
-        too_wide=one < 0,
+        overflow=one < 0,
     )

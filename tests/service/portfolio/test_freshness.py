@@ -1,4 +1,4 @@
-"""A value is as stale as it is when somebody looks at it, whoever wrote it when."""
+"""Staleness depends on when a value is read, whoever wrote it, and when."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -60,7 +60,7 @@ def test_a_value_written_as_stale_stays_stale() -> None:
 
 
 def test_the_market_hours_are_those_of_the_overridden_calendar() -> None:
-    """Monday is cancelled: Friday's close is still the last moment of the market."""
+    """Monday is cancelled, so Friday's close is still the last moment of the market."""
     calendar = OverriddenCalendar(NyseCalendar())
     calendar.override({MONDAY.date: MarketOverride(MONDAY.date, None, None, "storm")})
     assert not is_stale(value(LAST_TICK, LAST_TICK), MONDAY.open + timedelta(hours=3), calendar)
@@ -81,8 +81,8 @@ def test_a_value_of_the_future_is_not_fresh(ahead: timedelta) -> None:
     now = FRIDAY.open + timedelta(hours=1)
     assert is_stale(value(now, now + ahead), now)
     assert is_stale(value(now + ahead, None), now)
-    assert is_stale(value(now + ahead, now), now)  # old prices, written by a leader whose clock is ahead
-    assert not is_stale(value(now + SECOND, now + SECOND), now)  # clocks differ by as much
+    assert is_stale(value(now + ahead, now), now)  # old prices from a leader whose clock is ahead
+    assert not is_stale(value(now + SECOND, now + SECOND), now)  # within the tolerance of clocks
     assert is_fresh(now, now) and not is_fresh(now + ahead, now)
 
 

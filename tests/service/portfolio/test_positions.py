@@ -1,4 +1,4 @@
-"""Positions in memory: what is kept up to date from changes is what would be loaded anew."""
+"""Positions in memory: updating them from changes gives the same as loading them again."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 from service.database import position_reader
 from service.database.connection import Connection, StoreError
-from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_held
+from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, read_position_rows
 from service.database.sql import statement
 from service.database.store import Store
 from service.portfolio import positions
-from service.portfolio.positions import Block, Book, Place, Symbols, id_array, uuids
+from service.portfolio.positions import Block, Book, Checkpoint, Symbols, id_array, uuids
 from tests.service.conftest import CLEAN
 from tests.service.portfolio.reference import block_of
 from tests.support.positions import LONG_AGO, entry, held, holdings
+from tests.support.work_fakes import FakeTerm
 
 DAY = date(2026, 3, 2)
 ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
@@ -29,9 +30,9 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few portfolios are many blocks."""
-    monkeypatch.setattr(positions, "PORTFOLIOS_A_BLOCK", 3)
-    monkeypatch.setattr(position_reader, "PORTFOLIOS_A_BLOCK", 3)
+    """A few portfolios fill many blocks."""
+    monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
+    monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
 
 
 @given(st.lists(ids, max_size=20))
@@ -46,17 +47,17 @@ def the_book(portfolios: dict[UUID, int]) -> Book:
     held_by = {one: ((("A", Decimal(quantity)),) if quantity else ()) for one, quantity in portfolios.items()}
     whole = block_of(held_by, ["A"])
     blocks = [whole.take(np.arange(first, min(first + 3, len(whole)))) for first in range(0, len(whole), 3)]
-    return Book(DAY, symbols, blocks, Place("", 0))
+    return Book(DAY, symbols, blocks, Checkpoint("", 0))
 
 
 keys = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 2).map(lambda number: number * 2**40)
-"""Any, and some that have their last bits in common."""
+"""Any hashes, some with the same lowest bits."""
 
 
 @given(st.lists(keys, unique=True), st.lists(keys))
 def test_a_symbol_is_found_by_its_key_whichever_others_there_are(known: list[int], others: list[int]) -> None:
     symbols = Symbols()
-    for first in range(0, len(known), 4):  # a few at a time, as blocks bring them
+    for first in range(0, len(known), 4):  # a few at a time, as blocks add them
         symbols.learn({key: f"S{key}" for key in known[first : first + 4]})
     asked = known[::-1] + others
     found = symbols.numbers(np.array(asked, np.int64))
@@ -78,23 +79,23 @@ async def test_what_is_not_the_whole_of_a_copy_is_not_taken_for_one(
     query = statement("positions_between").rpartition("-- ")[2].partition("\n")[2]
     await raw.copy_from_query(query, DAY, None, UUID(int=2**128 - 1), output=take, format="binary")
     copied = b"".join(parts)
-    whole = read_held(copied)
+    whole = read_position_rows(copied)
     assert uuids(whole.ids) == [UUID(int=n) for n in range(1, portfolios + 1)]
     assert (whole.counts.tolist(), len(whole.positions)) == ([2] * portfolios, 2 * portfolios)
     a_row = HEAD_ROW.itemsize + 2 * POSITION.itemsize
     for end in range(len(copied)):
         with pytest.raises(ValueError, match="COPY"):
-            read_held(copied[:end])
+            read_position_rows(copied[:end])
         if len(HEADER) < end < len(copied) - len(TRAILER) and (end - len(HEADER)) % a_row:
             with pytest.raises(ValueError, match="COPY"):
-                read_held(copied[:end] + TRAILER)  # a row is not all there
+                read_position_rows(copied[:end] + TRAILER)  # an incomplete row
 
 
 @given(st.dictionaries(ids, st.integers(0, 5)), st.dictionaries(ids, st.integers(0, 5)), st.data())
 def test_replacing_leaves_what_a_dictionary_would_hold(
     before: dict[UUID, int], after: dict[UUID, int], data: st.DataObject
 ) -> None:
-    """Some of what was there changes, some goes, and some is new, at either end and in between."""
+    """Some portfolios change, some disappear and some are new, at either end and in between."""
     some = data.draw(st.lists(st.sampled_from(sorted(before)), unique=True)) if before else []
     fresh = after | {one: data.draw(st.integers(0, 5)) for one in some[::2]}
     book = the_book(before)
@@ -122,7 +123,7 @@ changes = st.lists(
 def test_changes_applied_one_after_the_other_equal_a_fresh_load(
     migrated_once: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]
 ) -> None:
-    """Whatever was done to the tables, and whichever way the date moved."""
+    """After any changes of the tables and any change of the date."""
     asyncio.run(_apply(migrated_once, rounds, steps))
 
 
@@ -164,8 +165,8 @@ async def _change(store: Store, raw: Connection, what: str, portfolio: int, symb
 async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_missed(
     store: Store, raw: Connection
 ) -> None:
-    """A sequence would have passed it by. Nor is it dropped by the tick that has read the later one."""
-    await store.take_up("lease", 1, "one")
+    """A sequence would have missed it. The tick that has read the later change does not delete it either."""
+    await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)
     early = raw.transaction()
@@ -175,8 +176,8 @@ async def test_a_change_that_is_committed_after_a_later_one_was_read_is_not_miss
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [1, 6]
     await early.commit()
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.place.snapshot)
+    async with store.fenced(FakeTerm()) as writes:
+        await writes.forget_changes(book.checkpoint.snapshot)
     book = await store.update_positions(book, DAY)
     assert [one[0][1] for one in holdings(book).values()] == [5, 6]
 
@@ -212,19 +213,19 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     await store.put_positions([entry(1, "A", "1")])
     book = await store.load_positions(DAY)
     await store.put_positions([entry(2, "A", "1")])
-    await store.take_up("lease", 1, "one")
-    async with store.fenced("lease", 1, "one") as writes:
-        await writes.forget_changes(book.place.snapshot)
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm()) as writes:
+        await writes.forget_changes(book.checkpoint.snapshot)
     left = await raw.fetch("select distinct portfolio_id from position_change")
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
 
 
 async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: Store) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
-    told: list[tuple[int, int]] = []
-    await store.load_positions(DAY, lambda done, total: told.append((done, total)))
-    # Two read beside each other: the rest, which is short, may be there before the second piece.
-    assert told in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
+    reported: list[tuple[int, int]] = []
+    await store.load_positions(DAY, lambda done, total: reported.append((done, total)))
+    # Two readers in parallel: the short rest may arrive before the second piece.
+    assert reported in ([(0, 7), (3, 7), (6, 7), (7, 7)], [(0, 7), (3, 7), (4, 7), (7, 7)])
 
     def enough(done: int, total: int) -> None:
         raise RuntimeError

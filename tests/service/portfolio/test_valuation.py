@@ -1,8 +1,7 @@
-"""What a portfolio is worth."""
+"""Values of portfolios."""
 
 import logging
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -11,37 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.market.calendar import NyseCalendar
-from service.portfolio.formats import MOST_QUANTITY
+from service.portfolio.formats import PRICE_LIMIT, QUANTITY_LIMIT
 from service.portfolio.positions import Block
-from service.portfolio.records import Quote
-from service.portfolio.valuation import (
-    HIGHEST_PRICE,
-    Mark,
-    Marks,
-    priced_in,
-    quoted,
-    report_too_wide,
-    usable,
-    value_all,
-    value_block,
-)
-from service.prices import Price
-from tests.service.portfolio.reference import block_of, last_and_open, nothing_held, valued, worth_of, worths
+from service.portfolio.valuation import Mark, Marks, report_overflow, value_all, value_block
+from tests.service.portfolio.reference import block_of, nothing_held, valued, worth_of, worths
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
-MONDAY, TUESDAY = NyseCalendar().sessions(date(2026, 3, 2), date(2026, 3, 3))
-MINUTE = timedelta(minutes=1)
 SYMBOLS = [f"S{number}" for number in range(8)]
 
 CENT_SHARE = Decimal("0.00000001")
 quantities = st.one_of(
-    st.decimals(-MOST_QUANTITY + CENT_SHARE, MOST_QUANTITY - CENT_SHARE, places=8),
+    st.decimals(-QUANTITY_LIMIT + CENT_SHARE, QUANTITY_LIMIT - CENT_SHARE, places=8),
     st.decimals(-100, 100, places=8),
     st.integers(1, 1000).map(Decimal),
 ).filter(bool)
 prices = st.one_of(
-    st.decimals("0.000001", HIGHEST_PRICE - Decimal("0.000001"), places=6), st.decimals("0.01", 900, places=2)
+    st.decimals("0.000001", PRICE_LIMIT - Decimal("0.000001"), places=6), st.decimals("0.01", 900, places=2)
 )
 marks = st.dictionaries(
     st.sampled_from(SYMBOLS),
@@ -64,10 +48,10 @@ def mark(price: str, *, stale: bool = False, at: datetime = NOON, opened: str | 
 def test_the_arrays_give_what_decimals_give_row_by_row(
     held: dict[UUID, tuple[tuple[str, Decimal], ...]], priced: dict[str, Mark]
 ) -> None:
-    """Empty portfolios, short positions, prices that are missing, sums of a hundred bits."""
+    """Empty portfolios, short positions, missing prices, and sums of a hundred bits."""
     values = value_block(block_of(held, SYMBOLS), Marks.of(SYMBOLS, priced))
     expected = [worth_of(held[portfolio_id], priced) for portfolio_id in sorted(held, key=lambda p: p.bytes)]
-    for given_, right, wide in zip(worths(values), expected, values.too_wide, strict=True):
+    for given_, right, wide in zip(worths(values), expected, values.overflow, strict=True):
         if wide:
             assert given_.value is None
             assert (given_.priced_fraction, given_.stale) == (right.priced_fraction, right.stale)
@@ -76,7 +60,7 @@ def test_the_arrays_give_what_decimals_give_row_by_row(
 
 
 def test_a_hundred_thousand_values_are_what_decimals_give() -> None:
-    """Quantities of eight places and prices of six, at the sizes that people have."""
+    """Quantities of eight places and prices of six, in realistic sizes."""
     random = np.random.default_rng(7)
     portfolios, symbols = 2_000, 50
     names = [f"S{number}" for number in range(symbols)]
@@ -98,34 +82,36 @@ def test_a_half_is_rounded_to_even() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_positions_that_are_not_too_wide_are_exact(sign: int) -> None:
-    """792 trillion dollars and a little, in a sum that needs 96 bits."""
+def test_the_largest_positions_without_overflow_are_exact(sign: int) -> None:
+    """Slightly more than 792 trillion dollars, in a sum that needs 96 bits."""
     held = tuple((name, sign * Decimal("9876543210.12345678")) for name in SYMBOLS)
     priced = {name: mark("10021.987653") for name in SYMBOLS}
     assert valued(held, priced) == worth_of(held, priced)
 
 
-def test_positions_too_wide_to_compute_exactly_have_no_value_and_are_reported(
+def test_positions_that_overflow_have_no_value_and_are_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Even if long and short cancel: it is the terms that are too wide."""
-    large = MOST_QUANTITY - 1
+    """Even if long and short cancel, because the limit is on the terms."""
+    large = QUANTITY_LIMIT - 1
     held = {UUID(int=1): (("S0", large), ("S1", -large)), UUID(int=2): (("S0", Decimal(1)),)}
     priced = {"S0": mark("900000000"), "S1": mark("900000000")}
     values = value_block(block_of(held, SYMBOLS), Marks.of(SYMBOLS, priced))
     assert [worth.value for worth in worths(values)] == [None, Decimal(900_000_000)]
     with caplog.at_level(logging.ERROR):
-        report_too_wide(values)
+        report_overflow(values)
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
-def test_portfolios_too_wide_are_reported_once_each_a_few_of_them_by_name(caplog: pytest.LogCaptureFixture) -> None:
-    large = (("S0", MOST_QUANTITY - 1),)
+def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    large = (("S0", QUANTITY_LIMIT - 1),)
     held = {UUID(int=number): large for number in range(1, 9)}
-    told: set[UUID] = set()
+    reported: set[UUID] = set()
     for count in (7, 8, 8):
         block = block_of(dict(list(held.items())[:count]), SYMBOLS)
-        report_too_wide(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), told)
+        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), reported)
     names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
     assert names == [[1, 2, 3, 4, 5], [8]]
     assert [line.split()[0] for line in caplog.messages] == ["7", "1"]
@@ -180,68 +166,3 @@ def test_the_fraction_is_one_only_when_everything_has_a_price() -> None:
     all_but_one = Marks.of([str(n) for n in range(many)], {str(n): mark("1") for n in range(1, many)})
     assert value_block(block, one).fraction == [1]
     assert value_block(block, all_but_one).fraction == [9999]
-
-
-@pytest.mark.parametrize("price", ["0", "-1", "NaN", "sNaN", "Infinity", "0.0000001", str(HIGHEST_PRICE)])
-def test_what_cannot_be_a_price_is_a_missing_price(price: str) -> None:
-    assert usable([Price("A", Decimal(price), NOON)]) == {}
-
-
-def test_a_price_that_rounds_to_the_first_that_is_none_is_none() -> None:
-    assert usable([Price("A", HIGHEST_PRICE - Decimal("0.0000001"), NOON)]) == {}
-
-
-def test_of_two_prices_of_one_symbol_the_newer_one_is_taken() -> None:
-    old, new = Price("A", Decimal(1), NOON - MINUTE), Price("A", Decimal(2), NOON)
-    for both in ([old, new], [new, old]):
-        assert usable(both) == {"A": new}
-
-
-def test_the_open_lasts_for_the_session_and_no_longer() -> None:
-    tuesday_noon = NOON + timedelta(days=1)
-    first = quoted(Price("A", Decimal(10), NOON), MONDAY, None, NOON)
-    second = quoted(Price("A", Decimal(11), NOON + MINUTE), MONDAY, first, NOON + MINUTE)
-    third = quoted(Price("A", Decimal(12), tuesday_noon), TUESDAY, second, tuesday_noon)
-    assert [quote.open for quote in (first, second, third)] == [10, 10, 12]
-    assert third == Quote("A", Decimal(12), tuesday_noon, TUESDAY.date, Decimal(12))
-
-
-def test_a_price_from_before_the_session_is_not_its_open_and_one_made_as_it_opens_is() -> None:
-    """The first answers of a day are the trades of the day before."""
-    opens = TUESDAY.open
-    early = quoted(Price("A", Decimal(10), opens - timedelta.resolution), TUESDAY, None, opens)
-    assert not priced_in(early, TUESDAY)
-    first = quoted(Price("A", Decimal(11), opens), TUESDAY, early, opens + MINUTE)
-    assert priced_in(first, TUESDAY)
-    later = quoted(Price("A", Decimal(12), opens + MINUTE), TUESDAY, first, opens + MINUTE)
-    assert [first.open, later.open] == [11, 11]
-
-
-def test_a_price_does_not_go_back_in_time_nor_change_at_the_same_instant() -> None:
-    kept = quoted(Price("A", Decimal(10), NOON), MONDAY, None, NOON + MINUTE)
-    for at in (NOON, NOON - MINUTE, MONDAY.open - MINUTE):
-        assert quoted(Price("A", Decimal(11), at), MONDAY, kept, NOON + MINUTE) is kept
-
-
-def test_a_quote_from_the_future_gives_way() -> None:
-    """Or a leader whose clock went an hour ahead would hold the price for an hour."""
-    ahead = quoted(Price("A", Decimal(10), NOON + 60 * MINUTE), MONDAY, None, NOON + 60 * MINUTE)
-    assert quoted(Price("A", Decimal(11), NOON), MONDAY, ahead, NOON).price == 11
-
-
-answers = st.lists(
-    st.tuples(prices, st.integers(-30, 30)).map(lambda made: Price("A", made[0], TUESDAY.open + made[1] * MINUTE)),
-    max_size=8,
-)
-
-
-@given(answers)
-def test_whatever_order_prices_come_in_the_newest_counts_and_the_open_is_the_first_of_the_session(
-    told: Sequence[Price],
-) -> None:
-    quote: Quote | None = None
-    for number, price in enumerate(told, start=1):
-        quote = quoted(price, TUESDAY, quote, TUESDAY.open + 60 * MINUTE)
-        last, opened = last_and_open(told[:number], TUESDAY)
-        assert (quote.price, quote.at) == (last.price, last.at)
-        assert (quote.open if priced_in(quote, TUESDAY) else quote.price) == opened

@@ -1,4 +1,4 @@
-"""Alpaca's market data as its documentation describes it, on loopback: shapes, limits, refusals."""
+"""Alpaca's market data on loopback, as its documentation describes it: shapes, limits and refusals."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def trade(price: str, at: str = "2026-02-13T15:30:00.123456789Z") -> str:
-    """A snapshot with a latest trade, as text: the price stands in it as written."""
+    """A snapshot with a latest trade, as text with the price exactly as given."""
     day = '{"t":"2026-02-13T05:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1,"n":1,"vw":1}'
     return (
         f'{{"latestTrade":{{"t":"{at}","x":"V","p":{price},"s":100,"c":["@"],"i":71675,"z":"C"}},'
@@ -35,30 +35,31 @@ def bar(close: str, at: str = "2026-02-13T05:00:00Z") -> str:
 
 @dataclass
 class Alpaca:
-    """What the server knows, what it refuses, and what it was asked."""
+    """The server's data, its refusals, and the requests that it received."""
 
     snapshots: dict[str, str] = field(default_factory=dict)
     bars: dict[str, list[str]] = field(default_factory=dict)
     renamed: dict[str, tuple[date, str]] = field(default_factory=dict)
-    """Of a symbol that a company gave up: since when, and what it is called now. By default the one is asked for that
-    has the symbol today; by `asof`, whoever had it on that date, and the answer calls it as the question did."""
+    """Symbols that a company gave up: since when, and the company's present symbol. By default a question is about the
+    company that has the symbol today; with `asof`, about the company that had it on that date. The answer uses the
+    symbol of the question."""
     invalid: set[str] = field(default_factory=set)
     names_invalid: bool = True
     most_symbols: int = 100_000
-    """Above which a URL is too long."""
+    """Length above which a URL is refused."""
     page: int = 10_000
     recent_sip: bool = False
     now: datetime = datetime(2026, 2, 13, 15, 30, 1, tzinfo=UTC)
     left: int = BASIC_PLAN
     reset_in: int = 30
     refills: bool = False
-    """Whether the plan's requests are there again each minute, as at Alpaca; else `left` is what the test makes it."""
+    """Whether the plan's requests are available again each minute, as at Alpaca; otherwise the test sets `left`."""
     delay: float = 0.0
     """Seconds that each answer takes."""
     clock_ahead: float = 0.0
-    """Seconds by which this server's clock is ahead of the world's."""
+    """Seconds by which the server's clock is ahead."""
     next: list[Behaviour] = field(default_factory=list)
-    """What it does, instead of answering, with the next requests."""
+    """Actions for the next requests, in place of an answer."""
     asked: list[dict[str, str]] = field(default_factory=list)
     most_at_once: int = 0
     url: str = ""
@@ -170,7 +171,7 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> w
 
 
 def answering(status: int, text: str = "", **more: Any) -> Behaviour:
-    """Answers with just this."""
+    """An action that answers with this."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(status=status, text=text, **more)
@@ -179,13 +180,13 @@ def answering(status: int, text: str = "", **more: Any) -> Behaviour:
 
 
 async def hang(_: web.Request) -> web.StreamResponse:
-    """Never answers."""
+    """An action that never answers."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 async def break_off(request: web.Request) -> web.StreamResponse:
-    """Closes the connection in the middle of the answer."""
+    """An action that closes the connection in the middle of the answer."""
     response = web.StreamResponse(headers={"Content-Length": "1000"})
     await response.prepare(request)
     await response.write(b'{"AAPL":')

@@ -1,4 +1,4 @@
-"""Alpaca's prices, asked of a server that answers, and refuses, as Alpaca does."""
+"""Alpaca's prices from a server that answers and refuses like Alpaca."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from service.market.calendar import NyseCalendar
 from service.prices import Price, PricesUnavailable
 from service.prices.alpaca import AlpacaPrices, Feed
-from service.prices.alpaca_client import LARGEST_ANSWER, AlpacaClient, Credentials
+from service.prices.alpaca_client import MAX_ANSWER, AlpacaClient, Credentials
 from tests.service.prices.alpaca_server import KEY_ID, SECRET_KEY, Alpaca, answering, bar, break_off, hang, trade
 
 FRIDAY = date(2026, 2, 13)
@@ -29,7 +29,7 @@ async def alpaca() -> AsyncIterator[Alpaca]:
 
 
 class Sleeps:
-    """Sleeps that are over at once, and the clock that they move."""
+    """Sleeps that end at once and move a clock."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
@@ -69,18 +69,18 @@ async def source(
 async def test_the_latest_price_is_the_last_trade_exact_to_the_digit_and_timed_by_the_trade(alpaca: Alpaca) -> None:
     alpaca.snapshots = {"AAPL": trade("191.2350"), "BRK.B": trade("0.1"), "KO": trade("60")}
     async with source(alpaca) as prices:
-        found = await prices.latest(["AAPL", "BRK.B", "KO", "NOBODY"])
+        found = await prices.latest(["AAPL", "BRK.B", "KO", "NO_CROWD"])
     at = datetime(2026, 2, 13, 15, 30, 0, 123456, tzinfo=UTC)
     assert found == {
         "AAPL": Price("AAPL", Decimal("191.2350"), at),
         "BRK.B": Price("BRK.B", Decimal("0.1"), at),
         "KO": Price("KO", Decimal(60), at),
     }
-    assert alpaca.asked == [{"symbols": "AAPL,BRK.B,KO,NOBODY", "feed": "iex"}]
+    assert alpaca.asked == [{"symbols": "AAPL,BRK.B,KO,NO_CROWD", "feed": "iex"}]
 
 
 def snapshot(**parts: tuple[str, str]) -> str:
-    """A snapshot of a price, and the time of day it is of, for each part."""
+    """A snapshot with a price and a time of day for each part."""
     name = {"latestTrade": "p"}
     texts = (f'"{part}":{{"t":"{at}","{name.get(part, "c")}":{price}}}' for part, (price, at) in parts.items())
     return "{" + ",".join(texts) + "}"
@@ -156,7 +156,7 @@ NO_PRICES = {
 
 
 @pytest.mark.parametrize("kind", NO_PRICES)
-async def test_what_is_no_price_is_none_and_loses_nobody_theirs(kind: str, alpaca: Alpaca) -> None:
+async def test_an_invalid_price_is_missing_and_affects_no_other_symbol(kind: str, alpaca: Alpaca) -> None:
     without_bars = re.sub("minuteBar|dailyBar|prevDailyBar", "noBar", NO_PRICES[kind])
     alpaca.snapshots = {"A": trade("1"), "BAD": without_bars, "C": trade("3")}
     async with source(alpaca) as prices:
@@ -279,7 +279,7 @@ async def test_after_429_nothing_is_sent_before_the_reset_that_the_server_names(
     assert 3 <= sum(sleeps.slept) <= 5
 
 
-async def test_a_limit_that_lasts_longer_than_the_budget_is_told_and_costs_no_request(alpaca: Alpaca) -> None:
+async def test_a_limit_that_lasts_longer_than_the_budget_is_reported_and_costs_no_request(alpaca: Alpaca) -> None:
     symbols = [f"S{number}" for number in range(400)]
     alpaca.snapshots = dict.fromkeys(symbols, trade("5"))
     alpaca.left = 1
@@ -299,7 +299,7 @@ async def test_a_429_without_a_word_of_when_is_waited_out(alpaca: Alpaca) -> Non
     assert 3 <= sum(sleeps.slept) < 6
 
 
-async def test_wrong_keys_are_told_once_without_the_keys_and_not_tried_again(
+async def test_wrong_keys_are_reported_once_without_the_keys_and_not_tried_again(
     alpaca: Alpaca, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = Credentials(SecretStr("PKWRONG"), SecretStr("hushhush"))
@@ -315,7 +315,7 @@ async def test_wrong_keys_are_told_once_without_the_keys_and_not_tried_again(
     assert "hushhush" not in caplog.text + repr(wrong)
 
 
-async def test_a_plan_without_live_sip_is_told_in_alpaca_s_words(alpaca: Alpaca) -> None:
+async def test_a_plan_without_live_sip_is_reported_in_alpaca_s_words(alpaca: Alpaca) -> None:
     async with source(alpaca, feed="sip") as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 403 subscription does not permit querying recent SIP"):
             await prices.latest([f"S{number}" for number in range(5000)])
@@ -334,7 +334,7 @@ async def test_the_keys_follow_no_redirect(alpaca: Alpaca) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "7", "<html>", '{"A":', "[" * 100_000, "\x00", " " * (LARGEST_ANSWER + 1)],
+    ["", "[]", "7", "<html>", '{"A":', "[" * 100_000, "\x00", " " * (MAX_ANSWER + 1)],
     ids=["empty", "list", "number", "html", "cut", "deep", "nul", "huge"],
 )
 async def test_an_answer_that_is_no_json_object_is_prices_unavailable(text: str, alpaca: Alpaca) -> None:
@@ -370,7 +370,7 @@ async def test_closes_are_the_consolidated_ones_of_that_day_s_bar_not_adjusted(a
 
 async def test_a_close_is_that_of_the_company_that_had_the_symbol_on_that_day(alpaca: Alpaca) -> None:
     alpaca.renamed = {"OLD": (date(2026, 2, 17), "NEW"), "S": (date(2026, 2, 17), "GONE")}
-    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # what S is now is older than its symbol
+    alpaca.bars = {"NEW": [bar("10")], "GONE": [bar("20")], "S": [bar("999")]}  # S's company is older than the symbol
     async with source(alpaca, now=CLOSE + timedelta(days=10)) as prices:
         found = await prices.closes(["OLD", "S"], FRIDAY)
     assert {symbol: price.price for symbol, price in found.items()} == {"OLD": Decimal(10), "S": Decimal(20)}

@@ -1,4 +1,4 @@
-"""The rules that every source of prices keeps; the sample of docs/price-sources.md included, as it stands there."""
+"""The rules for every price source, including the example in docs/price-sources.md."""
 
 import json
 import re
@@ -41,7 +41,7 @@ async def alpaca() -> AsyncIterator[PriceSource]:
 
 
 def sample() -> types.ModuleType:
-    """The code of the document, as a module."""
+    """The code in the document, as a module."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     assert code.count("\n") <= 55, "it says that a source is quickly written"
     module = types.ModuleType("sample")
@@ -98,7 +98,7 @@ async def test_a_price_is_exact_over_zero_and_of_an_instant_that_is_not_in_the_f
 
 @pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"simulated"}), indirect=True)
 async def test_a_symbol_that_has_no_price_is_absent(source: PriceSource) -> None:
-    """But for the simulated source, where every symbol has one."""
+    """Except the simulated source, where every symbol has a price."""
     assert (await source.latest(["AAPL", "ZERO", "UNKNOWN"])).keys() == {"AAPL"}
     assert (await source.closes(["AAPL", "ZERO", "UNKNOWN"], FRIDAY)).keys() == {"AAPL"}
 

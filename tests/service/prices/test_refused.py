@@ -1,4 +1,4 @@
-"""Symbols that Alpaca refuses, or has never priced, beside symbols that it priced before: who costs whom what."""
+"""Symbols that Alpaca refuses, or has never priced, beside symbols that it has priced: what each costs the others."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from service.prices import PricesUnavailable
 from service.prices.alpaca import AlpacaPrices
-from service.prices.batches import MOST_REFUSED, Allowance
+from service.prices.batches import MAX_REFUSALS, Allowance
 from service.prices.standing import FIRST_REFUSAL, Crowd
 from tests.service.prices.alpaca_server import Alpaca, answering, bar, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
@@ -27,7 +27,7 @@ def good_with(symbols: list[str]) -> list[str]:
 
 
 def market(alpaca: Alpaca, *, named: bool = True) -> None:
-    """Alpaca knows the good symbols and refuses the bad ones."""
+    """A server that knows the good symbols and refuses the bad ones."""
     alpaca.snapshots = dict.fromkeys(GOOD, trade("5"))
     alpaca.bars = {symbol: [bar("5")] for symbol in GOOD}
     alpaca.invalid = set(BAD)
@@ -35,7 +35,7 @@ def market(alpaca: Alpaca, *, named: bool = True) -> None:
 
 
 def with_unknown(alpaca: Alpaca, known: list[str]) -> list[list[str]]:
-    """The requests that hold a symbol of unknown standing."""
+    """The requests that contain a symbol of unknown standing."""
     return [batch for batch in alpaca.symbols_asked if not set(known).issuperset(batch)]
 
 
@@ -72,7 +72,7 @@ async def test_one_new_symbol_is_found_at_once_though_another_user_has_thousands
     market(alpaca, named=named)
     alpaca.snapshots["NEW"] = trade("7")
     async with source(alpaca, known=GOOD) as prices:
-        prices.standing.line_up({symbol: Crowd(5_000, 1) for symbol in BAD} | {"NEW": Crowd(1, 2)})
+        prices.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in BAD} | {"NEW": Crowd(1, 2)})
         assert "NEW" in await prices.latest(good_with([*BAD, "NEW"]))
 
 
@@ -82,7 +82,7 @@ async def test_the_first_tick_of_all_finds_the_prices_of_those_who_hold_no_refus
 ) -> None:
     market(alpaca, named=named)
     async with source(alpaca) as prices:
-        prices.standing.line_up({symbol: Crowd(5_000, 1) for symbol in BAD} | dict.fromkeys(GOOD, Crowd(300, 2)))
+        prices.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in BAD} | dict.fromkeys(GOOD, Crowd(300, 2)))
         assert (await prices.latest(good_with(BAD))).keys() == set(GOOD)
 
 
@@ -112,7 +112,7 @@ async def test_a_refused_symbol_is_not_asked_for_before_its_refusal_expires(name
         await prices.latest(good_with(["BAD0000"]))
         assert with_unknown(alpaca, GOOD) == []
         alpaca.now += timedelta(seconds=1)
-        alpaca.invalid.clear()  # it was listed meanwhile
+        alpaca.invalid.clear()  # the symbol was listed meanwhile
         assert "BAD0000" in await prices.latest(good_with(["BAD0000"]))
         assert prices.standing.changes() == {"BAD0000": None}
 
@@ -145,10 +145,10 @@ async def test_a_source_that_suddenly_refuses_many_does_not_use_up_the_requests(
     market(alpaca)
     others = [f"H{number:03}" for number in range(500)]
     alpaca.snapshots |= dict.fromkeys(others, trade("5"))
-    known = [*BAD[:400], *GOOD[:100], *others]  # in batches of their own, by the alphabet
+    known = [*BAD[:400], *GOOD[:100], *others]  # in separate batches, in alphabetical order
     async with source(alpaca, known=known) as prices:
         assert set(others) <= (await prices.latest(known)).keys()
-        assert len(alpaca.asked) <= MOST_REFUSED + 4
+        assert len(alpaca.asked) <= MAX_REFUSALS + 4
         assert alpaca.symbols_asked[1] == others or alpaca.symbols_asked[0] == others, "they do not wait for the rest"
 
 
@@ -252,7 +252,7 @@ async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_for_ever(a
 
 
 async def test_two_sources_that_share_what_they_learn_do_not_repeat_refusals(alpaca: Alpaca) -> None:
-    """As two tasks do, by way of the database."""
+    """As two tasks do through the database."""
     market(alpaca)
     async with AsyncExitStack() as stack:
         one: AlpacaPrices = await stack.enter_async_context(source(alpaca, known=GOOD))

@@ -1,4 +1,4 @@
-"""The simulated source: the same for everybody, and alive."""
+"""The simulated source: the same prices for everybody, and they change."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

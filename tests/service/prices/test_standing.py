@@ -1,4 +1,4 @@
-"""The standing of symbols, and the queue of those of unknown standing: pure rules, on a clock of the test's."""
+"""The standing of symbols and the queue of unknown ones: pure rules, on a clock of the test."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from service.prices.standing import (
     FIRST_REFUSAL,
     LONGEST_REFUSAL,
-    SILENCE,
+    NO_PRICE_PAUSE,
     SMALL_CROWD,
     Crowd,
     Refusal,
@@ -20,7 +20,7 @@ START = datetime(2026, 2, 13, 15, 30, tzinfo=UTC)
 
 @dataclass
 class World:
-    """A standing, and the clock that it goes by."""
+    """A standing and its clock."""
 
     time: datetime = START
     standing: Standing = field(init=False)
@@ -47,20 +47,20 @@ def names(first: str, count: int) -> list[str]:
 
 def test_a_symbol_is_known_once_it_was_priced_and_until_it_is_refused() -> None:
     world = World()
-    world.standing.answered(["A", "B"], {"A"}, silent=True)
+    world.standing.record_answer(["A", "B"], {"A"}, silent=True)
     assert world.standing.priced(["A", "B", "C"]) == ["A"]
-    assert world.standing.refused("A")
+    assert world.standing.record_refusal("A")
     assert world.standing.priced(["A"]) == []
 
 
 def test_a_symbol_that_the_source_has_no_price_for_is_left_out_for_minutes() -> None:
     world = World()
-    world.standing.answered(["A"], (), silent=True)
+    world.standing.record_answer(["A"], (), silent=True)
     assert world.queued(["A", "B"]) == {"B"}
     assert world.queued(["A", "B"], silent=True) == {"A", "B"}
-    world.time += SILENCE
+    world.time += NO_PRICE_PAUSE
     assert world.queued(["A", "B"]) == {"A", "B"}
-    world.standing.answered(["A"], (), silent=False)
+    world.standing.record_answer(["A"], (), silent=False)
     assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
 
 
@@ -68,7 +68,7 @@ def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> No
     world = World()
     lasted = []
     for _ in range(8):
-        world.standing.refused("A")
+        world.standing.record_refusal("A")
         before = world.time
         for _ in range(100):
             if world.queued(["A"], silent=True):
@@ -77,7 +77,7 @@ def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> No
         lasted.append(world.time - before)
     assert lasted[:3] == [FIRST_REFUSAL, 2 * FIRST_REFUSAL, 4 * FIRST_REFUSAL]
     assert lasted[-2:] == [LONGEST_REFUSAL, LONGEST_REFUSAL]
-    world.standing.answered(["A"], {"A"}, silent=True)
+    world.standing.record_answer(["A"], {"A"}, silent=True)
     assert world.standing.priced(["A"]) == ["A"]
 
 
@@ -90,7 +90,7 @@ def test_a_refusal_by_a_clock_that_was_ahead_holds_for_no_longer_than_a_day() ->
 
 def test_what_another_leader_learnt_is_remembered() -> None:
     world = World()
-    world.standing.answered(["A", "B"], {"A", "B"}, silent=True)
+    world.standing.record_answer(["A", "B"], {"A", "B"}, silent=True)
     world.standing.remember([Refusal("A", 1, START, START + FIRST_REFUSAL)], ["C"])
     assert world.standing.priced(["A", "B", "C"]) == ["B", "C"]
     assert world.queued(["A"]) == set()
@@ -98,24 +98,24 @@ def test_what_another_leader_learnt_is_remembered() -> None:
     assert world.standing.priced(["A"]) == ["A"]
 
 
-def test_changes_are_told_until_they_are_kept() -> None:
+def test_changes_are_given_until_they_are_saved() -> None:
     world = World()
-    world.standing.refused("A")
-    told = world.standing.changes()
+    world.standing.record_refusal("A")
+    changes = world.standing.changes()
     world.standing.remember([], ["A"])
     assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
     world.time += FIRST_REFUSAL
-    world.standing.answered(["A"], {"A"}, silent=True)
-    world.standing.kept(told)
+    world.standing.record_answer(["A"], {"A"}, silent=True)
+    world.standing.saved(changes)
     assert world.standing.changes() == {"A": None}, "it has changed since"
-    world.standing.kept(world.standing.changes())
+    world.standing.saved(world.standing.changes())
     assert world.standing.changes() == {}
 
 
 def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_another() -> None:
     world = World()
     many = names("A", 5_000)
-    world.standing.line_up({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
+    world.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
     trials = world.standing.trials([*many, "Z"], silent=False)
     assert batch(trials) == ["Z"], "alone: a refusal of the others costs it nothing"
     assert len(batch(trials)) == 500
@@ -123,7 +123,7 @@ def test_the_one_symbol_of_a_portfolio_does_not_wait_for_the_thousands_of_anothe
 
 def test_portfolios_with_few_symbols_share_a_batch() -> None:
     world = World()
-    world.standing.line_up({symbol: Crowd(1, place) for place, symbol in enumerate(names("A", 300))})
+    world.standing.set_crowds({symbol: Crowd(1, place) for place, symbol in enumerate(names("A", 300))})
     assert len(batch(world.standing.trials(names("A", 300), silent=False))) == 300
 
 
@@ -134,7 +134,7 @@ def test_the_rest_of_a_failed_batch_waits_behind_the_others_and_is_asked_for_in_
     assert (len(first), len(second)) == (8, 4)
     trials = world.standing.trials(names("A", 12), silent=False)
     first = batch(trials, 8)
-    trials.again(first[1:])
+    trials.put_back(first[1:])
     assert batch(trials, 8) == second, "what was not asked for yet comes first"
     assert batch(trials, 8) == first[1:5]
     assert batch(trials, 8) == first[5:]
@@ -146,25 +146,25 @@ def test_halves_last_beyond_the_question_until_the_symbol_is_alone() -> None:
     for _ in range(5):
         some = batch(world.standing.trials(names("A", 16), silent=False), 16)
         sizes.append(len(some))
-        world.standing.doubt(some)
+        world.standing.record_failure(some)
         world.time += timedelta(seconds=30)
         for other in set(names("A", 16)) - set(some):
-            world.standing.refused(other)
+            world.standing.record_refusal(other)
     assert sizes == [16, 8, 4, 2, 1]
 
 
 def test_portfolios_without_refused_symbols_are_not_mixed_with_others() -> None:
     world = World()
-    world.standing.line_up({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
+    world.standing.set_crowds({"A": Crowd(SMALL_CROWD + 1, 1), "B": Crowd(2, 2), "C": Crowd(1, 3)})
     trials = world.standing.trials(["A", "B", "C"], silent=False)
     assert [batch(trials), batch(trials)] == [["B", "C"], ["A"]]
 
 
 def test_a_symbol_that_failed_alone_waits_for_minutes() -> None:
     world = World()
-    world.standing.doubt(["A"])
+    world.standing.record_failure(["A"])
     assert world.queued(["A", "B"]) == {"A", "B"}, "another symbol of the batch may have been at fault"
-    world.standing.doubt(["A"], alone=True)
+    world.standing.record_failure(["A"], alone=True)
     assert world.queued(["A", "B"]) == {"B"}
 
 
@@ -183,7 +183,7 @@ def test_a_batch_is_no_longer_than_a_url_may_be() -> None:
 
 def test_trials_without_a_result_are_forgotten_after_a_day() -> None:
     world = World()
-    world.standing.doubt(["A", "B"])
+    world.standing.record_failure(["A", "B"])
     world.time += timedelta(days=1)
     world.standing.remember([], ())
     assert len(batch(world.standing.trials(["A", "B"], silent=False), 2)) == 2

@@ -1,6 +1,7 @@
 """`python -m tests.service.work.frozen_leader DSN`: a leader that waits in the middle of a transaction.
 
-It says 'writing' when its row is written and not yet committed, goes on at a line on its stdin, and says how it ended.
+It prints 'writing' when its row is written but not committed. A line on its stdin makes it continue. Then it prints how
+the transaction ended.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from uuid import UUID
 from service.database.connection import StaleTerm, StoreError
 from service.database.store import Store
 from tests.service.portfolio.reference import nothing_held
+from tests.support.work_fakes import FakeTerm
 
 
 def say(what: str) -> None:
@@ -21,10 +23,10 @@ def say(what: str) -> None:
 async def main(dsn: str) -> None:
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=3.0) as store:
-        await store.take_up("lease", 1, "one")
+        await store.claim_fence(FakeTerm())
         for _ in range(2):
             try:
-                async with store.fenced("lease", 1, "one", values) as writes:
+                async with store.fenced(FakeTerm(), values) as writes:
                     await writes.live(date(2026, 3, 2), datetime.now(UTC))
                     say("writing")
                     await asyncio.to_thread(sys.stdin.readline)

@@ -1,8 +1,8 @@
-"""`python -m tests.service.work.killed_worker DSN`: runs jobs in processes that kill themselves when told.
+"""`python -m tests.service.work.killed_worker DSN`: runs jobs in processes that kill themselves at a given statement.
 
-A line of its stdin is an attempt, a JSON object of the arguments of `attempt`. For each it forks, which takes a
-hundredth of the time that a new interpreter needs; answers with the statements that were sent, a JSON list, if the
-attempt came to its end; and then with how the process ended: its exit status, or minus the signal.
+Each line of stdin is one attempt: a JSON object with the arguments of `attempt`. For each line the worker forks, which
+takes a hundredth of the time of a new interpreter. It answers with the statements that were sent, as a JSON list, if
+the attempt reached its end. Then it answers with the exit status of the process, or minus the signal.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ def say(what: object) -> None:
 
 
 def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
-    """The statements of writing transactions that this process sends; as soon as that one has been sent it is no more.
+    """The statements of writing transactions that this process sends. It kills itself after the statement `kill_at`.
 
-    The number `kill_at` is of all of them, or of the commits alone: these are the same in each run, while the others
-    are sent by two writers beside each other, in whichever order. Statements that read are not counted: how many there
-    are differs from run to run, with who of the readers beside each other comes first upon a symbol.
+    `kill_at` counts all statements or only commits. The commits are the same in each run; two parallel writers send the
+    other statements in any order. Reads are not counted: their number depends on which parallel reader first sees a
+    symbol.
     """
     sent: list[str] = []
     writing: set[object] = set()
@@ -46,7 +46,7 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
                 counted_now = query == "COMMIT;" or not of_commits
                 place = sent.count("COMMIT;") if of_commits else len(sent)
                 if counted_now and place == kill_at:
-                    # the server gets it: the loop comes round once it is written to the socket
+                    # the server receives the statement: by the next iteration of the loop it is written to the socket
                     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGKILL)
             if query == "COMMIT;":
                 writing.discard(self)
@@ -60,7 +60,7 @@ def count_statements(kill_at: int | None, of_commits: bool) -> list[str]:
 
 
 async def attempt(dsn: str, job: JobName, token: int, base: int, kill_at: int | None, of_commits: bool) -> list[str]:
-    """One attempt of the run, under the term of that token."""
+    """One attempt at the run, under the term with that token."""
     raw = await asyncpg.connect(dsn)
     async with await Store.connect(dsn, connections=2) as store:
         work = Disturbed(store, raw, job)

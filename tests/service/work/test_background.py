@@ -1,4 +1,4 @@
-"""Work that fails: its lease is free, its fellow goes on, and it is started again. With real sidecars."""
+"""Failed work: its lease is free, the other work goes on, and the failed work is restarted. With real sidecars."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -10,7 +10,7 @@ from service.database.connection import StaleTerm, StoreError
 from service.work import background as background_work
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE, Background, Work
 from sidecar.client import LeaseClient, Term
-from tests.support.service_processes import Sidecar
+from tests.support.processes import Sidecar
 
 FOREVER = 1000.0
 
@@ -88,8 +88,8 @@ async def test_work_that_failed_is_started_again_under_a_later_term(
 async def test_the_first_work_ends_first_but_one_that_takes_long_keeps_nobody(
     waits: bool, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not waits:  # however slowly the loop goes round meanwhile
-        monkeypatch.setattr(background_work, "APART", 20.0)
+    if not waits:  # however slow the event loop is meanwhile
+        monkeypatch.setattr(background_work, "STOP_STAGGER", 20.0)
     began = {lease: asyncio.Event() for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
     scheduler_ended = asyncio.Event()
     ends: list[str] = []

@@ -1,4 +1,4 @@
-"""What the daily jobs write, and that a run taken over writes the same."""
+"""The rows of the daily jobs; a run that another worker continues writes the same."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from service.api import responses as answers
+from service.api import internal_responses
 from service.database.connection import Connection, StaleTerm
 from service.database.fenced_writes import FencedWrites
 from service.database.store import Store
@@ -41,7 +41,7 @@ def session(day: date) -> Session:
 
 
 class Desk:
-    """The jobs at a time, with closes by date; a date without an entry is one that the source cannot answer for."""
+    """The jobs at a given time, with closes by date. For a date without an entry the source fails."""
 
     def __init__(self, store: Store, closes: dict[date, Mapping[str, str]], now: datetime = CLOSE, **more: Any) -> None:
         self.store = store
@@ -67,7 +67,7 @@ async def one_row(store: Store, portfolio: int = 1) -> HistoryRow:
 
 @pytest.fixture
 async def term(store: Store) -> FakeTerm:
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
     return FakeTerm()
 
 
@@ -154,8 +154,8 @@ async def test_a_close_that_cannot_be_one_is_a_missing_one_and_costs_no_other_it
 
 
 async def quote(store: Store, symbol: str, price: str, at: datetime) -> None:
-    """What the tracker has kept."""
-    async with store.fenced("lease", 1, "one") as writes:
+    """The prices that the tracker stored."""
+    async with store.fenced(FakeTerm()) as writes:
         await writes.quotes([Quote(symbol, Decimal(price), at, MONDAY, Decimal(price))])
 
 
@@ -249,7 +249,7 @@ async def test_an_official_close_of_the_session_before_is_better_than_an_older_l
     assert [(row.value, row.stale) for row in await rows(store)] == [(Decimal(10), False), (Decimal(10), True)]
 
 
-async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
+async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
     store: Store, term: FakeTerm, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
@@ -258,7 +258,7 @@ async def test_closes_that_jump_as_at_a_split_are_told_and_taken_as_they_are(
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [410, 111]
     assert caplog.messages == [
-        "1 closes of 2026-03-02 jump as at a split and are taken as they are: A from 400.000000 to 100.000000"
+        "1 closes of 2026-03-02 jump as they do at a split and are used as they are: A from 400.000000 to 100.000000"
     ]
 
 
@@ -275,7 +275,7 @@ async def test_the_snapshot_settles_the_row_with_its_next_revision(store: Store,
 
 
 async def replaced(raw: Connection) -> list[tuple[object, ...]]:
-    """What later revisions have replaced."""
+    """The values that later revisions replaced."""
     found = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision, written_at, token "
         "from portfolio_history_revision order by date, portfolio_id, revision"
@@ -294,10 +294,10 @@ async def test_what_a_revision_replaces_is_kept_and_what_only_becomes_settled_is
     await desk.jobs.run("snapshot", session(MONDAY), term)
     settled = await one_row(store)
     assert await replaced(raw) == [astuple(captured)]
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured)]
     desk.closes[MONDAY] = {"A": "11", "B": "3"}
-    await desk.jobs.run("snapshot", session(MONDAY), term, anew=True)
+    await desk.jobs.run("snapshot", session(MONDAY), term, rerun=True)
     assert await replaced(raw) == [astuple(captured), astuple(settled)]
     assert (await one_row(store)).revision == 3
 
@@ -313,7 +313,8 @@ async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: 
         job: (run.rows_written, run.rows_added, run.rows_changed) for job, run in (await store.job_runs()).items()
     }
     assert counts == {"eod": (3, 3, 0), "snapshot": (4, 1, 1)}
-    assert answers.job_run((await store.job_runs())["snapshot"]).items() >= {"rows_added": 1, "rows_changed": 1}.items()
+    shown = internal_responses.JobRun.of((await store.job_runs())["snapshot"])
+    assert (shown.rows_added, shown.rows_changed) == (1, 1)
 
 
 async def test_the_snapshot_writes_the_row_that_is_missing_and_says_so(store: Store, term: FakeTerm) -> None:
@@ -333,10 +334,10 @@ async def test_a_snapshot_that_changes_nothing_of_a_late_row_is_no_revision(stor
 
 
 @pytest.mark.parametrize("job", ["eod", "reconstruction"])
-async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
+async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
-    """Even one that came to be after a job looked for what is missing, and though it would be another by now."""
+    """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
@@ -346,17 +347,15 @@ async def test_a_row_that_is_there_is_changed_by_the_snapshot_alone(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
-    assert await late.jobs.run(job, session(MONDAY), term, anew=True) == 0
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=5, call_limit=5), {}, look_back=1)
+    assert await late.jobs.run(job, session(MONDAY), term, rerun=True) == 0
     assert await rows(store) == before
     assert await replaced(raw) == []
     await Desk(store, {MONDAY: {}}).jobs.run("snapshot", session(MONDAY), term)
     assert (await one_row(store)).value == 20
 
 
-async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
-    store: Store, raw: Connection, term: FakeTerm
-) -> None:
+async def test_a_chunk_of_which_one_row_exists_is_written(store: Store, raw: Connection, term: FakeTerm) -> None:
     await store.put_positions([entry(2, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     await store.put_positions([entry(n, "A", "2") for n in (1, 2, 3)])
@@ -365,8 +364,8 @@ async def test_of_a_chunk_one_row_of_which_is_there_the_others_are_written(
         async def opened_positions(self, *args: Any, **kwargs: Any) -> Any:
             return await super().opened_positions(*args, **{**kwargs, "without_row": None})
 
-    late = Desk(LateStore(store._connections, store._dsn, idle_limit=20, call_limit=20), {})
-    assert await late.jobs.run("eod", session(MONDAY), term, anew=True) == 2
+    late = Desk(LateStore(store._pool, store._dsn, idle_limit=20, call_limit=20), {})
+    assert await late.jobs.run("eod", session(MONDAY), term, rerun=True) == 2
     assert [row.value for n in (1, 2, 3) for row in await rows(store, n)] == [20, 10, 20]
     assert await raw.fetchval("select rows_added from job_run") == 2
 
@@ -489,7 +488,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
         await desk.jobs.run("eod", session(MONDAY), term)
     desk.clock.time = NEXT_MORNING
     with pytest.raises(PricesUnavailable):
-        await desk.jobs.run("eod", session(MONDAY), term, anew=True)  # by hand one wants to know
+        await desk.jobs.run("eod", session(MONDAY), term, rerun=True)  # a user who runs it by hand wants the error
     assert await rows(store) == []
     await desk.jobs.run("eod", session(MONDAY), term)
     row = await one_row(store)
@@ -500,7 +499,7 @@ async def test_an_eod_whose_source_has_no_answer_by_the_next_morning_makes_do_wi
 
 
 async def written(raw: Connection) -> list[tuple[object, ...]]:
-    """Everything that the jobs left, without who wrote it and when."""
+    """All results of the jobs, except who wrote them, and when."""
     history = await raw.fetch(
         "select portfolio_id, date, kind, value, priced_fraction, stale, origin, revision from portfolio_history "
         "order by date, portfolio_id"
@@ -520,7 +519,7 @@ async def written(raw: Connection) -> list[tuple[object, ...]]:
 
 
 class Disturbed:
-    """One job over two sessions and seven portfolios, two a chunk, started over and cut short at will."""
+    """One job over two sessions and seven portfolios, in chunks of two, interrupted and continued at any point."""
 
     CLOSES: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "10", "B": "2"} for day in (FRIDAY, MONDAY)}
     OTHERS: ClassVar[dict[date, Mapping[str, str]]] = {day: {"A": "77", "B": "88"} for day in (FRIDAY, MONDAY)}
@@ -531,7 +530,7 @@ class Disturbed:
         self.job = job
         self.token = 0
         self.base = 0
-        """No token since the start is as low."""
+        """Lowest token since the start."""
 
     async def start_over(self) -> None:
         await self.store.put_positions(
@@ -547,11 +546,11 @@ class Disturbed:
     async def newer_term(self, checks: int | None = None) -> FakeTerm:
         self.token += 1
         term = FakeTerm(self.token, f"holder {self.token}", checks=checks)
-        await self.store.take_up("lease", term.token, term.holder)
+        await self.store.claim_fence(term)
         return term
 
     async def attempt(self, checks: int | None = None) -> bool:
-        """Run under a newer term that ends at a check, with other prices on offer where some are in already."""
+        """Run under a newer term that ends at a check. The source now has other prices for symbols that are stored."""
         priced = await self.store._fetch("select session_date from price_eod where token > $1", self.base)
         closes = self.CLOSES | {row[0]: self.OTHERS[row[0]] for row in priced}
         desk = Desk(self.store, closes, NEXT_MORNING, look_back=2, chunk=2)
@@ -581,7 +580,7 @@ async def test_a_run_cut_short_anywhere_is_carried_on_to_the_same_rows(
     assert checks > 8
 
 
-async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
+async def test_a_chunk_whose_values_arrive_first_waits_for_the_ones_before_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
     ahead = asyncio.Event()
     order: list[UUID] = []
@@ -589,8 +588,8 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
     class SlowStore(Store):
         @asynccontextmanager
         async def fenced(self, *args: Any) -> AsyncIterator[FencedWrites]:
-            if len(args) == 5:
-                turn, (first,) = args[4], uuids(args[3].ids[:1])
+            if len(args) == 3:
+                turn, (first,) = args[2], uuids(args[1].ids[:1])
 
                 async def in_turn() -> None:
                     if first != UUID(int=1):
@@ -598,14 +597,14 @@ async def test_a_chunk_whose_values_are_there_first_waits_for_the_ones_before_it
                     await turn()
                     order.append(first)
 
-                args = (*args[:4], in_turn)
+                args = (*args[:2], in_turn)
                 if first == UUID(int=1):
                     async with asyncio.timeout(60):
                         await ahead.wait()
             async with super().fenced(*args) as writes:
                 yield writes
 
-    slow = SlowStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    slow = SlowStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     assert await Desk(slow, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), term) == 7
     assert order == [UUID(int=n) for n in (1, 3, 5, 7)]
 
@@ -649,21 +648,21 @@ async def test_a_crash_within_a_chunk_loses_the_chunk_and_its_cursor_together(
 
 async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: Store, raw: Connection) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 6)])
-    await store.take_up("lease", 1, "one")
+    await store.claim_fence(FakeTerm())
 
     class LosingStore(Store):
         def fenced(self, *args: Any) -> Any:
-            if len(args) == 5 and uuids(args[3].ids)[0] == UUID(int=3):  # the second chunk
-                turn = args[4]
+            if len(args) == 3 and uuids(args[1].ids)[0] == UUID(int=3):  # the second chunk
+                turn = args[2]
 
                 async def lose() -> None:
                     await turn()
-                    await self.take_up("lease", 2, "two")
+                    await self.claim_fence(FakeTerm(2, "two"))
 
-                args = (*args[:4], lose)
+                args = (*args[:2], lose)
             return super().fenced(*args)
 
-    losing = LosingStore(store._connections, store._dsn, idle_limit=20, call_limit=20)
+    losing = LosingStore(store._pool, store._dsn, idle_limit=20, call_limit=20)
     with pytest.raises(StaleTerm):
         await Desk(losing, {MONDAY: {"A": "10"}}, chunk=2).jobs.run("eod", session(MONDAY), FakeTerm())
     assert await raw.fetchval("select count(*) from portfolio_history") == 2
@@ -673,7 +672,7 @@ async def test_a_worker_that_lost_the_run_to_a_newer_term_writes_no_more(store: 
 async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twice(
     store: Store, raw: Connection, job: JobName
 ) -> None:
-    """Each believes that it leads, and takes up at a moment of its own; the last one ends the run."""
+    """Each term believes that it leads and claims the fence at its own time. The last one ends the run."""
     work = Disturbed(store, raw, job)
     await work.start_over()
     assert await work.attempt()
@@ -688,7 +687,7 @@ async def test_leaders_by_force_at_the_same_time_lose_no_row_and_write_none_twic
         except StaleTerm:
             refused += 1
 
-    while not refused:  # a machine that stands still can put their moments so that none meets another
+    while not refused:  # on a stalled machine their times may not overlap
         await work.start_over()
         await asyncio.gather(*(lead(place) for place in range(6)))
         assert await written(raw) == expected
@@ -720,13 +719,13 @@ async def test_a_deleted_portfolio_takes_its_values_along(store: Store, raw: Con
 
 @pytest.fixture(params=["history", "history set right", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
-    """Writes the staged values for good."""
+    """Write the staged values and commit them."""
 
     async def history(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="none")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
 
     async def history_set_right(writes: FencedWrites) -> None:
-        await writes.history("daily_eod", MONDAY, origin="captured", settle="all")
+        await writes.history("daily_eod", MONDAY, origin="captured", overwrite="all")
 
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
@@ -749,7 +748,7 @@ async def test_a_portfolio_that_is_deleted_while_its_values_are_written_leaves_n
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await write_values(writes)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -769,7 +768,7 @@ async def test_values_are_not_written_for_a_portfolio_whose_deletion_is_under_wa
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             async with deleter.transaction():
                 await deleter.execute("delete from portfolio where id = $1", UUID(int=1))
                 writing = asyncio.ensure_future(write_values(writes))
@@ -786,7 +785,7 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced("lease", 1, "one", nothing_held([UUID(int=1), UUID(int=2)])) as writes:
+        async with store.fenced(FakeTerm(), nothing_held([UUID(int=1), UUID(int=2)])) as writes:
             await writes.live(MONDAY, CLOSE)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", UUID(int=1)))
             await somebody_waits_for_a_lock(raw)
@@ -800,15 +799,15 @@ async def test_a_tick_and_a_deletion_do_not_wait_for_each_other(
 async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
     store: Store, raw: Connection, term: FakeTerm, migrated: str
 ) -> None:
-    """The database could not see it: one lane waits for the other in this process."""
+    """The database could not detect it: one lane waits for the other in this process."""
     one, two = UUID(int=1), UUID(int=2)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
-    async with store.fenced("lease", 1, "one") as first:
+    async with store.fenced(FakeTerm()) as first:
         await first.make_intraday(MONDAY)
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced_lanes("lease", 1, "one", [nothing_held([one]), nothing_held([two])]) as writes:
-            await writes[0].hold_off_deletions()
+        async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
+            await writes[0].block_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)
             deleting = asyncio.create_task(deleter.execute("delete from portfolio where id = $1", one))

@@ -1,4 +1,4 @@
-"""A job killed by SIGKILL, wherever it is, is carried on to the rows of an undisturbed run."""
+"""A job killed by SIGKILL at any point is continued to the rows of an undisturbed run."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from service.work.timetable import JOBS
 from tests.service.work.test_jobs import Disturbed, written
 
 SAMPLE = 5
-"""How many statements of each job's transactions to kill it at, beside each commit."""
+"""Number of statements of each job at which it is killed, in addition to each commit."""
 
 
 class Worker:
@@ -34,7 +34,7 @@ class Worker:
     async def attempt(
         self, work: Disturbed, kill_at: int | None = None, *, of_commits: bool = False
     ) -> list[str] | None:
-        """One attempt in a process of its own; what it sent, or None if it was killed at that statement or commit."""
+        """One attempt in a process of its own; returns its statements, or None if it was killed."""
         assert self.process.stdin is not None
         work.token += 1
         ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at, "of_commits": of_commits}

@@ -1,4 +1,4 @@
-"""Closures and odd hours that no calendar knew of, from the table to the work."""
+"""Closures and odd hours that no calendar knew, from the table to the work."""
 
 import asyncio
 import logging
@@ -85,7 +85,7 @@ async def test_hours_of_another_day_make_no_session_and_are_logged_once(
     ("day", "opens", "closes"),
     [
         ("infinity", "-infinity", "infinity"),
-        ("20260-03-02", None, None),  # a digit too many
+        ("20260-03-02", None, None),  # a year with a digit too many
         ("0044-03-15 BC", None, None),
         ("2026-03-02", "2026-03-02 14:30Z", "20260-03-02 18:00Z"),
         ("2026-03-02", "0044-03-15 14:30Z BC", "2026-03-02 18:00Z"),
@@ -94,7 +94,7 @@ async def test_hours_of_another_day_make_no_session_and_are_logged_once(
 async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
     store: Store, raw: Connection, day: str, opens: str | None, closes: str | None
 ) -> None:
-    """It would end the reader, and with it the service, in every task at once."""
+    """The error would end the reader, and with it the service, in every task at once."""
     await override(raw, FRIDAY, None, None)
     await raw.execute(
         """
@@ -111,7 +111,7 @@ async def test_a_day_or_an_hour_that_python_does_not_know_does_no_harm(
     assert (calendar.session(MONDAY) is None) == (day == "2026-03-02")
 
 
-async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
+async def test_overrides_of_an_unknown_calendar_are_reported_once(
     store: Store, raw: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("NYSE", "24/7", "nyse"):
@@ -120,7 +120,9 @@ async def test_overrides_of_a_calendar_that_there_is_not_are_told_once(
     for _ in range(2):
         await reader.read(store)
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == ["market_override: no calendar is called 'nyse', so its days count nowhere; there are NYSE, 24/7"]
+    assert errors == [
+        "market_override: the calendar 'nyse' is unknown and its days have no effect; known are NYSE, 24/7"
+    ]
 
 
 async def test_another_calendar_s_overrides_are_not_ours(store: Store, raw: Connection) -> None:
@@ -157,7 +159,7 @@ async def test_what_changes_in_the_table_counts_at_the_next_look_and_an_outage_c
     with pytest.raises(asyncio.CancelledError):
         await reader.run(store)
     assert looks == [False, True, True, False]
-    assert reader.known.is_set()
+    assert reader.loaded.is_set()
 
 
 async def test_a_close_that_is_put_forward_during_the_session_moves_the_capture_to_it(

@@ -1,4 +1,4 @@
-"""Task protection, put to an agent on loopback that answers as ECS's does."""
+"""Task protection with an agent on loopback that answers like ECS."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
 
 
 class Agent:
-    """`/task-protection/v1/state`: keeps the state, or does what it is told to do instead."""
+    """`/task-protection/v1/state`: stores the state, or answers as the test says."""
 
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
@@ -150,7 +150,7 @@ async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetr
     async with running(TaskProtection(agent.uri, metrics, refresh=0.001)) as protection:
         for _ in range(10):
             with protection.held():
-                pass  # over before anybody could say so
+                pass  # over before a request could be sent
             await asyncio.sleep(0)
     assert agent.put == []
 
@@ -162,7 +162,7 @@ async def test_without_a_job_nothing_is_ever_put(agent: Agent, metrics: WorkMetr
         (NO_ROLE, "the ECS agent answers 403 AccessDeniedException: no role", False),
         ((404, {}), "the ECS agent answers 404", False),
         (LATE, "the ECS agent answers 504 RequestCanceled: Timed out", True),
-        (NONSENSE, "the ECS agent's answer cannot be understood", True),
+        (NONSENSE, "the ECS agent's answer is invalid", True),
     ],
     ids=["failure", "no role", "no such path", "late", "nonsense"],
 )
@@ -204,7 +204,7 @@ async def test_after_a_refusal_it_is_protected_as_soon_as_the_agent_lets_it(
     assert [record.getMessage().partition(" until")[0] for record in caplog.records] == [
         "this task is not protected from a scale-in: the ECS agent answers 403 AccessDeniedException: no role",
         "this task is protected from a scale-in",
-        "this task is protected no more",
+        "this task is no longer protected",
     ]
 
 

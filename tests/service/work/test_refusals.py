@@ -1,4 +1,4 @@
-"""Refusals of symbols, in a real database: a new leader in another task knows them, and the daily jobs too."""
+"""Refusals of symbols in a real database: a new leader in another task, and the daily jobs, know them."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -60,7 +60,7 @@ async def task(alpaca: Alpaca, store: Store, now: datetime) -> AsyncIterator["Ta
 
 
 class Task:
-    """What one process knows: its source of prices, and the work that asks it."""
+    """One process: its price source and the work that uses it."""
 
     def __init__(self, store: Store, prices: AlpacaPrices, clock: Clock, alpaca: Alpaca) -> None:
         self.store = store
@@ -82,9 +82,9 @@ class Task:
         self.alpaca.now = self.clock.time
         session = NyseCalendar().session(FRIDAY)
         assert session is not None
-        await self.store.take_up("lease", token, f"holder {token}")
+        await self.store.claim_fence(FakeTerm(token, f"holder {token}"))
         jobs = Jobs(self.store, self.prices, NyseCalendar(), now=self.clock.now)
-        await jobs.run("snapshot", session, FakeTerm(token, f"holder {token}"), anew=True)
+        await jobs.run("snapshot", session, FakeTerm(token, f"holder {token}"), rerun=True)
 
 
 def bad_asked(alpaca: Alpaca) -> set[str]:
@@ -145,16 +145,16 @@ async def test_the_daily_jobs_know_refusals_and_keep_new_ones(
 
 
 async def test_no_stale_leader_writes_a_refusal(store: Store) -> None:
-    await store.take_up("lease", 2, "two")
+    await store.claim_fence(FakeTerm(2, "two"))
     refusal = Refusal("X", 1, OPEN, OPEN + FIRST_REFUSAL)
     with pytest.raises(StaleTerm):
-        async with store.fenced("lease", 1, "one") as writes:
+        async with store.fenced(FakeTerm()) as writes:
             await writes.refusals({"X": refusal})
     assert await store.refusals() == []
 
 
-async def test_refusals_are_written_anew_and_those_of_a_week_ago_are_forgotten(store: Store) -> None:
-    await store.take_up("lease", 1, "one")
+async def test_refusals_are_updated_and_those_of_a_week_ago_are_deleted(store: Store) -> None:
+    await store.claim_fence(FakeTerm())
     now = datetime.now(UTC).replace(microsecond=0)
     old = Refusal("OLD", 1, now - timedelta(days=9), now - timedelta(days=8))
     first, second = Refusal("X", 1, now, now + FIRST_REFUSAL), Refusal("X", 2, now, now + 2 * FIRST_REFUSAL)
@@ -164,7 +164,7 @@ async def test_refusals_are_written_anew_and_those_of_a_week_ago_are_forgotten(s
         ({}, [second]),
         ({"X": None}, []),
     ):
-        async with store.fenced("lease", 1, "one") as writes:
+        async with store.fenced(FakeTerm()) as writes:
             await writes.refusals(changes)
         assert sorted(await store.refusals(), key=lambda refusal: refusal.symbol) == left
 

@@ -1,4 +1,4 @@
-"""The scheduler through days of a clock that passes only when somebody sleeps."""
+"""The scheduler through several days, on a clock that moves only during sleeps."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -23,7 +23,7 @@ CLOSE = datetime(2026, 3, 2, 21, 0, tzinfo=UTC)
 
 
 class Office:
-    """A scheduler with prices that are there, or not, by date."""
+    """A scheduler with a source that has closes, or fails, by date."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *, look_back: int = 3) -> None:
         self.store = store
@@ -33,10 +33,10 @@ class Office:
         self.answer_takes = timedelta()
         self.missing: set[date] = set()
         self.ahead = timedelta()
-        """How far the machine's clock is ahead of the database's."""
+        """Lead of the machine's clock over the database's."""
         self.asked: list[tuple[datetime, date]] = []
         self.waiting, self.given_up = 0.0, 0.0
-        """What the metrics said when the leader went to sleep."""
+        """Values of the metrics when the leader went to sleep."""
 
     async def sleep(self, seconds: float) -> None:
         self.waiting, self.given_up = (
@@ -109,7 +109,7 @@ async def test_through_a_week_each_session_has_each_run_once(
 async def test_a_day_without_a_leader_at_the_close_is_not_lost(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """One process saw the market open and went; another came when it was closed."""
+    """One process saw the market open and stopped; another one started when it was closed."""
     await Office(store, metrics, CLOSE - timedelta(hours=1), look_back=1).work(CLOSE - timedelta(minutes=1))
     await Office(store, metrics, CLOSE + timedelta(hours=2), look_back=1).work(CLOSE + timedelta(hours=3), token=2)
     (row,) = [row for row in await store.history(UUID(int=1)) if row.date == MONDAY]
@@ -122,7 +122,7 @@ async def test_a_day_without_a_leader_at_the_close_is_not_lost(
 async def test_the_close_is_captured_once_even_if_the_leader_changes_at_that_very_second(
     store: Store, raw: Connection, metrics: WorkMetrics, seconds: float, captured_by: int
 ) -> None:
-    """The closes take the source 0.75 s: a leader that goes before has asked for them, and written nothing."""
+    """The source takes 0.75 s for the closes. A leader that stops before has asked for them and written nothing."""
     await store.put_positions([entry(n, "A", "1") for n in (2, 3)])
     moment = CLOSE + timedelta(seconds=seconds)
     for token, since, until in (
@@ -206,7 +206,7 @@ async def test_a_second_leader_does_nothing_that_is_done(store: Store, raw: Conn
 async def test_a_run_that_was_done_by_hand_before_it_was_due_is_done_again_once_it_is(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """The closes that a snapshot has minutes after the bell are not yet the official ones."""
+    """The closes that a snapshot has minutes after the bell are not official yet."""
     early, due = CLOSE + timedelta(minutes=5), due_at("snapshot", NYSE.last_closed(CLOSE))
     await raw.execute(
         "insert into job_run (job, session_date, status, holder, token, finished_at) "
@@ -251,14 +251,12 @@ async def test_a_failure_before_the_claim_is_no_stale_term(store: Store, raw: Co
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_any_more(
-    store: Store, metrics: WorkMetrics
-) -> None:
-    """It would be an alert for as long as it follows."""
+async def test_a_leader_that_is_cut_off_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
+    """Otherwise the alert would last for as long as the task follows."""
     office = Office(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
-        await store.take_up("lease", 2, "newer")
+        await store.claim_fence(FakeTerm(2, "newer"))
         assert metrics.runs_waiting._value.get() > 0
         return {"A": "10"}
 
@@ -270,7 +268,7 @@ async def test_a_leader_that_is_cut_off_in_the_middle_tells_of_no_waiting_runs_a
 
 async def test_a_newer_term_ends_the_work(store: Store, metrics: WorkMetrics) -> None:
     office = Office(store, metrics, CLOSE, look_back=1)
-    await store.take_up("lease", 5, "newer")
+    await store.claim_fence(FakeTerm(5, "newer"))
     with pytest.raises(StaleTerm):
         await office.scheduler().run(FakeTerm(4))
 
@@ -293,22 +291,22 @@ async def test_a_market_that_never_closes_has_a_session_each_day(
     assert {status for _, _, status in await runs(raw)} == {"done"}
 
 
-async def test_a_session_that_leaves_the_look_back_unsettled_is_told_until_it_is_settled(
+async def test_a_session_that_leaves_the_look_back_unsettled_is_reported_until_it_is_settled(
     store: Store, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
     assert office.given_up == 0, "what was before the first is nobody's loss"
-    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: of five sessions two are caught up
+    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: two of five sessions are caught up
     caplog.clear()
     await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)
     assert office.given_up == 3
     lost = [line for line in caplog.messages if "by hand" in line]
     assert lost == [
-        "unsettled and too long ago to be caught up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
+        "sessions left unsettled and too old to catch up, run the snapshot by hand: 2026-03-03, 2026-03-04, 2026-03-05"
     ]
     term = FakeTerm(3, "by hand")
-    await store.take_up(term.name, term.token, term.holder)
+    await store.claim_fence(term)
     jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
     for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
         await jobs.run("snapshot", session, term)

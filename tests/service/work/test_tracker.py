@@ -1,4 +1,4 @@
-"""The tracker's ticks, on a clock that passes only when somebody sleeps."""
+"""The tracker's ticks, on a clock that moves only during sleeps."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ Script = Answer | type[PricesUnavailable] | Callable[[], Awaitable[Answer]]
 
 
 class Market:
-    """One script for each tick, the last one for all that follow; `follow` runs a tracker through some of them."""
+    """One script for each tick, the last one also for later ticks. `follow` runs a tracker through some of them."""
 
     def __init__(self, store: Store, metrics: WorkMetrics, start: datetime, *scripts: Script) -> None:
         self.store = store
@@ -62,7 +62,7 @@ class Market:
         )
 
     async def follow(self, ticks: int = 1, *, token: int = 1, interval: float = 30.0) -> Tracker:
-        """Track for so many ticks, under a term of its own."""
+        """Track for so many ticks, under a new term."""
         tracker = self.tracker(interval=interval)
         until = self.clock.time + ticks * timedelta(seconds=interval)
         with pytest.raises(Over):
@@ -121,7 +121,7 @@ async def test_the_first_tick_of_a_term_comes_at_once_and_the_next_on_the_grid(
     assert market.clock.slept[0] == 19
 
 
-async def test_a_late_tick_is_left_out_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
+async def test_a_late_tick_is_skipped_and_not_queued(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
     async def slowly() -> Answer:
         await market.clock.sleep(70)
         return {"A": "10"}
@@ -158,7 +158,7 @@ async def test_a_price_that_cannot_be_one_is_a_missing_one(store: Store, metrics
     assert ((await live(store)).value, (await live(store)).stale) == (Decimal(10), True)
 
 
-async def test_a_symbol_without_any_price_is_left_out_and_said_so(store: Store, metrics: WorkMetrics) -> None:
+async def test_a_symbol_without_any_price_is_left_out_and_counted(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1"), entry(2, "B", "1")])
     await Market(store, metrics, OPEN, {"A": "10"}).follow()
     assert ((await live(store, 1)).value, (await live(store, 1)).priced_fraction) == (Decimal(10), Decimal("0.5"))
@@ -182,7 +182,7 @@ async def test_a_purchase_is_no_gain(store: Store, metrics: WorkMetrics) -> None
     assert ((await live(store)).value, (await live(store)).day_change) == (Decimal(110), Decimal(10))
 
 
-async def test_open_high_low_and_change_start_anew_with_each_session(
+async def test_open_high_low_and_change_are_reset_with_each_session(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     await store.put_positions([entry(1, "A", "1")])
@@ -240,7 +240,7 @@ async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day
 async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
     store: Store, metrics: WorkMetrics
 ) -> None:
-    """As the market opens, a source gives the last trade of the day before."""
+    """When the market opens, a source returns the last trade of the day before."""
     await store.put_positions([entry(1, "A", "1")])
     scripts: list[Script] = [{"A": made("100", OPEN - timedelta(hours=17))}, {"A": "50"}, {"A": "51"}]
     market = Market(store, metrics, OPEN, *scripts)
@@ -251,9 +251,7 @@ async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_rec
     assert await day_figures(store) == (51, 50, 51, 50, 1)
 
 
-async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_when_it_does(
-    store: Store, metrics: WorkMetrics
-) -> None:
+async def test_the_first_trade_of_the_day_resets_high_and_low_once(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(1, "B", "1")])
     old = made("100", OPEN - timedelta(hours=17), "B")
     market = Market(
@@ -266,7 +264,7 @@ async def test_a_symbol_that_has_not_traded_today_starts_high_and_low_anew_once_
 
 
 async def test_high_and_low_are_of_the_positions_held_now(store: Store, metrics: WorkMetrics) -> None:
-    """A purchase is no new high; nor is what an empty portfolio was worth the low of what is bought."""
+    """A purchase is not a new high, and the value of an empty portfolio is not the low of what is bought."""
 
     async def buying() -> Answer:
         await store.put_positions([entry(1, "A", "10", MONDAY), entry(2, "A", "3", MONDAY)])
@@ -295,8 +293,8 @@ async def test_an_answer_older_than_the_last_changes_nothing_and_is_an_answer(
     await market.follow(2, token=3)
     value = await live(store)
     assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
-    told = (metrics.carried, metrics.stale, metrics.held)
-    assert [gauge._value.get() for gauge in told] == [0, 1, 1], "a source that stands still is told by no failure"
+    gauges = (metrics.carried, metrics.stale, metrics.held)
+    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "no failure shows a source that stands still"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
@@ -429,7 +427,7 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
 async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
-    """A tick in lanes commits its prices first: if then the database goes away, they are newer than those in memory."""
+    """A tick in lanes commits its prices first. If the database then fails, they are newer than those in memory."""
 
     async def failing() -> Answer:
         await raw.execute("""
@@ -450,7 +448,7 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
 
 
 async def test_a_second_tick_in_a_slot_replaces_its_points(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
-    """The next leader begins in the slot of the last one's tick, with a portfolio more."""
+    """The next leader begins in the slot of the last leader's tick, with one more portfolio."""
     await store.put_positions([entry(2, "A", "2")])
     await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
     await store.put_positions([entry(1, "A", "1")])
@@ -474,7 +472,7 @@ async def test_a_newer_term_ends_the_work_and_nothing_of_the_tick_is_kept(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     async def lose() -> Answer:
-        await store.take_up("lease", 2, "two")
+        await store.claim_fence(FakeTerm(2, "two"))
         return {"A": "11"}
 
     await store.put_positions([entry(1, "A", "1")])
@@ -540,7 +538,7 @@ async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Conne
     assert sum(market.clock.slept) < 600
 
 
-async def test_listeners_are_told_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
+async def test_listeners_are_notified_once_a_tick_and_after_its_commit(store: Store, metrics: WorkMetrics) -> None:
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     notices = store.listen()
     assert (await anext(notices)).missed
@@ -596,7 +594,7 @@ async def test_the_course_of_thirty_days_is_kept(store: Store, raw: Connection, 
 async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     migrated: str, raw: Connection, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor is that waited for as long as for another statement: whoever reads the day's course waits behind it."""
+    """The wait is shorter than for another statement, because readers of the day's course wait behind it."""
 
     async def leaving() -> Answer:
         await reader.rollback()
@@ -619,11 +617,11 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
 async def test_every_row_is_what_decimals_give_tick_by_tick(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Two days of 2,000 portfolios in two lanes, empty, short and unpriced ones, some of which change between ticks.
+    """Two days of 2,000 portfolios in two lanes: empty, short and unpriced ones, and changes between ticks.
 
-    Prices are missing, older than the last, nonsense, or of the night before.
+    Prices are missing, older than the last ones, invalid, or of the night before.
     """
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1_000)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1_000)
     random = Random(seed)
     symbols = [f"S{number}" for number in range(40)]
     tuesday = NyseCalendar().next_open(CLOSE)
@@ -646,15 +644,15 @@ async def test_every_row_is_what_decimals_give_tick_by_tick(
         now = market.clock.time
         session = NyseCalendar().current(now)
         assert session is not None
-        told = {}
+        answers = {}
         for symbol in symbols[3:]:  # the first ones have no price at all
             price = Decimal(random.randint(1, 10**9)).scaleb(-6)
             at = now - random.choice([timedelta(), TICK, 3 * TICK, timedelta(minutes=random.randint(10, 20))])
             if random.random() < 0.7:
-                told[symbol] = Price(symbol, price * (random.random() < 0.9), at)
+                answers[symbol] = Price(symbol, price * (random.random() < 0.9), at)
         holdings = {portfolio: tuple((s, q) for s, q in held[portfolio].items() if q) for portfolio in portfolios}
-        expected.update(course.tick(session, now, [price for price in told.values() if price.price], holdings, 1))
-        return told
+        expected.update(course.tick(session, now, [price for price in answers.values() if price.price], holdings, 1))
+        return answers
 
     async def between(seconds: float) -> None:
         nonlocal compared
@@ -690,8 +688,8 @@ async def test_a_splits_jump_is_taken_as_it_is_and_reported(
     assert (await live(store)).value == 160
     jumps = [line for line in caplog.messages if "split" in line]
     assert jumps == [
-        "1 prices jump as at a split and are taken as they are: A from 400.000000 to 100.000000",
-        "1 prices jump as at a split and are taken as they are: A from 100.000000 to 150.000000",
+        "1 prices jump as they do at a split and are used as they are: A from 400.000000 to 100.000000",
+        "1 prices jump as they do at a split and are used as they are: A from 100.000000 to 150.000000",
     ]
 
 

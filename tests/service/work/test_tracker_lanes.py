@@ -1,4 +1,4 @@
-"""Ticks of many portfolios: in transactions beside each other, and with points of the day's course in turn."""
+"""Ticks of many portfolios: in parallel transactions, and with points of the day's course in turns."""
 
 import asyncio
 from datetime import timedelta
@@ -18,37 +18,37 @@ from tests.support.positions import entry, somebody_waits_for_a_lock
 from tests.support.work_fakes import FakeTerm, Over
 
 
-async def test_of_many_portfolios_each_is_valued_at_a_tick_and_all_are_told_of_once(
+async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 3)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 3)
     await store.put_positions([entry(n, "A", str(n)) for n in range(1, 8)])
-    told: list[object] = []
-    await raw.add_listener("portfolio_live", lambda *said: told.append(said[3]))
+    notified: list[object] = []
+    await raw.add_listener("portfolio_live", lambda *notification: notified.append(notification[3]))
     await Market(store, metrics, OPEN, {"A": "10"}).follow(2)
-    await raw.fetchval("select 1")  # what was notified before comes before its answer
-    assert told == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
+    await raw.fetchval("select 1")  # earlier notifications arrive before its answer
+    assert notified == [OPEN.isoformat(), (OPEN + TICK).isoformat()]
     values = await store.live_many([UUID(int=n) for n in range(1, 8)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 8)}
 
 
-@pytest.mark.parametrize("portfolios_a_lane", [100, 3])
-@pytest.mark.parametrize(("points_a_tick", "longest_turn"), [(4, 10), (1, 2)])
+@pytest.mark.parametrize("portfolios_per_lane", [100, 3])
+@pytest.mark.parametrize(("points_per_tick", "longest_turn"), [(4, 10), (1, 2)])
 async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
     store: Store,
     raw: Connection,
     metrics: WorkMetrics,
     monkeypatch: pytest.MonkeyPatch,
-    portfolios_a_lane: int,
-    points_a_tick: int,
+    portfolios_per_lane: int,
+    points_per_tick: int,
     longest_turn: int,
 ) -> None:
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", portfolios_a_lane)
-    monkeypatch.setattr(tracking, "LONGEST_TURN", longest_turn)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", portfolios_per_lane)
+    monkeypatch.setattr(tracking, "MAX_TURNS", longest_turn)
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     market = Market(store, metrics, OPEN, {"A": "10"})
     tracker = market.tracker()
-    tracker._points_a_tick = points_a_tick
+    tracker._points_per_tick = points_per_tick
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 4 * TICK))
     for portfolio in range(1, 8):
@@ -57,7 +57,7 @@ async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
         assert points[1] - points[0] == 2 * TICK
 
 
-async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
+async def test_portfolios_take_turns_although_every_second_tick_is_skipped(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 5)])
@@ -68,18 +68,18 @@ async def test_portfolios_take_turns_though_every_second_tick_is_left_out(
 
     market = Market(store, metrics, OPEN, late)
     tracker = market.tracker()
-    tracker._points_a_tick = 2
-    monkeypatch.setattr(tracking, "PRICE_LIMIT", 60.0)
+    tracker._points_per_tick = 2
+    monkeypatch.setattr(tracking, "LATEST_TIMEOUT", 60.0)
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + 8 * TICK))
     assert [len(await slots(raw, portfolio)) for portfolio in range(1, 5)] == [2, 2, 2, 2]
 
 
-async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
+async def test_no_value_is_committed_before_its_prices(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database fails between the commits of two lanes."""
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     await raw.execute(
         """
@@ -100,8 +100,8 @@ async def test_no_value_is_there_without_the_prices_that_it_is_made_of(
 async def test_a_deletion_waits_for_a_tick_in_lanes(
     store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, migrated: str
 ) -> None:
-    """Else it could wait for one lane, and the other for it."""
-    monkeypatch.setattr(tracking, "PORTFOLIOS_A_LANE", 1)
+    """Otherwise it could wait for one lane, and the other lane for it."""
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 1)
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     deleter = await asyncpg.connect(migrated)
     deleting: list[asyncio.Task[str]] = []

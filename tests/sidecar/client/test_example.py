@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, tmp_path: Path, loop: str) -> None:
-    # A grant over which no machine stands still: else the lead moves, and both have ticked.
+    # A grant that outlasts a machine that stands still: otherwise the lead moves, and both tick.
     sidecars = [RealSidecar(tmp_path, redis_server, name, GRANT_TTL="10") for name in ("task-a", "task-b")]
     ports = [free_port(), free_port()]
     command = ["-m", "uvicorn", "--app-dir", "examples", "fastapi_app:app", "--loop", loop, "--port"]
@@ -43,7 +43,7 @@ async def test_the_example_works_only_while_it_leads(redis_server: RedisServer, 
         assert shown[1 - leader]["ticks"] == 0
 
         status = await asyncio.to_thread(apps[leader].stop, signal.SIGTERM)
-        assert status in (0, -signal.SIGTERM)  # uvicorn raises the signal anew once it has shut down
+        assert status in (0, -signal.SIGTERM)  # uvicorn raises the signal again after its shutdown
         assert "stopped after" in apps[leader].output
         assert "Traceback" not in apps[leader].output
 
@@ -88,5 +88,5 @@ async def test_an_open_stream_does_not_keep_the_lease(
             assert leader.process.poll() is None, "the stream is open, and the process waits for it"
             assert "stopped after" in leader.output
             assert await stream.content.readline() == b"\n"
-        assert await asyncio.to_thread(leader.wait) in (0, -number)  # uvicorn raises the signal anew
+        assert await asyncio.to_thread(leader.wait) in (0, -number)  # uvicorn raises the signal again
         assert "Traceback" not in leader.output

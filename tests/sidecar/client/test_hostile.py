@@ -1,4 +1,4 @@
-"""What may sit on the sidecar's port: nobody leads by it, it is not hammered, and all is well once it is mended."""
+"""Hostile listeners on the sidecar's port: nobody leads, they are not flooded with requests, and recovery works."""
 
 import asyncio
 import json
@@ -91,12 +91,12 @@ def test_an_answer_that_breaks_the_contract_is_unknown(lie: str) -> None:
 
 
 def test_an_answer_that_keeps_to_the_contract_is_taken() -> None:
-    told = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
-    assert (told.token, told.deadline, told.instance_id) == (7, 105.0, "task-a")
-    told = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
-    assert told.deadline == 160.0
-    told = parse(json.dumps(DENIAL | {"holder": None}).encode(), NAME, 100.0)
-    assert (told.token, told.deadline, told.holder, told.state) == (None, None, None, "following")
+    answer = parse(json.dumps(GRANT | {"more": "fields"}).encode(), NAME, 100.0)
+    assert (answer.token, answer.deadline, answer.instance_id) == (7, 105.0, "task-a")
+    answer = parse(json.dumps(GRANT | {"expires_in": 60}).encode(), NAME, 100.0)
+    assert answer.deadline == 160.0
+    answer = parse(json.dumps(DENIAL | {"holder": None}).encode(), NAME, 100.0)
+    assert (answer.token, answer.deadline, answer.holder, answer.state) == (None, None, None, "following")
 
 
 Behaviour = Callable[[FakeSidecar], Callable[[web.Request], Awaitable[web.StreamResponse]]]
@@ -272,7 +272,7 @@ async def test_after_a_failure_an_answer_at_once_is_asked_for(sidecar: FakeSidec
     async with campaigning(sidecar.url, work) as lead:
         await eventually(lambda: len(sidecar.polls) == 2)
         sidecar.misbehave = HOSTILE["HTTP 500"](sidecar)
-        await sidecar.follow("task-c")  # ends the request that is held back
+        await sidecar.follow("task-c")  # ends the held request
         await eventually(lambda: len(sidecar.polls) >= 4)
         sidecar.misbehave = None
         await eventually(lambda: lead.holder == "task-c")
@@ -301,12 +301,12 @@ async def test_a_port_that_nobody_listens_on_is_tried_again_quickly_and_not_too_
         assert lead.state is None
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await run  # its resign reaches nobody, which is no error
+            await run  # the resign reaches no sidecar, which is no error
     assert set(pauses) == {(0.1, 0.5)}
     texts = [record.getMessage() for record in caplog.records if record.name == "sidecar.client"]
     assert len(texts) == 2, texts
-    assert "not known who leads: no answer (ClientConnectorError)" in texts[0]
-    assert "resign was not heard" in texts[1]
+    assert "the leader is unknown: no answer (ClientConnectorError)" in texts[0]
+    assert "the resign did not arrive" in texts[1]
 
 
 BANNERS = {
@@ -356,7 +356,7 @@ async def test_a_silent_listener_delays_the_end_of_run_by_a_second_at_most() -> 
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
         await asyncio.sleep(0.05)
         run.cancel()
-        async with asyncio.timeout(20):  # it would wait for ever else
+        async with asyncio.timeout(20):  # it would otherwise wait for ever
             with pytest.raises(asyncio.CancelledError):
                 await run
 
@@ -386,7 +386,7 @@ async def test_a_resign_over_a_connection_that_died_is_sent_anew(sidecar: FakeSi
 
 
 async def test_nothing_is_asked_while_a_resign_may_still_be_heard(sidecar: FakeSidecar) -> None:
-    """A sidecar that thaws could take it for the resign of what it grants then (found by reading, issue 3)."""
+    """A sidecar that thaws could apply it to the term that it grants then (found in review, issue 3)."""
     thawed, arrived = asyncio.Event(), asyncio.Event()
 
     async def frozen(_: web.Request) -> web.StreamResponse:

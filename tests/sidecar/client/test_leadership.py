@@ -1,4 +1,4 @@
-"""The laws of work under a lease, before a sidecar that keeps to the contract."""
+"""The laws of work under a lease, with a sidecar that keeps the contract."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 @asynccontextmanager
 async def running(sidecar: FakeSidecar, work: Work, **options: float) -> AsyncIterator[Leadership]:
-    """A client whose `run(work)` goes on until the test is over."""
+    """A client whose `run(work)` is active until the test ends."""
     async with LeaseClient(sidecar.url, **options) as client:  # type: ignore[arg-type] # floats only
         lead = client.leadership(NAME)
         run = asyncio.create_task(lead.run(work))
@@ -76,7 +76,7 @@ async def test_an_error_of_the_work_passes_on_after_the_resign(sidecar: FakeSide
 
 
 async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(sidecar: FakeSidecar) -> None:
-    """Passed on as it is, it would end whoever runs this without anybody having asked for that."""
+    """An unexpected cancellation would end the caller of `run` although nobody asked for that."""
     await sidecar.elect(1)
 
     async def work(term: Term) -> None:
@@ -91,7 +91,7 @@ async def test_a_cancellation_of_the_works_own_is_an_error_and_not_the_callers(s
 async def test_a_cancellation_while_following_resigns_and_passes_on(sidecar: FakeSidecar) -> None:
     async with LeaseClient(sidecar.url) as client:
         run = asyncio.create_task(client.leadership(NAME).run(Work([])))
-        await eventually(lambda: len(sidecar.polls) >= 2)  # the second one is held back
+        await eventually(lambda: len(sidecar.polls) >= 2)  # the second request is held
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -155,7 +155,7 @@ async def test_work_is_awaited_to_its_end_before_the_resign_and_the_next_term(si
             work.terms[0].check()
         await sidecar.elect(2)
         polls = len(sidecar.polls)
-        await asyncio.sleep(0.6)  # time for whoever would poll or begin meanwhile
+        await asyncio.sleep(0.6)  # time for a poll or a term that must not begin
         assert len(sidecar.polls) == polls
         assert sidecar.events == ["begin 1", "cancel 1"]
         work.release.set()
@@ -334,7 +334,7 @@ async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_wait
         assert sidecar.events == ["begin 1", "cancel 1"], "no resign while the work runs"
 
 
-# The clock's laws, with a clock that the test moves.
+# The laws of the clock, with a clock that the test moves.
 
 
 async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: FakeSidecar) -> None:
@@ -343,7 +343,7 @@ async def test_the_deadline_counts_from_before_the_request_was_sent(sidecar: Fak
     remaining: list[float] = []
 
     async def slow(request: web.Request) -> web.StreamResponse:
-        clock.now += 3.0  # on the way there or back, nobody knows
+        clock.now += 3.0  # on the way there or back, the client cannot know
         return web.json_response(sidecar.answer(expires_in=5.0))
 
     async def work(term: Term) -> None:
@@ -406,7 +406,7 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
 
     async def thaw(request: web.Request) -> web.StreamResponse:
         nonlocal thawed
-        if work.terms and not thawed:  # the machine stood still: the old grant ran out, this answer's would go on
+        if work.terms and not thawed:  # the machine stood still: the old grant ended, and this answer would extend it
             thawed = True
             clock.now += 5.0
             return web.json_response(sidecar.answer(expires_in=10.0))
@@ -504,7 +504,7 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
             await lead.run(work)
         await sidecar.elect(1)
         await eventually(lambda: work.running == 1)
-        with pytest.raises(RuntimeError, match=r"cancel its run\(\)"):
+        with pytest.raises(RuntimeError, match=r"cancel run\(\)"):
             await lead.resign()
         assert "resign" not in sidecar.events
         run.cancel()

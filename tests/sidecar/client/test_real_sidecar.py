@@ -1,4 +1,4 @@
-"""The client beside the real sidecar, before a real Redis."""
+"""The client with the real sidecar and a real Redis."""
 
 import asyncio
 import signal
@@ -14,11 +14,11 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from ops.local.servers import RedisServer
+from runtime.clock import elapsed
 from sidecar.client import Leadership, LeaseClient, Term
-from sidecar.clock import elapsed
 from tests.support.hostile_sidecar import NAME, Work
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually, undisturbed
 
 
@@ -28,8 +28,8 @@ async def sidecars(
 ) -> AsyncIterator[tuple[RealSidecar, RealSidecar]]:
     """Two sidecars; the parameter, if there is one, is their grant in seconds.
 
-    By default nobody loses the lead to a machine that stands still for four seconds: of a grant of 10 s, just under
-    five are left to work in when it is prolonged.
+    By default no lead moves when the machine stands still for four seconds: of a grant of 10 s, almost five seconds of
+    work are left when it is extended.
     """
     grant = getattr(request, "param", "10")
     times = {"GRANT_TTL": grant, "REDIS_TIMEOUT": "5"} | ({"LEASE_TTL": "60"} if float(grant) > 15 else {})
@@ -46,7 +46,7 @@ async def sidecars(
 
 
 class Task:
-    """A client with a work beside one sidecar, campaigning until it is stopped."""
+    """A client with work beside one sidecar, which campaigns until it is stopped."""
 
     def __init__(self, url: str, events: list[str], *, stop_before: float = 0.5) -> None:
         self.url = url
@@ -109,7 +109,7 @@ async def test_one_leads_and_the_other_follows_and_takes_over(sidecars: tuple[Re
 
 
 async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
-    """Stop a leader's work, let it campaign again once the other one works; returns who leads, and who follows."""
+    """Stop a leader's work, and let it campaign again once the other works; returns the leader and the follower."""
     await leader.stop()
     await eventually(heir.works)
     leader.campaign()
@@ -120,10 +120,10 @@ async def hand_over(leader: Task, heir: Task) -> tuple[Task, Task]:
 async def test_a_hand_over_takes_milliseconds(
     sidecars: tuple[RealSidecar, RealSidecar], redis_server: RedisServer
 ) -> None:
-    """From the end of one work to the begin of the other's, beside what a notice through Redis takes just then.
+    """The hand-over takes little more than a notice through Redis takes at the same time.
 
-    It goes through four processes and Redis: it may take as long as several notices more where others use the machine.
-    Of the times the least counts, which they disturb least; the median of a quiet machine is the bench's.
+    It goes through four processes and Redis: on a busy machine it may take as long as several more notices. The least
+    of the times counts, which is disturbed least; `make bench` has the median of a quiet machine.
     """
     gaps, notices = [], []
     async with (
@@ -145,9 +145,9 @@ async def test_a_hand_over_takes_milliseconds(
             ended_before = len(leader.ended)
             leader, heir = await hand_over(leader, heir)
             gaps.append(leader.began[-1] - heir.ended[ended_before])
-    told = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
-    assert min(gaps) < 0.025 + 5 * statistics.median(notices), told
-    assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {told}"
+    times = f"{[round(gap * 1000, 1) for gap in gaps]} ms beside {[round(gap * 1000, 1) for gap in notices]} ms"
+    assert min(gaps) < 0.025 + 5 * statistics.median(notices), times
+    assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {times}"
 
 
 async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
@@ -192,7 +192,7 @@ async def test_a_sidecar_that_is_restarted_within_a_grant_goes_on_with_its_term_
             sidecars[0].stop(signal.SIGKILL)
             killed_at = elapsed()
             sidecars[0].start()
-            # more than any grant given before the kill: one that the restarted sidecar gave
+            # more than any grant from before the kill: the restarted sidecar gave it
             await eventually(lambda: one.lead.remaining() > killed_at + 30 - elapsed() + 0.1, within=29)
             assert (one.lead.token, len(one.began), len(other.began)) == (token, 1, 0)
 
@@ -211,7 +211,7 @@ async def test_a_raw_delete_begins_a_new_term_without_giving_it_up_first(
 
 @pytest.mark.parametrize("sidecars", ["5"], indirect=True)
 async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # all that a grant of 5 s allows
+    async with Task(sidecars[0].url, [], stop_before=1.25).open() as one:  # the whole time that a grant of 5 s allows
 
         async def is_stopped() -> None:
             await eventually(one.works)
@@ -244,7 +244,7 @@ async def test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end(
 
 
 async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
-    """A server's workers."""
+    """Two workers of a server."""
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one, Task(sidecars[0].url, events).open() as other:
         await eventually(lambda: one.works() or other.works())
@@ -266,7 +266,7 @@ async def test_of_two_clients_at_one_sidecar_one_leads_at_a_time(sidecars: tuple
 async def test_a_worker_takes_over_from_one_that_fell_silent_once_its_grant_is_over(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
-    """Under a term of its own: what the silent one still writes is refused."""
+    """Under another term: the writes of the silent worker are refused."""
     port = urlsplit(sidecars[0].url).port
     assert port is not None
     async with Proxy(port) as proxy, Task(f"http://127.0.0.1:{proxy.port}", []).open() as silent:

@@ -1,4 +1,4 @@
-"""Work in threads: the lease moves when the thread has ended, and what outlives its term is reported."""
+"""Work in threads: the lease moves after the thread has ended, and a thread that outlives its term is reported."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ import pytest
 from ops.local.servers import RedisServer
 from sidecar.client import LeaseClient, Term, TermOver
 from tests.support.hostile_sidecar import NAME, Clock, FakeSidecar
-from tests.support.sidecar_processes import Process, RealSidecar, ended, shows
+from tests.support.processes import Process, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 
 class Job:
-    """A blocking job that looks at its term, unless it is `stubborn`."""
+    """A blocking job that checks its term, unless it is `stubborn`."""
 
     def __init__(self, events: list[str], *, stubborn: bool = False) -> None:
         self.began = threading.Event()
@@ -66,7 +66,7 @@ async def test_a_thread_ends_before_the_resign_when_its_term_is_over(sidecar: Fa
 
 
 async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: FakeSidecar) -> None:
-    """The grant goes on, but the term that the thread looks at is over."""
+    """The grant goes on, but the thread's term is over."""
     async with campaigning(sidecar, Job(sidecar.events), Clock()) as run:
         run.cancel()
         await asyncio.wait((run,), timeout=20)
@@ -80,7 +80,7 @@ async def test_a_thread_that_goes_on_past_its_deadline_is_reported_and_waited_fo
     clock = Clock()
     job = Job(sidecar.events, stubborn=True)
     async with campaigning(sidecar, job, clock):
-        clock.now += sidecar.grant  # a clock that does not tick prolongs nothing
+        clock.now += sidecar.grant  # a clock that does not tick extends nothing
         await eventually(lambda: errors(caplog))
         assert "runs on past its deadline" in errors(caplog)[0]
         asked = len(sidecar.polls)
@@ -172,7 +172,7 @@ async def test_a_thread_that_the_work_left_behind_is_reported_when_it_looks_at_i
                 term.check()
 
     async def work(term: Term) -> None:
-        await asyncio.to_thread(job, term)  # its end is not awaited when the work is cancelled
+        await asyncio.to_thread(job, term)  # nothing awaits its end when the work is cancelled
 
     began, release = threading.Event(), threading.Event()
     await sidecar.elect(7)
@@ -196,7 +196,7 @@ async def test_work_that_blocks_the_event_loop_past_its_deadline_is_reported(
     clock = Clock()
 
     async def work(_: Term) -> None:
-        clock.now += sidecar.grant  # so long does it block
+        clock.now += sidecar.grant  # the time for which it blocks
 
     await sidecar.elect(7)
     async with LeaseClient(sidecar.url, clock=clock) as client:

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from sidecar.commands import fence as fence_command
-from sidecar.redis.lua import script
+from sidecar.scripts import script
 from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.support.script_caller import FENCE, KEY, Caller

@@ -14,7 +14,7 @@ from redis import Redis
 from ops.local.servers import RedisServer, free_port
 from sidecar.__main__ import main
 from tests.sidecar.test_process import STEADY
-from tests.support.sidecar_processes import ROOT, RealSidecar, ended, shows
+from tests.support.processes import ROOT, RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 KEY = "portfolio:background_services:leader"
@@ -85,7 +85,7 @@ def test_enable_ends_it_and_leaves_any_other_holder_alone(redis: Redis, run: Run
         (["disable", "background_services", "0"], "'0'"),
         (["disable", "background_services", "1h"], "'1h'"),
         (["disable", "background_services", "2592001"], "'2592001'"),
-        (["disable", "background_services"], "'disable background_services'"),
+        (["disable", "background_services"], "disable LEASE SECONDS"),
         (["lead"], "'lead'"),
     ],
 )
@@ -150,3 +150,16 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
         status, said, _ = await asyncio.to_thread(run, "status", CONTROL_BIND=sidecar.url.removeprefix("http://"))
     assert status == 0
     assert json.loads(said)["leases"]["background_services"]["holder"] == "task-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["fence"], "fence LEASE [--dry-run] [--above TOKEN]"),
+        (["disable", "tracker"], "disable LEASE SECONDS"),
+        (["enable"], "enable LEASE"),
+        (["leaders", "tracker"], "leaders"),
+    ],
+)
+def test_a_command_with_wrong_arguments_says_which_ones_it_takes(run: Run, words: list[str], usage: str) -> None:
+    assert run(*words) == (2, "", f"sidecar: usage: {usage}\n")

@@ -1,4 +1,4 @@
-"""The election loop between its lease and a real Redis: what happens while a call is under way."""
+"""The election loop between its leases and a real Redis: events during a call."""
 
 import asyncio
 import random
@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.election.candidate import Candidate
-from sidecar.election.protocol import Timings
+from sidecar.protocol import Timings
 from sidecar.redis.reconnects import FIRST
 from sidecar.redis.store import RedisStore, fence_of
 from sidecar.redis.watch import WatchMode
@@ -23,25 +23,25 @@ from tests.support.storing import at_port
 from tests.support.waiting import eventually
 
 SLOW = Timings(ttl=120.0, heartbeat=40.0, grant_ttl=30.0, call_limit=20.0)
-"""Whatever happens within seconds was not waited for."""
+"""Timings under which an event within seconds was not due to a timer."""
 QUICK = Timings(ttl=1.2, heartbeat=0.4, grant_ttl=0.2, call_limit=0.2)
 PATIENT = Timings(ttl=30.0, heartbeat=1.0, grant_ttl=0.2, call_limit=5.0)
-"""A drain waits for a Redis that stands still, and a key that is gone was deleted."""
+"""Timings under which a drain outlasts a Redis that stands still, and a key that has gone was deleted."""
 
 FORGETFUL = Timings(ttl=60.0, heartbeat=6.0, grant_ttl=0.2, call_limit=2.0)
-"""Demand ends long before a key expires."""
+"""Timings under which demand ends long before a key expires."""
 
 
 @pytest.fixture
 async def way(redis_server: RedisServer) -> AsyncIterator[Proxy]:
-    """Of the calls, not of the watch."""
+    """The proxy of the calls, not of the watch."""
     async with Proxy(redis_server.port) as way:
         yield way
 
 
 @asynccontextmanager
 async def connected(redis: RedisServer, way: Proxy, timings: Timings) -> AsyncIterator[Served]:
-    """A sidecar that hears of every change, and whose next call is no more than a call."""
+    """A sidecar whose watch tracks changes, and which makes no other call than the next."""
     async with served(redis, timings=timings, calls=way.port) as sidecar:
         await eventually(lambda: sidecar.watch.mode is WatchMode.TRACKING and sidecar.candidate._store.connected)
         yield sidecar
@@ -66,7 +66,7 @@ async def test_what_is_noticed_while_a_call_is_under_way_is_looked_at_once_it_ha
         before = scripts_run(redis)
         way.replies.hold()
         asking = asyncio.create_task(sidecar.lead())
-        await eventually(lambda: scripts_run(redis) > before)  # its answer, that b holds the lease, is on its way
+        await eventually(lambda: scripts_run(redis) > before)  # the reply, that b holds the lease, is on its way
         noticed = asyncio.Event()
         hear = sidecar.watch._changed
 
@@ -88,7 +88,7 @@ async def test_a_resign_while_an_acquire_is_under_way_leaves_the_lease_to_the_ot
     redis.set(KEYS["tracker"], "b", ex=100)
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.get("/is-leader/tracker")
-        await sidecar.resign()  # nobody acts on the word of a sidecar before this one
+        await sidecar.resign()  # no client acts on the word of an earlier sidecar
         way.replies.hold()
         redis.delete(KEYS["tracker"])
         await sidecar.get("/is-leader/tracker")
@@ -105,7 +105,7 @@ async def test_an_acquire_that_was_executed_unheard_is_given_up_where_nobody_ask
     async with connected(redis_server, way, FORGETFUL) as sidecar:
         way.replies.lose()
         await sidecar.get("/is-leader/tracker")
-        await eventually(lambda: sidecar.candidate.trouble["tracker"] is not None)
+        await eventually(lambda: sidecar.candidate._trouble["tracker"] is not None)
         assert redis.get(KEYS["tracker"]) == "a"
         way.flow()
         await eventually(lambda: redis.get(KEYS["tracker"]) is None, within=FORGETFUL.ttl / 2)
@@ -121,7 +121,7 @@ async def test_a_term_counts_from_before_its_call_was_sent(redis_server: RedisSe
         way.flow()
         await leading
         now = elapsed()
-        assert now + sidecar.candidate.leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
+        assert now + sidecar.candidate._leases["tracker"].remaining(now) < executed + SLOW.ttl - SLOW.margin
 
 
 async def test_without_answers_a_term_ends_at_its_deadline(redis_server: RedisServer, way: Proxy) -> None:
@@ -156,7 +156,7 @@ async def test_a_drain_has_ended_when_every_lease_is_given_up(
 
 
 async def failures(sidecar: Served) -> list[str]:
-    """The samples that count calls and connections that failed."""
+    """The samples of failed calls and connections."""
     async with sidecar.session.get(f"{sidecar.metrics_url}/metrics") as response:
         return [line for line in (await response.text()).splitlines() if line.startswith("sidecar_redis_errors_total{")]
 
@@ -166,12 +166,15 @@ async def test_a_connection_that_the_server_closes_is_replaced_before_a_call_nee
 ) -> None:
     async with connected(redis_server, way, SLOW) as sidecar:
         await sidecar.lead()
+        lease = sidecar.candidate._leases["tracker"]
         for _ in range(3):
+            # The leader looks at its own change of the key: a call under way would fail with the connection.
+            await eventually(lambda: lease._in_flight is None and lease._due > elapsed() + 1)
             way.accepted = 0
             await way.cut()
             await eventually(lambda: way.accepted and sidecar.candidate._store.connected)
             assert way.accepted == 1
-        assert sidecar.candidate.trouble["tracker"] is None
+        assert sidecar.candidate._trouble["tracker"] is None
         assert await sidecar.state() == "leading"
         assert await failures(sidecar) == []
 
@@ -222,10 +225,10 @@ async def test_a_look_that_finds_the_own_id_blames_nobody(redis_server: RedisSer
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
         redis.set(KEYS["tracker"], "a", ex=100)
         before = scripts_run(redis)
-        sidecar.candidate.asked("tracker")  # within the second that it leaves to others: it looks
+        sidecar.candidate.asked("tracker")  # within the second that it leaves to others, it looks
         await eventually(lambda: scripts_run(redis) > before)
-        await eventually(lambda: sidecar.candidate.leases["tracker"]._in_flight is None)
-        assert sidecar.candidate.trouble["tracker"] is None
+        await eventually(lambda: sidecar.candidate._leases["tracker"]._in_flight is None)
+        assert sidecar.candidate._trouble["tracker"] is None
 
 
 async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
@@ -235,7 +238,7 @@ async def test_a_term_that_another_process_of_the_same_id_took_is_blamed_on_it(
         await sidecar.lead()
         redis.hset(fence_of(KEYS["tracker"]), "tenure", "other-1")
         sidecar.candidate.noticed("tracker")
-        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate.trouble["tracker"] or ""))
+        await eventually(lambda: "INSTANCE_ID" in (sidecar.candidate._trouble["tracker"] or ""))
 
 
 async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
@@ -245,8 +248,8 @@ async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
         await sidecar.lead()
         redis.delete(fence_of(KEYS["tracker"]))
         sidecar.candidate.noticed("tracker")
-        await eventually(lambda: not sidecar.candidate.leases["tracker"].leads(elapsed()))
-        assert sidecar.candidate.trouble["tracker"] is None
+        await eventually(lambda: not sidecar.candidate._leases["tracker"].leads(elapsed()))
+        assert sidecar.candidate._trouble["tracker"] is None
 
 
 async def test_without_a_client_each_outage_is_said_and_its_end_too(
@@ -265,11 +268,11 @@ async def test_without_a_client_each_outage_is_said_and_its_end_too(
 async def test_a_held_question_is_answered_at_the_term_s_end_while_the_loop_waits_for_redis(
     redis_server: RedisServer,
 ) -> None:
-    """The loop does not run here: nothing but the clock tells the question that the term is over."""
+    """The loop does not run here: only the clock ends the term for the held request."""
     lease = leading(elapsed() - (BELIEVED - 0.5))
     store = RedisStore(at_port(redis_server.port), "a", T, clock=elapsed, failover_guard=False, min_replicas=0)
     telemetry = Telemetry("a", clock=elapsed)
     candidate = Candidate({"x": lease}, {"x": "key"}, store, T, telemetry, clock=elapsed, uniform=random.uniform)
     async with asyncio.timeout(T.ttl - T.grant_ttl):
-        await candidate.hold(["x"], candidate.version(["x"]), T.ttl)
+        await candidate._hold(["x"], candidate.version(["x"]), T.ttl)
     assert not lease.leads(elapsed())

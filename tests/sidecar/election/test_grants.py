@@ -1,9 +1,9 @@
-"""Of several clients of one task one may act at a time."""
+"""One of a task's clients may act at a time."""
 
 from math import inf, nextafter
 
-from sidecar.election.grants import Grants
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.election.claims import Grants
+from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease
 
 
@@ -14,7 +14,7 @@ def test_one_client_at_a_time_is_granted_until_its_grant_is_over() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101, "two") is None
     assert lease.grant(104, 104, "one") == T.grant_ttl
-    assert lease.stands_for(108, "two") == 104 + T.grant_ttl - 108
+    assert lease.answer_valid_for(108, "two") == 104 + T.grant_ttl - 108
     assert lease.grant(108, 108, "one") == T.grant_ttl
 
 
@@ -34,7 +34,7 @@ def test_no_two_clients_are_granted_one_token() -> None:
 
 
 def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_still() -> None:
-    """Redis was away for longer than a term is believed, and for less than its key lives."""
+    """Redis was away for longer than a term is believed, but the key was still alive."""
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
@@ -54,7 +54,7 @@ def test_a_client_without_a_name_is_told_what_is_so() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
     assert lease.grant(101, 101) == T.grant_ttl
     assert lease.grant(102, 102, "one") == T.grant_ttl
-    assert lease.resigned(103) is True, "as one that has no others beside it"
+    assert lease.resigned(103) is True, "like the only client"
 
 
 def test_an_adopted_term_is_its_predecessors_clients_until_what_it_was_granted_is_over() -> None:
@@ -71,7 +71,7 @@ def test_a_client_that_believes_no_more_is_granted_an_adopted_term_once_nobody_e
     lease = fresh_lease(now=100)
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
-    assert lease.stands_for(103, "one") == T.grant_ttl - 3
+    assert lease.answer_valid_for(103, "one") == T.grant_ttl - 3
     assert lease.grant(100 + T.grant_ttl, 100 + T.grant_ttl, "one") is None, "it needs a term of its own"
     due(lease, 100 + T.grant_ttl, Kind.RELEASE)
 
@@ -128,35 +128,35 @@ def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
     grants = Grants(0)
     grants.give("one", 10)
     grants.give("one", 8)  # the answer to an earlier question
-    assert grants.taken_for(0, "two", knows_term=True) == 10
+    assert grants.seconds_held_by_other_client(0, "two", knows_term=True) == 10
     assert grants.take_back(9, "two", knows_term=True) is False
     assert grants.take_back(9, "one", knows_term=False) is True
-    assert grants.taken_for(9, "two", knows_term=True) == 0
+    assert grants.seconds_held_by_other_client(9, "two", knows_term=True) == 0
 
 
 def test_a_question_is_held_only_as_long_as_its_answer_stays_the_same() -> None:
     lease = fresh_lease(require_client=False)
-    assert lease.stands_for(100, "one") == inf
+    assert lease.answer_valid_for(100, "one") == inf
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
-    assert lease.stands_for(100, "one") == 0, "nobody may act yet: it may at once"
+    assert lease.answer_valid_for(100, "one") == 0, "no client may act yet: this one may at once"
     lease.grant(100, 100, "one")
-    assert lease.stands_for(101, "one") == T.grant_ttl / 2
-    assert lease.stands_for(101, "") == T.grant_ttl / 2
-    assert lease.stands_for(101, "two") == T.grant_ttl / 2
-    assert lease.stands_for(104, "two") == T.grant_ttl - 4
+    assert lease.answer_valid_for(101, "one") == T.grant_ttl / 2
+    assert lease.answer_valid_for(101, "") == T.grant_ttl / 2
+    assert lease.answer_valid_for(101, "two") == T.grant_ttl / 2
+    assert lease.answer_valid_for(104, "two") == T.grant_ttl - 4
     over = 100 + T.grant_ttl
     for client in ("one", "two", ""):
-        assert lease.stands_for(over, client) == 0
+        assert lease.answer_valid_for(over, client) == 0
 
 
 def test_a_successor_that_was_refused_until_the_end_of_a_predecessors_grant_is_answered_once_it_is_over() -> None:
-    """It was held for half a grant more: its version was that of the term which it was not granted."""
+    """It was held for another half of a grant: its version was that of the term that it was not granted."""
     lease = fresh_lease(now=100, require_client=False)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ADOPTED)
     over = 100 + T.grant_ttl
     just_before = nextafter(over, 0)
     assert lease.grant(just_before, just_before, "one") is None
     version = lease.view(just_before).version
-    assert lease.stands_for(over, "one") == 0
+    assert lease.answer_valid_for(over, "one") == 0
     assert lease.grant(over, over, "one") is None, "it needs a term of its own"
     assert lease.view(over).version != version

@@ -1,9 +1,9 @@
-"""The laws of one lease, each by its shortest story. `test_lease_laws.py` tells all the others."""
+"""The laws of one lease, each with its shortest story. `test_lease_laws.py` searches for all others."""
 
 import pytest
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import ECHO, Kind, Outcome, Reply, State
+from sidecar.protocol import ECHO_DELAY, Kind, Outcome, Reply, State
 from tests.support.lease_model import RedisModel
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
@@ -91,8 +91,8 @@ def test_a_notice_while_a_call_is_in_flight_is_not_lost() -> None:
     call = due(lease, 110, Kind.RENEW)
     lease.noticed(110.01)
     answer(lease, call, 110.02, Outcome.RENEWED)
-    assert lease.wake_at(110.02) == pytest.approx(110.02 + ECHO)
-    due(lease, 110.02 + ECHO, Kind.RENEW)
+    assert lease.wake_at(110.02) == pytest.approx(110.02 + ECHO_DELAY)
+    due(lease, 110.02 + ECHO_DELAY, Kind.RENEW)
 
 
 def test_a_follower_looks_at_once_after_a_notice_that_came_while_it_looked() -> None:
@@ -279,12 +279,12 @@ def test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed() 
     lease = fresh_lease()
     lease.asked(100)
     lease.hold()
-    assert (lease.view(100).state, lease.known()) == (State.DISCONNECTED, False)
+    assert (lease.view(100).state, lease.heard_from_redis()) == (State.DISCONNECTED, False)
     call = due(lease, 100, Kind.ACQUIRE)
-    assert (lease.view(100).state, lease.known()) == (State.DISCONNECTED, False)
+    assert (lease.view(100).state, lease.heard_from_redis()) == (State.DISCONNECTED, False)
     lease.failed(call, 102, may_execute=True)
-    assert (lease.view(102).state, lease.known()) == (State.DISCONNECTED, True)
+    assert (lease.view(102).state, lease.heard_from_redis()) == (State.DISCONNECTED, True)
     answer(lease, due(lease, 104, Kind.ACQUIRE), 104, Outcome.HELD, holder="b")
-    assert (lease.view(104).state, lease.known()) == (State.FOLLOWING, True)
+    assert (lease.view(104).state, lease.heard_from_redis()) == (State.FOLLOWING, True)
     lease.failed(due(lease, 114, Kind.ACQUIRE), 116, may_execute=True)
-    assert (lease.view(116).state, lease.known()) == (State.DISCONNECTED, True)
+    assert (lease.view(116).state, lease.heard_from_redis()) == (State.DISCONNECTED, True)

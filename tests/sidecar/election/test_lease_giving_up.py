@@ -1,8 +1,8 @@
-"""How a lease is given up: by a silent client, by a resign, by a drain; and that nothing is held for nobody."""
+"""How a lease is given up: by a silent client, by a resign, by a drain; and no lease is held without a client."""
 
 from math import inf
 
-from sidecar.election.protocol import YIELD, Kind, Outcome, Reply, State
+from sidecar.protocol import YIELD_FOR, Kind, Outcome, Reply, State
 from tests.support.lease_model import RedisModel
 from tests.support.one_lease import T, answer, due, fresh_lease, leading
 
@@ -21,8 +21,8 @@ def test_a_resign_releases_at_once_and_yields_for_a_second() -> None:
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
     lease.asked(101.02)
     answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.VACANT, holder=None)
-    assert lease.wake_at(101.03) == 101 + YIELD
-    answer(lease, due(lease, 101 + YIELD, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
+    assert lease.wake_at(101.03) == 101 + YIELD_FOR
+    answer(lease, due(lease, 101 + YIELD_FOR, Kind.ACQUIRE), 102.1, Outcome.ACQUIRED, token=2)
     assert lease.leads(102.1)
 
 
@@ -32,7 +32,7 @@ def test_a_candidate_that_resigned_campaigns_again_once_another_has_held_the_lea
     answer(lease, due(lease, 101, Kind.RELEASE), 101.01, Outcome.RELEASED, holder=None)
     lease.asked(101.02)
     answer(lease, due(lease, 101.02, Kind.LOOK), 101.03, Outcome.HELD, holder="b")
-    lease.noticed(101.2)  # its release
+    lease.noticed(101.2)  # the release
     due(lease, 101.2, Kind.ACQUIRE)
 
 
@@ -165,7 +165,7 @@ def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may
 
 
 def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> None:
-    """The renewals went unanswered, not unheard: the key may live, and nobody else could lead."""
+    """The renewals may have executed although their replies were lost: the key may live, and no other can lead."""
     lease = leading(100)
     lost = due(lease, 124.9, Kind.RENEW)
     lease.failed(lost, lost.give_up_at, may_execute=True)
@@ -185,19 +185,19 @@ def test_what_another_process_of_the_same_id_brought_is_not_ours_to_give_up() ->
 
 
 def test_a_predecessors_acquire_that_executes_late_is_given_up_with_our_own_term() -> None:
-    """The process before this one was killed with an acquire under way, which took our term up again just now."""
+    """The previous process was killed with an acquire under way, which has just adopted our term."""
     lease = fresh_lease(now=200)
     lease.asked(200)
     answer(lease, due(lease, 200, Kind.ACQUIRE), 200.1, Outcome.ACQUIRED)
     lease.resigned(210)
     call = due(lease, 210, Kind.RELEASE)
     lease.replied(call, Reply(Outcome.SUPERSEDED, "a", call.token, ttl=30.0, tenure="predecessor-7"), 210.1)
-    again = due(lease, 210.1 + YIELD, Kind.RELEASE)
+    again = due(lease, 210.1 + YIELD_FOR, Kind.RELEASE)
     assert (again.token, again.tenure) == (call.token, "predecessor-7")
 
 
 def test_no_call_outlives_the_end_of_a_drain() -> None:
-    """A release that nobody answers is tried until then, and the process has to end."""
+    """A release without a reply is repeated until then, and then the process must end."""
     lease = leading(100)
     lease.drain(101)
     end = 101 + T.grant_ttl + 3 * T.call_limit

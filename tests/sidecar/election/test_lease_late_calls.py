@@ -1,6 +1,6 @@
-"""What a lease has to remember of calls that may still be carried out, and of questions from before a resign."""
+"""The memory of a lease: calls that may still execute, and questions from before a resign."""
 
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from tests.support.one_lease import BELIEVED, T, answer, due, fresh_lease, leading
 
 
@@ -9,7 +9,7 @@ def test_no_answer_settles_an_acquire_that_may_still_execute() -> None:
     lease.asked(0.0)
     cut_short = due(lease, 0.0, Kind.ACQUIRE)
     lease.failed(cut_short, 0.1, may_execute=True)
-    lease.resigned(0.2)  # of what a predecessor may have granted
+    lease.resigned(0.2)  # the end of a predecessor's grants
     lease.asked(0.2)
     won = lease.wake_at(0.2)
     answer(lease, due(lease, won, Kind.ACQUIRE), won, Outcome.ACQUIRED)
@@ -43,7 +43,7 @@ def test_who_resigns_while_an_acquire_is_under_way_yields_even_if_it_asks_again_
     answer(lease, call, 0.003, Outcome.ACQUIRED)
 
     assert not lease.leads(0.003)
-    lease.next_call(T.grant_ttl)  # a predecessor's grant has run out
+    lease.next_call(T.grant_ttl)  # a predecessor's grant has ended
     assert not lease.leads(T.grant_ttl)
 
 
@@ -54,7 +54,7 @@ def test_a_question_from_before_a_resign_takes_nothing_from_the_demand_of_later_
     lease.hold()
     lease.unhold(before, 0.1, answered=False)
 
-    assert lease.next_call(10 * T.demand) is not None, "whoever is held back asks all the while"
+    assert lease.next_call(10 * T.demand) is not None, "a held request counts as demand all the time"
 
 
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:

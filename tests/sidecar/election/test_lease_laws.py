@@ -1,8 +1,8 @@
 """The laws of the state machine, under any order of events: two candidates of one lease against a model of its key.
 
-Hypothesis chooses what happens next: time passes, a candidate gets its turn or is frozen, a call executes, its reply
-arrives or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or told to stop, an operator meddles.
-Or two clients that name themselves ask one sidecar, as a server's workers do.
+Hypothesis chooses the next event: time passes, a candidate gets its turn or is frozen, a call executes, its reply
+arrives or is lost, a client asks, waits, resigns or freezes, a sidecar is killed or stopped, an operator changes the
+key. Or two named clients ask one sidecar, like the workers of a server.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from hypothesis import Phase, Verbosity, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from sidecar.election.lease import Lease
-from sidecar.election.protocol import YIELD, Call, Kind, Outcome, Reply, State, Timings
+from sidecar.protocol import YIELD_FOR, Call, Kind, Outcome, Reply, State, Timings
 from tests.support.lease_model import RedisModel
 
 TIMINGS = Timings()
@@ -30,7 +30,7 @@ class Task:
     lease: Lease
     in_flight: Call | None = None
     reply: Reply | None = None
-    ghosts: list[Call] = field(default_factory=list)  # given up by us, not executed yet
+    ghosts: list[Call] = field(default_factory=list)  # the calls that we gave up, not executed yet
     held: list[tuple[int, float]] = field(default_factory=list)  # tickets and arrivals of held requests
     believes_until: float = -inf  # the client's own deadline
     lead_limit: float = -inf  # by the last call that succeeded
@@ -57,7 +57,7 @@ class Candidates(RuleBasedStateMachine):
         self.boots += 1
         return Lease(name, TIMINGS, boot=f"boot{self.boots}", now=self.now, uniform=uniform)
 
-    # What happens.
+    # Events.
 
     @rule(span=SPANS)
     def time_passes(self, span: float) -> None:
@@ -66,7 +66,7 @@ class Candidates(RuleBasedStateMachine):
 
     @rule(name=NAMES, turns=st.integers(1, 4), spread=st.sampled_from([0.0, 0.5, 1.0]))
     def a_candidate_lives_on(self, name: str, turns: int, spread: float) -> None:
-        """It sleeps until it has to wake, and its call goes well, some times over; no client asks."""
+        """The candidate sleeps until it has to wake, and its call succeeds, several times; no client asks."""
         self.spread = spread
         for _ in range(turns):
             wake_at = self.tasks[name].lease.wake_at(self.now)
@@ -97,7 +97,7 @@ class Candidates(RuleBasedStateMachine):
         if call.kind is Kind.ACQUIRE:
             assert self.now < task.drains_from, "a draining candidate campaigned"
             assert self.now >= task.yields_until, "a candidate that had resigned did not yield"
-            assert task.held or self.now < task.asked_until, "a candidate campaigned for nobody"
+            assert task.held or self.now < task.asked_until, "a candidate campaigned without demand"
 
     @precondition(lambda self: any(task.in_flight and not task.reply for task in self.tasks.values()))
     @rule(name=NAMES)
@@ -164,7 +164,7 @@ class Candidates(RuleBasedStateMachine):
 
     @rule(name=NAMES, delay=st.sampled_from([0.0, 0.0, 0.5, 4.0]))
     def a_client_asks(self, name: str, delay: float) -> None:
-        """Its request arrived `delay` seconds ago: the sidecar was slow, or it was held back."""
+        """The request arrived `delay` seconds ago: the sidecar was slow, or it held the request."""
         task = self.tasks[name]
         self.ask(task)
         self.answer(task, self.now - delay)
@@ -204,7 +204,7 @@ class Candidates(RuleBasedStateMachine):
         task.believes_until = task.asked_until = -inf
         acquiring = task.in_flight is not None and task.in_flight.kind is Kind.ACQUIRE
         if task.lease.leads(self.now) or acquiring:
-            task.yields_until = self.now + YIELD
+            task.yields_until = self.now + YIELD_FOR
         task.lease.resigned(self.now)
         stale, task.held = task.held, []
         assert not task.lease.leads(self.now)
@@ -225,7 +225,7 @@ class Candidates(RuleBasedStateMachine):
 
     @rule(name=NAMES, asks=st.booleans())
     def a_sidecar_is_killed_and_started_anew(self, name: str, asks: bool) -> None:
-        """Its client goes on believing the last answer; what was sent may still execute, within the call limit."""
+        """The client goes on believing the last answer; sent calls may still execute, within the call limit."""
         task = self.tasks[name]
         if task.in_flight is not None and task.reply is None:
             task.ghosts.append(task.in_flight)
@@ -235,7 +235,7 @@ class Candidates(RuleBasedStateMachine):
         if asks:
             self.all_goes_well(name)
 
-    # What holds whatever happens.
+    # Laws.
 
     @invariant()
     def a_term_ends_by_the_last_successful_call(self) -> None:
@@ -262,13 +262,13 @@ class Candidates(RuleBasedStateMachine):
 
     @invariant()
     def it_never_sleeps_through_its_duty(self) -> None:
-        """If there is something to do now, `wake_at` did not lie in the future."""
+        """A call that is due now was not in the future for `wake_at`."""
         for task in self.tasks.values():
             if task.in_flight is None and task.lease.leads(self.now):
                 assert task.lease.wake_at(self.now) <= task.lead_limit
 
     def teardown(self) -> None:
-        """Left in peace, a drained candidate is done within its bound."""
+        """An undisturbed drain ends within its bound."""
         for task in self.tasks.values():
             task.lease.drain(self.now)
             end = self.now + TIMINGS.grant_ttl + 3 * TIMINGS.call_limit
@@ -276,7 +276,7 @@ class Candidates(RuleBasedStateMachine):
 
 
 class UndisturbedCandidates(Candidates):
-    """As long as only candidates touch the key, it is the truth."""
+    """While only candidates touch the key, the key is right."""
 
     @invariant()
     def whoever_leads_holds_the_key_for_the_margin_at_least(self) -> None:
@@ -298,12 +298,12 @@ class UndisturbedCandidates(Candidates):
     @precondition(lambda self: self.redis.holder is None)
     @rule(name=NAMES)
     def somebody_leads_soon_where_redis_answers(self, name: str) -> None:
-        """A vacant lease with one live client is led after at most the pauses that the rules prescribe."""
+        """A vacant lease with one live client is led after the pauses of the rules at most."""
         task = self.tasks[name]
         if task.drains_from < inf or task.in_flight is not None:
             return
-        task.lease.noticed(self.now)  # the others' release published it, or its timer was for this instant
-        deadline = self.now + YIELD + TIMINGS.call_limit + 1.25 * TIMINGS.retry
+        task.lease.noticed(self.now)  # the other's release published it, or the timer was for this instant
+        deadline = self.now + YIELD_FOR + TIMINGS.call_limit + 1.25 * TIMINGS.retry
         while not task.lease.leads(self.now):
             assert self.now <= deadline, "nobody leads"
             self.ask(task)
@@ -316,7 +316,7 @@ class UndisturbedCandidates(Candidates):
 
 
 class MeddledCandidates(Candidates):
-    """An operator deletes, disables and takes the key: what a candidate knows of itself still holds."""
+    """An operator deletes, disables and takes the key: the candidate's own promises still hold."""
 
     @rule()
     def an_operator_deletes_the_key(self) -> None:
@@ -334,7 +334,7 @@ class MeddledCandidates(Candidates):
 
 @dataclass
 class Worker:
-    """One of two clients of a task: believes an answer until its deadline, whatever becomes of the sidecar."""
+    """One of two clients of a task: it believes an answer until its deadline, whatever happens to the sidecar."""
 
     candidate: str
     name: str
@@ -344,7 +344,7 @@ class Worker:
 
 
 class CandidatesOfWorkers(RuleBasedStateMachine):
-    """Each candidate has two clients, and its sidecar may be started anew within the lease."""
+    """Each candidate has two clients, and its sidecar may restart within the lease."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -354,7 +354,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         self.leases = {name: self.fresh_lease(name) for name in ("a", "b")}
         self.workers = [Worker(candidate, f"{candidate}{number}") for candidate in "ab" for number in (1, 2)]
         self.granted: dict[int, str] = {}
-        """Whom each token was granted to."""
+        """The client that each token was granted to."""
 
     def fresh_lease(self, name: str) -> Lease:
         self.boots += 1
@@ -375,7 +375,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3), delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 4.0]), says=st.booleans())
     def a_worker_asks(self, number: int, delay: float, says: bool) -> None:
-        """Its question arrived `delay` seconds ago; it `says` which term it believes in, if in any."""
+        """The question arrived `delay` seconds ago; it `says` which term it believes in, if any."""
         worker = self.workers[number]
         if worker.frozen:
             return
@@ -403,7 +403,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def redis_is_away_until_a_term_is_over(self, name: str) -> None:
-        """Its client goes on asking; the key outlives what may be believed by the margin."""
+        """The client goes on asking; the key outlives the belief by the margin."""
         lease = self.leases[name]
         while lease.leads(self.now):
             self.now += 1.0
@@ -425,7 +425,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3))
     def a_worker_freezes_or_thaws(self, number: int) -> None:
-        """A frozen one believes on until its deadline, and asks nothing."""
+        """A frozen client believes until its deadline, and asks nothing."""
         self.workers[number].frozen = not self.workers[number].frozen
 
     @rule(name=NAMES)
@@ -440,7 +440,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
         assert len(self.believers()) <= 1, self.believers()
 
 
-# The same search each time: a failure that comes and goes helps nobody. For a wider one, raise the numbers.
+# Derandomized: a failure that comes and goes is of no help. For a wider search, raise the numbers.
 _SEARCH = settings(max_examples=120, stateful_step_count=50, deadline=None, derandomize=True)
 TestUndisturbedCandidates = UndisturbedCandidates.TestCase
 TestUndisturbedCandidates.settings = _SEARCH

@@ -1,10 +1,10 @@
-"""The validator of the timings: both sides of each boundary."""
+"""The validation of the timings, on both sides of each boundary."""
 
 import math
 
 import pytest
 
-from sidecar.election.protocol import Timings, UnsafeTimings
+from sidecar.protocol import Timings, UnsafeTimings
 
 EPSILON = 1e-6
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.election.protocol import Kind, Outcome, Timings
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode

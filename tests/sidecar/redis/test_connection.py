@@ -10,7 +10,7 @@ from redis import Redis
 
 from ops.local.servers import RedisServer
 from runtime.lookup import AddressInfo, Lookups
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import Connector, RedisConnection
 from sidecar.redis.watch import WatchMode
 from sidecar.settings import RedisAddress

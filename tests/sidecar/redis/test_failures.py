@@ -13,11 +13,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from ops.local.servers import RedisServer
 from runtime.lookup import AddressInfo, Lookups, system_lookup
-from sidecar.election.protocol import Kind, Outcome, Timings
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.failures import LONGEST, failure_of
-from sidecar.redis.lua import script
-from sidecar.settings import RedisAddress
+from sidecar.scripts import script
+from sidecar.settings import RedisAddress, read
 from tests.sidecar.redis.test_tls import front as front
 from tests.sidecar.redis.test_tls import pem as pem
 from tests.support.proxy import Proxy
@@ -95,7 +95,7 @@ async def test_a_server_that_expects_tls_is_told_of_as_a_hint(front: Proxy) -> N
         failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "connection"
-    assert "a server that expects TLS does this too: rediss:// in REDIS_URL" in failure.text
+    assert "a server that expects TLS does this too: REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
 
 
 async def test_a_server_that_speaks_no_tls_is_told_of_as_a_hint(pem: Path) -> None:
@@ -111,7 +111,7 @@ async def test_a_server_that_speaks_no_tls_is_told_of_as_a_hint(pem: Path) -> No
         async with storing(Connector(_at(f"rediss://127.0.0.1:{port}?ssl_ca_certs={pem}"))) as store:
             failure = await store.store.open()
     assert failure is not None
-    assert failure.kind == "connection"
+    assert failure.kind == "tls"
     assert "the server does not speak TLS: redis:// in REDIS_URL" in failure.text
 
 
@@ -139,6 +139,25 @@ async def test_a_server_that_answers_no_command_is_not_suspected_of_speaking_no_
     assert (failure.kind, failure.text) == ("timeout", "no answer in time")
 
 
+class Sentinel(RedisServer):
+    """A Sentinel that watches nothing."""
+
+    def command(self) -> list[str]:
+        file = self.folder / "sentinel.conf"
+        file.write_text(f"bind 127.0.0.1\nport {self.port}\ndir {self.folder}\n")
+        return [str(self.binary), str(file), "--sentinel"]
+
+
+@pytest.mark.parametrize("database", ["", "/3"])
+async def test_the_port_of_a_sentinel_is_told_of_as_a_hint(tmp_path: Path, database: str) -> None:
+    with Sentinel(tmp_path) as sentinel:
+        async with storing(Connector(_at(f"redis://127.0.0.1:{sentinel.port}{database}"))) as store:
+            failure = await store.store.open()
+    assert failure is not None
+    assert failure.kind == "response"
+    assert failure.text.endswith("; a Sentinel answers so: REDIS_SENTINELS is the setting for its address")
+
+
 async def test_a_lookup_that_hangs_is_told_as_such(redis: Redis, redis_server: RedisServer) -> None:
     hangs = Event()
 
@@ -158,4 +177,4 @@ async def test_a_lookup_that_hangs_is_told_as_such(redis: Redis, redis_server: R
 
 
 def _at(url: str) -> RedisAddress:
-    return RedisAddress(url, url, "127.0.0.1", 0, None, None)
+    return read({"REDIS_URL": url}).redis

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from fakeredis import FakeAsyncRedisConnection, FakeRedis, FakeServer
 
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode
@@ -32,10 +32,17 @@ class Fake(FakeAsyncRedisConnection):
     def distrust(self) -> None:
         """There is one server."""
 
+    def lifetime(self) -> None:
+        """It is never cut."""
 
-@pytest.fixture
-def fake_server() -> FakeServer:
-    return FakeServer()
+
+@pytest.fixture(
+    params=[((6, 2), "redis"), ((7, 0), "redis"), ((8,), "redis"), ((8,), "valkey")],
+    ids=["Redis 6.2", "Redis 7.0", "Redis 8", "Valkey 8"],
+)
+def fake_server(request: pytest.FixtureRequest) -> FakeServer:
+    version, kind = request.param
+    return FakeServer(version=version, server_type=kind)
 
 
 @pytest.fixture

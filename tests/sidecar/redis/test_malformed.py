@@ -9,11 +9,11 @@ import aiohttp
 import pytest
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind
+from sidecar.protocol import Kind
 from tests.sidecar.redis.test_watch import watching
 from tests.sidecar.test_process import SMALL, Asker
+from tests.support.processes import RealSidecar, ended
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended
 from tests.support.storing import TIMINGS, Storing, at_port, storing
 from tests.support.waiting import eventually
 
@@ -161,7 +161,7 @@ async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis
     server = Hostile()
     async with server.listening(), Proxy(server.port) as proxy, aiohttp.ClientSession() as session:
         sidecar = RealSidecar(tmp_path, redis_server, "task-a", **SMALL | {"REDIS_TIMEOUT": "0.1"})
-        sidecar._environment["REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}"
+        sidecar.environment["REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}"
         with ended(sidecar):
             sidecar.start()
             asker = Asker(sidecar, session)

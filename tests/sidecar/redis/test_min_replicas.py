@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
-from sidecar.election.protocol import Kind, Outcome, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.store import RedisStore
 from tests.sidecar.conftest import BINARIES, client_of
 from tests.support.storing import KEY, Storing, at_port

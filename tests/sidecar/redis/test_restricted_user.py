@@ -13,9 +13,9 @@ from tests.sidecar.commands.test_operator import Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY, logged
+from tests.support.processes import RealSidecar, ended, shows
 from tests.support.redis_rights import LEAST, give, user, without
 from tests.support.script_caller import KEY
-from tests.support.sidecar_processes import RealSidecar, ended, shows
 from tests.support.waiting import eventually
 
 LEASE = "background_services"
@@ -25,7 +25,7 @@ LOGIN = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
 def as_user(folder: Path, redis: RedisServer, name: str, **environment: str) -> RealSidecar:
     """A sidecar that logs in as the user, and campaigns for the key that the user has a right to."""
     sidecar = RealSidecar(folder, redis, name, REQUIRE_CLIENT="false", **LOGIN, **environment)
-    sidecar._environment["LEASE_KEY"] = "portfolio:{name}:leader"
+    sidecar.environment["LEASE_KEY"] = "portfolio:{name}:leader"
     return sidecar
 
 

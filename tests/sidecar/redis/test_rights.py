@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome, Reply
+from sidecar.protocol import Kind, Outcome, Reply
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import FIRST

@@ -7,7 +7,7 @@ from redis import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Outcome
+from sidecar.protocol import Outcome
 from sidecar.redis.replies import parse
 from sidecar.redis.store import _SCRIPTS
 from tests.sidecar.conftest import client_of, command

@@ -8,7 +8,7 @@ from signal import SIGCONT, SIGSTOP
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import Connector
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Sentinels

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.clock import elapsed
+from runtime.clock import elapsed
 from sidecar.redis.connection import Connector
 from sidecar.redis.server_facts import LOOK, OLD, ServerFacts
 from sidecar.redis.store import RedisStore

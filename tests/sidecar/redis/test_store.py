@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.clock import elapsed
-from sidecar.election.protocol import Call, Kind, Outcome, Reply, Timings
+from runtime.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import KeyedCall, fence_of
 from tests.sidecar.conftest import client_of, command

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome, Reply, Timings
+from sidecar.protocol import Kind, Outcome, Reply, Timings
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually

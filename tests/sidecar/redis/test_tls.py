@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from ops.local.servers import RedisServer
 from tests.sidecar.conftest import client_of
 from tests.sidecar.test_process import SMALL, STEADY, Asker, logged
+from tests.support.processes import RealSidecar, ended
 from tests.support.proxy import Proxy
-from tests.support.sidecar_processes import RealSidecar, ended
 from tests.support.waiting import eventually
 
 PASSWORD = "correct-horse"
@@ -70,7 +70,7 @@ def sidecar(
 ) -> RealSidecar:
     """One that reaches the server by TLS; a busy machine may take seconds for a handshake."""
     sidecar = RealSidecar(folder, server, name, **timings)
-    sidecar._environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
+    sidecar.environment["REDIS_URL"] = f"rediss://:{PASSWORD}@127.0.0.1:{front.port}{options}"
     return sidecar
 
 

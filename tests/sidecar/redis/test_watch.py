@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
-from sidecar.election.protocol import Kind, Outcome
+from sidecar.protocol import Kind, Outcome
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import RedisWatch, WatchMode

@@ -1,0 +1,216 @@
+"""`python -m sidecar exec` beside single-beat: `python -m bench.wrappers`.
+
+Each runs the same program twice, as two tasks would, on a real Redis with its own defaults. Then something happens to
+the one that runs, and the program's own diary says for how long both copies ran at the same time, and for how long
+none did. single-beat is installed into a virtual environment in a temporary folder.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from ops.local.servers import RedisServer, free_port
+
+SINGLE_BEAT = "single-beat==0.6.3"
+LIMIT = 90.0
+"""Seconds in which the other copy has to begin."""
+AFTER = 12.0
+"""Seconds for which the copies are watched once the other one has begun."""
+TICK = 0.02
+"""Seconds between two lines of the diary."""
+
+PROGRAM = """
+import os, signal, sys, time
+name, stubborn = sys.argv[1], sys.argv[2] == "stubborn"
+if stubborn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        name += "-child"
+with open(os.environ["DIARY"], "a") as diary:
+    while True:
+        print(name, os.getpid(), time.clock_gettime(time.CLOCK_MONOTONIC), file=diary, flush=True)
+        time.sleep(0.02)
+"""
+
+
+class Task:
+    """A wrapper with the program; `start` begins it."""
+
+    def __init__(self, name: str, command: list[str], **environment: str) -> None:
+        self.name = name
+        self._command, self._environment = command, environment
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the wrapper, in a session of its own as in a container of its own."""
+        self.process = subprocess.Popen(self._command, env={**os.environ, **self._environment},
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        start_new_session=True)  # fmt: skip
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the wrapper alone."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+class Diary:
+    """What the copies wrote: when each ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def times(self) -> dict[str, list[float]]:
+        """The moments at which each copy ran, by its name, children included under their parent's."""
+        seen: dict[str, list[float]] = {}
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            name, _, at = line.split()
+            seen.setdefault(name.partition("-")[0], []).append(float(at))
+        return seen
+
+    def pids(self) -> set[int]:
+        """Every process that wrote."""
+        return {int(line.split()[1]) for line in self.path.read_text().splitlines()} if self.path.exists() else set()
+
+
+def together(one: list[float], other: list[float]) -> float:
+    """Seconds in which both ran, in steps of a tenth."""
+    return len({round(at, 1) for at in one} & {round(at, 1) for at in other}) / 10
+
+
+def none(times: dict[str, list[float]]) -> float:
+    """The longest time, in seconds, in which no copy ran."""
+    moments = sorted(at for seen in times.values() for at in seen)
+    return max((after - before for before, after in pairwise(moments)), default=0.0)
+
+
+def wait(condition: Callable[[], object], within: float = LIMIT) -> bool:
+    """Wait for a condition; False if it did not come."""
+    until = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextmanager
+def pair(
+    kind: str, folder: Path, redis: RedisServer, beat: Path, manner: str, *, guard: bool = False
+) -> Iterator[tuple[list[Task], Diary]]:
+    """Two wrappers of a kind, the first of which runs its program.
+
+    The failover guard takes a Redis that has just begun for one that may have lost a write: it is left out where Redis
+    does not fail.
+    """
+    diary = Diary(folder / "diary")
+    tasks, sidecars = [], []
+    for name in ("a", "b"):
+        program = [sys.executable, "-c", PROGRAM, name, manner]
+        common = {"DIARY": str(diary.path)}
+        if kind == "single-beat":
+            tasks.append(Task(name, [str(beat), *program], **common, SINGLE_BEAT_REDIS_SERVER=redis.url,
+                              SINGLE_BEAT_IDENTIFIER="bench", SINGLE_BEAT_HOST_IDENTIFIER=name))  # fmt: skip
+            continue
+        port = free_port()
+        settings = {"REDIS_URL": redis.url, "LEASES": "bench", "INSTANCE_ID": name, "LOG_LEVEL": "error",
+                    "FAILOVER_GUARD": str(guard),
+                    "CONTROL_BIND": f"127.0.0.1:{port}", "METRICS_BIND": f"127.0.0.1:{free_port()}"}  # fmt: skip
+        sidecars.append(Task(name, [sys.executable, "-m", "sidecar"], **settings))
+        sidecars[-1].start()
+        tasks.append(Task(name, [sys.executable, "-m", "sidecar", "exec", "bench", "--", *program], **common,
+                          SIDECAR_URL=f"http://127.0.0.1:{port}"))  # fmt: skip
+    try:
+        tasks[0].start()
+        if not wait(lambda: "a" in diary.times()):
+            raise SystemExit(f"{kind}: the program did not begin")
+        tasks[1].start()
+        time.sleep(3)
+        yield tasks, diary
+    finally:
+        for task in [*tasks, *sidecars]:
+            if task.process is not None:
+                task.send(signal.SIGKILL)
+                task.process.wait()
+        time.sleep(6 if kind != "single-beat" else 0)  # for the watchdog
+        for pid in diary.pids():
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def measure(kind: str, event: str, beat: Path) -> str:
+    """What becomes of the copies after an event; a line for people."""
+    with tempfile.TemporaryDirectory() as name, RedisServer(Path(name) / "redis") as redis:
+        manner = "stubborn" if event == "forks" else "polite"
+        with pair(kind, Path(name), redis, beat, manner, guard=event == "lost") as (tasks, diary):
+            happened = time.clock_gettime(time.CLOCK_MONOTONIC)
+            if event in ("stop", "forks"):
+                tasks[0].send(signal.SIGTERM)
+            elif event == "kill":
+                tasks[0].send(signal.SIGKILL)
+            elif event == "freeze":
+                tasks[0].send(signal.SIGSTOP)
+            elif event == "lost":
+                redis.kill()
+                redis.start()
+            came = wait(lambda: any(at > happened for at in diary.times().get("b", [])))
+            time.sleep(AFTER)
+            times = {copy: [at for at in seen if at > happened - 1] for copy, seen in diary.times().items()}
+            both = together(times.get("a", []), times.get("b", []))
+            left = [at for at in times.get("a", []) if at > time.clock_gettime(time.CLOCK_MONOTONIC) - 1]
+            first = f"{min(times['b']) - happened:6.2f} s" if came else "never"
+            return (
+                f"the other began after {first:>9}, none ran for {none(times):5.2f} s, both ran for {both:5.1f} s"
+                + (", and the first runs on" if left and came else "")
+            )
+
+
+def memory(kind: str, beat: Path) -> str:
+    """Proportional memory of a wrapper that runs its program, without the program and the sidecar."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        RedisServer(Path(name) / "redis") as redis,
+        pair(kind, Path(name), redis, beat, "polite") as (tasks, diary),
+    ):
+        process = tasks[0].process
+        assert process is not None
+        ours = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        total = sum(each.memory_full_info().pss for each in ours if each.pid not in diary.pids())
+        return f"{total / 2**20:.1f} MiB"
+
+
+EVENTS = {
+    "stop": "SIGTERM to the wrapper",
+    "forks": "the same, the program ignores SIGTERM and forks",
+    "kill": "SIGKILL to the wrapper",
+    "freeze": "the wrapper is frozen",
+    "lost": "Redis restarts without its data",
+}
+
+
+def main() -> None:
+    """Print what becomes of both under each event."""
+    with tempfile.TemporaryDirectory() as name:
+        venv.create(name, with_pip=True)
+        pip = [f"{name}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", SINGLE_BEAT]
+        subprocess.run(pip, check=True)
+        beat = Path(name) / "bin" / "single-beat"
+        for kind in ("single-beat", "sidecar exec"):
+            print(f"{kind}: memory of the wrapper {memory(kind, beat)}", flush=True)
+        for event, said in EVENTS.items():
+            print(f"\n{said}")
+            for kind in ("single-beat", "sidecar exec"):
+                print(f"  {kind:14}{measure(kind, event, beat)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+// Package lease is a client of the lease sidecar without dependencies. docs/http-contract.md has the rules.
+//
+// The client's own clock decides: a grant counts from before the request was sent, and nothing but a valid answer
+// prolongs it.
+package lease
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+const (
+	wait          = 10 * time.Second       // for which a request is held back while this process does not lead
+	limit         = time.Second            // that an answer may take beyond that
+	spacing       = 20 * time.Millisecond  // between two requests, whatever the sidecar answers
+	tick          = 250 * time.Millisecond // between two looks at the clock
+	longestAnswer = 16 * 1024              // bytes
+	longestGrant  = 60.0                   // seconds
+	bootTime      = 7                      // CLOCK_BOOTTIME of Linux: it counts a suspended machine's time
+)
+
+// ErrOver says that the term is over.
+var ErrOver = errors.New("the term is over")
+
+func now() time.Duration {
+	var at syscall.Timespec
+	syscall.Syscall(syscall.SYS_CLOCK_GETTIME, bootTime, uintptr(unsafe.Pointer(&at)), 0)
+	return time.Duration(at.Nano())
+}
+
+// Term is one tenure.
+type Term struct {
+	Name       string // of the lease
+	Token      int64  // the fencing token: write with it
+	Holder     string // the id of this task
+	stopBefore time.Duration
+
+	mutex            sync.Mutex
+	deadline, stopAt time.Duration
+	ended            bool
+}
+
+// Remaining is for how long the term may be believed; 0 once it is over.
+func (t *Term) Remaining() time.Duration {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	return t.until(t.deadline)
+}
+
+// Check returns ErrOver if the term is over: call it between two steps of the work.
+func (t *Term) Check() error {
+	if t.Remaining() <= 0 {
+		return ErrOver
+	}
+	return nil
+}
+
+func (t *Term) workingTime() time.Duration {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	return t.until(t.stopAt)
+}
+
+func (t *Term) until(moment time.Duration) time.Duration {
+	if left := moment - now(); left > 0 && !t.ended {
+		return left
+	}
+	return 0
+}
+
+// extend believes until a deadline; false if the term is over already: no answer revives it.
+func (t *Term) extend(deadline time.Duration) bool {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	if t.ended || (t.deadline != 0 && now() >= t.deadline) {
+		return false
+	}
+	before := (deadline - now()) / 4
+	if before > t.stopBefore {
+		before = t.stopBefore
+	}
+	t.deadline, t.stopAt = deadline, deadline-before
+	return true
+}
+
+func (t *Term) end() {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	t.ended = true
+}
+
+type answer struct {
+	instanceID, version string
+	token               int64 // 0 unless it grants the lead
+	deadline            time.Duration
+}
+
+// parse checks an answer to GET /is-leader/NAME that was asked for at sentAt; nil if it breaks the contract.
+func parse(body []byte, name string, sentAt time.Duration) *answer {
+	var told struct {
+		Lease      *string  `json:"lease"`
+		IsLeader   *bool    `json:"is_leader"`
+		InstanceID *string  `json:"instance_id"`
+		Holder     *string  `json:"holder"`
+		Token      *int64   `json:"token"`
+		ExpiresIn  *float64 `json:"expires_in"`
+		State      *string  `json:"state"`
+		Version    *string  `json:"version"`
+	}
+	if json.Unmarshal(body, &told) != nil {
+		return nil
+	}
+	if told.Lease == nil || *told.Lease != name || told.IsLeader == nil || told.State == nil || told.Version == nil ||
+		told.InstanceID == nil || *told.InstanceID == "" {
+		return nil
+	}
+	found := &answer{instanceID: *told.InstanceID, version: *told.Version}
+	if !*told.IsLeader {
+		if told.Token != nil || told.ExpiresIn != nil {
+			return nil
+		}
+		return found
+	}
+	if told.Token == nil || *told.Token <= 0 || told.Holder == nil || *told.Holder != *told.InstanceID ||
+		told.ExpiresIn == nil || !(*told.ExpiresIn > 0 && *told.ExpiresIn <= longestGrant) {
+		return nil
+	}
+	found.token = *told.Token
+	found.deadline = sentAt + time.Duration(*told.ExpiresIn*float64(time.Second))
+	return found
+}
+
+// Client asks the sidecar at a URL.
+type Client struct {
+	// StopBefore is for how long before the deadline the work is told to stop; at most a quarter of the grant.
+	StopBefore time.Duration
+
+	url, name string
+	http      *http.Client
+	sent      time.Duration
+}
+
+// New makes a client of the sidecar at url, such as http://127.0.0.1:4040.
+func New(url string) *Client {
+	word := make([]byte, 8)
+	if _, err := rand.Read(word); err != nil {
+		panic(err)
+	}
+	return &Client{
+		StopBefore: 500 * time.Millisecond,
+		url:        strings.TrimRight(url, "/"),
+		name:       hex.EncodeToString(word), // new at each start: an earlier process's resign is not taken for ours
+		http: &http.Client{
+			Transport:     &http.Transport{Proxy: nil, DisableCompression: true, MaxIdleConnsPerHost: 2},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
+//
+// The work's context is cancelled when the term is over; its end is awaited before the lease is resigned. If the work
+// ends by itself, its error is returned. If ctx is cancelled, its error is.
+func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
+	version, token, resigned := "", int64(0), false
+	defer func() {
+		if !resigned {
+			c.resign(name, 0) // the demand ends with this process
+		}
+	}()
+	for ctx.Err() == nil {
+		told := c.ask(ctx, name, version, token, wait, wait+limit)
+		if told == nil {
+			version = ""
+			sleep(ctx, 100*time.Millisecond+time.Duration(mathrand.Int63n(int64(400*time.Millisecond))))
+			continue
+		}
+		version = told.version
+		if told.token == 0 {
+			continue
+		}
+		term := &Term{Name: name, Token: told.token, Holder: told.instanceID, stopBefore: c.StopBefore}
+		term.extend(told.deadline)
+		if term.workingTime() <= 0 {
+			version = "" // it came too late to be of use
+			continue
+		}
+		token = term.Token
+		own, err := c.lead(ctx, term, version, work)
+		resigned = own || ctx.Err() != nil
+		if own {
+			return err
+		}
+		version = ""
+	}
+	return ctx.Err()
+}
+
+// lead runs the work to its end; true if it ended by itself.
+func (c *Client) lead(ctx context.Context, term *Term, version string, work func(context.Context, *Term) error) (bool, error) {
+	working, stop := context.WithCancel(ctx)
+	asking, silence := context.WithCancel(ctx)
+	done, over := make(chan error, 1), make(chan struct{})
+	go func() { done <- work(working, term) }()
+	go func() { c.prolong(asking, term, version); close(over) }()
+	own, err := c.attend(ctx, term, done, over)
+	stop()
+	silence() // to ask is to campaign: not while the work comes to its end
+	if !own {
+		<-done
+	}
+	<-over // no request is under way
+	term.end()
+	resigned := term.Token
+	if own || ctx.Err() != nil {
+		resigned = 0
+	}
+	c.resign(term.Name, resigned)
+	return own, err
+}
+
+// attend waits until the work has ended by itself, or its term is over. A timer alone does not count the time of a
+// suspended machine.
+func (c *Client) attend(ctx context.Context, term *Term, done <-chan error, over <-chan struct{}) (bool, error) {
+	for {
+		left := term.workingTime()
+		if left <= 0 {
+			return false, nil
+		}
+		if left > tick {
+			left = tick
+		}
+		select {
+		case err := <-done:
+			return true, err
+		case <-over:
+			return false, nil
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(left):
+		}
+	}
+}
+
+// prolong lets each answer prolong the term, and returns when it is over.
+func (c *Client) prolong(ctx context.Context, term *Term, version string) {
+	for term.workingTime() > 0 && ctx.Err() == nil {
+		hold := term.workingTime() / 3
+		if hold > wait {
+			hold = wait
+		}
+		within := hold + limit
+		if within > 2*hold {
+			within = 2 * hold
+		}
+		told := c.ask(ctx, term.Name, version, term.Token, hold, within)
+		if told == nil {
+			version = ""
+			pause := term.workingTime() / 4
+			if pause > 100*time.Millisecond {
+				pause = 100 * time.Millisecond
+			}
+			sleep(ctx, pause)
+			continue
+		}
+		if told.token != term.Token || told.instanceID != term.Holder || !term.extend(told.deadline) {
+			return
+		}
+		version = told.version
+	}
+}
+
+// ask asks once; nil for whatever else than a valid answer came of it.
+func (c *Client) ask(ctx context.Context, name, version string, token int64, hold, within time.Duration) *answer {
+	sleep(ctx, c.sent+spacing-now())
+	query := url.Values{}
+	if version != "" {
+		query.Set("wait", strconv.FormatFloat(hold.Seconds(), 'f', 3, 64))
+		query.Set("version", version)
+	} else if within > limit {
+		within = limit
+	}
+	if token != 0 {
+		query.Set("token", strconv.FormatInt(token, 10))
+	}
+	c.sent = now()
+	sentAt := c.sent
+	body, err := c.request(ctx, http.MethodGet, "/is-leader/"+url.PathEscape(name)+"?"+query.Encode(), within)
+	if err != nil {
+		return nil
+	}
+	return parse(body, name, sentAt)
+}
+
+// resign says that the work has stopped. A sidecar that is gone is no error: the lease moves when the grant has run out.
+func (c *Client) resign(name string, token int64) {
+	path := "/resign/" + url.PathEscape(name)
+	if token != 0 {
+		path += "?token=" + strconv.FormatInt(token, 10)
+	}
+	if _, err := c.request(context.Background(), http.MethodPost, path, limit); err != nil {
+		_, _ = c.request(context.Background(), http.MethodPost, path, limit)
+	}
+}
+
+func (c *Client) request(ctx context.Context, method, path string, within time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, c.url+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("X-Lease-Client", c.name)
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK || len(body) > longestAnswer {
+		return nil, fmt.Errorf("HTTP %d, %d bytes", response.StatusCode, len(body))
+	}
+	return body, nil
+}
+
+func sleep(ctx context.Context, duration time.Duration) {
+	if duration <= 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(duration):
+	}
+}

@@ -1,0 +1,225 @@
+// A client of the lease sidecar without dependencies, for Node 18 or later. docs/http-contract.md has the rules.
+//
+//     const client = new LeaseClient();
+//     await client.run("background_services", async (term, signal) => { ... }, { signal: stop.signal });
+//
+// The client's own clock decides: a grant counts from before the request was sent, and nothing but a valid answer
+// prolongs it.
+
+import { randomBytes } from "node:crypto";
+import http from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const WAIT = 10; // seconds for which a request is held back while this process does not lead
+const LIMIT = 1; // seconds that an answer may take beyond that
+const SPACING = 0.02; // seconds between two requests, whatever the sidecar answers
+const TICK = 0.25; // seconds between two looks at the clock
+const LONGEST_ANSWER = 16 * 1024; // bytes
+const LONGEST_GRANT = 60; // seconds
+
+/** Seconds of a clock that never steps. */
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+
+/** One tenure: the lease's name, the fencing token, and the id of the task that holds it. */
+export class Term {
+  #deadline;
+  #stopAt;
+  #ended = false;
+
+  constructor(answer, stopBefore) {
+    this.name = answer.lease;
+    this.token = answer.token;
+    this.holder = answer.instance_id;
+    this.stopBefore = stopBefore;
+    this.#deadline = Infinity;
+    this.extend(answer.deadline);
+  }
+
+  /** Seconds for which the term may be believed; 0 once it is over. */
+  remaining() {
+    return this.#ended ? 0 : Math.max(this.#deadline - now(), 0);
+  }
+
+  /** Seconds until the work is told to stop. */
+  workingTime() {
+    return this.#ended ? 0 : Math.max(this.#stopAt - now(), 0);
+  }
+
+  /** Throw if the term is over: call it between two steps of the work. */
+  check() {
+    if (this.remaining() <= 0) throw new Error(`term ${this.token} of ${this.name} is over`);
+  }
+
+  /** Believe until a deadline; false if the term is over already: no answer revives it. */
+  extend(deadline) {
+    if (this.#ended || now() >= this.#deadline) return false;
+    this.#deadline = deadline;
+    this.#stopAt = deadline - Math.min(this.stopBefore, Math.max(deadline - now(), 0) / 4);
+    return true;
+  }
+
+  end() {
+    this.#ended = true;
+  }
+}
+
+/** Check an answer to GET /is-leader/NAME that was asked for at `sentAt`; null if it breaks the contract. */
+export function parse(text, name, sentAt) {
+  let told;
+  try {
+    told = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (told === null || typeof told !== "object") return null;
+  const { lease, is_leader: leads, instance_id: id, holder, token, expires_in: left, state, version } = told;
+  if (lease !== name || typeof leads !== "boolean" || typeof id !== "string" || id === "") return null;
+  if (typeof state !== "string" || typeof version !== "string") return null;
+  if (holder !== null && typeof holder !== "string") return null;
+  if (!leads) return token === null && left === null ? { ...told, token: null, deadline: null } : null;
+  if (!Number.isSafeInteger(token) || token <= 0 || holder !== id) return null;
+  if (typeof left !== "number" || !(left > 0 && left <= LONGEST_GRANT)) return null;
+  return { ...told, deadline: sentAt + left };
+}
+
+export class LeaseClient {
+  #agent = new http.Agent({ keepAlive: true });
+  #client = randomBytes(8).toString("hex"); // new at each start: a resign of an earlier process is not taken for ours
+  #sent = 0;
+
+  /** `stopBefore`: seconds before the deadline at which the work is told to stop; at most a quarter of the grant. */
+  constructor(url = "http://127.0.0.1:4040", { stopBefore = 0.5 } = {}) {
+    this.url = new URL(url);
+    this.stopBefore = stopBefore;
+  }
+
+  /**
+   * Campaign, and run `work(term, signal)` whenever this process leads, until `signal` of the options is aborted.
+   *
+   * The work's signal is aborted when the term is over; its end is awaited before the lease is resigned. If the work
+   * ends by itself, its result or its error is passed on.
+   */
+  async run(name, work, { signal = new AbortController().signal } = {}) {
+    let version = null;
+    let token = null;
+    let resigned = false;
+    while (!signal.aborted) {
+      const answer = await this.#ask(name, version === null ? {} : { wait: WAIT, version }, token, WAIT, signal);
+      if (answer === null) {
+        version = null;
+        await pause(signal);
+        continue;
+      }
+      version = answer.version;
+      if (answer.token === null) continue;
+      const term = new Term(answer, this.stopBefore);
+      if (term.workingTime() <= 0) {
+        version = null; // it came too late to be of use
+        continue;
+      }
+      token = term.token;
+      const { own, value } = await this.#lead(term, version, work, signal);
+      if (own) return value;
+      resigned = signal.aborted;
+      version = null;
+    }
+    if (!resigned) await this.#resign(name, null); // the demand ends with this process
+    return undefined;
+  }
+
+  async #lead(term, version, work, signal) {
+    const stop = new AbortController();
+    const asking = new AbortController();
+    let own = true;
+    const job = (async () => work(term, stop.signal))();
+    const quiet = job.then(() => {}, () => {});
+    try {
+      const over = Promise.race([this.#prolong(term, version, asking.signal), expired(term, asking.signal), aborted(signal)]);
+      own = await Promise.race([quiet.then(() => true), over.then(() => false)]);
+      stop.abort();
+      asking.abort(); // to ask is to campaign: not while the work comes to its end
+      await quiet;
+      if (own) return { own, value: await job };
+      return { own, value: undefined };
+    } finally {
+      term.end();
+      await this.#resign(term.name, own || signal.aborted ? null : term.token);
+    }
+  }
+
+  /** Let each answer prolong the term; return when it is over. */
+  async #prolong(term, version, signal) {
+    while (term.workingTime() > 0 && !signal.aborted) {
+      const wait = Math.min(WAIT, Math.max(term.workingTime() / 3, 0.001));
+      const hold = version === null ? {} : { wait: wait.toFixed(3), version };
+      const answer = await this.#ask(term.name, hold, term.token, Math.min(2 * wait, wait + LIMIT), signal);
+      if (signal.aborted) return;
+      if (answer === null) {
+        version = null;
+        await sleep(Math.min(0.1, term.workingTime() / 4) * 1000);
+        continue;
+      }
+      if (answer.token !== term.token || answer.instance_id !== term.holder) return;
+      version = answer.version;
+      if (!term.extend(answer.deadline)) return;
+    }
+  }
+
+  /** Ask once; null for whatever else than a valid answer came of it. */
+  async #ask(name, query, token, wait, signal) {
+    await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
+    const words = new URLSearchParams(token === null ? query : { ...query, token });
+    const sentAt = (this.#sent = now());
+    const limit = "wait" in query ? wait + LIMIT : LIMIT;
+    const text = await this.#request("GET", `/is-leader/${encodeURIComponent(name)}?${words}`, limit, signal);
+    return text === null ? null : parse(text, name, sentAt);
+  }
+
+  /** The work has stopped. A sidecar that is gone is no error: the lease moves when the grant has run out. */
+  async #resign(name, token) {
+    const path = `/resign/${encodeURIComponent(name)}${token === null ? "" : `?token=${token}`}`;
+    if ((await this.#request("POST", path, LIMIT)) === null) await this.#request("POST", path, LIMIT);
+  }
+
+  #request(method, path, limit, signal) {
+    return new Promise((resolve) => {
+      const headers = { "X-Lease-Client": this.#client };
+      const { hostname, port } = this.url;
+      const request = http.request({ method, hostname, port, path, headers, agent: this.#agent }, (response) => {
+        let text = "";
+        response.setEncoding("utf8");
+        response.on("data", (chunk) => {
+          text += chunk;
+          if (text.length > LONGEST_ANSWER) end(null);
+        });
+        response.on("end", () => end(response.statusCode === 200 && response.complete ? text : null));
+        response.on("error", () => end(null));
+      });
+      const end = (result) => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", cancel);
+        if (result === null) request.destroy();
+        resolve(result);
+      };
+      const cancel = () => end(null);
+      const timer = setTimeout(cancel, limit * 1000);
+      signal?.addEventListener("abort", cancel);
+      request.on("error", () => end(null));
+      request.end();
+    });
+  }
+}
+
+async function pause(signal) {
+  await sleep(100 + 400 * Math.random(), undefined, { signal }).catch(() => {});
+}
+
+/** Resolves when the term's working time is over; a timer alone does not count the time of a suspended machine. */
+async function expired(term, signal) {
+  while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
+}
+
+function aborted(signal) {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+}

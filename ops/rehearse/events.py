@@ -1,0 +1,204 @@
+"""What a rehearsal performs, a row of the table each."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from ops.rehearse import faults
+from ops.rehearse.measure import Fault, Span
+from ops.rehearse.network import POSTGRES, REDIS
+from ops.rehearse.programs import RehearsalError
+from ops.rehearse.stage import TASKS, Stage
+
+AT_ONCE = 2.0
+"""Seconds that a hand-over may take at most: it takes milliseconds, observers and a busy machine the rest."""
+
+WELL_WITHIN = 240.0
+"""Seconds until the service must be well again after an event."""
+
+FAILED_WITHIN = 600.0
+"""Seconds until the circuit breaker must have taken a deployment back: health checks have to fail for three tasks."""
+
+
+@dataclass
+class Report:
+    """What an event says of itself.
+
+    Attributes:
+        since: when the service should have begun to get healthy, in seconds since the epoch.
+        hold: seconds more than usual until the next event.
+        unwanted: when no task was wanted.
+        complaints: what was wrong.
+        faults: what was done to which task.
+    """
+
+    since: float
+    hold: float = 0.0
+    unwanted: list[Span] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def hit(self, task: str, since: float) -> None:
+        """A fault of that task is over, or was an instant."""
+        self.faults.append(Fault(task, Span(since, time.time())))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    Attributes:
+        name: the row's.
+        play: does it; returns once it is done, the service need not be well by then.
+        lossless: no request may fail.
+        by_expiry: the lease may have to expire before somebody leads again.
+    """
+
+    name: str
+    play: Callable[[Stage, Report], Awaitable[None]]
+    lossless: bool = False
+    by_expiry: bool = False
+
+
+async def _deploy(stage: Stage, report: Report, *, version: str, migrations: bool = False) -> None:
+    if migrations:
+        stage.journal.event("event", f"applies the migrations of version {version}")
+        await stage.one_off(version, "migrate")
+        report.since = time.time()
+    stage.deploy(version)
+    await stage.until(lambda: stage.service.reached, WELL_WITHIN, "the new version is healthy")
+    if stage.service.version.name != version:
+        report.complaints.append("the circuit breaker took the deployment back")
+
+
+async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
+    stage.deploy(version)
+    service = stage.service
+    await stage.until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
+    if not stage.service.rolled_back:
+        report.complaints.append("a version that cannot run was taken for healthy")
+
+
+async def _scale(stage: Stage, report: Report) -> None:
+    """Scale; nobody can be served from the moment that no task is wanted until the first new task is healthy."""
+    unwanted_since = 0.0
+    for desired in (1, 3, 0, TASKS):
+        if desired == 0:
+            unwanted_since = time.time()
+        stage.service.scale(desired)
+        report.since = time.time()
+        await stage.until(stage.is_well, WELL_WITHIN, f"{desired} tasks are healthy")
+    served_again = min(member.healthy_at for member in stage.service.running if member.healthy_at is not None)
+    report.unwanted.append(Span(unwanted_since, served_again))
+
+
+async def _cut(
+    stage: Stage, report: Report, *, peers: tuple[str, ...] = (), outgoing: bool = True, incoming: bool = True
+) -> None:
+    """Cut the leader off for a while."""
+    member = stage.leader()
+    stage.journal.event("event", f"{member.label}, which leads, is cut off for {stage.profile.cut:g} s")
+    if member.pod is None:
+        return
+    began = time.time()
+    await member.pod.cut(peers, outgoing=outgoing, incoming=incoming)
+    await asyncio.sleep(stage.profile.cut)
+    report.hit(member.label, began)
+    report.since = time.time()
+    if member.pod is not None:
+        await member.pod.heal()
+
+
+async def _fill(stage: Stage, report: Report, *, container: str) -> None:
+    member = stage.leader()
+    stage.journal.event("event", f"{member.label}/{container}, of the leader, uses up its memory")
+    await faults.fill_memory(member, container)
+    report.since = time.time()
+    report.hit(member.label, report.since)
+
+
+async def _kill(stage: Stage, report: Report, *, container: str) -> None:
+    member = stage.leader()
+    stage.journal.event("event", f"SIGKILL to {member.label}/{container}, of the leader")
+    report.hit(member.label, time.time())
+    await faults.kill(member, container)
+
+
+async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> None:
+    """Kill the leader's API in the middle of a deploy: a task of the new version serves, the others are still there."""
+
+    def serves() -> bool:
+        return any(member.healthy for member in stage.service.running if member.version.name == version)
+
+    stage.deploy(version)
+    await stage.until(serves, WELL_WITHIN, "the new version serves")
+    await _kill(stage, report, container="api")
+
+
+async def _fail_over(stage: Stage, report: Report) -> None:
+    """Fail over; what a lost write does shows while the failover guard lasts."""
+    stage.journal.event("event", "the Redis primary is killed; its replica is promoted")
+    await stage.fail_over()
+    report.hold = stage.ttl
+
+
+async def _interrupt(stage: Stage, report: Report) -> None:
+    """Spot's notice: deregistration and SIGTERM at once, and everything of the task is killed two minutes later."""
+    member = stage.leader()
+    notice = stage.profile.spot_notice
+    stage.journal.event("event", f"{member.label}, of the leader, is interrupted: {notice:g} s are left to it")
+    report.hit(member.label, time.time())
+    member.stop(delay=0.0)
+    try:
+        await stage.until(lambda: member.ended is not None, notice, f"{member.label} has ended")
+    except RehearsalError as error:
+        member.kill()
+        report.complaints.append(str(error))
+
+
+USUAL = [
+    Event("deploy", partial(_deploy, version="next"), lossless=True),
+    Event("deploy back", partial(_deploy, version="today"), lossless=True),
+    Event("deploy, never healthy", partial(_deploy_broken, version="broken"), lossless=True),
+    Event("deploy, never answers", partial(_deploy_broken, version="silent"), lossless=True),
+    Event("scale 1, 3, 0, 2", _scale, lossless=True),
+    Event("cut off from Redis", partial(_cut, peers=REDIS), by_expiry=True),
+    Event("cut off from Postgres", partial(_cut, peers=(POSTGRES,)), by_expiry=True),
+    Event("cut off from everything", _cut, by_expiry=True),
+    Event("cut off, incoming only", partial(_cut, outgoing=False), by_expiry=True),
+    Event("cut off, outgoing only", partial(_cut, incoming=False), by_expiry=True),
+    Event("API over its memory", partial(_fill, container="api"), by_expiry=True),
+    Event("sidecar over its memory", partial(_fill, container="sidecar"), by_expiry=True),
+    Event("kill -9 API", partial(_kill, container="api"), by_expiry=True),
+    Event("kill -9 sidecar", partial(_kill, container="sidecar"), by_expiry=True),
+    Event("Redis failover", _fail_over, by_expiry=True),
+    Event("Spot interruption", _interrupt),
+]
+"""Every event of a rehearsal of today's version."""
+
+SHORT = (
+    "deploy",
+    "deploy back",
+    "deploy, never healthy",
+    "scale 1, 3, 0, 2",
+    "cut off from Redis",
+    "cut off from everything",
+    "API over its memory",
+    "kill -9 API",
+    "kill -9 sidecar",
+    "Redis failover",
+    "Spot interruption",
+)
+"""What the short rehearsal performs."""
+
+BETWEEN = [
+    Event("deploy old -> today", partial(_deploy, version="today", migrations=True), lossless=True),
+    Event("deploy today -> old", partial(_deploy, version="old"), lossless=True),
+    Event("kill -9 API (old)", partial(_kill, container="api"), by_expiry=True),
+    Event("deploy old -> today again", partial(_deploy, version="today"), lossless=True),
+    Event("mixed: kill -9 API", partial(_kill_while_mixed, version="old"), by_expiry=True),
+    Event("Redis failover", _fail_over, by_expiry=True),
+]
+"""The events of a rehearsal that begins with an older version."""

@@ -1,0 +1,88 @@
+"""Faults of one container: killed, or over its memory."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from ops.local.processes import running
+from ops.rehearse.member import Member
+from ops.rehearse.programs import RehearsalError
+
+CGROUPS = Path("/sys/fs/cgroup")
+FILLED_WITHIN = 60.0
+
+_FILL = """
+import os, sys
+group, victim = sys.argv[1:]
+with open(group, "w") as file:
+    file.write(str(os.getpid()))
+memory, chunk = os.memfd_create("fill"), b"x" * (1 << 20)
+while os.path.exists(f"/proc/{victim}"):
+    os.write(memory, chunk)
+"""
+"""Joins the container's cgroup and takes memory that is no process's own. So the kernel, once there is too little,
+kills the largest process of the container."""
+
+
+async def kill(member: Member, container: str) -> None:
+    """SIGKILL to a container's first process, awaited: the kernel ends the rest of the container."""
+    pid = _pid(member, container)
+    os.kill(pid, signal.SIGKILL)
+    await _noticed(member, container, pid)
+
+
+async def fill_memory(member: Member, container: str) -> None:
+    """Take memory in the container's cgroup until the kernel kills the container for it.
+
+    Raises:
+        RehearsalError: it is not killed.
+    """
+    pid = _pid(member, container)
+    groups = await asyncio.to_thread(Path(f"/proc/{pid}/cgroup").read_text)
+    command = [sys.executable, "-I", "-S", "-c", _FILL, str(memory_group(groups) / "cgroup.procs"), str(pid)]
+    said: list[bytes] = []
+    try:
+        async with (
+            asyncio.timeout(FILLED_WITHIN),
+            running(command, environment=os.environ, folder=Path("/"), output=said.append) as filling,
+        ):
+            await filling.wait()
+    except TimeoutError as error:
+        raise RehearsalError(f"{member.label}/{container} was not killed for its memory") from error
+    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):  # else the engine may have ended the filling, too
+        last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
+        raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")
+    await _noticed(member, container, pid)
+
+
+def memory_group(groups: str) -> Path:
+    """The folder of the memory cgroup that `/proc/PID/cgroup` names, version 1 or 2.
+
+    Raises:
+        RehearsalError: it names none.
+    """
+    unified = None
+    for line in groups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return CGROUPS / "memory" / path.lstrip("/")
+        if not controllers:
+            unified = CGROUPS / path.lstrip("/")
+    if unified is None:
+        raise RehearsalError("this machine has no cgroups for memory")
+    return unified
+
+
+async def _noticed(member: Member, container: str, pid: int) -> None:
+    """Wait until the task has noticed that the process is gone."""
+    while member.pids.get(container) == pid:  # noqa: ASYNC110 - podman tells it
+        await asyncio.sleep(0.02)
+
+
+def _pid(member: Member, container: str) -> int:
+    pid = member.pids.get(container)
+    if pid is None:
+        raise RehearsalError(f"{member.label} has no running container {container}")
+    return pid

@@ -1,0 +1,68 @@
+"""What a rehearsal needs of this machine, checked before anything is made."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ops.rehearse.cgroups import is_unified
+from ops.rehearse.podman import configuration
+from ops.rehearse.programs import RehearsalError
+from ops.rehearse.servers import postgres_program, redis_program
+
+TOOLS = {
+    "podman": "podman",
+    "conmon": "conmon",
+    "runc": "runc",
+    "catatonit": "catatonit",
+    "haproxy": "haproxy",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nsenter": "util-linux",
+}
+"""Each program, and Debian's package that has it."""
+
+LOCK = Path("/run/rehearse.lock")
+
+
+def check() -> None:
+    """Check that this machine can hold a rehearsal.
+
+    Raises:
+        RehearsalError: this machine lacks a right or a program.
+        ServerError: it lacks a server.
+    """
+    if os.geteuid() != 0:
+        raise RehearsalError("network namespaces and containers need root; run as root")
+    unified = is_unified()
+    for tool, package in TOOLS.items():
+        if tool == "runc" and unified:
+            continue
+        if shutil.which(tool) is None:
+            raise RehearsalError(f"{tool} is not installed; Debian has it in the package {package}")
+    redis_program()
+    postgres_program()
+
+
+def configure_podman(folder: Path) -> None:
+    """Let podman, and what we start it from, read a configuration of the rehearsal's own."""
+    file = folder / "containers.conf"
+    file.write_text(configuration(unified=is_unified()))
+    os.environ["CONTAINERS_CONF"] = str(file)
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the machine's one place for a rehearsal.
+
+    Raises:
+        RehearsalError: another rehearsal runs.
+    """
+    with LOCK.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RehearsalError("another rehearsal runs on this machine; its network is in use") from error
+        yield

@@ -1,0 +1,147 @@
+"""What a row of the table says, computed from what was seen. Times are seconds since the epoch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from ops.rehearse.leaders import LEASES, Led
+from ops.rehearse.load import Broken, Request
+from tests.chaos.database import Accepted
+
+
+@dataclass(frozen=True)
+class Span:
+    """From `began` to `ended`."""
+
+    began: float
+    ended: float
+
+    def has(self, at: float) -> bool:
+        """Whether that time lies in it."""
+        return self.began <= at < self.ended
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was done to a task, and for how long; at one instant where the span is empty."""
+
+    task: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Happened:
+    """One event, as it was played.
+
+    Attributes:
+        name: of the event.
+        span: from its begin to the begin of the next one.
+        lossless: no request may fail.
+        allowed: for how long nobody may lead.
+        healthy_after: until all wanted tasks were healthy again; None if that never came.
+        unwanted: when no task was wanted: nobody serves or leads then.
+        complaints: what else was wrong.
+        faults: what was done to which task.
+    """
+
+    name: str
+    span: Span
+    lossless: bool
+    allowed: float
+    healthy_after: float | None
+    unwanted: tuple[Span, ...] = ()
+    complaints: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass
+class Row:
+    """One row of the table; times are seconds."""
+
+    name: str
+    requests: int
+    failed: int
+    broken: int
+    leaderless: float
+    overlap: float
+    healthy_after: float | None
+    wrong: list[str] = field(default_factory=list)
+
+
+def row(
+    happened: Happened,
+    requests: Iterable[Request],
+    broken: Iterable[Broken],
+    led: Sequence[Led],
+    writes: Sequence[Accepted],
+) -> Row:
+    """Judge one event."""
+    span = happened.span
+    sent = [
+        request
+        for request in requests
+        if span.has(request.at) and not any(touches(request, none) for none in happened.unwanted)
+    ]
+    failed = [request for request in sent if request.error is not None]
+    found = Row(
+        happened.name,
+        requests=len(sent),
+        failed=len(failed),
+        broken=sum(span.has(each.at) for each in broken),
+        leaderless=max(leaderless(led, lease, span, happened.unwanted) for lease in LEASES),
+        overlap=max(overlap(writes, lease, span) for lease in LEASES),
+        healthy_after=happened.healthy_after,
+        wrong=list(happened.complaints),
+    )
+    if happened.lossless and failed:
+        reasons = sorted({f"{request.error}" for request in failed})
+        found.wrong.append(f"{len(failed)} requests failed ({', '.join(reasons)})")
+    if found.overlap > 0:
+        found.wrong.append(f"writers overlapped for {found.overlap:.3f} s")
+    if found.leaderless > happened.allowed:
+        found.wrong.append(f"nobody led for {found.leaderless:.1f} s, where {happened.allowed:.1f} s are allowed")
+    if happened.healthy_after is None:
+        found.wrong.append("the service did not become healthy")
+    return found
+
+
+def leaderless(led: Iterable[Led], lease: str, span: Span, unwanted: Iterable[Span] = ()) -> float:
+    """The longest time within the span in which no task led the lease, though at least one was wanted."""
+    busy = [(one.began, one.ended) for one in led if one.lease == lease]
+    busy += [(none.began, none.ended) for none in unwanted]
+    longest, reached = 0.0, span.began
+    for began, ended in sorted(busy):
+        if ended <= span.began or began >= span.ended:
+            continue
+        longest = max(longest, began - reached)
+        reached = max(reached, ended)
+    return max(longest, span.ended - reached, 0.0)
+
+
+def overlap(writes: Sequence[Accepted], lease: str, span: Span) -> float:
+    """For how long the database accepted writes of an older term after those of a newer one.
+
+    Args:
+        writes: in the order of their commits.
+        lease: whose.
+        span: when the late write was committed.
+    """
+    newest, since, longest = 0, 0.0, 0.0
+    for write in writes:
+        if write.lease != lease:
+            continue
+        if write.token > newest:
+            newest, since = write.token, write.at
+        elif write.token < newest and span.has(write.at):
+            longest = max(longest, write.at - since, 1e-3)
+    return longest
+
+
+def touches(request: Request, none: Span) -> bool:
+    """Whether the request was under way within that span."""
+    return request.at < none.ended and request.at + request.seconds > none.began
+
+
+def windows(began: Sequence[float], ended: float) -> list[Span]:
+    """The spans between the begins of events, the last one's until `ended`: nothing falls between two rows."""
+    return [Span(first, second) for first, second in pairwise([*began, ended])]

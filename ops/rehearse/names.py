@@ -1,0 +1,26 @@
+"""The names of the servers, as DNS would have them: one file that every container has as its /etc/hosts."""
+
+from pathlib import Path
+
+from ops.rehearse.network import POSTGRES, REDIS
+
+POSTGRES_NAME = "postgres.rehearsal"
+REDIS_NAME = "redis.rehearsal"
+
+
+class Names:
+    """The file `hosts`; a change is seen by running containers at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "hosts"
+        self.redis = REDIS[0]
+        self.point_redis_to(REDIS[0])
+
+    def point_redis_to(self, address: str) -> None:
+        """Let Redis's name lead to that address, as ElastiCache's primary endpoint does after a failover."""
+        self.redis = address
+        lines = ["127.0.0.1 localhost", f"{POSTGRES} {POSTGRES_NAME}", f"{address} {REDIS_NAME}"]
+        # Written in place and never empty: containers have mounted this file, not its name.
+        with self._file.open("r+" if self._file.exists() else "w") as file:
+            file.write("\n".join([*lines, ""]))
+            file.truncate()

@@ -1,0 +1,68 @@
+"""What ECS's service scheduler decides, as pure rules: which tasks to start, and which to stop.
+
+A rolling deploy keeps at least 100 % and at most 200 % of the desired count running: a new task is healthy before an
+old one is stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MOST = 2
+"""maximumPercent: 200."""
+
+BREAKER = 3
+"""Tasks of a deployment that stop before they were healthy, until the circuit breaker rolls the deployment back."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One task that is not being stopped.
+
+    Attributes:
+        current: it runs the version that is being deployed.
+        healthy: its containers and its target are healthy.
+        failing: it was healthy and is not any more.
+        protected: it has asked to be spared.
+    """
+
+    current: bool
+    healthy: bool
+    failing: bool = False
+    protected: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now: how many tasks to start, and which to stop, as indexes of the standings."""
+
+    start: int
+    stop: tuple[int, ...]
+
+
+def plan(desired: int, tasks: Sequence[Standing]) -> Plan:
+    """The next step towards `desired` healthy tasks of the current version."""
+    wanted = sum(task.current and not task.failing for task in tasks)
+    start = max(0, min(desired - wanted, MOST * desired - len(tasks)))
+    spare = sum(task.healthy for task in tasks) - desired
+    surplus = wanted - desired
+    stop = []
+    for index in sorted(range(len(tasks)), key=lambda index: _stops_first(tasks[index])):
+        task = tasks[index]
+        if task.protected and desired > 0:
+            continue
+        if task.healthy and spare <= 0:
+            continue
+        if task.failing and spare < 0:
+            continue  # it may get well before its replacement does
+        if task.current and not task.failing:
+            if surplus <= 0:
+                continue
+            surplus -= 1
+        spare -= task.healthy
+        stop.append(index)
+    return Plan(start, tuple(stop))
+
+
+def _stops_first(task: Standing) -> tuple[bool, bool]:
+    """Tasks of another version before the current one's, those that are not healthy before those that are."""
+    return task.current, task.healthy

@@ -1,0 +1,196 @@
+"""Everything that a rehearsal runs: network, servers, load balancer, service, load and observers."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ops.rehearse.balancer import PORT, Balancer
+from ops.rehearse.cgroups import task_group
+from ops.rehearse.endpoints import Protections, endpoints_server
+from ops.rehearse.environment import container_environment
+from ops.rehearse.journal import Journal
+from ops.rehearse.leaders import LEASES, LeaderWatch
+from ops.rehearse.load import Account, Load
+from ops.rehearse.member import API, Member
+from ops.rehearse.names import Names
+from ops.rehearse.network import BALANCER, Pods, make_bridge
+from ops.rehearse.podman import run_once
+from ops.rehearse.profile import Profile
+from ops.rehearse.programs import RehearsalError
+from ops.rehearse.servers import RedisPair, TlsPostgres
+from ops.rehearse.service import Service
+from ops.rehearse.versions import Version
+from tests.chaos import database
+from tests.support.tls import Authority
+
+OWNERS = (
+    ("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa", "11111111-1111-4111-8111-111111111111"),
+    (
+        "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb",
+        "33333333-3333-4333-8333-333333333333",
+    ),
+)
+"""Users of the sample portfolios (`python -m service sample`), each with a portfolio of theirs."""
+
+TASKS = 2
+"""The desired count at the start, and after each event."""
+
+
+class Stage:
+    """What events act on; `running` makes it stand."""
+
+    def __init__(
+        self, folder: Path, profile: Profile, versions: Mapping[str, Version], first: str, journal: Journal
+    ) -> None:
+        self.profile = profile
+        self._versions = versions
+        self.journal = journal
+        self._folder = folder
+        authority = Authority("rehearsal")
+        authority.write(folder / "ca.crt")
+        self._names = Names(folder)
+        self.redis = RedisPair(folder, self._names, authority)
+        (folder / "postgres").mkdir(exist_ok=True)
+        self.postgres = TlsPostgres(folder / "postgres", authority)
+        self.balancer = Balancer(folder / "balancer", journal)
+        self._pods = Pods()
+        self._protections = Protections()
+        self.service = Service(versions[first], self._new_member, self._protections, journal)
+        self._endpoints = endpoints_server(versions[first].definition.family, self.service.views, self._protections)
+        self.leaders = LeaderWatch(lambda: self.service.members)
+        self.load = Load("", (), profile.requests, profile.streams)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Within the block the service runs and is under load; after it nothing is left."""
+        version = self.service.version.name
+        await make_bridge()
+        try:
+            async with self._endpoints, self.redis, self._postgres_running(), self.balancer:
+                await self.one_off(version, "migrate")
+                await self.one_off(version, "sample")
+                await database.watch(self.postgres.url)
+                accounts = [
+                    Account(portfolio, await self.one_off(version, "token", "--user", user, "--hours", "24"))
+                    for user, portfolio in OWNERS
+                ]
+                profile = self.profile
+                self.load = Load(f"http://{BALANCER}:{PORT}", accounts, profile.requests, profile.streams)
+                async with asyncio.TaskGroup() as group:
+                    beside = [
+                        group.create_task(run)
+                        for run in (self.balancer.watch(), self.service.keep(), self.leaders.run())
+                    ]
+                    self.service.scale(TASKS)
+                    await self.until(self.is_well, 120.0, "the first tasks are healthy")
+                    await self.until(self._has_values, 60.0, "the portfolios have values")
+                    sending = group.create_task(self.load.run())
+                    yield
+                    sending.cancel()
+                    await self.service.stop()
+                    for task in beside:
+                        task.cancel()
+        finally:
+            self.journal.close()
+
+    def deploy(self, version: str) -> None:
+        """Begin to deploy the version of that name."""
+        self.service.deploy(self._versions[version])
+
+    async def one_off(self, version: str, *command: str) -> str:
+        """Run a command of the API in a task of its own; returns the last line that it wrote.
+
+        Raises:
+            RehearsalError: it failed.
+        """
+        images = self._versions[version].images
+        definition = self._versions[version].definition.container(API)
+        label = f"once-{command[0]}"
+        async with self._pods.pod(label) as pod, task_group(label, None) as group:
+            code, text = await run_once(
+                definition,
+                command,
+                image=images[API],
+                pod=pod,
+                group=group,
+                environment=container_environment(definition, self.profile, {}),
+                folder=self._folder,
+            )
+        self.journal.output(command[0], text.encode())
+        last = (text.strip().splitlines() or [""])[-1]
+        if code != 0:
+            raise RehearsalError(f"`python -m service {command[0]}` of version {version} exited with {code}: {last}")
+        return last
+
+    @property
+    def ttl(self) -> float:
+        """LEASE_TTL of the tasks, in seconds."""
+        sidecar = self.service.version.definition.container("sidecar").variables
+        return float(self.profile.variables.get("LEASE_TTL") or sidecar["LEASE_TTL"])
+
+    async def writes(self) -> list[database.Accepted]:
+        """What the database has accepted, in the order of the commits."""
+        return await database.accepted(self.postgres.url)
+
+    def leader(self) -> Member:
+        """The task that leads the tracker's lease.
+
+        Raises:
+            RehearsalError: nobody does.
+        """
+        label = self.leaders.leaders().get(LEASES[0])
+        for member in self.service.members:
+            if member.label == label and member.ended is None:
+                return member
+        raise RehearsalError("nobody leads, though the event needs a leader")
+
+    def is_well(self) -> bool:
+        """Whether the service is steady, and each lease is led where a task is wanted."""
+        led = self.service.desired == 0 or set(self.leaders.leaders()) == set(LEASES)
+        return self.service.steady and led
+
+    async def until(self, condition: Callable[[], bool | Awaitable[bool]], limit: float, what: str) -> None:
+        """Wait for it.
+
+        Raises:
+            RehearsalError: it has not come within `limit` seconds.
+        """
+        deadline = time.monotonic() + limit
+        while True:
+            found = condition()
+            if found if isinstance(found, bool) else await found:
+                return
+            if time.monotonic() > deadline:
+                raise RehearsalError(f"after {limit:g} s it is still not so that {what}")
+            await asyncio.sleep(0.1)
+
+    def fail_over(self) -> Awaitable[None]:
+        """Kill the Redis primary; its replica takes its name."""
+        return self.redis.fail_over()
+
+    async def _has_values(self) -> bool:
+        writes = await self.writes()
+        return any(write.via == "portfolio_live" for write in writes)
+
+    @asynccontextmanager
+    async def _postgres_running(self) -> AsyncIterator[None]:
+        try:
+            await self.postgres.start_beside()
+            await self.postgres.set_password()
+            yield
+        finally:
+            self.postgres.stop()
+
+    def _new_member(self, label: str, version: Version) -> Member:
+        return Member(
+            label,
+            version,
+            pods=self._pods,
+            balancer=self.balancer,
+            endpoints=self._endpoints,
+            profile=self.profile,
+            folder=self._folder,
+            journal=self.journal,
+        )

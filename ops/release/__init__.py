@@ -1,0 +1,1 @@
+"""Builds the packages, installs them on each Python of this machine, and tries what they contain."""

@@ -1,0 +1,31 @@
+"""The Pythons of this machine on which a release is tried."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST, NEWEST = 11, 14
+"""Minor versions of Python 3 that are looked for."""
+
+
+def pythons() -> dict[str, Path]:
+    """One interpreter for each minor version, such as {"3.12": ...}: this one, those on the path, those of pyenv."""
+    found: dict[str, Path] = {}
+    installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for candidate in [
+        Path(sys.executable),
+        *(Path(path) for minor in range(OLDEST, NEWEST + 1) if (path := shutil.which(f"python3.{minor}"))),
+        *(path for minor in range(OLDEST, NEWEST + 1) for path in sorted(installed.glob(f"3.{minor}.*/bin/python"))),
+    ]:
+        if (version := _version(candidate)) is not None:
+            found.setdefault(version, candidate)
+    return dict(sorted(found.items(), key=lambda item: int(item[0].split(".")[1])))
+
+
+def _version(python: Path) -> str | None:
+    """The minor version of an interpreter that works; None for a broken one, such as a pyenv shim without a version."""
+    code = "import sys, venv, ensurepip; print('.'.join(map(str, sys.version_info[:2])))"
+    said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    return said.stdout.strip() if said.returncode == 0 else None

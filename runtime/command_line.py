@@ -1,0 +1,32 @@
+"""The exit of a command line program."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+OURS = ("runtime", "service", "sidecar")
+"""Packages that every install has: if a module of these is missing, the code is wrong."""
+
+
+def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
+    """Run `main` with the arguments of the command line, and exit with the status that it returns.
+
+    The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe.
+    It is 2 if a package of the extra `program` is missing: an install without extras has the client library only.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OURS:
+            raise
+        sys.stderr.write(f"{program}: {error.name} is not installed: pip install 'ecs-lease-sidecar[{program}]'\n")
+        status = 2
+    except KeyboardInterrupt:  # `main` has not installed its signal handlers yet
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        status = 1
+    sys.exit(status)

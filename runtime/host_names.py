@@ -1,0 +1,11 @@
+"""Check of host names before anything tries to reach them."""
+
+import re
+
+
+def may_be_host(name: str) -> bool:
+    """True for an address, and for a name that can be looked up; libraries raise odd errors for other texts."""
+    try:
+        return re.fullmatch(r"[\w.:%-]+", name) is not None and bool(name.encode("idna"))
+    except UnicodeError:  # a label is empty or too long
+        return False

@@ -1,0 +1,34 @@
+"""Chosen metrics as log lines, for systems that count from logs, such as CloudWatch's metric filters.
+
+A line a minute for each sample keeps the metric alive there: an alarm can tell a value of 0 from a task that is silent.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+from prometheus_client import CollectorRegistry
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 60.0
+"""Pause between two lines of one sample, in seconds: one line in each period of an alarm of one minute."""
+
+
+async def log_metrics(
+    registry: CollectorRegistry,
+    names: Collection[str],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Log the samples of these metrics once a minute, until cancelled.
+
+    Each line has the fields `metric` and `value` and one field for each label.
+    """
+    while True:
+        await sleep(INTERVAL)
+        for family in registry.collect():
+            for sample in family.samples:
+                if sample.name in names:
+                    fields = {"metric": sample.name, "value": sample.value, **sample.labels}
+                    log.info("%s is %g", sample.name, sample.value, extra=fields)

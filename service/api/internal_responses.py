@@ -1,0 +1,119 @@
+"""The responses of the internal listener."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from runtime.escape import one_line
+from service.api.response_types import (
+    Count,
+    Day,
+    Instant,
+    OutsideText,
+    PositiveCount,
+    ResponseModel,
+    Token,
+)
+from service.portfolio.records import RunStatus
+
+MAX_ERROR_LENGTH = 300
+"""Limit of a failed run's error in a response, in characters."""
+
+
+def _error_line(text: str) -> str:
+    return one_line(text, MAX_ERROR_LENGTH)
+
+
+class LastWriter(ResponseModel):
+    """The newest term that has claimed the lease's fence in the database."""
+
+    holder: OutsideText
+    token: Token
+    since: Instant = Field(validation_alias="taken_at")
+
+
+class Lease(ResponseModel):
+    """A lease as this task's process sees it."""
+
+    is_leader: bool = Field(description="Whether this task's process leads.")
+    state: OutsideText = Field(description="The state that the sidecar reports; `unknown` until it answers.")
+    holder: OutsideText | None
+    token: Token | None
+    remaining: float = Field(
+        description="Seconds for which this process may still believe that it leads.", json_schema_extra={"minimum": 0}
+    )
+    last_writer: LastWriter | None
+
+
+class Leases(ResponseModel):
+    """The leases by name."""
+
+    background_services: Lease
+    daily_scheduler: Lease
+
+
+class Loading(ResponseModel):
+    """How many portfolios' positions the leader has loaded, and of how many. Any task may be the leader."""
+
+    portfolios_done: Count = Field(validation_alias="done")
+    portfolios: Count = Field(validation_alias="total")
+
+
+class Tracker(ResponseModel):
+    """The intraday tracker."""
+
+    lease: Literal["background_services"] = "background_services"
+    last_run: Instant | None
+    next_run: Instant | None
+    loading: Loading | None
+
+
+class JobRun(ResponseModel):
+    """The latest run of a job."""
+
+    session_date: Day
+    status: RunStatus
+    rows_written: Count
+    rows_added: Count
+    rows_changed: Count
+    attempts: PositiveCount
+    error: Annotated[str, AfterValidator(_error_line)] | None = Field(description="Why the last attempt failed.")
+    holder: OutsideText
+    token: Token
+    started_at: Instant
+    updated_at: Instant
+    finished_at: Instant | None
+
+
+class Job(ResponseModel):
+    """A daily job."""
+
+    lease: Literal["daily_scheduler"] = "daily_scheduler"
+    last_run: JobRun | None
+    next_run: Instant
+
+
+class Jobs(ResponseModel):
+    """The work by name."""
+
+    tracker: Tracker
+    eod: Job
+    snapshot: Job
+    reconstruction: Job
+
+
+class BackgroundStatus(ResponseModel):
+    """Who leads, and when each job ran and will run."""
+
+    instance_id: OutsideText | None
+    leases: Leases
+    jobs: Jobs
+    database: str = Field(description="`ok`, or what is wrong; then the jobs' last runs are null.")
+
+
+class Health(ResponseModel):
+    """Whether the task serves, and the state of its neighbours."""
+
+    status: Literal["ok", "draining"]
+    database: str = Field(description="`ok`, or what is wrong.")
+    sidecar: str = Field(description="`ok`, or what is wrong.")

@@ -1,2 +1,0 @@
--- $1 portfolios. Those that exist, in key order.
-select id from public.portfolio where id = any($1::uuid[]) order by id

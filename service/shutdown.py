@@ -1,0 +1,76 @@
+"""The end of a process within a limit, even if a thread, a frozen database or a full pipe hangs."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from types import FrameType
+
+COMMAND_LIMIT = 5.0
+"""Limit for a command to end after SIGINT or SIGTERM, in seconds."""
+REPORT_LIMIT = 0.5
+"""Limit for the last report, in seconds: the reader of the log may have stopped reading."""
+
+
+class Stopped(Exception):
+    """A signal ended the command. `status` is the exit status that a shell expects for that signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
+    """End the process in `seconds`, whatever still runs then. A process that has ended before is not affected.
+
+    A daemon thread waits, because the event loop may be closed by then.
+
+    Args:
+        seconds: the time from now.
+        status: returns the exit status; called at the end.
+        report: called before the exit; it may hang.
+    """
+
+    def exit_now() -> None:
+        time.sleep(seconds)
+        reporting = threading.Thread(target=report, daemon=True)
+        reporting.start()
+        reporting.join(REPORT_LIMIT)
+        os._exit(status())
+
+    threading.Thread(target=exit_now, name="exit", daemon=True).start()
+
+
+async def until_stopped(work: Coroutine[None, None, None], limit: float = COMMAND_LIMIT) -> None:
+    """Run a command. SIGINT or SIGTERM cancels it, and the process ends within `limit` seconds after the signal.
+
+    Raises:
+        Stopped: a signal ended the command.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    stopped: list[int] = []
+
+    def stop(number: int) -> None:
+        if not stopped:
+            stopped.append(number)
+            exit_after(limit, lambda: 128 + number, _report_hang)
+            task.cancel()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    await asyncio.wait((task,))
+    if stopped and task.cancelled():
+        raise Stopped(stopped[0])
+    await task
+
+
+def _report_hang() -> None:
+    sys.stderr.write(f"stopped, but a part of the command did not end within {COMMAND_LIMIT:g} s\n")
+    sys.stderr.flush()

@@ -1,0 +1,158 @@
+"""The control listener in OpenAPI 3.1, as it is served at `/openapi.json`; docs/http-contract.md explains it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar.protocol import State
+
+JSON = dict[str, Any]
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "leases": {"type": "array", "items": {"type": "string"}}},
+}
+_TOKEN = {"type": ["integer", "null"], "minimum": 1, "maximum": 2**53, "description": "The fencing token of the term."}
+_VERSION = {"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$", "description": "Opaque: compare it for equality only."}
+_STATE = {"type": "string", "enum": [str(state) for state in State]}
+_HOLDER = {"type": ["string", "null"], "description": "An instance id, or an operator's word such as DISABLED."}
+_FOLLOWS = {"properties": {"is_leader": {"const": False}, "token": {"type": "null"}, "expires_in": {"type": "null"}}}
+_LEADS = {
+    "properties": {
+        "is_leader": {"const": True},
+        "token": {"type": "integer"},
+        "expires_in": {"type": "number"},
+        "holder": {"type": "string"},
+    }
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["lease", "is_leader", "instance_id", "holder", "token", "expires_in", "state", "version"],
+    "properties": {
+        "lease": {"type": "string"},
+        "is_leader": {"type": "boolean"},
+        "instance_id": {"type": "string", "minLength": 1},
+        "holder": _HOLDER,
+        "token": _TOKEN,
+        "expires_in": {
+            "type": ["number", "null"],
+            "exclusiveMinimum": 0,
+            "maximum": 60,
+            "description": "Seconds for which the client may act, counted from the moment it sent the request.",
+        },
+        "state": _STATE,
+        "version": _VERSION,
+    },
+    "oneOf": [_LEADS, _FOLLOWS],
+}
+_ANSWERS = {
+    "type": "object",
+    "required": ["instance_id", "is_leader", "version", "leases"],
+    "properties": {
+        "instance_id": {"type": "string", "minLength": 1},
+        "is_leader": {"type": "boolean", "description": "True if this task leads every lease."},
+        "version": _VERSION,
+        "leases": {"type": "object", "additionalProperties": _ANSWER},
+    },
+}
+_LOOK = {
+    "type": "object",
+    "required": ["lease", "is_leader"],
+    "properties": {"lease": {"type": "string"}, "is_leader": {"type": "boolean"}},
+}
+_RESIGNED = {
+    "type": "object",
+    "required": ["lease", "resigned"],
+    "properties": {
+        "lease": {"type": "string"},
+        "resigned": {"type": "boolean", "description": "False if that term is over, or another client may act."},
+    },
+}
+_STATUS = {
+    "type": "object",
+    "required": ["instance_id", "leases"],
+    "properties": {
+        "instance_id": {"type": "string", "minLength": 1},
+        "leases": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["state", "is_leader", "holder", "token", "remaining", "trouble"],
+                "properties": {
+                    "state": _STATE,
+                    "is_leader": {"type": "boolean"},
+                    "holder": _HOLDER,
+                    "token": _TOKEN,
+                    "remaining": {"type": "number", "minimum": 0},
+                    "trouble": {"type": ["string", "null"]},
+                },
+            },
+        },
+    },
+}
+_HEALTH = {"type": "object", "required": ["status"], "properties": {"status": {"enum": ["ok", "stuck"]}}}
+
+
+def description(leases: Sequence[str], longest_wait: float) -> JSON:
+    """The document, for a sidecar of these leases that holds a request back for `longest_wait` seconds at most."""
+    lease = _parameter("lease", "path", {"type": "string", "enum": list(leases)}, required=True)
+    token = _parameter("token", "query", {"type": "string", "pattern": "^[0-9]{1,16}$"})
+    wait = _parameter("wait", "query", {"type": "number", "exclusiveMinimum": 0, "maximum": longest_wait})
+    version = _parameter("version", "query", {"type": "string", "pattern": "^[0-9a-f]+-[0-9]+$"})
+    client = _parameter("X-Lease-Client", "header", {"type": "string", "minLength": 1})
+    asked = [wait, version, token, _parameter("X-Lease-Client", "header", {"type": "string"})]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Control listener of the lease sidecar", "version": "1"},
+        "paths": {
+            "/is-leader": {"get": _operation("isLeaderOfAll", "Ask, and campaign, for every lease", asked, _ANSWERS)},
+            "/is-leader/{lease}": {
+                "get": _operation("isLeader", "Ask, and campaign, for one lease", [lease, *asked], _ANSWER)
+            },
+            "/leader/{lease}": {
+                method: _operation(
+                    f"{method}Leader",
+                    "200 if this task leads, else 503; no campaign",
+                    [lease],
+                    _LOOK,
+                    unavailable=_LOOK,
+                )
+                for method in ("get", "head")
+            },
+            "/resign/{lease}": {
+                "post": _operation(
+                    "resign",
+                    "The client's work has stopped; with a token, only the work of that term",
+                    [lease, token, {**client, "required": True}],
+                    _RESIGNED,
+                )
+            },
+            "/status": {"get": _operation("status", "Everything for people; no campaign", [], _STATUS)},
+            "/healthz": {
+                "get": _operation("health", "200 while the election loop goes round", [], _HEALTH, unavailable=_HEALTH)
+            },
+            "/openapi.json": {"get": _operation("description", "This document", [], {"type": "object"})},
+        },
+    }
+
+
+def _parameter(name: str, where: str, schema: JSON, *, required: bool = False) -> JSON:
+    return {"name": name, "in": where, "required": required, "schema": schema}
+
+
+def _operation(
+    name: str, summary: str, parameters: list[JSON], answer: JSON, *, unavailable: JSON | None = None
+) -> JSON:
+    responses = {
+        "200": _response("Done", answer),
+        "400": _response("A bad wait, version or token, or no HTTP", _ERROR),
+        "403": _response("A Host that is no loopback, a web page, or no X-Lease-Client", _ERROR),
+        "404": _response("No such lease; `leases` has the names", _ERROR),
+    }
+    if unavailable is not None:
+        responses["503"] = _response("Not so", unavailable)
+    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": responses}
+
+
+def _response(text: str, schema: JSON) -> JSON:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,38 @@
+"""A request to an endpoint that ECS serves to its task: a small JSON object, within a limit in time and in size."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from runtime.bounded_body import read_body
+from runtime.http_resolver import SharedResolver
+from runtime.lookup import Lookups
+
+_LARGEST = 1 << 20
+"""Limit of an answer, in bytes."""
+
+
+async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping[str, str] | None = None) -> Any:
+    """The JSON that a GET is answered with. Redirects are not followed.
+
+    Args:
+        url: where to ask.
+        lookups: where a name is looked up.
+        limit: seconds for the whole request.
+        headers: sent along.
+
+    Raises:
+        aiohttp.ClientError: the endpoint cannot be reached, or answers with an error.
+        TimeoutError: it does not answer within the limit.
+        ValueError: the answer is longer than 1 MiB or no JSON.
+    """
+    async with (
+        asyncio.timeout(limit),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=SharedResolver(lookups))) as session,
+        session.get(url, headers=headers, allow_redirects=False) as reply,
+    ):
+        reply.raise_for_status()
+        return json.loads(await read_body(reply, _LARGEST))

@@ -1,0 +1,165 @@
+"""The term that a candidate holds, and the claims on its lease beside it. No I/O, and no clock of its own.
+
+`HeldTerm`: the term and its owner. `Demand`: clients that want the lease. `Grants`: a client that may act on the
+sidecar's answer. `UnansweredAcquires`: calls that may have taken the key without an answer.
+
+The API of a task may be several processes: the workers of a server, or an old process and its successor. All of them
+ask one sidecar, and one of them leads. A client names itself with a word that is new at each start (the header
+X-Lease-Client). Clients without a name are not distinguished from each other.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+
+class TermOwner(NamedTuple):
+    """The client that a term belongs to: two clients with one token would both pass the fence.
+
+    `name` is the word that the client gives itself, '' while no named client has the term. `predecessors`: a previous
+    process of this sidecar granted the term to a client, whose name is not known.
+    """
+
+    name: str = ""
+    predecessors: bool = False
+
+    def admits(self, client: str, *, knows_token: bool) -> bool:
+        """Whether a named client may be granted the term; a predecessor's client is known by the token."""
+        return knows_token if self.predecessors else self.name in ("", client)
+
+
+@dataclass(slots=True)
+class HeldTerm:
+    """A term that this candidate holds, believed until `lead_until`; `granted` after the first grant to a client.
+
+    The `tenure` names the attempt that won the term or adopted it again. Late calls of an earlier stretch of the same
+    term (before a restart of the sidecar, or a release without a reply) then do not touch a later one.
+    """
+
+    token: int
+    tenure: str
+    began: float
+    lead_until: float
+    owner: TermOwner
+    granted: bool = False
+
+
+class Demand:
+    """The clients that want one lease.
+
+    Args:
+        lasts: seconds for which a question counts as demand after its answer.
+        always: the lease is wanted although no client asks.
+    """
+
+    def __init__(self, lasts: float, *, always: bool) -> None:
+        self.always = always
+        self.until = -inf
+        """The end of the demand of answered requests."""
+        self.holds = 0
+        """The number of held requests. A client that waits for an answer counts as asking."""
+        self._lasts = lasts
+        self._withdrawals = 0
+
+    def asked(self, now: float) -> None:
+        """Count a question from now on."""
+        self.until = max(self.until, now + self._lasts)
+
+    def hold(self) -> int:
+        """Count a held request; returns the ticket for `unhold`."""
+        self.holds += 1
+        return self._withdrawals
+
+    def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
+        """End a held request: it was `answered`, or its client has gone. A ticket from before `withdraw` is ignored."""
+        if ticket == self._withdrawals:
+            self.holds -= 1
+            if answered:
+                self.asked(now)
+
+    def withdraw(self) -> None:
+        """Forget all demand, held requests included, until a client asks again."""
+        self.until, self.holds = -inf, 0
+        self._withdrawals += 1
+
+    def forget_answered(self) -> None:
+        """Forget all demand except held requests."""
+        self.until = -inf
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether time alone does not end the demand."""
+        return self.always or self.holds > 0
+
+    def wanted(self, now: float) -> bool:
+        """Whether a client wants the lease now."""
+        return self.open_ended or now < self.until
+
+
+class Grants:
+    """The permission to act that clients were given for one lease.
+
+    Args:
+        predecessors: the end of grants that an earlier process of this sidecar may have given.
+    """
+
+    def __init__(self, predecessors: float) -> None:
+        self.until = predecessors
+        """The end of the last grant, with or without a name."""
+        self._named = ""  # the named client of the last grant; '' before the first: perhaps a predecessor's client
+        self._named_until = predecessors
+
+    def seconds_held_by_other_client(self, now: float, client: str, *, knows_term: bool) -> float:
+        """Seconds for which another client may act, so that `client` may not; 0 if no other may act.
+
+        Args:
+            now: the current time.
+            client: the name of the client that asks.
+            knows_term: the client sent the token of the current term. A predecessor gave it to its own client only.
+        """
+        if not client or client == self._named or (not self._named and knows_term):
+            return 0.0
+        return max(0.0, self._named_until - now)
+
+    def answer_valid_for(self, now: float, client: str, grant_ttl: float, *, knows_term: bool) -> float:
+        """Seconds for which the answer to `client` stays the same while the term is led.
+
+        The answer is no while another client may act. A client that may act gets a longer grant after half a
+        `grant_ttl`. A client without a grant is answered at once if no other client may act.
+        """
+        if other := self.seconds_held_by_other_client(now, client, knows_term=knows_term):
+            return min(other, grant_ttl / 2)
+        granted_until = self.until if not client else self._named_until if client == self._named else -inf
+        return grant_ttl / 2 if now < granted_until else 0.0
+
+    def give(self, client: str, until: float) -> None:
+        """Let the client act until then."""
+        self.until = max(self.until, until)
+        if client:
+            self._named, self._named_until = client, max(self._named_until, until)
+
+    def take_back(self, now: float, client: str, *, knows_term: bool) -> bool:
+        """End all grants, because the client has stopped. False if another client, or a predecessor's, may act."""
+        if client and now < self._named_until and client != self._named and (self._named or not knows_term):
+            return False
+        self.until = self._named_until = -inf
+        return True
+
+
+class UnansweredAcquires:
+    """Acquires that may have executed, or may yet: their replies were lost, or did not count."""
+
+    def __init__(self) -> None:
+        self.pending = False
+        """Whether an acquire may have executed, or may yet."""
+        self.until = -inf
+        """The time after which none of them can execute: from then on a look shows the holder of the key."""
+
+    def may_execute(self, *, until: float) -> None:
+        """Add an acquire that may execute until then."""
+        self.pending, self.until = True, max(self.until, until)
+
+    def answered(self, sent_at: float) -> None:
+        """Note that a call sent at `sent_at` was answered: sent after all of those, it shows whose the key is."""
+        if sent_at >= self.until:
+            self.pending, self.until = False, -inf

@@ -1,0 +1,216 @@
+"""The words of the protocol: calls and replies, states, durations, and the estimate of the time at the Redis server."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+YIELD_FOR = 1.0
+"""Seconds for which a candidate leaves the lease to others after its client's resign."""
+ECHO_DELAY = 0.005
+"""Seconds before a leader looks at a change of its key: most changes are its own, and its client comes first."""
+
+
+class Kind(StrEnum):
+    """The kind of a call in Redis. A `LOOK` changes nothing there."""
+
+    ACQUIRE = "acquire"
+    RENEW = "renew"
+    RELEASE = "release"
+    LOOK = "look"
+
+
+class Outcome(StrEnum):
+    """The outcome of a script (`sidecar/scripts`); UNCONFIRMED if too few replicas have the write (MIN_REPLICAS)."""
+
+    ACQUIRED = "acquired"
+    ADOPTED = "adopted"
+    RENEWED = "renewed"
+    RELEASED = "released"
+    HELD = "held"
+    VACANT = "vacant"
+    DISABLED = "disabled"
+    SUPERSEDED = "superseded"
+    GUARDED = "guarded"
+    WRONG_TYPE = "wrong_type"
+    BAD_FENCE = "bad_fence"
+    FENCE_AHEAD = "fence_ahead"
+    LATE = "late"
+    UNCONFIRMED = "unconfirmed"
+
+
+class Reason(StrEnum):
+    """The reason why a term ended, other than an outcome of Redis."""
+
+    RESIGNED = "resigned"
+    CLIENT_SILENT = "client_silent"
+    DRAINED = "drained"
+    DEADLINE = "deadline"
+
+
+class State(StrEnum):
+    """The state of a lease for this candidate, as clients see it."""
+
+    WAITING = "waiting"
+    FOLLOWING = "following"
+    LEADING = "leading"
+    DRAINING = "draining"
+    DISABLED = "disabled"
+    GUARDED = "guarded"
+    DISCONNECTED = "disconnected"
+
+
+class UnsafeTimings(ValueError):
+    """Timings that cannot keep the promises; `wrong` maps each setting that must change to the reason."""
+
+    def __init__(self, wrong: dict[str, str]) -> None:
+        super().__init__("\n".join(f"{setting}: {why}" for setting, why in wrong.items()))
+        self.wrong = wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """The durations of the protocol, in seconds.
+
+    Raises:
+        UnsafeTimings: a leader could miss its deadline while Redis answers, or outlive its lease.
+    """
+
+    ttl: float = 30.0
+    heartbeat: float = 10.0
+    grant_ttl: float = 5.0
+    call_limit: float = 2.0
+
+    def __post_init__(self) -> None:
+        if wrong := dict(self._unsafe()):
+            raise UnsafeTimings(wrong)
+
+    def _unsafe(self) -> Iterator[tuple[str, str]]:
+        if not 0.3 <= self.ttl <= 86_400:
+            yield "LEASE_TTL", f"{self.ttl:g} s is not between 0.3 and 86400"
+            return  # the other limits depend on it
+        if not self.heartbeat > 0:
+            yield "HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s is not above 0"
+        if not self.call_limit >= 0.01:
+            yield "REDIS_TIMEOUT", f"{self.call_limit:g} s is below 0.01"
+        if not 0.05 <= self.grant_ttl <= min(self.ttl / 2, 30):
+            limits = f"is not between 0.05 and 30, or above half of LEASE_TTL ({self.ttl:g} s)"
+            yield "GRANT_TTL", f"{self.grant_ttl:g} s {limits}"
+        if self.heartbeat + 2 * self.call_limit > self.ttl - self.margin:
+            calls = f"two calls of REDIS_TIMEOUT ({self.call_limit:g} s)"
+            limits = f"do not fit into five sixths of LEASE_TTL ({self.ttl:g} s)"
+            yield "HEARTBEAT_INTERVAL", f"{self.heartbeat:g} s and {calls} {limits}"
+
+    @property
+    def margin(self) -> float:
+        """The safety margin: a term ends this long before its key expires. It covers clock rates and small steps."""
+        return self.ttl / 6
+
+    @property
+    def retry(self) -> float:
+        """The pause after a failed call."""
+        return self.ttl / 30
+
+    def believed_until(self, sent_at: float, ttl_left: float | None) -> float:
+        """Until when a term is believed whose call was sent then and whose key has `ttl_left` seconds to live."""
+        return sent_at + min(ttl_left or 0.0, self.ttl) - self.margin
+
+    @property
+    def server_time_valid_for(self) -> float:
+        """The time for which a reply's server time is used: a candidate that campaigns calls once a heartbeat."""
+        return 2 * self.heartbeat
+
+    @property
+    def demand(self) -> float:
+        """The time for which a question counts as demand."""
+        return 2 * self.grant_ttl
+
+
+class Call(NamedTuple):
+    """One attempt in Redis, without effect there after `give_up_at`. Times are seconds of the candidate's clock.
+
+    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term.
+    """
+
+    kind: Kind
+    sent_at: float
+    give_up_at: float
+    token: int | None = None
+    tenure: str = ""
+
+
+class Reply(NamedTuple):
+    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None for a key without a TTL, and without a key."""
+
+    outcome: Outcome
+    holder: str | None = None
+    token: int | None = None
+    ttl: float | None = None
+    wait: float = 0.0
+    tenure: str = ""
+
+
+class Transition(NamedTuple):
+    """The beginning or end of a term, or the discovery that another candidate holds the lease (`token` None)."""
+
+    leads: bool
+    token: int | None
+    reason: str
+
+
+class View(NamedTuple):
+    """A lease as its candidate sees it at one instant."""
+
+    state: State
+    holder: str | None
+    token: int | None
+    version: int
+
+
+class LeaseStatus(NamedTuple):
+    """A lease for listeners and metrics: its `View`, whether it is led and for how many seconds at least, its trouble.
+
+    `trouble` is a line for people that says what is wrong with the lease; None if nothing is.
+    """
+
+    state: State
+    holder: str | None
+    token: int | None
+    version: int
+    leads: bool
+    remaining: float
+    trouble: str | None
+    campaigns: bool = True
+    """False for a task that follows only."""
+
+
+class ServerClock:
+    """An estimate of the server's time, never ahead of it unless a clock has stepped since the last reply.
+
+    The estimate lags by the time that the last reply travelled. That is the safe side: a deadline in server time comes
+    no later at the server than here.
+
+    Args:
+        valid_for: seconds after which a reply is not used any more, because the two clocks differ in rate. After an
+            hour without a call, a deadline would be wrong by that hour's drift.
+    """
+
+    def __init__(self, valid_for: float) -> None:
+        self._valid_for = valid_for
+        self._offset: float | None = None
+        self._observed_at = 0.0
+
+    def observe(self, server_time: int, received_at: float) -> None:
+        """Take in the server time (µs) of a reply that came at `received_at` (s, our clock)."""
+        self._offset = server_time / 1e6 - received_at
+        self._observed_at = received_at
+
+    def forget(self) -> None:
+        """Forget the last reply: the next one may come from another server."""
+        self._offset = None
+
+    def at(self, moment: float, now: float) -> int:
+        """The server's time, in µs, at `moment` of our clock (s); while unknown 0, a deadline that has passed."""
+        if self._offset is None or now > self._observed_at + self._valid_for:
+            return 0
+        return int((moment + self._offset) * 1e6)

@@ -1,0 +1,109 @@
+"""The login of a connection, where it may change while the sidecar runs: asked for at each connect.
+
+redis-py asks a `Login` for user and password when it greets a server. The answer is there at once: what takes time is
+fetched in the background, and what cannot be had is a `CredentialsError`, a failure of a kind of its own.
+"""
+
+import os
+import stat
+from abc import abstractmethod
+from collections.abc import Callable
+
+from redis.credentials import CredentialProvider
+
+from sidecar.redis.failures import CredentialsError
+
+LARGEST = 65_536
+"""Limit of a file with a password, in bytes."""
+
+
+class Login(CredentialProvider):
+    """A user and a password that may change. It logs in each new connection."""
+
+    hint = ""
+    """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+
+    def __init__(self) -> None:
+        self.when_failed: Callable[[str], None] = _ignore
+        """Called with the reason for each failed attempt to fetch credentials."""
+
+    def connection_lifetime(self) -> float | None:
+        """Seconds after which a connection is to be replaced, before the server cuts it; None for no limit."""
+        return None
+
+    async def prepare(self) -> None:
+        """Have the first credentials, or the reason why there are none, within a few seconds."""
+
+    async def run(self) -> None:
+        """Keep the credentials fresh until cancelled."""
+
+    @abstractmethod
+    def current(self) -> tuple[str] | tuple[str, str]:
+        """The password, or the user and the password.
+
+        Raises:
+            CredentialsError: there are none now.
+        """
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """What redis-py asks for."""
+        return self.current()
+
+
+class PasswordFile(Login):
+    """A file that holds the password, read at each connect.
+
+    Args:
+        path: an absolute path.
+        username: the user; None for Redis's default user.
+    """
+
+    hint = "; REDIS_PASSWORD_FILE has just been read"
+
+    def __init__(self, path: str, username: str | None) -> None:
+        super().__init__()
+        self._path = path
+        self._username = username
+
+    def current(self) -> tuple[str] | tuple[str, str]:
+        """The password in the file, without the line break at its end.
+
+        Raises:
+            CredentialsError: the file cannot be read, or holds no password.
+        """
+        password = secret_in(self._path, "REDIS_PASSWORD_FILE")
+        return (password,) if self._username is None else (self._username, password)
+
+
+def _ignore(_problem: str) -> None:
+    """Nobody wants to know."""
+
+
+def secret_in(path: str, setting: str) -> str:
+    """The only line of a file. Neither the path nor the content is repeated in an error: either may be the secret.
+
+    Raises:
+        CredentialsError: the file cannot be read, is no regular file, or holds nothing, several lines or too much.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the open of a pipe may block
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CredentialsError(f"{setting}: the file is no regular file")
+            content = os.read(descriptor, LARGEST + 1)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "its path is malformed"
+        raise CredentialsError(f"{setting}: the file cannot be read: {why}") from None
+    if len(content) > LARGEST:
+        raise CredentialsError(f"{setting}: the file is longer than {LARGEST} bytes")
+    try:
+        secret = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{setting}: the file is not text in UTF-8") from None
+    if not secret:
+        raise CredentialsError(f"{setting}: the file is empty")
+    if "\n" in secret:
+        raise CredentialsError(f"{setting}: the file holds several lines; a password is one line")
+    return secret

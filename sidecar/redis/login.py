@@ -1,0 +1,33 @@
+"""Which login the settings ask for, where it may change while the sidecar runs."""
+
+import random
+from typing import TYPE_CHECKING
+
+from runtime.lookup import Lookups
+from sidecar.redis.failures import CredentialsError
+from sidecar.settings import RedisAddress, SettingsError
+
+if TYPE_CHECKING:
+    from sidecar.redis.credentials import Login
+
+
+def login_of(address: RedisAddress, lookups: Lookups) -> "Login | None":
+    """The login; None for a password that stays, or for none. Only the module of the way that is used is imported.
+
+    Raises:
+        SettingsError: the file with the password cannot be used.
+    """
+    if address.password_file is not None:
+        from sidecar.redis.credentials import PasswordFile
+
+        login = PasswordFile(address.password_file, address.username)
+        try:
+            login.current()
+        except CredentialsError as error:
+            raise SettingsError(str(error)) from None
+        return login
+    if address.iam is not None:
+        from sidecar.redis.iam import IamLogin
+
+        return IamLogin(address.iam, address.username or "", lookups, uniform=random.uniform)
+    return None

@@ -1,0 +1,209 @@
+"""COMMAND's processes: a session of their own that COMMAND leads, and the watchdog beside it."""
+
+import asyncio
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+
+from sidecar.wrapper.starter import first_environment
+from sidecar.wrapper.watchdog import LOOK, Member, members, send
+
+FOLDER = Path(__file__).parent
+CONFIRM = 1.0
+"""Seconds after SIGKILL from which processes that still run are reported."""
+
+
+class NotStarted(Exception):
+    """COMMAND cannot be executed. The text is one line; `status` is the exit status that a shell would give."""
+
+    def __init__(self, command: str, number: int) -> None:
+        super().__init__(f"cannot execute {command!r}: {os.strerror(number)}")
+        self.status = 127 if number in (errno.ENOENT, errno.ENOTDIR) else 126
+
+
+class Group:
+    """The processes of one COMMAND, from before its start until all of them have ended.
+
+    COMMAND is not reaped before that: its id, which names its process group and its session, is not reused meanwhile.
+
+    Args:
+        grace: seconds between SIGTERM and SIGKILL where the watchdog has to end the processes.
+        clock: gives seconds that never step; `runtime.clock.elapsed`.
+        changed: set when a child of this process has ended (SIGCHLD).
+    """
+
+    def __init__(self, grace: float, clock: Callable[[], float], changed: asyncio.Event) -> None:
+        self._clock = clock
+        self._changed = changed
+        self._watchdog, self._watched = _watchdog(grace)
+        self._command = 0
+        self.watchdog_ended = False
+
+    @property
+    def pid(self) -> int:
+        """The id of COMMAND, of its process group and of its session."""
+        return self._command
+
+    async def start(self, command: Sequence[str], variables: Mapping[str, str], kill_at: float) -> None:
+        """Start COMMAND with these variables beside this process's own, to be killed at that time at the latest.
+
+        Raises:
+            NotStarted: it cannot be executed.
+        """
+        try:
+            self._command, word, report = _starter(command, variables)
+        except OSError as error:  # no process can be made, or the arguments are too long
+            raise NotStarted(command[0], error.errno or errno.EAGAIN) from None
+        try:
+            self.tell(kill_at)
+            os.write(word, b"1")
+            os.close(word)
+            word = -1
+            number = await _number(report)
+        finally:
+            if word >= 0:
+                os.close(word)
+            os.close(report)
+        if number:
+            raise NotStarted(command[0], number)
+
+    def tell(self, kill_at: float) -> None:
+        """Tell the watchdog until when COMMAND may run, in seconds of the clock."""
+        try:
+            os.write(self._watched, f"{self._command} {kill_at:.6f}\n".encode())
+        except (BrokenPipeError, BlockingIOError):  # it has ended, or has not read for minutes
+            self.watchdog_ended = True
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until a child of this process has ended since the last time, at most so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        self._changed.clear()
+        self._reap()
+
+    @property
+    def status(self) -> int | None:
+        """COMMAND's exit status, 128 and the signal's number where a signal ended it; None while it runs."""
+        if not self._command:
+            return None
+        ended = os.waitid(os.P_PID, self._command, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+
+    async def end(self, kill_at: float, latest: float, report: Callable[[str], None]) -> int | None:
+        """End all processes: SIGTERM, and SIGKILL at a time; returns COMMAND's status when none runs any more.
+
+        Args:
+            kill_at: when SIGKILL is sent, in seconds of the clock.
+            latest: when the watchdog sends SIGKILL if this process does not; not after the deadline of the term.
+            report: is told, as a sentence, what did not end when it should.
+        """
+        if self._command:
+            left = members(self._command)
+            if left:
+                self.tell(latest)
+                send(self._command, signal.SIGTERM, left)
+                send(self._command, signal.SIGCONT, left)  # a stopped process hears no SIGTERM
+            while left and (seconds := kill_at - self._clock()) > 0:
+                await self.wait(min(seconds, LOOK))
+                left = members(self._command)
+            if left:
+                report(f"{len(left)} of the processes did not end on SIGTERM: SIGKILL")
+            await self._kill(left, report)
+        status = self.status
+        self._close()
+        return status
+
+    async def _kill(self, left: list[Member], report: Callable[[str], None]) -> None:
+        """Send SIGKILL until no process runs.
+
+        No process of the group can fork past the signal. One in another group of the session can, and is found again.
+        """
+        complain_at = self._clock() + CONFIRM
+        while True:
+            send(self._command, signal.SIGKILL, left)
+            left = members(self._command)
+            if not left:
+                return
+            await self.wait(LOOK)
+            if self._clock() >= complain_at:
+                complain_at = inf
+                report("the processes run on though SIGKILL was sent; the lease is not resigned before they end")
+
+    def _close(self) -> None:
+        """End the watchdog, which may not look at the id of COMMAND once that is free, and reap both."""
+        os.close(self._watched)
+        if self._watchdog:
+            os.kill(self._watchdog, signal.SIGKILL)
+            os.waitpid(self._watchdog, 0)
+            self._watchdog = 0
+        if self._command:
+            os.waitpid(self._command, 0)
+            self._command = 0
+
+    def _reap(self) -> None:
+        """Reap the watchdog, and what COMMAND left behind where this process is the container's init; never COMMAND."""
+        if self._watchdog and os.waitpid(self._watchdog, os.WNOHANG)[0]:
+            self._watchdog, self.watchdog_ended = 0, True
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in (self._command, self._watchdog):
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
+def _watchdog(grace: float) -> tuple[int, int]:
+    """Start a watchdog; returns its id, and the pipe through which it is told. It hears no signal but SIGKILL."""
+    read, write = os.pipe()
+    try:
+        words = [sys.executable, "-I", "-S", str(FOLDER / "watchdog.py"), str(grace)]
+        actions = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+        every = signal.valid_signals()
+        os.set_blocking(write, False)
+        return os.posix_spawn(words[0], words, first_environment(), file_actions=actions, setsid=True,
+                              setsigmask=every), write  # fmt: skip
+    except BaseException:
+        os.close(write)
+        raise
+    finally:
+        os.close(read)
+
+
+def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int, int, int]:
+    """Start the process that becomes COMMAND; returns its id, the pipe for the word to begin, and that for an error."""
+    read, word = os.pipe()
+    report, write = os.pipe()
+    try:
+        words = [sys.executable, "-I", "-S", str(FOLDER / "starter.py"), "3", *command]
+        actions = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_DUP2, write, 3)]
+        environment = first_environment() | {name.encode(): os.fsencode(value) for name, value in variables.items()}
+        pid = os.posix_spawn(words[0], words, environment, file_actions=actions, setsid=True, setsigmask=())
+    except BaseException:
+        os.close(word)
+        os.close(report)
+        raise
+    finally:
+        os.close(read)
+        os.close(write)
+    return pid, word, report
+
+
+async def _number(report: int) -> int:
+    """Wait for the end of the pipe; returns the number of the error that came through it, 0 for none."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(report, done.set)
+    try:
+        await done.wait()
+    finally:
+        loop.remove_reader(report)
+    return int(os.read(report, 16) or 0)

@@ -1,0 +1,20 @@
+"""How long the wrapper waits before it campaigns again after COMMAND has ended by itself."""
+
+FIRST, LONGEST = 1.0, 30.0
+"""Pauses, in seconds: the first one, and the limit of their growth."""
+STEADY = 60.0
+"""Seconds of work after which the pauses begin at the first one again."""
+
+
+class Pauses:
+    """Pauses that double with each end of COMMAND that follows soon after its start."""
+
+    def __init__(self) -> None:
+        self._next = FIRST
+
+    def after(self, worked: float) -> float:
+        """Return the pause, in seconds, after COMMAND has worked for `worked` seconds."""
+        if worked >= STEADY:
+            self._next = FIRST
+        pause, self._next = self._next, min(2 * self._next, LONGEST)
+        return pause

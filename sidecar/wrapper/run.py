@@ -1,0 +1,245 @@
+"""Runs COMMAND while this task leads, and starts it again, until the wrapper is told to stop."""
+
+import asyncio
+import errno
+import json
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, build_opener
+
+from runtime.clock import elapsed
+from runtime.escape import one_line
+from runtime.log_lines import JsonLines, TextLines
+from sidecar.client import LeaseClient, Term
+from sidecar.settings import SettingsError
+from sidecar.wrapper.arguments import GRACE, Arguments, UsageError, Variables, parse, read
+from sidecar.wrapper.group import Group, NotStarted
+from sidecar.wrapper.pauses import Pauses
+from sidecar.wrapper.watchdog import TICK
+
+MARGIN = 0.5
+"""Seconds between the last SIGKILL and the deadline of the term; an eighth of the grant where that is less."""
+LOOKUP = 2.0
+"""Limit of the question whether the sidecar has the lease, in seconds."""
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger("sidecar.exec")
+
+
+def run(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Carry `exec` out; returns the exit status: COMMAND's with `--once`, else 0 once told to stop.
+
+    Raises:
+        UsageError: a word cannot be understood, or the sidecar has no such lease.
+        SettingsError: a variable has an invalid value.
+    """
+    arguments, variables = parse(words), read(environment)
+    try:
+        client = LeaseClient(variables.sidecar_url, stop_before=_grace(arguments) + MARGIN)
+    except ValueError:
+        raise SettingsError(
+            f"SIDECAR_URL: {one_line(variables.sidecar_url)!r} is not of the form http://HOST:PORT"
+        ) from None
+    _log_to_stderr(variables)
+    try:
+        _find(arguments.command[0])
+        _find_lease(variables.sidecar_url, arguments.lease)
+        return asyncio.run(_run(client, arguments))
+    except NotStarted as error:
+        log.critical("%s: %s; the wrapper ends with status %d", arguments.lease, error, error.status)
+        return error.status
+
+
+async def _run(client: LeaseClient, arguments: Arguments) -> int:
+    changed = asyncio.Event()
+    wrapper = Wrapper(arguments, elapsed, changed)
+    work = asyncio.create_task(wrapper.run(client))
+    told: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        if not told:  # a second signal must not end the wait for the end of COMMAND, nor for the resign
+            told.append(number)
+            wrapper.stopping = True
+            log.info("%s: %s: the wrapper stops", arguments.lease, number.name)
+            work.cancel()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, changed.set)
+    for number in _STOP:
+        loop.add_signal_handler(number, stop, number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not told or not arguments.once:
+            return 0
+        return 128 + told[0] if wrapper.status is None else wrapper.status
+
+
+class TermEndedFirst(Exception):
+    """The term ended before COMMAND, which was to run once."""
+
+
+class Wrapper:
+    """Runs COMMAND under each term.
+
+    Args:
+        clock: `runtime.clock.elapsed`.
+        changed: set when a child of this process has ended.
+    """
+
+    def __init__(self, arguments: Arguments, clock: Callable[[], float], changed: asyncio.Event) -> None:
+        self.status: int | None = None
+        """The exit status of the last COMMAND that ran; None before that."""
+        self.stopping = False
+        """True once the wrapper is told to stop."""
+        self._arguments = arguments
+        self._grace = _grace(arguments)
+        self._clock = clock
+        self._changed = changed
+        self._pauses = Pauses()
+        self._warned = arguments.grace is None
+
+    async def run(self, client: LeaseClient) -> int:
+        """Campaign, and run COMMAND under each term; returns its status with `--once`, else never.
+
+        Raises:
+            NotStarted: COMMAND cannot be executed.
+        """
+        async with client:
+            leadership = client.leadership(self._arguments.lease)
+            while True:
+                try:
+                    worked = await leadership.run(self._work)
+                except TermEndedFirst:
+                    worked = 0.0
+                if self._arguments.once and self.status is not None:
+                    return self.status
+                pause = self._pauses.after(worked)
+                log.info("%s: campaigns again in %g s", self._arguments.lease, pause)
+                await asyncio.sleep(pause)
+
+    async def _work(self, term: Term) -> float:
+        """Run COMMAND until it ends by itself; returns for how many seconds it ran."""
+        grant = term.grant_left()
+        margin = min(MARGIN, grant / 8)
+        self._warn(grant, margin, term)
+        group, began = self._group(), self._clock()
+        interruption: asyncio.CancelledError | None = None
+        started = False
+        try:
+            await group.start(self._arguments.command, _variables(term), began + grant - margin / 2)
+            started = True
+            self._log(logging.INFO, term, f"{self._arguments.command[0]} runs as process {group.pid}")
+            await self._attend(group, term, grant, margin)
+        except asyncio.CancelledError as cancelled:
+            interruption = cancelled
+        finally:
+            ending = asyncio.create_task(self._end(group, term, margin, interruption is not None))
+            while not ending.done():
+                try:
+                    await asyncio.wait((ending,))
+                except asyncio.CancelledError as cancelled:  # the end of COMMAND comes first
+                    interruption = interruption or cancelled
+        status = ending.result()
+        if started:
+            self.status = status
+        if interruption is None:
+            return self._clock() - began
+        if self._arguments.once and started:
+            raise TermEndedFirst
+        raise interruption
+
+    async def _attend(self, group: Group, term: Term, grant: float, margin: float) -> None:
+        """Tell the watchdog each new deadline until COMMAND, or the watchdog, has ended."""
+        told = 0.0
+        while group.status is None:
+            if group.watchdog_ended:
+                self._log(logging.ERROR, term, "the watchdog ended: COMMAND is stopped")
+                return
+            kill_at = self._clock() + term.grant_left() - margin / 2
+            if abs(kill_at - told) > 0.001:
+                group.tell(kill_at)
+                told = kill_at
+            await group.wait(min(TICK, grant / 8))
+
+    async def _end(self, group: Group, term: Term, margin: float, interrupted: bool) -> int | None:
+        """End every process of the group before the deadline; returns COMMAND's status."""
+        own = group.status
+        cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
+        stopped = own is None and (interrupted or group.watchdog_ended)  # else COMMAND was not started
+        if own is not None:
+            self._log(logging.INFO, term, f"COMMAND ended with status {own}")
+        if stopped:
+            self._log(logging.INFO, term, f"{cause}: SIGTERM to COMMAND")
+        now, left = self._clock(), term.grant_left()
+        kill_at = now + min(self._grace, max(left - margin, 0.0))
+        latest = min(kill_at + margin / 2, now + left)
+        status = await group.end(kill_at, latest, lambda text: self._log(logging.WARNING, term, text))
+        if stopped and status is not None:
+            self._log(logging.INFO, term, f"COMMAND ended with status {status} because {cause}")
+        return status
+
+    def _group(self) -> Group:
+        try:
+            return Group(self._grace, self._clock, self._changed)
+        except OSError as error:
+            raise NotStarted(sys.executable, error.errno or errno.EAGAIN) from None
+
+    def _warn(self, grant: float, margin: float, term: Term) -> None:
+        if not self._warned and self._grace > grant - margin:
+            self._warned = True
+            self._log(logging.WARNING, term, (
+                f"--grace {self._grace:g} is longer than what is left of a grant, {grant:.1f} s at most:"
+                " SIGKILL follows SIGTERM before its end; GRANT_TTL of the sidecar is the grant"
+            ))  # fmt: skip
+
+    def _log(self, level: int, term: Term, text: str) -> None:
+        fields = {"lease": term.name, "token": term.token, "instance": term.holder}
+        log.log(level, "%s, term %d: %s", term.name, term.token, text, extra=fields)
+
+
+def _grace(arguments: Arguments) -> float:
+    return GRACE if arguments.grace is None else arguments.grace
+
+
+def _variables(term: Term) -> dict[str, str]:
+    return {"LEASE_NAME": term.name, "LEASE_TOKEN": str(term.token), "LEASE_HOLDER": term.holder}
+
+
+def _find(command: str) -> None:
+    """Raise NotStarted if there is no such program: a lease is not taken for it."""
+    if shutil.which(command) is None:
+        there = "/" in command and Path(command).exists()
+        raise NotStarted(command, errno.EACCES if there else errno.ENOENT)
+
+
+def _find_lease(url: str, lease: str) -> None:
+    """Raise UsageError if the sidecar answers that it has no such lease; one that does not answer may start later."""
+    question = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
+    try:
+        build_opener(ProxyHandler({})).open(question, timeout=LOOKUP).close()
+    except HTTPError as error:
+        with error, suppress(OSError, ValueError, RecursionError):
+            known = json.loads(error.read(16_384)).get("leases") if error.code == 404 else None
+            if isinstance(known, list):
+                names = one_line(", ".join(map(str, known)))
+                text = f"exec: the sidecar has no lease {one_line(lease)!r}: its LEASES are {names}"
+                raise UsageError(text) from None
+    except (OSError, ValueError) as error:
+        log.info("%s: no sidecar answers at %s yet (%s)", lease, url, type(error).__name__)
+
+
+def _log_to_stderr(variables: Variables) -> None:
+    """Log to standard error: standard output belongs to COMMAND."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if variables.log_format == "json" else TextLines())
+    logging.basicConfig(level=variables.log_level, handlers=[handler], force=True)

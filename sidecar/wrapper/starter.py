@@ -1,0 +1,39 @@
+"""The process that becomes COMMAND: a program of its own that waits until the watchdog knows its session.
+
+Standard input is a pipe: one byte is the word to begin, its end means that the wrapper is gone. The file descriptor of
+the first argument is a pipe for the number of the error where COMMAND cannot be executed; it ends without one where
+COMMAND begins. It runs with `python -I -S` and imports nothing but the standard library.
+"""
+
+import os
+import signal
+import sys
+
+
+def first_environment() -> dict[bytes, bytes]:
+    """Return the environment with which this process was started.
+
+    `os.environ` may differ: the interpreter adds LC_CTYPE where there is no locale.
+    """
+    with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib would be imported for it
+        pairs = [entry.partition(b"=") for entry in file.read().split(b"\0")]
+    return {name: value for name, equals, value in pairs if equals}
+
+
+def main(report: int, command: list[str]) -> None:
+    """Become COMMAND, with the environment of this process and /dev/null as its standard input."""
+    os.set_inheritable(report, False)
+    if os.read(0, 1) != b"1":
+        os._exit(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them, and COMMAND would inherit that
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, first_environment())  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(report, str(error.errno).encode())
+    os._exit(127)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,123 @@
+"""The watchdog of the wrapper: a program of its own that ends COMMAND's processes where the wrapper cannot.
+
+The wrapper starts it with a pipe as its standard input, and writes into the pipe which session COMMAND leads and until
+when COMMAND may run. The watchdog kills the session at that time, so that a frozen wrapper keeps nothing running. When
+the pipe ends, the wrapper is gone: the watchdog sends SIGTERM, and SIGKILL after the grace or at that time, whichever
+is first.
+
+It runs with `python -I -S`: it imports nothing but the standard library. The wrapper imports the functions about
+processes from here.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+TICK = 0.25
+"""Seconds between two looks at the clock: the timer of `select` does not count a machine's suspended time."""
+LOOK = 0.02
+"""Seconds between two looks at processes that are to end."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Member(NamedTuple):
+    """A process of a session that runs, and the id of its process group."""
+
+    pid: int
+    group: int
+
+
+def members(session: int) -> list[Member]:
+    """Return the processes of a session that have not ended.
+
+    A zombie has ended, unless other threads of it still run.
+    """
+    return [member for member, of in _processes() if of == session]
+
+
+def send(session: int, number: signal.Signals, seen: list[Member]) -> None:
+    """Send a signal to the process group that leads a session, and to those seen in other groups of the session.
+
+    The leader must not have been reaped: else its id may belong to another process.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(session, number)
+    for member in seen:
+        if member.group != session:
+            _send_to_one(member.pid, session, number)
+
+
+def _send_to_one(pid: int, session: int, number: signal.Signals) -> None:
+    """Send a signal to a process if it still belongs to the session: a process id may have been reused."""
+    with suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if os.getsid(pid) == session:
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
+
+
+def _processes() -> Iterator[tuple[Member, int]]:
+    for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib would be imported for it
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - likewise
+                fields = file.read().rpartition(b")")[2].split()  # a program's name may hold any character
+        except OSError:  # it has ended meanwhile
+            continue
+        state, group, session, threads = fields[0], int(fields[2]), int(fields[3]), int(fields[17])
+        if state not in b"ZX" or threads > 1:
+            yield Member(int(name), group), session
+
+
+class Watchdog:
+    """What the wrapper told last: the session to end (0: none), and when, in seconds of the clock that never steps."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._session, self._kill_at = 0, 0.0
+        self._text = b""
+
+    def run(self) -> None:
+        """Watch the pipe and the clock; return when the wrapper is gone and nothing of the session runs."""
+        while True:
+            left = self._kill_at - time.clock_gettime(_CLOCK)
+            if self._session and left <= 0 and (seen := members(self._session)):
+                send(self._session, signal.SIGKILL, seen)
+            wait = LOOK if self._session and left <= 0 else min(left, TICK) if self._session else None
+            if select.select([0], [], [], wait)[0] and not self._read():
+                break
+        if self._session:
+            self._end()
+
+    def _read(self) -> bool:
+        """Take in what the wrapper wrote; False at the pipe's end."""
+        chunk = os.read(0, 4096)
+        *lines, self._text = (self._text + chunk).split(b"\n")
+        if lines:
+            session, kill_at = lines[-1].split()
+            self._session, self._kill_at = int(session), float(kill_at)
+        return chunk != b""
+
+    def _end(self) -> None:
+        kill_at = min(self._kill_at, time.clock_gettime(_CLOCK) + self._grace)
+        told = False
+        while seen := members(self._session):
+            if time.clock_gettime(_CLOCK) >= kill_at:
+                send(self._session, signal.SIGKILL, seen)
+            elif not told:
+                told = True
+                send(self._session, signal.SIGTERM, seen)
+                send(self._session, signal.SIGCONT, seen)
+            time.sleep(LOOK)
+
+
+if __name__ == "__main__":
+    Watchdog(float(sys.argv[1])).run()

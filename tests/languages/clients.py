@@ -1,0 +1,175 @@
+"""The example clients in Node and Go, beside a real sidecar and a hostile one: `make languages`.
+
+The file is not named test_*.py: `make test` needs neither Node nor Go.
+"""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from aiohttp import web
+
+from ops.local.servers import RedisServer
+from tests.sidecar.client.test_hostile import LIES
+from tests.sidecar.wrapper.programs import NAME, follows
+from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
+from tests.support.processes import Process, RealSidecar, ended
+from tests.support.waiting import eventually, undisturbed
+
+Pair = tuple[RealSidecar, RealSidecar]
+BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+SAME_TO_NODE = {"token is 7.0"}
+"""Lies that JavaScript cannot tell from the truth: it has one kind of number."""
+
+
+class Worker(Process):
+    """An example, which writes into a diary when its work begins and ends."""
+
+    def __init__(self, folder: Path, name: str, url: str, command: list[str]) -> None:
+        self.file = folder / "diary"
+        super().__init__(
+            folder / f"{name}.log", ["-c", BECOME, *command, NAME], SIDECAR_URL=url, DIARY=str(self.file)
+        )  # fmt: skip
+
+    @property
+    def diary(self) -> list[list[str]]:
+        return [line.split() for line in self.file.read_text().splitlines()] if self.file.exists() else []
+
+    def words(self) -> list[list[str]]:
+        """Each line's first two words: what happened, and where."""
+        return [line[:2] for line in self.diary]
+
+
+async def test_one_works_and_hands_over_when_it_is_told_to_stop(
+    sidecars: Pair, tmp_path: Path, worker: list[str]
+) -> None:
+    one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))
+    with ended(one, other):
+        one.start()
+        await eventually(lambda: one.words() == [["begin", "task-a"]])
+        other.start()
+        await eventually(lambda: follows(sidecars[1]))
+        one.send(signal.SIGTERM)
+        await eventually(lambda: len(one.diary) == 3)
+        assert await asyncio.to_thread(one.wait) == 0
+        assert one.words() == [["begin", "task-a"], ["end", "task-a"], ["begin", "task-b"]]
+        assert int(one.diary[2][2]) > int(one.diary[0][2])
+        assert one.diary[1][3:] == ["in", "time"]
+        await asyncio.sleep(6)  # more than a grant's third: it is prolonged
+        assert len(one.diary) == 3
+        assert await asyncio.to_thread(other.stop, signal.SIGTERM) == 0
+    assert "client_silent" not in sidecars[0].output + sidecars[1].output, "each lease was resigned"
+
+
+@pytest.mark.parametrize("sidecars", ["5"], indirect=True)
+async def test_work_ends_before_the_deadline_where_the_sidecar_is_frozen(
+    sidecars: Pair, tmp_path: Path, worker: list[str]
+) -> None:
+    one = Worker(tmp_path, "worker", sidecars[0].url, worker)
+
+    async def check() -> None:
+        one.file.unlink(missing_ok=True)
+        with ended(one):
+            one.start()
+            await eventually(lambda: one.diary)
+            sidecars[0].send(signal.SIGSTOP)
+            try:
+                await eventually(lambda: len(one.diary) == 2, within=10)
+                assert one.diary[1][3:] == ["in", "time"]
+            finally:
+                sidecars[0].send(signal.SIGCONT)
+            await eventually(lambda: len(one.diary) == 3)
+
+    await undisturbed(check, bears=0.1)
+
+
+async def test_an_operators_word_stops_the_work_at_once(
+    sidecars: Pair, tmp_path: Path, redis_server: RedisServer, worker: list[str]
+) -> None:
+    one = Worker(tmp_path, "worker", sidecars[0].url, worker)
+    key = f"{tmp_path.name}:{NAME}"
+    with ended(one), redis.Redis.from_url(redis_server.url) as operator:
+        one.start()
+        await eventually(lambda: one.diary)
+        operator.set(key, "DISABLED", ex=60)
+        await eventually(lambda: len(one.diary) == 2, within=8)  # the heartbeat is 10 s
+        operator.delete(key)
+        await eventually(lambda: len(one.diary) == 3)
+
+
+async def test_no_lie_makes_a_leader_and_a_liar_is_not_hammered(tmp_path: Path, worker: list[str]) -> None:
+    async with fake_sidecar() as fake:
+        one = Worker(tmp_path, "worker", fake.url, worker)
+        with ended(one):
+            one.start()
+            await eventually(lambda: fake.polls)
+            for name, body in LIES.items():
+                if worker[0] == "node" and name in SAME_TO_NODE:
+                    continue
+                await _lie(fake, body)
+                assert one.diary == [], name
+            for status in (204, 302, 404, 500, 503):
+                await _lie(fake, b"", status=status)
+            fake.misbehave = fake.silence
+            count = len(fake.polls)
+            await eventually(lambda: len(fake.polls) > count + 1)
+            fake.misbehave = _at_once
+            count = len(fake.polls)
+            await eventually(lambda: len(fake.polls) > count + 5)
+            began, count = time.monotonic(), len(fake.polls)
+            await asyncio.sleep(1)
+            assert 1 < (len(fake.polls) - count) / (time.monotonic() - began) < 60
+            assert one.diary == []
+            fake.misbehave = None
+            await fake.elect(7)
+            await eventually(lambda: one.diary)
+            assert one.diary[0][2] == "7"
+            await fake.elect(8)  # another term is not this one
+            await eventually(lambda: [line[0] for line in one.diary] == ["begin", "end", "begin"])
+            assert [line[2] for line in one.diary] == ["7", "7", "8"]
+            assert await asyncio.to_thread(one.stop, signal.SIGTERM) == 0
+            assert fake.events[-1] == "resign"
+            names = {headers["X-Lease-Client"] for headers in fake.headers}
+            assert len(names) == 1
+
+
+async def _lie(fake: FakeSidecar, body: bytes, *, status: int = 200) -> None:
+    """Answer so until two requests were answered."""
+
+    async def behave(_: web.Request) -> web.StreamResponse:
+        headers = {"Location": "/an/honest/answer"} if status == 302 else {}
+        return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+    count = len(fake.polls)
+    fake.misbehave = behave
+    await eventually(lambda: len(fake.polls) >= count + 2)
+
+
+async def _at_once(_: web.Request) -> web.StreamResponse:
+    """A valid answer, never held back, with another version each time."""
+    return web.json_response(
+        {"lease": NAME, "is_leader": False, "instance_id": "task-a", "holder": None, "token": None,
+         "expires_in": None, "state": "following", "version": f"0-{time.monotonic_ns()}"}
+    )  # fmt: skip
+
+
+async def test_a_grant_that_is_not_prolonged_ends_the_work_in_time(tmp_path: Path, worker: list[str]) -> None:
+    async def check() -> None:
+        async with fake_sidecar() as fake:
+            one = Worker(tmp_path, "worker", fake.url, worker)
+            one.file.unlink(missing_ok=True)
+            fake.grant = 3.0
+            await fake.elect(7)
+            with ended(one):
+                one.start()
+                await eventually(lambda: one.diary)
+                fake.misbehave = fake.silence
+                silent_at = time.monotonic()
+                await eventually(lambda: len(one.diary) == 2, within=10)
+                assert time.monotonic() < silent_at + 3
+                assert one.diary[1][3:] == ["in", "time"]
+
+    await undisturbed(check, bears=0.1)

@@ -1,0 +1,173 @@
+"""Bugs in the login at Redis and in its TLS, each before a real Redis, real certificates or botocore."""
+
+from tests.mutants.trial import Bug
+
+_FILE = "tests/sidecar/redis/test_password_file.py::test_"
+_IAM = "tests/sidecar/redis/test_iam.py::test_"
+_TEXTS = "tests/sidecar/redis/test_tls_texts.py::test_"
+_FILES = "tests/sidecar/redis/test_tls_files.py::test_"
+
+LOGIN = [
+    Bug(
+        "the file with the password is read at the start only",
+        "sidecar/redis/connection.py",
+        right='        given["credential_provider"] = self.login\n',
+        wrong='        given |= {"username": address.username, "password": self.login and self.login.current()[-1]}\n',
+        test=_FILE + "the_file_is_read_at_each_connect",
+    ),
+    Bug(
+        "a file with several lines is a password",
+        "sidecar/redis/credentials.py",
+        right='if "\\n" in secret:',
+        wrong="if not secret:",
+        test=_FILE + "a_file_without_a_password_is_a_failure_of_its_own_kind",
+    ),
+    Bug(
+        "a pipe in place of the file with the password stops the sidecar",
+        "sidecar/redis/credentials.py",
+        right=" | os.O_NONBLOCK",
+        wrong="",
+        test=_FILE + "a_file_that_is_none_is_refused_at_the_start_without_its_path",
+    ),
+    Bug(
+        "two ways to log in are taken as one",
+        "sidecar/login_settings.py",
+        right="        if others:\n",
+        wrong="        if not others:\n            pass\n        elif len(others) > 2:\n",
+        test=_FILE + "two_ways_to_log_in_are_refused_with_both_names",
+    ),
+]
+
+IAM = [
+    Bug(
+        "the token is signed without the role's session",
+        "sidecar/redis/aws_signature.py",
+        right="if keys.session_token is not None else {}",
+        wrong="if keys.session_token is None else {}",
+        test="tests/sidecar/redis/test_aws_signature.py::test_the_token_is_botocore_s",
+    ),
+    Bug(
+        "a connect waits for the role's credentials",
+        "sidecar/redis/credentials.py",
+        right="        return self.current()\n",
+        wrong="        await self.prepare()\n        return self.current()\n",
+        test=_IAM + "a_fetch_that_hangs_takes_no_call_s_time",
+    ),
+    Bug(
+        "the role's credentials are fetched when they have expired",
+        "sidecar/redis/iam.py",
+        right="self._valid_until - self._now() > AHEAD",
+        wrong="self._valid_until > self._now()",
+        test=_IAM + "credentials_are_fetched_again_ahead_of_their_expiry",
+    ),
+    Bug(
+        "a failed fetch throws valid credentials away",
+        "sidecar/redis/iam.py",
+        right="            self._problem = problem\n",
+        wrong="            self._problem, self._keys = problem, None\n",
+        test=_IAM + "a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_valid",
+    ),
+    Bug(
+        "a failed fetch is not counted",
+        "sidecar/redis/iam.py",
+        right="            when_failed(problem)\n",
+        wrong="",
+        test=_IAM + "a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_valid",
+    ),
+    Bug(
+        "credentials that have expired sign a token",
+        "sidecar/redis/iam.py",
+        right="if self._keys is None or self._now() >= self._valid_until:",
+        wrong="if self._keys is None:",
+        test=_IAM + "credentials_that_have_expired_are_not_used",
+    ),
+    Bug(
+        "the role's credentials are fetched without TLS from anywhere",
+        "sidecar/login_settings.py",
+        right='        return host == "localhost"\n',
+        wrong="        return True\n",
+        test=_IAM + "settings_of_iam_that_cannot_be_used_are_one_line",
+    ),
+    Bug(
+        "an IAM login goes over a connection without TLS",
+        "sidecar/settings.py",
+        right="if login.iam is not None and tls is None and",
+        wrong="if login.iam is None and tls is not None and",
+        test=_IAM + "settings_of_iam_that_cannot_be_used_are_one_line",
+    ),
+    Bug(
+        "the connection of the calls is used until the server cuts it",
+        "sidecar/redis/store.py",
+        right="return self.connected and self._clock() >= self._replace_at",
+        wrong="return False",
+        test=_IAM + "connections_are_replaced_before_the_cache_cuts_them",
+    ),
+    Bug(
+        "the watch's connection is used until the server cuts it",
+        "sidecar/redis/watch.py",
+        right="            retry_at = min(retry_at, self._clock() + (connection.lifetime() or inf))\n",
+        wrong="",
+        test=_IAM + "connections_are_replaced_before_the_cache_cuts_them",
+    ),
+    Bug(
+        "an old connection is closed before there is a new one",
+        "sidecar/redis/store.py",
+        right="        former, connection = self._connection, self._connect()\n",
+        wrong="        former, connection = self._connection, self._connect()\n        await self.close()\n",
+        test=_IAM + "an_old_connection_stays_while_no_new_one_can_be_made",
+    ),
+]
+
+TLS = [
+    Bug(
+        "a certificate of another name is accepted",
+        "sidecar/redis/tls.py",
+        right="context.check_hostname = settings.verify and settings.check_name",
+        wrong="context.check_hostname = False",
+        test=_TEXTS + "a_certificate_of_another_name_is_told_with_the_name",
+    ),
+    Bug(
+        "the system's CAs are trusted beside the one that is named",
+        "sidecar/redis/tls.py",
+        right="if named == (None, None, None) and settings.verify:",
+        wrong="if settings.verify:",
+        test=_FILES + "a_ca_that_is_named_is_the_only_one",
+    ),
+    Bug(
+        "files of TLS that were replaced are not used",
+        "sidecar/redis/tls.py",
+        right="if (stamps := self._stamps_now()) != self._stamps:",
+        wrong="if not (stamps := self._stamps_now()):",
+        test=_TEXTS + "files_that_are_replaced_are_used_by_the_next_connection_and_invalid_ones_are_not",
+    ),
+    Bug(
+        "half a file of TLS ends the connections",
+        "sidecar/redis/tls.py",
+        right="            except SettingsError as error:\n                log.warning(",
+        wrong="            except ZeroDivisionError as error:\n                log.warning(",
+        test=_TEXTS + "files_that_are_replaced_are_used_by_the_next_connection_and_invalid_ones_are_not",
+    ),
+    Bug(
+        "what a server says of our certificate after the handshake is lost",
+        "sidecar/redis/connection.py",
+        right="        return self._tls.closed_at_once(error)\n",
+        wrong="        return None\n",
+        test=_TEXTS + "a_certificate_of_ours_that_the_server_refuses_is_told_with_its_file",
+    ),
+    Bug(
+        "REDIS_TLS=false is overruled by the URL",
+        "sidecar/tls_settings.py",
+        right='if asked is False and scheme == "rediss":',
+        wrong='if asked is False and scheme == "rediss" and scheme == "redis":',
+        test=_FILES + "settings_of_tls_that_contradict_each_other_are_refused_with_both_names",
+    ),
+    Bug(
+        "the password of a key may be asked from the terminal",
+        "sidecar/redis/tls.py",
+        right="if encrypted and password is None:",
+        wrong="if not encrypted and password is None and not content:",
+        test=_FILES + "the_password_of_a_key_is_never_asked_from_the_terminal",
+    ),
+]
+
+BUGS = [*LOGIN, *IAM, *TLS]

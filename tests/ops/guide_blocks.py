@@ -1,0 +1,72 @@
+"""The shell blocks of a document, and the AWS commands in them as botocore's models know them."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import botocore.loaders
+import botocore.model
+from botocore import xform_name
+
+OF_THE_CLIENT = {"query", "output", "region", "cli-input-json", "max-items", "profile"}
+"""Options of the aws program itself, for every command."""
+WITHOUT_MODEL = {
+    ("ecr", "get-login-password"): {"none"},
+    ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
+    ("ecs", "wait"): {"cluster", "services", "tasks"},
+}
+"""Commands that the aws program makes of several calls, and the options of them that documents use."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of shell lines. `mark` is the word after `bash`, if there is one."""
+
+    line: int
+    mark: str
+    text: str
+
+    @property
+    def wanted(self) -> list[str]:
+        """What the output has to contain, in this order."""
+        return re.findall(r"^# -> (.+)$", self.text, re.MULTILINE)
+
+
+def blocks(document: str) -> Iterator[Block]:
+    """Each block that begins with three backticks and `bash`, without its indentation."""
+    for found in re.finditer(r"^( *)```bash ?(\w*)\n(.*?)^\1```$", document, re.MULTILINE | re.DOTALL):
+        indent, mark, text = found.groups()
+        lines = [line.removeprefix(indent) for line in text.splitlines()]
+        yield Block(document[: found.start()].count("\n") + 1, mark, "\n".join(lines))
+
+
+def aws_commands(text: str) -> Iterator[list[str]]:
+    """The words of each `aws` command, those inside `$(...)` too."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for found in re.finditer(r"(?<![\w/$])(?=aws ((?:[^\n\"'()|&]|\"[^\"]*\"|'[^']*')+))", joined):
+        yield shlex.split(found[1])
+
+
+@cache
+def _service(name: str) -> botocore.model.ServiceModel:
+    return botocore.model.ServiceModel(botocore.loaders.Loader().load_service_model(name, "service-2"))
+
+
+def unknown_options(words: list[str]) -> set[str]:
+    """The options of a command that its operation does not have.
+
+    Raises:
+        KeyError: there is no such operation.
+    """
+    service, command = words[:2]
+    given = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
+    known: set[str] | dict[str, Any] = WITHOUT_MODEL.get((service, command), set())
+    if not known:
+        names = {xform_name(name, "-"): name for name in _service(service).operation_names}
+        shape = _service(service).operation_model(names[command]).input_shape
+        members = {} if shape is None else shape.members
+        known = {xform_name(name, "-") for name in members} | {f"no-{xform_name(name, '-')}" for name in members}
+    return given - OF_THE_CLIENT - set(known)

@@ -1,0 +1,53 @@
+"""CloudWatch's filter patterns for JSON log lines, as far as the template uses them."""
+
+import json
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+_CONDITION = re.compile(r'\$\.(\w+) = "([^"]*)"')
+
+
+def matches(pattern: str, line: str) -> bool:
+    """Whether a log line matches a pattern such as `{ $.a = "x*" && $.b = "y" }`; `*` stands for any text.
+
+    Raises:
+        ValueError: the pattern is of another form.
+    """
+    inside = re.fullmatch(r"\{ (.+) \}", pattern)
+    if inside is None:
+        raise ValueError(pattern)
+    fields = _fields(line)
+    for condition in inside[1].split(" && "):
+        found = _CONDITION.fullmatch(condition)
+        if found is None or "[" in found[2] or "?" in found[2]:
+            raise ValueError(condition)
+        value = fields.get(found[1])
+        if not isinstance(value, str) or not fnmatchcase(value, found[2]):
+            return False
+    return True
+
+
+def measured(transformation: dict[str, Any], line: str) -> tuple[float, dict[str, str]]:
+    """The value and the dimensions that a metric filter takes out of a line that its pattern matches.
+
+    Raises:
+        KeyError: the line lacks a field; CloudWatch would drop the value without a word.
+    """
+    fields = _fields(line)
+    value = transformation["MetricValue"]
+    number = fields[value.removeprefix("$.")] if value.startswith("$.") else float(value)
+    if not isinstance(number, (int, float)) or isinstance(number, bool):
+        raise KeyError(value)
+    dimensions = {
+        each["Key"]: str(fields[each["Value"].removeprefix("$.")]) for each in transformation.get("Dimensions", ())
+    }
+    return float(number), dimensions
+
+
+def _fields(line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

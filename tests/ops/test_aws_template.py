@@ -1,0 +1,356 @@
+"""The CloudFormation template: what it says of the task, who reaches what, and what AWS would accept and not mean.
+
+`make aws` creates it (tests/stack). What neither cfn-lint nor a deploy would notice is held here.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from ops.local.definition import parse
+from ops.local.servers import RedisServer
+from runtime.log_lines import JsonLines
+from runtime.metric_lines import INTERVAL, log_metrics
+from service.serve import LOGGED_METRICS as LOGGED_BY_THE_API
+from sidecar.run import LOGGED_METRICS as LOGGED_BY_THE_SIDECAR
+from tests.ops.cloudformation import TEMPLATE as FILE
+from tests.ops.cloudformation import evaluated, load, references
+from tests.ops.metric_filters import matches, measured
+from tests.ops.test_task_definition import CONTAINERS, DOCUMENT
+from tests.support.processes import Service, Sidecar, command_of
+from tests.support.redis_rights import LEAST
+from tests.support.waiting import eventually
+
+TEMPLATE = load()
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+PROPERTIES: dict[str, dict[str, Any]] = {name: entry.get("Properties", {}) for name, entry in RESOURCES.items()}
+PSEUDO = {"AWS::AccountId", "AWS::NoValue", "AWS::Partition", "AWS::Region", "AWS::StackName", "AWS::URLSuffix"}
+ROLES = "arn:aws:iam::000000000000:role/"
+VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE["Parameters"].items()} | {
+    "AWS::AccountId": "000000000000",
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-west-1",
+    "AWS::StackName": "portfolio",
+    "AWS::URLSuffix": "amazonaws.com",
+    "Cluster": "production",
+    "ExecutionRole.Arn": f"{ROLES}portfolio-api-execution",
+    "Logs": "/ecs/portfolio-api",
+    "Logs.Arn": "arn:aws:logs:us-west-1:000000000000:log-group:/ecs/portfolio-api:*",
+    "MinTasks": 2,
+    "Redis.PrimaryEndPoint.Address": "master.portfolio-redis.xxxxxx.usw1.cache.amazonaws.com",
+    "Redis.PrimaryEndPoint.Port": "6379",
+    "Secret": "arn:aws:secretsmanager:us-west-1:000000000000:secret:portfolio-api-XXXXXX",
+    "SupabaseUrl": "https://xxxxxxxxxxxxxxxxxxxx.supabase.co",
+    "TaskRole.Arn": f"{ROLES}portfolio-api-task",
+}
+"""What task-definition.json has in the places of the template's parameters and attributes."""
+VERBATIM = {"DockerLabels", "Options"}
+"""Maps whose keys are texts of the user's."""
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: PROPERTIES[name] for name, entry in RESOURCES.items() if entry["Type"] == f"AWS::{kind}"}
+
+
+FILTERS = of_type("Logs::MetricFilter")
+ALARMS = of_type("CloudWatch::Alarm")
+
+
+def as_ecs_s_input(part: Any) -> Any:
+    """CloudFormation's names as those of RegisterTaskDefinition: the first letter is small."""
+    if isinstance(part, list):
+        return [as_ecs_s_input(entry) for entry in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        key[0].lower() + key[1:]: value if key in VERBATIM else as_ecs_s_input(value) for key, value in part.items()
+    }
+
+
+def task() -> Any:
+    conditions = dict.fromkeys(TEMPLATE["Conditions"], False)
+    return as_ecs_s_input(evaluated(PROPERTIES["TaskDefinition"], VALUES, conditions))
+
+
+def test_the_template_is_small_enough_to_be_sent_without_a_bucket() -> None:
+    assert FILE.stat().st_size < 51_200
+
+
+def test_the_task_is_the_one_of_the_task_definition() -> None:
+    assert task() == DOCUMENT
+
+
+def test_ranges_and_references_within_the_task_are_what_ecs_accepts() -> None:
+    """cfn-lint takes a stopTimeout of 900 and a dangling dependsOn."""
+    assert parse(task()).dependents("sidecar") == ["api"]
+
+
+def test_every_reference_leads_to_something_that_is_there_under_the_same_condition() -> None:
+    known = {*TEMPLATE["Parameters"], *RESOURCES, *PSEUDO}
+    for where, entry in [*RESOURCES.items(), *TEMPLATE["Outputs"].items()]:
+        for name in {*references(entry), *entry.get("DependsOn", ())}:
+            resource = name.split(".")[0]
+            assert resource in known, f"{where} refers to {name}"
+            condition = RESOURCES.get(resource, {}).get("Condition")
+            assert condition in (None, entry.get("Condition")), f"{where} refers to {name}, which may not be there"
+    used = {name.split(".")[0] for entry in (RESOURCES, TEMPLATE["Conditions"]) for name in references(entry)}
+    assert set(TEMPLATE["Parameters"]) <= used
+    conditions = set(re.findall(r"'Fn::If': \['(\w+)'", str(RESOURCES)))
+    conditions |= {entry["Condition"] for entry in RESOURCES.values() if "Condition" in entry}
+    assert conditions == set(TEMPLATE["Conditions"])
+
+
+def test_the_internet_reaches_the_public_port_alone_and_only_through_the_load_balancer() -> None:
+    open_to_all = [
+        (name, rule["FromPort"], rule["ToPort"])
+        for name, group in of_type("EC2::SecurityGroup").items()
+        for rule in group.get("SecurityGroupIngress", ())
+    ]
+    assert open_to_all == [("LoadBalancerGroup", 443, 443), ("LoadBalancerGroup", 80, 80)]
+    by_group = {
+        (
+            next(references(rule["GroupId"])).split(".")[0],
+            next(references(rule["SourceSecurityGroupId"])).split(".")[0],
+            rule["FromPort"],
+            rule["ToPort"],
+        )
+        for rule in of_type("EC2::SecurityGroupIngress").values()
+    }
+    assert by_group == {
+        ("TaskGroup", "LoadBalancerGroup", 8080, 8080),
+        ("TaskGroup", "MetricsSecurityGroup", 9101, 9102),
+        ("RedisGroup", "TaskGroup", 6379, 6379),
+    }
+    assert PROPERTIES["Service"]["LoadBalancers"] == [
+        {"ContainerName": "api", "ContainerPort": 8080, "TargetGroupArn": {"Ref": "TargetGroup"}}
+    ]
+    listener, redirect = PROPERTIES["HttpsListener"], PROPERTIES["HttpListener"]
+    assert (listener["Port"], listener["Protocol"]) == (443, "HTTPS")
+    assert [action["Type"] for action in redirect["DefaultActions"]] == ["redirect"]
+
+
+def test_a_task_reaches_what_it_needs_and_no_other_port() -> None:
+    rules = [
+        *PROPERTIES["TaskGroup"]["SecurityGroupEgress"],
+        *(rule for rule in of_type("EC2::SecurityGroupEgress").values() if "TaskGroup" in str(rule["GroupId"])),
+    ]
+    assert sorted((rule["FromPort"], rule["ToPort"]) for rule in rules) == [(443, 443), (5432, 5432), (6379, 6379)]
+    for group in of_type("EC2::SecurityGroup").values():
+        assert group["SecurityGroupEgress"], "without an entry EC2 allows everything"
+
+
+def test_the_load_balancer_asks_what_the_api_answers_and_gives_up_an_idle_connection_first() -> None:
+    group, balancer = PROPERTIES["TargetGroup"], PROPERTIES["LoadBalancer"]
+    assert (group["HealthCheckPath"], group["Port"], group["TargetType"]) == ("/healthz", 8080, "ip")
+    attributes = {entry["Key"]: entry["Value"] for entry in balancer["LoadBalancerAttributes"]}
+    assert int(attributes["idle_timeout.timeout_seconds"]) < 75
+    delays = {entry["Key"]: entry["Value"] for entry in group["TargetGroupAttributes"]}
+    assert delays == {"deregistration_delay.timeout_seconds": "30"}
+
+
+def test_redis_keeps_its_leases_encrypted_in_two_zones_for_one_user() -> None:
+    redis = PROPERTIES["Redis"]
+    assert redis["Engine"] == "valkey"
+    for setting in (
+        "TransitEncryptionEnabled",
+        "AtRestEncryptionEnabled",
+        "MultiAZEnabled",
+        "AutomaticFailoverEnabled",
+    ):
+        assert redis[setting] is True, setting
+    assert redis["TransitEncryptionMode"] == "required"
+    assert redis["NumCacheClusters"] >= 2
+    assert PROPERTIES["RedisParameters"]["Properties"] == {"maxmemory-policy": "noeviction"}
+    assert redis["CacheParameterGroupName"] == {"Ref": "RedisParameters"}
+    users = {user["UserName"]: user["AccessString"] for user in of_type("ElastiCache::User").values()}
+    assert users.keys() == {"default", "sidecar"}
+    assert users["default"] == "off -@all"
+    assert users["sidecar"].split()[0] == "on"
+    assert set(users["sidecar"].split()[1:]) == set(LEAST), "the rights of docs/redis.md"
+    environment = parse(task()).container("sidecar").variables
+    assert environment["REDIS_USERNAME"] == "sidecar"
+
+
+def test_each_secret_that_a_container_gets_is_a_key_of_the_secret_that_the_stack_makes() -> None:
+    generated = PROPERTIES["Secret"]["GenerateSecretString"]
+    keys = {*json.loads(generated["SecretStringTemplate"]), generated["GenerateStringKey"]}
+    taken = [entry["valueFrom"] for container in CONTAINERS.values() for entry in container["secrets"]]
+    assert {arn.split(":")[7] for arn in taken} == keys
+    assert "redis_password" in str([user["AuthenticationMode"] for user in of_type("ElastiCache::User").values()])
+    assert all(not entry.get("NoEcho") for entry in TEMPLATE["Parameters"].values()), "no secret goes in by a parameter"
+
+
+def actions(role: str) -> dict[str, str]:
+    """What a role may do, and with what."""
+    found = {}
+    for policy in PROPERTIES[role]["Policies"]:
+        for chosen in policy["Fn::If"][1:2] if "Fn::If" in policy else [policy]:
+            for statement in chosen["PolicyDocument"]["Statement"]:
+                wanted = statement["Action"]
+                for action in [wanted] if isinstance(wanted, str) else wanted:
+                    found[action] = str(statement["Resource"])
+    return found
+
+
+def test_the_roles_have_the_rights_that_are_used_and_no_others() -> None:
+    execution, task_role = actions("ExecutionRole"), actions("TaskRole")
+    assert execution.keys() == {
+        "ecr:GetAuthorizationToken",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetDownloadUrlForLayer",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "secretsmanager:GetSecretValue",
+    }
+    of_exec = {name for name in task_role if name.startswith("ssmmessages:")}
+    assert len(of_exec) == 4
+    assert task_role.keys() - of_exec == {"ecs:GetTaskProtection", "ecs:UpdateTaskProtection"}
+    for_all = {name for rights in (execution, task_role) for name, with_what in rights.items() if with_what == "*"}
+    assert for_all == of_exec | {"ecr:GetAuthorizationToken"}, "these know no resources"
+    assert not any("ManagedPolicyArns" in role for role in of_type("IAM::Role").values())
+
+
+def test_a_deploy_that_fails_is_rolled_back_and_no_task_is_taken_away_first() -> None:
+    deployment = PROPERTIES["Service"]["DeploymentConfiguration"]
+    assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    assert (deployment["MinimumHealthyPercent"], deployment["MaximumPercent"]) == (100, 200)
+    assert PROPERTIES["Service"]["PlatformVersion"] == "1.4.0", "restartPolicy needs it"
+
+
+def test_logs_are_kept_for_thirty_days() -> None:
+    assert [group["RetentionInDays"] for group in of_type("Logs::LogGroup").values()] == [30]
+
+
+def statistics(alarm: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The metrics that an alarm looks at, with their periods."""
+    if "Metrics" not in alarm:
+        yield alarm
+    for entry in alarm.get("Metrics", ()):
+        if "MetricStat" in entry:
+            yield {**entry["MetricStat"]["Metric"], "Period": entry["MetricStat"]["Period"]}
+
+
+def test_each_alarm_is_on_a_metric_that_a_filter_makes_or_that_aws_sends_by_itself() -> None:
+    made = {
+        (each["MetricNamespace"], each["MetricName"]): {entry["Key"] for entry in each.get("Dimensions", ())}
+        for entry in FILTERS.values()
+        for each in entry["MetricTransformations"]
+    }
+    looked_at = set()
+    for name, alarm in ALARMS.items():
+        assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
+        assert alarm["TreatMissingData"] in ("breaching", "notBreaching"), name
+        for metric in statistics(alarm):
+            place = metric["Namespace"], metric["MetricName"]
+            if place != ("AWS/ApplicationELB", "HealthyHostCount"):
+                looked_at.add(place)
+                dimensions = metric.get("Dimensions", ())
+                assert {entry["Name"] for entry in dimensions} == made[place], name
+                leases = CONTAINERS["sidecar"]["environment"]
+                assert all(entry["Value"] in str(leases) for entry in dimensions), name
+            assert metric["Period"] >= INTERVAL, "shorter than the pause between two lines"
+    assert looked_at == made.keys()
+
+
+def test_no_leader_two_leaders_redis_and_a_missing_eod_each_have_an_alarm_for_each_lease() -> None:
+    leases = [entry["value"] for entry in CONTAINERS["sidecar"]["environment"] if entry["name"] == "LEASES"]
+    for lease in leases[0].split(","):
+        of_lease = [alarm for alarm in ALARMS.values() if f"'Value': '{lease}'" in str(alarm.get("Metrics"))]
+        kinds = {alarm["ComparisonOperator"]: alarm["TreatMissingData"] for alarm in of_lease}
+        assert kinds == {"LessThanThreshold": "breaching", "GreaterThanThreshold": "notBreaching"}, lease
+    assert {"RedisUnreachable", "EodMissing", "DatabaseDown", "NoHealthyTask"} <= ALARMS.keys()
+
+
+def captured(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [JsonLines().format(record) for record in caplog.records]
+
+
+async def test_metrics_are_logged_once_an_interval_with_their_labels(caplog: pytest.LogCaptureFixture) -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("wanted", "", ["lease"], registry=registry)
+    Gauge("unwanted", "", registry=registry)
+    gauge.labels("a").set(1)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        gauge.labels("b").set(len(pauses) - 1)
+        if len(pauses) == 3:
+            raise InterruptedError
+
+    with caplog.at_level(logging.INFO), pytest.raises(InterruptedError):
+        await log_metrics(registry, ["wanted"], sleep=sleep)
+    assert pauses == [60.0] * 3
+    lines = [json.loads(line) for line in captured(caplog)]
+    assert [(line["metric"], line["lease"], line["value"]) for line in lines] == [
+        ("wanted", "a", 1),
+        ("wanted", "b", 0),
+        ("wanted", "a", 1),
+        ("wanted", "b", 1),
+    ]
+
+
+async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_value_out_of_each(
+    tmp_path: Path, redis_of_its_own: RedisServer, database_url: str
+) -> None:
+    sidecar = Sidecar(tmp_path / "sidecar.log", redis_of_its_own.url, "task-1")
+    async with aiohttp.ClientSession() as session:
+        service = Service(tmp_path / "api.log", session, DATABASE_URL=database_url, SIDECAR_URL=sidecar.url)
+        async with command_of("service", tmp_path / "migrate.log", "migrate", DATABASE_URL=database_url) as migrating:
+            assert await migrating.end() == 0, migrating.output
+        for process, module in ((sidecar, "sidecar"), (service, "service")):
+            process._arguments = ["-m", "tests.support.impatient", module]
+        async with sidecar, service:
+
+            def values(name: str) -> set[tuple[float, str]]:
+                return {
+                    (value, dimensions.get("lease", ""))
+                    for value, dimensions in taken(FILTERS[name], sidecar.output + service.output)
+                }
+
+            def comes(name: str, *wanted: tuple[float, str]) -> Callable[[], bool]:
+                return lambda: set(wanted) <= values(name)
+
+            both = (1.0, "background_services"), (1.0, "daily_scheduler")
+            await eventually(comes("LeadingFilter", *both), within=60)
+            await eventually(comes("WorkingFilter", *both), within=60)
+            await eventually(comes("TermsFilter", *both), within=60)
+            await eventually(comes("RedisUpFilter", (1.0, "")), within=60)
+            await eventually(comes("DatabaseUpFilter", (1.0, "")), within=60)
+            await eventually(comes("RunsWaitingFilter", (0.0, "")), within=60)
+            await eventually(comes("SessionsGivenUpFilter", (0.0, "")), within=60)
+            assert values("TermsFilter") == set(both), "a line a minute would be a term a minute"
+            redis_of_its_own.kill()
+            await eventually(comes("RedisUpFilter", (0.0, "")), within=60)
+        assert set(FILTERS) == {
+            "LeadingFilter", "WorkingFilter", "TermsFilter", "RedisUpFilter", "DatabaseUpFilter", "RunsWaitingFilter",
+            "SessionsGivenUpFilter",
+        }  # fmt: skip
+
+
+def taken(metric_filter: dict[str, Any], log: str) -> list[tuple[float, dict[str, str]]]:
+    """What CloudWatch would take out of a log by this filter."""
+    [transformation] = metric_filter["MetricTransformations"]
+    return [
+        measured(transformation, line)
+        for line in log.splitlines(keepends=True)
+        if line.endswith("\n") and matches(metric_filter["FilterPattern"], line)
+    ]
+
+
+def test_each_filter_names_a_metric_that_the_code_logs_and_none_is_logged_in_vain() -> None:
+    named = {
+        found for entry in FILTERS.values() for found in re.findall(r'\$\.metric = "(\w+)"', entry["FilterPattern"])
+    }
+    assert named == {*LOGGED_BY_THE_SIDECAR, *LOGGED_BY_THE_API}
+    for entry in FILTERS.values():
+        [transformation] = entry["MetricTransformations"]
+        assert "DefaultValue" not in transformation, "0 where no line matches: silence would look like no leader"

@@ -1,0 +1,158 @@
+"""docs/deployment-guide.md: what can run on one machine is run beside a real `make run`; the rest is looked up."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.ops.cloudformation import load
+from tests.ops.guide_blocks import Block, aws_commands, blocks, unknown_options
+from tests.ops.test_run import Run
+from tests.ops.test_task_definition import DOCUMENT
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/deployment-guide.md").read_text()
+STACK = (ROOT / "ops/aws/README.md").read_text()
+MARKS = {"", "start", "aws", "copilot", "docker"}
+CURL = """
+curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[-1]).read().decode())' "$@"; }
+"""
+"""For a machine without curl."""
+
+
+@pytest.mark.timeout(600)
+def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guide_says(tmp_path: Path) -> None:
+    ran = [block for block in blocks(GUIDE) if not block.mark]
+    assert len(ran) >= 15
+    run = Run(tmp_path)
+    try:
+        run.until_shown("What happens")
+        output = said(run, ran)
+        for block in ran:
+            rest = output[block.line]
+            for text in block.wanted:
+                assert text in rest, f"line {block.line}: no {text!r} in {output[block.line]!r}"
+                rest = rest.split(text, 1)[1]
+        run.until_led()
+    finally:
+        run.process.terminate()
+        run.process.wait(60)
+
+
+def said(run: Run, ran: list[Block]) -> dict[int, str]:
+    """What each block printed, by its line; the script ends at the first command that fails."""
+
+    def here(text: str) -> str:
+        text = re.sub(r"(127\.0\.0\.1:)(\d+)", lambda port: f"{port[1]}{int(port[2]) + run.offset}", text)
+        text = re.sub(r"\b9102\b(?! )", str(9102 + run.offset), re.sub(r"in 9102 ;", f"in {9102 + run.offset} ;", text))
+        text = text.replace("$PWD/.venv/bin", str(Path(sys.executable).parent))
+        return text.replace(".run/", f"{run.folder}/")
+
+    script = [f"set -eu -o pipefail\nPYTHON={sys.executable}", "" if shutil.which("curl") else CURL]
+    script += [f"printf '\\n@@@ {block.line}\\n'\n{here(block.text)}" for block in ran]
+    ended = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    parts = re.split(r"^@@@ (\d+)\n", ended.stdout, flags=re.MULTILINE)
+    return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
+
+
+def test_each_block_that_is_not_run_is_marked_with_what_it_needs() -> None:
+    for document in (GUIDE, STACK):
+        assert {block.mark for block in blocks(document)} <= MARKS
+        assert document.count("```bash") == len(list(blocks(document)))
+    for block in blocks(GUIDE):
+        if re.search(r"\b(aws|copilot|docker) ", block.text):
+            assert block.mark in ("aws", "copilot", "docker"), block.line
+
+
+@pytest.mark.parametrize("document", [GUIDE, STACK])
+def test_each_aws_command_has_an_operation_and_options_that_aws_knows(document: str) -> None:
+    found = [words for block in blocks(document) for words in aws_commands(block.text)]
+    assert len(found) >= 8
+    for words in found:
+        assert unknown_options(words) == set(), words
+
+
+def test_a_wrong_option_would_be_seen() -> None:
+    [words] = aws_commands('aws ecs run-task --cluster production --overides "x"')
+    assert unknown_options(words) == {"overides"}
+
+
+def test_each_section_that_an_alarm_or_the_guide_names_is_there() -> None:
+    headings = set(re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE))
+    alarms = str([entry for entry in load()["Resources"].values() if entry["Type"].endswith("::Alarm")])
+    named = re.findall(r'docs/deployment-guide\.md, "([^"]+)"', alarms) + re.findall(
+        r'"([A-Z][a-z][^"\n]+)", below', GUIDE
+    )
+    assert len(named) >= 5
+    assert set(named) <= headings
+
+
+def test_each_alert_leads_to_a_section_that_is_there() -> None:
+    table = GUIDE.split("### Which alert leads where")[1].split("\n## ")[0]
+    rules = yaml.safe_load((ROOT / "ops/prometheus/rules.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
+    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| "([^"]+)" \|$', table, re.MULTILINE)
+    assert {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)} == alerts
+    assert {section for _, section in rows} <= set(re.findall(r"^### (.+)$", GUIDE, re.MULTILINE))
+
+
+def test_each_one_off_task_runs_a_command_that_its_program_has() -> None:
+    commands = {
+        tuple(words.split()[:2])
+        for document in (GUIDE, STACK)
+        for words in re.findall(r"\bonce ((?:sidecar|api) [a-z].*?)[`\n]", document)
+    }
+    assert len(commands) >= 7
+    programs = {"sidecar": "sidecar", "api": "service"}
+    for container, word in commands:
+        shown = subprocess.run(
+            [sys.executable, "-m", programs[container], "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        assert re.search(rf"^  {word}\b", shown, re.MULTILINE), (container, word)
+
+
+def test_the_next_revision_is_an_input_that_ecs_accepts_with_the_new_tag() -> None:
+    [program] = re.findall(r"python3 -c '\n(.+?)' \"\$1\"", STACK, re.DOTALL)
+    added = (
+        "taskDefinitionArn",
+        "revision",
+        "status",
+        "requiresAttributes",
+        "compatibilities",
+        "registeredAt",
+        "registeredBy",
+    )
+    described = DOCUMENT | dict.fromkeys(added, "of ECS")
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "0.2.0"],
+        input=json.dumps(described),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    images = [container["image"] for container in DOCUMENT["containerDefinitions"]]
+    expected = json.dumps(DOCUMENT)
+    for image in images:
+        expected = expected.replace(image, f"{image.rpartition(':')[0]}:0.2.0")
+    assert json.loads(ended.stdout) == json.loads(expected)
+
+
+def test_each_document_that_it_refers_to_is_there() -> None:
+    for document, folder in ((GUIDE, ROOT / "docs"), (STACK, ROOT / "ops/aws")):
+        for target in re.findall(r"\]\(([^)#]+)\)", document):
+            assert target.startswith("https://") or (folder / target).exists(), target

@@ -1,0 +1,1 @@
+"""The versions of Redis and Valkey that the sidecar is tested on."""

@@ -1,0 +1,58 @@
+"""`python -m tests.redis_versions`: the scripts, the model of Redis and the faults on each version of the server.
+
+A version that cannot be had is a failure, not a skip.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.redis_versions.servers import VERSIONS, Missing, Version, binary_of, kept_in
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = (
+    "tests/sidecar/redis/test_scripts.py",
+    "tests/sidecar/redis/test_scripts_faults.py",
+    "tests/sidecar/redis/test_scripts_guard.py",
+    "tests/sidecar/redis/test_rights.py",
+    "tests/sidecar/redis/test_restricted_user.py",
+    "tests/sidecar/redis/test_watch.py",
+    "tests/sidecar/redis/test_password_file.py",
+)
+"""Tests of what a server answers."""
+DIFFERENTIAL = ("tests/simulation/test_redis_model.py",)
+"""The comparison of the simulator's model with a real server."""
+FAULTS = ("tests/faults",)
+
+
+def main() -> int:
+    """Exit status 1 if a test fails on a version, 2 if a version cannot be had."""
+    failed = []
+    for version in VERSIONS:
+        try:
+            binary = binary_of(version, kept_in(os.environ))
+        except Missing as error:
+            print(f"redis-versions: {error}", file=sys.stderr)
+            return 2
+        print(f"{version.name}: {binary}", flush=True)
+        if _run(version, binary) != 0:
+            failed.append(version.name)
+    if failed:
+        print(f"redis-versions: tests failed on {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def files_for(version: Version) -> Sequence[str]:
+    """The tests that a version has to pass."""
+    return [*SCRIPTS, *DIFFERENTIAL, *(FAULTS if version.with_faults else ())]
+
+
+def _run(version: Version, binary: Path) -> int:
+    words = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "worksteal", *files_for(version)]
+    return subprocess.run(words, cwd=ROOT, env=os.environ | {"REDIS_SERVER": str(binary)}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

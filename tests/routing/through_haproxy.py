@@ -1,0 +1,191 @@
+"""Two tasks behind a real HAProxy that sends requests to the leader alone: `make proxy`.
+
+The file is not named test_*.py: `make test` needs no HAProxy.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ops.local.servers import RedisServer, free_port
+from tests.support.processes import ROOT, Process, ended
+from tests.support.waiting import eventually
+
+CHECK_INTERVAL = 1.0
+"""`inter` of ops/haproxy/haproxy.cfg, in seconds."""
+CHECK_LIMIT = 1.0
+"""`timeout check` of it, in seconds."""
+
+
+@dataclass
+class Answer:
+    """One request through the proxy."""
+
+    sent: float
+    status: int
+    task: str
+
+
+class Task:
+    """A sidecar and a service, on a loopback address of their own."""
+
+    def __init__(self, folder: Path, redis: RedisServer, name: str, address: str, api: int, metrics: int) -> None:
+        control = free_port()
+        self.name, self.direct = name, f"http://{address}:{api}/work"
+        self.sidecar = Process(
+            folder / f"{name}-sidecar.log", ["-m", "sidecar"], REDIS_URL=redis.url, INSTANCE_ID=name,
+            CONTROL_BIND=f"127.0.0.1:{control}", METRICS_BIND=f"{address}:{metrics}", LEASES="background_services",
+            LEASE_KEY=f"{folder.name}:{{name}}", FAILOVER_GUARD="false", LEASE_TTL="6", HEARTBEAT_INTERVAL="2",
+            GRANT_TTL="3", REDIS_TIMEOUT="1",
+        )  # fmt: skip
+        self.app = Process(
+            folder / f"{name}-app.log", ["-m", "tests.routing.app", name, address, str(api), str(folder / "work.db")],
+            SIDECAR_URL=f"http://127.0.0.1:{control}", LINGER="5",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        self.sidecar.start()
+        self.app.start()
+
+
+@contextmanager
+def haproxy(folder: Path, **variables: str) -> Iterator[None]:
+    """HAProxy with the configuration of this repository."""
+    config = ROOT / "ops" / "haproxy" / "haproxy.cfg"
+    with (folder / "haproxy.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["haproxy", "-db", "-f", config], env={**os.environ, **variables}, stdout=log, stderr=log
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+class Traffic:
+    """Requests through the proxy, one after the other."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: list[Answer] = []
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+            while True:
+                sent = time.monotonic()
+                try:
+                    async with session.post(self.url) as response:
+                        told = await response.json() if response.content_type == "application/json" else {}
+                        self.answers.append(Answer(sent, response.status, told.get("task", "")))
+                except aiohttp.ClientError:  # its session was shut down
+                    self.answers.append(Answer(sent, 0, ""))
+                await asyncio.sleep(0.01)
+
+    def last(self) -> Answer:
+        return self.answers[-1]
+
+
+@dataclass
+class Fleet:
+    """The two tasks, and the address of the proxy before them."""
+
+    one: Task
+    other: Task
+    url: str
+    database: Path
+
+
+@pytest.fixture
+async def fleet(redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Fleet]:
+    database = tmp_path / "work.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE work (token INTEGER, writer TEXT, writes INTEGER)")
+        connection.execute("INSERT INTO work VALUES (0, '', 0)")
+    connection.close()
+    front, api, metrics = free_port(), free_port(), free_port()
+    one = Task(tmp_path, redis_server, "task-a", "127.0.0.2", api, metrics)
+    other = Task(tmp_path, redis_server, "task-b", "127.0.0.3", api, metrics)
+    variables = {"TASK_A": "127.0.0.2", "TASK_B": "127.0.0.3", "API_PORT": str(api), "METRICS_PORT": str(metrics)}
+    with (
+        ended(one.sidecar, one.app, other.sidecar, other.app),
+        haproxy(tmp_path, LEADER_BIND=f"127.0.0.1:{front}", **variables),
+    ):
+        one.start()
+        url = f"http://127.0.0.1:{front}/work"
+        await eventually(lambda: _served_by(url, "task-a"), within=60)
+        other.start()
+        await eventually(lambda: _answers(other), within=60)
+        yield Fleet(one, other, url, database)
+
+
+async def _served_by(url: str, task: str) -> bool:
+    async with aiohttp.ClientSession() as session, session.post(url) as response:
+        return response.status == 200 and (await response.json())["task"] == task
+
+
+async def _answers(task: Task) -> bool:
+    async with aiohttp.ClientSession() as session, session.post(task.direct) as response:
+        return response.status == 503
+
+
+async def test_requests_follow_the_lead_within_a_check_and_the_fence_refuses_the_old_leader(fleet: Fleet) -> None:
+    traffic = Traffic(fleet.url)
+    asking = asyncio.create_task(traffic.run())
+    await eventually(lambda: len(traffic.answers) > 50)
+    assert {(answer.status, answer.task) for answer in traffic.answers} == {(200, "task-a")}
+    assert fleet.one.app.process is not None
+    resigned = time.monotonic()
+    fleet.one.app.send(signal.SIGTERM)  # it gives the lease up, and serves on for five seconds
+    await eventually(lambda: traffic.last().status == 200 and traffic.last().task == "task-b")
+    arrived = time.monotonic()
+    # A request that had passed the check, and whose write comes late.
+    async with aiohttp.ClientSession() as session, session.post(fleet.one.direct, params={"stale": ""}) as response:
+        assert await response.json() == {"task": "task-a", "written": False}, "the fence refuses the older token"
+    await asyncio.sleep(2 * CHECK_INTERVAL)
+    asking.cancel()
+    await asyncio.wait((asking,))
+    after = [answer for answer in traffic.answers if answer.sent > arrived]
+    assert {(answer.status, answer.task) for answer in after} == {(200, "task-b")}
+    late = [answer for answer in traffic.answers if answer.sent > resigned and answer.task == "task-a"]
+    until = max((answer.sent - resigned for answer in late), default=0.0)
+    sys.stdout.write(f"\nhand-over: {len(late)} requests reached the old leader for {until:.2f} s;"
+          f" the new one was reached after {arrived - resigned:.2f} s\n")  # fmt: skip
+    assert until < CHECK_INTERVAL + CHECK_LIMIT + 2, "an interval, the limit of a check, and a busy machine"
+    with sqlite3.connect(fleet.database) as connection:
+        ((writer,),) = connection.execute("SELECT writer FROM work")
+    connection.close()
+    assert writer == "task-b"
+
+
+async def test_a_task_that_is_lost_is_replaced_when_its_lease_expires(fleet: Fleet) -> None:
+    for process in (fleet.one.app, fleet.one.sidecar):
+        process.stop(signal.SIGKILL)
+    lost = time.monotonic()
+    await eventually(lambda: _served_by(fleet.url, "task-b"), within=20)
+    sys.stdout.write(
+        f"\na lost task: the other one was reached after {time.monotonic() - lost:.2f} s of a lease of 6 s\n"
+    )
+
+
+async def test_nobody_is_served_where_nobody_leads(fleet: Fleet) -> None:
+    for task in (fleet.one, fleet.other):
+        task.sidecar.stop(signal.SIGTERM)
+
+    async def refused() -> bool:
+        async with aiohttp.ClientSession() as session, session.post(fleet.url) as response:
+            return response.status == 503 and response.content_type == "text/html"
+
+    await eventually(refused)

@@ -1,0 +1,14 @@
+"""The clock of every deadline."""
+
+import sys
+import time
+
+import pytest
+
+from runtime.clock import elapsed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_BOOTTIME is Linux's")
+def test_elapsed_time_counts_what_a_machine_was_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 7.5}.__getitem__)
+    assert elapsed() == 7.5

@@ -1,0 +1,53 @@
+"""How a program ends: the exit status, and the one line about a package that an install without extras lacks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(body: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A program whose `main` has that body."""
+    code = (
+        f"from runtime.command_line import run_and_exit\ndef main(words): {body}\nrun_and_exit(main, program='sidecar')"
+    )
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run([sys.executable, "-c", code], text=True, check=False, cwd=ROOT, **(pipes | options))
+
+
+def test_the_status_is_that_of_main() -> None:
+    assert run("return 3").returncode == 3
+
+
+def test_a_package_that_is_not_installed_is_one_line_with_the_extra() -> None:
+    ended = run("import no_such_package.part")
+    assert ended.returncode == 2
+    assert ended.stderr == "sidecar: no_such_package is not installed: pip install 'ecs-lease-sidecar[sidecar]'\n"
+
+
+def test_a_module_of_ours_that_is_missing_is_a_fault_of_the_code() -> None:
+    ended = run("import runtime.no_such_module")
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+
+
+def test_ctrl_c_before_there_is_a_handler_ends_without_a_traceback() -> None:
+    ended = run("raise KeyboardInterrupt")
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_a_character_that_the_terminal_lacks_is_an_escape() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = run(r"print('\u00e9'); return 0", env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "\\xe9\n", "")
+
+
+def test_a_closed_pipe_is_status_one_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = run("print('text'); return 0", stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, "")

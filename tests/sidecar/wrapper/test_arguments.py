@@ -1,0 +1,54 @@
+"""The command line and the variables of `python -m sidecar exec`."""
+
+import pytest
+
+from sidecar.settings import SettingsError
+from sidecar.wrapper.arguments import SIDECAR_URL, Arguments, UsageError, Variables, parse, read
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("x -- run", Arguments("x", ("run",), None, False)),
+        ("x --grace 2.5 --once -- run it", Arguments("x", ("run", "it"), 2.5, True)),
+        (
+            "--once --grace=0 x -- run --once -- --grace 3",
+            Arguments("x", ("run", *["--once", "--", "--grace", "3"]), 0, True),
+        ),
+    ],
+)
+def test_options_stand_before_the_dashes_and_the_command_behind_them(words: str, meant: Arguments) -> None:
+    assert parse(words.split()) == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "COMMAND"),
+        (["x", "run"], "'--'"),
+        (["x", "--"], "COMMAND"),
+        (["x", "--", ""], "COMMAND"),
+        (["--", "run"], "LEASE"),
+        (["", "--", "run"], "LEASE"),
+        (["x", "y", "--", "run"], "'y'"),
+        (["x", "--twice", "--", "run"], "'--twice'"),
+        (["x", "--grace", "--", "run"], "--grace"),
+        *((["x", "--grace", seconds, "--", "run"], "--grace") for seconds in ("ten", "-1", "nan", "inf", "3601", "")),
+        (["x", "\x1b[2J", "--", "run"], r"'\\x1b[2J'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_word(words: list[str], named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(words)
+    assert named in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert read({"SIDECAR_URL": " ", "LOG_FORMAT": "", "LOG_LEVEL": "Error"}) == Variables(SIDECAR_URL, "json", "ERROR")
+
+
+def test_every_invalid_variable_is_named() -> None:
+    with pytest.raises(SettingsError) as caught:
+        read({"LOG_FORMAT": "xml", "LOG_LEVEL": "loud"})
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["LOG_FORMAT", "LOG_LEVEL"]

@@ -1,0 +1,347 @@
+"""`python -m sidecar exec` with real programs, beside real sidecars and a real Redis."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops.local.servers import RedisServer
+from runtime.clock import elapsed
+from tests.sidecar.wrapper.programs import (
+    ALIVE,
+    LEAVES_A_CHILD,
+    NAME,
+    POLITE,
+    STUBBORN,
+    Wrapper,
+    hand_over,
+    kill_all,
+    run,
+    script,
+    state,
+)
+from tests.support.processes import ROOT, RealSidecar, clean_environment, ended, shows
+from tests.support.waiting import eventually, undisturbed
+
+Pair = tuple[RealSidecar, RealSidecar]
+
+LIBC_SIGNALS = 1 << 31 | 1 << 32
+"""The signals 32 and 33 are glibc's own: its posix_spawn ignores them."""
+RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT)
+"""The signals that Python ignores and those that the wrapper handles: the program gets them with their defaults."""
+
+PYTHON = """\
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(0.3)
+    print("end", os.environ["LEASE_HOLDER"], os.environ["LEASE_TOKEN"], file=diary, flush=True)
+    sys.exit(7)
+signal.signal(signal.SIGTERM, stop)
+diary = open(os.environ["DIARY"], "a")
+print("begin", os.environ["LEASE_HOLDER"], os.environ["LEASE_TOKEN"], os.environ["LEASE_NAME"], file=diary, flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [("sh", "-c", POLITE), (sys.executable, "-c", PYTHON)], ids=["shell script", "Python program"]
+)
+async def test_one_task_runs_the_program_and_the_next_begins_when_it_has_ended(
+    sidecars: Pair, tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    await hand_over(sidecars, tmp_path, program)
+
+
+async def test_a_stubborn_program_that_forks_is_killed_after_the_grace(sidecars: Pair, tmp_path: Path) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 0.5", "sh", "-c", STUBBORN)
+    with ended(wrapper):
+        wrapper.start()
+        await eventually(lambda: len(wrapper.pids) == 4)
+        assert len(run(wrapper.pids)) == 4
+        told_at = elapsed()
+        wrapper.send(signal.SIGTERM)
+        wrapper.send(signal.SIGTERM)  # a second one ends nothing sooner
+        assert await asyncio.to_thread(wrapper.wait) == 0
+        assert elapsed() - told_at >= 0.5
+        assert run(wrapper.pids) == []
+    assert "SIGKILL" in wrapper.output
+    assert "--grace" not in wrapper.output
+    assert "resigned" in sidecars[0].output
+
+
+@pytest.mark.parametrize("sidecars", ["5"], indirect=True)
+async def test_a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    """The sidecar is frozen: no grant is prolonged."""
+
+    async def check() -> None:
+        wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 60", "sh", "-c", STUBBORN)
+        for file in (wrapper.pids_file, wrapper.log_file):
+            file.unlink(missing_ok=True)
+        with ended(wrapper):
+            wrapper.start()
+            await eventually(lambda: len(wrapper.pids) == 4)
+            assert "--grace 60 is longer than what is left of a grant" in wrapper.output
+            sidecars[0].send(signal.SIGSTOP)
+            frozen_at = elapsed()
+            try:
+                await eventually(lambda: run(wrapper.pids) == [])
+                assert elapsed() < frozen_at + 5
+                await eventually(lambda: "the work has ended" in wrapper.output)
+                assert "past its deadline" not in wrapper.output
+            finally:
+                sidecars[0].send(signal.SIGCONT)
+
+    await undisturbed(check, bears=0.2)
+
+
+async def test_what_a_program_leaves_behind_has_ended_before_the_lease_moves(sidecars: Pair, tmp_path: Path) -> None:
+    one = Wrapper(tmp_path, "one", sidecars[0].url, "--once --grace 1", "sh", "-c", LEAVES_A_CHILD)
+    other = Wrapper(tmp_path, "other", sidecars[1].url, "", "sh", "-c", ALIVE.format(pids=one.pids_file) + POLITE)
+    with ended(one, other):
+        one.start()
+        await eventually(lambda: one.diary == ["end task-a"])
+        other.start()
+        await eventually(lambda: other.began)
+        assert [line.split()[:2] for line in one.diary] == [["end", "task-a"], ["begin", "task-b"]]
+
+
+async def test_a_program_that_ends_by_itself_keeps_its_id_while_its_group_lives(sidecars: Pair, tmp_path: Path) -> None:
+    """Else another process could get the id that its group's signals go to."""
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once --grace 3", "sh", "-c", LEAVES_A_CHILD)
+    with ended(wrapper):
+        wrapper.start()
+        await eventually(lambda: wrapper.diary)
+        (command,) = await eventually(lambda: wrapper.commands)
+        (left,) = wrapper.pids
+        await eventually(lambda: state(command) == "Z")
+        states = []
+        while run([left]):
+            states.append(state(command))
+            await asyncio.sleep(0.01)
+        assert len(states) > 10
+        assert set(states[:-1]) == {"Z"}
+
+
+async def test_what_a_program_leaves_behind_may_end_within_the_grace(sidecars: Pair, tmp_path: Path) -> None:
+    program = """\
+        (trap 'sleep 0.3; echo end >>"$DIARY"; exit' TERM; echo >>"$PIDS"; while :; do sleep 0.05; done) &
+        while ! [ -s "$PIDS" ]; do sleep 0.01; done
+        exit 3
+    """
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", program)
+    with ended(wrapper):
+        wrapper.start()
+        assert await asyncio.to_thread(wrapper.wait) == 3
+        assert wrapper.diary == ["end"]
+
+
+async def test_a_program_that_ends_at_once_is_started_again_after_growing_pauses(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "sh", "-c", 'echo begin >>"$DIARY"; exit 3')
+    with ended(wrapper):
+        wrapper.start()
+        times: list[float] = []
+        while len(times) < 3:
+            await eventually(lambda: len(wrapper.began) > len(times))
+            times.append(elapsed())
+        assert times[1] - times[0] >= 0.9
+        assert times[2] - times[1] >= 1.9
+        assert wrapper.output.count("COMMAND ended with status 3") >= 2
+        told = [line.partition("campaigns again in ")[2] for line in wrapper.output.splitlines() if "again in" in line]
+        assert told[:2] == ["1 s", "2 s"]
+        assert wrapper.stop(signal.SIGTERM) == 0
+
+
+async def test_with_once_the_status_is_the_programs(sidecars: Pair, tmp_path: Path) -> None:
+    for command, status in (("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)):
+        wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", command)
+        with ended(wrapper):
+            wrapper.start()
+            assert await asyncio.to_thread(wrapper.wait) == status
+    assert "campaigns again" not in wrapper.output
+
+
+async def test_with_once_a_term_that_ends_first_is_said_and_the_status_is_the_programs(
+    sidecars: Pair, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
+    with ended(wrapper), redis.Redis.from_url(redis_server.url) as operator:
+        wrapper.start()
+        await eventually(lambda: wrapper.began)
+        operator.set(f"{tmp_path.name}:{NAME}", "DISABLED", ex=60)
+        assert await asyncio.to_thread(wrapper.wait) == 7
+        assert "COMMAND ended with status 7 because the term is over" in wrapper.output
+
+
+@pytest.mark.parametrize(("options", "status"), [("", 0), ("--once", 143)])
+async def test_a_wrapper_that_never_led_says_so_with_once(
+    sidecars: Pair, tmp_path: Path, options: str, status: int, redis_server: RedisServer
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as operator:
+        operator.set(f"{tmp_path.name}:{NAME}", "DISABLED", ex=60)
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, options, "sh", "-c", POLITE)
+    with ended(wrapper):
+        wrapper.start()
+        await eventually(lambda: _disabled(sidecars[0]))
+        assert wrapper.stop(signal.SIGTERM) == status
+        assert wrapper.diary == []
+
+
+async def _disabled(sidecar: RealSidecar) -> bool:
+    status = await shows(f"{sidecar.url}/status")
+    return bool(status and status["leases"][NAME]["state"] == "disabled")
+
+
+async def test_a_command_that_is_not_there_is_127_and_takes_no_lease(
+    sidecars: Pair, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("exit 0\n")
+    for command, status in (("no-such-program", 127), ("/no/such/program", 127), (str(plain), 126)):
+        wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", command)
+        with ended(wrapper):
+            wrapper.start()
+            assert await asyncio.to_thread(wrapper.wait) == status
+        assert f"cannot execute '{command}'" in wrapper.output.splitlines()[-1]
+    with redis.Redis.from_url(redis_server.url) as operator:
+        assert operator.exists(f"fence:{{{tmp_path.name}:{NAME}}}") == 0, "nobody has led"
+
+
+async def test_a_command_that_the_system_refuses_is_an_end_and_no_loop(sidecars: Pair, tmp_path: Path) -> None:
+    for first, status in (("#!/no/such/interpreter\n", 127), ("\x7fELF", 126)):
+        wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", script(tmp_path, "exit 0\n", first=first))
+        with ended(wrapper):
+            wrapper.start()
+            assert await asyncio.to_thread(wrapper.wait) == status
+    assert sidecars[0].output.count('"reason": "resigned"') == 2
+
+
+async def test_arguments_that_fit_the_wrapper_and_not_the_program_are_an_end_and_no_loop(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    """COMMAND gets three variables more: with them no process can be made."""
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "", "true", *["x" * 100_000] * 20)
+    words, environment = [sys.executable, *wrapper._arguments], clean_environment(**wrapper.environment)
+
+    def fits(length: int) -> bool:
+        try:
+            subprocess.run(["true", *words, "x" * length], env=environment, check=True)
+        except OSError:
+            return False
+        return True
+
+    fitting, too_long = 0, 100_000
+    while too_long - fitting > 1:
+        middle = (fitting + too_long) // 2
+        fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
+    wrapper._arguments = [*wrapper._arguments, "x" * (fitting - 20)]  # `true` and a zero byte were too many
+    with ended(wrapper):
+        wrapper.start()
+        assert await asyncio.to_thread(wrapper.wait) == 126
+    assert "cannot execute 'true': Argument list too long" in wrapper.output
+    assert "Traceback" not in wrapper.output
+
+
+def ignored_here() -> int:
+    """The signals that this process ignores, such as SIGHUP under nohup: what it starts inherits them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigIgn:")), 16)
+
+
+async def test_a_process_in_another_group_of_the_programs_session_ends_with_it(sidecars: Pair, tmp_path: Path) -> None:
+    """As of `timeout`, and of a shell with job control."""
+    program = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0: os.setpgid(0, 0)\n"
+        "print(os.getpid(), file=open(os.environ['PIDS'], 'a'), flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--grace 0.2", sys.executable, "-c", program)
+    with ended(wrapper):
+        wrapper.start()
+        await eventually(lambda: len(wrapper.pids) == 2)
+        try:
+            assert len({os.getpgid(pid) for pid in wrapper.pids}) == 2
+            assert wrapper.stop(signal.SIGTERM) == 0
+            assert run(wrapper.pids) == []
+        finally:
+            kill_all(wrapper.pids)
+
+
+async def test_a_stopped_program_ends_too(sidecars: Pair, tmp_path: Path) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", POLITE)
+    with ended(wrapper):
+        wrapper.start()
+        await eventually(lambda: wrapper.began and wrapper.commands)
+        os.killpg(wrapper.commands[0], signal.SIGSTOP)
+        # T, or D: the shell waits for a child that was stopped between fork and exec.
+        await eventually(lambda: state(wrapper.commands[0]) in ("T", "D"))
+        assert wrapper.stop(signal.SIGTERM) == 7, "it heard SIGTERM"
+
+
+async def test_the_program_gets_the_environment_and_the_signals_as_the_wrapper_got_them(
+    sidecars: Pair, tmp_path: Path
+) -> None:
+    program = (
+        "cat /proc/self/environ; echo; grep -E 'Sig(Blk|Ign)' /proc/self/status; "
+        "readlink /proc/self/fd/0; ls /proc/self/fd"
+    )
+    given = {"PYTHONWARNINGS": "error", "PROMETHEUS_MULTIPROC_DIR": "/x", "HTTPS_PROXY": "http://proxy", "EMPTY": ""}
+    wrapper = Wrapper(
+        tmp_path, "wrapper", sidecars[0].url, "--once --grace 1", "sh", "-c", f'{{ {program}; }} >"$DIARY"', **given
+    )
+    with ended(wrapper):
+        wrapper.start()
+        assert await asyncio.to_thread(wrapper.wait) == 0
+    environment, blocked, ignored, stdin, *files = wrapper.diary
+    variables = dict(entry.split("=", 1) for entry in environment.split("\0") if entry)
+    expected = clean_environment(**wrapper.environment) | {"LEASE_NAME": NAME, "LEASE_HOLDER": "task-a"}
+    assert {name: variables.get(name) for name in expected} == expected
+    assert variables.keys() - expected.keys() - {"PWD", "OLDPWD", "_", "SHLVL"} == {"LEASE_TOKEN"}
+    assert int(blocked.split()[1], 16) == 0
+    restored = sum(1 << number - 1 for number in RESTORED)
+    assert int(ignored.split()[1], 16) & ~LIBC_SIGNALS == ignored_here() & ~LIBC_SIGNALS & ~restored
+    assert stdin == "/dev/null"
+    assert files == ["0", "1", "2", "3"], "none but those, and the folder that ls has open"
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "named"),
+    [
+        (("background_services", "true"), {}, "'--'"),
+        (("background_services", "--", "true"), {"SIDECAR_URL": "localhost:4040"}, "SIDECAR_URL: 'localhost:4040'"),
+        (("background_services", "--", "true"), {"LOG_FORMAT": "xml"}, "LOG_FORMAT: 'xml'"),
+        (("no_such_lease", "--", "true"), {}, "no lease 'no_such_lease': its LEASES are background_services"),
+    ],
+)
+async def test_a_users_mistake_is_one_line_and_status_2(
+    sidecars: Pair, words: tuple[str, ...], variables: dict[str, str], named: str
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "SIDECAR_URL": sidecars[0].url} | variables
+    command = [sys.executable, "-m", "sidecar", "exec", *words]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert done.stderr.startswith("sidecar: ")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_arguments_are_in_no_log(sidecars: Pair, tmp_path: Path) -> None:
+    wrapper = Wrapper(tmp_path, "wrapper", sidecars[0].url, "--once", "sh", "-c", "exit 0", "--password=secret")
+    with ended(wrapper):
+        wrapper.start()
+        assert await asyncio.to_thread(wrapper.wait) == 0
+    assert "runs as process" in wrapper.output
+    assert "secret" not in wrapper.output

@@ -1,0 +1,1 @@
+"""The CloudFormation stack before cfn-lint and moto (`make aws`)."""

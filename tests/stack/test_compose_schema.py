@@ -1,0 +1,22 @@
+"""compose.yaml is what the Compose specification allows."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from compose_viz.spec.compose_spec import ComposeSpecification
+from pydantic import ValidationError
+
+COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text())
+DOCUMENT = {key: value for key, value in COMPOSE.items() if not key.startswith("x-")}
+"""The file without its extensions, which the specification allows and this model of it does not know."""
+
+
+def test_it_keeps_to_the_schema() -> None:
+    ComposeSpecification.model_validate(DOCUMENT)
+
+
+def test_the_schema_sees_an_unknown_field() -> None:
+    broken = DOCUMENT | {"services": DOCUMENT["services"] | {"redis": {"image": "redis", "helthcheck": {}}}}
+    with pytest.raises(ValidationError):
+        ComposeSpecification.model_validate(broken)

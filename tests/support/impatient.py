@@ -1,0 +1,10 @@
+"""`python -m tests.support.impatient MODULE`: the module, which logs its metrics every fifth of a second."""
+
+import runpy
+import sys
+
+from runtime import metric_lines
+
+metric_lines.INTERVAL = 0.2
+module, *sys.argv[1:] = sys.argv[1:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,52 @@
+"""The documents name what is there: links lead somewhere, tables of settings are complete, the README is short."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from sidecar import settings as sidecar_settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    ROOT / name
+    for name in subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+) or sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+SETTING = re.compile(r"`([A-Z][A-Z0-9_]+)`")
+
+
+def table(heading: str) -> set[str]:
+    """The variables in the first column of a table of docs/settings.md."""
+    section = (ROOT / "docs/settings.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in SETTING.findall(row)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", document.read_text())
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_settings_of_the_sidecar_are_all_in_the_table() -> None:
+    sources = [path.read_text() for path in Path(sidecar_settings.__file__).parent.glob("*.py")]
+    read = set(
+        re.findall(r'"((?:REDIS|LEASE|AWS|METRICS|CONTROL|LOG|INSTANCE)_[A-Z_]+|LEASES|CAMPAIGN)"', "".join(sources))
+    )
+    assert len(read) > 15
+    of_the_platform = {name for name in read if name.startswith("AWS_")} - {"AWS_REGION"}  # ECS sets them
+    assert read - of_the_platform <= table("Sidecar")
+
+
+def test_the_settings_of_the_service_are_all_in_the_tables() -> None:
+    elsewhere = SETTING.findall((ROOT / "docs/price-sources.md").read_text())
+    named = table("Portfolio service") | set(SETTING.findall((ROOT / "docs/settings.md").read_text())) | set(elsewhere)
+    assert {name.upper() for name in Settings.model_fields} - {"ECS_AGENT_URI"} <= named  # ECS sets that one
+
+
+def test_the_readme_is_a_person_s_first_ten_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
