@@ -46,11 +46,12 @@ CLUSTER = [
         test=_CLUSTER + "a_node_that_is_killed_is_replaced_by_its_replica_though_it_was_the_seed",
     ),
     Bug(
-        "the trouble of one key closes the connection of a cluster",
+        "the trouble of one key closes the connection of all leases",
         "sidecar/redis/repeats.py",
         right='_ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")',
         wrong="_ABOUT_ONE_KEY = ()",
-        test=_CLUSTER + "a_vacant_lease_in_a_slot_that_migrates_is_told_in_words_and_costs_no_connection",
+        test="tests/sidecar/redis/test_store_failures.py"
+        "::test_the_trouble_of_one_lease_costs_the_other_lease_no_connection[wheel]",
     ),
     Bug(
         "an operator's command does not follow a slot that migrates",

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from ops.local.servers import RedisServer
 from sidecar.protocol import Kind, Outcome, Reply, Timings
+from sidecar.redis.store import fence_of
 from tests.sidecar.conftest import BINARIES, client_of, command
 from tests.support.storing import KEY, Storing, at_port, storing
 from tests.support.waiting import eventually
@@ -222,5 +223,26 @@ async def test_where_wait_is_refused_a_term_does_not_count(any_redis: Redis, any
         async with storing(at_port(any_server.port, username="sidecar", password="x"), min_replicas=1) as store:
             failure = await store.failure(Kind.ACQUIRE)
             assert (failure.kind, failure.may_execute) == ("noperm", True)
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")
+
+
+async def test_the_trouble_of_one_lease_costs_the_other_lease_no_connection(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    """A connection of its own is no use to a lease whose key is refused; without another lease it is made again."""
+    rights = ("resetkeys", f"~{KEY}", f"~{fence_of(KEY)}", "&*", "+@all")
+    command(any_redis, "ACL", "SETUSER", "sidecar", "reset", "on", f">{SECRET}", *rights)
+    try:
+        async with storing(at_port(any_server.port, username="sidecar", password=SECRET)) as store:
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+            connection = store.store._connection
+            for _ in range(3):
+                refused = await store.call(Kind.ACQUIRE, key="another", limit=10.0)
+                assert not isinstance(refused, Reply)
+                assert refused.kind == "noperm"
+                assert store.store._connection is connection
+                assert store.store.connected
+            assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
     finally:
         command(any_redis, "ACL", "DELUSER", "sidecar")
