@@ -36,7 +36,7 @@ IGNORED = frozenset(
 )
 """Names of variables that neither container follows."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Prefixes of such names. They move metrics to files that processes share, and rename metrics."""
+"""Prefixes of names that neither container follows. They move metrics to shared files, and rename them."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python hides by default."""
 

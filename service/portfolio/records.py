@@ -81,7 +81,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a run is: all sessions before `session_date` are done or skipped, and in it some portfolios."""
+    """The progress of a run: every session before `session_date` is done or skipped, and a part of that session."""
 
     session_date: date
     portfolio_id: UUID | None
