@@ -36,7 +36,7 @@ IGNORED = frozenset(
 )
 """Names of variables that neither container follows."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Prefixes of names that neither container follows. They move metrics to shared files, and rename them."""
+"""Prefixes of further ignored names. These variables move metrics to shared files, or rename metrics."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python hides by default."""
 

@@ -106,15 +106,25 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
         "info": {"title": "Control listener of the lease sidecar", "version": "1"},
         "paths": {
             "/is-leader": {
-                "get": _operation("isLeaderOfAll", "Whether this task leads; campaigns for all leases", asked, _ANSWERS)
+                "get": _operation(
+                    "isLeaderOfAll",
+                    "Whether this task leads all leases; the request campaigns for them",
+                    asked,
+                    _ANSWERS,
+                )
             },
             "/is-leader/{lease}": {
-                "get": _operation("isLeader", "Whether this task leads; campaigns", [lease, *asked], _ANSWER)
+                "get": _operation(
+                    "isLeader",
+                    "Whether this task leads the lease; the request campaigns for it",
+                    [lease, *asked],
+                    _ANSWER,
+                )
             },
             "/leader/{lease}": {
                 method: _operation(
                     f"{method}Leader",
-                    "200 if this task leads, else 503; does not campaign",
+                    "200 if this task leads, else 503; the request does not campaign",
                     [lease],
                     _LOOK,
                     unavailable=_LOOK,
@@ -129,7 +139,9 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
                     _RESIGNED,
                 )
             },
-            "/status": {"get": _operation("status", "All leases, for people; does not campaign", [], _STATUS)},
+            "/status": {
+                "get": _operation("status", "All leases, for people; the request does not campaign", [], _STATUS)
+            },
             "/healthz": {
                 "get": _operation("health", "200 while the election loop runs", [], _HEALTH, unavailable=_HEALTH)
             },
@@ -148,7 +160,7 @@ def _operation(
     responses = {
         "200": _response("Done", answer),
         "400": _response("wait, version or token is invalid, or the HTTP is malformed", _ERROR),
-        "403": _response("Host is not a loopback address, a web page asks, or X-Lease-Client is missing", _ERROR),
+        "403": _response("Host is not loopback, a web page sent the request, or X-Lease-Client is missing", _ERROR),
         "404": _response("There is no such lease; `leases` has the names", _ERROR),
     }
     if unavailable is not None:

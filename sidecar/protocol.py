@@ -169,7 +169,7 @@ class View(NamedTuple):
 
 
 class LeaseStatus(NamedTuple):
-    """A lease for listeners and metrics: the fields of its `View`, and more.
+    """A lease for listeners and metrics: the fields of its `View`, its leadership and its trouble.
 
     `leads` is true while this candidate leads the lease, for at least `remaining` seconds more. `trouble` is a line for
     people that says what is wrong with the lease; None if nothing is.

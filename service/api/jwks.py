@@ -17,7 +17,7 @@ from service.outgoing import http_session
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 REFRESH_INTERVAL = 600.0
-"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid until the next fetch."""
+"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid until then."""
 MIN_INTERVAL = 30.0
 """Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0

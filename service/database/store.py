@@ -93,7 +93,7 @@ class Store(Transactions):
         return token
 
     async def record_loading(self, term: FencedTerm, loading: Loading) -> None:
-        """Record for how many portfolios the term has loaded the positions.
+        """Record the progress of the term in loading positions.
 
         Raises:
             StaleTerm: the term is not the newest.

@@ -121,7 +121,7 @@ class Transactions:
         return None if refused is None or self._pool.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the database answered this process within that time. Then it works, even if a caller waits."""
+        """Whether the database answered any query of this process within that time, even if a caller still waits."""
         at = self._pool.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 

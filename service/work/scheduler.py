@@ -80,7 +80,7 @@ class Scheduler:
         return {job: next_due(job, self._calendar, now) for job in JOBS}
 
     async def run(self, term: Term) -> Never:
-        """Run due jobs until the term is over. A failure of the price source or the database does not end the term.
+        """Run due jobs until the term is over. Try again after a failure of the price source or the database.
 
         Raises:
             StaleTerm: a newer term has claimed the fence.

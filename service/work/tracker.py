@@ -110,7 +110,7 @@ class Tracker:
         return self._schedule.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
-        """Track until the term is over. A failure of the price source or the database does not end the term.
+        """Track until the term is over. Continue at the next tick after a failure of the price source or the database.
 
         Raises:
             StaleTerm: a newer term has claimed the fence.

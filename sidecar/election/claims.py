@@ -160,6 +160,6 @@ class UnansweredAcquires:
         self.pending, self.until = True, max(self.until, until)
 
     def answered(self, sent_at: float) -> None:
-        """Record the answer to a call sent at `sent_at`: a call sent after all of them shows who holds the key."""
+        """Record the answer to a call sent at `sent_at`. A call after all these acquires shows who holds the key."""
         if sent_at >= self.until:
             self.pending, self.until = False, -inf

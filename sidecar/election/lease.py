@@ -129,7 +129,7 @@ class Lease:
         if token is not None and (term is None or term.token != token):
             return False
         self._demand.withdraw()
-        self._version += 1  # held requests are answered, whatever the state: their clients ask again if they want it
+        self._version += 1  # answers held requests in every state: a client that wants the lease asks again
         unknown = term is None and self._nothing_heard_yet  # a predecessor's client may act on
         if not unknown and not self._grants.take_back(now, client, knows_term=self._admits(token)):
             return False

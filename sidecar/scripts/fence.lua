@@ -1,4 +1,4 @@
--- Look at a lease's fence in Redis. With ARGV[8], set its token, which the next term's token will exceed.
+-- Look at a lease's fence in Redis. With ARGV[8], set the fence's token, which the next term's token will exceed.
 -- ARGV[7]  the minimum for the fence's token; '' for none. A fence that refuses every term gets at least the server's
 --          time.
 -- ARGV[8]  the state that was seen one ttl ago: if the state has changed, nothing is written; '' to look only

@@ -15,7 +15,7 @@ if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody
   call('PEXPIRE', key, ttl)
   left = ttl
 elseif ARGV[8] == '1' then
-  call('HSET', fence, 'beat', integer(now)) -- a write for WAIT, which any replica would confirm without a write
+  call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
 vouch()
 return answer('renewed')
