@@ -12,8 +12,8 @@ class Backoff:
     Args:
         first: seconds of the first pause.
         longest: seconds of the longest pause.
-        least: the smallest share of a pause that is left after it was shortened, from 0 to 1.
-        uniform: as `random.uniform`.
+        least: the smallest share of a pause that remains after shortening, from 0 to 1.
+        uniform: draws a number between two bounds, like `random.uniform`.
     """
 
     def __init__(

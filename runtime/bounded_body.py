@@ -1,6 +1,6 @@
 """Bodies of HTTP answers, read up to a limit.
 
-`sidecar.client` reads its answers by itself: it imports as little of the project as possible.
+`sidecar.client` has its own reader, because it imports as little of the project as possible.
 """
 
 import aiohttp

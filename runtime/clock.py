@@ -1,4 +1,4 @@
-"""Elapsed time, as every deadline of the protocol counts it."""
+"""The clock for elapsed time that every deadline of the protocol uses."""
 
 import time
 

@@ -10,7 +10,7 @@ from aiohappyeyeballs import start_connection
 from runtime.lookup import Lookups
 
 STAGGER = 0.25
-"""Delay before the next address is tried beside the first, in seconds (RFC 8305 advises 0.25)."""
+"""Delay before the next address is tried while earlier attempts continue, in seconds (RFC 8305 advises 0.25)."""
 
 
 async def connected_socket(

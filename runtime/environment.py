@@ -36,7 +36,7 @@ IGNORED = frozenset(
 )
 """Names of variables that neither container follows."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Prefixes of such names. They move metrics to files that processes share, and rename metrics."""
+"""Prefixes of further ignored names. These variables move metrics to shared files, or rename metrics."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python hides by default."""
 

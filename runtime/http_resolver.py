@@ -39,6 +39,6 @@ class SharedResolver(AbstractResolver):
 
 
 def _host_of(address: tuple[str | int, ...]) -> str:
-    """The host of a socket address; an IPv6 address of one link names its interface."""
+    """The host of a socket address; a link-local IPv6 address includes the name of its interface."""
     host, scope = str(address[0]), address[3] if len(address) == 4 else 0
     return f"{host}%{socket.if_indextoname(int(scope))}" if scope and "%" not in host else host

@@ -76,12 +76,12 @@ class _Admission(asyncio.Protocol):
         self._limits = limits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
         if not self._admits(_network(transport)):
             transport.abort()
             return
         if self._limits.idle < inf:
-            # Without this limit an unread answer keeps a connection open for ever, even after it was closed here.
+            # Without this limit an unread answer keeps a connection open forever, even after it was closed here.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         connection = _Connection(self._server, self._limits)
@@ -109,7 +109,7 @@ class _Connection(web.RequestHandler):
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._header_limit = limits.header
         self._header_timer: asyncio.TimerHandle | None = None
-        self._body: StreamReader = EMPTY_PAYLOAD  # the last request's
+        self._body: StreamReader = EMPTY_PAYLOAD  # the body of the last request
         self._last_bytes = b""
         self.network = ""
 
@@ -133,7 +133,8 @@ class _Connection(web.RequestHandler):
         if self._request_count > requests:
             self._stop_timer()
             self._body = self._messages[-1][1]
-            # The bytes may also have the beginning of the next header. After a body, only the next bytes tell.
+            # These bytes may also contain the beginning of the next header. After a request with a body, only the
+            # next bytes can show that.
             of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
         if of_header and data and self._header_timer is None:
             self._start_timer()

@@ -12,7 +12,7 @@ from runtime.escape import cut, one_line
 MESSAGE = 4_000
 """Limit of a message and of each field, in characters."""
 TRACEBACK_LINES, TRACEBACK_WIDTH = 200, 500
-"""Limits of a traceback: the number of its lines, from its start and its end, and the characters of each line."""
+"""Limits of a traceback: its number of lines, half from its start and half from its end, and the length of a line."""
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "color_message", "message", "taskName"}
 

@@ -1,6 +1,6 @@
 """Chosen metrics as log lines, for systems that count from logs, such as CloudWatch's metric filters.
 
-A line a minute for each sample keeps the metric alive there: an alarm can tell a value of 0 from a task that is silent.
+One line per minute for each sample keeps the metric alive there: an alarm can distinguish 0 from a silent task.
 """
 
 import asyncio

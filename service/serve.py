@@ -64,7 +64,7 @@ LOGGED_METRICS = (
     "portfolio_job_sessions_given_up",
     "portfolio_database_up",
 )
-"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
+"""Metrics that are also logged, once a minute. CloudWatch's alarms read them from the log (ops/aws)."""
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 
 def exit_after(seconds: float, status: Callable[[], int], report: Callable[[], object]) -> None:
-    """End the process in `seconds`, whatever still runs then. A process that has ended before is not affected.
+    """End the process after `seconds`, even if parts of it still run. A process that ended earlier is not affected.
 
     A daemon thread waits, because the event loop may be closed by then.
 

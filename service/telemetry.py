@@ -25,7 +25,7 @@ def set_up_logs(form: Literal["json", "text"], level: str) -> None:
     """Write the process's log to standard output, in the sidecar's format."""
     log_to_stdout(form, level)
     logging.captureWarnings(capture=True)
-    # asyncpg warns in many lines about what the service logs in one.
+    # asyncpg logs many lines about a fault that the service logs in one line.
     logging.getLogger("asyncpg").setLevel(logging.ERROR)
 
 
@@ -80,7 +80,7 @@ class LeadershipMetrics(Collector):
         leading = GaugeMetricFamily("portfolio_leading", "1 while this process leads the lease.", labels=["lease"])
         remaining = GaugeMetricFamily(
             "portfolio_leading_remaining_seconds",
-            "Until the lead ends unless it is renewed.",
+            "Seconds until the lead ends unless it is renewed.",
             labels=["lease"],
         )
         token = GaugeMetricFamily("portfolio_token", "The term's fencing token; 0 without a term.", labels=["lease"])

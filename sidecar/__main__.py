@@ -1,4 +1,4 @@
-"""`python -m sidecar` runs the sidecar; with words it is the health check, or one of `sidecar.commands.operator`."""
+"""`python -m sidecar` runs the sidecar; with arguments, the health check, the wrapper or an operator's command."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ LONGEST = 1_000
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; returns the exit status: 0 well, 1 failed, 2 wrong arguments or settings."""
-    ignored = remove_ignored()  # before a library that reads them is imported
+    """Run a command; returns the exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
+    ignored = remove_ignored()  # before the libraries that read the variables are imported
     try:
-        if arguments == ["healthcheck"]:  # it has to be quick: nothing else is imported for it
+        if arguments == ["healthcheck"]:  # the health check must be quick, so nothing else is imported for it
             return _healthcheck()
         if not arguments:
-            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the loop handles them
             return _run(ignored)
         if arguments[0] == "exec":
             return _exec(arguments[1:])
@@ -43,7 +43,7 @@ def _run(ignored: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, SettingsError):
             raise
-        logging.getLogger("sidecar").critical("The sidecar ends: an error of its own", exc_info=True)
+        logging.getLogger("sidecar").critical("The sidecar ends because of an internal error", exc_info=True)
         return 1
 
 
@@ -56,7 +56,7 @@ def _exec(words: list[str]) -> int:
     if words in (["-h"], ["--help"]):
         print(USAGE)
         return 0
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # heard once the loop listens
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the loop handles them
     try:
         return run(words, os.environ)
     except UsageError as error:
@@ -65,7 +65,7 @@ def _exec(words: list[str]) -> int:
     except Exception as error:
         if isinstance(error, (SettingsError, ModuleNotFoundError)):
             raise
-        logging.getLogger("sidecar").critical("The wrapper ends: an error of its own", exc_info=True)
+        logging.getLogger("sidecar").critical("The wrapper ends because of an internal error", exc_info=True)
         return 1
 
 
@@ -85,7 +85,7 @@ def _command(arguments: list[str]) -> int:
 
 
 def _healthcheck() -> int:
-    """0 for healthy, else 1: what a container's health check may end with. Nothing goes to standard error."""
+    """The exit status of a container's health check: 0 if healthy, else 1. Nothing goes to standard error."""
     from sidecar.healthcheck import healthy
 
     try:

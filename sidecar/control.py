@@ -129,10 +129,10 @@ class Control:
         return name
 
     async def _asked(self, names: list[str], request: web.Request) -> None:
-        """Count the demand of a request, and hold the request as long as it asks for."""
+        """Count a request as demand, and hold it until the version changes, for at most its `wait` seconds."""
         wait, version, token = _wait(request), request.query.get("version"), _token(request)
         if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
-            raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not one that an answer gave")
+            raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not the version of an answer")
         for name in names:
             self._candidate.asked(name)
         await self._candidate.first_replies(names, self._timings.call_limit)
@@ -175,11 +175,12 @@ def _wait(request: web.Request) -> float:
     if text is None:
         return 0.0
     try:
-        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float takes 1_0, and digits of Bengali
+        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float also takes 1_0 and '\u06f1'
     except ValueError:
         wait = math.nan
     if not 0 < wait <= LONGEST_WAIT:
-        raise _refusal(web.HTTPBadRequest, f"wait: {text[:80]!r} is not a number of seconds over 0 to {LONGEST_WAIT:g}")
+        error = f"wait: {text[:80]!r} is not a number of seconds above 0 and at most {LONGEST_WAIT:g}"
+        raise _refusal(web.HTTPBadRequest, error)
     return wait
 
 
@@ -188,16 +189,16 @@ def _client(request: web.Request) -> str:
 
 
 def _token(request: web.Request) -> int | None:
-    """The token of the term that the client believes in, or resigns."""
+    """The token in the query: of the term that the client believes in, or resigns."""
     token = request.query.get("token")
     if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
-        raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not one that an answer gave")
+        raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not the token of an answer")
     return int(token) if token is not None else None
 
 
 @web.middleware
 async def _refuse_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse requests of web pages in a browser on this machine: questions and resigns change the election."""
+    """Refuse requests of web pages in a browser on this machine: a question or a resign changes the election."""
     if error := refusal(request):
         raise _refusal(web.HTTPForbidden, error)
     return await handler(request)

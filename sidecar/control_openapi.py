@@ -94,7 +94,7 @@ _HEALTH = {"type": "object", "required": ["status"], "properties": {"status": {"
 
 
 def description(leases: Sequence[str], longest_wait: float) -> JSON:
-    """The document, for a sidecar of these leases that holds a request back for `longest_wait` seconds at most."""
+    """The document for a sidecar that has these leases and holds a request for at most `longest_wait` seconds."""
     lease = _parameter("lease", "path", {"type": "string", "enum": list(leases)}, required=True)
     token = _parameter("token", "query", {"type": "string", "pattern": "^[0-9]{1,16}$"})
     wait = _parameter("wait", "query", {"type": "number", "exclusiveMinimum": 0, "maximum": longest_wait})
@@ -105,14 +105,26 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
         "openapi": "3.1.0",
         "info": {"title": "Control listener of the lease sidecar", "version": "1"},
         "paths": {
-            "/is-leader": {"get": _operation("isLeaderOfAll", "Ask, and campaign, for every lease", asked, _ANSWERS)},
+            "/is-leader": {
+                "get": _operation(
+                    "isLeaderOfAll",
+                    "Whether this task leads all leases; the request campaigns for them",
+                    asked,
+                    _ANSWERS,
+                )
+            },
             "/is-leader/{lease}": {
-                "get": _operation("isLeader", "Ask, and campaign, for one lease", [lease, *asked], _ANSWER)
+                "get": _operation(
+                    "isLeader",
+                    "Whether this task leads the lease; the request campaigns for it",
+                    [lease, *asked],
+                    _ANSWER,
+                )
             },
             "/leader/{lease}": {
                 method: _operation(
                     f"{method}Leader",
-                    "200 if this task leads, else 503; no campaign",
+                    "200 if this task leads, else 503; the request does not campaign",
                     [lease],
                     _LOOK,
                     unavailable=_LOOK,
@@ -127,9 +139,11 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
                     _RESIGNED,
                 )
             },
-            "/status": {"get": _operation("status", "Everything for people; no campaign", [], _STATUS)},
+            "/status": {
+                "get": _operation("status", "All leases, for people; the request does not campaign", [], _STATUS)
+            },
             "/healthz": {
-                "get": _operation("health", "200 while the election loop goes round", [], _HEALTH, unavailable=_HEALTH)
+                "get": _operation("health", "200 while the election loop runs", [], _HEALTH, unavailable=_HEALTH)
             },
             "/openapi.json": {"get": _operation("description", "This document", [], {"type": "object"})},
         },
@@ -145,12 +159,12 @@ def _operation(
 ) -> JSON:
     responses = {
         "200": _response("Done", answer),
-        "400": _response("A bad wait, version or token, or no HTTP", _ERROR),
-        "403": _response("A Host that is no loopback, a web page, or no X-Lease-Client", _ERROR),
-        "404": _response("No such lease; `leases` has the names", _ERROR),
+        "400": _response("wait, version or token is invalid, or the HTTP is malformed", _ERROR),
+        "403": _response("Host is not loopback, a web page sent the request, or X-Lease-Client is missing", _ERROR),
+        "404": _response("There is no such lease; `leases` has the names", _ERROR),
     }
     if unavailable is not None:
-        responses["503"] = _response("Not so", unavailable)
+        responses["503"] = _response("Not leading, or not healthy", unavailable)
     return {"operationId": name, "summary": summary, "parameters": parameters, "responses": responses}
 
 

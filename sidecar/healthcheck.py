@@ -1,4 +1,7 @@
-"""The container's health check: quick, so nothing but the standard library; silent, since ECS shows what is printed."""
+"""The container's health check. ECS starts a new process for each check, so this module imports no large library.
+
+It prints nothing, because ECS shows what a health check prints.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +12,7 @@ _LIMIT = 2.0
 
 
 def healthy(environment: Mapping[str, str]) -> bool:
-    """Whether the sidecar that listens where `environment` says answers `GET /healthz` with 200.
+    """Whether the sidecar at the control address in `environment` answers `GET /healthz` with 200.
 
     Raises:
         SettingsError: CONTROL_BIND cannot be used.

@@ -8,7 +8,8 @@ from typing import NamedTuple
 YIELD_FOR = 1.0
 """Seconds for which a candidate leaves the lease to others after its client's resign."""
 ECHO_DELAY = 0.005
-"""Seconds before a leader looks at a change of its key: most changes are its own, and its client comes first."""
+"""Seconds from the notice of a change of the key until a leader looks at the key. Most changes are the leader's own, so
+the answers to its client go first."""
 
 
 class Kind(StrEnum):
@@ -112,7 +113,7 @@ class Timings:
         return self.ttl / 30
 
     def believed_until(self, sent_at: float, ttl_left: float | None) -> float:
-        """Until when a term is believed whose call was sent then and whose key has `ttl_left` seconds to live."""
+        """The end of the belief in a term, for a call sent at `sent_at` and a key with `ttl_left` seconds to live."""
         return sent_at + min(ttl_left or 0.0, self.ttl) - self.margin
 
     @property
@@ -127,7 +128,7 @@ class Timings:
 
 
 class Call(NamedTuple):
-    """One attempt in Redis, without effect there after `give_up_at`. Times are seconds of the candidate's clock.
+    """One attempt of a call. It has no effect in Redis after `give_up_at`. Times are seconds of the candidate's clock.
 
     `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term.
     """
@@ -168,9 +169,10 @@ class View(NamedTuple):
 
 
 class LeaseStatus(NamedTuple):
-    """A lease for listeners and metrics: its `View`, whether it is led and for how many seconds at least, its trouble.
+    """A lease for listeners and metrics: the fields of its `View`, its leadership and its trouble.
 
-    `trouble` is a line for people that says what is wrong with the lease; None if nothing is.
+    `leads` is true while this candidate leads the lease, for at least `remaining` seconds more. `trouble` is a line for
+    people that says what is wrong with the lease; None if nothing is.
     """
 
     state: State
@@ -201,7 +203,7 @@ class ServerClock:
         self._observed_at = 0.0
 
     def observe(self, server_time: int, received_at: float) -> None:
-        """Take in the server time (µs) of a reply that came at `received_at` (s, our clock)."""
+        """Record the server time (µs) of a reply that came at `received_at` (s, our clock)."""
         self._offset = server_time / 1e6 - received_at
         self._observed_at = received_at
 
@@ -210,7 +212,7 @@ class ServerClock:
         self._offset = None
 
     def at(self, moment: float, now: float) -> int:
-        """The server's time, in µs, at `moment` of our clock (s); while unknown 0, a deadline that has passed."""
+        """The server's time, in µs, at `moment` of our clock (s); 0, a past deadline, while that time is unknown."""
         if self._offset is None or now > self._observed_at + self._valid_for:
             return 0
         return int((moment + self._offset) * 1e6)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
 LOGGED_METRICS = ("sidecar_leading", "sidecar_redis_up")
-"""Metrics that the log holds too, once a minute: alarms in CloudWatch count from it (ops/aws)."""
+"""Metrics that are also logged, once a minute. CloudWatch's alarms read them from the log (ops/aws)."""
 
 
 def run(environment: Mapping[str, str], ignored: Sequence[str] = ()) -> int:

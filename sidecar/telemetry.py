@@ -20,7 +20,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "leader": (Outcome.ACQUIRED, Outcome.ADOPTED),
     "follower": (*Reason, Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED),
 }
-"""Label values that exist from the start: a task leads once or twice, and a counter that begins at 1 shows no rise."""
+"""Label values that exist from the start: a task leads rarely, and a counter that begins at 1 shows no increase."""
 
 
 class Telemetry:
@@ -83,12 +83,12 @@ class Telemetry:
             log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
 
     def not_replaced(self, failure: Failure) -> None:
-        """A connection that the server is going to cut could not be replaced; it is still in use."""
+        """Count and log that a connection could not be replaced. It is in use until the server cuts it."""
         self._errors.labels(failure.kind).inc()
         log.warning("The connection to Redis is old and cannot be replaced yet: %s", failure.text)
 
     def credentials_failed(self, _problem: str) -> None:
-        """The credentials for a login could not be fetched; `sidecar.redis.iam` logs why."""
+        """Count that the credentials for a login could not be fetched; `sidecar.redis.iam` logs why."""
         self._errors.labels("credentials").inc()
 
     def troubled(self, lease: str, trouble: str) -> None:
@@ -96,7 +96,7 @@ class Telemetry:
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
 
     def server(self, guard: str | None, eviction_policy: str | None, release_notice: str | None = None) -> None:
-        """Log a property of the server that limits the product, when it is first known and when it changes."""
+        """Log each property of the server that weakens a guarantee, when it is first known and when it changes."""
         was_guard, was_policy, was_notice = self._server
         self._server = (guard, eviction_policy, release_notice)
         if guard == "unavailable" and guard != was_guard:

@@ -17,7 +17,8 @@ from service.work.timetable import next_due
 from sidecar.client import Leadership
 
 MAX_AGE = 1.0
-"""Maximum age of the database's records in a report, in seconds. It bounds the queries, however many clients ask."""
+"""Maximum age of the database's records in a report, in seconds. It bounds the number of queries for any number of
+clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class BackgroundStatus:
         return "ok" if known else "no answer yet"
 
     async def report(self) -> internal_responses.BackgroundStatus:
-        """The leases as this process sees them, and the jobs. The last runs are null while the database is away."""
+        """The leases as this process sees them, and the jobs. The last runs are null during a database outage."""
         records = await self._recent_records()
         instance_ids = (leadership.instance_id for leadership in self._leaderships.values())
         return internal_responses.BackgroundStatus(

@@ -53,7 +53,7 @@ class Leases(ResponseModel):
 
 
 class Loading(ResponseModel):
-    """How many portfolios' positions the leader has loaded, and of how many. Any task may be the leader."""
+    """The progress of the leader in loading the positions of all portfolios. Any task may be the leader."""
 
     portfolios_done: Count = Field(validation_alias="done")
     portfolios: Count = Field(validation_alias="total")

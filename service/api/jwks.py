@@ -17,13 +17,13 @@ from service.outgoing import http_session
 JWKS_PATH = "/auth/v1/.well-known/jwks.json"
 
 REFRESH_INTERVAL = 600.0
-"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid for as long."""
+"""Time from a successful fetch to the next, in seconds. A withdrawn key stays valid until then."""
 MIN_INTERVAL = 30.0
 """Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0
 """Time from a failed fetch to the next, in seconds. Until the first success a new task admits nobody."""
 FETCH_LIMIT = 5.0
-"""Limit of a fetch, in seconds; a token with an unknown key waits at most as long."""
+"""Limit of a fetch, in seconds. A token with an unknown key waits for at most one fetch."""
 MAX_ANSWER = 1024 * 1024
 """Limit of the answer, in bytes."""
 MIN_RSA_BITS = 2048

@@ -41,7 +41,7 @@ class StreamQuota:
         self._open: Counter[UUID] = Counter()
 
     @contextmanager
-    def one(self, user_id: UUID | None) -> Iterator[None]:
+    def counted(self, user_id: UUID | None) -> Iterator[None]:
         """Count a stream for the length of the block. Without a user there is no limit.
 
         Raises:

@@ -1,7 +1,7 @@
 """The middleware of both listeners: it counts requests, limits their time, and answers every error as JSON.
 
-An error is `{"error": "...", "field": "..."}`; `field` is there if a field or parameter is at fault. During an outage
-of the database, requests that need it are answered with 503.
+An error is `{"error": "...", "field": "..."}`; `field` is present if a field or parameter is invalid. During an outage
+of the database, requests that need the database are answered with 503.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Middleware:
 
     Args:
         metrics: the metrics to count requests in.
-        access: the access to the database, which knows of outages.
+        access: the access to the database; its `trouble` reports an outage.
         endless: the routes of streams, which have no time limit.
     """
 

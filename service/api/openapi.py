@@ -141,7 +141,7 @@ def _schemas() -> Json:
         ),
         "LiveEvent": object_of(
             event={"const": "message", "description": "The type of an event that names no type."},
-            id=text_of(r"[0-9]+-[0-9]+\.[0-9]{6}") | {"description": "A Last-Event-ID with it changes nothing."},
+            id=text_of(r"[0-9]+-[0-9]+\.[0-9]{6}") | {"description": "The server ignores this id in Last-Event-ID."},
             data=TEXT | {"contentMediaType": "application/json", "contentSchema": ref("schemas", "LiveValue")},
         ),
         "Positions": list_of(ref("schemas", "Position"), 1, MAX_ENTRIES)

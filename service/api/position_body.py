@@ -85,7 +85,7 @@ def read_entries(body: bytes, portfolio_id: UUID, user_id: UUID) -> list[Positio
             continue
         entry = PositionEntry(portfolio_id, user_id, **fields)
         if (first := seen.setdefault((entry.symbol, entry.valid_from), place)) != place:
-            errors.append(FieldError(f"[{place}].symbol", f"{entry.symbol} of {entry.valid_from} is in [{first}] too"))
+            errors.append(FieldError(f"[{place}].symbol", f"{entry.symbol} of {entry.valid_from} is also in [{first}]"))
         entries.append(entry)
     if errors:
         raise InvalidEntries(*errors[:MAX_ERRORS])

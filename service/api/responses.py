@@ -35,7 +35,7 @@ class LiveValue(ResponseModel):
     day_open: Money | None = Field(description="Today's positions at the session's first prices.")
     day_high: Money | None
     day_low: Money | None
-    day_change: Money | None = Field(description="`value` minus `day_open`: a deposit is no gain.")
+    day_change: Money | None = Field(description="`value` minus `day_open`, so a deposit does not count as a gain.")
     priced_fraction: Fraction
     unpriced_symbols: list[str] = items(
         0, MAX_UNPRICED, f"The symbols of the portfolio that have no price: the first {MAX_UNPRICED}."

@@ -94,7 +94,7 @@ class Api:
         """
         portfolio_id, _, caller = await self._portfolio(request)
         with (
-            self._quota.one(caller.user_id),
+            self._quota.counted(caller.user_id),
             self._metrics.streams.track_inprogress(),
             self._streams.subscriber(portfolio_id, caller.user_id) as subscriber,
             _call_at(caller.expires_at, subscriber.end),

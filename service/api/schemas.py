@@ -77,12 +77,10 @@ def text_of(pattern: str) -> Json:
     return {"type": "string", "pattern": f"^{pattern}$"}
 
 
-def or_null(schema: Json) -> Json:
-    """That schema, or null."""
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
 def days_between(first: date, last: date) -> str:
-    """A pattern for the dates from `first` to `last`, the ends of decades: JSON Schema has no bounds for dates."""
+    """A pattern for the dates from `first` to `last`, because JSON Schema has no bounds for dates.
+
+    `first` must be the first day of a decade, and `last` the last day of one.
+    """
     decades = "|".join(str(decade) for decade in range(first.year // 10, last.year // 10 + 1))
     return f"^({decades})[0-9]-[0-9]{{2}}-[0-9]{{2}}$"

@@ -75,7 +75,8 @@ class StoreAccess:
         """Connect, then probe, until cancelled."""
         while True:
             pause = PROBE_INTERVAL
-            # Reported while the probe waits: cancelling a query to a frozen server takes as long as its answer.
+            # A separate task reports a late probe, because the cancellation of a query to a frozen server waits as
+            # long as the query.
             late = asyncio.create_task(self._report_late_probe())
             try:
                 condition = await self._probe()

@@ -97,7 +97,7 @@ class Streams:
     def subscriber(self, portfolio_id: UUID, user_id: UUID | None = None) -> Iterator[Subscriber]:
         """A subscriber to a portfolio. It receives the current value if there is one, then each new value.
 
-        It ends when the portfolio is deleted or belongs to another user. Without a user, any owner will do.
+        It ends when the portfolio is deleted or belongs to another user. Without a user, the owner is not checked.
         """
         subscriber = Subscriber(self._freshness, user_id)
         if self._closed:
@@ -159,7 +159,7 @@ class Streams:
             wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue
-            # A subscriber that comes during the query requests one of its own, whose owner is newer.
+            # A subscriber that arrives during the query requests another query, which reads the owner again.
             present = {portfolio_id: tuple(self._subscribers[portfolio_id]) for portfolio_id in wanted}
             try:
                 found = await store.live_of_owners(wanted)

@@ -109,7 +109,7 @@ async def run(arguments: RunArguments, settings: Settings, now: Callable[[], dat
         sessions = _sessions(arguments, calendar, clock.now())
         prices = price_source(settings, calendar, now)
         try:
-            # With dates, the job runs for those sessions only. Without, reconstruction looks back as usual.
+            # With dates, the job runs for those sessions only. Without dates, reconstruction looks back as usual.
             jobs = Jobs(store, prices, calendar, now=clock.now, **({} if arguments.first is None else {"look_back": 1}))
             if arguments.dry_run:
                 await _print_plan(arguments.job, sessions, jobs, store)

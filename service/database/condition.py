@@ -10,7 +10,7 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 MAX_ANSWER_TIME = timedelta(seconds=2)
-"""Time of an answer beyond which its clock is not compared."""
+"""Maximum time of an answer whose clock is compared."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,9 @@ class Condition:
     read_only: bool
     clock: datetime
     asked_at: datetime
-    """Time before the question, by this machine's clock; so is the next."""
+    """Time before the question, by this machine's clock."""
     answered_at: datetime
+    """Time after the answer, by this machine's clock."""
 
     @property
     def trouble(self) -> str | None:

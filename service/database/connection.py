@@ -14,7 +14,7 @@ from service.database.postgres_address import open_connection
 from service.database.server_refusals import MORE_CONNECTIONS, TRANSACTION_POOLER_ERROR, ServerRefused, is_overload
 
 ERROR_SHOWN = 300
-"""Characters of a server's error. The error may repeat a value of any size, such as a row's."""
+"""Limit of a server's error, in characters. The error may repeat a value of any size, such as a row's."""
 ISOLATION: Final = "read_committed"
 """Isolation level of each transaction that writes. The fence waits for a row and then reads its newest version. With a
 stricter default of the database or the role, that wait would end in an error."""

@@ -13,10 +13,10 @@ from service.database.sql import statement
 from service.database.term import FencedTerm
 
 MAX_LEAD = timedelta(days=1)
-"""How far a token may be ahead of the database's clock. A day, so that no step of a clock stops elections."""
+"""Maximum lead of a token over the database's clock. It is a day, so that a step of a clock does not stop elections."""
 
 HOLDER_SHOWN = 80
-"""Characters of a holder in an explanation."""
+"""Limit of a holder in an explanation, in characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class FencedWrites:
         await self._connection.execute(statement("forget_changes"), seen)
 
     async def drop_intraday(self, before: date) -> int:
-        """Drop the days before that date; returns their number. A reader that holds a lock for long makes it fail."""
+        """Drop the days before that date; returns their number. Fails if a reader holds a lock for more than 2 s."""
         await self._connection.execute("set local lock_timeout = '2s'")
         return int(await self._connection.fetchval("select public.drop_intraday_partitions($1)", before))
 
@@ -160,7 +160,7 @@ class FencedWrites:
                         statement("add_history"), day, kind, origin, self._token, *between
                     )
                 return WriteCounts(rows=row_count(done), added=row_count(done))
-            except asyncpg.UniqueViolationError:  # such as one that was written around the service
+            except asyncpg.UniqueViolationError:  # a row exists, such as one that another program wrote
                 pass
         (counts,) = await self._connection.fetch(
             statement("write_history"), day, kind, origin, overwrite, self._token, *between

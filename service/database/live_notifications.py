@@ -37,7 +37,7 @@ class Notice:
     """A change of live values or of portfolios' owners."""
 
     missed: bool
-    """Whether the connection is new. Changes before it are unknown, so read again what matters."""
+    """Whether the connection is new. Changes before it are unknown, so the caller must read the values again."""
     values: bool = True
     """Whether live values have changed."""
 

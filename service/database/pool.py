@@ -80,7 +80,7 @@ class ConnectionPool:
     Args:
         slots: asyncpg pools of one connection each; none has to be connected.
         group: the pools of this process.
-        uniform: as `random.uniform`; spreads the attempts of many tasks.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads the attempts of many tasks.
     """
 
     def __init__(
@@ -142,7 +142,8 @@ class ConnectionPool:
         """Check that connections are sessions, if the server allows two of them.
 
         Raises:
-            ServerRefused: they are not. No pool of the group gives a connection until a check succeeds.
+            ServerRefused: the connections share sessions. No pool of the group gives a connection until a check
+                succeeds.
         """
         if len(self._slots) < 2:
             return

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.escape import one_line
 
 SHOWN = 200
-"""Characters of a path in an error."""
+"""Limit of a path in an error, in characters."""
 VARIABLES = {
     "sslrootcert": "PGSSLROOTCERT",
     "sslcrl": "PGSSLCRL",

@@ -12,7 +12,7 @@ import asyncpg
 from runtime.escape import one_line
 
 SHOWN = 300
-"""Characters of a server's message in an error."""
+"""Limit of a server's message in an error, in characters."""
 LASTING_STATES = ("28", "0A000", "22023", "3D000", "42501", "42704")
 """SQLSTATEs, or their first characters, for login, TLS, rights, the database, and settings in an address."""
 POOLER_REFUSALS = re.compile(

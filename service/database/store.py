@@ -47,7 +47,7 @@ TURN_IDLE_FACTOR = 2
 """Idle limit of a transaction that waits for its turn, as a multiple of the call limit. The transaction before it may
 need several calls."""
 HELPER_LIMIT = 2.0
-"""Seconds that a load waits for a connection beside its first one."""
+"""Seconds that a load waits for its second connection."""
 READERS = 2
 """Connections that read positions in parallel."""
 
@@ -93,7 +93,7 @@ class Store(Transactions):
         return token
 
     async def record_loading(self, term: FencedTerm, loading: Loading) -> None:
-        """Record how many positions the term has loaded.
+        """Record the progress of the term in loading positions.
 
         Raises:
             StaleTerm: the term is not the newest.
@@ -205,7 +205,7 @@ class Store(Transactions):
         return {row["lease"]: Fence(**row) for row in rows}
 
     async def loading(self, lease: str) -> Loading | None:
-        """How many positions the lease's newest term has loaded; None unless it is loading now."""
+        """The progress of the lease's newest term in loading positions; None unless it is loading now."""
         rows = await self._fetch(statement("loading"), lease)
         return Loading(rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 

@@ -61,7 +61,7 @@ class Transactions:
             idle_limit: seconds that a fenced transaction may be idle before the server ends it. Then the next leader
                 can claim the fence.
             call_limit: seconds that a statement may take and, from Postgres 17 on, a fenced transaction.
-            group: the pools of this process. Where the server allows too few connections, they share.
+            group: the pools of this process. Where the server allows too few connections, the pools share them.
             writes: the outcome of writes, shared by the stores of a process.
         """
 
@@ -121,7 +121,7 @@ class Transactions:
         return None if refused is None or self._pool.is_connected else overload_text(refused)
 
     def answered_within(self, seconds: float) -> bool:
-        """Whether the database answered this process within that time. Then it is there, even if a caller waits."""
+        """Whether the database answered any query of this process within that time, even if a caller still waits."""
         at = self._pool.answered_at
         return at is not None and asyncio.get_running_loop().time() - at <= seconds
 

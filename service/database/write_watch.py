@@ -1,8 +1,8 @@
 """The outcome of this process's writes: whether a leader commits what is due, and why the database refuses.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. Where no task can write, the
-lead must not move again and again. A term then lasts as long as the trouble has lasted so far, so that each term is
-twice as long as the one before, on whichever task. The clock is injected.
+lead must not move too often. A term then lasts as long as the trouble has lasted so far, so that each term is twice as
+long as the one before, even on another task. The clock is injected.
 """
 
 import time
@@ -11,7 +11,7 @@ from collections.abc import Callable
 NOTHING_COMMITTED_LIMIT = 30.0
 """Seconds without a commit, though a write was due and has failed, after which a leader resigns."""
 MAX_LIMIT = 900.0
-"""Longest such time in seconds, where no task can write."""
+"""Maximum of this limit in seconds. The limit grows while no task can write."""
 RESIGN_PAUSE = 15.0, 60.0
 """Seconds until a task that resigned campaigns again: first pause and longest pause. Both this pause and the limit
 follow from the number of terms without a commit, so this is no `Backoff`."""
@@ -48,8 +48,8 @@ class LeaseWrites:
     def failed(self) -> None:
         """Record that a write, or a read that has to come before it, failed.
 
-        One failure does not end the term, because the next attempt uses another connection. It does if it took longer
-        than the limit.
+        One failure does not end the term, because the next attempt uses another connection. A failure that took longer
+        than the limit does end the term.
         """
         self.due()
         self._failures += 1
@@ -115,6 +115,6 @@ class WriteWatch:
         self._trouble = None
 
     def not_read_only(self) -> None:
-        """Record that the database reports that it is not read-only. The report says nothing of a full disk."""
+        """Record that the database reports that it is not read-only. The report does not cover a full disk."""
         if self._was_read_only:
             self._trouble = None

@@ -1,4 +1,7 @@
-"""Crowds: how many symbols of unknown standing a portfolio holds. One with few does not wait for one with many."""
+"""Crowds: how many symbols of unknown standing a portfolio holds.
+
+A portfolio with few such symbols does not wait for a portfolio with many.
+"""
 
 import asyncio
 from collections.abc import Collection
@@ -9,7 +12,7 @@ from service.portfolio.positions import Book
 from service.prices.standing import SMALL_CROWD, Crowd, Standing
 
 MAX_PORTFOLIOS = 2**32
-"""More than the number of portfolios: a crowd's size and its portfolio's index share one integer."""
+"""Number above any number of portfolios: a crowd's size and its portfolio's index share one integer."""
 
 
 async def set_trial_order(standing: Standing, book: Book, symbols: Collection[str]) -> None:
@@ -19,7 +22,10 @@ async def set_trial_order(standing: Standing, book: Book, symbols: Collection[st
 
 
 def crowds(book: Book, unknown: Collection[str], refused: Collection[str]) -> dict[str, Crowd]:
-    """The least crowded portfolio of each unknown symbol. Refused symbols are unknown too; unheld ones are left out."""
+    """The least crowded portfolio that holds each unknown symbol. Refused symbols are unknown too.
+
+    A symbol that no portfolio holds is left out.
+    """
     weights = np.fromiter(
         ((symbol in unknown) + (SMALL_CROWD - 1) * (symbol in refused) for symbol in book.symbols),
         np.int64,

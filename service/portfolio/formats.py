@@ -20,7 +20,7 @@ PRICE_LIMIT = Decimal(10) ** 9
 
 
 def read_id(text: str) -> UUID:
-    """The id of a portfolio or a user. Of the ways to write a UUID, one is accepted: hexadecimal digits with hyphens.
+    """The id of a portfolio or a user: a UUID, written as 36 hexadecimal digits and hyphens.
 
     Raises:
         ValueError: the text is not an id. The error's text begins with "not", here and below.

@@ -30,7 +30,7 @@ class Freshness:
     now: Callable[[], datetime] = utc_now
 
     def of(self, value: LiveValue) -> LiveValue:
-        """The value as it is to be shown now. It is stale if its oldest price is too old or from the future.
+        """The value as a client may see it now. It is stale if its oldest price is too old or from the future.
 
         The age counts up to the last moment when the market was open: a price that was fresh at Friday's close is fresh
         all Sunday, and stale when Monday's session opens. A value without prices is as old as its own time.

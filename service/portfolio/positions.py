@@ -183,7 +183,7 @@ class _KeyIndex:
         self._slots[keys & self._mask] = np.arange(len(keys), dtype=np.int32)
 
     def numbers(self, keys: Numbers) -> NDArray[np.int32]:
-        """The index of each key in the table; -1 if it is not there."""
+        """The index of each key in the table; -1 for a key that is not in the table."""
         if not len(self._keys):
             return np.full(len(keys), -1, np.int32)
         found: NDArray[np.int32] = self._slots[keys & self._mask]

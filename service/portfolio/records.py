@@ -81,11 +81,11 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a run is: all sessions before `session_date` are done or skipped, and in it some portfolios."""
+    """The progress of a run. Every session before `session_date` is done or skipped."""
 
     session_date: date
     portfolio_id: UUID | None
-    """Last portfolio done; None if only the session's prices are stored."""
+    """The last portfolio that is done in `session_date`; None if only the session's prices are stored."""
 
 
 @dataclass(frozen=True, slots=True)

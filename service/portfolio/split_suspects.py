@@ -20,4 +20,4 @@ def report_split_suspects(before: Mapping[str, Decimal], after: Mapping[str, Dec
     ]
     if jumps:
         shown = ", ".join(jumps[:SUSPECTS_SHOWN])
-        logger.warning("%d %s jump as they do at a split and are used as they are: %s", len(jumps), what, shown)
+        logger.warning("%d %s look like a stock split and are used unchanged: %s", len(jumps), what, shown)

@@ -1,7 +1,7 @@
 """The interface of every price source.
 
-A source never makes a price up. A symbol without a price is missing from the answer, and a source that cannot answer at
-all raises `PricesUnavailable`. The caller decides what to do.
+A source never replaces a missing price: a symbol without a price is missing from the answer. A source that cannot
+answer at all raises `PricesUnavailable`. The caller decides what to do.
 """
 
 from collections.abc import Collection

@@ -51,7 +51,7 @@ class AlpacaPrices:
         now: the wall clock.
         clock: seconds that never go back.
         trials_per_minute: requests for symbols of unknown standing.
-        trials_at_once: such requests in one question.
+        trials_at_once: requests for symbols of unknown standing in one question.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class AlpacaPrices:
     async def closes(self, symbols: Collection[str], day: date) -> Answer:
         """Each symbol's close of that session, not adjusted for later splits; none before the session is over.
 
-        A symbol stands for the company that had it on that day, whichever company has it now.
+        A symbol stands for the company that had it on that day, even if another company has it now.
         """
         session = self._calendar.session(day)
         now = self._now()

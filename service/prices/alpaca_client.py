@@ -36,11 +36,11 @@ MAX_RATE_WAIT = 60.0
 RATE_RESERVE = 0.25
 """Share of the rate limit that is kept for symbols that were priced before."""
 MAX_ANSWER = 32 * 1024 * 1024
-"""Bytes of an answer."""
+"""Limit of an answer, in bytes."""
 
 
 class AccessRefused(PricesUnavailable):
-    """Our keys or our plan may not ask this question, so no other question of its kind will be answered either."""
+    """The keys or the plan do not allow this question. Other questions of its kind will be refused too."""
 
 
 class QuestionRefused(Exception):
@@ -63,7 +63,7 @@ class Budget:
         self._until = clock() + seconds
 
     def remaining(self) -> float:
-        """Seconds left; 0.0 at least."""
+        """Seconds left, at least 0.0."""
         return max(0.0, self._until - self._clock())
 
 
@@ -120,7 +120,7 @@ class Credentials:
 
 
 class AlpacaClient:
-    """Asks for JSON. Retries failures that may pass, within a budget."""
+    """Gets JSON objects from Alpaca, and retries temporary failures within a budget."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class AlpacaClient:
         self._session: aiohttp.ClientSession | None = None
 
     def budget(self, seconds: float) -> Budget:
-        """A budget of so many seconds from now."""
+        """A budget of `seconds` from now."""
         return Budget(seconds, self._clock)
 
     @property
@@ -161,7 +161,7 @@ class AlpacaClient:
 
         Raises:
             QuestionRefused: Alpaca never answers this question.
-            AccessRefused: Alpaca does not answer us.
+            AccessRefused: Alpaca refuses the keys, or the plan does not allow the question.
             PricesUnavailable: there was no valid answer within the budget.
         """
         backoff = Backoff(*BACKOFF, least=0.0, uniform=self._uniform)

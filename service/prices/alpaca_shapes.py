@@ -1,4 +1,4 @@
-"""Reads Alpaca's answers without trust: what is missing or invalid is None."""
+"""Reads Alpaca's answers, which may be invalid: a missing or invalid value is read as None."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime

@@ -25,8 +25,8 @@ MAX_REFUSALS = 30
 """Refused batches of known symbols in one question. The rest waits for the next question, so that a source that
 suddenly refuses many symbols does not use up the requests of the others."""
 KNOWN_PER_TRIAL = 10
-"""Requests for known symbols per request for symbols of unknown standing. Each question may send at least one of the
-latter."""
+"""Requests for known symbols per request for symbols of unknown standing. Each question may send at least one request
+for symbols of unknown standing."""
 UNLIMITED = 1_000_000
 TRIAL_SHARE = 0.25
 """Share of a question's time for symbols of unknown standing."""
@@ -35,7 +35,7 @@ SYMBOLS_SHOWN = 10
 
 LIST_ITEM = re.compile(r"[!-+\--~]{1,32}")
 """Symbols that can stand in a list: printable ASCII without blanks and commas. This is wider than `formats.SYMBOL`,
-because rows written around the service may hold other symbols."""
+because rows that another program wrote may hold other symbols."""
 NAMED_SYMBOL = re.compile(r"invalid symbol: (\S+)")
 
 logger = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class Batches:
         self._standing.record_answer(batch, found, silent=answers.silent)
 
     def _split_refused(self, answers: Answers, batch: list[str], refusal: QuestionRefused) -> None:
-        """Queue the symbols that the refusal does not name; queue each half if it names none."""
+        """Queue the symbols that the refusal does not name. If it names no symbol, queue each half of the batch."""
         answers.refusals += 1
         is_new = bool(self._standing.unknown(batch[:1]))
         rest = self._without_named(answers, batch, refusal)

@@ -18,8 +18,8 @@ NO_PRICE_PAUSE = timedelta(minutes=5)
 TRIAL_LIFETIME = timedelta(days=1)
 """Time for which a trial without a result is remembered."""
 SMALL_CROWD = 32
-"""Number of symbols of unknown standing from which a portfolio is crowded. Portfolios with fewer share batches. A
-refused symbol counts as many, so that a portfolio without refused symbols shares no batch with one that has some."""
+"""Number of symbols of unknown standing from which a portfolio is crowded. Less crowded portfolios share batches. A
+refused symbol counts as this number, so that portfolios with and without refused symbols share no batch."""
 NO_LIMIT = 1_000_000
 """Maximum batch size for a symbol that was in no failed batch."""
 
@@ -75,8 +75,8 @@ class Trials:
     """The queue of one question's symbols of unknown standing.
 
     Symbols of portfolios with few such symbols come first, so that a thousand symbols of one portfolio do not delay the
-    one of another. A batch holds symbols of crowds of the same size. The rest of a failed batch goes behind the others
-    of its crowd, in halves.
+    single symbol of another. A batch holds symbols of crowds of the same size. The rest of a failed batch goes behind
+    the others of its crowd, in halves.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:

@@ -25,7 +25,7 @@ RESTART_PAUSE = 1.0, 30.0
 STOP_STAGGER = 0.05
 """Pause in seconds between stopping one task and the next."""
 HEALTHY_AFTER = 60.0
-"""Seconds of work after which a failure counts as the first one again."""
+"""Seconds of work after which the pause after a failure is the first pause again."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ class Background:
     Args:
         client: asks the sidecar.
         pause: seconds from a failure to the next attempt: first pause and longest pause.
-        uniform: as `random.uniform`.
+        uniform: draws a number between two bounds, like `random.uniform`.
         clock: seconds that never go back.
-        writes: the outcome of the writes of the work's store.
+        writes: records whether the writes of the work succeed.
         trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
         recovery: returns when the database takes writes again.
     """
@@ -157,7 +157,7 @@ class _Timer:
         self.expired = False
 
     def set(self, seconds: float | None) -> None:
-        """Set the timer to so many seconds from now; None stops it."""
+        """Set the timer to `seconds` from now; None stops it."""
         if self._handle is not None:
             self._handle.cancel()
         self._handle = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._expire)

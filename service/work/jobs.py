@@ -37,7 +37,7 @@ KIND = "daily_eod"
 OVERWRITE: dict[JobName, Overwrite] = {"eod": "none", "snapshot": "all", "reconstruction": "stale"}
 
 WRITERS = 2
-"""Chunks in parallel: one copies its values to the server while the one before it writes."""
+"""Chunks in parallel: one chunk copies its values to the server while the chunk before it is written."""
 
 
 class Jobs:
@@ -113,7 +113,7 @@ class Jobs:
         return rows
 
     async def _fill_days(self, attempt: "_JobAttempt", run: JobRun, days: list[Session]) -> int:
-        """Write the rows of the sessions that the run has not done. One without prices does not stop the others."""
+        """Write the rows of the sessions that the run has not done. A session without prices does not stop the run."""
         rows, unpriced = 0, dict[date, PricesUnavailable]()
         for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
@@ -134,7 +134,7 @@ class Jobs:
     def days(self, job: JobName, session: Session) -> list[Session]:
         """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.
 
-        The look-back ends now and not at that session, so a late run reaches no further back.
+        The look-back is counted from now and not from the run's session, so a late run does not reach further back.
         """
         if job != "reconstruction":
             return [session]

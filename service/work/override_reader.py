@@ -19,17 +19,17 @@ logger = logging.getLogger(__name__)
 
 
 class OverrideReader:
-    """Keeps a calendar's overrides as the table has them. While the database is away, the last ones stay."""
+    """Keeps a calendar's overrides as the table has them. During a database outage, the last overrides stay."""
 
     def __init__(self, calendar: OverriddenCalendar, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._calendar = calendar
         self._sleep = sleep
         self.loaded = asyncio.Event()
-        """Event of the first successful read. The calendar is not reliable before it."""
+        """Event that the first successful read sets. Until then the calendar may lack overrides."""
         self._unknown_calendars: set[str] = set()
 
     async def run(self, store: Store) -> None:
-        """Read the table again and again, until cancelled."""
+        """Read the table repeatedly, until cancelled."""
         outage = Outage(logger, "the calendar's overrides are not read: %s", "the calendar's overrides are read again")
         while True:
             try:
@@ -48,7 +48,7 @@ class OverrideReader:
         for name in sorted(unknown - self._unknown_calendars):
             known = ", ".join(CALENDARS)
             logger.error(
-                "market_override: the calendar %r is unknown and its days have no effect; known are %s",
+                "market_override: the calendar %r is unknown and its days have no effect; the known calendars are %s",
                 name,
                 known,
             )

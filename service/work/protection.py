@@ -31,9 +31,9 @@ ANSWER_LIMIT = 5.0
 SHUTDOWN_LIMIT = 2.0
 """Seconds that the agent's answer may take at the end of the process."""
 MAX_ANSWER = 64 * 1024
-"""Bytes of an answer."""
+"""Limit of an answer, in bytes."""
 WORDS_SHOWN = 300
-"""Characters of an answer's text in a log line."""
+"""Limit of an answer's text in a log line, in characters."""
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class TaskProtection:
             self._wake.set()
 
     async def run(self) -> None:
-        """Protect the task while a block is held, and end the protection when none is. End it when cancelled."""
+        """Protect the task while a block of `held` is active. End the protection afterwards, and when cancelled."""
         async with http_session() as session:
             try:
                 while True:
@@ -127,7 +127,7 @@ class TaskProtection:
                     await self._request(session, protect=False, limit=SHUTDOWN_LIMIT)
 
     async def _reconcile(self, session: aiohttp.ClientSession) -> float | None:
-        """Request the wanted state, if it is time; returns the seconds until it is time again, None for never."""
+        """Request the wanted state if a request is due; returns the seconds until the next one is due, or None."""
         wanted = self._holders > 0
         if self._until is not None and self._clock() >= self._until:
             self._record_until(None)
@@ -152,7 +152,8 @@ class TaskProtection:
             self._metrics.protection_refused.inc()
             if str(refusal) != self._last_refusal:
                 self._last_refusal = str(refusal)
-                what = "is not protected from a scale-in" if protect else "stays protected for a while"
+                kept = f"stays protected for up to {EXPIRY_MINUTES} minutes"
+                what = "is not protected from a scale-in" if protect else kept
                 logger.warning("this task %s: %s", what, refusal)
             return False
         self._last_refusal = None

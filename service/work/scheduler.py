@@ -80,7 +80,7 @@ class Scheduler:
         return {job: next_due(job, self._calendar, now) for job in JOBS}
 
     async def run(self, term: Term) -> Never:
-        """Run due jobs until the term is over. A failing price source or database costs time, not the term.
+        """Run due jobs until the term is over. Try again after a failure of the price source or the database.
 
         Raises:
             StaleTerm: a newer term has claimed the fence.
@@ -130,7 +130,7 @@ class Scheduler:
         return failed == 0
 
     def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
-        """Report the sessions left unsettled behind the look-back, except those before the first settled one."""
+        """Report the unsettled sessions older than the look-back, except those before the first settled session."""
         first = min(settled, default=date.max)
         given_up = {day for day in left if day > first}
         self._metrics.given_up.set(len(given_up))

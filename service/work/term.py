@@ -18,7 +18,7 @@ LONGEST_SLEEP = 60.0
 """Longest sleep in seconds. After it the clock is read again: it may have been set, or the machine suspended."""
 
 RETRY_DELAY = 1.0
-"""Seconds between two attempts to claim the fence while the database is away."""
+"""Seconds between two attempts to claim the fence during a database outage."""
 
 
 class Term(FencedTerm, Protocol):
@@ -29,7 +29,7 @@ class Term(FencedTerm, Protocol):
 
 
 async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) -> None:
-    """Claim the fence for the term, and wait while the database is away. Nothing is written before the claim.
+    """Claim the fence for the term, and wait during a database outage. Nothing is written before the claim.
 
     Raises:
         StaleTerm: a newer term has claimed the fence.

@@ -110,7 +110,7 @@ class Tracker:
         return self._schedule.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:
-        """Track until the term is over. A failing price source or database costs ticks, not the term.
+        """Track until the term is over. Continue at the next tick after a failure of the price source or the database.
 
         Raises:
             StaleTerm: a newer term has claimed the fence.
@@ -243,7 +243,7 @@ class Tracker:
                 await first.make_intraday(session.date)
 
         async def write(lane: FencedWrites, part: Values) -> None:
-            if lane is writes[-1]:  # committed first: no value without the prices that it was made from
+            if lane is writes[-1]:  # committed first, so that no value is committed before its prices
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)

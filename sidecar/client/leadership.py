@@ -25,8 +25,8 @@ logger = logging.getLogger("sidecar.client")
 class Leadership:
     """The leadership of one lease by this process, computed from the clock at each look.
 
-    `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` are of the sidecar's last answer. They are
-    None while the sidecar is not asked, or gives no valid answer.
+    `LeaseClient.leadership` makes it. `holder`, `state` and `instance_id` come from the sidecar's last answer. They are
+    None while the client does not ask the sidecar, or gets no valid answer.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, poll: Poll, grant: Callable[[], Grant]) -> None:
@@ -37,7 +37,7 @@ class Leadership:
         self._running = False
         self._term: Term | None = None
         self._late_check: int | None = None  # the last term for which a late check was reported
-        self._last_token: int | None = None  # a term is granted to one client, which its token proves
+        self._last_token: int | None = None  # proves to a restarted sidecar that the term was granted to this client
 
     @property
     def is_leader(self) -> bool:
@@ -82,7 +82,7 @@ class Leadership:
         `run` cancels the work when its term is over: `stop_before` seconds before the deadline, or at once when the
         sidecar says so. It awaits the end of the work, resigns the lease, and campaigns again. Work that returns after
         its cancellation, or raises `TermOver`, counts as ended by the term. The work must not block the event loop:
-        blocking calls belong into `term.run_in_thread`.
+        blocking calls belong in `term.run_in_thread`.
 
         When the work returns or raises by itself, or `run` is cancelled, `run` also awaits the end of the work and
         resigns. It then returns the result, or raises the error or the cancellation.
@@ -111,7 +111,7 @@ class Leadership:
     async def resign(self) -> None:
         """Tell the sidecar that no work runs and that the lease is not wanted.
 
-        `run` resigns by itself. A sidecar that has gone is no error.
+        `run` resigns by itself. It is not an error if the sidecar has gone.
 
         Raises:
             RuntimeError: work is running; cancel `run` instead.
@@ -151,7 +151,7 @@ class Leadership:
                 if not reported:
                     reported = True
                     self._log(
-                        logging.ERROR, term, "the work was cancelled but runs on past its deadline; waiting for its end"
+                        logging.ERROR, term, "the work was cancelled but still runs after its deadline; waiting for it"
                     )
                 if interruption is not None:
                     term.threads.abandon()  # the process is about to end, and its threads with it
@@ -194,7 +194,7 @@ class Leadership:
                 self._last_token = answer.token
                 self._log(logging.INFO, self._term, "leading; the work begins")
                 return self._term, grant
-            self._poll.forget_version()  # this grant came too late to be of use
+            self._poll.forget_version()  # this grant came too late
 
     async def _extend(self, term: Term, grant: Grant) -> None:
         """Extend the grant with each answer; return when the term is over."""
@@ -204,16 +204,19 @@ class Leadership:
                 continue
             if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):
                 grant.end()
-                self._log(logging.INFO, term, f"the sidecar says that the term is over: its state is {answer.state}")
+                self._log(logging.INFO, term, f"the sidecar reports the end of the term: the state is {answer.state}")
                 return
             if not grant.extend(answer.deadline):
                 return
 
     def _report_late_check(self, token: int) -> None:
-        """Log once that code checks a term whose work has ended; in any thread. Work that is stopped may check too."""
+        """Log once that code checks a term whose work has ended. A check by work that still has to stop is not logged.
+
+        Any thread may call this method.
+        """
         if (self._term is None or self._term.token != token) and self._late_check != token:
             self._late_check = token
-            text = "term.check() was called after the work had ended: a thread or task that the work started goes on"
+            text = "term.check() was called after the work had ended: a thread or task that the work started still runs"
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
     def _log(self, level: int, term: Term, text: str) -> None:
@@ -228,10 +231,11 @@ class LeaseClient:
 
     Args:
         url: the sidecar's control listener.
-        stop_before: seconds between the end of the work and the deadline of a grant that is not extended; at most a
-            quarter of the rest of the grant.
+        stop_before: seconds between the end of the work and the deadline of a grant that is not extended, but at most a
+            quarter of the remaining grant.
         clock: gives seconds that never step; deadlines are on this clock.
-        uniform: as `random.uniform`; spreads the pauses after requests without a valid answer.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads the pauses after requests without a
+            valid answer.
 
     Raises:
         ValueError: the URL is invalid, or `stop_before` is negative.

@@ -1,7 +1,7 @@
 """The client's requests to the sidecar: the long poll, the resign, and the strict check of the answers.
 
 The process on the port may be slow, silent, dying, or not a sidecar. An answer that breaks any part of the contract
-raises `Unknown`, and nobody leads by it.
+raises `Unknown`, and grants no leadership.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ def parse(body: bytes, name: str, sent_at: float) -> Answer:
         raise Unknown("the answer's instance_id is empty")
     if not leads:
         if token is not None or expires_in is not None:
-            raise Unknown("the answer has a token or expires_in, but does not lead")
+            raise Unknown("the answer has a token or expires_in, but is_leader is false")
         return Answer(instance_id, holder, state, version, None, None)
     # `type` and not `isinstance`: in Python true is an int. A database stores the token as a bigint.
     if type(token) is not int or not 0 < token < 2**63:
@@ -89,7 +89,7 @@ def parse(body: bytes, name: str, sent_at: float) -> Answer:
     if type(expires_in) not in (int, float) or not 0 < expires_in <= LONGEST_GRANT:  # NaN fails the comparison
         raise Unknown(f"the answer's expires_in is not above 0 and at most {LONGEST_GRANT:g} s")
     if holder != instance_id:
-        raise Unknown("the answer leads, but names another holder")
+        raise Unknown("is_leader is true, but the answer names another holder")
     return Answer(instance_id, holder, state, version, token, sent_at + expires_in)
 
 
@@ -136,7 +136,7 @@ class SidecarApi:
     async def ask(self, name: str, hold: Mapping[str, str], limit: float) -> Answer:
         """`GET /is-leader/NAME` with `hold` (wait and version, or nothing) as its query, for `limit` seconds at most.
 
-        A resign under way comes first: a sidecar that thaws could apply it to the term that it grants now.
+        A resign under way comes first: a frozen sidecar that continues could apply it to the term that it grants now.
 
         Raises:
             Unknown: no valid answer came.
@@ -162,7 +162,7 @@ class SidecarApi:
         return parse(bytes(body), name, sent_at)
 
     async def open_spare_connection(self, name: str) -> None:
-        """Open a second connection, so that a resign finds one open. This is no demand, and may fail."""
+        """Open a second connection, so that a resign finds one open. This does not count as demand, and may fail."""
         try:
             async with asyncio.timeout(LIMIT), self._request("GET", "leader", name) as response:
                 await response.content.readany()  # not HEAD: aiohttp closes the connection after it
@@ -172,8 +172,9 @@ class SidecarApi:
     async def resign(self, name: str, token: int | None = None) -> None:
         """`POST /resign/NAME`: resign the term of this token or, without a token, the lease.
 
-        A sidecar that has gone or is silent is no error: the sidecar gives the lease up at the end of the grant. The
-        method waits `LIMIT` seconds at most; the request goes on until it is answered or the connection breaks.
+        It is not an error if the sidecar has gone or is silent: a silent sidecar gives the lease up at the end of the
+        grant. The method waits `LIMIT` seconds at most. The request continues until it is answered or the connection
+        breaks.
         """
         resign = self._resigns.get(name)
         if resign is None or resign.done():
@@ -221,7 +222,7 @@ def wait_and_limit(left: float, *, holds: bool) -> tuple[float, float]:
     """Seconds for which the sidecar may hold a request, and seconds within which its answer must come.
 
     A leader asks again after a third of the time that it has `left` to work, and gives a request up in time for
-    another. A request that nothing `holds` is answered at once.
+    another. Without `holds`, the sidecar answers the request at once.
     """
     if not holds:
         return 0.0, min(LIMIT, left)
@@ -230,7 +231,7 @@ def wait_and_limit(left: float, *, holds: bool) -> tuple[float, float]:
 
 
 def pause_before_retry(left: float, uniform: Callable[[float, float], float]) -> float:
-    """Seconds to wait after a request without a valid answer: a quarter at most of the time `left` to work."""
+    """Seconds to wait after a request without a valid answer: at most a quarter of the time `left` to work."""
     return min(uniform(*PAUSE), max(left / 4, 0.01))
 
 
@@ -242,7 +243,8 @@ class Poll:
     Args:
         name: the name of the lease.
         sidecar: the sidecar to ask.
-        uniform: as `random.uniform`; spreads the pauses after requests without a valid answer.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads the pauses after requests without a
+            valid answer.
     """
 
     def __init__(self, name: str, sidecar: SidecarApi, uniform: Callable[[float, float], float]) -> None:
@@ -269,7 +271,7 @@ class Poll:
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(pause_before_retry(left(), self._uniform))
-            if left() <= 0:  # the process was frozen: to ask now would be to campaign while the work ends
+            if left() <= 0:  # the process was frozen, and a request now would campaign while the work ends
                 return None
         wait, limit = wait_and_limit(left(), holds=self._version is not None)
         hold = {} if self._version is None else {"wait": f"{wait:.3f}", "version": self._version}

@@ -36,7 +36,7 @@ class Term:
     """The seconds until the last grant runs out, even if the term ended before: the time in which work has to end."""
 
     def check(self) -> None:
-        """Return if the term is still on; the work calls this between two steps.
+        """Return if the term is not over; the work calls this between two steps.
 
         Raises:
             TermOver: the term is over.
@@ -52,11 +52,11 @@ class Term:
         as soon as the work is cancelled. `Leadership.run` awaits the end of the job before it resigns.
 
         A job that still runs at the deadline of its term is logged as an error: another task may lead at the same time.
-        `run` waits for the job all the same, unless `run` itself was cancelled, as at the end of the process. The
-        thread then ends with the process.
+        `run` still waits for the job, unless `run` itself was cancelled, as at the end of the process. The thread then
+        ends with the process.
 
-        `asyncio.to_thread` is no substitute: there the work ends at its cancellation, and the thread goes on beside the
-        next leader.
+        `asyncio.to_thread` is no substitute: there the work ends at its cancellation, but the thread continues beside
+        the next leader.
 
         Raises:
             TermOver: the term was over before the job began, or the job raised it.
@@ -78,8 +78,8 @@ class Grant:
 
     Args:
         clock: gives seconds that never step.
-        stop_before: seconds between the end of the work and the deadline; a quarter at most of the rest of the grant at
-            an extension, or a short grant would leave no time to work.
+        stop_before: seconds between the end of the work and the deadline. At each extension it is limited to a quarter
+            of the remaining grant, because a short grant would otherwise leave no time to work.
     """
 
     def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
@@ -90,7 +90,7 @@ class Grant:
         self._ended = False
 
     def extend(self, deadline: float) -> bool:
-        """Believe until `deadline`, which may be earlier than the last; False if the grant is over already."""
+        """Set the deadline, which may be earlier than the last one; returns False if the grant is already over."""
         now = self._clock()
         if self._ended or now >= self._deadline:
             return False
@@ -103,7 +103,7 @@ class Grant:
         self._ended = True
 
     def left(self) -> float:
-        """Seconds until the deadline that was last granted, be the term over before or not."""
+        """Seconds until the last deadline, even if the grant was ended before."""
         return max(self._deadline - self._clock(), 0.0)
 
     @property

@@ -1,7 +1,7 @@
 """`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and mends one that refuses every term.
 
 The database's side is `python -m service fence LEASE`. A fence is mended only while the lease has been disabled for one
-ttl: then no term is believed any more, so no term's token is above the one that the fence gets.
+ttl. After that time nobody believes a term any more, so no leader has a token above the new token of the fence.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ PROBLEMS = {
     "bad_fence": "the fence is not a hash with a whole number for its token: every term is refused",
     "fence_ahead": "the token is more than a day ahead of Redis's clock: every term is refused",
 }
-"""What the scripts find wrong with a lease, for people."""
+"""Texts, for people, for the problems that the scripts report."""
 
 _SCRIPT = script("call", "prelude", "fence")
 _NO_DEADLINE = 2**53
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 class Look(NamedTuple):
-    """What `scripts/fence.lua` answers, its texts escaped; `left` is in ms, times and tokens are in µs."""
+    """The answer of `scripts/fence.lua`, with escaped texts; `left` is in ms, times and tokens are in µs."""
 
     done: str
     problem: str
@@ -54,7 +54,7 @@ class Look(NamedTuple):
         if self.left == _NO_KEY:
             return "nobody holds the key"
         return f"{self.holder or 'an empty word'} holds the key " + (
-            f"for {self.left / 1000:.1f} s more" if self.left >= 0 else "without an end"
+            f"for {self.left / 1000:.1f} s more" if self.left >= 0 else "without a time limit"
         )
 
 
@@ -93,7 +93,7 @@ async def fence(
         lease: the lease's name.
         key: the lease's key.
         ttl: seconds for which the lease must be seen disabled before anything is changed.
-        above: the next term's token is to be larger than this one, such as the database's; None for no such wish.
+        above: a token that the next term's token must exceed, such as the database's; None for no such token.
         dry_run: change nothing.
         say: shows a line at once.
         clock: seconds that never step.
@@ -161,7 +161,7 @@ def parse(options: Sequence[str]) -> tuple[bool, int | None]:
     """Whether it is a dry run, and the token of `--above`.
 
     Raises:
-        ValueError: an option that does not exist, or a token that is none.
+        ValueError: an option is unknown, or a token is invalid.
     """
     rest, dry_run, above = list(options), False, None
     while rest:

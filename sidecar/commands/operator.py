@@ -1,8 +1,8 @@
-"""The operator's commands: what `redis-cli` does for a lease where there is none, and what the sidecar beside says.
+"""The operator's commands: they replace `redis-cli` where it is not installed, and show the sidecar's status.
 
-No image of this project holds `redis-cli`, and ECS Exec needs a root that can be written. So each command can be run as
-a task of its own (`aws ecs run-task`, with it as the sidecar's command): it takes the sidecar's settings, campaigns for
-nothing, and needs no running sidecar, but for `status`.
+No image of this project contains `redis-cli`, and ECS Exec needs a writable root file system. So each command can run
+as a task of its own (`aws ecs run-task`, as the command of the sidecar's container). A command reads the sidecar's
+settings and does not campaign. Only `status` needs a running sidecar.
 """
 
 import json
@@ -47,20 +47,20 @@ ARGUMENTS = {
 """The arguments that each command takes."""
 
 LONGEST = 30 * 86_400
-"""Seconds for which a lease may be disabled: a slip in a longer time nobody would notice."""
+"""Maximum time for which a lease may be disabled, in seconds. A mistake in a longer time could stay unnoticed."""
 
 _LARGEST_STATUS = 1 << 20
-"""An answer above this, in bytes, is no sidecar's status."""
+"""Limit of a sidecar's status, in bytes."""
 
 _DISABLE, _ENABLE = script("call", "disable"), script("call", "enable")
 
 
 class UsageError(Exception):
-    """A command line that cannot be meant; the text is one line that names the word."""
+    """An invalid command line; the text is one line that names the invalid word."""
 
 
 def run(words: Sequence[str], environment: Mapping[str, str], say: Say = print) -> str:
-    """Carry a command out; returns what to print. `say` shows a line before the command has ended.
+    """Run a command; returns the text to print. `say` shows a line before the command has ended.
 
     Raises:
         SettingsError: a setting cannot be used.
@@ -106,7 +106,7 @@ def _status(environment: Mapping[str, str]) -> str:
             body = answer.read(_LARGEST_STATUS + 1)
         if len(body) > _LARGEST_STATUS:
             raise ValueError(f"the answer is longer than {_LARGEST_STATUS} bytes")
-        return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
+        return json.dumps(json.loads(body), indent=2).replace("\x7f", "\\u007f")  # the control that json keeps
     except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
@@ -130,7 +130,7 @@ async def _leaders(redis: CommandRedis, keys: Mapping[str, str]) -> str:
 
 async def _disable(redis: CommandRedis, settings: Settings, lease: str, key: str, duration: int) -> str:
     holder, refusal = await redis.run_script(_DISABLE, [key], duration)
-    return f"{lease} is disabled for {duration} s; it was held by {one_line(holder) or 'nobody'}" + _unsaid(
+    return f"{lease} is disabled for {duration} s; it was held by {one_line(holder) or 'nobody'}" + _notice_refused(
         refusal, settings, key
     )
 
@@ -139,15 +139,15 @@ async def _enable(redis: CommandRedis, settings: Settings, lease: str, key: str)
     holder, refusal = await redis.run_script(_ENABLE, [key])
     if holder.upper() != "DISABLED":
         raise CommandError(f"{lease} is not disabled: it is held by {one_line(holder) or 'nobody'}")
-    return f"{lease} is enabled: whoever campaigns for it leads now" + _unsaid(refusal, settings, key)
+    return f"{lease} is enabled: the next candidate can lead now" + _notice_refused(refusal, settings, key)
 
 
-def _unsaid(refusal: str, settings: Settings, key: str) -> str:
-    """What to add where the notice could not be published: what was asked is done all the same."""
+def _notice_refused(refusal: str, settings: Settings, key: str) -> str:
+    """The line to add if Redis refused to publish the notice. The command has taken effect nevertheless."""
     if not refusal:
         return ""
     return (
-        f"\nthe sidecars could not be told on the channel {key}:changed ({one_line(without_script(refusal))}):"
+        f"\nthe sidecars could not be notified on the channel {key}:changed ({one_line(without_script(refusal))}):"
         f" one that does not track the key notices within its heartbeat, {settings.timings.heartbeat:g} s;"
         " docs/redis.md lists the rights"
     )

@@ -1,4 +1,4 @@
-"""The election loop of a task: takes its leases' calls to Redis and back, and wakes held requests at every change."""
+"""The election loop of a task: makes the calls of its leases in Redis, and wakes held requests at every change."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,13 +31,14 @@ class Candidate:
     Nothing else touches the leases: the control listener and the metrics ask the candidate.
 
     Args:
-        leases: the leases by name, their times of `clock`.
+        leases: the leases by name. Their times are times of `clock`.
         keys: the Redis key of each lease, by name.
         store: carries the calls to Redis.
         timings: the durations of the protocol.
         telemetry: logs and counts what happens.
         clock: `runtime.clock.elapsed`.
-        uniform: `random.uniform`; spreads the connections of a fleet after a server has closed them all.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads a fleet's connections after a server
+            has closed them all.
     """
 
     def __init__(
@@ -98,11 +99,11 @@ class Candidate:
         return tuple(self._leases)
 
     def progresses(self) -> bool:
-        """Whether the loop has made a round lately, as it does whatever Redis and the clients do."""
+        """Whether the loop has made a round recently, which does not depend on Redis or the clients."""
         return self._clock() - self._progress_at < 2 * (self._timings.heartbeat + self._timings.call_limit)
 
     def status(self, name: str) -> LeaseStatus:
-        """One lease as it is now; looking at it is no demand."""
+        """One lease as it is now. This does not count as demand."""
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
@@ -118,7 +119,7 @@ class Candidate:
         return sum(self._leases[name].view(now).version for name in names)
 
     def asked(self, name: str) -> None:
-        """A client asked about a lease."""
+        """Record that a client asked about a lease."""
         now = self._clock()
         self._leases[name].asked(now)
         self._telemetry.polled(name, now)
@@ -134,7 +135,7 @@ class Candidate:
     async def first_replies(self, names: Sequence[str], limit: float) -> None:
         """Hold a client's request until Redis has replied about these leases, at most `limit` seconds.
 
-        A sidecar that was restarted may still lead: 'no' would end work that may go on.
+        A sidecar that was restarted may still lead: the answer 'no' would end work that may continue.
         """
         if unknown := [name for name in names if not self._leases[name].heard_from_redis()]:
             await self._hold(unknown, self.version(unknown), limit)
@@ -154,14 +155,14 @@ class Candidate:
         await self._hold(names, version, min(wait, valid_for))
 
     def resigned(self, name: str, token: int | None, client: str) -> bool:
-        """`Lease.resigned`: a client's work under a lease has stopped."""
+        """Record that a client's work under a lease has stopped; see `Lease.resigned`."""
         resigned = self._leases[name].resigned(self._clock(), token, client)
         self._publish()
         self._wake.set()
         return resigned
 
     def noticed(self, name: str) -> None:
-        """The key of a lease may have changed."""
+        """Record that the key of a lease may have changed."""
         self._leases[name].noticed(self._clock())
         self._wake.set()
 
@@ -217,7 +218,7 @@ class Candidate:
         return not self._store.connected and not self._draining
 
     def _connection_ended(self) -> None:
-        """The server, or the network, has closed the connection."""
+        """Record that the server or the network has closed the connection."""
         if not self._calling:  # else the call fails, or is made again
             self._replace_connection()
             self._wake.set()
@@ -227,7 +228,7 @@ class Candidate:
         self._open_at = self._clock() + self._reconnects.pause()
 
     async def _open(self) -> None:
-        """Connect before a call needs it: trouble with Redis is reported at the start, and its end too."""
+        """Connect before a call needs it, so that trouble with Redis is reported early, and its end too."""
         failure = await self._store.open()
         if failure is not None:
             self._replace_connection()
@@ -264,7 +265,7 @@ class Candidate:
             self._changed = asyncio.Event()
 
     def _forget_old_trouble(self) -> None:
-        """Without a client no call shows whether the trouble is over; a campaign shows it every heartbeat."""
+        """Forget trouble that no recent call has shown. A campaign makes a call every heartbeat."""
         old = self._clock() - max(20.0, 1.2 * self._timings.heartbeat + self._timings.call_limit)
         for name, at in self._trouble_at.items():
             if at < old:

@@ -30,10 +30,10 @@ class TermOwner(NamedTuple):
 
 @dataclass(slots=True)
 class HeldTerm:
-    """A term that this candidate holds, believed until `lead_until`; `granted` after the first grant to a client.
+    """A term that this candidate holds and believes until `lead_until`; the first grant to a client sets `granted`.
 
-    The `tenure` names the attempt that won the term or adopted it again. Late calls of an earlier stretch of the same
-    term (before a restart of the sidecar, or a release without a reply) then do not touch a later one.
+    The `tenure` names the attempt that acquired the term or adopted it again. So late calls of an earlier tenure of the
+    same term (before a restart of the sidecar, or a release without a reply) have no effect on a later tenure.
     """
 
     token: int
@@ -49,7 +49,7 @@ class Demand:
 
     Args:
         lasts: seconds for which a question counts as demand after its answer.
-        always: the lease is wanted although no client asks.
+        always: the lease is wanted even if no client asks.
     """
 
     def __init__(self, lasts: float, *, always: bool) -> None:
@@ -147,19 +147,19 @@ class Grants:
 
 
 class UnansweredAcquires:
-    """Acquires that may have executed, or may yet: their replies were lost, or did not count."""
+    """Acquires that may have executed, or may still execute: their replies were lost, or did not count."""
 
     def __init__(self) -> None:
         self.pending = False
-        """Whether an acquire may have executed, or may yet."""
+        """Whether such an acquire exists."""
         self.until = -inf
-        """The time after which none of them can execute: from then on a look shows the holder of the key."""
+        """The time after which no such acquire can execute: from then on a look shows the holder of the key."""
 
     def may_execute(self, *, until: float) -> None:
         """Add an acquire that may execute until then."""
         self.pending, self.until = True, max(self.until, until)
 
     def answered(self, sent_at: float) -> None:
-        """Note that a call sent at `sent_at` was answered: sent after all of those, it shows whose the key is."""
+        """Record the answer to a call sent at `sent_at`. A call after all these acquires shows who holds the key."""
         if sent_at >= self.until:
             self.pending, self.until = False, -inf

@@ -23,12 +23,13 @@ class Lease:
     Args:
         instance_id: this candidate's name, the value of the key while it holds the lease.
         timings: see `Timings`.
-        boot: a word without spaces, different at every start of the process: calls of an earlier process with the same
-            id may be under way.
+        boot: a word without spaces, different at every start of the process, because calls of an earlier process with
+            the same id may be under way.
         now: the start of the process; a grant of an earlier process may last until `now + grant_ttl`.
-        uniform: `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
+        uniform: draws a number between two bounds, like `random.uniform`; spreads retries, and the calls of all
+            candidates at an expiry.
         require_client: campaign only while a client asks.
-        campaign: False for a candidate that follows only: it looks who leads, and never tries to acquire.
+        campaign: False for a candidate that follows only: it looks at the holder, and never tries to acquire.
     """
 
     def __init__(
@@ -72,17 +73,20 @@ class Lease:
     # Events of the clients.
 
     def asked(self, now: float) -> None:
-        """A client asked: to ask is to campaign."""
+        """Record that a client asked: to ask is to campaign."""
         if not self._demand.wanted(now):
             self._due = min(self._due, now)
         self._demand.asked(now)
 
     def hold(self) -> int:
-        """A client's request is held, and counts as asking; returns the ticket for `unhold`."""
+        """Record that a client's request is held, which counts as asking; returns the ticket for `unhold`."""
         return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
-        """A held request ended: it was `answered`, or its client has gone. A ticket from before a resign is ignored."""
+        """Record that a held request ended: it was `answered`, or its client has gone.
+
+        A ticket from before a resign is ignored.
+        """
         self._demand.unhold(ticket, now, answered=answered)
 
     def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:
@@ -95,11 +99,11 @@ class Lease:
         """Seconds, counted from `arrived`, for which the client that asked then may act; None if it may not.
 
         The lease is then not given up voluntarily before that time has passed or the client has resigned. No other
-        named client may act meanwhile: of several workers of a server one leads. When that one falls silent, another
-        needs a new term.
+        named client may act meanwhile, so only one of several workers of a server leads. If that worker falls silent,
+        another worker needs a new term.
 
-        `client` is the name that the client gives itself, '' without one; `token` is of the last term that the client
-        was granted.
+        `client` is the name that the client gives itself, '' without one; `token` is the token of the last term that
+        the client was granted.
         """
         term, admits = self._term, self._admits(token)
         held_by_other = self._grants.seconds_held_by_other_client(now, client, knows_term=admits)
@@ -116,16 +120,16 @@ class Lease:
         return until - arrived
 
     def resigned(self, now: float, token: int | None = None, client: str = "") -> bool:
-        """The client's work has stopped, and it no longer wants the lease, or only the term of this token.
+        """Record that the client's work has stopped: all of its work, or only the work under the term of `token`.
 
-        False if that term is over: the lease may be held under a newer one, which is kept. False also while another
-        client of this task may act.
+        Returns False if that term is over: the lease may be held under a newer term, which is kept. Returns False also
+        while another client of this task may act.
         """
         term = self._term
         if token is not None and (term is None or term.token != token):
             return False
         self._demand.withdraw()
-        self._version += 1  # held requests are answered in any state: a client that still wants the lease asks again
+        self._version += 1  # answers held requests in every state: a client that wants the lease asks again
         unknown = term is None and self._nothing_heard_yet  # a predecessor's client may act on
         if not unknown and not self._grants.take_back(now, client, knows_term=self._admits(token)):
             return False
@@ -160,7 +164,7 @@ class Lease:
             self._due = min(self._due, now)
 
     def replied(self, call: Call, reply: Reply, now: float) -> None:
-        """`call` was answered."""
+        """Record the reply to `call`."""
         self.tick(now)  # a late reply does not revive a term that has ended
         self._in_flight = None
         self._connected = True
@@ -169,9 +173,9 @@ class Lease:
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
         if reply.holder not in (None, self.instance_id):
-            self._yield_until = -inf  # another candidate has had it: no need to wait
+            self._yield_until = -inf  # another candidate has held the lease, so this one need not wait
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
-            corrected = reply.outcome is Outcome.LATE and not late_again  # our estimate of its clock is right now
+            corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected our server time
             self._due = now if corrected else now + self.timings.retry * self._uniform(0.75, 1.25)
             if reply.outcome is Outcome.UNCONFIRMED and call.kind is Kind.ACQUIRE:
                 self._unanswered.may_execute(until=now)
@@ -187,7 +191,7 @@ class Lease:
             self.noticed(now)
 
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
-        """`call` got no reply; it `may_execute` until `give_up_at`, unless it surely was not delivered."""
+        """Record that `call` got no reply. It `may_execute` until its `give_up_at`, unless it was not delivered."""
         self._in_flight = None
         self._noticed = False
         self._connected = False
@@ -221,7 +225,7 @@ class Lease:
         return call
 
     def tick(self, now: float) -> None:
-        """Let time pass: end the term, or the release, whose time is over."""
+        """End the term whose time is over, and the release whose key has expired."""
         term = self._term
         if term is not None and now >= term.lead_until:
             self._end(Reason.DEADLINE, now)
@@ -323,7 +327,7 @@ class Lease:
             self._begin_release(term, now)
 
     def _owner_of(self, token: int) -> TermOwner:
-        """The owner of an adopted term: no other client may get its token, although this one fell silent."""
+        """The owner of an adopted term: no other client may get its token, even if the owner fell silent."""
         previous = self._previous_term
         if self._nothing_heard_yet:
             return TermOwner(predecessors=True)
@@ -363,10 +367,10 @@ class Lease:
         return late or reply.tenure.startswith(f"{self._boot}-")
 
     def _follow(self, reply: Reply) -> float:
-        """Seconds until a follower calls again: at the expiry or the end of the guard, after a heartbeat at most."""
-        floor = self.timings.heartbeat * self._uniform(0.9, 1.0)
+        """Seconds until a follower calls again: until the expiry or the end of the guard, at most one heartbeat."""
+        longest = self.timings.heartbeat * self._uniform(0.9, 1.0)
         rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
-        return floor if rest is None else min(floor, rest + self._uniform(0.001, 0.004))
+        return longest if rest is None else min(longest, rest + self._uniform(0.001, 0.004))
 
     def _call(self, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
         give_up_at = now + self.timings.call_limit

@@ -6,5 +6,5 @@ _FOLDER = Path(__file__).parent
 
 
 def script(*parts: str) -> str:
-    """The text of a script: the files of this folder that are named, without `.lua`, in the order in which they run."""
+    """The text of a script: the named files of this folder, joined in order. `parts` are file names without `.lua`."""
     return "".join((_FOLDER / f"{part}.lua").read_text() for part in parts)

@@ -1,25 +1,25 @@
--- What the scripts that read a lease begin with: `call`, this prelude and the script are sent as one text.
+-- The beginning of each script that reads a lease: `call`, this prelude and the script are sent as one text.
 --
--- KEYS[1]  the lease's key: its holder's id, a plain string with a TTL
--- KEYS[2]  its fence, a hash without TTL: token (the last one), holder (whose it was), tenure (which stretch of that
---          term), run_id and replid (of the server that last acted on the lease), changed (the server that was seen
---          instead) and changed_at (µs: when it was first seen), others (the same of servers that were seen before that
---          one), beat (µs: the last renewal that replicas confirmed)
+-- KEYS[1]  the lease's key: the id of the holder, a plain string with a TTL
+-- KEYS[2]  the lease's fence, a hash without a TTL: token (the last one), holder (of that token), tenure (the attempt
+--          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
+--          (another server that was seen since), changed_at (µs: when that server was first seen), others (the same for
+--          servers that were seen before that server), beat (µs: the last renewal that replicas had to confirm)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
--- ARGV[3]  deadline in the server's time, µs: after it nothing is done
+-- ARGV[3]  the deadline in the server's time, µs: after it the script changes nothing
 -- ARGV[4]  '1' with the failover guard
 -- ARGV[5]  our term's token; '' without a term
--- ARGV[6]  our term's tenure, or the one that it is to have
--- ARGV[9]  for how many ms an old primary may go on serving after a promotion; none for as long as the margin pays for
+-- ARGV[6]  our term's tenure, or the tenure of the term to acquire
+-- ARGV[9]  the ms for which an old primary may serve after a promotion; absent if the safety margin covers that time
 --
--- Answers one line (a client reads it several times faster than a table), words with a space between them: outcome,
--- token or '-', tenure or '-', ttl left in ms (-1 none, -2 no key), server time in µs, ms to wait, guard ('on',
--- 'off', 'unavailable', or '-' where it was not asked), notice ('sent', 'refused', or '-' where there was nothing to
+-- Returns one line, which a client reads several times faster than a table. Its words are separated by spaces: outcome,
+-- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
+-- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
 -- publish), holder (may be empty).
 --
--- A script is never half done: what it needs is refused before it has changed anything, what it can do without goes by
--- pcall.
+-- No script stops halfway: Redis refuses the commands that a script needs before the script has changed anything, and
+-- the other commands use pcall.
 local key, fence = KEYS[1], KEYS[2]
 local id, ttl, deadline, guarding = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local token, tenure = ARGV[5], ARGV[6]
@@ -43,15 +43,15 @@ end
 
 local function disabled() return holder and string.upper(holder) == 'DISABLED' end
 
--- Read the fence. Returns why no term's token may be counted on from it, or nothing.
+-- Read the fence. Returns the problem because of which no new token can be derived from it, or nothing.
 local function read_fence()
   local kind = call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
   last, last_holder, last_tenure = unpack(call('HMGET', fence, 'token', 'holder', 'tenure'))
-  local digits = last and string.match(last, '^0*(%d+)$') -- as a token is written: leading zeros are somebody's typing
+  local digits = last and string.match(last, '^0*(%d+)$') -- without the leading zeros that a person may have typed
   if last and not digits then return 'bad_fence' end
   last = digits or last
-  if last and tonumber(last) > now + day then return 'fence_ahead' end -- every later token would be above it
+  if last and tonumber(last) > now + day then return 'fence_ahead' end -- every later token would be too far ahead
 end
 
 -- Read the lease. Returns an outcome that ends the script at once, or nothing.
@@ -61,7 +61,7 @@ local function read()
   if kind ~= 'none' and kind ~= 'string' then return 'wrong_type' end
   holder, left = call('GET', key), call('PTTL', key)
   local problem = read_fence()
-  return problem and disabled() and 'disabled' or problem -- a fence is mended while the lease is disabled
+  return problem and disabled() and 'disabled' or problem -- a person repairs a fence while the lease is disabled
 end
 
 local function held_otherwise()
@@ -72,10 +72,10 @@ end
 
 local function ours() return holder == id and last_holder == id and last end -- a term of this id
 
-local function our_term() return ours() and last == token and last_tenure == tenure end -- the one that the caller means
+local function our_term() return ours() and last == token and last_tenure == tenure end -- the one that the caller names
 
--- Which server this is, and for how long: its run id names the process, its replid the stint as a primary (a promotion
--- makes a new one, so what was can never come back). Nothing without the guard, and where a script may not ask.
+-- Identify this server: its run id names the process, and its replid the time as a primary (each promotion makes a new
+-- replid). Returns nothing without the guard, and where a script may not call INFO.
 local run_id, replid, uptime, promoted
 local function identify()
   if run_id then return true end
@@ -91,8 +91,8 @@ local function identify()
   return run_id
 end
 
--- When this server was first seen instead of the one that acted last. Several may take turns behind one address: a note
--- of one does not end that of another, or the guard would never end.
+-- The time at which this server was first seen instead of the server that acted last. Several servers may alternate
+-- behind one address. The note of one server does not replace the note of another, or the guard would never end.
 local function first_seen(changed, at, others)
   local name = run_id .. replid
   local seen = tonumber(changed == name and at or changed and string.match(others or '', name .. '=(%d+)') or '')
@@ -107,21 +107,21 @@ local function first_seen(changed, at, others)
   return now
 end
 
--- The failover guard: for how many ms no new term may start, since a write may have been lost with another server, or an
--- old primary may still serve.
+-- The failover guard: the ms for which no new term may start, because a write may have been lost with another server,
+-- or an old primary may still serve.
 local function guard_wait()
   if not identify() then return 0 end
   local run, repl, changed, at, others =
     unpack(call('HMGET', fence, 'run_id', 'replid', 'changed', 'changed_at', 'others'))
   if run == run_id and (repl or replid) == replid then return 0 end
   if not run and not changed and not promoted then
-    return math.max(0, guard_time - (uptime - 1) * 1000) -- uptime is the difference of two rounded clocks: up to 1 s too long
+    return math.max(0, guard_time - (uptime - 1) * 1000) -- uptime may be up to 1 s too long, because it is rounded
   end
   return math.max(0, math.ceil((first_seen(changed, at, others) - now) / 1000) + guard_time)
 end
 
--- Let this server count as the one that last acted on the lease. Refused when memory is full: then the guard stays shut,
--- which is safe. A note of a change that cannot be removed is harmless: no server is ever noted under that name again.
+-- Record this server as the one that last acted on the lease. Redis refuses this when its memory is full: the guard
+-- then still refuses new terms, which is safe. A note that cannot be removed is harmless: its name is never used again.
 local function vouch()
   if not identify() then return end
   local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))

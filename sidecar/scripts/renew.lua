@@ -1,13 +1,13 @@
--- Prolong our own term, and nothing else. The failover guard lets it pass: a term that is still led was never released.
--- ARGV[7]  the ttl in ms below which the key is written; above it the lease is only verified, so that a watcher who
---          hears of our write and verifies does not write again.
--- ARGV[8]  '1' if replicas are to confirm it (MIN_REPLICAS).
+-- Extend our own term only. The failover guard does not refuse it, because a term that is still led was never released.
+-- ARGV[7]  the ttl in ms below which the key is written. Above it the lease is only checked: a leader that checks its
+--          key after a notice of its own write must not write again.
+-- ARGV[8]  '1' if replicas must confirm the renewal (MIN_REPLICAS).
 -- Outcomes: renewed, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()
 if problem then return answer(problem) end
 
 if not our_term() then
-  guard_wait() -- so that a change of server is noted
+  guard_wait() -- records a change of server
   return answer(held_otherwise())
 end
 
@@ -15,7 +15,7 @@ if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody
   call('PEXPIRE', key, ttl)
   left = ttl
 elseif ARGV[8] == '1' then
-  call('HSET', fence, 'beat', integer(now)) -- for WAIT: where nothing was written, any replica confirms it
+  call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
 vouch()
 return answer('renewed')

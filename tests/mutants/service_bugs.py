@@ -166,8 +166,8 @@ BUGS = [
     Bug(
         "a chunk of which one row exists is skipped",
         "service/database/fenced_writes.py",
-        right="such as one that was written around the service\n                pass",
-        wrong="such as one that was written around the service\n                return WriteCounts()",
+        right="such as one that another program wrote\n                pass",
+        wrong="such as one that another program wrote\n                return WriteCounts()",
         test=_JOBS + "a_chunk_of_which_one_row_exists_is_written",
     ),
     Bug(

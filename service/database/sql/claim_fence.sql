@@ -1,6 +1,6 @@
 -- $1 lease, $2 token, $3 holder.
--- One row if the term is the newest, now or already. No row if a newer term is stored. No row either if the token, a
--- time in microseconds, is more than a day ahead of the database's clock: it would lock out every later term.
+-- One row if the term becomes the newest, or already is. No row if a newer term is stored, or if the token, a time in
+-- microseconds, is more than a day ahead of the database's clock: such a token would lock out every later term.
 insert into public.lease_fence as fence (lease, token, holder)
 select $1, $2::bigint, $3
 where $2::bigint <= extract(epoch from clock_timestamp()) * 1000000 + 86400000000

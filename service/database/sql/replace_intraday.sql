@@ -1,5 +1,5 @@
--- Follows write_intraday.sql where the slot may already have points. A look for a point before each insert would double
--- the cost of the inserts, and there hardly ever is one.
+-- Follows write_intraday.sql where the slot may already have points. A check for a point before each insert would double
+-- the cost of the inserts, and a point rarely exists.
 on conflict (portfolio_id, session_date, slot) do update set
     value = excluded.value,
     priced_fraction = excluded.priced_fraction,

@@ -63,7 +63,7 @@ def described(document: dict[str, Any], *, inventing_tokens: bool) -> schemathes
     return schemathesis.openapi.from_dict(document, config=schemathesis.Config.from_dict(settings))
 
 
-BEYOND_SCHEMAS = (" is later than 'to'", "too large", "has more than 8 decimal places", " is in [")
+BEYOND_SCHEMAS = (" is later than 'to'", "too large", "has more than 8 decimal places", " is also in [")
 """Errors of requests that no JSON Schema can express."""
 
 

@@ -86,7 +86,7 @@ def test_every_wrong_field_is_named_and_so_are_missing_and_unknown_ones() -> Non
 
 def test_an_entry_that_is_there_twice_is_an_error() -> None:
     assert errors(json.dumps([GOOD, {**GOOD, "valid_from": "2026-02-14"}, {**GOOD, "quantity": "1"}])) == {
-        "[2].symbol": "KO of 2026-02-13 is in [0] too"
+        "[2].symbol": "KO of 2026-02-13 is also in [0]"
     }
 
 

@@ -258,7 +258,7 @@ async def test_closes_that_jump_as_at_a_split_are_reported_and_used(
         await desk.jobs.run("eod", session(day), term)
     assert [row.value for row in await rows(store)] == [410, 111]
     assert caplog.messages == [
-        "1 closes of 2026-03-02 jump as they do at a split and are used as they are: A from 400.000000 to 100.000000"
+        "1 closes of 2026-03-02 look like a stock split and are used unchanged: A from 400.000000 to 100.000000"
     ]
 
 

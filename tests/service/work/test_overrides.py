@@ -121,7 +121,8 @@ async def test_overrides_of_an_unknown_calendar_are_reported_once(
         await reader.read(store)
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors == [
-        "market_override: the calendar 'nyse' is unknown and its days have no effect; known are NYSE, 24/7"
+        "market_override: the calendar 'nyse' is unknown and its days have no effect; "
+        "the known calendars are NYSE, 24/7"
     ]
 
 

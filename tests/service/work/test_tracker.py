@@ -688,8 +688,8 @@ async def test_a_splits_jump_is_taken_as_it_is_and_reported(
     assert (await live(store)).value == 160
     jumps = [line for line in caplog.messages if "split" in line]
     assert jumps == [
-        "1 prices jump as they do at a split and are used as they are: A from 400.000000 to 100.000000",
-        "1 prices jump as they do at a split and are used as they are: A from 100.000000 to 150.000000",
+        "1 prices look like a stock split and are used unchanged: A from 400.000000 to 100.000000",
+        "1 prices look like a stock split and are used unchanged: A from 100.000000 to 150.000000",
     ]
 
 

@@ -330,7 +330,7 @@ async def test_work_that_ignores_its_cancellation_is_complained_of_once_and_wait
         complaints = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert len(complaints) == 1
         assert complaints[0].name == "sidecar.client"
-        assert "runs on past its deadline" in complaints[0].getMessage()
+        assert "still runs after its deadline" in complaints[0].getMessage()
         assert sidecar.events == ["begin 1", "cancel 1"], "no resign while the work runs"
 
 

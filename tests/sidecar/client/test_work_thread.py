@@ -82,7 +82,7 @@ async def test_a_thread_that_goes_on_past_its_deadline_is_reported_and_waited_fo
     async with campaigning(sidecar, job, clock):
         clock.now += sidecar.grant  # a clock that does not tick extends nothing
         await eventually(lambda: errors(caplog))
-        assert "runs on past its deadline" in errors(caplog)[0]
+        assert "still runs after its deadline" in errors(caplog)[0]
         asked = len(sidecar.polls)
         await asyncio.sleep(0.3)
         assert (len(sidecar.polls), sidecar.events) == (asked, [])
@@ -102,7 +102,7 @@ async def test_the_end_of_the_process_waits_for_a_thread_until_its_deadline(
         clock.now += sidecar.grant
         await asyncio.wait((run,), timeout=20)
         assert run.cancelled()
-        assert "runs on past its deadline" in errors(caplog)[0]
+        assert "still runs after its deadline" in errors(caplog)[0]
 
 
 async def test_a_second_cancellation_does_not_leave_a_thread_behind(sidecar: FakeSidecar) -> None:
@@ -187,7 +187,7 @@ async def test_a_thread_that_the_work_left_behind_is_reported_when_it_looks_at_i
         run.cancel()
         await asyncio.wait((run,))
     [error] = errors(caplog)
-    assert "a thread or task that the work started goes on" in error
+    assert "a thread or task that the work started still runs" in error
 
 
 async def test_work_that_blocks_the_event_loop_past_its_deadline_is_reported(
@@ -235,6 +235,6 @@ async def test_a_thread_that_never_ends_ends_with_its_process(redis_server: Redi
         await eventually(lambda: "works" in program.output, within=60)
         assert (await shows(f"{sidecar.url}/leader/background_services"))["is_leader"]
         assert await asyncio.to_thread(program.stop, signal.SIGTERM) == 0
-        assert "runs on past its deadline" in program.output
+        assert "still runs after its deadline" in program.output
         assert "leaves" in program.output
         assert "Traceback" not in program.output

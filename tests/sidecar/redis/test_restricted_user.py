@@ -95,7 +95,7 @@ def test_what_was_asked_is_done_and_what_was_not_possible_is_named(restricted: R
     for words in (["disable", LEASE, "600"], ["enable", LEASE]):
         status, said, complained = run(*words, **LOGIN)
         assert (status, complained) == (0, "")
-        assert f"could not be told on the channel {KEY}:changed" in said
+        assert f"could not be notified on the channel {KEY}:changed" in said
         assert "within its heartbeat, 10 s" in said
         assert "user_script" not in said
     assert restricted.get(KEY) is None
