@@ -250,7 +250,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run:
     run.until(lambda: time.time() - max(started) > 6)
     ((task, token),) = run.until_led()["background_services"]  # not before: a machine that stands still moves the lead
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
-    run.until_shown("started again in this task")
+    run.until_shown("restarted in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])
     run.until_shown(f"task{task} leads again, in the same term (token {token})")
 
@@ -348,7 +348,7 @@ def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> 
     run.until_shown("What happens")
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
-    run.until_shown("once more kills")
+    run.until_shown("a second signal kills")
     time.sleep(0.6)  # from which on it counts as another one
     assert run.end(signal.SIGINT) == 0
     assert "task1/api           stopped with 137 (SIGKILL)" in run.screen
@@ -372,9 +372,9 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("redis-server", "run: Redis is gone since it was started: "),
+        ("redis-server", "run: Redis ended soon after its start: "),
         ("initdb", "run: initdb failed in "),
-        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (all of it: "),
+        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (whole output: "),
     ],
 )
 def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
@@ -432,8 +432,8 @@ def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_
     with pytest.raises(UsageError) as refusal:
         runner.check()
     assert str(refusal.value) == (
-        f"port {8180 + offset} is wanted by both task1/sidecar (METRICS_BIND) and task2/api (API_BIND)"
-        " (two tasks' ports lie 100 apart here)"
+        f"task1/sidecar (METRICS_BIND) and task2/api (API_BIND) both need port {8180 + offset}"
+        " (the ports of two tasks differ by 100 here)"
     )
 
 
