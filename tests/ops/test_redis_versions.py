@@ -1,4 +1,4 @@
-"""`make redis-versions`: a version that cannot be had is a failure that says what is missing; none is skipped."""
+"""`make redis-versions`: an unavailable version is a failure that names the missing program; none is skipped."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.processes import ROOT
 
 
 def program(folder: Path, name: str, says: str) -> Path:
-    """A program that says this."""
+    """Make a program that prints the text."""
     file = folder / name
     file.write_text(f"#!/bin/sh\necho '{says}'\n")
     file.chmod(0o755)

@@ -19,15 +19,15 @@ from tests.ops.living import lives
 from tests.support.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""Runs until SIGTERM."""
+"""A command that runs until SIGTERM."""
 STUBBORN = 'trap "" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""Does not heed it."""
+"""A command that ignores SIGTERM."""
 
 QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
 
 
 class Heard:
-    """A journal that remembers."""
+    """A journal that keeps its events."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -53,7 +53,7 @@ def probe(script: str) -> dict[str, Any]:
 
 
 def define(*containers: dict[str, Any], stop_timeout: float = 20, interval: float = 0.05) -> TaskDefinition:
-    """A definition whose times are shorter than ECS allows."""
+    """Return a definition with shorter times than ECS allows."""
     checked = parse({"family": "test", "containerDefinitions": list(containers)})
     quick = [
         entry.model_copy(
