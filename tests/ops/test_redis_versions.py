@@ -89,5 +89,5 @@ def test_a_server_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
     monkeypatch.setenv("REDIS_SERVER", str(binary))
     assert redis_binary() == binary
     monkeypatch.setenv("REDIS_SERVER", str(tmp_path / "none"))
-    with pytest.raises(ServerError, match=r"^REDIS_SERVER: .* is no program$"):
+    with pytest.raises(ServerError, match=r"^REDIS_SERVER: .* is not a program$"):
         redis_binary()
