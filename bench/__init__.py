@@ -1,1 +1,1 @@
-"""Measurements side by side: ours and others' in one run, told as ratios."""
+"""Measurements of this project beside others in one run, reported as ratios."""

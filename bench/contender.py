@@ -1,7 +1,7 @@
 """One of two processes that hand a lease to each other: `python -m bench.contender KIND URL`.
 
-Prints `began T` when its work begins and `ended T` when its work has ended and it is about to give the lease up; T is
-in seconds of the machine's monotonic clock, which all its processes share.
+Prints `began T` at the start of its work, and `ended T` after the work and before it releases the lease. T is in
+seconds of the machine's monotonic clock, which all processes share.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ import sys
 import time
 
 HOLD = 0.1
-"""How long a lease is held, in seconds."""
+"""Seconds for which a lease is held."""
 PAUSE = 0.05
-"""How long after giving it up a contender asks again, so that the other one gets it."""
+"""Seconds between a release and the next attempt, so that the other process gets the lease."""
 
 
 def say(word: str) -> None:
-    """Print the moment."""
+    """Print the word and the time."""
     print(word, time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
 
 
@@ -35,7 +35,7 @@ async def by_sidecar(url: str) -> None:
 
 
 def by_redis_py(url: str) -> None:
-    """redis-py's own Lock, as it comes."""
+    """Use redis-py's Lock with its defaults."""
     import redis
 
     client = redis.Redis.from_url(url)
@@ -48,7 +48,7 @@ def by_redis_py(url: str) -> None:
 
 
 def by_python_redis_lock(url: str) -> None:
-    """python-redis-lock; its BLPOP needs a socket timeout longer than redis-py's default."""
+    """Use python-redis-lock; its BLPOP needs a socket timeout longer than redis-py's default."""
     import redis
     import redis_lock
 

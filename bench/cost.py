@@ -1,4 +1,4 @@
-"""What a piece of work costs: time on the clock, and of the processors, in this process and in Postgres."""
+"""The cost of a piece of work: elapsed time, and processor time in this process and in Postgres."""
 
 import time
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ import psutil
 
 @dataclass
 class Cost:
-    """Seconds on the clock, and of the processors."""
+    """Elapsed seconds and processor seconds."""
 
     wall: float = 0.0
     service: float = 0.0
     postgres: float = 0.0
 
     def scaled(self, factor: float) -> "Cost":
-        """As much again for each part of the factor."""
+        """Return the cost multiplied by the factor."""
         return Cost(self.wall * factor, self.service * factor, self.postgres * factor)
 
     @property
     def processor(self) -> float:
-        """Seconds of all processors."""
+        """Processor seconds of all processes."""
         return self.service + self.postgres
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -31,13 +31,13 @@ class Cost:
 
 @dataclass
 class Machine:
-    """The processes whose work is counted."""
+    """The processes whose cost is counted."""
 
     postgres: psutil.Process
     ended: dict[int, float] = field(default_factory=dict)
 
     def processor_seconds(self) -> tuple[float, float]:
-        """So far, of this process and of all of Postgres's."""
+        """Return the cost so far of this process and of all Postgres processes."""
         for process in self.postgres.children():
             try:
                 times = process.cpu_times()
@@ -48,7 +48,7 @@ class Machine:
 
     @contextmanager
     def cost(self) -> Iterator[Cost]:
-        """What the block costs."""
+        """Measure the cost of the block."""
         cost = Cost()
         service, postgres = self.processor_seconds()
         began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""A deploy's hand-over, whole: `python -m bench.deploy [ROUNDS]`.
+"""The whole hand-over of a deploy: `python -m bench.deploy [ROUNDS]`.
 
-Runs `make run`'s two tasks (own ports, own folder), ends the leading task's API with SIGTERM again and again as ECS
-does in a deploy, and reads from the containers' logs how long nobody worked: from the line that says that the old work
-has ended, written just before the resign is sent, to the line that says that the new work begins. The logs' times are
-whole milliseconds.
+Runs the two tasks of `make run` with their own ports and folder. In each round it ends the leading task's API with
+SIGTERM, as ECS does in a deploy, and reads from the containers' logs for how long nobody worked. This time starts at
+the log line for the end of the old work, just before the resign, and ends at the line for the start of the new work.
+The times in the logs are whole milliseconds.
 """
 
 import json
@@ -27,7 +27,7 @@ OFFSET = 20_000
 
 
 def leader(apis: list[int]) -> int | None:
-    """Which task's API says that it leads."""
+    """Return the task whose API reports that it leads."""
     for number, port in enumerate(apis):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/background/status", timeout=2) as answer:
@@ -39,7 +39,7 @@ def leader(apis: list[int]) -> int | None:
 
 
 def api_process(runner: psutil.Process, port: int) -> psutil.Process:
-    """The API that listens on the port."""
+    """Return the API process that listens on the port."""
     for process in runner.children(recursive=True):
         if any(c.laddr.port == port and c.status == "LISTEN" for c in process.net_connections("tcp")):
             return process
@@ -47,7 +47,7 @@ def api_process(runner: psutil.Process, port: int) -> psutil.Process:
 
 
 def gaps(folder: Path) -> list[float]:
-    """Every time without work that the logs tell of, in ms."""
+    """Return every time without work in the logs, in ms."""
     events: list[tuple[float, str]] = []
     for log in folder.glob("logs/*-api.log"):
         events += [
@@ -91,7 +91,7 @@ def main(rounds: int) -> None:
             run.wait()
         values = gaps(folder)
     median, worst = statistics.median(values), max(values)
-    print(f"nobody worked for: median {median:.0f} ms, max {worst:.0f} ms, of {len(values)} deploys")
+    print(f"time without work: median {median:.0f} ms, max {worst:.0f} ms, of {len(values)} deploys")
 
 
 def _healthy(port: int) -> bool:

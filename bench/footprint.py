@@ -1,7 +1,7 @@
-"""What the sidecar costs beside what it cannot do without: `python -m bench.footprint`.
+"""The cost of the sidecar beside its bare libraries: `python -m bench.footprint`.
 
-Memory and start-up against a program that only imports the same libraries and serves one aiohttp handler; questions a
-second against that bare handler; CPU and Redis commands of an idle leader. All in one run, told as ratios.
+Compares memory, start-up time and requests a second with a program that only imports the same libraries and serves one
+aiohttp handler. Also measures processor time and Redis commands of an idle leader. One run gives all ratios.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from ops.local.servers import RedisServer, free_port
 STARTS = 7
 QUESTIONS = 3000
 IDLE = 20.0
-"""For how long, in seconds, an idle leader is watched."""
+"""Seconds for which an idle leader is watched."""
 
 BARE = """
 import asyncio, json, sys
@@ -44,7 +44,7 @@ uvloop.run(main())
 
 
 def start(command: list[str], port: int, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a server; returns it and the seconds until it listened."""
+    """Start a server; returns the process and the seconds until it listened."""
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     while True:
@@ -57,7 +57,7 @@ def start(command: list[str], port: int, environment: Mapping[str, str]) -> tupl
 
 
 async def questions_a_second(session: aiohttp.ClientSession, port: int) -> float:
-    """Ask one after the other over one connection."""
+    """Send one request after the other over one connection."""
     began = time.perf_counter()
     for _ in range(QUESTIONS):
         async with session.get(f"http://127.0.0.1:{port}/is-leader/bench") as answer:
@@ -98,7 +98,7 @@ async def main(redis_url: str) -> None:
 
 
 async def idle(pid: int, port: int, redis_url: str, session: aiohttp.ClientSession) -> None:
-    """Print what a leader with one long-polling client costs."""
+    """Print the cost of a leader with one long-polling client."""
     from redis.asyncio import Redis
 
     process, redis = psutil.Process(pid), Redis.from_url(redis_url)
@@ -124,7 +124,7 @@ async def idle(pid: int, port: int, redis_url: str, session: aiohttp.ClientSessi
 
 
 if __name__ == "__main__":
-    for package in ("runtime", "sidecar"):  # as in the image: the libraries beside them are compiled, too
+    for package in ("runtime", "sidecar"):  # as in the image, which has compiled files of the libraries too
         compileall.compile_dir(package, quiet=1)
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
         asyncio.run(main(server.url))

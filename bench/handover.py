@@ -1,8 +1,8 @@
-"""Hand-over side by side: from 'my work has ended' in one process to 'my work begins' in another.
+"""Hand-over times of several locks: from 'my work has ended' in one process to 'my work begins' in another.
 
-`python -m bench.handover [ROUNDS]`. Each contender is a pair of processes on one Redis; the pairs take turns of a few
-rounds each, so that what else the machine does meets all alike. Ours passes through two sidecars and their HTTP; the
-others are the lock alone, without fencing, grants or a sidecar.
+`python -m bench.handover [ROUNDS]`. Each contender is a pair of processes on one Redis. The pairs take turns of a few
+rounds, so that other load affects all alike. Ours uses two sidecars and HTTP. The others are bare locks without
+fencing, grants or a sidecar.
 """
 
 import os
@@ -19,11 +19,11 @@ from ops.local.servers import RedisServer, free_port
 
 KINDS = ("sidecar", "python-redis-lock", "redis-py")
 TURN = 10
-"""Hand-overs of one contender before the next one's turn."""
+"""Number of hand-overs of one contender before the next contender's turn."""
 
 
 def turn(kind: str, redis_url: str, rounds: int) -> list[float]:
-    """Run a pair of processes for so many hand-overs; how long each took, in ms."""
+    """Run a pair of processes for a number of hand-overs; returns the time of each in ms."""
     processes: list[subprocess.Popen[str]] = []
     addresses = [redis_url, redis_url]
     if kind == "sidecar":
@@ -73,7 +73,7 @@ def _listen(process: subprocess.Popen[str], said: queue.Queue[tuple[str, float]]
 
 
 def main(rounds: int) -> None:
-    """Print a row a contender."""
+    """Print one row for each contender."""
     gaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as redis:
         done = 0

@@ -1,8 +1,8 @@
-"""What a tick, the loading and the closing capture cost at scale: `python -m bench.tracker [PORTFOLIOS]`.
+"""The cost of a tick, of loading and of the closing capture at scale: `python -m bench.tracker [PORTFOLIOS]`.
 
-The service's own code on a Postgres of its own, with durable writes, beside the plain way: a Python loop in `decimal`
-and executemany, on a sample whose time is scaled up. Each figure is told with the processor seconds that the service
-and Postgres used: on a machine that others use too, the time on the clock says more about them.
+Runs the service's own code on a new Postgres with durable writes. The comparison is a Python loop with `decimal` and
+executemany on a sample, whose time is scaled up. Each figure includes the processor seconds of the service and of
+Postgres, since other load on the machine distorts the elapsed time.
 """
 
 import asyncio
@@ -52,24 +52,24 @@ on conflict do nothing
 
 
 TOKEN = time.time_ns() // 1000
-"""A token as the sidecar gives them: microseconds since the epoch."""
+"""A token in the sidecar's form: microseconds since the epoch."""
 
 
 @dataclass
 class Term:
-    """A term that lasts as long as the measuring."""
+    """A term that never ends."""
 
     name: str
     token: int = TOKEN
     holder: str = "bench"
 
     def check(self) -> None:
-        """Never over."""
+        """Do nothing, since the term never ends."""
 
 
 @dataclass
 class Prices:
-    """A new price for every symbol at each question; it knows when it last answered."""
+    """A price source with new prices in each answer; it keeps the time of its last answer."""
 
     asked: int = 0
     answered: float = 0.0
@@ -77,7 +77,7 @@ class Prices:
     machine: Machine | None = None
 
     async def latest(self, symbols: Collection[str]) -> dict[str, Price]:
-        """A price for each, another one at each question."""
+        """Return a new price for each symbol."""
         self.asked += 1
         now = datetime.now(UTC)
         prices = {
@@ -90,15 +90,15 @@ class Prices:
         return prices
 
     async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - of any day
-        """The same."""
+        """Return a new price for each symbol, whatever the day."""
         return await self.latest(symbols)
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing, since no connection is open."""
 
 
 async def fill(dsn: str, portfolios: int) -> None:
-    """Make the portfolios and their positions, as if they had long been there."""
+    """Insert the portfolios and their positions."""
     connection = await asyncpg.connect(dsn)
     await connection.execute("set session_replication_role = replica")  # no triggers, no foreign keys
     await connection.execute(
@@ -116,13 +116,13 @@ async def fill(dsn: str, portfolios: int) -> None:
 
 
 async def ticks(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, Cost, Cost]:
-    """A term of the tracker: what its loading costs, its median tick from the prices to the commit, and an update."""
+    """Run a term of the tracker; returns the costs of loading, of the median tick (prices to commit), of an update."""
     prices = Prices(machine=machine)
     found: list[Cost] = []
     loading = tqdm(total=portfolios, unit="portfolio", desc="loading", disable=None)
 
     class Enough(Exception):
-        """The ticks are counted."""
+        """Count the ticks."""
 
     ahead = timedelta()
 
@@ -163,7 +163,7 @@ async def ticks(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, 
 
 
 async def capture(store: Store, machine: Machine, portfolios: int) -> Cost:
-    """The closing capture of the last session."""
+    """Run the closing capture of the last session; returns its cost."""
     calendar = AroundTheClockCalendar()
     jobs = Jobs(store, Prices(), calendar)
     term = Term("daily_scheduler")
@@ -181,7 +181,7 @@ async def capture(store: Store, machine: Machine, portfolios: int) -> Cost:
 
 
 async def plain(dsn: str, machine: Machine) -> tuple[Cost, Cost, Cost]:
-    """The same for a sample, one portfolio at a time: loading, a tick, a day's rows."""
+    """Measure the plain way on a sample, one portfolio at a time: loading, a tick, a day's rows."""
     connection = await asyncpg.connect(dsn)
     with machine.cost() as load:
         held: dict[UUID, list[tuple[str, Decimal]]] = {}
@@ -221,7 +221,7 @@ async def plain(dsn: str, machine: Machine) -> tuple[Cost, Cost, Cost]:
 
 @asynccontextmanager
 async def service(dsn: str) -> AsyncIterator[str]:
-    """`python -m service` on that database; it has no sidecar, so it never leads."""
+    """Run `python -m service` on the database, without a sidecar, so it never leads."""
     port = free_port()
     environment = {
         "DATABASE_URL": dsn,
@@ -242,7 +242,7 @@ async def service(dsn: str) -> AsyncIterator[str]:
 
 
 async def streams(dsn: str, store: Store) -> float:
-    """Seconds from a tick's commit until the last of the listeners on one task has its values."""
+    """Return the seconds from a tick's commit until the last listener on one task has the values."""
     connection = await asyncpg.connect(dsn)
     ids = [row["id"] for row in await connection.fetch("select id from portfolio order by id limit $1", LISTENERS)]
     heard: list[float] = []
@@ -287,7 +287,7 @@ async def streams(dsn: str, store: Store) -> float:
 
 
 async def measure(portfolios: int) -> None:
-    """Everything, and the table."""
+    """Measure everything and print the table."""
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as folder, PostgresServer(Path(folder), settings=SERVER) as server:
         if server.process is None:
@@ -317,17 +317,17 @@ async def measure(portfolios: int) -> None:
             f"{theirs.wall / ours.wall:7.1f}x{theirs.processor / ours.processor:14.1f}x"
         )
     print(f"{f'{CHANGED:,} changed portfolios':24}{update.wall:8.2f}{update.service:9.2f}{update.postgres:9.2f}")
-    print(f"{f'{LISTENERS:,} listeners told':24}{slowest:8.2f}   after the commit, the last of them, over HTTP")
+    print(f"{f'{LISTENERS:,} listeners served':24}{slowest:8.2f}   after the commit, the last of them, over HTTP")
     print(f"{'memory, at most':24}{tick_memory:8.0f} MiB with ticks, {eod_memory:.0f} MiB with EOD beside")
 
 
 def peak() -> float:
-    """The most memory that this process has had, in MiB."""
+    """Return the maximum memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(arguments: list[str]) -> None:
-    """Measure as many portfolios as the argument says."""
+    """Measure the number of portfolios in the argument."""
     try:
         portfolios = int(arguments[0]) if arguments else 100_000
     except ValueError:

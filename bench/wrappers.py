@@ -1,8 +1,8 @@
 """`python -m sidecar exec` beside single-beat: `python -m bench.wrappers`.
 
-Each runs the same program twice, as two tasks would, on a real Redis with its own defaults. Then something happens to
-the one that runs, and the program's own diary says for how long both copies ran at the same time, and for how long
-none did. single-beat is installed into a virtual environment in a temporary folder.
+Each wrapper runs the same program twice, as two tasks do, on a real Redis with the wrapper's defaults. Then a fault
+hits the running copy. The program's diary shows for how long both copies ran at once, and for how long none ran.
+single-beat is installed into a virtual environment in a temporary folder.
 """
 
 import os
@@ -23,7 +23,7 @@ from ops.local.servers import RedisServer, free_port
 
 SINGLE_BEAT = "single-beat==0.6.3"
 LIMIT = 90.0
-"""Seconds in which the other copy has to begin."""
+"""Seconds within which the other copy must begin."""
 AFTER = 12.0
 """Seconds for which the copies are watched once the other one has begun."""
 TICK = 0.02
@@ -64,13 +64,13 @@ class Task:
 
 
 class Diary:
-    """What the copies wrote: when each ran."""
+    """The diaries of the copies, with the times at which each ran."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def times(self) -> dict[str, list[float]]:
-        """The moments at which each copy ran, by its name, children included under their parent's."""
+        """The times at which each copy ran, by its name; a child process counts under its parent."""
         seen: dict[str, list[float]] = {}
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             name, _, at = line.split()
@@ -78,23 +78,23 @@ class Diary:
         return seen
 
     def pids(self) -> set[int]:
-        """Every process that wrote."""
+        """The id of every process that wrote."""
         return {int(line.split()[1]) for line in self.path.read_text().splitlines()} if self.path.exists() else set()
 
 
 def together(one: list[float], other: list[float]) -> float:
-    """Seconds in which both ran, in steps of a tenth."""
+    """Return the seconds in which both copies ran, in steps of a tenth."""
     return len({round(at, 1) for at in one} & {round(at, 1) for at in other}) / 10
 
 
 def none(times: dict[str, list[float]]) -> float:
-    """The longest time, in seconds, in which no copy ran."""
+    """Return the longest time without a running copy, in seconds."""
     moments = sorted(at for seen in times.values() for at in seen)
     return max((after - before for before, after in pairwise(moments)), default=0.0)
 
 
 def wait(condition: Callable[[], object], within: float = LIMIT) -> bool:
-    """Wait for a condition; False if it did not come."""
+    """Wait for a condition; returns False if it did not become true."""
     until = time.monotonic() + within
     while not condition():
         if time.monotonic() > until:
@@ -107,10 +107,10 @@ def wait(condition: Callable[[], object], within: float = LIMIT) -> bool:
 def pair(
     kind: str, folder: Path, redis: RedisServer, beat: Path, manner: str, *, guard: bool = False
 ) -> Iterator[tuple[list[Task], Diary]]:
-    """Two wrappers of a kind, the first of which runs its program.
+    """Start two wrappers of a kind; the first one runs its program.
 
-    The failover guard takes a Redis that has just begun for one that may have lost a write: it is left out where Redis
-    does not fail.
+    The failover guard treats a new Redis as one that may have lost a write, so the guard is off in events in which
+    Redis does not fail.
     """
     diary = Diary(folder / "diary")
     tasks, sidecars = [], []
@@ -141,14 +141,14 @@ def pair(
             if task.process is not None:
                 task.send(signal.SIGKILL)
                 task.process.wait()
-        time.sleep(6 if kind != "single-beat" else 0)  # for the watchdog
+        time.sleep(6 if kind != "single-beat" else 0)  # until the watchdog runs
         for pid in diary.pids():
             if psutil.pid_exists(pid):
                 os.kill(pid, signal.SIGKILL)
 
 
 def measure(kind: str, event: str, beat: Path) -> str:
-    """What becomes of the copies after an event; a line for people."""
+    """Return a line that describes the copies after an event."""
     with tempfile.TemporaryDirectory() as name, RedisServer(Path(name) / "redis") as redis:
         manner = "stubborn" if event == "forks" else "polite"
         with pair(kind, Path(name), redis, beat, manner, guard=event == "lost") as (tasks, diary):
@@ -175,7 +175,7 @@ def measure(kind: str, event: str, beat: Path) -> str:
 
 
 def memory(kind: str, beat: Path) -> str:
-    """Proportional memory of a wrapper that runs its program, without the program and the sidecar."""
+    """Return the proportional memory of a wrapper that runs its program, without the program and the sidecar."""
     with (
         tempfile.TemporaryDirectory() as name,
         RedisServer(Path(name) / "redis") as redis,
@@ -198,7 +198,7 @@ EVENTS = {
 
 
 def main() -> None:
-    """Print what becomes of both under each event."""
+    """Print the results of both wrappers for each event."""
     with tempfile.TemporaryDirectory() as name:
         venv.create(name, with_pip=True)
         pip = [f"{name}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", SINGLE_BEAT]

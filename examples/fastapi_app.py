@@ -1,4 +1,4 @@
-"""A FastAPI app that does its background work only while it leads; `GET /` shows who does.
+"""A FastAPI app that does its background work only while it leads; `GET /` shows the leader.
 
 See README.md beside this file for how to run it.
 """
@@ -22,13 +22,13 @@ SIDECAR_URL = os.environ.get("SIDECAR_URL", "http://127.0.0.1:4040")
 
 
 class Ticker:
-    """The background work: it counts, and must not count in two places at once."""
+    """The background work: a counter that must run in one process at a time."""
 
     def __init__(self) -> None:
         self.ticks = 0
 
     async def work(self, term: Term) -> None:
-        """Runs while we lead: started with each term, cancelled and awaited before the term ends."""
+        """Count while this process leads; each term starts a new call, and cancels and awaits it before its end."""
         print(f"term {term.token}: working", flush=True)
         try:
             while True:
@@ -41,12 +41,12 @@ class Ticker:
 
 @contextmanager
 def on_stop_signal(stop: Callable[[], object]) -> Iterator[None]:
-    """Call `stop` as soon as the process is told to end, before the server's own handler.
+    """Call `stop` at the stop signal, before the server's own handler.
 
-    uvicorn ends the lifespan only when every connection has closed: with an open stream the work would go on, and the
+    uvicorn ends the lifespan after every connection has closed. With an open stream the work would continue, and the
     lease would not move, until the process is killed.
     """
-    if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient: no signal comes here
+    if threading.current_thread() is not threading.main_thread():  # as in Starlette's TestClient, without signals
         yield
         return
     loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         campaign = tasks.create_task(app.state.lead.run(ticker.work))
         with on_stop_signal(campaign.cancel):
             yield
-        campaign.cancel()  # where a server ends the lifespan without a signal
+        campaign.cancel()  # if a server ends the lifespan without a signal
 
 
 app = FastAPI(title="Work while leading", lifespan=lifespan)
@@ -84,7 +84,7 @@ app = FastAPI(title="Work while leading", lifespan=lifespan)
 
 @app.get("/")
 async def who_leads(request: Request) -> dict[str, Any]:
-    """Who leads the lease, as this process knows it."""
+    """Return the leader of the lease, as this process knows it."""
     lead = request.app.state.lead
     return {
         "lease": lead.name,
@@ -100,7 +100,7 @@ async def who_leads(request: Request) -> dict[str, Any]:
 
 @app.get("/ticks")
 async def stream_ticks(request: Request) -> StreamingResponse:
-    """The number of ticks, once a second, as server-sent events: a connection that stays open."""
+    """Send the number of ticks once a second as server-sent events, over a connection that stays open."""
 
     async def events() -> AsyncIterator[str]:
         while True:

@@ -3,8 +3,7 @@
 //     const client = new LeaseClient();
 //     await client.run("background_services", async (term, signal) => { ... }, { signal: stop.signal });
 //
-// The client's own clock decides: a grant counts from before the request was sent, and nothing but a valid answer
-// prolongs it.
+// The client uses its own clock: a grant counts from before the request was sent, and only a valid answer extends it.
 
 import { randomBytes } from "node:crypto";
 import http from "node:http";
@@ -20,7 +19,7 @@ const LONGEST_GRANT = 60; // seconds
 /** Seconds of a clock that never steps. */
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 
-/** One tenure: the lease's name, the fencing token, and the id of the task that holds it. */
+/** One term: the lease's name, the fencing token, and the id of the task that holds it. */
 export class Term {
   #deadline;
   #stopAt;
@@ -40,17 +39,17 @@ export class Term {
     return this.#ended ? 0 : Math.max(this.#deadline - now(), 0);
   }
 
-  /** Seconds until the work is told to stop. */
+  /** Seconds until the work is asked to stop. */
   workingTime() {
     return this.#ended ? 0 : Math.max(this.#stopAt - now(), 0);
   }
 
-  /** Throw if the term is over: call it between two steps of the work. */
+  /** Throw if the term is over. Call it between two steps of the work. */
   check() {
     if (this.remaining() <= 0) throw new Error(`term ${this.token} of ${this.name} is over`);
   }
 
-  /** Believe until a deadline; false if the term is over already: no answer revives it. */
+  /** Extend the term to a deadline; returns false if the term is over, since no answer revives it. */
   extend(deadline) {
     if (this.#ended || now() >= this.#deadline) return false;
     this.#deadline = deadline;
@@ -87,7 +86,7 @@ export class LeaseClient {
   #client = randomBytes(8).toString("hex"); // new at each start: a resign of an earlier process is not taken for ours
   #sent = 0;
 
-  /** `stopBefore`: seconds before the deadline at which the work is told to stop; at most a quarter of the grant. */
+  /** `stopBefore`: the work is asked to stop this many seconds before the deadline; at most a quarter of the grant. */
   constructor(url = "http://127.0.0.1:4040", { stopBefore = 0.5 } = {}) {
     this.url = new URL(url);
     this.stopBefore = stopBefore;
@@ -96,8 +95,8 @@ export class LeaseClient {
   /**
    * Campaign, and run `work(term, signal)` whenever this process leads, until `signal` of the options is aborted.
    *
-   * The work's signal is aborted when the term is over; its end is awaited before the lease is resigned. If the work
-   * ends by itself, its result or its error is passed on.
+   * The work's signal is aborted at the end of the term. The client resigns after the work has ended. If the work ends
+   * by itself, `run` returns its result or throws its error.
    */
   async run(name, work, { signal = new AbortController().signal } = {}) {
     let version = null;
@@ -147,7 +146,7 @@ export class LeaseClient {
     }
   }
 
-  /** Let each answer prolong the term; return when it is over. */
+  /** Extend the term with each answer; return when it is over. */
   async #prolong(term, version, signal) {
     while (term.workingTime() > 0 && !signal.aborted) {
       const wait = Math.min(WAIT, Math.max(term.workingTime() / 3, 0.001));
@@ -165,7 +164,7 @@ export class LeaseClient {
     }
   }
 
-  /** Ask once; null for whatever else than a valid answer came of it. */
+  /** Ask once; returns null unless the answer is valid. */
   async #ask(name, query, token, wait, signal) {
     await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);
     const words = new URLSearchParams(token === null ? query : { ...query, token });
@@ -175,7 +174,7 @@ export class LeaseClient {
     return text === null ? null : parse(text, name, sentAt);
   }
 
-  /** The work has stopped. A sidecar that is gone is no error: the lease moves when the grant has run out. */
+  /** Report that the work has stopped. A missing sidecar is no error: the lease moves when the grant expires. */
   async #resign(name, token) {
     const path = `/resign/${encodeURIComponent(name)}${token === null ? "" : `?token=${token}`}`;
     if ((await this.#request("POST", path, LIMIT)) === null) await this.#request("POST", path, LIMIT);
@@ -214,7 +213,7 @@ async function pause(signal) {
   await sleep(100 + 400 * Math.random(), undefined, { signal }).catch(() => {});
 }
 
-/** Resolves when the term's working time is over; a timer alone does not count the time of a suspended machine. */
+/** Resolve when the term's working time is over. A timer alone ignores the time of a suspended machine. */
 async function expired(term, signal) {
   while (term.workingTime() > 0 && !signal.aborted) await sleep(Math.min(term.workingTime(), TICK) * 1000);
 }

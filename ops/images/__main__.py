@@ -1,4 +1,4 @@
-"""`python -m ops.images`: build both images and look into them; `make images` calls it."""
+"""`python -m ops.images`: build both images and check them; `make images` calls it."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ BILLS = Path(".run/images")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One of the two images, and what it needs to start without its neighbours."""
+    """One of the two images, with the environment in which it starts alone."""
 
     name: str
     dockerfile: str
@@ -28,7 +28,7 @@ class Image:
 
 
 def images() -> list[Image]:
-    """Both images. Nothing listens at port 1: both programs are healthy while their servers cannot be reached."""
+    """Return both images. Nothing listens at port 1; both programs are healthy without their servers."""
     ports = [str(free_port()) for _ in range(4)]
     sidecar = {
         "REDIS_HOST": "127.0.0.1",
@@ -65,7 +65,7 @@ def images() -> list[Image]:
 
 
 def main() -> int:
-    """Returns the exit status: 0 if both images are good, 1 if not, 2 if nothing here can build them."""
+    """Return the exit status: 0 if both images are good, 1 if not, 2 if no program can build them."""
     try:
         builder = engine(os.environ)
         base = base_image(builder, os.environ, _say)
@@ -84,7 +84,7 @@ def main() -> int:
 def _make(builder: Engine, base: str, image: Image) -> bool:
     builder.build(ROOT, image.dockerfile, image.name, {"PYTHON_IMAGE": base})
     whole, below = builder.size(image.name), builder.size(base)
-    _say(f"{image.name}: {whole / 1e6:.0f} MB, {(whole - below) / 1e6:.0f} MB of them above its base")
+    _say(f"{image.name}: {whole / 1e6:.0f} MB, {(whole - below) / 1e6:.0f} MB of them on top of its base")
     _say(f"  {check_imports(builder, image.name, image.packages)}")
     _say(f"  {check_health(builder, image.name, image.program, image.environment)}")
     bill = BILLS / f"{image.name}.cdx.json"

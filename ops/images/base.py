@@ -1,4 +1,4 @@
-"""The base image where no registry is reachable: Debian's packages, with Python, made once and kept."""
+"""The base image. Without a registry it is built once from Debian's packages, and kept."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ DEFAULT = "python:3.13-slim-bookworm"
 
 
 def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[str], None]) -> str:
-    """The image to build on: PYTHON_IMAGE, or the Dockerfiles' own, or one made here where that cannot be pulled.
+    """Return the base image: PYTHON_IMAGE, or the one in the Dockerfiles, or a new one if that cannot be pulled.
 
     Raises:
         ImageError: PYTHON_IMAGE cannot be pulled, or no base can be made.
@@ -30,7 +30,7 @@ def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[st
         return KEPT
     if engine.exists(DEFAULT) or engine.pull(DEFAULT):
         return DEFAULT
-    say(f"{DEFAULT} cannot be pulled: a base image is made of Debian's packages and kept as {KEPT}")
+    say(f"{DEFAULT} cannot be pulled: building a base image from Debian's packages, kept as {KEPT}")
     _make(engine)
     return KEPT
 
@@ -39,7 +39,7 @@ def _make(engine: Engine) -> None:
     if shutil.which("debootstrap") is None:
         raise ImageError("debootstrap is not installed; Debian has it in the package debootstrap")
     if os.geteuid() != 0:
-        raise ImageError("debootstrap needs root; run as root, or set PYTHON_IMAGE to an image that is here")
+        raise ImageError("debootstrap needs root; run as root, or set PYTHON_IMAGE to a local image")
     with tempfile.TemporaryDirectory(prefix="python-base-") as name:
         root = Path(name) / "root"
         mirror = debian_mirror()
@@ -50,7 +50,7 @@ def _make(engine: Engine) -> None:
 
 
 def debian_mirror() -> list[str]:
-    """The mirror that apt uses on this machine; empty, and debootstrap takes its own, if apt names none."""
+    """Return the mirror of this machine's apt; empty without one, and debootstrap then uses its default."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     lines = sources.read_text().splitlines() if sources.exists() else []
     return [line.split()[1] for line in lines if line.startswith("URIs: ")][:1]

@@ -1,4 +1,4 @@
-"""What an image must do before anybody deploys it: import every module, start, pass its health check, stop in order."""
+"""The checks of an image: it imports every module, starts, passes its health check, and stops in order."""
 
 import socket
 from collections.abc import Mapping
@@ -48,16 +48,16 @@ def check_health(engine: Engine, image: str, program: str, environment: Mapping[
     """Start the program inside the image, wait for its health check, stop it with SIGTERM; returns a summary.
 
     Raises:
-        ImageError: it does not get healthy within a minute, or does not end with exit status 0.
+        ImageError: the program is not healthy within a minute, or its exit status is not 0.
     """
     ended = engine.run(image, ["python", "-c", _LIVE, program], environment)
     if ended.returncode != 0:
-        raise ImageError(f"{image}: the health check failed inside:\n{ended.stderr.strip()[-1000:]}")
+        raise ImageError(f"{image}: the health check in the image failed:\n{ended.stderr.strip()[-1000:]}")
     return "starts, passes its health check, and ends with status 0 at SIGTERM"
 
 
 def free_port() -> int:
-    """A port that no program listens on at this moment: a container without a network of its own shares the host's."""
+    """Return a free port. A container without its own network shares the host's ports."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What is in an image: a Software Bill of Materials (CycloneDX), and an audit against known vulnerabilities."""
+"""The contents of an image: a Software Bill of Materials (CycloneDX), and an audit for known vulnerabilities."""
 
 import json
 import shutil
@@ -49,23 +49,23 @@ def _component(url: PackageURL) -> Component:
 
 
 def audit_python(requirements: Path) -> tuple[bool, str]:
-    """Look the locked packages up in a database of known vulnerabilities; whether all is well, and a summary.
+    """Look up the locked packages in a database of known vulnerabilities; returns true if none has one, and a summary.
 
-    A database that cannot be reached is not a failure: the summary says that nothing was audited.
+    An unreachable database is not a failure: the summary then reports that nothing was audited.
     """
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--disable-pip", "--no-deps"]
     ended = call([*command, "--format", "json", "--progress-spinner", "off", "--timeout", "20"], check=False)
     try:
         packages = json.loads(ended.stdout)["dependencies"]
     except (ValueError, KeyError):
-        return True, "NOT AUDITED: no database of known vulnerabilities can be reached"
+        return True, "NOT AUDITED: no database of known vulnerabilities is reachable"
     return _verdict(packages)
 
 
 def _verdict(packages: Sequence[Mapping[str, object]]) -> tuple[bool, str]:
     audited = [each for each in packages if "skip_reason" not in each]
     if not audited:
-        return True, "NOT AUDITED: the database knows none of the packages"
+        return True, "NOT AUDITED: the database has none of the packages"
     vulnerable = [each for each in audited if each.get("vulns")]
     summary = f"{len(audited)} of {len(packages)} packages audited, {len(vulnerable)} with known vulnerabilities"
     names = ", ".join(f"{each['name']} {each['version']}" for each in vulnerable)
@@ -73,7 +73,7 @@ def _verdict(packages: Sequence[Mapping[str, object]]) -> tuple[bool, str]:
 
 
 def audit_debian(engine: Engine, image: str) -> str:
-    """A summary of what Debian's security tracker says of the image's packages, where `debsecan` can ask it."""
+    """Return a summary of Debian's security tracker for the image's packages, if `debsecan` is installed."""
     if shutil.which("debsecan") is None:
         return "NOT AUDITED: debsecan is not installed"
     status = engine.run(image, ["cat", "/var/lib/dpkg/status"], {}).stdout
@@ -81,5 +81,5 @@ def audit_debian(engine: Engine, image: str) -> str:
     file.write_text(status)
     ended = call(["debsecan", "--suite", "trixie", "--status", str(file), "--only-fixed"], check=False)
     if ended.returncode != 0:
-        return "NOT AUDITED: Debian's security tracker cannot be reached"
+        return "NOT AUDITED: Debian's security tracker is not reachable"
     return f"{len(ended.stdout.splitlines())} known vulnerabilities with a fix in Debian"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 HOST_FILES = ("/etc/pip.conf", "/etc/ssl/certs")
-"""What a build without a registry of its own takes from this machine: pip's configuration and the trusted CAs."""
+"""Files of this machine that a build uses: pip's configuration and the trusted CAs."""
 
 
 class ImageError(Exception):
-    """A step that failed; the text is one line for people, then what the program printed last."""
+    """A failed step; the text is one line for people, then the last output of the program."""
 
 
 class Engine(Protocol):
@@ -21,7 +21,7 @@ class Engine(Protocol):
     name: str
 
     def exists(self, image: str) -> bool:
-        """Whether the image is in the local store."""
+        """Return true if the image is in the local store."""
 
     def pull(self, image: str) -> bool:
         """Fetch the image from its registry; False if that fails."""
@@ -38,11 +38,11 @@ class Engine(Protocol):
         """Run a command in a new container of the image, as the image's user."""
 
     def size(self, image: str) -> int:
-        """The bytes of all layers."""
+        """Return the size of all layers in bytes."""
 
 
 class Docker:
-    """Docker, or podman under the same command line."""
+    """Docker, or podman, which has the same command line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Docker:
         )
 
     def exists(self, image: str) -> bool:
-        """Whether the image is in the local store."""
+        """Return true if the image is in the local store."""
         return call([self.name, "image", "inspect", image], check=False).returncode == 0
 
     def pull(self, image: str) -> bool:
@@ -78,7 +78,7 @@ class Docker:
         )
 
     def size(self, image: str) -> int:
-        """The bytes of all layers."""
+        """Return the size of all layers in bytes."""
         return int(call([self.name, "image", "inspect", "--format", "{{.Size}}", image]).stdout)
 
 
@@ -88,7 +88,7 @@ class Buildah:
     name = "buildah"
 
     def exists(self, image: str) -> bool:
-        """Whether the image is in the local store."""
+        """Return true if the image is in the local store."""
         return call(["buildah", "inspect", "--type", "image", image], check=False).returncode == 0
 
     def pull(self, image: str) -> bool:
@@ -121,14 +121,14 @@ class Buildah:
             call(["buildah", "rm", container])
 
     def size(self, image: str) -> int:
-        """The bytes of all layers."""
+        """Return the size of all layers in bytes."""
         listed = call(["buildah", "images", "--format", "{{.Size}}", image]).stdout.split()
         number, unit = listed[:2]
         return int(float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit])
 
 
 def engine(environment: Mapping[str, str]) -> Engine:
-    """The engine that CONTAINER_ENGINE names, or the first that works.
+    """Return the engine in CONTAINER_ENGINE, or the first engine that works.
 
     Raises:
         ImageError: no engine works here.
@@ -151,7 +151,7 @@ def call(
     """Run a program to its end.
 
     Raises:
-        ImageError: `check`, and it cannot be started or its exit status is not 0.
+        ImageError: the program cannot be started, or (with `check`) its exit status is not 0.
     """
     try:
         ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
-"""Which ports a task takes on this machine: the definition's, shifted for each task, on loopback only.
+"""Ports of a task on this machine: the ports of the definition, shifted for each task, on loopback only.
 
-In the cloud each task has an address of its own; here the tasks share one, so that every address in a container's
-environment moves: `*_BIND` (host:port to listen on) and `*_URL` on loopback (a neighbour in the same task).
+In the cloud each task has its own address. Here all tasks share one address, so every address in a container's
+environment moves: `*_BIND` (host:port to listen on) and `*_URL` on loopback (another container of the task).
 """
 
 import errno
@@ -18,12 +18,12 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_address(name: str, value: str) -> bool:
-    """Whether a variable of a container is an address that differs from task to task."""
+    """Return true if a container's variable is an address that differs from task to task."""
     if not name.endswith("_URL"):
         return name.endswith("_BIND")
     try:
         host, port = urlsplit(value).hostname, urlsplit(value).port
-    except ValueError:  # its own program says what is wrong with it
+    except ValueError:  # the program that reads the variable reports the fault
         return False
     return host in (LOOPBACK, "::1", "localhost") and port != 0
 
@@ -52,7 +52,7 @@ def check_free(port: int, user: str) -> None:
     if not 0 < port < 65536:
         raise UsageError(f"RUN_PORT_OFFSET moves {user} to port {port}, which does not exist")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # lingering connections do not matter
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
@@ -60,7 +60,7 @@ def check_free(port: int, user: str) -> None:
                 raise UsageError(
                     f"port {port}, which {user} needs, is in use{_owner(port)}; stop it, or set RUN_PORT_OFFSET=1000"
                 ) from error
-            raise UsageError(f"port {port}, which {user} needs, cannot be had: {error.strerror}") from error
+            raise UsageError(f"port {port}, which {user} needs, cannot be used: {error.strerror}") from error
 
 
 def _owner(port: int) -> str:
@@ -70,7 +70,7 @@ def _owner(port: int) -> str:
             if listening and connection.pid is not None:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
-        pass  # another user's process: its name is a courtesy
+        pass  # another user's process; the error works without its name
     return ""
 
 

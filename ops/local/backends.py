@@ -1,4 +1,4 @@
-"""Redis and Postgres for the tasks: the caller's, or servers of our own that are started again when they die."""
+"""Redis and Postgres for the tasks: the caller's servers, or our own servers, which are restarted when they die."""
 
 import asyncio
 import time
@@ -20,18 +20,19 @@ ACCOUNT = (
     "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_PASSWORD_FILE",
     "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE",
 )  # fmt: skip
-"""Variables of the caller's that count beside REDIS_URL."""
+"""The caller's variables that apply together with REDIS_URL."""
 START_AGAIN_AFTER = 3.0
-"""Seconds that a server of our own stays away after its process has died, so that its absence can be seen."""
+"""Seconds between the death of our own server and its restart, so that the user can see the outage."""
 
 LOOK_EVERY = 0.1
+"""Seconds between two checks that our servers run."""
 
 VOUCH_WITHIN = 10.0
-"""Seconds."""
+"""Seconds within which a new Redis must answer."""
 
 
 class Backends:
-    """Where Redis and Postgres are. `find` and `start` first; `stop` leaves none of ours running."""
+    """The servers of a run. Call `find` and `start` first; after `stop` none of our servers runs."""
 
     def __init__(self, settings: RunSettings, caller: Mapping[str, str], console: Console) -> None:
         self._settings = settings
@@ -41,7 +42,7 @@ class Backends:
         self._postgres: PostgresServer | None = None
 
     def find(self) -> None:
-        """Decide what is ours to start; UsageError when its program is missing."""
+        """Decide which servers to start; UsageError if a server's program is missing."""
         folder = self._settings.folder
         try:
             self._redis = None if self._settings.redis_url else RedisServer(folder / "redis")
@@ -50,13 +51,13 @@ class Backends:
             raise UsageError(str(error)) from error
 
     async def start(self, sidecar: Settings) -> None:
-        """Start what is ours.
+        """Start our own servers, and check the caller's Redis.
 
         Args:
-            sidecar: a sidecar's settings, with which it would connect to Redis.
+            sidecar: the settings with which a sidecar connects to Redis.
 
         Raises:
-            UsageError: that fails, or the caller's Redis does not let a sidecar in.
+            UsageError: a server does not start, or the caller's Redis refuses a sidecar.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -70,7 +71,7 @@ class Backends:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables that tell the containers where both are."""
+        """The containers' variables with the addresses of both servers."""
         known: dict[str, str] = {}
         if self._redis is not None:
             known |= {"REDIS_HOST": LOOPBACK, "REDIS_PORT": str(self._redis.port)}
@@ -82,47 +83,47 @@ class Backends:
 
     @property
     def own_redis(self) -> dict[str, str]:
-        """The address of a Redis of our own, for a shell."""
+        """The address of our own Redis as shell variables; empty if the Redis is the caller's."""
         return {} if self._redis is None else {"REDIS_URL": self._redis.url.removesuffix("/0")}
 
     async def vouch_for_redis(self, keys: list[str]) -> None:
-        """Tell the failover guard that our Redis, which is new, has lost no write: the first terms then start at once.
+        """Record that our new Redis has lost no write, so that the failover guard lets the first terms start at once.
 
-        The guard stays on: when that Redis is killed and started again, no new term starts for one lease.
+        The guard stays on: after a restart of this Redis no new term starts for one lease.
 
         Raises:
-            UsageError: it is gone already, or does not answer.
+            UsageError: Redis has ended already, or does not answer.
         """
         if self._redis is None:
             return
         port = self._redis.port
         try:
-            # Without the library's own timeouts: on Python 3.11 a cancellation, which is Ctrl-C, can be lost in them.
+            # No timeouts of the library: on Python 3.11 they can lose a cancellation (Ctrl-C).
             client = redis.asyncio.Redis(host=LOOPBACK, port=port, decode_responses=True, socket_timeout=None)
             async with asyncio.timeout(VOUCH_WITHIN), client:
                 run_id = (await client.info("server"))["run_id"]
                 for key in keys:
                     await client.hset(fence_of(key), "run_id", run_id)
         except TimeoutError as error:
-            raise UsageError(f"Redis, which was just started, has not answered for {VOUCH_WITHIN:g} s") from error
+            raise UsageError(f"the new Redis has not answered within {VOUCH_WITHIN:g} s") from error
         except RedisError as error:
-            raise UsageError(f"Redis is gone since it was started: {error}") from error
+            raise UsageError(f"Redis ended soon after its start: {error}") from error
 
     async def keep(self, stopping: asyncio.Event) -> None:
-        """Start our servers again when they die, until `stopping`; in the cloud they are not ECS's to start."""
+        """Restart our servers when they die, until `stopping` is set. ECS does not do this in the cloud."""
         async with asyncio.TaskGroup() as group:
             for server, name in ((self._redis, "redis"), (self._postgres, "postgres")):
                 if server is not None:
                     group.create_task(self._keep(server, name, stopping))
 
     async def stop(self) -> None:
-        """End our servers."""
+        """Stop our servers."""
         for server in (self._redis, self._postgres):
             if server is not None:
                 await asyncio.to_thread(server.stop)
 
     def kill(self) -> None:
-        """End our servers at once."""
+        """Kill our servers at once."""
         for server in (self._redis, self._postgres):
             if server is not None:
                 server.kill()
@@ -134,7 +135,7 @@ class Backends:
         except ServerError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
-            where = error.filename or server.folder  # a full disk is no file's fault
+            where = error.filename or server.folder  # a full disk error has no file name
             raise UsageError(f"{name} cannot be started: {where}: {error.strerror}") from error
         self._console.step(name, f"{LOOPBACK}:{server.port}, {time.monotonic() - began:.1f} s")
 
@@ -158,7 +159,7 @@ class Backends:
             await first_of(stopping, timeout=LOOK_EVERY)
             if server.exit_code is None or stopping.is_set():
                 continue
-            self._console.event(name, f"is gone; it will be back in {START_AGAIN_AFTER:g} s", tone="error")
+            self._console.event(name, f"has ended; it restarts in {START_AGAIN_AFTER:g} s", tone="error")
             await first_of(stopping, timeout=START_AGAIN_AFTER)
             while not stopping.is_set():
                 try:

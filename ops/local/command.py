@@ -20,15 +20,16 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
 USAGE = """usage: python -m ops.local
-In the environment: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run; for servers of your own REDIS_URL (REDIS_USERNAME,
-REDIS_PASSWORD) and DATABASE_URL; any variable that task-definition.json gives a container, as TRACKER_INTERVAL=5."""
+Environment variables: RUN_TASKS=2, RUN_PORT_OFFSET=0, RUN_FOLDER=.run. To use your own servers, set REDIS_URL
+(REDIS_USERNAME, REDIS_PASSWORD) and DATABASE_URL. You can also set any variable that task-definition.json gives a
+container, such as TRACKER_INTERVAL=5."""
 
 FORCE_AFTER = 0.5
-"""Seconds after the first signal from which on another one forces: `make` and `timeout` may send one twice."""
+"""Seconds after the first signal before a second one kills: `make` and `timeout` can send a signal twice."""
 
 
 def main() -> int:
-    """Run; returns the exit status: 0 after Ctrl-C, 2 when it cannot start as asked."""
+    """Run; returns the exit status: 0 after Ctrl-C, 2 if the run cannot start."""
     if sys.argv[1:]:
         print(USAGE, file=sys.stderr)
         return 2
@@ -56,7 +57,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
             stopping.set()
             after_echo = "\n" if sys.stdin is not None and sys.stdin.isatty() else ""  # the terminal has shown ^C
             console.say(
-                f"{after_echo}{number.name}: stopping as ECS does, each API before its sidecar; once more kills."
+                f"{after_echo}{number.name}: stopping as ECS does, each API before its sidecar; a second signal kills."
             )
         elif time.monotonic() - asked_at[0] > FORCE_AFTER:
             console.say("Killing everything.")
@@ -70,7 +71,7 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
         tasks = f"{WORDS[settings.tasks]} task{'s' if settings.tasks > 1 else ''} of {definition.family}"
         console.say(f"{tasks} on this machine, as ECS would run them. Ctrl-C stops them.\n")
         for name in definition.left_out:
-            console.step(name, "left out: its command is its image's, which cannot be known here")
+            console.step(name, "skipped: the definition has no command for it, and its image is not read here")
         await runner.run()
     finally:
         console.close()
@@ -79,10 +80,10 @@ async def _run(definition: TaskDefinition, settings: RunSettings, logs: Path) ->
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[Path]:
-    """Make the run's folder and hold it for this run alone; gives the folder of the logs.
+    """Make the run's folder and lock it for this run; yields the folder of the logs.
 
     Raises:
-        UsageError: it cannot be written, or another run has it.
+        UsageError: the folder cannot be written, or another run uses it.
     """
     logs = folder / "logs"
     try:

@@ -1,4 +1,4 @@
-"""What the user sees. Everything a container writes goes to its log file; the screen shows what matters."""
+"""The screen and the log files. A container's whole output goes to its log file; the screen shows the notable lines."""
 
 import re
 import time
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 QUIET_FOR = 30.0
-"""For how long, in seconds, a log line that has been shown is not shown again for the same container."""
+"""Seconds for which a similar log line of the same container is not shown again."""
 
 WIDEST = 160
-"""How much of a log line is shown; all of it is in the file."""
+"""Characters of a log line that the screen shows; the file has the whole line."""
 
 _LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z? ")
@@ -20,7 +20,7 @@ _COLOURS = {"event": "36", "leader": "1;32", "warning": "33", "error": "31", "ti
 
 
 class Notable:
-    """Picks the log lines of one container that belong on the screen: warnings and worse, each once in a while."""
+    """Picks the log lines of one container for the screen: warnings and errors, without repetitions."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class Notable:
         self._hushed: dict[str, int] = {}
 
     def pick(self, chunk: bytes) -> list[tuple[str, str]]:
-        """The (level, line) of those that `chunk` completes."""
+        """Return the (level, line) of each notable line that `chunk` completes."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._rest = self._rest[-10_000:]
         picked = []
@@ -56,8 +56,8 @@ class Console:
     Args:
         stream: the screen.
         logs: the folder of the containers' log files.
-        colours: whether to use them.
-        closed: is called when the screen is gone; nothing is written to it after that.
+        colours: use colours on the screen.
+        closed: called when the screen cannot be written any more; nothing is written to it after that.
     """
 
     def __init__(self, stream: TextIO, logs: Path, *, colours: bool, closed: Callable[[], None]) -> None:
@@ -69,26 +69,26 @@ class Console:
         self._notable: dict[str, Notable] = {}
 
     def say(self, text: str = "", *, tone: str = "") -> None:
-        """One line, or several."""
+        """Print one or more lines."""
         if self._stream is None:
             return
         try:
             print(self._painted(text, tone), file=self._stream, flush=True)
-        except OSError:  # the reader of a pipe has gone, or the terminal
+        except OSError:  # the reader of the pipe or the terminal has ended
             self._stream = None
             self._closed()
 
     def step(self, what: str, how: str) -> None:
-        """Something of the start is done."""
+        """Report a completed step of the start."""
         self.say(f"  {what:<12}{how}")
 
     def event(self, who: str, text: str, *, tone: str = "event") -> None:
-        """Something happened."""
+        """Report an event with its time."""
         now = datetime.now().astimezone().strftime("%H:%M:%S")
         self.say(f"{self._painted(now, 'dim')}  {self._painted(f'{who:<19}', tone)} {text}")
 
     def output(self, who: str, chunk: bytes) -> None:
-        """A container wrote something: all of it to its file, what is notable to the screen."""
+        """Write a container's output to its log file, and its notable lines to the screen."""
         self.log(who, chunk)
         for level, line in self._notable.setdefault(who, Notable()).pick(chunk):
             self.event(
@@ -98,12 +98,12 @@ class Console:
             )
 
     def open_logs(self, whose: Iterable[str]) -> None:
-        """Make log files anew; OSError if one of them cannot be written."""
+        """Create empty log files; OSError if a file cannot be written."""
         for who in whose:
             self._files[who] = self.log_path(who).open("wb", buffering=0)
 
     def log(self, who: str, text: bytes) -> None:
-        """Add to the log file of a container (or of a step of the start); after trouble with it go on without it."""
+        """Append to the log file of a container, or of a step of the start; after an error, stop writing that file."""
         try:
             if who not in self._files:
                 self.open_logs([who])
@@ -113,10 +113,10 @@ class Console:
             if (broken := self._files.get(who)) is not None:
                 broken.close()
             self._files[who] = None
-            self.event(who, f"has no log from here on: {self.log_path(who)}: {error.strerror}", tone="error")
+            self.event(who, f"log file stops here: {self.log_path(who)}: {error.strerror}", tone="error")
 
     def log_path(self, who: str) -> Path:
-        """Where the log of `task1/api` is: `task1-api.log`."""
+        """The path of a log file; `task1/api` has `task1-api.log`."""
         return self._logs / f"{who.replace('/', '-')}.log"
 
     def close(self) -> None:

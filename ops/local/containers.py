@@ -13,26 +13,26 @@ from ops.local.definition import ContainerDefinition, HealthCheck
 from ops.local.processes import Process, running
 
 TAIL = 300
-"""How many bytes of what a container wrote are kept for its last words."""
+"""Bytes of a container's output that are kept to report its last line."""
 
 
 class Journal(Protocol):
-    """Where tasks and containers tell what happens to them."""
+    """Receives the events and the output of tasks and containers."""
 
     def event(self, who: str, text: str) -> None:
-        """Something happened that a user wants to know."""
+        """Report an event that matters to the user."""
 
     def output(self, who: str, chunk: bytes) -> None:
-        """A container wrote something."""
+        """Report output of a container."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Where a run on one machine is quicker than ECS. Seconds.
+    """Times in which a run on one machine is quicker than ECS, in seconds.
 
     Attributes:
-        start_probe: between two health checks until the first that passes; ECS: `interval`, at least 5.
-        restart_attempt_period: what `restartAttemptPeriod` counts as, at most; ECS: at least 60.
+        start_probe: time between two health checks before the first success; ECS: `interval`, at least 5.
+        restart_attempt_period: upper limit of `restartAttemptPeriod`; ECS: at least 60.
     """
 
     start_probe: float = 0.25
@@ -40,10 +40,10 @@ class Pace:
 
 
 class Container:
-    """One container: its process, its health, its end.
+    """One container: its process, its health and its end.
 
-    Events: `started` once it has been started, `healthy` while its health check passes, `over` (set by its task) when
-    it has exited and is not started again. Set `stop_requested` to stop it: SIGTERM, and SIGKILL after `stopTimeout`.
+    Events: `started` after the first start, `healthy` while the health check passes, `over` (set by the task) when the
+    container has exited and will not restart. Set `stop_requested` to send SIGTERM, then SIGKILL after `stopTimeout`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Container:
         """Run the process to its end, with its health checks.
 
         Returns:
-            The exit code as ECS shows it: 128 + the signal for one that was killed.
+            The exit code as ECS shows it: 128 + the signal if the process was killed.
 
         Raises:
             OSError: the command cannot be started.
@@ -104,26 +104,26 @@ class Container:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, None while there is none."""
+        """The id of the process; None while no process runs."""
         return None if self._process is None else self._process.pid
 
     @property
     def last_line(self) -> str:
-        """The last line that it wrote, as far as it is kept; empty before the first."""
+        """The last line of output, cut to the kept bytes; empty before the first line."""
         lines = self._tail.decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def kill(self) -> None:
-        """SIGKILL to the container's processes, now."""
+        """Send SIGKILL to the container's processes."""
         if self._process is not None:
             self._process.kill()
 
     def _main(self, output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
-        """The container's own process, for as long as the block lasts."""
+        """Run the container's main process while the block runs."""
         return self._beside(self.definition.argv, output)
 
     def _beside(self, argv: list[str], output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:
-        """Another process in the container, such as a health check."""
+        """Run another process in the container, such as a health check."""
         return running(argv, environment=self.environment, folder=self.folder, output=output)
 
     def _heard(self, chunk: bytes) -> None:
@@ -140,7 +140,7 @@ class Container:
         process.kill()
 
     async def _watch_health(self, check: HealthCheck) -> None:
-        """Probe until the container is unhealthy, and say so then."""
+        """Probe until the container is unhealthy, then report it."""
         give_up = time.monotonic() + check.start_period + check.retries * check.interval
         complaint = None
         while not self.healthy.is_set() and time.monotonic() < give_up:
@@ -159,7 +159,7 @@ class Container:
         self._on_unhealthy()
 
     async def _probe(self, check: HealthCheck) -> str | None:
-        """Run the health check once; None when it passes, else what is wrong."""
+        """Run the health check once; returns None if it passes, else the reason."""
         said: list[bytes] = []
         try:
             async with asyncio.timeout(check.timeout), self._beside(check.argv, said.append) as process:

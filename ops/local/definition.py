@@ -1,7 +1,7 @@
-"""An ECS task definition, as far as a run on one machine needs it: read, checked, nothing started.
+"""The parts of an ECS task definition that a run on one machine needs: reads and checks them, starts nothing.
 
-The file is the very input of ECS's RegisterTaskDefinition. What is relied on here is checked here, ECS's own ranges
-included; a `DefinitionError` is one line that names the field. Times are seconds.
+The file is the input of ECS's RegisterTaskDefinition. Every field that is used here is checked, including ECS's own
+ranges. A `DefinitionError` is one line that names the field. Times are in seconds.
 """
 
 import json
@@ -28,14 +28,14 @@ class _Part(BaseModel):
 
 
 class Dependency(_Part):
-    """One entry of `dependsOn`: what another container must have reached before this one starts."""
+    """One entry of `dependsOn`: the condition of another container before this one starts."""
 
     container_name: Name
     condition: Condition
 
 
 class HealthCheck(_Part):
-    """`healthCheck`: a command that exits 0 while the container is well."""
+    """`healthCheck`: a command that exits 0 while the container is healthy."""
 
     command: list[str] = Field(min_length=2)
     interval: int = Field(default=30, ge=5, le=300)
@@ -58,7 +58,7 @@ class HealthCheck(_Part):
 
 
 class RestartPolicy(_Part):
-    """`restartPolicy`: a container that exits is started again within its task."""
+    """`restartPolicy`: a container that exits is restarted within its task."""
 
     enabled: bool
     ignored_exit_codes: list[int] = Field(default_factory=list, max_length=50)
@@ -80,7 +80,7 @@ class Secret(_Part):
 
 
 class Capabilities(_Part):
-    """`capabilities`: what of root's rights a container has more or less than the engine gives."""
+    """`capabilities`: the capabilities that a container drops."""
 
     drop: list[str] = Field(default_factory=list)
 
@@ -93,7 +93,7 @@ class LinuxParameters(_Part):
 
 
 class MountPoint(_Part):
-    """One entry of `mountPoints`: a volume of the task, and where the container sees it."""
+    """One entry of `mountPoints`: a volume of the task, and its path in the container."""
 
     source_volume: str
     container_path: str
@@ -130,12 +130,12 @@ class ContainerDefinition(_Part):
     @model_validator(mode="after")
     def _can_be_run_or_left_out(self) -> Self:
         if not self.argv and self.essential:
-            raise ValueError("has neither entryPoint nor command; the image's cannot be known here")
+            raise ValueError("has neither entryPoint nor command; the image's own command is not read here")
         return self
 
     @property
     def argv(self) -> list[str]:
-        """The command line to run; empty where it is the image's, which cannot be known here."""
+        """The command line to run; empty if only the image has one, since images are not read here."""
         return [*self.entry_point, *self.command]
 
     @property
@@ -145,7 +145,7 @@ class ContainerDefinition(_Part):
 
 
 class TaskDefinition(_Part):
-    """The containers of a task and the order that `dependsOn` puts them in."""
+    """The containers of a task and their order by `dependsOn`."""
 
     family: Name
     requires_compatibilities: list[str] = Field(default_factory=list)
@@ -156,7 +156,7 @@ class TaskDefinition(_Part):
 
     @property
     def cpu_units(self) -> int | None:
-        """The task's `cpu` in 1024ths of a core; None where it has no limit of its own."""
+        """The task's `cpu` in 1024ths of a core; None if the task has no limit."""
         return None if self.cpu is None else units(self.cpu, "vCPU")
 
     @model_validator(mode="after")
@@ -198,7 +198,7 @@ class TaskDefinition(_Part):
                 if not target.argv:
                     raise ValueError(
                         f"{container.name} dependsOn {target.name}, which has neither entryPoint nor command;"
-                        " the image's cannot be known here"
+                        " the image's own command is not read here"
                     )
                 if dependency.condition == "HEALTHY" and target.health_check is None:
                     raise ValueError(f"{container.name} dependsOn {target.name} HEALTHY, which has no healthCheck")
@@ -210,16 +210,16 @@ class TaskDefinition(_Part):
         try:
             TopologicalSorter(edges).prepare()
         except CycleError as error:
-            raise ValueError(f"dependsOn goes round in a circle: {' -> '.join(error.args[1])}") from error
+            raise ValueError(f"dependsOn has a cycle: {' -> '.join(error.args[1])}") from error
         return self
 
     @property
     def left_out(self) -> list[str]:
-        """The containers, none of them essential, whose command cannot be known here."""
+        """The names of the containers without a command in the definition; none of them is essential."""
         return [container.name for container in self.container_definitions if not container.argv]
 
     def container(self, name: str) -> ContainerDefinition:
-        """The container of that name; KeyError without one."""
+        """The container with that name; KeyError if there is none."""
         for container in self.container_definitions:
             if container.name == name:
                 return container
@@ -235,7 +235,7 @@ class TaskDefinition(_Part):
 
 
 def parse(document: object, source: str = "task definition") -> TaskDefinition:
-    """Check a decoded task definition; DefinitionError with `source` and the field when it cannot be used."""
+    """Check a decoded task definition; DefinitionError names `source` and the invalid field."""
     try:
         return TaskDefinition.model_validate(document)
     except ValidationError as error:
@@ -246,7 +246,7 @@ def parse(document: object, source: str = "task definition") -> TaskDefinition:
 
 
 def read(path: Path) -> TaskDefinition:
-    """Read and check the file; DefinitionError when it cannot be read or used."""
+    """Read and check the file; DefinitionError if it cannot be read or is invalid."""
     try:
         document = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -257,7 +257,7 @@ def read(path: Path) -> TaskDefinition:
 
 
 def _path(document: object, location: tuple[int | str, ...]) -> str:
-    """`containerDefinitions[api].stopTimeout`: indexes of named entries are shown as their names."""
+    """`containerDefinitions[api].stopTimeout`: an entry with a name is shown by its name, not by its index."""
     text, here = "", document
     for part in location:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""The environment of each container on this machine: the definition's, with what must differ here."""
+"""The environment of each container on this machine: the definition's variables, changed where this machine differs."""
 
 import os
 import sys
@@ -9,20 +9,20 @@ from ops.local.addresses import is_address, shifted
 from ops.local.definition import ContainerDefinition
 
 LIVELY = {"MARKET_CALENDAR": "24/7", "TRACKER_INTERVAL": "2", "PRICE_SOURCE": "simulated"}
-"""So that something is to be seen: the market never closes and values move every two seconds."""
+"""Settings that show activity: the market never closes, and values change every two seconds."""
 
 OPEN = {"AUTH": "off"}
-"""So that the lines to paste need no access token; whoever sets AUTH=supabase sets SUPABASE_URL too."""
+"""Settings without access tokens, so that the printed commands work. AUTH=supabase also needs SUPABASE_URL."""
 
 PASSED_ON = {
     "SUPABASE_JWT_SECRET": "SUPABASE_URL",
     "APCA_API_KEY_ID": "PRICE_SOURCE",
     "APCA_API_SECRET_KEY": "PRICE_SOURCE",
 }
-"""The caller's own secrets: each for a container that has the other variable."""
+"""The caller's secrets: each goes to the containers that have the variable on the right."""
 
 FIXED = {"LOG_FORMAT": "text"}
-"""The screen reads the logs."""
+"""Settings that the caller cannot change: the screen parses the logs."""
 
 _IMAGE = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 _OF_THE_MACHINE = ("HOME", "TMPDIR", "LD_LIBRARY_PATH")
@@ -31,17 +31,17 @@ _OF_THE_MACHINE = ("HOME", "TMPDIR", "LD_LIBRARY_PATH")
 def container_environment(
     container: ContainerDefinition, *, shift: int, caller: Mapping[str, str], backends: Mapping[str, str]
 ) -> dict[str, str]:
-    """The whole environment of a container, but for its task's metadata address.
+    """Build a container's whole environment, except for the metadata address of its task.
 
-    The caller may set any variable that the definition gives the container, except for addresses. What the definition
-    says of Redis and Postgres is production's: it is never passed on, `backends` takes its place.
+    The caller can set any variable that the definition gives the container, except for addresses. The definition's
+    variables for Redis and Postgres belong to production: `backends` replaces them.
 
     Args:
-        container: whose.
-        shift: how far its ports are moved.
+        container: the container.
+        shift: the number that is added to each port.
         caller: the environment of `make run`.
-        backends: where Redis and Postgres are: REDIS_HOST and REDIS_PORT, or REDIS_URL, REDIS_USERNAME and
-            REDIS_PASSWORD; DATABASE_URL. A container gets those of a server that its definition speaks of.
+        backends: the addresses of Redis and Postgres: REDIS_HOST and REDIS_PORT, or REDIS_URL, REDIS_USERNAME and
+            REDIS_PASSWORD; DATABASE_URL. A container gets the variables of each server that its definition uses.
     """
     defined = {name: value for name, value in container.variables.items() if _server(name) is None}
     moved = {name: value for name, value in shifted(container, shift).items() if name in defined}
@@ -55,14 +55,14 @@ def container_environment(
 
 
 def _server(variable: str) -> str | None:
-    """Whose address, account or certificate the variable holds, Redis's or Postgres's; None for any other."""
+    """The server whose address, account or certificate the variable holds: Redis, Postgres or None."""
     if variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT":
         return "Redis"
     return "Postgres" if variable == "DATABASE_URL" or variable.startswith("PG") else None
 
 
 def machine(caller: Mapping[str, str]) -> dict[str, str]:
-    """What a container's image would give it: this interpreter first on the path, and little else."""
+    """The variables that an image sets: a path that begins with this interpreter, and a few others."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, caller.get("PATH", os.defpath)])
     return {name: caller[name] for name in _OF_THE_MACHINE if name in caller} | _IMAGE | {"PATH": path}

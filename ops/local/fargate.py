@@ -12,14 +12,14 @@ SIZES = {
     8192: tuple(range(16 * GIB, 60 * GIB + 1, 4 * GIB)),
     16384: tuple(range(32 * GIB, 120 * GIB + 1, 8 * GIB)),
 }
-"""By CPU units (1024ths of a core), the memory in MiB that a task may have."""
+"""Allowed memory sizes in MiB, by CPU units (1024ths of a core)."""
 
 
 def units(text: str, word: str) -> int:
-    """`512` or, with its word, `0.5 vCPU` and `1 GB`, in 1024ths.
+    """Convert `512`, `0.5 vCPU` or `1 GB` to 1024ths; `word` is the unit.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text has another form.
     """
     found = re.fullmatch(rf"(\d+)|(\d*\.?\d+) ?{word}", text, re.IGNORECASE | re.ASCII)
     if found is None:
@@ -28,7 +28,7 @@ def units(text: str, word: str) -> int:
 
 
 def check_size(cpu: int, memory: int) -> None:
-    """Raise ValueError if Fargate has no such size; `cpu` in CPU units, `memory` in MiB."""
+    """Raise ValueError if Fargate does not offer the size; `cpu` in CPU units, `memory` in MiB."""
     if cpu not in SIZES:
         raise ValueError(f"cpu: Fargate has no tasks of {cpu} CPU units; it has {', '.join(map(str, SIZES))}")
     if memory not in SIZES[cpu]:

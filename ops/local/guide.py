@@ -1,4 +1,4 @@
-"""What the user is told once everything runs: the addresses, and lines to paste into another terminal."""
+"""The text that the user sees once everything runs: addresses, and commands to paste into another terminal."""
 
 import shlex
 import shutil
@@ -12,12 +12,12 @@ from redis.asyncio.connection import AbstractConnection, Connection, UnixDomainS
 from sidecar.settings import RedisAddress
 
 INDENTED = " | python3 -m json.tool"
-"""For people: an answer is one line, without an end."""
+"""Formats an answer, which is one line without a line break."""
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task as the user meets it: its label, addresses (`127.0.0.1:8080`), and its containers' process ids."""
+    """The data of a task that the user needs: label, addresses (`127.0.0.1:8080`), process ids of the containers."""
 
     label: str
     api: str
@@ -28,7 +28,7 @@ class TaskView:
 
 
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
-    """One line a task."""
+    """Return one line for each task."""
     return [
         f"  {task.label:<7}API http://{task.api}   sidecar http://{task.control}   metrics http://{task.metrics}/metrics"
         f" http://{task.internal}/metrics"
@@ -38,25 +38,28 @@ def addresses(tasks: Sequence[TaskView]) -> list[str]:
 
 
 def leaders(leads: Mapping[str, str | None]) -> list[str]:
-    """One line a lease."""
+    """Return one line for each lease."""
     return [f"  {name:<22}{task or 'none of these tasks yet'}" for name, task in leads.items()]
 
 
 def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
-    """Lines that show what goes on."""
+    """Return commands that show the state of the run."""
     first, last = tasks[0], tasks[-1]
     history = f"'http://{first.api}/portfolios/{portfolio}/history?limit=3'"
-    sidecar_s = "the sidecar's view (to ask /is-leader would be to campaign)"
+    sidecar_s = "the sidecar's view (a request to /is-leader would join the election)"
     return _explained(
         [
             (f"curl -s http://{first.api}/portfolios/{portfolio}/live{INDENTED}", "a live value"),
-            (f"curl -sN http://{last.api}/portfolios/{portfolio}/stream", "values as they change, from any task"),
-            (f"curl -s {history}{INDENTED}", "what the last days closed at"),
-            (f"curl -s http://{first.internal}/background/status{INDENTED}", "who runs what, and when next"),
+            (
+                f"curl -sN http://{last.api}/portfolios/{portfolio}/stream",
+                "the values as they change; every task serves them",
+            ),
+            (f"curl -s {history}{INDENTED}", "the closing values of the last days"),
+            (f"curl -s http://{first.internal}/background/status{INDENTED}", "who runs what, and the next runs"),
             (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
                 f"curl -s http://{first.metrics}/metrics http://{first.internal}/metrics",
-                "the sidecar's metrics, and the API's",
+                "the metrics of the sidecar and of the API",
             ),
         ]
     )
@@ -65,48 +68,50 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
 def break_it(
     tasks: Sequence[TaskView], leads: Mapping[str, str | None], keys: Mapping[str, str], redis: str | None
 ) -> list[str]:
-    """Lines that make the lead move; `redis` is the redis-cli command line, None where there is none."""
+    """Return commands that move the lead; `redis` is the redis-cli command line, or None without redis-cli."""
     lease, leader = next(((lease, task) for lease, task in leads.items() if task), ("", tasks[0].label))
     task = next((task for task in tasks if task.label == leader), tasks[0])
     whose = f"{task.label}, which leads {lease}" if lease else task.label
     others = "another task leads within the grant time, and " if len(tasks) > 1 else ""
     kills = (
-        ("sidecar", f"the sidecar of {whose}: restarted within its task, it takes its term up again"),
-        ("api", f"the API of {task.label}: {others}a new task is started"),
+        ("sidecar", f"the sidecar of {whose}: it restarts within its task and resumes its term"),
+        ("api", f"the API of {task.label}: {others}a new task starts"),
     )
     lines = [(f"kill -9 {task.pids[name]}", what) for name, what in kills if name in task.pids]
     if redis is not None:
         key = keys.get(lease) or next(iter(keys.values()))
         lines += [
-            (f"{redis} SET {key} DISABLED EX 20", "work stops, and nobody leads for 20 s"),
-            (f"{redis} DEL {key}", "the lost lease is taken again at once"),
+            (f"{redis} SET {key} DISABLED EX 20", "disable the lease: its work stops, and nobody leads for 20 s"),
+            (f"{redis} DEL {key}", "delete the lease: a task acquires it again at once"),
         ]
     return _explained(lines)
 
 
 def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
-    """A line that runs a job beside the tasks, by the API's settings; the database's address only if it is `ours`.
+    """Return a command that runs a job beside the tasks, with the API's settings.
 
-    A caller who gave the address has it in the environment, and it may hold a password. The other terminal may be
-    anywhere: the line goes to `folder`, the checkout.
+    The command has the database's address only if the database is `ours`. A caller who gave the address has it in the
+    environment, and the address can contain a password. The command changes to `folder`, the checkout, first.
     """
     names = ("MARKET_CALENDAR", "PRICE_SOURCE", *(("DATABASE_URL",) if ours else ()))
     settings = [f"{name}={shlex.quote(api[name])}" for name in names if name in api]
     line = " ".join([*settings, shlex.quote(sys.executable), "-m service run snapshot --dry-run"])
     line = f"(cd {shlex.quote(str(folder))} && {line})"
-    return _explained([(line, "a daily job by hand; python -m service --help tells of others, and of imports")])
+    return _explained(
+        [(line, "run a daily job by hand; python -m service --help lists the other jobs and the imports")]
+    )
 
 
 def shell_environment(
     api: Mapping[str, str], sidecar: Mapping[str, str], redis: Mapping[str, str], *, ours: bool
 ) -> str:
-    """Lines for a shell in which the programs' commands work beside the tasks.
+    """Return shell lines with the environment in which the programs' commands work beside the tasks.
 
     Args:
         api: the environment of a task's API.
-        sidecar: that of its sidecar.
-        redis: the address of Redis, if it is ours; the caller's may hold a password.
-        ours: whether Postgres is ours.
+        sidecar: the environment of its sidecar.
+        redis: the address of our own Redis; empty for the caller's, which can contain a password.
+        ours: true if we started Postgres.
     """
     of_api = ("MARKET_CALENDAR", "PRICE_SOURCE", "SIDECAR_URL", "LOG_FORMAT", *(("DATABASE_URL",) if ours else ()))
     found = {name: api[name] for name in of_api if name in api}
@@ -115,9 +120,10 @@ def shell_environment(
 
 
 def redis_cli(to: AbstractConnection, address: RedisAddress) -> str | None:
-    """A redis-cli that exists, as a command line for the server of a connection; None where there is none.
+    """Return a redis-cli command line for the server of a connection; None if redis-cli is not installed.
 
-    A password is asked for, never printed. The wheel's program comes before the one on the path, but knows no TLS.
+    redis-cli prompts for a password, so the line contains none. The wheel's program is preferred to the one on the
+    path, except for TLS, which the wheel's program does not support.
     """
     tls = address.tls
     beside = Path(sys.executable).parent / "redis-cli"

@@ -1,7 +1,7 @@
-"""Who leads each lease, as the sidecars' `GET /status` tells.
+"""The leader of each lease, as the sidecars report it at `GET /status`.
 
-That is to look without taking part (to ask `/is-leader` is to campaign), and costs Redis nothing. The board is pure;
-its times are seconds of any clock that does not step.
+A request to `/status` does not take part in the election (a request to `/is-leader` does), and sends nothing to Redis.
+The board does no I/O. Its times are seconds of a monotonic clock.
 """
 
 import asyncio
@@ -13,19 +13,19 @@ from typing import Any
 import aiohttp
 
 QUICK = 0.01
-"""A hand-over below this is told as 'within 10 ms': a finer figure would be this watch's own delay."""
+"""Seconds; a shorter hand-over is reported as 'within 10 ms', since this watch itself has a delay."""
 
 PATIENCE = 0.4
-"""For how long, in seconds, nobody may lead before it is told."""
+"""Seconds without a leader before the board reports it."""
 
 FIRST_PATIENCE = 5.0
-"""The same before the first leader."""
+"""Seconds before the board reports that the first leader is missing."""
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at a sidecar that says nothing."""
+"""Seconds between two requests to a sidecar that logs nothing."""
 
-Tell = Callable[[str, str, bool], None]
-"""Is given the lease, a line, and whether the line tells of a new leader."""
+Report = Callable[[str, str, bool], None]
+"""Callback with the lease, a line for people, and true if the line reports a new leader."""
 
 
 @dataclass
@@ -33,26 +33,26 @@ class _Lease:
     leader: str | None = None
     token: int = 0
     vacant_since: float | None = None
-    vacancy_told: bool = False
+    vacancy_reported: bool = False
     holder: object = None
     ours: set[object] = field(default_factory=set)
     states: dict[str, str] = field(default_factory=dict)
 
 
 class Board:
-    """What has been seen of the leases, and the lines that tell of changes."""
+    """Keeps the leader of each lease, and reports each change in one line."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._leases: dict[str, _Lease] = {}
 
     @property
     def leaders(self) -> dict[str, str | None]:
-        """Which task leads each lease that has been heard of."""
+        """The task that leads each known lease; None without a leader."""
         return {name: lease.leader for name, lease in self._leases.items()}
 
     def seen(self, task: str, name: str, view: Mapping[str, Any], now: float) -> None:
-        """A task's sidecar has told its view of a lease: `is_leader`, `holder`, `token` and `state`."""
+        """Record a sidecar's view of a lease: `is_leader`, `holder`, `token` and `state`."""
         lease = self._leases.setdefault(name, _Lease(vacant_since=now))
         lease.states[task] = str(view.get("state"))
         lease.holder = view.get("holder")
@@ -61,31 +61,31 @@ class Board:
             lease.ours.add(lease.holder)
         if view.get("is_leader") is True and isinstance(token, int):
             if token >= lease.token and (lease.leader, lease.token) != (task, token):
-                self._tell(name, self._new_leader(lease, task, token, now), True)
+                self._report(name, self._new_leader(lease, task, token, now), True)
                 lease.leader, lease.token = task, token
-                lease.vacant_since, lease.vacancy_told = None, False
+                lease.vacant_since, lease.vacancy_reported = None, False
         elif lease.leader == task:
             self._lost(lease, now)
 
     def gone(self, task: str, now: float) -> None:
-        """A container of the task has exited: it does no work as a leader any more."""
+        """Record that a container of the task has exited, so that the task no longer works as a leader."""
         for lease in self._leases.values():
             lease.states.pop(task, None)
             if lease.leader == task:
                 self._lost(lease, now)
 
     def tick(self, now: float) -> None:
-        """Tell what has gone on for too long."""
+        """Report each lease that has had no leader for too long."""
         for name, lease in self._leases.items():
             patience = PATIENCE if lease.token else FIRST_PATIENCE
-            if lease.vacant_since is None or lease.vacancy_told or now - lease.vacant_since < patience:
+            if lease.vacant_since is None or lease.vacancy_reported or now - lease.vacant_since < patience:
                 continue
-            lease.vacancy_told = True
+            lease.vacancy_reported = True
             elsewhere = lease.holder is not None and lease.holder not in lease.ours
-            self._tell(name, _vacancy(set(lease.states.values()), str(lease.holder) if elsewhere else None), False)
+            self._report(name, _vacancy(set(lease.states.values()), str(lease.holder) if elsewhere else None), False)
 
     def _lost(self, lease: _Lease, now: float) -> None:
-        lease.leader, lease.vacant_since, lease.vacancy_told = None, now, False
+        lease.leader, lease.vacant_since, lease.vacancy_reported = None, now, False
 
     @staticmethod
     def _new_leader(lease: _Lease, task: str, token: int, now: float) -> str:
@@ -101,11 +101,11 @@ class Board:
 
 
 class Watch:
-    """Looks at the sidecars of all tasks and keeps the board; a look costs no command in Redis.
+    """Polls the sidecars of all tasks and updates the board; a poll sends no command to Redis.
 
     Args:
-        addresses: the control address of each task's sidecar, `127.0.0.1:4040`, by the task's label.
-        board: is kept up to date.
+        addresses: the control address (`127.0.0.1:4040`) of each task's sidecar, by the task's label.
+        board: the board to update.
     """
 
     def __init__(self, addresses: Mapping[str, str], board: Board) -> None:
@@ -114,7 +114,7 @@ class Watch:
         self._nudges = {task: asyncio.Event() for task in addresses}
 
     def nudge(self, task: str) -> None:
-        """Look at once: the task's sidecar has said something."""
+        """Poll at once, since the task's sidecar has logged something."""
         self._nudges[task].set()
 
     async def run(self) -> None:
@@ -133,7 +133,7 @@ class Watch:
                 async with session.get(f"http://{self._addresses[task]}/status") as answer:
                     status = await answer.json()
             except (aiohttp.ClientError, TimeoutError, ValueError):
-                pass  # it starts, it stops, or it is gone: its exit is told elsewhere
+                pass  # the sidecar starts, stops or has exited; `gone` records its exit
             now = time.monotonic()
             leases = status.get("leases") if isinstance(status, dict) else None
             for name, view in leases.items() if isinstance(leases, dict) else ():
@@ -148,15 +148,15 @@ class Watch:
 
 
 def _vacancy(states: set[str], elsewhere: str | None) -> str:
-    """Why no task of this run leads: by the states that they are in, and the holder if that is none of them."""
+    """Explain why no task of this run leads, from the tasks' states and from a holder outside this run."""
     if "following" in states and elsewhere is not None:
         return f"no task of this run leads: {elsewhere} holds the key"
     for state, reason in (
         ("disabled", "an operator has disabled it"),
-        ("guarded", "the failover guard waits out one LEASE_TTL, since Redis was started anew"),
+        ("guarded", "the failover guard waits for one LEASE_TTL, since Redis has restarted"),
         ("disconnected", "Redis does not answer"),
         ("draining", "its task is stopping"),
-        ("following", "the key outlives its holder until it expires"),
+        ("following", "the holder has ended, and its key has not expired yet"),
         ("waiting", "no API asks for it"),
     ):
         if state in states:

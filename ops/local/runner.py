@@ -1,4 +1,4 @@
-"""One run: servers, migrations and samples, then the tasks, until it is asked to stop."""
+"""One run: starts servers, applies migrations, adds samples, then runs the tasks until the run must stop."""
 
 import asyncio
 import re
@@ -30,21 +30,21 @@ from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
 
 LEAD_WITHIN = 5.0
-"""Seconds that the first election may take before the user is told who leads, or that nobody does."""
+"""Seconds to wait for the first election before the leaders are printed."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Runner:
-    """Runs the tasks of a definition on this machine; the journal of their containers.
+    """Runs the tasks of a definition on this machine, and receives the events of their containers.
 
     Args:
-        definition: what to run, spelled out.
-        settings: the caller's wishes.
+        definition: the definition with its defaults (`spelled_out`).
+        settings: the settings of the run.
         caller: the environment of the caller.
-        root: the checkout, in which the containers run.
+        root: the checkout; the containers run in this folder.
         console: the screen.
-        stopping: is set to stop the run.
+        stopping: the run stops when it is set.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Runner:
         self._shifts = {
             f"task{number + 1}": settings.port_offset + PORT_STEP * number for number in range(settings.tasks)
         }
-        self._board = Board(self._tell_leader)
+        self._board = Board(self._report_leader)
         self._watch = Watch(
             {label: self._address(label, SIDECAR, "CONTROL_BIND") for label in self._shifts}, self._board
         )
@@ -75,15 +75,15 @@ class Runner:
         self._portfolio = ""
 
     def check(self) -> None:
-        """UsageError if a port that a task needs cannot be listened on, or a log file cannot be written."""
+        """Raise UsageError if a port that a task needs is not free, or a log file cannot be written."""
         users: dict[int, str] = {}
         for label, shift in self._shifts.items():
             for container in self._definition.container_definitions:
                 for variable, port in listeners(shifted(container, shift)).items():
                     user = f"{label}/{container.name} ({variable})"
                     if port in users:
-                        apart = f"two tasks' ports lie {PORT_STEP} apart here"
-                        raise UsageError(f"port {port} is wanted by both {users[port]} and {user} ({apart})")
+                        apart = f"the ports of two tasks differ by {PORT_STEP} here"
+                        raise UsageError(f"{users[port]} and {user} both need port {port} ({apart})")
                     users[port] = user
                     check_free(port, user)
         containers = [container.name for container in self._definition.container_definitions]
@@ -95,7 +95,7 @@ class Runner:
             raise UsageError(f"{error.filename}: cannot be written: {error.strerror}; set RUN_FOLDER") from error
 
     async def run(self) -> None:
-        """Run until it is asked to stop and everything has stopped in order.
+        """Run until `stopping` is set and everything has stopped in order.
 
         Raises:
             UsageError: the start failed; nothing is left running.
@@ -119,17 +119,17 @@ class Runner:
             self._leave_nothing()
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill everything at once."""
         for slot in self._slots:
             slot.task.kill()
         self._backends.kill()
 
     def event(self, who: str, text: str) -> None:
-        """A container or a task tells what happens to it."""
+        """Print an event of a container or a task."""
         self._console.event(who, text)
 
     def output(self, who: str, chunk: bytes) -> None:
-        """A container wrote something. Sidecars write when the lead changes: a look shows it at once."""
+        """Log a container's output. A sidecar logs when the lead changes, so poll it at once."""
         self._console.output(who, chunk)
         task, _, container = who.partition("/")
         if container == SIDECAR:
@@ -168,7 +168,7 @@ class Runner:
         (self._settings.folder / "environment").write_text(text)
 
     async def _command(self, name: str) -> str:
-        """Run a command of the API's image to its end; returns what it wrote."""
+        """Run a command of the API's image to its end; returns its output."""
         said: list[bytes] = []
         argv = [*self._definition.container(API).argv, name]
         environment = self._environment(self._first, API)
@@ -181,11 +181,11 @@ class Runner:
         self._console.log(name, text.encode())
         if code != 0:
             last = (text.strip().splitlines() or [f"it exited with {describe(code)}"])[-1]
-            raise UsageError(f"{' '.join(argv)} failed: {last} (all of it: {self._console.log_path(name)})")
+            raise UsageError(f"{' '.join(argv)} failed: {last} (whole output: {self._console.log_path(name)})")
         return text
 
     async def _greet(self) -> None:
-        """Once the tasks are healthy and somebody leads: tell how to go on."""
+        """Print addresses and commands once the tasks are healthy and each lease has a leader."""
         began = time.monotonic()
         for slot in self._slots:
             await first_of(slot.steady, self._stopping)
@@ -264,20 +264,20 @@ class Runner:
             pids=slot.task.pids,
         )
 
-    def _tell_leader(self, lease: str, text: str, new: bool) -> None:
+    def _report_leader(self, lease: str, text: str, new: bool) -> None:
         if new or not self._stopping.is_set():
             self._console.event(lease, text, tone="leader" if new else "warning")
 
     def _leave_nothing(self) -> None:
         for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # it ends by itself just now
-                left = f"pid {child.pid} ({child.name()}) was left over and is killed"
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                left = f"pid {child.pid} ({child.name()}) was left over and has been killed"
                 child.kill()
                 self._console.event("run", left, tone="error")
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[object, object, None]) -> bool:
-    """Do the work; cancel it and return False once `stopping` is set."""
+    """Do the work; if `stopping` is set first, cancel the work and return False."""
     task = asyncio.ensure_future(work)
     stop = asyncio.ensure_future(stopping.wait())
     try:

@@ -19,16 +19,18 @@ class ServerError(Exception):
 
 
 MOST_HELD = 128
+"""Maximum number of ports that `free_port` reserves at a time."""
+
 _held: deque[int] = deque()
-"""Descriptors of sockets."""
+"""Descriptors of the sockets that reserve them."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, for a server of ours to be.
+    """Return a free TCP port of 127.0.0.1 for a server.
 
-    On Linux nobody else is given it, neither to listen nor to connect from, before this process has asked for
-    `MOST_HELD` more: it is bound, and not listened on, by a socket that lets those bind it too which ask for this very
-    port with SO_REUSEADDR, as servers do. Elsewhere the port is no more than free a moment ago.
+    On Linux the port is reserved until this process has taken `MOST_HELD` more ports: a socket with SO_REUSEADDR is
+    bound to it and does not listen. The kernel gives the port to no other program, but a server that asks for this port
+    with SO_REUSEADDR can bind it. On other systems the port was free a moment ago, and nothing reserves it.
     """
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,20 +60,20 @@ class Server:
         raise NotImplementedError
 
     def ready(self) -> bool:
-        """Whether the server answers."""
+        """Return true if the server answers."""
         raise NotImplementedError
 
     @property
     def user(self) -> int | None:
-        """The numeric user to run as, or None for ours."""
+        """The numeric user to run as, or None for the user of this process."""
         return None
 
     def start(self, *, wait: float = 30.0) -> Self:
         """Start the process and return once it answers.
 
         Raises:
-            ServerError: it exited, or did not answer within `wait` seconds.
-            OSError: its folder cannot be written.
+            ServerError: the server exited, or did not answer within `wait` seconds.
+            OSError: the folder cannot be written.
         """
         self.prepare()
         self._launch()
@@ -81,18 +83,18 @@ class Server:
         return self
 
     async def start_beside(self, *, wait: float = 30.0) -> Self:
-        """`start` for an event loop, which it does not hold up; a cancelled start leaves no process behind."""
+        """`start` without blocking the event loop; a cancelled start leaves no process behind."""
         preparing = asyncio.ensure_future(asyncio.to_thread(self.prepare))
         try:
             await asyncio.shield(preparing)
         except asyncio.CancelledError:
-            await asyncio.wait([preparing])  # a thread cannot be cancelled: its files are removed once it has ended
-            preparing.exception()  # nobody asks any more how it ended
+            await asyncio.wait([preparing])  # a thread cannot be cancelled; its files can be removed after its end
+            preparing.exception()  # retrieves the exception, so that asyncio does not log it
             raise
         self._launch()  # not in that thread: a child dies with the *thread* that started it
         try:
             deadline = time.monotonic() + wait
-            while not self._up(deadline):  # noqa: ASYNC110 - another process tells no event of ours
+            while not self._up(deadline):  # noqa: ASYNC110 - the server cannot set an event of this process
                 await asyncio.sleep(0.02)
         except asyncio.CancelledError:
             self.kill()
@@ -100,7 +102,7 @@ class Server:
         return self
 
     def prepare(self) -> None:
-        """Make what the server needs before its first start."""
+        """Make the files that the server needs before its first start."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _launch(self) -> None:
@@ -131,11 +133,11 @@ class Server:
 
     @property
     def exit_code(self) -> int | None:
-        """How the process ended (minus the signal that killed it); None while it runs and before it is started."""
+        """The exit code of the process (minus the signal if it was killed); None while it runs and before its start."""
         return None if self.process is None else self.process.poll()
 
     def stop(self, *, within: float = 10.0) -> None:
-        """End the process politely, by force after `within` seconds; a stopped one is left alone."""
+        """Stop the process with SIGINT, and kill it after `within` seconds; do nothing if no process runs."""
         if self.process is None:
             return
         self.resume()
@@ -147,19 +149,19 @@ class Server:
         self.process = None
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL and wait for the end."""
         if (process := self.process) is not None:
             process.kill()
             process.wait()
             self.process = None
 
     def pause(self) -> None:
-        """SIGSTOP: the port stays open, nothing is answered."""
+        """Send SIGSTOP: the port stays open, but the server answers nothing."""
         if self.process is not None:
             self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         if self.process is not None:
             self.process.send_signal(signal.SIGCONT)
 

@@ -1,7 +1,7 @@
 """A real Redis and a real Postgres as child processes, from the binaries in the wheels or on the path.
 
-Both listen on loopback only, keep their data under a folder of the caller's, and die with the process that started
-them, even when that one is killed (`PR_SET_PDEATHSIG`; Linux).
+Both servers listen on loopback only and keep their data under a folder of the caller. On Linux they end with the
+process that started them, even if that process is killed (`PR_SET_PDEATHSIG`).
 """
 
 import os
@@ -17,14 +17,14 @@ __all__ = ["PostgresServer", "RedisServer", "Server", "ServerError", "free_port"
 
 
 def redis_binary() -> Path:
-    """The path of a redis-server: REDIS_SERVER, else the wheel's beside the interpreter, else the one on the path.
+    """Return the path of redis-server: REDIS_SERVER, else the wheel's beside the interpreter, else the one on the path.
 
     Raises:
-        ServerError: there is none.
+        ServerError: no redis-server is installed.
     """
     if chosen := os.environ.get("REDIS_SERVER"):
         if not os.access(chosen, os.X_OK):
-            raise ServerError(f"REDIS_SERVER: {chosen} is no program")
+            raise ServerError(f"REDIS_SERVER: {chosen} is not a program")
         return Path(chosen)
     beside = Path(sys.executable).parent / "redis-server"
     found = beside if beside.exists() else shutil.which("redis-server")
@@ -49,7 +49,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        """The command line: loopback only, nothing on disk."""
+        """The command line: loopback only, no files on disk."""
         fixed = [
             "--bind",
             "127.0.0.1",
@@ -65,7 +65,7 @@ class RedisServer(Server):
         return [str(self.binary), *fixed, *self.arguments]
 
     def ready(self) -> bool:
-        """Whether it speaks (an error such as NOAUTH is an answer too)."""
+        """Return true if the server answers; an error such as NOAUTH is an answer too."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")

@@ -1,16 +1,18 @@
-"""What a caller can set for `make run`, from the environment."""
+"""The settings of `make run`, read from the environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 MOST_TASKS = 9
+"""Maximum of RUN_TASKS."""
+
 PORT_STEP = 100
-"""How far the ports of one task lie from the next one's."""
+"""Distance between the ports of one task and of the next."""
 
 
 class UsageError(Exception):
-    """The run cannot start as asked; the text is one line for the user."""
+    """The run cannot start; the text is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,11 @@ class RunSettings:
     """The settings of one run.
 
     Attributes:
-        tasks: RUN_TASKS, how many tasks to run.
+        tasks: RUN_TASKS, the number of tasks to run.
         port_offset: RUN_PORT_OFFSET, added to every port of the definition.
         folder: RUN_FOLDER, for logs and data.
-        redis_url: REDIS_URL, a Redis to use instead of starting one; may hold a password.
-        database_url: DATABASE_URL, a Postgres to use instead of starting one; may hold a password.
+        redis_url: REDIS_URL, a Redis to use instead of our own; can contain a password.
+        database_url: DATABASE_URL, a Postgres to use instead of our own; can contain a password.
     """
 
     tasks: int
@@ -33,7 +35,7 @@ class RunSettings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str], root: Path) -> "RunSettings":
-        """Read them; relative folders lie under `root`. UsageError names the variable that is wrong."""
+        """Read the settings; a relative folder is under `root`. UsageError names the invalid variable."""
         return cls(
             tasks=_integer(environment, "RUN_TASKS", 2, 1, MOST_TASKS),
             port_offset=_integer(environment, "RUN_PORT_OFFSET", 0, -1000, 50000),

@@ -1,4 +1,4 @@
-"""What ECS's service scheduler does for each task of the desired count: a task that has stopped is replaced."""
+"""The part of ECS's service scheduler that replaces stopped tasks: one slot for each task of the desired count."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from ops.local.containers import first_of
 from ops.local.tasks import Task
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
-"""Seconds between a task's end and its successor's start; doubled while tasks stop before they were healthy."""
+"""Seconds between the end of a task and the next start; doubled while tasks stop before they are healthy."""
 
 
 class Slot:
     """Keeps one task running.
 
     Args:
-        label: of each of its tasks, `task1`.
-        new_task: makes the next task.
-        console: is told.
+        label: the label of its tasks, such as `task1`.
+        new_task: creates the next task.
+        console: prints the events.
     """
 
     def __init__(self, label: str, new_task: Callable[[str], Task], console: Console) -> None:
@@ -32,7 +32,7 @@ class Slot:
         delay = FIRST_DELAY
         while not stopping.is_set():
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(self._stop(stopping)), group.create_task(self._tell_steady())]
+                beside = [group.create_task(self._stop(stopping)), group.create_task(self._report_steady())]
                 await self.task.run()
                 for task in beside:
                     task.cancel()
@@ -49,13 +49,13 @@ class Slot:
             await first_of(stopping, timeout=delay)
             if not stopping.is_set():
                 self.task = self._new_task(self.label)
-                self._console.event(self.label, f"starts anew as task {self.task.task_id}")
+                self._console.event(self.label, f"starts again as task {self.task.task_id}")
 
     async def _stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         self.task.stop("the run ends")
 
-    async def _tell_steady(self) -> None:
+    async def _report_steady(self) -> None:
         await self.task.steady.wait()
         if self.steady.is_set():
             pids = ", ".join(f"{name} pid {pid}" for name, pid in self.task.pids.items())

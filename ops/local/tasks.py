@@ -1,8 +1,8 @@
-"""One ECS task on this machine: its containers, started by `dependsOn`, stopped the other way round.
+"""One ECS task on this machine: starts its containers by `dependsOn`, and stops them in reverse order.
 
-- A container starts once each of its dependencies has reached its condition, and not at all if one cannot.
-- The exit of an essential container stops the task, and so does its ill health; `restartPolicy` comes first.
-- A container is asked to stop only after all that declare `dependsOn` on it have stopped.
+- A container starts once each dependency has reached its condition. If a dependency cannot, the task stops.
+- The task stops if an essential container is unhealthy, or exits and `restartPolicy` does not restart it.
+- A container gets its stop signal after all containers that declare `dependsOn` on it have stopped.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from ops.local.containers import Container, Journal, Pace, first_of
 from ops.local.definition import ContainerDefinition, Dependency, TaskDefinition
 
 Watcher = Callable[[str, str], None]
-"""Is told (task label, container name) when a container's process has exited."""
+"""Callback with the task's label and the container's name; called when a container's process has exited."""
 
 
 class ContainerFactory(Protocol):
-    """Makes one container of a task; `Container` itself makes a process of this machine."""
+    """Creates one container of a task; `Container` runs it as a process of this machine."""
 
     def __call__(
         self,
@@ -33,22 +33,22 @@ class ContainerFactory(Protocol):
         pace: Pace,
         on_unhealthy: Callable[[], None],
     ) -> Container:
-        """A container that has not been started."""
+        """Return a container that has not started."""
 
 
 class Task:
-    """One task; `run` it once.
+    """One task; call `run` once.
 
     Args:
-        definition: what to run.
+        definition: the task definition.
         label: its name on the screen, `task1`.
         task_id: its ECS task id.
         environments: each container's whole environment, by container name.
         folder: the working folder of its containers.
-        journal: is told what happens.
-        pace: where to be quicker than ECS.
-        exited: is told of each container's exit before anything follows from it.
-        make: makes the containers.
+        journal: receives the events.
+        pace: the times in which the run is quicker than ECS.
+        exited: called at each exit of a container, before the task reacts to it.
+        make: creates the containers.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Task:
         }
 
     async def run(self) -> str:
-        """Run the containers until all have ended; returns why the task stopped.
+        """Run the containers until all have ended; returns the reason for the task's stop.
 
-        A cancelled run kills them; `stop` is the polite way.
+        Cancellation kills the containers; `stop` stops them in order.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -102,24 +102,24 @@ class Task:
         return self.reason or "every container has exited"
 
     def stop(self, reason: str) -> None:
-        """Begin to stop, in order; the first reason given is kept."""
+        """Begin to stop the containers in order; the first reason is kept."""
         if not self.stopping.is_set():
             self.reason = reason
             self.stopping.set()
 
     def kill(self) -> None:
-        """SIGKILL to every container; the polite stop, if one is under way, then ends at once."""
+        """Send SIGKILL to every container; a stop that is under way then ends at once."""
         self.stop("killed")
         for container in self.containers.values():
             container.kill()
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each container that runs."""
+        """The process id of each running container."""
         return {name: container.pid for name, container in self.containers.items() if container.pid is not None}
 
     async def _live(self, container: Container) -> None:
-        """One container's life, from waiting for its dependencies to its end."""
+        """Run one container, from the wait for its dependencies to its end."""
         try:
             if await self._dependencies_met(container):
                 async with asyncio.TaskGroup() as group:
@@ -144,16 +144,16 @@ class Task:
                 return
             why_not = self._no_restart(container, code)
             if why_not is not None:
-                why = f", saying {container.last_line!r}" if 0 < code < 128 and container.last_line else ""
+                why = f", last line {container.last_line!r}" if 0 < code < 128 and container.last_line else ""
                 self._end(container, f"exited with {describe(code)}{why}{why_not}")
                 return
-            again = "restartPolicy: started again in this task"
+            again = "restartPolicy: restarted in this task"
             self._journal.event(
                 container.label, f"exited with {describe(code)} after {container.uptime:.0f} s; {again}"
             )
 
     def _no_restart(self, container: Container, code: int) -> str | None:
-        """None if `restartPolicy` starts the container again, else why it does not."""
+        """Return None if `restartPolicy` restarts the container, else the reason why not."""
         policy = container.definition.restart_policy
         if policy is None or not policy.enabled:
             return ""
@@ -162,7 +162,7 @@ class Task:
         period = min(policy.restart_attempt_period, self._pace.restart_attempt_period)
         if container.uptime < period:
             on_ecs = policy.restart_attempt_period
-            return f" after {container.uptime:.1f} s; restartPolicy wants {period:g} s (on ECS {on_ecs} s)"
+            return f" after {container.uptime:.1f} s; restartPolicy needs {period:g} s (on ECS {on_ecs} s)"
         return None
 
     def _end(self, container: Container, what: str) -> None:
@@ -173,14 +173,14 @@ class Task:
             self._journal.event(container.label, what)
 
     def _unhealthy(self, container: ContainerDefinition) -> Callable[[], None]:
-        def told() -> None:
+        def on_unhealthy() -> None:
             if container.essential:
                 self.stop(f"essential container {container.name} is unhealthy")
 
-        return told
+        return on_unhealthy
 
     async def _dependencies_met(self, container: Container) -> bool:
-        """Wait for `dependsOn`; False when the container must not start any more."""
+        """Wait for `dependsOn`; returns False if the container must not start."""
         for dependency in container.definition.depends_on:
             target = self.containers[dependency.container_name]
             deadline = time.monotonic() + target.definition.start_timeout
@@ -213,7 +213,7 @@ class Task:
 
 
 def describe(code: int) -> str:
-    """An exit code in words: `137 (SIGKILL)`."""
+    """Return an exit code with the name of its signal: `137 (SIGKILL)`."""
     try:
         return f"{code} ({signal.Signals(code - 128).name})" if code > 128 else str(code)
     except ValueError:
@@ -221,7 +221,7 @@ def describe(code: int) -> str:
 
 
 def _met(target: Container, dependency: Dependency) -> bool | None:
-    """Whether the condition has been reached; None if it never will be."""
+    """Return true if the dependency has reached its condition, None if it cannot reach it any more."""
     over = target.over.is_set()
     match dependency.condition:
         case "START":

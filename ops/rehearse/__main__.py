@@ -126,7 +126,7 @@ async def _until_signalled(run: Coroutine[None, None, Record]) -> Record:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Of errors that tasks ended with at the same time, the first."""
+    """Return the first of the errors of tasks that ended at the same time."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -89,7 +89,7 @@ class Haproxy(Server):
         (self.folder / "haproxy.cfg").write_text(text)
 
     def ready(self) -> bool:
-        """Whether its command socket is there: it listens by then."""
+        """Return true if the command socket exists, since haproxy listens by then."""
         return self.socket.exists()
 
 
@@ -124,7 +124,7 @@ class Balancer:
         await self._command(f"set server api/{target.slot} state drain")
 
     async def remove(self, target: Target) -> None:
-        """End what the target still serves, and forget it."""
+        """End the open connections of the target, and remove it."""
         target.health = Health.DRAINING
         self._targets.pop(target.slot, None)
         await self._command(f"set server api/{target.slot} state maint")
@@ -167,7 +167,7 @@ class Balancer:
 
 
 def _rows(table: str) -> Iterator[tuple[str, str, str]]:
-    """Of `show stat`: each server's name, status and last check. A check that is under way begins with an asterisk."""
+    """Return name, status and last check of each server in `show stat`; an asterisk marks a check under way."""
     for row in csv.DictReader(StringIO(table.removeprefix("# "))):
         if row["svname"].startswith("target"):
             yield row["svname"], row["status"], row["check_status"].removeprefix("* ")

@@ -27,7 +27,7 @@ REMOVED_WITHIN = 5.0
 
 
 def is_unified() -> bool:
-    """Whether all cgroups are of version 2."""
+    """Return true if all cgroups have version 2."""
     return (ROOT / "cgroup.controllers").exists()
 
 

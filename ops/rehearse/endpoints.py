@@ -1,4 +1,4 @@
-"""What ECS offers inside a task: the metadata endpoint, and the agent's task protection."""
+"""ECS's endpoints inside a task: the metadata endpoint, and the agent's task protection."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from ops.rehearse.network import LINK_LOCAL
 
 PORT = 80
 MINUTES = 120
-"""For how long a protection lasts that does not say."""
+"""Default duration of a protection."""
 
 
 class Protections:
@@ -21,7 +21,7 @@ class Protections:
         self._until: dict[str, float] = {}
 
     def protected(self, task_id: str) -> bool:
-        """Whether the scheduler has to leave the task alone."""
+        """Return true if the scheduler must not stop the task."""
         return self._until.get(task_id, 0.0) > time.time()
 
     async def get(self, request: web.Request) -> web.Response:

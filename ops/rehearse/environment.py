@@ -24,5 +24,5 @@ def container_environment(
 
 
 def _is_of_redis(variable: str) -> bool:
-    """Whether the variable says where production's Redis is, or how to log in there."""
+    """Return true if the variable has the address of production's Redis, or a login to it."""
     return variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT"

@@ -1,4 +1,4 @@
-"""What a rehearsal performs, a row of the table each."""
+"""The events of a rehearsal; each one is a row of the table."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ FAILED_WITHIN = 600.0
 
 @dataclass
 class Report:
-    """What an event says of itself.
+    """The results of an event.
 
     Attributes:
         since: when the service should have begun to get healthy, in seconds since the epoch.
@@ -191,7 +191,7 @@ SHORT = (
     "Redis failover",
     "Spot interruption",
 )
-"""What the short rehearsal performs."""
+"""The events of the short rehearsal."""
 
 BETWEEN = [
     Event("deploy old -> today", partial(_deploy, version="today", migrations=True), lossless=True),

@@ -1,4 +1,4 @@
-"""What a rehearsal needs of this machine, checked before anything is made."""
+"""The requirements of a rehearsal on this machine, checked before the start."""
 
 import fcntl
 import os

@@ -7,7 +7,7 @@ from typing import IO
 
 
 class Journal:
-    """Tells what happens; `lines` are what was told, with the time since the epoch.
+    """Reports events; `lines` are the reports with their times since the epoch.
 
     Args:
         folder: of the log files.

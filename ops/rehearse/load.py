@@ -1,4 +1,4 @@
-"""What clients do from the first event to the last: requests at a steady rate, and streams that stay open."""
+"""The load from the first event to the last: requests at a steady rate, and streams that stay open."""
 
 import asyncio
 import time
@@ -62,7 +62,7 @@ class Load:
         self.requests: list[Request] = []
         self.broken: list[Broken] = []
         self.events = 0
-        """What the streams have brought."""
+        """The results of the streams."""
         self._base = base
         self._accounts = accounts
         self._rate = rate

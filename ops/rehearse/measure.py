@@ -1,4 +1,4 @@
-"""What a row of the table says, computed from what was seen. Times are seconds since the epoch."""
+"""The values in a row of the table, computed from the observations. Times are in seconds since the epoch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ class Span:
     ended: float
 
     def has(self, at: float) -> bool:
-        """Whether that time lies in it."""
+        """Return true if the time is in the window."""
         return self.began <= at < self.ended
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What was done to a task, and for how long; at one instant where the span is empty."""
+    """A fault of a task and its duration; an empty span is one instant."""
 
     task: str
     span: Span
@@ -138,7 +138,7 @@ def overlap(writes: Sequence[Accepted], lease: str, span: Span) -> float:
 
 
 def touches(request: Request, none: Span) -> bool:
-    """Whether the request was under way within that span."""
+    """Return true if the request was under way during the span."""
     return request.at < none.ended and request.at + request.seconds > none.began
 
 

@@ -105,7 +105,7 @@ class Member:
             self._task.kill()
 
     def standing(self, current: Version, *, protected: bool) -> Standing:
-        """What the scheduler has to know."""
+        """The scheduler's view of the task."""
         healthy = self.healthy
         return Standing(
             current=self.version == current,
@@ -116,7 +116,7 @@ class Member:
 
     @property
     def healthy(self) -> bool:
-        """Whether its containers and its target are healthy."""
+        """Return true if the containers and the target are healthy."""
         well = (
             self._task is not None
             and self._task.steady.is_set()
@@ -131,7 +131,7 @@ class Member:
 
     @property
     def complete(self) -> bool:
-        """Whether it is healthy, and each of its containers passes its health check now, after a restart too."""
+        """Return true if the task is healthy and each container passes its health check now, also after a restart."""
         if self._task is None or not self.healthy:
             return False
         checked = [each for each in self._task.containers.values() if each.definition.health_check is not None]
@@ -139,7 +139,7 @@ class Member:
 
     @property
     def told_to_stop(self) -> bool:
-        """Whether the scheduler has told it to stop."""
+        """Return true if the scheduler has begun to stop the task."""
         return self._stop.is_set()
 
     @property
@@ -148,7 +148,7 @@ class Member:
         return {} if self._task is None else self._task.pids
 
     def views(self) -> dict[str, ContainerView]:
-        """What the metadata endpoint tells of its containers."""
+        """The metadata endpoint's data about the containers."""
         return {} if self._task is None else {name: view(each) for name, each in self._task.containers.items()}
 
     async def _register(self, task: Task, pod: Pod) -> None:
@@ -157,7 +157,7 @@ class Member:
             self._target = await self._balancer.register(self.label, pod.address)
 
     async def _leave(self, task: Task) -> None:
-        """Wait until the task is told to stop, or stops by itself."""
+        """Wait until the task is stopped, or stops by itself."""
         await first_of(self._stop, task.stopping)
         self._note_leaving()
         if self._target is not None:

@@ -37,7 +37,7 @@ def configuration(*, unified: bool) -> str:
 
 
 def options(container: ContainerDefinition, folder: Path) -> list[str]:
-    """What the definition says of the container, in podman's words. `folder` holds `hosts` and `ca.crt`."""
+    """Return podman's options for the container's definition. `folder` holds `hosts` and `ca.crt`."""
     words = ["--no-hosts", "--dns=none", "--log-driver=none", f"--label={LABEL}"]
     words += [f"--volume={folder / 'hosts'}:/etc/hosts:ro", f"--volume={folder / 'ca.crt'}:{CERTIFICATES}/ca.crt:ro"]
     words += [f"--volume={mount.container_path}" for mount in container.mount_points]  # removed with the container
@@ -143,7 +143,7 @@ class PodmanContainer(Container):
 
     @property
     def name(self) -> str:
-        """What podman calls the container; another name at each start."""
+        """The container's name in podman; each start has a new name."""
         return f"{self._pod.name}-{self.definition.name}-{self._runs}"
 
     def _main(self, output: Callable[[bytes], None]) -> AbstractAsyncContextManager[Process]:

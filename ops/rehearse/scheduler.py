@@ -1,4 +1,4 @@
-"""What ECS's service scheduler decides, as pure rules: which tasks to start, and which to stop.
+"""The decisions of ECS's service scheduler as pure rules: the tasks to start, and the tasks to stop.
 
 A rolling deploy keeps at least 100 % and at most 200 % of the desired count running: a new task is healthy before an
 old one is stopped.
@@ -33,7 +33,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now: how many tasks to start, and which to stop, as indexes of the standings."""
+    """The next step: the number of tasks to start, and the tasks to stop, as indexes of the standings."""
 
     start: int
     stop: tuple[int, ...]

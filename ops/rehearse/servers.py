@@ -99,7 +99,7 @@ class TlsRedis(Server):
         return [str(self._program), *user, *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
     def ready(self) -> bool:
-        """Whether it listens."""
+        """Return true if the server listens."""
         try:
             with socket.create_connection((self.address, self.port), timeout=1):
                 return True

@@ -56,13 +56,13 @@ class Service:
 
     @property
     def reached(self) -> bool:
-        """Whether the desired count of the current version is healthy."""
+        """Return true if the desired count of the current version is healthy."""
         healthy = [member for member in self.running if member.complete and member.version == self.version]
         return len(healthy) == self.desired == len(self.running)
 
     @property
     def steady(self) -> bool:
-        """Whether that is so, and no other task is there any more."""
+        """Return true if the count is `reached` and every stopped task has ended."""
         return self.reached and all(member.ended is not None for member in self.members if member.leaving)
 
     def views(self, task_id: str) -> dict[str, ContainerView] | None:

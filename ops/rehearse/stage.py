@@ -39,7 +39,7 @@ TASKS = 2
 
 
 class Stage:
-    """What events act on; `running` makes it stand."""
+    """The parts that events act on; `running` starts them."""
 
     def __init__(
         self, folder: Path, profile: Profile, versions: Mapping[str, Version], first: str, journal: Journal
@@ -131,7 +131,7 @@ class Stage:
         return float(self.profile.variables.get("LEASE_TTL") or sidecar["LEASE_TTL"])
 
     async def writes(self) -> list[database.Accepted]:
-        """What the database has accepted, in the order of the commits."""
+        """Return the writes that the database has accepted, in commit order."""
         return await database.accepted(self.postgres.url)
 
     def leader(self) -> Member:
@@ -147,7 +147,7 @@ class Stage:
         raise RehearsalError("nobody leads, though the event needs a leader")
 
     def is_well(self) -> bool:
-        """Whether the service is steady, and each lease is led where a task is wanted."""
+        """Return true if the service is steady and, unless no task is wanted, each lease has a leader."""
         led = self.service.desired == 0 or set(self.leaders.leaders()) == set(LEASES)
         return self.service.steady and led
 

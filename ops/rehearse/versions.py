@@ -32,7 +32,7 @@ DERIVED = {"next": (("api", "sidecar"), NEXT), "broken": (("api",), BROKEN), "si
 
 @dataclass(frozen=True)
 class Version:
-    """What a deployment names: the image of each container, and the task definition."""
+    """A version that can be deployed: the image of each container, and the task definition."""
 
     name: str
     images: Mapping[str, str]

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tests.chaos.run import Record
 
 MARK = "chaos-run"
-"""The file that says that a folder is a run's."""
+"""Name of the file that marks the folder of a run."""
 PICTURES = ".svg", ".png", ".pdf"
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
+    """Return the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
     options = _options(arguments)
     rounds = plan(options.seed, options.minutes, options.tasks, options.ttl, isolating=options.isolating)
     if options.plan:
@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
-    if not _made_anew(folder):
-        print(f"chaos: {folder}: is not empty, and not an earlier run's", file=sys.stderr)
+    if not _make_empty(folder):
+        print(f"chaos: {folder}: is not empty, and is not the folder of an earlier run", file=sys.stderr)
         return 2
     print(
         f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
@@ -83,14 +83,14 @@ def main(arguments: list[str]) -> int:
 
 
 async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
-    """The run; SIGTERM ends it as Ctrl-C does, in order."""
+    """Await the run; SIGTERM ends it in order, as Ctrl-C does."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
 
 
-def _made_anew(folder: Path) -> bool:
-    """Make the folder, without what an earlier run left there; False if it holds anything else."""
+def _make_empty(folder: Path) -> bool:
+    """Make an empty folder, deleting the files of an earlier run; returns False if it contains other files."""
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         return False
     shutil.rmtree(folder, ignore_errors=True)
@@ -101,20 +101,22 @@ def _made_anew(folder: Path) -> bool:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=_positive, default=10.0, help="how long it runs, about (10)")
-    parser.add_argument("--tasks", type=int, choices=range(2, 10), default=4, help="how many tasks (4)")
-    parser.add_argument("--seed", type=int, default=1, help="names the schedule of the faults (1)")
-    parser.add_argument("--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the rest follows from it (6)")
-    parser.add_argument("--services", type=int, help="how many tasks run the product's API (half of them)")
+    parser.add_argument("--minutes", type=_positive, default=10.0, help="approximate duration (10)")
+    parser.add_argument("--tasks", type=int, choices=range(2, 10), default=4, help="number of tasks (4)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the schedule of faults (1)")
     parser.add_argument(
-        "--isolating", action="store_true", help="cut primaries off that go on serving; MIN_REPLICAS is 1 then"
+        "--ttl", type=_positive, default=6.0, help="LEASE_TTL in seconds; the other times follow from it (6)"
     )
-    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write, to see it found")
+    parser.add_argument("--services", type=int, help="number of tasks that run the product's API (half of them)")
     parser.add_argument(
-        "--other-version", type=_checkout, metavar="FOLDER", help="another checkout, which every second task runs"
+        "--isolating", action="store_true", help="cut off primaries that still serve; sets MIN_REPLICAS=1"
     )
-    parser.add_argument("--picture", type=Path, help="where to draw it, .svg, .png or .pdf (FOLDER/run.svg)")
-    parser.add_argument("--folder", help="where data, logs and diaries stay (.run/chaos/SEED); made anew")
+    parser.add_argument("--without-fence", action="store_true", help="let stale leaders write; the run must find it")
+    parser.add_argument(
+        "--other-version", type=_checkout, metavar="FOLDER", help="another checkout; every second task runs it"
+    )
+    parser.add_argument("--picture", type=Path, help="file of the picture, .svg, .png or .pdf (FOLDER/run.svg)")
+    parser.add_argument("--folder", help="folder for data, logs and diaries; emptied first (.run/chaos/SEED)")
     parser.add_argument("--plan", action="store_true", help="only print the schedule")
     options = parser.parse_args(arguments)
     if options.services is not None and not 0 <= options.services <= options.tasks:
@@ -130,7 +132,7 @@ def _positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 < value < 100_000:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value

@@ -1,8 +1,7 @@
 """The api container of a chaos run: `python -m tests.chaos.api service|writer [--without-fence]`.
 
-`service` is the product's own API, `writer` a client that does nothing but fenced writes under both leases, half of
-them in transactions that take their time. Both keep a diary (`tests.chaos.diary`). `--without-fence` lets every term
-write, to see that a run finds it.
+`service` is the product's own API. `writer` is a client that only does fenced writes under both leases, half of them in
+slow transactions. Both keep a diary (`tests.chaos.diary`). `--without-fence` lets every term write; a run must find it.
 """
 
 import asyncio
@@ -30,15 +29,15 @@ from tests.chaos.diary import VARIABLE, Diary, observe
 from tests.chaos.schedule import LEASES
 
 LONGEST = 0.15
-"""How long, in seconds, a transaction stays open at most, and how long work takes between its check and its write."""
+"""Maximum seconds of a transaction, and maximum seconds between a check and its write."""
 DEAF = 0.5
-"""The share of the steps that no cancellation reaches."""
+"""Share of the steps that cannot be cancelled."""
 
 logger = logging.getLogger(__name__)
 
 
 async def write(store: Store, term: Term, diary: Diary) -> None:
-    """Write through the fence, again and again, until the term is over."""
+    """Write through the fence in a loop until the term is over."""
     await claim_fence(store, term)
     while True:
         term.check()
@@ -64,7 +63,7 @@ async def _write_once(store: Store, term: Term) -> None:
 
 
 async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
-    """A write that relies on a check of some time ago, and says so meanwhile: here a freeze does the most harm."""
+    """Check, wait, then write; the diary records the wait, since a freeze does most harm there."""
     diary.write("checked", lease=term.name, token=term.token, pid=os.getpid())
     await asyncio.sleep(random.uniform(LONGEST / 3, LONGEST))
     diary.write("writes", lease=term.name, token=term.token, pid=os.getpid())
@@ -72,10 +71,9 @@ async def _checked_long_ago(store: Store, term: Term, diary: Diary) -> None:
 
 
 async def _to_its_end(step: Coroutine[None, None, None]) -> None:
-    """Run a step as one in a thread, which goes on when the work is cancelled: whoever cancels waits for its end.
+    """Run a step to its end even if the work is cancelled, as a step in a thread; a cancellation waits for its end.
 
-    A step that hears of its cancellation is stopped by a client that thaws before it has sent a byte: the fence would
-    never be tried.
+    A thawed client would cancel any other step before the step has sent a byte, and the fence would never be tried.
     """
     running = asyncio.ensure_future(step)
     try:
@@ -86,7 +84,7 @@ async def _to_its_end(step: Coroutine[None, None, None]) -> None:
 
 
 def without_fence() -> None:
-    """From now on, every term of this process may write, the newest or not."""
+    """Let every term of this process write from now on."""
 
     async def let_in(*_: object) -> None:
         pass
@@ -95,7 +93,7 @@ def without_fence() -> None:
 
 
 async def serve_writer(settings: Settings, diary: Diary) -> None:
-    """Campaign for both leases until SIGTERM, then stop the work, resign and leave."""
+    """Campaign for both leases until SIGTERM, then stop the work, resign and end."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     runner = web.AppRunner(_health(), access_log=None)
@@ -140,7 +138,7 @@ def _health() -> web.Application:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status of the product's own command line."""
+    """Return the exit status of the product's own command line."""
     diary = Diary(Path(os.environ[VARIABLE]))
     observe(diary)
     match arguments:

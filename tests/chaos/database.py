@@ -1,4 +1,4 @@
-"""What the database accepted, in the order of the commits, kept by triggers: no client can forget to tell."""
+"""The writes that the database accepted, in commit order. Triggers record them, so no client can omit one."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ create table chaos_write (
 );
 create sequence chaos_place;
 
--- Runs as the last thing of each transaction. The lock lasts until it has committed: places are in commit order.
+-- Runs at the end of each transaction. The lock lasts until the commit, so places are in commit order.
 create function chaos_number() returns trigger language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(867411);
@@ -47,17 +47,17 @@ create trigger chaos_{what} after {what} on {table} referencing new table as wri
 """
 
 TAKE_UP = "take-up"
-"""What `Accepted.via` is for a term's first word to the database."""
+"""Value of `Accepted.via` when a term claims the fence."""
 
 WRITTEN_UNDER = {"portfolio_live": "background_services", "job_run": "daily_scheduler"}
-"""The tables that are watched, each with the lease that its writes need."""
+"""The watched tables, each with the lease that its writes need."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A committed write, or a take-up: from there on no older term may write.
+    """A committed write, or a claim of the fence. After it, no older term may write.
 
-    `at` is seconds since the epoch, `via` the table that it went to.
+    `at` is in seconds since the epoch; `via` is the table.
     """
 
     place: int
@@ -80,14 +80,14 @@ async def watch(url: str) -> None:
 
 
 async def add_entry(writes: FencedWrites, lease: str, token: int) -> None:
-    """A write of the chaos run's own, in a transaction that has passed the fence."""
+    """Write a row of the chaos run in a transaction that has passed the fence."""
     await writes._connection.execute(
         "insert into chaos_write (lease, token, via) values ($1, $2, 'writer')", lease, token
     )
 
 
 async def newest_token(url: str, lease: str) -> int:
-    """That of the newest term that has taken the lease up; 0 before any."""
+    """Return the token of the newest term that has claimed the fence; 0 before the first."""
     connection = await asyncpg.connect(url, timeout=2)
     try:
         found: int | None = await connection.fetchval(
@@ -99,7 +99,7 @@ async def newest_token(url: str, lease: str) -> int:
 
 
 async def accepted(url: str) -> list[Accepted]:
-    """Every write that was committed, in commit order."""
+    """Return every committed write, in commit order."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(

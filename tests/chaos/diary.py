@@ -1,8 +1,8 @@
-"""What a client writes down, from within its own process: when it believed that it led, and which writes were refused.
+"""The records of a client, written in its own process: its beliefs that it leads, and its refused writes.
 
-The belief is observed where the production client keeps it: each extension of a `Grant` with its deadline, and its
-end. One JSON line each, in one `write` to a file opened for appending: nothing is lost when the process is killed.
-Times are seconds of CLOCK_BOOTTIME, one clock for all processes of a machine.
+The production client keeps a belief in a `Grant`: the diary records each extension with its deadline, and the end. Each
+record is one JSON line in one `write` to a file opened for appending, so nothing is lost when the process is killed.
+Times are in seconds of CLOCK_BOOTTIME, which all processes of a machine share.
 """
 
 import json
@@ -23,32 +23,32 @@ from service.portfolio.valuation import Values
 from sidecar.client.term import Grant, Term
 
 VARIABLE = "CHAOS_DIARY"
-"""The environment variable that names the file."""
+"""Name of the environment variable with the path of the file."""
 
 
 class Diary:
-    """The file that this process writes to."""
+    """The file with the records of this process."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._process = f"{os.getpid()}@{elapsed():.6f}"  # a pid comes again
+        self._process = f"{os.getpid()}@{elapsed():.6f}"  # the kernel reuses pids
         self._grants = 0
 
     def new_grant(self) -> str:
-        """A name for a grant, another one for each."""
+        """Return a new name for a grant."""
         self._grants += 1
         return f"{self._process}.{self._grants}"
 
     def write(self, what: str, **fields: object) -> None:
-        """One line."""
+        """Write one line."""
         os.write(self._file, json.dumps({"what": what, **fields}).encode() + b"\n")
 
 
 def observe(diary: Diary) -> None:
-    """From now on, write down what this process's clients believe and which of its writes the database refuses."""
+    """From now on, record the beliefs of this process's clients, and the writes that the database refuses."""
 
     class ObservedGrant(Grant):
-        """Tells of each instant until which it is believed; each grant is one term's."""
+        """Records each deadline until which the client believes; each grant belongs to one term."""
 
         def __init__(self, clock: Callable[[], float], stop_before: float) -> None:
             super().__init__(clock, stop_before)
@@ -76,7 +76,7 @@ def observe(diary: Diary) -> None:
         at = elapsed()
         term = Term(name, token, holder, remaining, *more, **named)
         grant = getattr(remaining, "__self__", None)
-        assert isinstance(grant, ObservedGrant), "the client's grants are made elsewhere now"
+        assert isinstance(grant, ObservedGrant), "the client creates its grants elsewhere now"
         grant.begins(term, at)
         return term
 
@@ -87,7 +87,7 @@ def observe(diary: Diary) -> None:
 
 def _observe_store(diary: Diary) -> None:
     store = service.database.store.Store
-    claim_fence, fenced_lanes = store.claim_fence, store.fenced_lanes  # each fenced transaction is one of lanes
+    claim_fence, fenced_lanes = store.claim_fence, store.fenced_lanes  # fenced_lanes makes every fenced transaction
 
     def refused(term: FencedTerm, began: float) -> None:
         diary.write("refused", lease=term.name, token=term.token, began=began, at=elapsed())

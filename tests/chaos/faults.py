@@ -1,4 +1,4 @@
-"""How each fault of the schedule is done to the fleet, and undone."""
+"""Causes each fault of the schedule in the fleet, and ends it."""
 
 import asyncio
 import signal
@@ -25,15 +25,15 @@ FROZEN = {
     Kind.FREEZE_API: ("api",),
     Kind.FREEZE_TASK: ("sidecar", "api"),
 }
-LEFT_OUT = "left out: "
+LEFT_OUT = "skipped: "
 NETWORK = {Kind.SLOW, Kind.BLACK_HOLE, Kind.LATE_REQUESTS, Kind.LOST_REPLIES, Kind.CUT, Kind.REFUSE}
 
 
 @dataclass
 class Happening:
-    """A fault that was done: to whom, and when, in seconds of CLOCK_BOOTTIME.
+    """A fault that happened, with its place and its time in seconds of CLOCK_BOOTTIME.
 
-    `where` is a task, `redis`, `postgres`, or the lease that the operator touched; `leads` what the task led then.
+    `where` is a task, `redis`, `postgres`, or the lease of an operator's command; `leads` are the task's leases then.
     """
 
     kind: Kind
@@ -45,7 +45,7 @@ class Happening:
 
     @property
     def left_out(self) -> bool:
-        """Whether it was not done after all; `note` says why."""
+        """True if the fault was skipped; `note` gives the reason."""
         return self.note.startswith(LEFT_OUT)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Happening:
 
 
 class Injector:
-    """Does faults to a fleet; `happenings` and `deletions` say what came of them, `told` is given each as it begins."""
+    """Causes faults in a fleet. `happenings` and `deletions` are the results; `told` is called at the begin of each."""
 
     def __init__(self, fleet: Fleet, told: Callable[[Happening], None]) -> None:
         self.happenings: list[Happening] = []
@@ -64,7 +64,7 @@ class Injector:
         self._busy: set[tuple[str, str]] = set()
 
     async def inflict(self, fault: Fault) -> Happening:
-        """Do it, and return once it is over."""
+        """Cause the fault, and return once it is over."""
         where = self._where(fault)
         now = elapsed()
         happening = Happening(fault.kind, where, now, now + fault.seconds, self._led_by(where, now))
@@ -72,14 +72,16 @@ class Injector:
         await self._act(fault, happening)
         if fault.kind is Kind.DISABLE:
             happening.ended = max(elapsed(), happening.ended)
-        elif fault.kind is not Kind.FREEZE_WRITER:  # that one knows when it thawed; what came of it took longer to see
+        elif (
+            fault.kind is not Kind.FREEZE_WRITER
+        ):  # _freeze_writer sets the end itself, since it waits longer for the result
             happening.ended = elapsed()
         return happening
 
     async def make_stale(self, lease: str) -> None:
-        """With everything else well: freeze a writer that leads the lease between check and write, until it is stale.
+        """Without other faults, freeze a writer that leads the lease between check and write, until it is stale.
 
-        Where the product's API leads, it is frozen first, for so long that a writer leads.
+        If the product's API leads, freeze all such APIs first, until a writer leads.
         """
         fleet, ttl = self._fleet, self._fleet.ttl
         if not fleet.writers:
@@ -91,12 +93,14 @@ class Injector:
         await self.inflict(Fault(0.0, Kind.FREEZE_WRITER, lease, LONGEST_FREEZE * ttl, 0.0))
 
     async def heal(self) -> None:
-        """After a storm: what no fault undoes by itself. A key without TTL whose holder is gone is the operator's."""
+        """Delete each key without TTL whose holder has ended, as an operator would; no fault ends that by itself."""
         for lease in LEASES:
             if await self._without_ttl(lease):
-                await asyncio.sleep(2 * self._fleet.heartbeat)  # its holder, if it lives, sets that right
+                await asyncio.sleep(2 * self._fleet.heartbeat)  # a living holder restores the TTL
                 if await self._without_ttl(lease):
-                    happening = Happening(Kind.DELETE, lease, elapsed(), note="a key without TTL, its holder is gone")
+                    happening = Happening(
+                        Kind.DELETE, lease, elapsed(), note="a key without TTL, whose holder has ended"
+                    )
                     self.happenings.append(happening)
                     await self._delete(happening)
                     happening.ended = elapsed()
@@ -169,7 +173,7 @@ class Injector:
 
     @asynccontextmanager
     async def _alone(self, happening: Happening, what: str) -> AsyncIterator[bool]:
-        """False if the same is being done there already."""
+        """Yield False if the same fault is under way at the same place."""
         place = happening.where, what
         if place in self._busy:
             happening.note = f"{LEFT_OUT}it is under way already"
@@ -192,9 +196,9 @@ class Injector:
             await _frozen(pids, seconds)
 
     async def _freeze_writer(self, happening: Happening, seconds: float) -> None:
-        """Freeze who leads this lease once it is between check and write, until a newer term has come to the database.
+        """Freeze the leader of this lease between check and write, until a newer term has claimed the fence.
 
-        What is found out is told in the note: whether the write that was late was refused.
+        The note records whether the database refused the late write.
         """
         lease, fleet = happening.where, self._fleet
         found: list[tuple[Checked, psutil.Process]] = []
@@ -204,7 +208,7 @@ class Injector:
             return bool(found)
 
         if not await self._comes(caught, fleet.ttl, every=0.01):
-            happening.note = f"{LEFT_OUT}no writer came between check and write"
+            happening.note = f"{LEFT_OUT}no writer was between check and write"
             self._told(happening)
             return
         (checked, process), *_ = found
@@ -235,14 +239,14 @@ class Injector:
             )
 
         if not stale:
-            happening.note = "thawed with no newer term there"
+            happening.note = "thawed before a newer term"
         elif await self._comes(refused, fleet.call_limit + 2):
             happening.note = "refused"
         else:
-            happening.note = "not seen refused"
+            happening.note = "no refusal seen"
 
     async def _catch(self, lease: str) -> list[tuple[Checked, psutil.Process]]:
-        """The writer that leads it, stopped, if it is between check and write and is nowhere else once it stands."""
+        """Stop the writer that leads the lease between check and write; empty if it has left that place by then."""
         seen = self._fleet.seen
         seen.read()
         leader = seen.leader(lease, elapsed())
@@ -259,7 +263,7 @@ class Injector:
             process.suspend()
             kept = False
             try:
-                while process.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - it is told, and stops soon after
+                while process.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - SIGSTOP sets no event here
                     await asyncio.sleep(0.001)
                 seen.read()
                 kept = seen.checked.get((checked.task, lease)) == checked
@@ -273,7 +277,7 @@ class Injector:
     async def _comes(
         self, condition: Callable[[], bool | Awaitable[bool]], within: float, *, every: float = 0.05
     ) -> bool:
-        """Wait for it; False if it does not come in so many seconds."""
+        """Wait for the condition; returns False if it is not true within `within` seconds."""
         deadline = elapsed() + within
         while True:
             came = condition()
@@ -307,12 +311,12 @@ class Injector:
             finally:
                 way.flow()
                 if fault.kind is Kind.LOST_REPLIES:
-                    await way.cut()  # a stream that lost something is of no use any more
+                    await way.cut()  # a stream that lost bytes is unusable
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
 
     async def _isolate(self, happening: Happening, seconds: float, share: float) -> None:
-        """The primary is cut off with whoever leads, and with some of the others."""
+        """Cut off the primary with the leading tasks and some of the other tasks."""
         fleet, now = self._fleet, elapsed()
         leading = {leader.task for lease in LEASES if (leader := fleet.seen.leader(lease, now))}
         others = [task for task in fleet.labels if task not in leading]
@@ -322,7 +326,7 @@ class Injector:
         await fleet.redis.isolate(seconds, staying)
 
     def _step_clock(self, happening: Happening, share: float) -> None:
-        """Within the margin, back or forward by turns. Steps are further apart than a lease, and do not add up."""
+        """Step the clock within the margin, back and forward in turn; two steps are more than a lease apart."""
         clock = self._fleet.redis.clock
         if clock is None:
             happening.note = f"{LEFT_OUT}there is no C compiler"
@@ -334,17 +338,17 @@ class Injector:
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres
-        happening.note = "as by a crash" if immediate else "in order"
+        happening.note = "like a crash" if immediate else "in order"
         self._told(happening)
         if server.process is not None:
             server.process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
-            while server.exit_code is None:  # noqa: ASYNC110 - another process tells no event of ours
+            while server.exit_code is None:  # noqa: ASYNC110 - the server cannot set an event here
                 await asyncio.sleep(0.02)
         await asyncio.sleep(seconds)
         for last in (False, False, False, True):
             try:
                 await server.start_beside()
-            except ServerError:  # backends of the one before are still leaving
+            except ServerError:  # backends of the previous server are still ending
                 if last:
                     raise
                 await asyncio.sleep(0.5)
@@ -358,14 +362,14 @@ class Injector:
             await _frozen([process.pid, *(backend.pid for backend in backends)], seconds)
 
     async def _delete(self, happening: Happening) -> None:
-        while not await self._fleet.redis.answers():  # noqa: ASYNC110 - nor does a server
+        while not await self._fleet.redis.answers():  # noqa: ASYNC110 - the server cannot set an event here
             await asyncio.sleep(0.1)
         since = happening.began = elapsed()
         heard = await self._operator(happening, lambda key, r: r.delete(key))
         self.deletions.append(Deletion(happening.where, since, elapsed() if heard else since + 5 * self._fleet.ttl))
 
     async def _operator(self, happening: Happening, command: Callable[[str, Redis], Awaitable[object]]) -> bool:
-        """Give the command to the primary, as from redis-cli; whether it was answered."""
+        """Send the command to the primary, as from redis-cli; returns true if it was answered."""
         self._told(happening)
         try:
             async with self._fleet.redis.client() as redis:
@@ -387,7 +391,7 @@ async def _frozen(pids: list[int], seconds: float) -> None:
 
 @asynccontextmanager
 async def _stopped(pids: list[int]) -> AsyncIterator[None]:
-    """SIGSTOP to all at one stroke; in the end SIGCONT to those that live still."""
+    """Send SIGSTOP to all processes; at the end of the block, send SIGCONT to those that still live."""
     stopped: list[psutil.Process] = []
     try:
         for pid in pids:
@@ -401,6 +405,6 @@ async def _stopped(pids: list[int]) -> AsyncIterator[None]:
     finally:
         for process in stopped:
             try:
-                process.resume()  # psutil knows a pid that was given out anew
+                process.resume()  # psutil recognises a reused pid
             except psutil.NoSuchProcess:
                 continue

@@ -1,7 +1,7 @@
 """The fleet: servers, and tasks from `task-definition.json` that ECS's service scheduler keeps running.
 
-Only two things differ from the cloud's: the api container runs `tests.chaos.api`, which is the product's API or a
-client that only writes, both observed; and each sidecar reaches Redis through a proxy.
+Two things differ from the cloud. The api container runs `tests.chaos.api`: the product's API or a client that only
+writes, both observed. And each sidecar reaches Redis through a proxy.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ LOOK_EVERY = 0.05
 
 
 class EcsLog(Console):
-    """The story as `make run` tells it, kept in a file; remembers which containers were found unhealthy."""
+    """Writes the events of `make run` to a file, and keeps the reports of unhealthy containers."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,13 +49,13 @@ class EcsLog(Console):
         super().__init__(self._story, folder, colours=False, closed=lambda: None)
 
     def event(self, who: str, text: str, *, tone: str = "event") -> None:
-        """Something happened."""
+        """Record an event."""
         if "UNHEALTHY" in text:
             self.unhealthy.append((elapsed(), who, text))
         super().event(who, text, tone=tone)
 
     def lines(self) -> dict[str, list[str]]:
-        """What each container has said, by the name of its log."""
+        """Return the log lines of each container, by the name of the log."""
         return {
             path.stem: path.read_text(errors="replace").splitlines() for path in sorted(self.folder.glob("task*.log"))
         }
@@ -67,17 +67,17 @@ class EcsLog(Console):
 
 
 class Fleet:
-    """The tasks and what they need. `running` makes one.
+    """The tasks and their servers; `running` starts them.
 
     Args:
         folder: for data, logs and diaries.
-        tasks: how many.
+        tasks: the number of tasks.
         ttl: of the leases, in seconds; the other timings follow from it.
-        services: how many of the tasks run the product's API; the others run the writer.
-        fence: whether the database refuses stale writes.
-        min_replicas: how many replicas have to confirm what a sidecar writes.
-        other_version: another checkout of the project. Each task that starts runs the version that its predecessor did
-            not run, and neighbours start with different versions: a rolling deploy and its way back, all the time.
+        services: the number of tasks that run the product's API; the others run the writer.
+        fence: true if the database refuses stale writes.
+        min_replicas: the number of replicas that must confirm a sidecar's write.
+        other_version: another checkout of the project. Each new task runs the version that the previous task in its
+            place did not run, and the first tasks alternate. This is a constant rolling deploy, forward and back.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Everything runs within the block; afterwards all tasks have stopped, in ECS's order, and the servers too."""
+        """Run everything during the block; at its end, stop all tasks in ECS's order, then the servers."""
         try:
             async with self.redis, self._postgres_running(), self._metadata:
                 await self._prepare()
@@ -141,11 +141,11 @@ class Fleet:
             self.log.close()
 
     async def writes(self) -> list[database.Accepted]:
-        """What the database has accepted so far."""
+        """Return the writes that the database has accepted so far."""
         return await database.accepted(self.postgres.url)
 
     def steady(self) -> bool:
-        """Whether every container of every task runs and is healthy."""
+        """Return true if every container of every task runs and is healthy."""
         return all(
             slot.task.steady.is_set()
             and not slot.task.stopping.is_set()
@@ -154,7 +154,7 @@ class Fleet:
         )
 
     async def campaigning(self) -> bool:
-        """Whether each task leads or follows each lease: no client is silent, no candidate cut off."""
+        """Return true if each task leads or follows each lease, so no client is silent and no candidate is cut off."""
         states: list[str] = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
             for label in self.labels:
@@ -169,7 +169,7 @@ class Fleet:
         return all(state in ("leading", "following") for state in states)
 
     def keys(self) -> dict[str, str]:
-        """The Redis key of each lease."""
+        """Return the Redis key of each lease."""
         pattern = self._definition.container("sidecar").variables["LEASE_KEY"]
         return {name: pattern.replace("{name}", name) for name in LEASES}
 
@@ -245,9 +245,9 @@ class Fleet:
 
 
 def left_over() -> list[str]:
-    """The processes that this one has started and that still run."""
+    """Return the child processes that still run."""
     found: list[str] = []
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ends by itself just now
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
             found.append(f"{child.name()} (pid {child.pid})")
     return found

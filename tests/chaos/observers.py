@@ -1,4 +1,4 @@
-"""What was seen: the diaries of the clients, read while they grow, and which process lived when."""
+"""The observations of a run: the growing diaries of the clients, and the lifetime of each process."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from typing import Any
 class Belief:
     """A client's belief that it led, from `began` to `end`, in seconds of CLOCK_BOOTTIME.
 
-    A process that was killed counts as believing until its deadline: nobody else may rely on its death.
+    A killed process counts as believing until its deadline, since no other client may rely on its death.
     """
 
     task: str
@@ -22,17 +22,17 @@ class Belief:
     until: float
     ended: float = inf
     extended: list[float] = field(default_factory=list)
-    """When its grant was prolonged."""
+    """The times at which its grant was extended."""
 
     @property
     def end(self) -> float:
-        """When it was over: by its deadline, or sooner by the client's own word."""
+        """The end of the belief: its deadline, or an earlier end by the client."""
         return min(self.until, self.ended)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The database refused a write of this term, asked for at `began`, in seconds of CLOCK_BOOTTIME."""
+    """A refused write of this term, requested at `began`, in seconds of CLOCK_BOOTTIME."""
 
     task: str
     lease: str
@@ -43,7 +43,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Checked:
-    """A writer's process is between the check of its term and the write that relies on it."""
+    """A writer's process that has checked its term and has not sent its write yet."""
 
     task: str
     lease: str
@@ -64,23 +64,23 @@ class Life:
 
 @dataclass
 class Observations:
-    """Everything that was seen; `read` takes in what the diaries have gained."""
+    """All observations; `read` adds the new lines of the diaries."""
 
     folder: Path
     beliefs: list[Belief] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     checked: dict[tuple[str, str], Checked] = field(default_factory=dict)
-    """By task and lease, the writers that are between check and write, or were when they were killed."""
+    """The writers between check and write, or killed there, by task and lease."""
     _grants: dict[str, Belief] = field(default_factory=dict)
     _read_to: dict[Path, int] = field(default_factory=dict)
 
     def diary(self, task: str) -> Path:
-        """Where the clients of that task write."""
+        """The path of a task's diary."""
         return self.folder / f"{task}.diary"
 
     def read(self) -> list[Belief]:
-        """Take in the new lines; returns the beliefs that have begun."""
+        """Read the new lines; returns the beliefs that have begun."""
         begun: list[Belief] = []
         for path in sorted(self.folder.glob("*.diary")):
             with path.open("rb") as file:
@@ -94,12 +94,12 @@ class Observations:
         return begun
 
     def leader(self, lease: str, now: float) -> Belief | None:
-        """Who believes now; the newest term's where two do."""
+        """Return the current belief; the belief of the newest term if there are two."""
         current = [belief for belief in self.beliefs if belief.lease == lease and belief.began <= now < belief.end]
         return max(current, key=lambda belief: belief.token, default=None)
 
     def lived(self, task: str, container: str, pid: int | None, now: float) -> None:
-        """A container has that process now, or none."""
+        """Record the process that a container has now; `pid` is None if it has none."""
         last = next((life for life in reversed(self.lives) if (life.task, life.container) == (task, container)), None)
         if last is not None and last.ended == inf and last.pid != pid:
             last.ended = now

@@ -1,7 +1,7 @@
-"""What must be so, whatever was done to the fleet. Each oracle is a pure function of what was seen.
+"""The checks of the promises. Each oracle is a pure function of the observations.
 
-Beliefs of two clients may overlap only where an operator deleted the key within the older term: there the contract
-promises no more than that stale writes are refused, which is checked everywhere.
+The beliefs of two clients may overlap only if an operator deleted the key during the older term. In that case the
+contract promises only that stale writes are refused; an oracle checks that in every case.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from tests.chaos.observers import Belief, Refusal
 
 @dataclass(frozen=True)
 class Violation:
-    """A promise was broken: which, at what time of CLOCK_BOOTTIME if that is known, and the story in a line."""
+    """A broken promise: the law, the story in one line, and the time of CLOCK_BOOTTIME if it is known."""
 
     law: str
     text: str
@@ -32,7 +32,7 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two clients believed at once, for `seconds`."""
+    """Two clients that believed at once, for `seconds`."""
 
     older: Belief
     newer: Belief
@@ -40,7 +40,7 @@ class Overlap:
 
 
 def overlaps(beliefs: Iterable[Belief]) -> list[Overlap]:
-    """Where two beliefs in one lease overlap."""
+    """Return the overlaps of beliefs in one lease."""
     found = []
     by_lease: defaultdict[str, list[Belief]] = defaultdict(list)
     for belief in sorted(beliefs, key=lambda belief: belief.began):
@@ -54,9 +54,9 @@ def overlaps(beliefs: Iterable[Belief]) -> list[Overlap]:
 
 
 def excused(overlap: Overlap, deletions: Iterable[Deletion], boot: float) -> bool:
-    """Whether an operator had deleted the older term's key; `boot` is the epoch time at which CLOCK_BOOTTIME was 0."""
+    """Return true if an operator deleted the older term's key; `boot` is the epoch time of CLOCK_BOOTTIME 0."""
     older, newer = overlap.older, overlap.newer
-    won = min(older.began, older.token / 1e6 - boot)  # in Redis it is led from the moment that the token tells
+    won = min(older.began, older.token / 1e6 - boot)  # the token contains the time of the acquire in Redis
     return any(
         deletion.lease == older.lease and deletion.since <= newer.began and deletion.until >= won
         for deletion in deletions
@@ -78,7 +78,7 @@ def two_believers(beliefs: Iterable[Belief], deletions: Sequence[Deletion], boot
 
 
 def stale_writes(writes: Iterable[Accepted], boot: float) -> list[Violation]:
-    """The writes that the database accepted never go back in token order. `writes` are in commit order."""
+    """The tokens of accepted writes never decrease. `writes` are in commit order."""
     newest: dict[str, int] = {}
     found = []
     for write in writes:
@@ -106,7 +106,7 @@ def forged_writes(writes: Iterable[Accepted], beliefs: Iterable[Belief]) -> list
 
 
 def leaders_refused(refusals: Iterable[Refusal], beliefs: Sequence[Belief]) -> list[Violation]:
-    """The database refuses a write only if a newer term's client was there before."""
+    """The database refuses a write only if a client of a newer term began before."""
     return [
         Violation(
             "leader refused",
@@ -122,7 +122,7 @@ def leaders_refused(refusals: Iterable[Refusal], beliefs: Sequence[Belief]) -> l
 
 
 def tokens_shared(beliefs: Iterable[Belief]) -> list[Violation]:
-    """A token is one holder's."""
+    """Each token belongs to one holder."""
     holders: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
     for belief in beliefs:
         holders[belief.lease, belief.token].add(belief.holder)
@@ -136,12 +136,12 @@ def tokens_shared(beliefs: Iterable[Belief]) -> list[Violation]:
 def sidecars_unhealthy(
     unhealthy: Iterable[tuple[float, str, str]], frozen: Iterable[tuple[str, float, float]], patience: float
 ) -> list[Violation]:
-    """No sidecar is unhealthy for what happens to Redis: the platform would restart the whole fleet for it.
+    """A fault of Redis never makes a sidecar unhealthy, since the platform would restart the whole fleet.
 
     Args:
-        unhealthy: when, which container (`task1/sidecar`), and what was said.
-        frozen: the task, and from when to when its sidecar was frozen: then it may be.
-        patience: how long, in seconds, after a freeze the platform may still act on it.
+        unhealthy: the time, the container (`task1/sidecar`) and the message of each report.
+        frozen: the task, and the begin and end of each freeze of its sidecar; it may be unhealthy then.
+        patience: seconds after a freeze in which the platform may still react to it.
     """
     spans = list(frozen)
     return [
@@ -153,9 +153,9 @@ def sidecars_unhealthy(
 
 
 def tracebacks(logs: Mapping[str, Iterable[str]]) -> list[Violation]:
-    """Nothing that is done to a program is an error that it had not thought of.
+    """No fault causes an unexpected error in a program.
 
-    And a work that fails at once, whatever the reason, would have kept every promise: it wrote nothing.
+    This also finds work that always fails at once. Such work writes nothing, so it breaks no other promise.
 
     Args:
         logs: the lines of each container's log, by its name.

@@ -1,7 +1,7 @@
-"""The picture of a run: who led when, on which grants, what was done to whom, and how the lead moved.
+"""The picture of a run: the leaders and their grants, the faults and their places, and the moves of the lead.
 
-A strip a round. In it a row for Redis, for the operator and for the database, and one for each task, with the bars of
-its beliefs. Time is seconds since the run began.
+Each round is a strip. A strip has rows for Redis, for the operator and for the database, and one row for each task with
+the bars of its beliefs. The time axis is in seconds since the start of the run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,20 +24,20 @@ COLOURS = dict(zip(LEASES, ("#0072b2", "#d55e00"), strict=True))
 FROZEN, NET, DOWN, BAD = "#56b4e9", "#e6a817", "#444444", "#cc0033"
 ROWS = "redis", "operator", "database"
 ROW = 0.44
-"""The height of a row, in inches."""
+"""Height of a row, in inches."""
 LANE = dict(zip(LEASES, (0.26, -0.26), strict=True))
-"""Where a lease's bar lies in its task's row, which is one unit high; what is between is the network's."""
+"""Position of a lease's bar in its task's row, which is one unit high; faults of the network are in the middle."""
 BAR = 0.26
 LETTER = 0.66
-"""How wide a letter is, in sizes of the text."""
+"""Width of a letter, in sizes of the text."""
 SHORT = 1.0
-"""A hand-over of less than this, in seconds, is given in ms."""
+"""Seconds below which a hand-over is printed in ms."""
 
 
 class _Labels:
-    """Text on an axis where there is room: what would cover something moves aside, or is left out.
+    """Places text on an axis without overlaps: a text that would cover something moves aside or is omitted.
 
-    Boxes are in the axis's units. The size of a text is estimated from its letters: drawn it would be known too late.
+    Boxes are in the axis's units. The size of a text is estimated from its letters, since it is only known once drawn.
     """
 
     def __init__(self, axis: Axes, seconds_an_inch: float) -> None:
@@ -46,11 +46,11 @@ class _Labels:
         self._taken: list[tuple[float, float, float, float]] = []
 
     def take(self, left: float, right: float, level: float, high: float) -> None:
-        """Something is drawn there."""
+        """Reserve the box of a drawn object."""
         self._taken.append((left, right, level - high / 2, level + high / 2))
 
     def take_line(self, times: list[float], levels: list[float]) -> None:
-        """A line is drawn there."""
+        """Reserve the boxes along a drawn line."""
         parts = 12
         (since, until), (first, last) = times, levels
         for part in range(parts):
@@ -59,11 +59,11 @@ class _Labels:
             self.take(at - wide, at + wide, first + (part + 0.5) / parts * (last - first), abs(last - first) / parts)
 
     def take_mark(self, at: float, level: float) -> None:
-        """A marker is drawn there."""
+        """Reserve the box of a marker."""
         self.take(at - 4 * self._seconds_a_point, at + 4 * self._seconds_a_point, level, 8 / 72 / ROW)
 
     def put(self, text: str, places: Iterable[tuple[float, float]], colour: str, size: float = 6.5) -> None:
-        """Write it at the first of the places (left edge, middle) that is free."""
+        """Write the text at the first free place (left edge, middle)."""
         wide, high = LETTER * size * len(text) * self._seconds_a_point, 1.05 * size / 72 / ROW
         for left, level in places:
             box = left, left + wide, level - high / 2, level + high / 2
@@ -76,13 +76,13 @@ class _Labels:
                 return
 
     def beside(self, at: float, text: str, size: float = 6.5) -> tuple[float, float]:
-        """The left edges of a text right and left of that time."""
+        """Return the left edges of a text to the right and to the left of a time."""
         gap = 2 * self._seconds_a_point
         return at + gap, at - gap - LETTER * size * len(text) * self._seconds_a_point
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draw the run to a file of the kind that its name ends in."""
+    """Draw the run to a file; the end of its name gives the format."""
     strips = list(_strips(record))
     rows = len(ROWS) + len(record.tasks)
     longest = max(end - began for _, began, end in strips)
@@ -108,7 +108,7 @@ def draw(record: Record, path: Path) -> None:
 
 
 def _strips(record: Record) -> Iterator[tuple[str, float, float]]:
-    """The title, beginning and end of each strip: the start, each round, and the end with the last of them."""
+    """Yield title, begin and end of each strip: the start, and each round; the last one includes the end of the run."""
     numbers = sorted({stretch.round for stretch in record.stretches if stretch.round}) or [0]
     for number in numbers:
         mine = [one for one in record.stretches if one.round == number or (number == numbers[0] and not one.round)]
@@ -163,7 +163,7 @@ def _stretch(axis: Axes, stretch: Stretch, zero: float) -> None:
 
 
 def _lives(axis: Axes, record: Record, places: dict[str, int], began: float, end: float, labels: _Labels) -> None:
-    """A thin line below each task's bars while its sidecar runs, and one above them while its API does."""
+    """Draw a thin line below each task's bars while its sidecar runs, and one above them while its API runs."""
     for life in record.lives:
         since, until = max(life.began, began), min(life.ended, end)
         if since < until:
@@ -192,13 +192,13 @@ def _beliefs(axis: Axes, record: Record, places: dict[str, int], began: float, e
                     labels.take_line(*line)
                     if before.token != after.token:
                         told.append((f"{gap * 1000:.0f} ms", after.began - zero, low, high, COLOURS[lease]))
-    for text, at, low, high, colour in told:  # once all lines are there, which none may cross
+    for text, at, low, high, colour in told:  # after all lines, since no text may cross one
         along = [high - part / 16 * (high - low) for part in (8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)]
         labels.put(text, [(left, level) for left in labels.beside(at, text) for level in along], colour)
 
 
 def _belief(axis: Axes, belief: Belief, level: float, record: Record, end: float, ordinal: int) -> None:
-    """The bar of a belief, a notch for each grant; the term's number if there is room."""
+    """Draw the bar of a belief with a notch for each grant, and the term's number if there is room."""
     zero = record.began
     left, right = belief.began - zero, min(belief.end, end) - zero
     axis.add_patch(Rectangle((left, level - BAR / 2), right - left, BAR, color=COLOURS[belief.lease], lw=0, zorder=4))
@@ -265,7 +265,7 @@ def _span(axis: Axes, at: float, lasts: float, level: float, high: float, colour
 
 
 def _writes(axis: Axes, record: Record, row: float, began: float, end: float) -> None:
-    """A tick for each accepted write, and a cross for each that was refused."""
+    """Draw a tick for each accepted write, and a cross for each refused one."""
     for lease in LEASES:
         times = [write.at - record.boot for write in record.writes if write.lease == lease and write.via != TAKE_UP]
         shown = [at - record.began for at in times if began <= at <= end]

@@ -1,4 +1,4 @@
-"""Ports that stay free: below those that connections are given, so that a server that was killed gets its own back."""
+"""Ports below the range of outgoing connections, so that a killed server can use its port again."""
 
 import random
 
@@ -8,11 +8,11 @@ from ops.local.settings import PORT_STEP
 from tests.support.ports import claim
 
 SERVERS = range(24_000, 32_000)
-"""The tasks' ports lie below."""
+"""Ports of servers and proxies; the ports of the tasks are below."""
 
 
 def quiet_port() -> int:
-    """A port for a server or a proxy that nobody listens on, drawn anew at each call."""
+    """Return a random free port for a server or a proxy."""
     while True:
         port = random.choice(SERVERS)
         if claim([port]):
@@ -20,7 +20,7 @@ def quiet_port() -> int:
 
 
 def free_offset(definition: TaskDefinition, tasks: int) -> int:
-    """How far to move the tasks' ports so that all of them are free."""
+    """Return an offset with which all ports of the tasks are free."""
     ports = [port for one in definition.container_definitions for port in listeners(shifted(one, 0)).values()]
     while True:
         offset = random.randrange(1000, SERVERS.start - max(ports) - PORT_STEP * tasks, PORT_STEP)

@@ -1,8 +1,8 @@
-"""A Redis primary and its replica, each task's way to the primary, and what may go wrong with all that.
+"""A Redis primary and its replica, the proxies between them and the tasks, and the faults of both.
 
-Every task reaches Redis through a proxy of its own, and the replica reaches the primary through another one, so that
-each of these ways can be slow, lossy, silent or cut. A third server waits to be the replica of an isolated one's heir.
-The servers keep nothing on disk: a restart is an empty one.
+Each task reaches Redis through its own proxy, and the replica reaches the primary through another one, so each of these
+connections can be slow, lossy, silent or cut. A third server becomes the new replica when the primary is isolated. The
+servers keep nothing on disk, so a server restarts empty.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ ARGUMENTS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", "
 class RedisPair:
     """Two servers and the proxies; an async context manager. `ways` are the proxies by task.
 
-    `clock` is the wall clock of both servers; None where there is no C compiler to make one that steps.
+    `clock` is the wall clock of both servers; None without a C compiler, which builds the clock.
     """
 
     def __init__(self, folder: Path, tasks: list[str]) -> None:
@@ -59,11 +59,11 @@ class RedisPair:
         await self._open.aclose()
 
     def client(self) -> Redis:
-        """A client of the primary, as an operator's redis-cli on the server's own machine."""
+        """Return a client that connects to the primary directly, as an operator's redis-cli does."""
         return _client(self.primary)
 
     async def freeze(self, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT so many seconds later."""
+        """Freeze the primary for `seconds` (SIGSTOP, SIGCONT)."""
         server = self.primary
         server.pause()
         try:
@@ -72,15 +72,15 @@ class RedisPair:
             server.resume()
 
     async def restart_empty(self, seconds: float) -> None:
-        """SIGKILL; it is back, empty, so many seconds later."""
+        """Kill the primary, and start it `seconds` later without data."""
         self.primary.kill()
         await asyncio.sleep(seconds)
         await self.primary.start_beside()
 
     async def fail_over(self, lag: float, seconds: float) -> None:
-        """The replica hears nothing for `lag` seconds, the primary dies, and `seconds` later the replica is promoted.
+        """Hold the replication for `lag` seconds, kill the primary, and promote the replica `seconds` later.
 
-        The old primary comes back as the new one's replica, without what it knew.
+        The old primary then starts without data as the replica of the new one.
         """
         self._link.replies.hold()
         await asyncio.sleep(lag)
@@ -99,9 +99,9 @@ class RedisPair:
         await self._follow(self.replica)
 
     async def isolate(self, seconds: float, staying: set[str]) -> None:
-        """For so long the primary is cut off with the tasks that stay; the others go on with the replica, promoted.
+        """Cut off the primary and the tasks in `staying` for `seconds`; the other tasks use the promoted replica.
 
-        That one is given a replica of its own, so that its writes can be confirmed. In the end the old primary dies.
+        The promoted server gets a replica, so that its writes can be confirmed. At the end the old primary is killed.
         """
         self._link.black_hole()
         old, self.primary, self.replica, self._spare = self.primary, self.replica, self._spare, self.primary
@@ -112,7 +112,9 @@ class RedisPair:
             async with _client(self.replica) as replica:
                 await replica.slaveof("127.0.0.1", self.primary.port)
             for task, way in self.ways.items():
-                way.target = self.primary.port  # where the name leads from now on; who stays keeps its connection
+                way.target = (
+                    self.primary.port
+                )  # the name resolves to the new primary; staying tasks keep their connections
                 if task not in staying:
                     await way.cut()
             await asyncio.sleep(seconds)
@@ -130,7 +132,7 @@ class RedisPair:
             await replica.slaveof("127.0.0.1", self._link.port)
 
     async def answers(self) -> bool:
-        """Whether the primary answers at once."""
+        """Return true if the primary answers within half a second."""
         try:
             async with asyncio.timeout(0.5), self.client() as client:
                 await client.ping()

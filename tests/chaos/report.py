@@ -1,4 +1,4 @@
-"""The verdict of a run, in words and figures."""
+"""The verdict of a run, as text."""
 
 from collections import Counter
 
@@ -15,16 +15,16 @@ PROMISES = {
     "nobody leads": "promise 3 is broken: nobody led",
     "slow takeover": "promise 3 is broken: nobody led",
     "candidate stuck": "promise 3 is broken: nobody led",
-    "sidecar unhealthy": "promise 5 is broken: a sidecar was unhealthy for Redis's sake",
+    "sidecar unhealthy": "promise 5 is broken: a fault of Redis made a sidecar unhealthy",
     "token given twice": "promise 6 is broken: two terms had one token",
 }
-"""By a violation's law, the promise of docs/guarantees.md that it breaks."""
+"""The promise of docs/guarantees.md that each law belongs to."""
 WORST = 20
-"""How many violations are told in full."""
+"""Maximum number of violations that are printed in full."""
 
 
 def verdict(record: Record) -> str:
-    """A table of what was done and seen, and then whether every promise was kept."""
+    """Return a table of faults and observations, then the verdict on the promises."""
     faults = Counter(happening.kind for happening in record.happenings if not happening.left_out)
     left_out = Counter(
         f"{happening.kind} ({happening.note.removeprefix(LEFT_OUT)})"
@@ -37,7 +37,7 @@ def verdict(record: Record) -> str:
         f"Faults      {sum(faults.values())}: {', '.join(f'{count} {kind}' for kind, count in faults.most_common())}",
     ]
     if left_out:
-        lines.append(f"Left out    {', '.join(f'{count} {what}' for what, count in left_out.most_common())}")
+        lines.append(f"Skipped     {', '.join(f'{count} {what}' for what, count in left_out.most_common())}")
     for lease in LEASES:
         terms = {belief.token for belief in record.beliefs if belief.lease == lease}
         writes = sum(write.lease == lease and write.via != TAKE_UP for write in record.writes)
@@ -55,7 +55,7 @@ def verdict(record: Record) -> str:
         )
     lines.append(
         f"Overlaps    {len(both)} of beliefs, {sum(excused(one, record.deletions, record.boot) for one in both)} of"
-        " them after an operator's DEL, where only the fence is promised"
+        " them after an operator's DEL, after which only the fence is promised"
     )
     lines += [
         f"Calm        {measure.lease} led again {measure.seconds * 1000:.0f} ms after a {measure.kind}"
@@ -79,7 +79,7 @@ def verdict(record: Record) -> str:
 
 
 def _led(record: Record, lease: str) -> list[tuple[float, float]]:
-    """When, and for how long each, somebody believed: (began, seconds), overlaps counted once."""
+    """Return the times with a believer as (began, seconds); overlaps count once."""
     found: list[tuple[float, float]] = []
     reached = 0.0
     for belief in sorted(record.beliefs, key=lambda belief: belief.began):

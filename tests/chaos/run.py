@@ -1,4 +1,4 @@
-"""One chaos run: rounds of storm and calm on a fleet, and the judgement of what was seen."""
+"""One chaos run: rounds of storm and calm on a fleet, then the judgement of the observations."""
 
 import asyncio
 import time
@@ -17,13 +17,13 @@ from tests.chaos.schedule import LEASES, Fault, Kind, Round
 from tests.support.waiting import standstill
 
 SLACK = 2.0
-"""What a busy machine may add to a hand-over or a takeover, in seconds."""
+"""Seconds that a busy machine may add to a hand-over or a takeover."""
 
 HEALTHY_WITHIN = 90.0
-"""How long, in seconds, all tasks may take to be healthy again."""
+"""Seconds within which all tasks must be healthy again."""
 
 PROBED_WITHIN = 10.0
-"""A health check that began in a freeze may still fail so many seconds after it."""
+"""Seconds after a freeze in which a health check that began during it may still fail."""
 
 Tell = Callable[[str], None]
 
@@ -40,7 +40,7 @@ class Stretch:
 
 @dataclass
 class Measure:
-    """For how many seconds nobody led a lease after a fault in a calm; `bound` is what the contract allows."""
+    """The seconds without a leader after a fault in a calm; `bound` is the limit in the contract."""
 
     round: int
     kind: Kind
@@ -51,7 +51,7 @@ class Measure:
 
 @dataclass
 class Record:
-    """All that a run has left to look at. Times are seconds of CLOCK_BOOTTIME; `boot` is the epoch time of its zero."""
+    """All results of a run. Times are in seconds of CLOCK_BOOTTIME; `boot` is the epoch time of its zero."""
 
     seed: int
     tasks: list[str]
@@ -83,7 +83,7 @@ async def chaos(
     tell: Tell,
     other_version: Path | None = None,
 ) -> Record:
-    """Run the rounds on a fleet of its own under `folder`; returns what was seen, judged."""
+    """Run the rounds on a new fleet under `folder`; returns the judged observations."""
     fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas, other_version=other_version)
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
     conductor = _Conductor(fleet, record, tell)
@@ -100,7 +100,7 @@ async def chaos(
 
 
 async def _stop(fleet: Fleet) -> None:
-    """Stop the tasks while the servers still run: what they write at the end counts too."""
+    """Stop the tasks while the servers still run, since their last writes count too."""
     fleet.stopping.set()
     for slot in fleet.slots.values():
         for container in slot.task.containers.values():
@@ -134,7 +134,7 @@ class _Conductor:
         self._told = 0
 
     async def play(self, rounds: tuple[Round, ...]) -> None:
-        """All rounds, with the news as it comes."""
+        """Play all rounds, and report each new leader."""
         async with asyncio.TaskGroup() as group:
             news = group.create_task(self._news())
             async with self._stretch("start", 0):
@@ -156,7 +156,7 @@ class _Conductor:
                     await self.injector.make_stale(lease)
                 if await self._led(f"after stale writes of round {each.number}"):
                     await self._measure(each)
-                await asyncio.sleep(self._fleet.ttl / 3)  # to be seen in the picture
+                await asyncio.sleep(self._fleet.ttl / 3)  # long enough for the picture
         seen = self._fleet.seen
         found = oracles.two_believers(seen.beliefs, self.injector.deletions, self._record.boot)
         found += oracles.stale_writes(await self._fleet.writes(), self._record.boot)
@@ -168,7 +168,7 @@ class _Conductor:
         await self.injector.inflict(fault)
 
     async def _led(self, when: str) -> bool:
-        """With nothing wrong any more, each lease is led within its bound, and every task takes part."""
+        """After all faults, check that each lease has a leader within its bound and every task takes part."""
         fleet, ttl = self._fleet, self._fleet.ttl
         await self._until(self._all_well, HEALTHY_WITHIN, "task not healthy", f"{when}: a task has not become healthy")
         disabled = max((one.ended for one in self.injector.happenings if one.kind is Kind.DISABLE), default=0.0)
@@ -180,7 +180,7 @@ class _Conductor:
         )
 
     async def _measure(self, each: Round) -> None:
-        """Take the leader away, in one way, and see how soon another one leads."""
+        """Remove the leader by the calm's fault, and measure the time until another task leads."""
         fleet, fault, lease = self._fleet, each.calm, each.calm.target
         before = fleet.seen.leader(lease, elapsed())
         if before is None:
@@ -196,7 +196,7 @@ class _Conductor:
             done = await self.injector.inflict(fault)
             has_followed = await self._until(followed, allowed + 2 * fleet.ttl, "slow takeover", slow)
         if has_followed:
-            allowed += stood.longest  # then the whole machine may have stood still
+            allowed += stood.longest  # the whole machine may have stood still
             after = fleet.seen.leader(lease, elapsed())
             since = before.end if fault.kind is Kind.DEPLOY else done.began
             seconds = after.began - since if after else 0.0
@@ -212,7 +212,7 @@ class _Conductor:
         return all(self._fleet.seen.leader(lease, elapsed()) for lease in LEASES)
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], bound: float, law: str, text: str) -> bool:
-        """Wait for it; a violation if it does not come within `bound` seconds."""
+        """Wait for the condition; record a violation if it is not true within `bound` seconds."""
         deadline = elapsed() + bound
         while not await condition():
             if elapsed() > deadline:
@@ -226,7 +226,7 @@ class _Conductor:
         return _Timed(self._record.stretches, name, number)
 
     async def _news(self) -> None:
-        """Tell of each new leader."""
+        """Report each new leader."""
         while True:
             for belief in self._fleet.seen.beliefs[self._told :]:
                 self._say(f"{belief.lease}: {belief.task} leads (token {belief.token})")
@@ -238,7 +238,7 @@ class _Conductor:
 
 
 class _Timed:
-    """Notes a stretch of the run."""
+    """Records a stretch of the run."""
 
     def __init__(self, stretches: list[Stretch], name: str, number: int) -> None:
         self._stretch = Stretch(name, number, 0.0, 0.0)

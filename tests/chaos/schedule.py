@@ -1,8 +1,8 @@
-"""What is done to the fleet and when: drawn from a seed before anything starts, so that a seed names a run.
+"""The faults and their times, drawn from a seed before the start, so that a seed identifies a run.
 
-A run is made of rounds. Each begins with a storm, in which faults overlap; then everything is healed, somebody has to
-lead each lease, a writer of each lease is made stale, and one hand-over or takeover is measured with nothing else going
-on.
+A run has rounds. Each round begins with a storm of overlapping faults. In the calm after it, all faults are repaired,
+each lease must have a leader, a writer of each lease becomes stale, and one hand-over or takeover is measured without
+other faults.
 """
 
 import random
@@ -14,7 +14,7 @@ LEASES = "background_services", "daily_scheduler"
 
 
 class Kind(StrEnum):
-    """A fault. Those that last have `seconds`; the others are over at once."""
+    """A kind of fault. A lasting fault has `seconds`; any other is over at once."""
 
     FREEZE_SIDECAR = "freeze sidecar"
     FREEZE_API = "freeze api"
@@ -58,14 +58,14 @@ TASK = {
     Kind.CUT: 2,
     Kind.REFUSE: 2,
 }
-"""Faults of one task, each with its weight."""
+"""Faults of one task, with their weights."""
 
 REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4, Kind.ISOLATE: 4}
 POSTGRES = {Kind.RESTART_POSTGRES: 2, Kind.FREEZE_POSTGRES: 1}
 OPERATOR = {Kind.DELETE: 3, Kind.DISABLE: 1, Kind.PERSIST: 2}
 
 GROUPS = (TASK, 13, 0.0), (REDIS, 4, 2.0), (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
-"""Each group, its weight, and how many ttls after one of its faults the next may come; those of TASK may overlap."""
+"""Groups of faults: faults, weight, and minimum distance between two faults in ttls. Faults of TASK may overlap."""
 
 LASTING = {
     Kind.FREEZE_SIDECAR,
@@ -86,28 +86,28 @@ LASTING = {
 }
 
 LENGTHS = (0.05, 0.3), (0.5, 0.95), (1.0, 1.4)
-"""Between which shares of the ttl a fault lasts: a hiccup, about a grant or a call, and past a deadline."""
+"""Durations of faults as shares of the ttl: short, about a grant or a call, and longer than a deadline."""
 
 LONGEST_FREEZE = 2.5
-"""How long, in ttls, a writer is frozen at most while no newer term has come to the database."""
+"""Maximum time, in ttls, that a writer stays frozen while no newer term has claimed the fence."""
 
 CALM = Kind.DEPLOY, Kind.DEPLOY, Kind.KILL_API, Kind.KILL_TASK
-"""What is measured in the calm; a deploy as often as the others together."""
+"""Faults that are measured in the calm; a deploy is as frequent as the others together."""
 
 STORM = 8.0
-"""How long a storm lasts, in ttls."""
+"""Duration of a storm, in ttls."""
 PACE = 0.4
-"""The mean time from one fault to the next, in ttls."""
+"""Mean time between two faults, in ttls."""
 CALM_TAKES = 2.0
-"""How long a calm takes about, in ttls: it ends when what it waits for has come."""
+"""Approximate duration of a calm, in ttls; a calm ends when its conditions are true."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: `at` seconds after its round's beginning, for `seconds` (at most so long where an event ends it).
+    """One fault: `at` seconds after the start of its round, for `seconds` (a maximum if an event ends the fault).
 
-    `target` is a task (`task2`), or a lease: whichever task leads it then, or its key where the operator acts.
-    `detail` is a share from 0 to 1 for whatever else is to be drawn: how far a replica lags, how Postgres is stopped.
+    `target` is a task (`task2`) or a lease. A lease stands for the task that leads it then, or for its key if the
+    operator acts. `detail` is a share from 0 to 1 for other choices, such as a replica's lag or the stop of Postgres.
     """
 
     at: float
@@ -123,7 +123,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Round:
-    """A storm of `seconds`, then a calm with one fault of its own."""
+    """A storm of `seconds`, then a calm with one fault."""
 
     number: int
     seconds: float
@@ -132,9 +132,9 @@ class Round:
 
 
 def plan(seed: int, minutes: float, tasks: int, ttl: float, *, isolating: bool = False) -> tuple[Round, ...]:
-    """The rounds of a run: as many as fit into `minutes`, at least one. The same arguments give the same rounds.
+    """Return the rounds that fit into `minutes`, at least one. The same arguments give the same rounds.
 
-    Unless `isolating`, a primary that would be cut off dies instead.
+    Without `isolating`, a primary fails over instead of being cut off.
     """
     chance = random.Random(f"chaos {seed} {tasks}")
     storm = min(STORM * ttl, max(minutes * 60 - CALM_TAKES * ttl, ttl))
@@ -151,7 +151,7 @@ def plan(seed: int, minutes: float, tasks: int, ttl: float, *, isolating: bool =
 
 
 def _storm(chance: random.Random, storm: float, tasks: int, ttl: float, *, isolating: bool) -> Iterator[Fault]:
-    free_from = [0.0] * len(GROUPS)  # of each group but the tasks'
+    free_from = [0.0] * len(GROUPS)  # for each group except the tasks'
     at = chance.expovariate(1 / (PACE * ttl))
     while at < storm:
         which = chance.choices(range(len(GROUPS)), [weight for _, weight, _ in GROUPS])[0]
@@ -163,13 +163,13 @@ def _storm(chance: random.Random, storm: float, tasks: int, ttl: float, *, isola
             kind = Kind.FAILOVER
         seconds = chance.uniform(*chance.choice(LENGTHS)) * ttl if kind in LASTING else 0.0
         if kind is Kind.DISABLE:
-            seconds = chance.uniform(1.0, 1.5) * ttl  # no shorter than a lease: or it could end before a belief does
+            seconds = chance.uniform(1.0, 1.5) * ttl  # at least a lease, so that it outlasts every belief
         if kind is Kind.FREEZE_WRITER:
             seconds = LONGEST_FREEZE * ttl
         if group in (POSTGRES, REDIS) and seconds:
             seconds = min(seconds, 1.1 * ttl)
         if kind is Kind.ISOLATE:
-            seconds = chance.uniform(1.5, 2.5) * ttl  # long enough for its heir to let a new term begin
+            seconds = chance.uniform(1.5, 2.5) * ttl  # long enough for a new term on the promoted replica
         if which:
             free_from[which] = at + seconds + apart * ttl
         target = chance.choice(LEASES) if kind is Kind.FREEZE_WRITER else _target(chance, group, tasks)
@@ -182,6 +182,6 @@ def _target(chance: random.Random, group: dict[Kind, int], tasks: int) -> str:
         return chance.choice(LEASES)
     if group is not TASK:
         return ""
-    if chance.random() < 0.6:  # it is the leader to whom things matter
+    if chance.random() < 0.6:  # faults of a leader matter most
         return chance.choice(LEASES)
     return f"task{chance.randrange(tasks) + 1}"

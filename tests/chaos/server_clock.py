@@ -1,4 +1,4 @@
-"""The wall clock of the Redis servers, which is one, so that a failover is no step; set by a shim that is preloaded."""
+"""The wall clock of the Redis servers. All servers share it, so a failover is no step. A preloaded shim sets it."""
 
 import shutil
 import struct
@@ -9,9 +9,9 @@ from tests.faults.stepped_redis import compiled
 
 
 class ServerClock:
-    """A clock that is `behind` by so many seconds; the shim is compiled under `folder`.
+    """A clock that is `behind` the real time, in seconds; the shim is compiled under `folder`.
 
-    It is never ahead: so the time in a token is never later than the moment at which its term was won.
+    The clock is never ahead, so the time in a token is never later than the acquire of its term.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -22,15 +22,15 @@ class ServerClock:
         self.environment = [f"LD_PRELOAD={compiled(folder)}", f"CLOCK_OFFSET={self._file}"]
 
     def set_behind(self, seconds: float) -> float:
-        """Step to so many seconds behind; returns by how many seconds the clock has stepped."""
+        """Set the clock to `seconds` behind the real time; returns the size of the step in seconds."""
         step, self.behind = self.behind - seconds, seconds
-        with self._file.open("r+b") as file:  # in place: the servers have this very file mapped
+        with self._file.open("r+b") as file:  # in place, since the servers have the file mapped
             file.write(struct.pack("=q", round(-seconds * 1e6)))
         return step
 
 
 class ClockedRedis(RedisServer):
-    """A redis-server that goes by that clock; by the machine's where there is none."""
+    """A redis-server that uses the clock; without one, it uses the machine's clock."""
 
     def __init__(self, folder: Path, *, port: int, arguments: tuple[str, ...], clock: ServerClock | None) -> None:
         super().__init__(folder, port=port, arguments=arguments)
@@ -43,5 +43,5 @@ class ClockedRedis(RedisServer):
 
 
 def server_clock(folder: Path) -> ServerClock | None:
-    """A clock that can step; None without a C compiler."""
+    """Return a clock that can step; None without a C compiler."""
     return ServerClock(folder) if shutil.which("cc") else None

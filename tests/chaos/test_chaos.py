@@ -30,7 +30,7 @@ def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path) -> None:
-    """The verdict is what a run is for: one that could not fail would prove nothing."""
+    """A verdict that cannot fail proves nothing."""
     status, said = chaos(tmp_path, "--minutes=0.1", "--tasks=2", "--services=0", "--seed=1", "--without-fence")
     assert status == 1, said
     assert "promise 1 is broken" in said
@@ -48,7 +48,7 @@ def test_each_task_that_starts_runs_the_version_that_the_task_before_it_did_not_
 
 
 def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run it, with a lease of 3 s; returns its exit status and what it said."""
+    """Run chaos with a lease of 3 s; returns the exit status and the output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos", "--ttl=3", *arguments, "--folder", str(folder / "run")],
@@ -62,7 +62,7 @@ def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
         try:
             said, _ = run.communicate(timeout=200)
         except BaseException:
-            os.killpg(run.pid, signal.SIGKILL)  # what it started dies with it
+            os.killpg(run.pid, signal.SIGKILL)  # its child processes die with it
             raise
     return run.returncode, said
 

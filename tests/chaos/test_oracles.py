@@ -1,4 +1,4 @@
-"""The chaos run's oracles find what they are for, and nothing else."""
+"""Each oracle of the chaos run finds its violation and nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,11 @@ from tests.chaos.oracles import (
 )
 
 BOOT = 1_000_000.0
-"""The epoch time at which these tests' CLOCK_BOOTTIME was 0."""
+"""Epoch time of CLOCK_BOOTTIME 0 in these tests."""
 
 
 def token(at: float) -> int:
-    """The token that a term won at that time has."""
+    """Return the token of a term that was acquired at that time."""
     return int((BOOT + at) * 1e6)
 
 

@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""The verdict of a run as text."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def test_a_fault_that_was_left_out_is_told_and_not_counted() -> None:
     ]
     said = verdict(replace(NOTHING, happenings=happenings)).splitlines()
     assert "Faults      1: 1 cut" in said
-    assert "Left out    1 clock step (there is no C compiler)" in said
+    assert "Skipped     1 clock step (there is no C compiler)" in said
 
 
 def test_the_verdict_names_the_promise_that_was_broken() -> None:

@@ -1,4 +1,4 @@
-"""A seed names a schedule."""
+"""A seed identifies a schedule."""
 
 import pytest
 

@@ -13,7 +13,7 @@ Values = Mapping[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's tags; dates stay texts."""
+    """A YAML loader that knows CloudFormation's tags and keeps dates as texts."""
 
 
 def _long_form(loader: _Loader, tag: str, node: yaml.Node) -> dict[str, Any]:
@@ -36,13 +36,13 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def load(path: Path = TEMPLATE) -> dict[str, Any]:
-    """The template, with every function in its long form."""
+    """Return the template with every function in its long form."""
     document: dict[str, Any] = yaml.load(path.read_text(), _Loader)
     return document
 
 
 def references(part: object) -> Iterator[str]:
-    """What a part of a template refers to: parameters, resources, pseudo parameters, `Resource.Attribute`."""
+    """Return the references of a part of a template: parameters, resources, pseudo parameters, `Resource.Attribute`."""
     if isinstance(part, dict):
         for key, value in part.items():
             if key == "Ref":
@@ -59,7 +59,7 @@ def references(part: object) -> Iterator[str]:
 
 
 def evaluated(part: Any, values: Values, conditions: Mapping[str, bool]) -> Any:
-    """The part with its functions replaced: `values` has each `Ref` and each `Resource.Attribute`."""
+    """Return the part with its functions replaced: `values` has each `Ref` and each `Resource.Attribute`."""
     if isinstance(part, list):
         entries = [evaluated(entry, values, conditions) for entry in part]
         return [entry for entry in entries if entry is not None]

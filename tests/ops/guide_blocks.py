@@ -12,13 +12,13 @@ import botocore.model
 from botocore import xform_name
 
 OF_THE_CLIENT = {"query", "output", "region", "cli-input-json", "max-items", "profile"}
-"""Options of the aws program itself, for every command."""
+"""Options of the aws program that every command accepts."""
 WITHOUT_MODEL = {
     ("ecr", "get-login-password"): {"none"},
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
 }
-"""Commands that the aws program makes of several calls, and the options of them that documents use."""
+"""Commands that the aws program builds from several calls, with the options that documents use."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Block:
 
     @property
     def wanted(self) -> list[str]:
-        """What the output has to contain, in this order."""
+        """The texts that the output must contain, in this order."""
         return re.findall(r"^# -> (.+)$", self.text, re.MULTILINE)
 
 
 def blocks(document: str) -> Iterator[Block]:
-    """Each block that begins with three backticks and `bash`, without its indentation."""
+    """Return each block that begins with three backticks and `bash`, without its indentation."""
     for found in re.finditer(r"^( *)```bash ?(\w*)\n(.*?)^\1```$", document, re.MULTILINE | re.DOTALL):
         indent, mark, text = found.groups()
         lines = [line.removeprefix(indent) for line in text.splitlines()]
@@ -44,7 +44,7 @@ def blocks(document: str) -> Iterator[Block]:
 
 
 def aws_commands(text: str) -> Iterator[list[str]]:
-    """The words of each `aws` command, those inside `$(...)` too."""
+    """Return the words of each `aws` command, including commands inside `$(...)`."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for found in re.finditer(r"(?<![\w/$])(?=aws ((?:[^\n\"'()|&]|\"[^\"]*\"|'[^']*')+))", joined):
         yield shlex.split(found[1])
@@ -56,7 +56,7 @@ def _service(name: str) -> botocore.model.ServiceModel:
 
 
 def unknown_options(words: list[str]) -> set[str]:
-    """The options of a command that its operation does not have.
+    """Return the options of a command that its operation does not accept.
 
     Raises:
         KeyError: there is no such operation.

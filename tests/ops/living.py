@@ -1,10 +1,10 @@
-"""Whether a process is still there."""
+"""A check that a process still runs."""
 
 import psutil
 
 
 def lives(process: int | psutil.Process) -> bool:
-    """Whether this process, or the one of this pid, still runs; a zombie does not. It may end at any moment in here."""
+    """Return true if this process or pid still runs; a zombie does not. The process may end during the check."""
     try:
         known = psutil.Process(process) if isinstance(process, int) else process
         return known.is_running() and known.status() != psutil.STATUS_ZOMBIE

@@ -1,4 +1,4 @@
-"""CloudWatch's filter patterns for JSON log lines, as far as the template uses them."""
+"""CloudWatch's filter patterns for JSON log lines, limited to the forms in the template."""
 
 import json
 import re
@@ -9,10 +9,10 @@ _CONDITION = re.compile(r'\$\.(\w+) = "([^"]*)"')
 
 
 def matches(pattern: str, line: str) -> bool:
-    """Whether a log line matches a pattern such as `{ $.a = "x*" && $.b = "y" }`; `*` stands for any text.
+    """Return true if a log line matches a pattern such as `{ $.a = "x*" && $.b = "y" }`; `*` stands for any text.
 
     Raises:
-        ValueError: the pattern is of another form.
+        ValueError: the pattern has another form.
     """
     inside = re.fullmatch(r"\{ (.+) \}", pattern)
     if inside is None:
@@ -29,10 +29,10 @@ def matches(pattern: str, line: str) -> bool:
 
 
 def measured(transformation: dict[str, Any], line: str) -> tuple[float, dict[str, str]]:
-    """The value and the dimensions that a metric filter takes out of a line that its pattern matches.
+    """Return the value and the dimensions that a metric filter takes from a matching line.
 
     Raises:
-        KeyError: the line lacks a field; CloudWatch would drop the value without a word.
+        KeyError: the line lacks a field; CloudWatch would drop the value silently.
     """
     fields = _fields(line)
     value = transformation["MetricValue"]

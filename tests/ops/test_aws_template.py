@@ -1,6 +1,6 @@
-"""The CloudFormation template: what it says of the task, who reaches what, and what AWS would accept and not mean.
+"""The CloudFormation template: the task, the network rules, and mistakes that AWS accepts.
 
-`make aws` creates it (tests/stack). What neither cfn-lint nor a deploy would notice is held here.
+`make aws` creates the stack (tests/stack). These tests find mistakes that neither cfn-lint nor a deploy reports.
 """
 
 import json
@@ -50,9 +50,9 @@ VALUES: dict[str, Any] = {name: entry.get("Default") for name, entry in TEMPLATE
     "SupabaseUrl": "https://xxxxxxxxxxxxxxxxxxxx.supabase.co",
     "TaskRole.Arn": f"{ROLES}portfolio-api-task",
 }
-"""What task-definition.json has in the places of the template's parameters and attributes."""
+"""The values in task-definition.json for the template's parameters and attributes."""
 VERBATIM = {"DockerLabels", "Options"}
-"""Maps whose keys are texts of the user's."""
+"""Maps whose keys the user chooses."""
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ ALARMS = of_type("CloudWatch::Alarm")
 
 
 def as_ecs_s_input(part: Any) -> Any:
-    """CloudFormation's names as those of RegisterTaskDefinition: the first letter is small."""
+    """Convert CloudFormation's names to the names of RegisterTaskDefinition, which begin with a small letter."""
     if isinstance(part, list):
         return [as_ecs_s_input(entry) for entry in part]
     if not isinstance(part, dict):
@@ -88,7 +88,7 @@ def test_the_task_is_the_one_of_the_task_definition() -> None:
 
 
 def test_ranges_and_references_within_the_task_are_what_ecs_accepts() -> None:
-    """cfn-lint takes a stopTimeout of 900 and a dangling dependsOn."""
+    """cfn-lint accepts a stopTimeout of 900 and a dangling dependsOn."""
     assert parse(task()).dependents("sidecar") == ["api"]
 
 
@@ -188,7 +188,7 @@ def test_each_secret_that_a_container_gets_is_a_key_of_the_secret_that_the_stack
 
 
 def actions(role: str) -> dict[str, str]:
-    """What a role may do, and with what."""
+    """Return the actions of a role, and their resources."""
     found = {}
     for policy in PROPERTIES[role]["Policies"]:
         for chosen in policy["Fn::If"][1:2] if "Fn::If" in policy else [policy]:
@@ -230,7 +230,7 @@ def test_logs_are_kept_for_thirty_days() -> None:
 
 
 def statistics(alarm: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The metrics that an alarm looks at, with their periods."""
+    """Return the metrics of an alarm, with their periods."""
     if "Metrics" not in alarm:
         yield alarm
     for entry in alarm.get("Metrics", ()):
@@ -337,7 +337,7 @@ async def test_every_filter_finds_lines_of_a_running_task_and_takes_the_right_va
 
 
 def taken(metric_filter: dict[str, Any], log: str) -> list[tuple[float, dict[str, str]]]:
-    """What CloudWatch would take out of a log by this filter."""
+    """Return the values that CloudWatch takes from a log with this filter."""
     [transformation] = metric_filter["MetricTransformations"]
     return [
         measured(transformation, line)

@@ -24,7 +24,7 @@ PLACES = {
     },
     "sidecar": {"REDIS_URL", "REDIS_USERNAME", "INSTANCE_ID", "LOG_FORMAT"},
 }  # fmt: skip
-"""The variables in which a machine of one's own differs from ECS."""
+"""Variables whose values differ between a single machine and ECS."""
 
 each_container = pytest.mark.parametrize(
     ("service", "container"),

@@ -1,4 +1,4 @@
-"""The screen is calm and the log files are complete."""
+"""The screen shows only notable lines, and the log files are complete."""
 
 import io
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_a_log_that_a_full_disk_ends_is_told_once_and_the_screen_goes_on(tmp_pat
     console.output("task2/api", b"INFO three\n")
     console.close()
     told, error = screen.getvalue().splitlines()
-    assert told.endswith(f"task1/api           has no log from here on: {full}: No space left on device")
+    assert told.endswith(f"task1/api           log file stops here: {full}: No space left on device")
     assert error.endswith("| ERROR two")
     assert (tmp_path / "task2-api.log").read_bytes() == b"INFO three\n"
 

@@ -1,4 +1,4 @@
-"""Reading a task definition: what is wrong is told in one line that names the field."""
+"""Reading a task definition: an error is one line that names the field."""
 
 import json
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_a_shell_check_runs_in_a_shell() -> None:
         ),
         (
             definition(container("a", **after("b", "START")), container("b", **after("a", "START"))),
-            "dependsOn goes round in a circle: a -> b -> a",
+            "dependsOn has a cycle: a -> b -> a",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""docs/deployment-guide.md: what can run on one machine is run beside a real `make run`; the rest is looked up."""
+"""docs/deployment-guide.md: the local commands run beside a real `make run`; the AWS commands are looked up."""
 
 import json
 import re
@@ -22,7 +22,7 @@ MARKS = {"", "start", "aws", "copilot", "docker"}
 CURL = """
 curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[-1]).read().decode())' "$@"; }
 """
-"""For a machine without curl."""
+"""A replacement for a machine without curl."""
 
 
 @pytest.mark.timeout(600)
@@ -45,7 +45,7 @@ def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guid
 
 
 def said(run: Run, ran: list[Block]) -> dict[int, str]:
-    """What each block printed, by its line; the script ends at the first command that fails."""
+    """Return the output of each block, by its line; the script ends at the first failing command."""
 
     def here(text: str) -> str:
         text = re.sub(r"(127\.0\.0\.1:)(\d+)", lambda port: f"{port[1]}{int(port[2]) + run.offset}", text)

@@ -1,4 +1,4 @@
-"""Addresses and environments: what differs on this machine, and nothing else."""
+"""Addresses and environments: only the parts that must differ on this machine differ."""
 
 import socket
 import sys

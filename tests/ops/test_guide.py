@@ -1,4 +1,4 @@
-"""The lines to paste: they reach the run's own Redis, from any terminal, and tell no password."""
+"""The printed commands reach the run's own Redis from any terminal, and contain no password."""
 
 import shlex
 import sys
@@ -14,7 +14,7 @@ from tests.support.tls import Authority
 
 
 def line(**variables: str) -> str | None:
-    """What follows the program."""
+    """Return the words after the program."""
     address = read(variables).redis
     found = guide.redis_cli(Connector(address)(), address)
     return None if found is None else shlex.join(shlex.split(found)[1:])

@@ -1,4 +1,4 @@
-"""`make images` where nothing can build: one line and exit status 2. `.ci/run` builds the images for real."""
+"""`make images` without a program that builds images: one line, exit status 2. `.ci/run` builds real images."""
 
 import subprocess
 import sys
@@ -79,4 +79,4 @@ def test_a_vulnerable_package_fails_the_audit_and_is_named() -> None:
 
 def test_an_audit_that_knows_no_package_does_not_pass_as_clean() -> None:
     well, summary = _verdict([{"name": "a", "skip_reason": "not found"}])
-    assert (well, summary) == (True, "NOT AUDITED: the database knows none of the packages")
+    assert (well, summary) == (True, "NOT AUDITED: the database has none of the packages")

@@ -1,4 +1,4 @@
-"""The board of leaders: what it tells, and when."""
+"""The board of leaders: the lines that it reports, and their time."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_a_key_that_outlives_its_holder_is_told_as_such(board: Board, told: Told
     board.gone("task1", 1.0)
     board.seen("task2", "a", follows() | {"holder": "one"}, 1.0)
     board.tick(2.0 + PATIENCE)
-    assert told[1:] == ["a: nobody leads: the key outlives its holder until it expires"]
+    assert told[1:] == ["a: nobody leads: the holder has ended, and its key has not expired yet"]
 
 
 @pytest.mark.parametrize(

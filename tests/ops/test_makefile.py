@@ -1,4 +1,4 @@
-"""`make` on a machine that lacks something: one line that says what, the second time too."""
+"""`make` on a machine that lacks a program: one line names it, also at the second call."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ if [ "$1 $2" = "-m venv" ]; then
 fi
 exec {python} "$@"
 """
-"""A Python as Debian's without its package python3-venv: it leaves a half-made environment behind."""
+"""A Python like Debian's without the package python3-venv, which leaves an incomplete environment."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What `make run` needs before the virtual environment is there."""
+    """Copy the files that `make run` needs before the virtual environment exists."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements").mkdir()
     for name in ("local.txt", "redis-server.txt"):
@@ -32,7 +32,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make_run(checkout: Path, python: Path) -> str:
-    """What `make run` says when it fails, but for make's own line."""
+    """Return the output of a failed `make run`, without make's own line."""
     ended = subprocess.run(
         ["make", "--no-print-directory", "run", f"PYTHON={python}"],
         cwd=checkout,

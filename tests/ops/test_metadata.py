@@ -1,4 +1,4 @@
-"""The metadata endpoint answers as ECS's does, as far as a sidecar asks."""
+"""The metadata endpoint answers a sidecar's requests as ECS does."""
 
 import re
 from datetime import UTC, datetime

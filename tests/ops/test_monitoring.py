@@ -1,6 +1,6 @@
-"""Prometheus's rules and Grafana's dashboard: what they ask for is what the product tells.
+"""Prometheus's rules and Grafana's dashboard use only metrics and labels that the product has.
 
-That each alert speaks when it should is tested by promtool, in `ops/prometheus/rules_test.yml` (`make alerts`).
+promtool tests in `ops/prometheus/rules_test.yml` that each alert fires when it should (`make alerts`).
 """
 
 import json
@@ -42,7 +42,7 @@ Told = dict[str, set[str]]
 
 
 def told(families: Iterable[Any]) -> Told:
-    """What these families' samples are called, and labelled with."""
+    """Return the names and the labels of the samples."""
     found: Told = {}
     for family in families:
         for sample in family.samples:
@@ -51,7 +51,7 @@ def told(families: Iterable[Any]) -> Told:
 
 
 def at_its_start() -> Told:
-    """What an API tells before anything has happened."""
+    """Return the metrics of an API at its start."""
     registry = new_registry()
     HttpMetrics(registry)
     WorkMetrics(registry)
@@ -59,7 +59,7 @@ def at_its_start() -> Told:
 
 
 def of_the_service() -> Told:
-    """Every metric of the API, those that count nothing yet too."""
+    """Return every metric of the API, including counters without samples."""
     registry = new_registry()
     with_labels: list[object] = [*vars(HttpMetrics(registry)).values(), *vars(WorkMetrics(registry)).values()]
     for metric in with_labels:
@@ -70,7 +70,7 @@ def of_the_service() -> Told:
 
 
 async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
-    """Every metric of a sidecar that leads, has renewed, and has lost nothing yet, as it is scraped."""
+    """Return every scraped metric of a sidecar that leads, has renewed, and has had no fault."""
     sidecar = RealSidecar(
         folder, redis, "task-1", REQUIRE_CLIENT="false", LEASE_TTL="3", HEARTBEAT_INTERVAL="0.5", GRANT_TTL="1"
     )
@@ -86,7 +86,7 @@ async def of_a_sidecar(redis: RedisServer, folder: Path) -> Told:
 
 
 def selectors(expression: Any) -> Iterator[Any]:
-    """Each metric that a parsed expression asks for."""
+    """Yield each metric of a parsed expression."""
     if isinstance(expression, promql_parser.VectorSelector):
         yield expression
     for part in ("lhs", "rhs", "expr", "param", "vector_selector"):
@@ -97,7 +97,7 @@ def selectors(expression: Any) -> Iterator[Any]:
 
 
 def risen(expression: Any) -> Iterator[str]:
-    """The counters of which an expression wants the rise."""
+    """Yield the counters whose increase an expression uses."""
     if isinstance(expression, promql_parser.Call) and expression.func.name in ("increase", "rate"):
         yield from (selector.name for argument in expression.args for selector in selectors(argument))
     for part in ("lhs", "rhs", "expr"):
@@ -126,7 +126,7 @@ async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: Re
 
 
 async def test_a_count_whose_rise_is_asked_for_begins_at_zero(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Prometheus sees no rise where a count begins at one: an EOD is done once a day, and by a new task once."""
+    """Prometheus sees no increase if a counter starts at one; an EOD runs once a day, and a new task runs it once."""
     there = await of_a_sidecar(redis_server, tmp_path) | at_its_start()
     as_they_come = {
         "sidecar_redis_errors_total",
@@ -169,7 +169,7 @@ def test_each_alert_is_seen_to_fire_and_to_stay_silent_by_promtool() -> None:
 
 
 def spoken(test: dict[str, Any]) -> set[str]:
-    """The alerts that a test of promtool's sees firing."""
+    """Yield the alerts that fire in a promtool test."""
     of_alerts = {case["alertname"] for case in test.get("alert_rule_test", ()) if case["exp_alerts"]}
     firing = [case for case in test.get("promql_expr_test", ()) if "firing" in case["expr"]]
     samples = (sample["labels"] for case in firing for sample in case["exp_samples"])
@@ -186,13 +186,13 @@ def test_each_command_of_a_runbook_is_one_that_the_programs_have() -> None:
 
 
 def test_each_alert_of_the_guide_s_is_there() -> None:
-    """Redis's connection, the leader's changes, the work's continuity, a missed EOD, nobody or two that lead."""
+    """The rules cover Redis's connection, leader changes, continuous work, a missed EOD, and no or two leaders."""
     wanted = {"RedisUnreachable", "LeadMovesOften", "LiveValuesStandStill", "JobsWait", "NobodyLeads", "TwoLeaders"}
     assert wanted <= {alert["alert"] for alert in ALERTS}
 
 
 def test_the_guide_s_numbers_are_the_rules() -> None:
-    """docs/monitoring.md: what it calls an alert is one, and waits as long."""
+    """Each alert in docs/monitoring.md exists and waits for the documented time."""
     waits = {alert["alert"]: alert.get("for") for alert in ALERTS}
     rows = re.findall(r"^\| `(\w+)` (.*?) \|", (OPS.parent / "docs/monitoring.md").read_text(), re.MULTILINE)
     assert len(rows) > 5
@@ -210,7 +210,7 @@ def test_an_observer_of_docker_labels_is_told_of_labels_that_are_there() -> None
 
 @pytest.mark.parametrize("file", ["local.yml", "ecs.yml"])
 def test_what_is_scraped_is_the_ports_of_the_task_definition(file: str) -> None:
-    """On ECS each container's docker labels say the same, the job's name too, to older ways of finding it."""
+    """Each container's docker labels have the same port, path and job name for older kinds of service discovery."""
     config = yaml.safe_load((OPS / "prometheus" / file).read_text())
     ports = {}
     for job in config["scrape_configs"]:

@@ -1,4 +1,4 @@
-"""`make redis-versions`: a version that cannot be had is a failure that says what is missing; none is skipped."""
+"""`make redis-versions`: an unavailable version is a failure that names the missing program; none is skipped."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.processes import ROOT
 
 
 def program(folder: Path, name: str, says: str) -> Path:
-    """A program that says this."""
+    """Make a program that prints the text."""
     file = folder / name
     file.write_text(f"#!/bin/sh\necho '{says}'\n")
     file.chmod(0o755)
@@ -89,5 +89,5 @@ def test_a_server_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
     monkeypatch.setenv("REDIS_SERVER", str(binary))
     assert redis_binary() == binary
     monkeypatch.setenv("REDIS_SERVER", str(tmp_path / "none"))
-    with pytest.raises(ServerError, match=r"^REDIS_SERVER: .* is no program$"):
+    with pytest.raises(ServerError, match=r"^REDIS_SERVER: .* is not a program$"):
         redis_binary()

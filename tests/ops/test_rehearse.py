@@ -1,4 +1,4 @@
-"""The rules of a rehearsal: what its table says, and what it refuses. `.ci/run` holds a rehearsal for real."""
+"""The rules of a rehearsal: its table and its errors. `.ci/run` runs a real rehearsal."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What the scheduler of a rehearsal decides: a deploy never has fewer healthy tasks than are wanted."""
+"""The scheduler of a rehearsal: a deploy never has fewer healthy tasks than the desired count."""
 
 import pytest
 from hypothesis import given
@@ -57,7 +57,7 @@ def test_a_protected_task_is_spared(desired: int, tasks: list[Standing]) -> None
 
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_deploy_comes_to_its_end(desired: int, old: int) -> None:
-    """Every started task gets healthy, every stopped one ends: after some steps the new version alone is left."""
+    """If every started task gets healthy and every stopped task ends, only the new version is left after some steps."""
     tasks = [OLD] * old
     for _ in range(4 * (desired + old) + 4):
         step = plan(desired, tasks)

@@ -1,4 +1,4 @@
-"""`python -m ops.local` as a user meets it: real Redis, real Postgres, two tasks, real signals."""
+"""`python -m ops.local` from the user's view: real Redis, real Postgres, two tasks, real signals."""
 
 import asyncio
 import io
@@ -40,7 +40,7 @@ PATIENCE = 60.0
 GRANT_TTL = 5.0
 """`task-definition.json`."""
 MARGIN = 10.0
-"""For the release to be heard and for this test's own look on a busy machine: still before the lease is over."""
+"""Seconds for the release and for this test's own poll on a busy machine; less than a lease."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 class Run:
-    """A run in a folder and at ports of its own."""
+    """A run with its own folder and ports."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.tasks = int(variables.get("RUN_TASKS", "2"))
@@ -73,7 +73,7 @@ class Run:
         return self.output.read_text()
 
     def until(self, condition: Callable[[], T | None]) -> T:
-        """What `condition` returns, once that is true."""
+        """Wait for a true result of `condition`; returns the result."""
         deadline = time.monotonic() + PATIENCE
         while not (found := condition()):
             assert self.process.poll() is None, self.screen
@@ -86,7 +86,7 @@ class Run:
         self.until(lambda: self.screen.count(text) >= times)
 
     def until_ended_or_up(self) -> bool:
-        """Whether it ended before its start was over."""
+        """Wait for the start; returns true if the run ended during it."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and "What happens" not in self.screen:
             assert time.monotonic() < deadline, self.screen
@@ -116,7 +116,7 @@ class Run:
         return self.get(4040 + 100 * (task - 1), "/status") or {}
 
     def leaders(self) -> dict[str, list[tuple[int, int]]]:
-        """The (task, token) that lead each lease now."""
+        """Return each lease's current leaders as (task, token)."""
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in LEASES}
         for task in range(1, self.tasks + 1):
             for name, view in self.status(task).get("leases", {}).items():
@@ -132,16 +132,16 @@ class Run:
         return self.until(led)
 
     def newer(self, lease: str, token: int) -> tuple[int, int] | None:
-        """Who leads under a newer token than that; a task that is about to stop may say for a moment that it leads."""
+        """Wait for a leader with a newer token, since a stopping task may still report for a moment that it leads."""
         return next((led for led in self.leaders()[lease] if led[1] > token), None)
 
     def pid(self, task: int, container: str) -> int:
-        """The process of a container, as the screen last told."""
+        """Return the process id of a container from the last line of the screen with it."""
         line = re.compile(rf"^.*task{task} .*\b{container}(?: pid)? (\d+)", re.MULTILINE)
         return int(line.findall(self.screen)[-1])
 
     def end(self, number: signal.Signals) -> int:
-        """Send the signal; returns the exit status once the run has ended and all that it started is gone.
+        """Send the signal; returns the exit status once the run and all its child processes have ended.
 
         A SIGINT goes to the whole process group, as a terminal's Ctrl-C does.
         """
@@ -175,7 +175,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """One run for the tests that find it in order and leave it so; its leases are shorter than the definition's."""
+    """One run, shared by tests that leave it in order; its leases are shorter than the leases of the definition."""
     times = {"LEASE_TTL": "15", "HEARTBEAT_INTERVAL": "3", "GRANT_TTL": "3"}
     run = Run(tmp_path_factory.mktemp("run"), **times)
     run.until_shown("What happens")
@@ -223,7 +223,7 @@ def test_live_values_change_and_are_the_same_from_every_task(run: Run) -> None:
 
 
 def test_each_curl_line_works_when_pasted(run: Run) -> None:
-    """Read as the shell reads it, and fetched from here: a bare machine has no curl."""
+    """The test parses each line as the shell does, and fetches the address itself, since curl may be missing."""
     found = re.findall(r"^  (curl .*)$", run.screen, re.MULTILINE)
     lines = [shlex.split(line.removesuffix(INDENTED)) for line in found]
     assert len(lines) >= 5
@@ -248,9 +248,11 @@ def test_the_job_to_run_by_hand_can_be_pasted_in_any_folder(run: Run) -> None:
 def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run: Run) -> None:
     started = [psutil.Process(run.pid(task, "sidecar")).create_time() for task in (1, 2)]
     run.until(lambda: time.time() - max(started) > 6)
-    ((task, token),) = run.until_led()["background_services"]  # not before: a machine that stands still moves the lead
+    ((task, token),) = run.until_led()[
+        "background_services"
+    ]  # read late, since a machine that stands still moves the lead
     os.kill(run.pid(task, "sidecar"), signal.SIGKILL)
-    run.until_shown("started again in this task")
+    run.until_shown("restarted in this task")
     run.until(lambda: run.leaders()["background_services"] == [(task, token)])
     run.until_shown(f"task{task} leads again, in the same term (token {token})")
 
@@ -286,7 +288,7 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
 def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
     start: Callable[..., Run],
 ) -> None:
-    """At the definition's own times: a grant of 5 s, a lease of 30 s."""
+    """This run has the times of the definition: a grant of 5 s, a lease of 30 s."""
     run = start(RUN_TASKS="3")
     run.until_shown("What happens")
     assert [run.get(8080 + 100 * task, "/healthz") is not None for task in range(3)] == [True] * 3
@@ -348,8 +350,8 @@ def test_a_second_ctrl_c_kills_what_does_not_stop(start: Callable[..., Run]) -> 
     run.until_shown("What happens")
     os.kill(run.pid(1, "api"), signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
-    run.until_shown("once more kills")
-    time.sleep(0.6)  # from which on it counts as another one
+    run.until_shown("a second signal kills")
+    time.sleep(0.6)  # a later signal counts as a second one
     assert run.end(signal.SIGINT) == 0
     assert "task1/api           stopped with 137 (SIGKILL)" in run.screen
 
@@ -372,15 +374,15 @@ def test_a_stop_during_the_start_leaves_nothing(start: Callable[..., Run], shown
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("redis-server", "run: Redis is gone since it was started: "),
+        ("redis-server", "run: Redis ended soon after its start: "),
         ("initdb", "run: initdb failed in "),
-        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (all of it: "),
+        ("service migrate", "run: python -m service migrate failed: it exited with 137 (SIGKILL) (whole output: "),
     ],
 )
 def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
     start: Callable[..., Run], tmp_path: Path, program: str, said: str
 ) -> None:
-    """It may be over before this test, on a busy machine, has found it: then another run is tried."""
+    """On a busy machine the process can end before this test finds it; then the test tries another run."""
     for number in range(5):
         (folder := tmp_path / f"{number}").mkdir()
         run = start(folder)
@@ -394,7 +396,7 @@ def test_a_process_that_is_killed_during_the_start_ends_it_with_one_line(
 
 
 def kills(run: Run, program: str) -> bool:
-    """Whether a child with that in its command line was found, and killed, before the start was over."""
+    """Kill a child with the text in its command line; returns true if it was found before the start was over."""
     while run.process.poll() is None and "What happens" not in run.screen:
         for child in run.note_children():
             if program in _command(child):
@@ -432,8 +434,8 @@ def test_a_port_that_two_containers_want_is_one_line_and_nothing_is_started(tmp_
     with pytest.raises(UsageError) as refusal:
         runner.check()
     assert str(refusal.value) == (
-        f"port {8180 + offset} is wanted by both task1/sidecar (METRICS_BIND) and task2/api (API_BIND)"
-        " (two tasks' ports lie 100 apart here)"
+        f"task1/sidecar (METRICS_BIND) and task2/api (API_BIND) both need port {8180 + offset}"
+        " (the ports of two tasks differ by 100 here)"
     )
 
 
@@ -458,7 +460,7 @@ def test_a_bad_setting_of_a_container_is_one_line_and_nothing_is_started(
 @pytest.mark.parametrize("name", ["migrate.log", "task2-sidecar.log"])
 def test_a_log_that_cannot_be_written_is_one_line_and_nothing_is_started(tmp_path: Path, name: str) -> None:
     log = tmp_path / "logs" / name
-    log.mkdir(parents=True)  # for root too, which another user's file would not stop
+    log.mkdir(parents=True)  # a folder, since root can write any file
     said = refused({"RUN_FOLDER": str(tmp_path), "RUN_PORT_OFFSET": str(free_offset())})
     assert said == f"run: {log}: cannot be written: Is a directory; set RUN_FOLDER\n"
     assert sorted(tmp_path.iterdir()) == [tmp_path / "lock", tmp_path / "logs"]
@@ -482,7 +484,7 @@ def test_a_server_of_the_caller_s_that_cannot_be_used_is_one_line_without_its_pa
 
 
 def refused(variables: dict[str, str]) -> str:
-    """Start a run that cannot start; returns its one line."""
+    """Start a run that must fail; returns its single line of output."""
     ended = subprocess.run(
         [sys.executable, "-m", "ops.local"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The task definition, the Dockerfiles, the Copilot manifest: what ECS would refuse, and what it would not notice."""
+"""The task definition, the Dockerfiles, the Copilot manifest: mistakes that ECS refuses or does not notice."""
 
 import json
 import re
@@ -135,7 +135,7 @@ def test_secrets_are_no_part_of_the_environment() -> None:
 
 
 def test_only_the_folders_of_ecs_exec_s_agent_can_be_written_to() -> None:
-    """Issue 1359 of aws/containers-roadmap names them; each container has its own, since each has an agent."""
+    """Issue 1359 of aws/containers-roadmap names the folders; each container needs its own, since each has an agent."""
     mounted = [mount for container in CONTAINERS.values() for mount in container["mountPoints"]]
     assert [volume["name"] for volume in DOCUMENT["volumes"]] == [mount["sourceVolume"] for mount in mounted]
     for container in CONTAINERS.values():
@@ -144,7 +144,7 @@ def test_only_the_folders_of_ecs_exec_s_agent_can_be_written_to() -> None:
 
 
 def test_the_redis_password_travels_only_encrypted_and_belongs_to_a_user_of_the_sidecar_s_own() -> None:
-    """ElastiCache takes a password over TLS only."""
+    """ElastiCache accepts a password only over TLS."""
     variables = _defined("sidecar").variables
     assert variables["REDIS_URL"].startswith("rediss://")
     assert variables["REDIS_USERNAME"] == "sidecar"

@@ -19,15 +19,15 @@ from tests.ops.living import lives
 from tests.support.waiting import eventually
 
 SERVE = 'trap "echo $NAME ends >>order; exit 0" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""Runs until SIGTERM."""
+"""A command that runs until SIGTERM."""
 STUBBORN = 'trap "" TERM; echo $NAME begins >>order; while :; do sleep 0.02; done'
-"""Does not heed it."""
+"""A command that ignores SIGTERM."""
 
 QUICK = Pace(start_probe=0.02, restart_attempt_period=0.2)
 
 
 class Heard:
-    """A journal that remembers."""
+    """A journal that keeps its events."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -53,7 +53,7 @@ def probe(script: str) -> dict[str, Any]:
 
 
 def define(*containers: dict[str, Any], stop_timeout: float = 20, interval: float = 0.05) -> TaskDefinition:
-    """A definition whose times are shorter than ECS allows."""
+    """Return a definition with shorter times than ECS allows."""
     checked = parse({"family": "test", "containerDefinitions": list(containers)})
     quick = [
         entry.model_copy(
@@ -227,7 +227,7 @@ async def test_a_restart_policy_starts_the_container_again_within_its_task(tmp_p
         assert second != first
         assert not task.stopping.is_set()
     assert f"task1/sidecar runs again: pid {second}" in heard.events
-    assert any("exited with 137 (SIGKILL)" in event and "started again in this task" in event for event in heard.events)
+    assert any("exited with 137 (SIGKILL)" in event and "restarted in this task" in event for event in heard.events)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) 
     task, heard = new_task(tmp_path, define(container("sidecar", "exit 1", restartPolicy=policy)), slow)
     async with running(task) as run:
         await run
-    assert "restartPolicy wants 30 s (on ECS 60 s)" in run.result()
+    assert "restartPolicy needs 30 s (on ECS 60 s)" in run.result()
     assert len(heard.events) == 1
 
 
@@ -263,7 +263,7 @@ async def test_a_container_s_last_words_are_told_when_it_fails_by_itself(tmp_pat
         task, heard = new_task(tmp_path, define(container("api", words + end)))
         async with running(task) as run:
             await run
-        assert ("saying 'API_BIND: no such address'" in heard.events[0]) == said, heard.events
+        assert ("last line 'API_BIND: no such address'" in heard.events[0]) == said, heard.events
 
 
 async def test_an_ignored_exit_code_is_not_restarted(tmp_path: Path) -> None:

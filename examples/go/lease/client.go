@@ -1,7 +1,6 @@
 // Package lease is a client of the lease sidecar without dependencies. docs/http-contract.md has the rules.
 //
-// The client's own clock decides: a grant counts from before the request was sent, and nothing but a valid answer
-// prolongs it.
+// The client uses its own clock: a grant counts from before the request was sent, and only a valid answer extends it.
 package lease
 
 import (
@@ -33,7 +32,7 @@ const (
 	bootTime      = 7                      // CLOCK_BOOTTIME of Linux: it counts a suspended machine's time
 )
 
-// ErrOver says that the term is over.
+// ErrOver is the error of a term that is over.
 var ErrOver = errors.New("the term is over")
 
 func now() time.Duration {
@@ -42,7 +41,7 @@ func now() time.Duration {
 	return time.Duration(at.Nano())
 }
 
-// Term is one tenure.
+// Term is one term of a lease.
 type Term struct {
 	Name       string // of the lease
 	Token      int64  // the fencing token: write with it
@@ -54,14 +53,14 @@ type Term struct {
 	ended            bool
 }
 
-// Remaining is for how long the term may be believed; 0 once it is over.
+// Remaining is the time for which the client may still act; 0 once the term is over.
 func (t *Term) Remaining() time.Duration {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	return t.until(t.deadline)
 }
 
-// Check returns ErrOver if the term is over: call it between two steps of the work.
+// Check returns ErrOver if the term is over. Call it between two steps of the work.
 func (t *Term) Check() error {
 	if t.Remaining() <= 0 {
 		return ErrOver
@@ -82,7 +81,7 @@ func (t *Term) until(moment time.Duration) time.Duration {
 	return 0
 }
 
-// extend believes until a deadline; false if the term is over already: no answer revives it.
+// extend extends the term to a deadline; it returns false if the term is over, since no answer revives it.
 func (t *Term) extend(deadline time.Duration) bool {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
@@ -146,7 +145,7 @@ func parse(body []byte, name string, sentAt time.Duration) *answer {
 
 // Client asks the sidecar at a URL.
 type Client struct {
-	// StopBefore is for how long before the deadline the work is told to stop; at most a quarter of the grant.
+	// StopBefore is the time before the deadline at which the work is asked to stop; at most a quarter of the grant.
 	StopBefore time.Duration
 
 	url, name string
@@ -173,8 +172,8 @@ func New(url string) *Client {
 
 // Run campaigns, and runs the work whenever this process leads, until ctx is cancelled.
 //
-// The work's context is cancelled when the term is over; its end is awaited before the lease is resigned. If the work
-// ends by itself, its error is returned. If ctx is cancelled, its error is.
+// The work's context is cancelled at the end of the term. The client resigns after the work has ended. If the work ends by
+// itself, Run returns its error. If ctx is cancelled, Run returns the error of ctx.
 func (c *Client) Run(ctx context.Context, name string, work func(context.Context, *Term) error) error {
 	version, token, resigned := "", int64(0), false
 	defer func() {
@@ -210,7 +209,7 @@ func (c *Client) Run(ctx context.Context, name string, work func(context.Context
 	return ctx.Err()
 }
 
-// lead runs the work to its end; true if it ended by itself.
+// lead runs the work to its end; it returns true if the work ended by itself.
 func (c *Client) lead(ctx context.Context, term *Term, version string, work func(context.Context, *Term) error) (bool, error) {
 	working, stop := context.WithCancel(ctx)
 	asking, silence := context.WithCancel(ctx)
@@ -233,8 +232,8 @@ func (c *Client) lead(ctx context.Context, term *Term, version string, work func
 	return own, err
 }
 
-// attend waits until the work has ended by itself, or its term is over. A timer alone does not count the time of a
-// suspended machine.
+// attend waits until the work has ended by itself or the term is over. A timer alone ignores the time of a suspended
+// machine.
 func (c *Client) attend(ctx context.Context, term *Term, done <-chan error, over <-chan struct{}) (bool, error) {
 	for {
 		left := term.workingTime()
@@ -256,7 +255,7 @@ func (c *Client) attend(ctx context.Context, term *Term, done <-chan error, over
 	}
 }
 
-// prolong lets each answer prolong the term, and returns when it is over.
+// prolong extends the term with each answer, and returns when the term is over.
 func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 	for term.workingTime() > 0 && ctx.Err() == nil {
 		hold := term.workingTime() / 3
@@ -284,7 +283,7 @@ func (c *Client) prolong(ctx context.Context, term *Term, version string) {
 	}
 }
 
-// ask asks once; nil for whatever else than a valid answer came of it.
+// ask asks once; it returns nil unless the answer is valid.
 func (c *Client) ask(ctx context.Context, name, version string, token int64, hold, within time.Duration) *answer {
 	sleep(ctx, c.sent+spacing-now())
 	query := url.Values{}
@@ -306,7 +305,7 @@ func (c *Client) ask(ctx context.Context, name, version string, token int64, hol
 	return parse(body, name, sentAt)
 }
 
-// resign says that the work has stopped. A sidecar that is gone is no error: the lease moves when the grant has run out.
+// resign reports that the work has stopped. A missing sidecar is no error: the lease moves when the grant expires.
 func (c *Client) resign(name string, token int64) {
 	path := "/resign/" + url.PathEscape(name)
 	if token != 0 {
