@@ -26,8 +26,7 @@ class Lease:
         boot: a word without spaces, different at every start of the process, because calls of an earlier process with
             the same id may be under way.
         now: the start of the process; a grant of an earlier process may last until `now + grant_ttl`.
-        uniform: draws a number between two bounds, like `random.uniform`; spreads retries, and the calls of all
-            candidates at an expiry.
+        uniform: like `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
         require_client: campaign only while a client asks.
         campaign: False for a candidate that follows only: it looks at the holder, and never tries to acquire.
     """
@@ -83,10 +82,7 @@ class Lease:
         return self._demand.hold()
 
     def unhold(self, ticket: int, now: float, *, answered: bool) -> None:
-        """Record that a held request ended: it was `answered`, or its client has gone.
-
-        A ticket from before a resign is ignored.
-        """
+        """Record the end of a held request: `answered`, or left by its client. An outdated ticket is ignored."""
         self._demand.unhold(ticket, now, answered=answered)
 
     def answer_valid_for(self, now: float, client: str, token: int | None = None) -> float:
