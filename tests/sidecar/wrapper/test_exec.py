@@ -95,6 +95,7 @@ async def test_a_longer_grace_is_warned_of_and_sigkill_comes_before_the_deadline
                 await eventually(lambda: run(wrapper.pids) == [])
                 assert elapsed() < frozen_at + 5
                 await eventually(lambda: "the work has ended" in wrapper.output)
+                assert "did not end on SIGTERM: SIGKILL" in wrapper.output  # by the wrapper, before the watchdog
                 assert "past its deadline" not in wrapper.output
             finally:
                 sidecars[0].send(signal.SIGCONT)
