@@ -219,7 +219,7 @@ class TaskDefinition(_Part):
         return [container.name for container in self.container_definitions if not container.argv]
 
     def container(self, name: str) -> ContainerDefinition:
-        """The container with that name; KeyError if there is none."""
+        """The container with that name; KeyError for an unknown name."""
         for container in self.container_definitions:
             if container.name == name:
                 return container

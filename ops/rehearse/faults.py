@@ -77,7 +77,7 @@ def memory_group(groups: str) -> Path:
 
 async def _noticed(member: Member, container: str, pid: int) -> None:
     """Wait until the task has noticed that the process is gone."""
-    while member.pids.get(container) == pid:  # noqa: ASYNC110 - podman tells it
+    while member.pids.get(container) == pid:  # noqa: ASYNC110 - only podman knows the pid, and it sends no event
         await asyncio.sleep(0.02)
 
 

@@ -174,7 +174,7 @@ class Member:
     def _new_task(self, pod: Pod, group: str) -> Task:
         def make(definition: ContainerDefinition, label: str, **options: object) -> PodmanContainer:
             made = partial(PodmanContainer, image=self.version.images[definition.name], pod=pod, group=group)
-            return made(definition, label, **options)  # type: ignore[arg-type]
+            return made(definition, label, **options)  # type: ignore[arg-type]  # the options of ops.local.Task
 
         environments = {
             container.name: container_environment(

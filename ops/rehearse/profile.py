@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ops.local.containers import Pace
 from ops.local.definition import ContainerDefinition
 
-SECRET = "a-secret-that-signs-tokens-of-a-rehearsal"  # noqa: S105 - of nothing that anybody else reaches
+SECRET = "a-secret-that-signs-tokens-of-a-rehearsal"  # noqa: S105 - the API is in a private network namespace
 
 ALWAYS = {
     "MARKET_CALENDAR": "24/7",

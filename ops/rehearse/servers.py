@@ -19,7 +19,7 @@ from ops.rehearse.podman import CERTIFICATES
 from ops.rehearse.versions import ROOT
 from tests.support.tls import Authority
 
-PASSWORD = "rehearsal"  # noqa: S105 - of servers that nobody else reaches
+PASSWORD = "rehearsal"  # noqa: S105 - the servers are in a private network namespace
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
 REDIS_USER = "sidecar"
 """The user of a sidecar whose definition names one; it has the rights that docs/redis.md lists, and no others."""
@@ -32,7 +32,7 @@ def redis_program() -> Path:
     """The system's redis-server: the wheel's has no TLS.
 
     Raises:
-        ServerError: there is none.
+        ServerError: the program is not installed.
     """
     return _program("redis-server", "redis-server", [])
 
@@ -41,7 +41,7 @@ def postgres_program() -> Path:
     """The system's postgres: the wheel's has no TLS.
 
     Raises:
-        ServerError: there is none.
+        ServerError: the program is not installed.
     """
     return _program("postgres", "postgresql", sorted(DEBIAN_POSTGRES.glob("*/bin/postgres"), reverse=True)).resolve()
 

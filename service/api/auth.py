@@ -75,7 +75,7 @@ class Guard(Protocol):
 class OpenGuard:
     """Admits everybody, for development."""
 
-    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the protocol has it
+    async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the other kind of `AUTH` reads it
         """A caller that may do everything."""
         return Caller(None)
 

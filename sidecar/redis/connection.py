@@ -2,8 +2,8 @@
 
 redis-py resolves a name and tries its addresses by `asyncio.open_connection`, which waits for each in turn, and notices
 that the server has closed a connection only when it next reads. Here a connection is made by `runtime.connecting`, and
-its stream tells when it ends. Nothing reads the socket for that beside whoever waits for a reply. Where the server is,
-a `Place` knows.
+its stream calls back when it ends. Only the caller that waits for a reply reads from the socket. A `Place` knows where
+the server is.
 """
 
 import asyncio
