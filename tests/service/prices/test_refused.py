@@ -130,6 +130,23 @@ async def test_the_log_names_a_few_refused_symbols_once(alpaca: Alpaca, caplog: 
         assert caplog.messages == []
 
 
+async def test_a_refusal_is_logged_though_the_caller_does_not_wait_for_the_other_answers(
+    alpaca: Alpaca, caplog: pytest.LogCaptureFixture
+) -> None:
+    market(alpaca)
+    async with source(alpaca) as prices:
+        alpaca.next = [answering(400, '{"message": "invalid symbol: BAD0000"}'), hang]
+        latest = asyncio.create_task(prices.latest(good_with(["BAD0000"])))
+        async with asyncio.timeout(10):
+            while len(alpaca.asked) < 2:
+                await asyncio.sleep(0.01)
+        latest.cancel()
+        await asyncio.gather(latest, return_exceptions=True)
+        assert latest.cancelled()
+        assert prices.standing.refusing(["BAD0000"])
+    assert "Alpaca refuses BAD0000" in caplog.messages
+
+
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_symbol_that_is_refused_though_it_had_a_price_loses_nobody_theirs(named: bool, alpaca: Alpaca) -> None:
     market(alpaca, named=named)
