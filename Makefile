@@ -11,7 +11,8 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker chaos images languages model mutants proxy redis-versions rehearse release-check simulate
+	alerts aws bench bench-tracker chaos images languages model mutants proxy redis-versions rehearse release-check simulate \
+	test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -53,8 +54,13 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	@touch $@
 
 # Three processes even on two cores, since most tests wait for other processes.
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)'
+
+test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, guards and outages; RERUNS=1
+	$(PYTEST) -m slow
 
 aws: $(AWS) ## Check the CloudFormation stack (cfn-lint, moto) and compose.yaml (its schema)
 	$(BIN)/python -m pytest tests/stack

@@ -14,6 +14,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", [True, False])
 async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_the_guard(
     tmp_path: Path, session: aiohttp.ClientSession, guard: bool

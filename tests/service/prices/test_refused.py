@@ -15,6 +15,7 @@ from service.prices.batches import MAX_REFUSALS, Allowance
 from service.prices.standing import FIRST_REFUSAL, Crowd
 from tests.service.prices.alpaca_server import Alpaca, answering, bar, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
+from tests.support.waiting import eventually
 
 __all__ = ["alpaca"]  # the fixture
 
@@ -137,9 +138,7 @@ async def test_a_refusal_is_logged_though_the_caller_does_not_wait_for_the_other
     async with source(alpaca) as prices:
         alpaca.next = [answering(400, '{"message": "invalid symbol: BAD0000"}'), hang]
         latest = asyncio.create_task(prices.latest(good_with(["BAD0000"])))
-        async with asyncio.timeout(10):
-            while len(alpaca.asked) < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(alpaca.asked) == 2)
         latest.cancel()
         await asyncio.gather(latest, return_exceptions=True)
         assert latest.cancelled()

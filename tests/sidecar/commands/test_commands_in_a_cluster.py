@@ -27,6 +27,7 @@ async def run(port: int, *words: str) -> tuple[int, str]:
     return process.returncode or 0, said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["settled", "moved", "migrating"])
 async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, state: str) -> None:
     async with redis_cluster(tmp_path) as cluster:
