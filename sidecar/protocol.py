@@ -130,7 +130,8 @@ class Timings:
 class Call(NamedTuple):
     """One attempt of a call. It has no effect in Redis after `give_up_at`. Times are seconds of the candidate's clock.
 
-    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term.
+    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term. `reason`
+    says in the history why a RELEASE gives the term up.
     """
 
     kind: Kind
@@ -138,6 +139,7 @@ class Call(NamedTuple):
     give_up_at: float
     token: int | None = None
     tenure: str = ""
+    reason: str = ""
 
 
 class Reply(NamedTuple):

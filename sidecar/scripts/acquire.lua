@@ -21,4 +21,6 @@ last_tenure = tenure
 vouch()
 call('SET', key, id, 'PX', ttl)
 holder, left = id, ttl
+-- With MIN_REPLICAS this acquire may still stay unconfirmed; the first renewal then records it.
+if not adopted and ARGV[8] ~= '1' then record('acquire', '') end
 return answer(adopted and 'adopted' or 'acquired')

@@ -18,4 +18,8 @@ elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
 vouch()
+if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
+  redis.pcall('HSET', fence, 'recorded', token)
+  record('acquire', '')
+end
 return answer('renewed')

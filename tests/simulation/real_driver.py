@@ -159,10 +159,10 @@ class Real:
 
     def run_script(self, command: tuple[Any, ...]) -> str:
         """The answer of the script of an EVAL, in the format of `prelude.lua`."""
-        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _ = command
+        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _, _ = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
-            answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure)
+            answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure, bool(replicated))
         elif script == _SCRIPTS["renew"]:
             answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
         else:
@@ -170,7 +170,7 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, "-", answer.holder or "")))
+        return " ".join(map(str, (*words, answer.guard, "-", "-", answer.holder or "")))
 
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""
