@@ -49,7 +49,7 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
             wait=int(wait) / 1000,
             tenure=tenure,
         )
-        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
+        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             raise ValueError("a term without a token")
         return reply, int(time), guard, notice, history
     except ValueError as error:

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from sidecar.control import Control
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
+from sidecar.history import Term
 from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
@@ -135,7 +136,7 @@ class Real:
             clock=self.now,
             uniform=uniform,
         )
-        self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict)
+        self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict, history=no_history)
         self._version = ""
         self._question: asyncio.Task[None] | None = None
         next_call = lease.next_call
@@ -227,6 +228,11 @@ class Real:
                 with suppress(asyncio.CancelledError):
                     await task
         return self.notes
+
+
+async def no_history(_: str) -> list[Term]:
+    """The history decides nothing, and no client of the simulation asks for it."""
+    return []
 
 
 class _Transitions(Telemetry):
