@@ -184,6 +184,8 @@ class LeaseStatus(NamedTuple):
     trouble: str | None
     campaigns: bool = True
     """False for a task that follows only."""
+    holder_remaining: float | None = None
+    """Seconds until the holder's key expires unless it is renewed; None without a holder or a time limit."""
 
 
 class ServerClock:
