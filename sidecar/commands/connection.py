@@ -47,14 +47,6 @@ class CommandRedis:
         self.when_ended: Callable[[], None] = _ignore
         """Called when the connection ends by itself."""
 
-    async def open(self) -> None:
-        """Connect.
-
-        Raises:
-            CommandError: Redis refuses, or does not answer within the limit.
-        """
-        await self._opened()
-
     async def close(self) -> None:
         """Drop the connection."""
         connection, self._connection = self._connection, None
@@ -156,7 +148,7 @@ async def _answer(connection: RedisConnection, command: _Command) -> list[str]:
 
 
 def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -> T:
-    """Connect, do the work, and return what it returns.
+    """Do the work over a connection, which is made at its first script, and return what it returns.
 
     Raises:
         CommandError: Redis does not answer or refuses, or the work cannot be done.
@@ -168,7 +160,6 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -
             await connector.login.prepare()
         redis = CommandRedis(connector, settings.redis.place)
         try:
-            await redis.open()
             return await work(redis)
         finally:
             with suppress(Exception):

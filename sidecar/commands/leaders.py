@@ -1,6 +1,6 @@
 """`python -m sidecar leaders`: the holder of each lease, its remaining time, the last token, and what is wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.commands.connection import CommandRedis
@@ -21,7 +21,7 @@ async def leaders(redis: CommandRedis, keys: Mapping[str, str], layout: Layout) 
     return Report([*layout.table(rows), *notes], answer)
 
 
-def row(lease: str, seen: Look, left: str) -> Sequence[str]:
+def row(lease: str, seen: Look, left: str) -> tuple[str, str, str, str]:
     """A lease's line of the table."""
     holder = {"wrong type": "?", "vacant": "nobody"}.get(seen.word, seen.holder)
     return lease, holder or "an empty word", left, seen.token or "-"

@@ -39,16 +39,21 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> s
     """
     words = parse(arguments)
     report = _report(words, environment, _say_beside if words.as_json else say)
+    if report is None:  # the command has shown everything itself
+        return None
     for line in [to_json(report.document)] if words.as_json else report.lines:
         say(line)
     return report.failure
 
 
-def _report(words: Words, environment: Mapping[str, str], say: Say) -> Report:
+def _report(words: Words, environment: Mapping[str, str], say: Say) -> Report | None:
     layout = Layout(encoding=sys.stdout.encoding or "ascii")
     if words.command == "status":
         return status(control_address(environment))
     settings = read(environment)
+    if words.command == "watch":
+        _watch(words, settings, environment)
+        return None
     if words.command == "leaders":
         return in_redis(settings, lambda redis: leaders(redis, settings.keys, layout))
     lease = words.positional[0]
@@ -68,6 +73,13 @@ def _report(words: Words, environment: Mapping[str, str], say: Say) -> Report:
         settings,
         lambda redis: fence(redis, lease, key, ttl=timings.ttl, above=above, dry_run=dry_run, say=say, clock=elapsed),
     )
+
+
+def _watch(words: Words, settings: Settings, environment: Mapping[str, str]) -> None:
+    from sidecar.commands.watch import watch
+
+    as_json, term = words.as_json, environment.get("TERM", "")
+    in_redis(settings, lambda redis: watch(redis, settings, sys.stdout, as_json=as_json, term=term))
 
 
 def _say_beside(line: str) -> None:
