@@ -24,7 +24,7 @@ class Changes:
     def __init__(self, redis: CommandRedis, keys: Mapping[str, str], interval: float) -> None:
         self._event = asyncio.Event()
         self.watch = RedisWatch(
-            redis.connector.companion, keys, self._changed,
+            redis.connector.companion, keys, self._changed, self._changed,
             limit=LIMIT, interval=interval, uniform=random.Random().uniform,  # noqa: S311 - spreads retries
         )  # fmt: skip
         redis.when_ended = self._event.set

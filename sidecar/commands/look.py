@@ -116,7 +116,7 @@ def parse(answer: list[str]) -> Look:
         return Look(
             done, problem, one_line(holder), int(left), int(now), one_line(token, 64), one_line(token_holder),
             int(target), state, one_line(by) if noted else "", one_line(reason, LONGEST_SHOWN) if noted else "",
-            asked_to_step_down=step_down == token and token_holder == holder != "",
+            asked_to_step_down=bool(step_down) and token_holder == holder != "",
         )  # fmt: skip
     except ValueError:
         raise CommandError(MALFORMED) from None
