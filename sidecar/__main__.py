@@ -78,7 +78,7 @@ def _command(arguments: list[str]) -> int:
         print(commands.USAGE)
         return 0
     try:
-        failure = commands.run(arguments, os.environ, print)
+        failure = commands.run(arguments, os.environ, lambda line: print(line, flush=True))
     except (commands.CommandError, commands.UsageError) as error:
         print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
         return 2 if isinstance(error, commands.UsageError) else 1

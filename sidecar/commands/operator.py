@@ -15,10 +15,12 @@ from sidecar.commands.arguments import FORMS, USAGE, UsageError, Words, parse
 from sidecar.commands.connection import CommandError, in_redis
 from sidecar.commands.disabling import LONGEST, checked_reason, disable, enable, operator
 from sidecar.commands.fence import Say, fence
+from sidecar.commands.history import history
 from sidecar.commands.layout import Layout
 from sidecar.commands.leaders import leaders
 from sidecar.commands.report import Report, to_json
 from sidecar.commands.status import status
+from sidecar.commands.step_down import step_down
 from sidecar.settings import Settings, control_address, read
 
 __all__ = ["FORMS", "USAGE", "CommandError", "UsageError", "run"]
@@ -58,6 +60,10 @@ def _report(words: Words, environment: Mapping[str, str], say: Say) -> Report | 
         return in_redis(settings, lambda redis: leaders(redis, settings.keys, layout))
     lease = words.positional[0]
     key, timings = _key(settings, lease), settings.timings
+    if words.command == "history":
+        return in_redis(settings, lambda redis: history(redis, lease, key, layout))
+    if words.command == "step-down":
+        return in_redis(settings, lambda redis: step_down(redis, settings, lease, say=say, clock=elapsed))
     if words.command == "disable":
         seconds, reason = _duration(words.positional[1]), _reason(words)
         return in_redis(
