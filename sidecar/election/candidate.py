@@ -55,6 +55,7 @@ class Candidate:
         self._leases = leases
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
+        self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -108,7 +109,9 @@ class Candidate:
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
         campaigns, step_down = not lease.follows_only, lease.step_down(now)
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down)
+        expires_at = self._key_expires_at[name] if holder is not None else None
+        left = None if expires_at is None else max(0.0, expires_at - now)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down, left)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""
@@ -256,6 +259,8 @@ class Candidate:
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
+        if result.outcome is not Outcome.LATE:
+            self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
         trouble = _trouble_of(call, result)
