@@ -1,0 +1,139 @@
+"""What the sidecar reports for people: the state of its leases, and the last terms of a lease.
+
+Nothing here grants leadership. A report that breaks the contract raises `Unknown`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sidecar.client.unknown import Unknown
+
+LONGEST_REPORT = 256 * 1024
+"""Limit of a valid report's body, in bytes."""
+
+End = Literal["released", "not released", "holding"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """A lease as the sidecar of this task sees it.
+
+    `token` and `remaining` are about the sidecar's own term; `remaining` is 0 seconds without one. `trouble` says what
+    is wrong with the lease, or is None.
+    """
+
+    state: str
+    is_leader: bool
+    holder: str | None
+    token: int | None
+    remaining: float
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarReport:
+    """The sidecar of this task, and its leases by name."""
+
+    instance_id: str
+    leases: Mapping[str, LeaseReport]
+
+
+@dataclass(frozen=True, slots=True)
+class PastTerm:
+    """A term of a lease, in any task. The last one may still be running.
+
+    `end` is `holding` while the holder has the lease, `released` if the holder gave the lease up, and `not released` if
+    the lease expired or was deleted. `released_at` is None unless the holder gave the lease up.
+    """
+
+    token: int
+    holder: str
+    acquired_at: datetime
+    released_at: datetime | None
+    end: End
+    reason: str | None
+
+
+def parse_status(body: bytes) -> SidecarReport:
+    """Check the answer to a `GET /status`.
+
+    Raises:
+        Unknown: the answer breaks the contract.
+    """
+    match _json(body):
+        case {"instance_id": str(instance_id), "leases": dict(leases)}:
+            return SidecarReport(instance_id, {name: _lease(lease) for name, lease in leases.items()})
+    raise _wrong_shape()
+
+
+def parse_history(body: bytes, name: str) -> list[PastTerm]:
+    """Check the answer to a `GET /history/NAME`. Returns the newest term first.
+
+    Raises:
+        Unknown: the answer breaks the contract.
+    """
+    match _json(body):
+        case {"lease": str(lease), "terms": list(terms)}:
+            if lease != name:
+                raise Unknown("the answer is about another lease")
+            return [_term(term) for term in terms]
+    raise _wrong_shape()
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # the latter from thousands of brackets
+        raise Unknown("the answer is not JSON") from None
+
+
+def _lease(content: object) -> LeaseReport:
+    match content:
+        case {
+            "state": str(state),
+            "is_leader": bool(is_leader),
+            "holder": (str() | None) as holder,
+            "token": token,
+            "remaining": (int() | float()) as remaining,
+            "trouble": (str() | None) as trouble,
+        } if 0 <= remaining < 2**31:  # NaN fails the comparison
+            return LeaseReport(state, is_leader, holder, None if token is None else _token(token), remaining, trouble)
+    raise _wrong_shape()
+
+
+def _term(content: object) -> PastTerm:
+    match content:
+        case {
+            "token": token,
+            "holder": str(holder),
+            "acquired_at": str(acquired_at),
+            "released_at": (str() | None) as released_at,
+            "end": ("released" | "not released" | "holding") as end,
+            "reason": (str() | None) as reason,
+        }:
+            left = None if released_at is None else _instant(released_at)
+            return PastTerm(_token(token), holder, _instant(acquired_at), left, end, reason)
+    raise _wrong_shape()
+
+
+def _token(value: object) -> int:
+    if type(value) is not int or not 0 < value < 2**63:  # in Python true is an int
+        raise Unknown("the answer's token is not a positive integer of 63 bits")
+    return value
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise Unknown("a time in the answer is not ISO 8601") from None
+    if instant.tzinfo is None:
+        raise Unknown("a time in the answer has no time zone")
+    return instant
+
+
+def _wrong_shape() -> Unknown:
+    return Unknown("the answer lacks a field, or has a field of a wrong type")
