@@ -117,8 +117,9 @@ class BackgroundStatus:
             instance_id=next(filter(None, instance_ids), sidecar.instance_id),
             problems=[
                 *problems.sidecar_problems(sidecar.trouble),
-                *problems.lease_problems(TRACKER_LEASE, leases.background_services),
-                *problems.lease_problems(SCHEDULER_LEASE, leases.daily_scheduler),
+                *problems.lease_problems(
+                    {TRACKER_LEASE: leases.background_services, SCHEDULER_LEASE: leases.daily_scheduler}
+                ),
                 *problems.database_problems(trouble),
                 *problems.tick_problems(self._silent_since(now), self._interval, now),
                 *(self._job_problems(jobs, now) if records.trouble is None else ()),

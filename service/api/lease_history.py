@@ -21,7 +21,9 @@ class LeaseHistories:
 
     async def report(self) -> internal_responses.History:
         """The last terms. A sidecar that does not answer, or has no history, costs the terms only."""
-        tracker, scheduler = await asyncio.gather(*(self._terms[name].get() for name in (TRACKER_LEASE, SCHEDULER_LEASE)))
+        tracker, scheduler = await asyncio.gather(
+            *(self._terms[name].get() for name in (TRACKER_LEASE, SCHEDULER_LEASE))
+        )
         none = internal_responses.LeaseHistory(terms=[], trouble="no answer in time")
         return internal_responses.History(
             leases=internal_responses.Histories(

@@ -1,6 +1,6 @@
 """What is wrong, in words for the person who looks: pure functions of what this task knows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from service.api.internal_responses import Job, Lease, Problem
@@ -15,24 +15,33 @@ TICK_GRACE = timedelta(seconds=15)
 """Minimum time without a tick that is a problem, for short intervals."""
 
 
-def lease_problems(name: str, lease: Lease) -> Iterator[Problem]:
-    """What is wrong with a lease."""
+def lease_problems(leases: Mapping[str, Lease]) -> Iterator[Problem]:
+    """What is wrong with the leases. Leases with the same problem share one text."""
+    names: dict[Problem, list[str]] = {}
+    for name, lease in leases.items():
+        for problem in _of_lease(lease):
+            names.setdefault(problem, []).append(name)
+    for problem, which in names.items():
+        yield Problem(severity=problem.severity, text=f"{' and '.join(which)}: {problem.text}")
+
+
+def _of_lease(lease: Lease) -> Iterator[Problem]:
     because = f" ({lease.trouble})" if lease.trouble else ""
     match lease.state:
         case "disconnected":
-            yield _error(f"{name}: the sidecar of this task cannot use Redis{because}. This task cannot lead.")
+            yield _error(f"the sidecar of this task cannot use Redis{because}. This task cannot lead.")
         case "disabled":
-            yield _warning(f"{name} is disabled{because}: no task leads until it is enabled or the time is over.")
+            yield _warning(f"disabled{because}. No task leads until the lease is enabled or the time is over.")
         case "guarded":
-            yield _warning(f"{name}: the Redis server has changed{because}. The next term starts after one lease time.")
+            yield _warning(f"the Redis server has changed{because}. The next term starts after one lease time.")
         case "draining":
-            yield _warning(f"{name}: this task is stopping and gives the lease up{because}.")
+            yield _warning(f"this task is stopping and gives the lease up{because}.")
         case "waiting":
-            yield _warning(f"{name}: this task does not want the lease{because}: its work starts or pauses.")
+            yield _warning(f"this task does not want the lease{because}. Its work is starting or pauses.")
         case _ if lease.holder is None and lease.state != "unknown":
-            yield _error(f"{name}: no task leads{because}.")
+            yield _error(f"no task leads{because}.")
         case _ if lease.trouble:
-            yield _warning(f"{name}: {lease.trouble}")
+            yield _warning(lease.trouble)
 
 
 def sidecar_problems(trouble: str | None) -> Iterator[Problem]:
@@ -70,7 +79,9 @@ def job_problems(name: JobName, job: Job, last_due: DueRun, now: datetime) -> It
         if run.status != "done" and error:
             yield _error(f"The job {name} of {run.session_date} fails and is tried again{error}")
         elif run.status != "done" and now - run.updated_at > RUN_GRACE:
-            yield _error(f"The job {name} of {run.session_date} has made no progress for {in_words(now - run.updated_at)}.")
+            yield _error(
+                f"The job {name} of {run.session_date} has made no progress for {in_words(now - run.updated_at)}."
+            )
     elif now - last_due.due > RUN_GRACE:
         late = in_words(now - last_due.due)
         yield _error(f"The job {name} of {last_due.session.date} was due {late} ago and has not started.")

@@ -13,6 +13,10 @@ from sidecar.client.unknown import Unknown
 
 LONGEST_REPORT = 256 * 1024
 """Limit of a valid report's body, in bytes."""
+LONGEST_ERROR = 300
+"""Limit of an error that is repeated, in characters."""
+LONGEST_TIME = 2**31
+"""Limit of a valid time, in seconds."""
 
 End = Literal["released", "not released", "holding"]
 
@@ -83,6 +87,17 @@ def parse_history(body: bytes, name: str) -> list[PastTerm]:
     raise _wrong_shape()
 
 
+def explanation(body: bytes) -> str:
+    """The error in the body of an answer, after a colon; empty if the body has no short line for people."""
+    try:
+        match _json(body):
+            case {"error": str(error)} if error.isprintable() and len(error) <= LONGEST_ERROR:
+                return f": {error}"
+    except Unknown:
+        pass
+    return ""
+
+
 def _json(body: bytes) -> Any:
     try:
         return json.loads(body)
@@ -97,10 +112,11 @@ def _lease(content: object) -> LeaseReport:
             "is_leader": bool(is_leader),
             "holder": (str() | None) as holder,
             "token": token,
-            "remaining": (int() | float()) as remaining,
+            "remaining": remaining,
             "trouble": (str() | None) as trouble,
-        } if 0 <= remaining < 2**31:  # NaN fails the comparison
-            return LeaseReport(state, is_leader, holder, None if token is None else _token(token), remaining, trouble)
+        }:
+            own = None if token is None else _token(token)
+            return LeaseReport(state, is_leader, holder, own, _seconds(remaining), trouble)
     raise _wrong_shape()
 
 
@@ -122,6 +138,13 @@ def _term(content: object) -> PastTerm:
 def _token(value: object) -> int:
     if type(value) is not int or not 0 < value < 2**63:  # in Python true is an int
         raise Unknown("the answer's token is not a positive integer of 63 bits")
+    return value
+
+
+def _seconds(value: object) -> float:
+    # `type` and not `isinstance`: in Python true is an int. NaN fails the comparison.
+    if (type(value) is not int and type(value) is not float) or not 0 <= value < LONGEST_TIME:
+        raise Unknown(f"the answer's remaining is not a number of seconds below {LONGEST_TIME}")
     return value
 
 

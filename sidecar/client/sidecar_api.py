@@ -18,7 +18,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from runtime.host_names import may_be_host
-from sidecar.client.reports import LONGEST_REPORT, PastTerm, SidecarReport, parse_history, parse_status
+from sidecar.client.reports import LONGEST_REPORT, PastTerm, SidecarReport, explanation, parse_history, parse_status
 from sidecar.client.unknown import Unknown
 
 WAIT = 10.0
@@ -155,7 +155,7 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came.
         """
-        return parse_status(await self._get(("status",), LIMIT, LONGEST_REPORT))
+        return parse_status(await self._get(("status",), LIMIT, LONGEST_REPORT, explained=True))
 
     async def history(self, name: str) -> list[PastTerm]:
         """`GET /history/NAME`, which does not count as demand. Returns the newest term first.
@@ -163,29 +163,36 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came. Older sidecars have no history, and answer 404.
         """
-        return parse_history(await self._get(("history", name), HISTORY_LIMIT, LONGEST_REPORT), name)
+        return parse_history(await self._get(("history", name), HISTORY_LIMIT, LONGEST_REPORT, explained=True), name)
 
     async def _get(
-        self, path: Sequence[str], limit: float, longest: int, query: Mapping[str, str] | None = None
+        self,
+        path: Sequence[str],
+        limit: float,
+        longest: int,
+        query: Mapping[str, str] | None = None,
+        *,
+        explained: bool = False,
     ) -> bytes:
         """The body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
 
         Raises:
-            Unknown: no answer came, or none with status 200.
+            Unknown: no answer came, or none with status 200; with `explained`, the text has the answer's error.
         """
+        body = bytearray()
         try:
             async with asyncio.timeout(limit), self._request("GET", *path, params=query) as response:
-                if response.status != 200:
-                    raise Unknown(f"the answer is HTTP {response.status}")
-                body = bytearray()
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > longest:
-                        raise Unknown(f"the answer is longer than {longest} bytes")
+                if response.status == 200 or explained:
+                    async for chunk in response.content.iter_any():
+                        body += chunk
+                        if len(body) > longest:
+                            raise Unknown(f"the answer is longer than {longest} bytes")
         except TimeoutError:
             raise Unknown("no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
+        if response.status != 200:
+            raise Unknown(f"the answer is HTTP {response.status}{explanation(bytes(body))}")
         return bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:

@@ -33,12 +33,12 @@ export class JobCard {
   }
 
   tracker(now) {
-    const { age, last, details, bar, left, next } = this.parts;
+    const { age, last, details, bar, left } = this.parts;
     const { market_open: open, last_run: run, next_run: due, loading } = this.job;
     write(age, run === null ? "" : `Last tick ${precise((now - Date.parse(run)) / 1000)} ago`);
     write(last, run === null ? "This task has heard of no tick yet." : "");
     write(details, open ? "The market is open." : "The market is closed.");
-    write(next, due === null ? "" : `Next tick ${upcoming(due, now)}`);
+    this.next("Next tick", due, now);
     if (loading !== null) {
       bar.hidden = false;
       left.style.width = `${(loading.portfolios_done / Math.max(loading.portfolios, 1)) * 100}%`;
@@ -47,11 +47,12 @@ export class JobCard {
   }
 
   daily(now) {
-    const { root, last, details, next } = this.parts;
+    const { root, last, at: when, details } = this.parts;
     const { last_run: run, next_run: due } = this.job;
     root.classList.toggle("bad", run !== null && run.status !== "done" && run.error !== null);
     if (run === null) {
       write(last, "No run is recorded.");
+      write(when, "");
       write(details, "");
     } else {
       const at = Date.parse(run.finished_at ?? run.updated_at);
@@ -60,17 +61,19 @@ export class JobCard {
       write(last, `${run.session_date}: ${what}, ${run.status === "done" ? ago : `last progress ${ago}`}`);
       const attempts = run.attempts > 1 ? `, ${count(run.attempts)} attempts` : "";
       const error = run.error === null ? "" : `: ${run.error}`;
-      write(details, `${clock(at, now)}, ${count(run.rows_written)} rows${attempts}, by ${run.holder}${error}`);
+      write(when, `${clock(at, now)},`);
+      write(details, `${count(run.rows_written)} rows${attempts}, by ${run.holder}${error}`);
     }
-    write(next, `Next run ${upcoming(due, now)}`);
+    this.next("Next run", due, now);
+  }
+
+  next(what, due, now) {
+    const at = due === null ? null : Date.parse(due);
+    write(this.parts.next, at === null ? "" : at <= now ? `${what} now` : `${what} in ${duration((at - now) / 1000)},`);
+    write(this.parts.due, at === null || at <= now ? "" : clock(at, now));
   }
 }
 
 function precise(seconds) {
   return seconds < 10 ? `${Math.max(seconds, 0).toFixed(1)} s` : duration(seconds);
-}
-
-function upcoming(due, now) {
-  const at = Date.parse(due);
-  return at <= now ? "now" : `in ${duration((at - now) / 1000)}, ${clock(at, now)}`;
 }

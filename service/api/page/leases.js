@@ -18,7 +18,6 @@ export class LeaseCard {
   constructor(name) {
     this.parts = clone("lease");
     this.parts.name.textContent = name;
-    this.dot = this.parts.root.querySelector(".dot");
     this.longest = 1; // seconds of the lease that were seen at most: the full bar
     this.terms = [];
     this.trouble = null;
@@ -30,14 +29,16 @@ export class LeaseCard {
     this.lease = lease;
     this.at = at;
     this.longest = Math.max(this.longest, lease.lease_remaining ?? 0);
-    const { root, holder, mine, state } = this.parts;
+    const { root, dot, holder, mine, state } = this.parts;
     const disabled = lease.state === "disabled";
-    const unseen = lease.holder === null && lease.state !== "following";
+    const led = lease.holder !== null && !disabled;
+    const nobody = lease.state === "following" ? "Nobody leads" : "Unknown to this task";
     root.classList.toggle("bad", lease.holder === null);
     root.classList.toggle("off", disabled);
-    write(holder, disabled ? "Disabled" : (lease.holder ?? (unseen ? "Unknown to this task" : "Nobody leads")));
-    mine.hidden = lease.holder === null || disabled || lease.holder !== instance;
-    this.dot.className = `dot ${lease.holder === null || disabled ? "" : tone(lease.holder)}`;
+    write(holder, disabled ? "Disabled" : (lease.holder ?? nobody));
+    holder.classList.toggle("id", led);
+    dot.className = `dot ${led ? tone(lease.holder) : ""}`;
+    mine.hidden = !led || lease.holder !== instance;
     write(state, `This task ${STATES[lease.state] ?? `is in the state ${lease.state}`}.`);
   }
 
@@ -54,7 +55,7 @@ export class LeaseCard {
     const rest = seconds === null ? 0 : Math.max(seconds - (now - this.at) / 1000, 0);
     bar.hidden = seconds === null;
     left.style.width = `${Math.min(rest / this.longest, 1) * 100}%`;
-    write(remaining, seconds === null ? "" : `${rest.toFixed(1)} s until the lease ends, unless it is renewed`);
+    write(remaining, seconds === null ? "" : this.until(rest));
     write(since, this.since(now));
     drawStrip(strip, scale, this.terms, now);
     write(history, this.about());
@@ -65,12 +66,18 @@ export class LeaseCard {
     }
   }
 
+  until(seconds) {
+    return this.lease.state === "disabled"
+      ? `Disabled for ${duration(seconds)} more`
+      : `${seconds.toFixed(1)} s until the lease ends, unless it is renewed`;
+  }
+
   since(now) {
     const { holder, last_writer: writer, state } = this.lease;
     const [newest] = this.terms;
     if (holder === null || state === "disabled") {
       return newest?.released_at && holder === null && state === "following"
-        ? `since ${duration((now - Date.parse(newest.released_at)) / 1000)}`
+        ? `for ${duration((now - Date.parse(newest.released_at)) / 1000)}`
         : "";
     }
     if (newest?.end === "holding" && newest.holder === holder) {

@@ -46,7 +46,7 @@ export function drawStrip(strip, scale, terms, now) {
     segment.classList.toggle("now", term.end === "holding");
     segment.style.left = `${(left * 100).toFixed(3)}%`;
     segment.style.width = `${(Math.max(right - left, 0) * 100).toFixed(3)}%`;
-    segment.title = `${term.holder}, from ${clock(from, now)}, ${lasted(term, from, until, now)}, ${ending(term)}`;
+    segment.title = `${term.holder}, from ${clock(from, now)}, ${course(term, from, until, now)}`;
     segment.textContent = right - left > APART ? term.holder : "";
     return segment;
   });
@@ -74,12 +74,11 @@ function mark(text, at) {
 export function listTerms(parts, terms, now) {
   const rows = spans(terms, now).map(({ term, from, until }, index) => {
     const row = clone("term");
-    row.root.querySelector(".dot").classList.add(tone(term.holder));
+    row.dot.classList.add(tone(term.holder));
     row.holder.textContent = term.holder;
     row.began.textContent = clock(from, now);
     row.began.dateTime = term.acquired_at;
-    row.lasted.textContent = lasted(term, from, until, now);
-    row.end.textContent = [ending(term), gap(terms[index + 1], from)].filter(Boolean).join("; ");
+    row.course.textContent = course(term, from, until, now) + gap(terms[index + 1], from);
     row.root.title = `token ${term.token}`;
     return row.root;
   });
@@ -89,18 +88,21 @@ export function listTerms(parts, terms, now) {
   write(parts.count, rows.length <= SHOWN ? "" : `${rows.length - SHOWN} earlier terms`);
 }
 
-function lasted(term, from, until, now) {
+/** How long a term lasted, and how it ended. */
+function course(term, from, until, now) {
   const time = duration(((until ?? now) - from) / 1000);
-  return { holding: `for ${time} so far`, "not released": `for ${time} at most` }[term.end] ?? `for ${time}`;
-}
-
-function ending(term) {
-  const why = term.reason ? ` (${term.reason})` : "";
-  return { holding: "leads", "not released": "ended without a release" }[term.end] ?? `released${why}`;
+  switch (term.end) {
+    case "holding":
+      return `${time} so far`;
+    case "not released":
+      return `at most ${time}, not released`;
+    default:
+      return `${time}, released${term.reason ? ` (${term.reason})` : ""}`;
+  }
 }
 
 /** How long nobody led before a term that began at `from`, if the earlier term was released. */
 function gap(earlier, from) {
   const seconds = earlier?.released_at ? (from - Date.parse(earlier.released_at)) / 1000 : 0;
-  return seconds >= 1 ? `began after ${duration(seconds)} without a leader` : "";
+  return seconds >= 1 ? `; began after ${duration(seconds)} without a leader` : "";
 }
