@@ -146,7 +146,9 @@ class SidecarApi:
             if not resign.done():
                 raise Unknown("the resign is not answered yet")
         sent_at = self._clock()
-        body = await self._get(("is-leader", name), limit, LONGEST_ANSWER, hold)
+        status, body = await self._get(("is-leader", name), limit, LONGEST_ANSWER, hold)
+        if status != 200:
+            raise Unknown(f"the answer is HTTP {status}")
         return parse(body, name, sent_at)
 
     async def status(self) -> SidecarReport:
@@ -155,7 +157,7 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came.
         """
-        return parse_status(await self._get(("status",), LIMIT, LONGEST_REPORT, explained=True))
+        return parse_status(await self._report(("status",), LIMIT))
 
     async def history(self, name: str) -> list[PastTerm]:
         """`GET /history/NAME`, which does not count as demand. Returns the newest term first.
@@ -163,37 +165,34 @@ class SidecarApi:
         Raises:
             Unknown: no valid answer came. Older sidecars have no history, and answer 404.
         """
-        return parse_history(await self._get(("history", name), HISTORY_LIMIT, LONGEST_REPORT, explained=True), name)
+        return parse_history(await self._report(("history", name), HISTORY_LIMIT), name)
+
+    async def _report(self, path: Sequence[str], limit: float) -> bytes:
+        status, body = await self._get(path, limit, LONGEST_REPORT)
+        if status != 200:
+            raise Unknown(f"the answer is HTTP {status}{explanation(body)}")
+        return body
 
     async def _get(
-        self,
-        path: Sequence[str],
-        limit: float,
-        longest: int,
-        query: Mapping[str, str] | None = None,
-        *,
-        explained: bool = False,
-    ) -> bytes:
-        """The body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
+        self, path: Sequence[str], limit: float, longest: int, query: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
 
         Raises:
-            Unknown: no answer came, or none with status 200; with `explained`, the text has the answer's error.
+            Unknown: no such answer came.
         """
         body = bytearray()
         try:
             async with asyncio.timeout(limit), self._request("GET", *path, params=query) as response:
-                if response.status == 200 or explained:
-                    async for chunk in response.content.iter_any():
-                        body += chunk
-                        if len(body) > longest:
-                            raise Unknown(f"the answer is longer than {longest} bytes")
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > longest:
+                        raise Unknown(f"the answer is longer than {longest} bytes")
         except TimeoutError:
             raise Unknown("no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
-        if response.status != 200:
-            raise Unknown(f"the answer is HTTP {response.status}{explanation(bytes(body))}")
-        return bytes(body)
+        return response.status, bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:
         """Open a second connection, so that a resign finds one open. This does not count as demand, and may fail."""
