@@ -20,6 +20,7 @@ from runtime.listener import Limits, Listener
 from runtime.metric_lines import log_metrics
 from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
+from service.api.cors import Cors
 from service.api.health import Health
 from service.api.internal_routes import Internal
 from service.api.lease_history import LeaseHistories
@@ -119,7 +120,8 @@ class _Service:
         self._histories = LeaseHistories(leaderships)
         self._guard = guard_from(settings)
         self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
-        api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
+        cors = Cors(settings.cors_origins)
+        api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness, cors)
         internal = Internal(status, self._histories, self._health, registry, Middleware(metrics, self._access))
         self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
         self._internal_runner = runner(internal.application(), shutdown_timeout=INTERNAL_SHUTDOWN)

@@ -11,6 +11,7 @@ import yaml
 
 from service.environment import KEPT
 from service.settings import Settings as ServiceSettings
+from service.settings import read_settings
 from sidecar import settings as sidecar_settings
 from tests.ops.test_task_definition import CONTAINERS
 
@@ -71,7 +72,7 @@ def test_both_programs_accept_their_settings() -> None:
         assert sidecar.instance_id == f"task{number}"
         api = SERVICES[f"api{number}"]["environment"]
         assert api.keys() <= {*(name.upper() for name in ServiceSettings.model_fields), *KEPT}
-        ServiceSettings(**{name.lower(): value for name, value in api.items()})
+        read_settings(api)
 
 
 def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_alone() -> None:
