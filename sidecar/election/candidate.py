@@ -107,7 +107,8 @@ class Candidate:
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns=not lease.follows_only)
+        campaigns, step_down = not lease.follows_only, lease.step_down(now)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""
@@ -166,6 +167,11 @@ class Candidate:
         self._leases[name].noticed(self._clock())
         self._wake.set()
 
+    def step_down_noticed(self, name: str) -> None:
+        """Record that an operator asked the holder of a lease to step down."""
+        self._leases[name].step_down_noticed(self._clock())
+        self._wake_for(name, self._clock())
+
     def drain(self) -> None:
         """Begin to give up every lease; `run` returns when that is done."""
         self._draining = True
@@ -176,7 +182,8 @@ class Candidate:
 
     def report_server(self) -> None:
         """Log the properties of the server that have changed."""
-        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+        store = self._store
+        self._telemetry.server(store.guard, store.eviction_policy, store.release_notice, store.history)
 
     async def _make(self, calls: Mapping[str, Call]) -> None:
         """Make the calls in one round trip, and pass their results to the leases."""
