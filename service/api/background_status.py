@@ -145,7 +145,7 @@ class BackgroundStatus:
             token=leadership.token,
             remaining=round(leadership.remaining(), 3),
             lease_remaining=_lease_remaining(seen, self._sidecar.age),
-            trouble=seen.trouble if seen else None,
+            trouble=(seen.trouble or seen.step_down) if seen else None,
             last_writer=internal_responses.LastWriter.of(fence) if fence else None,
         )
 
@@ -183,6 +183,5 @@ class BackgroundStatus:
 
 def _lease_remaining(seen: LeaseReport | None, age: float) -> float | None:
     """Seconds of the holder's lease by a view that is `age` seconds old; None if the sidecar does not know."""
-    if seen is None or not seen.remaining:
-        return None
-    return round(max(seen.remaining - age, 0.0), 3)
+    remaining = None if seen is None else seen.remaining or seen.holder_remaining
+    return None if remaining is None else round(max(remaining - age, 0.0), 3)

@@ -50,7 +50,9 @@ class Lease(ResponseModel):
     lease_remaining: Seconds | None = Field(
         description="Seconds until the holder's lease ends unless it is renewed; null if this task does not know."
     )
-    trouble: OutsideText | None = Field(description="What is wrong with the lease, as this task's sidecar sees it.")
+    trouble: OutsideText | None = Field(
+        description="What is wrong with the lease, as this task's sidecar sees it, or the step-down under way."
+    )
     last_writer: LastWriter | None
 
 

@@ -27,6 +27,9 @@ class LeaseReport:
 
     `token` and `remaining` are about the sidecar's own term; `remaining` is 0 seconds without one. `trouble` says what
     is wrong with the lease, or is None.
+
+    Older sidecars do not report `holder_remaining`, the seconds until the holder's lease ends unless it is renewed, and
+    `step_down`, a line about a step-down that this sidecar carries out. Both are None if the sidecar does not know.
     """
 
     state: str
@@ -35,6 +38,8 @@ class LeaseReport:
     token: int | None
     remaining: float
     trouble: str | None
+    holder_remaining: float | None = None
+    step_down: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def _json(body: bytes) -> Any:
 
 
 def _lease(content: object) -> LeaseReport:
-    match content:
+    match {"holder_remaining": None, "step_down": None, **content} if isinstance(content, dict) else content:
         case {
             "state": str(state),
             "is_leader": bool(is_leader),
@@ -114,9 +119,12 @@ def _lease(content: object) -> LeaseReport:
             "token": token,
             "remaining": remaining,
             "trouble": (str() | None) as trouble,
+            "holder_remaining": holder_remaining,
+            "step_down": (str() | None) as step_down,
         }:
             own = None if token is None else _token(token)
-            return LeaseReport(state, is_leader, holder, own, _seconds(remaining), trouble)
+            theirs = None if holder_remaining is None else _seconds(holder_remaining)
+            return LeaseReport(state, is_leader, holder, own, _seconds(remaining), trouble, theirs, step_down)
     raise _wrong_shape()
 
 
@@ -144,7 +152,7 @@ def _token(value: object) -> int:
 def _seconds(value: object) -> float:
     # `type` and not `isinstance`: in Python true is an int. NaN fails the comparison.
     if (type(value) is not int and type(value) is not float) or not 0 <= value < LONGEST_TIME:
-        raise Unknown(f"the answer's remaining is not a number of seconds below {LONGEST_TIME}")
+        raise Unknown(f"a remaining time in the answer is not a number of seconds below {LONGEST_TIME}")
     return value
 
 

@@ -22,7 +22,7 @@ NOW = datetime(2026, 3, 4, 15, 0, tzinfo=UTC)
 
 
 def lease(**changes: Any) -> Lease:
-    true = {
+    true: dict[str, Any] = {
         "is_leader": False,
         "state": "following",
         "holder": "task-b",
@@ -103,7 +103,7 @@ def test_three_missed_ticks_are_a_problem(silent: int | None, interval: int, wro
 
 
 def job(**changes: Any) -> Job:
-    true = {
+    true: dict[str, Any] = {
         "session_date": date(2026, 3, 3),
         "status": "done",
         "rows_written": 1,

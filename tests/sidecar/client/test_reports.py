@@ -34,6 +34,13 @@ async def test_the_status_has_each_lease_as_the_sidecar_sees_it(sidecar: Reporti
     assert report == SidecarReport("task-a", {NAME: lease})
 
 
+async def test_the_status_of_a_newer_sidecar_has_more(sidecar: ReportingSidecar) -> None:
+    sidecar.leases[NAME] = lease_report(holder_remaining=20.5, step_down="asked to step down", later="unknown")
+    async with LeaseClient(sidecar.url) as client:
+        lease = (await client.status()).leases[NAME]
+    assert (lease.holder_remaining, lease.step_down) == (20.5, "asked to step down")
+
+
 async def test_the_history_has_the_terms_newest_first(sidecar: ReportingSidecar) -> None:
     sidecar.terms[NAME] = [
         past_term(3, "task-a", end="holding", released_at=None, reason=None),
@@ -161,7 +168,7 @@ def test_a_history_of_another_shape_is_unknown(content: object) -> None:
         *((field, MISSING) for field in lease_report()),
         ("state", None), ("is_leader", 1), ("holder", 1), ("token", True), ("token", -1), ("trouble", 1),
         ("remaining", "1"), ("remaining", -1), ("remaining", float("nan")), ("remaining", float("inf")),
-        ("remaining", None), ("remaining", True),
+        ("remaining", None), ("remaining", True), ("holder_remaining", -1), ("holder_remaining", "1"), ("step_down", 1),
     ],
     ids=str,
 )  # fmt: skip
