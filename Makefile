@@ -94,6 +94,7 @@ redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }
 	promtool check config ops/prometheus/local.yml
+	@! command -v amtool >/dev/null || amtool check-config ops/prometheus/alertmanager.yml
 	promtool test rules ops/prometheus/rules_test.yml
 
 proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
