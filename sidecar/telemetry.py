@@ -44,6 +44,7 @@ class Telemetry:
         self._polled_at: dict[str, float] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._failing: dict[str | None, str] = {}
+        self._disagreements: dict[str, str | None] = {}
         self._server: tuple[str | None, ...] = (None, None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
@@ -97,6 +98,12 @@ class Telemetry:
     def troubled(self, lease: str, trouble: str) -> None:
         """Log the trouble of a lease."""
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
+
+    def disagrees(self, lease: str, disagreement: str | None) -> None:
+        """Log a disagreement with another task's settings once."""
+        if disagreement not in (None, self._disagreements.get(lease)):
+            log.warning("Lease %s: %s", lease, disagreement, extra={"lease": lease})
+        self._disagreements[lease] = disagreement
 
     def server(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
+from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
@@ -56,6 +57,7 @@ class Candidate:
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
         self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
+        self._ttls = {name: LeaseTtl(timings) for name in leases}
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -263,10 +265,11 @@ class Candidate:
             self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
-        trouble = _trouble_of(call, result)
+        trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)
-        self._trouble[name] = trouble
+        self._telemetry.disagrees(name, disagreement)
+        self._trouble[name] = trouble or disagreement
 
     def _publish(self) -> None:
         now = self._clock()
