@@ -19,10 +19,6 @@ from tests.support.redis_cluster import RedisCluster, cluster_port
 MASTERS, REPLICAS = 3, 2
 NODE_TIMEOUT = 1_000
 """Milliseconds after which a silent node counts as failed."""
-ARGUMENTS = (
-    "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT), "--cluster-replica-validity-factor", "0",
-    "--cluster-require-full-coverage", "no",
-)  # fmt: skip
 
 
 class _Own(NamedTuple):
@@ -35,12 +31,30 @@ class _Own(NamedTuple):
 
 
 class ClusterNodes(RedisNodes):
-    """The nodes of the cluster."""
+    """The nodes of the cluster.
+
+    Args:
+        folder, tasks, arguments, stepping: as for `RedisNodes`.
+        node_timeout: milliseconds after which a silent node counts as failed.
+    """
 
     lease_key = "{portfolio}:{name}:leader"
 
-    def __init__(self, folder: Path, tasks: list[str]) -> None:
-        super().__init__(folder, tasks, [cluster_port() for _ in range(MASTERS + REPLICAS)], ARGUMENTS, ())
+    def __init__(
+        self,
+        folder: Path,
+        tasks: list[str],
+        arguments: tuple[str, ...] = (),
+        *,
+        node_timeout: int = NODE_TIMEOUT,
+        stepping: bool = True,
+    ) -> None:
+        ports = [cluster_port() for _ in range(MASTERS + REPLICAS)]
+        of_cluster = (
+            "--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout),
+            "--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no",
+        )  # fmt: skip
+        super().__init__(folder, tasks, ports, (*of_cluster, *arguments), stepping=stepping)
         self._slot = slot_of(self.lease_key)
 
     async def form(self) -> None:
@@ -49,8 +63,8 @@ class ClusterNodes(RedisNodes):
 
     def settings(self, task: str) -> dict[str, str]:
         """Return the variables; each task knows another node at first."""
-        seed = self.nodes[list(self.ways).index(task) % len(self.nodes)]
-        port = self.ways[task].port_of(seed.port)
+        seed = self.nodes[int(task.removeprefix("task")) % len(self.nodes)]
+        port = self.port_for(task, seed.port)
         return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true"}
 
     async def primary(self) -> ClockedRedis:

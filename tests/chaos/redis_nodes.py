@@ -31,8 +31,8 @@ NODE_ARGUMENTS = (*ARGUMENTS, "--user", REPLICA, "on", "nopass", "~*", "&*", "+@
                   "--masteruser", REPLICA, "--masterauth", REPLICA)  # fmt: skip
 ANSWERS_WITHIN = 2.0
 """Seconds for an answer of a server."""
-MOVES_WITHIN = 30.0
-"""Seconds within which another server must have become the primary."""
+MOVES_WITHIN = 180.0
+"""Seconds within which another server must have become the primary, even at the servers' default timings."""
 
 
 class Unsettled(Exception):
@@ -44,10 +44,11 @@ class RedisNodes:
 
     Args:
         folder: for the servers' files.
-        tasks: their labels.
+        tasks: the labels of those that have proxies; every other task connects to the servers directly.
         ports: the ports of the data servers, one for each.
         arguments: more arguments of each data server.
         watching: the ports of other servers that the tasks need.
+        stepping: whether the clock of the servers can step.
     """
 
     lease_key = "portfolio:{name}:leader"
@@ -56,9 +57,16 @@ class RedisNodes:
     """Seconds after a promotion for which the old primary may serve; the guard waits for so much longer."""
 
     def __init__(
-        self, folder: Path, tasks: list[str], ports: Sequence[int], arguments: tuple[str, ...], watching: Sequence[int]
+        self,
+        folder: Path,
+        tasks: list[str],
+        ports: Sequence[int],
+        arguments: tuple[str, ...] = (),
+        watching: Sequence[int] = (),
+        *,
+        stepping: bool = True,
     ) -> None:
-        self.clock = server_clock(folder / "redis-clock")
+        self.clock = server_clock(folder / "redis-clock") if stepping else None
         self.nodes = [
             ClockedRedis(folder / f"redis-{port}", port=port, arguments=(*NODE_ARGUMENTS, *arguments), clock=self.clock)
             for port in ports
@@ -95,6 +103,10 @@ class RedisNodes:
         for server in servers:
             self._open.callback(server.stop)
             await server.start_beside()
+
+    def port_for(self, task: str, server: int) -> int:
+        """Return the port at which a task finds a server."""
+        return self.ways[task].port_of(server) if task in self.ways else server
 
     # What differs between a cluster and sentinels
 
@@ -183,9 +195,10 @@ class RedisNodes:
             killed: called when the primary has been killed.
         """
         old = await self.primary()
-        await ask(old, "ACL", "SETUSER", REPLICA, "off")
-        await ask(old, "CLIENT", "KILL", "TYPE", "replica")
-        await asyncio.sleep(lag)
+        if lag:
+            await ask(old, "ACL", "SETUSER", REPLICA, "off")
+            await ask(old, "CLIENT", "KILL", "TYPE", "replica")
+            await asyncio.sleep(lag)
         old.kill()
         killed()
         with suppress(TimeoutError):  # the check of the servers reports it

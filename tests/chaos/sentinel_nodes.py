@@ -23,25 +23,47 @@ from tests.support.waiting import eventually
 SERVERS, SENTINELS, QUORUM = 3, 3, 2
 DOWN_AFTER = 2_000
 """Milliseconds after which a silent server counts as failed."""
+FAILOVER_TIMEOUT = 6_000
+"""Sentinel's failover-timeout, in milliseconds."""
 STARTS_WITHIN = 60.0
 """Seconds for the start of the group."""
 
 
 class SentinelNodes(RedisNodes):
-    """The servers and the sentinels that name the primary."""
+    """The servers and the sentinels that name the primary.
+
+    Args:
+        folder, tasks, arguments, stepping: as for `RedisNodes`.
+        down_after: milliseconds after which a silent server counts as failed.
+        failover_timeout: Sentinel's failover-timeout, in milliseconds.
+    """
 
     serves_on = LATE_DEMOTION
 
-    def __init__(self, folder: Path, tasks: list[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tasks: list[str],
+        arguments: tuple[str, ...] = (),
+        *,
+        down_after: int = DOWN_AFTER,
+        failover_timeout: int = FAILOVER_TIMEOUT,
+        stepping: bool = True,
+    ) -> None:
         servers = [quiet_port() for _ in range(SERVERS)]
         self.sentinels = [
             SentinelServer(
-                folder / f"sentinel-{number}", servers[0], quorum=QUORUM, down_after=DOWN_AFTER, port=quiet_port()
+                folder / f"sentinel-{number}",
+                servers[0],
+                quorum=QUORUM,
+                down_after=down_after,
+                failover_timeout=failover_timeout,
+                port=quiet_port(),
             )
             for number in range(SENTINELS)
         ]
         self._watching = [sentinel.port for sentinel in self.sentinels]
-        super().__init__(folder, tasks, servers, (), self._watching)
+        super().__init__(folder, tasks, servers, arguments, self._watching, stepping=stepping)
 
     async def form(self) -> None:
         """Replicate the first server, and start the sentinels once the replicas are connected."""
@@ -54,8 +76,7 @@ class SentinelNodes(RedisNodes):
 
     def settings(self, task: str) -> dict[str, str]:
         """Return the variables with the task's own ports of the sentinels."""
-        way = self.ways[task]
-        listed = ",".join(f"127.0.0.1:{way.port_of(port)}" for port in self._watching)
+        listed = ",".join(f"127.0.0.1:{self.port_for(task, port)}" for port in self._watching)
         return {"REDIS_SENTINELS": listed, "REDIS_SENTINEL_MASTER": MASTER}
 
     async def primary(self) -> ClockedRedis:

@@ -6,6 +6,7 @@ in place of the port of the server, so the task reaches every server through its
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Self
 
@@ -23,6 +24,7 @@ class Way:
     def __init__(self, ports: Iterable[int]) -> None:
         self.proxies = {port: Proxy(port) for port in ports}
         self.requests, self.replies = Direction(), Direction()
+        self._refusals = Counter(iter(self.proxies))  # faults that close the proxy of a server; at first all are closed
         for proxy in self.proxies.values():
             proxy.port = quiet_port()
             proxy.requests, proxy.replies = self.requests, self.replies
@@ -57,8 +59,12 @@ class Way:
 
     async def refuse(self, servers: Iterable[int] | None = None) -> None:
         """Cut every connection to the servers and refuse new ones; None for all servers."""
-        await asyncio.gather(*(self.proxies[port].refuse() for port in servers or self.proxies))
+        chosen = list(servers or self.proxies)
+        self._refusals.update(chosen)
+        await asyncio.gather(*(self.proxies[port].refuse() for port in chosen))
 
     async def accept(self, servers: Iterable[int] | None = None) -> None:
-        """Listen, on the same ports as before."""
-        await asyncio.gather(*(self.proxies[port].accept() for port in servers or self.proxies))
+        """Take one refusal back; a proxy without a refusal listens, on the same port as before."""
+        chosen = list(servers or self.proxies)
+        self._refusals.subtract(chosen)
+        await asyncio.gather(*(self.proxies[port].accept() for port in chosen if not self._refusals[port]))

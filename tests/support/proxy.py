@@ -79,6 +79,11 @@ class Proxy:
     async def __aexit__(self, *exc: object) -> None:
         await self.refuse()
 
+    @property
+    def listens(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
     async def accept(self) -> None:
         """Listen, on the same port as before."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self.tls)
