@@ -96,10 +96,9 @@ def test_three_missed_ticks_are_a_problem(silent: int | None, interval: int, wro
     found = list(tick_problems(since, timedelta(seconds=interval), NOW))
     assert bool(found) == wrong
     if wrong:
-        assert (
-            found[0].text
-            == f"The market is open, but this task has received no new values for {in_words(NOW - since)}."
-        )  # type: ignore[operator]
+        assert since is not None
+        age = in_words(NOW - since)
+        assert found[0].text == f"The market is open, but this task has received no new values for {age}."
 
 
 def job(**changes: Any) -> Job:
