@@ -23,6 +23,7 @@ from service.api.background_status import BackgroundStatus
 from service.api.cors import Cors
 from service.api.health import Health
 from service.api.internal_routes import Internal
+from service.api.lease_history import LeaseHistories
 from service.api.limits import INTERNAL_LIMITS
 from service.api.listener import connection_limits, runner
 from service.api.middleware import Middleware
@@ -106,18 +107,22 @@ class _Service:
         )
         registry.register(LeadershipMetrics(self._background.leaderships))
         self._tracker: Tracker | None = None
-        status = BackgroundStatus(
-            self._background.leaderships,
+        leaderships = self._background.leaderships
+        status = self._status = BackgroundStatus(
+            leaderships,
+            client.status,
             self._access,
             self._calendar,
             self._last_tick,
             self._next_tick,
+            settings.tracker_interval,
         )
+        self._histories = LeaseHistories(leaderships)
         self._guard = guard_from(settings)
         self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
         cors = Cors(settings.cors_origins)
         api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness, cors)
-        internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
+        internal = Internal(status, self._histories, self._health, registry, Middleware(metrics, self._access))
         self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
         self._internal_runner = runner(internal.application(), shutdown_timeout=INTERNAL_SHUTDOWN)
 
@@ -147,6 +152,8 @@ class _Service:
         finally:
             await self._runner.cleanup()
             await self._internal_runner.cleanup()
+            await self._status.close()
+            await self._histories.close()
             await self._access.close()
             await work_store.close()
             await self._prices.aclose()

@@ -36,8 +36,8 @@ class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A failed run does not stop the others. It is tried again every `retry_after` seconds until it is done or out of the
-    look-back. A session that leaves the look-back unsettled is reported until a snapshot by hand settles it. The task
-    is protected from a scale-in while runs are due.
+    look-back. A session that leaves the look-back unsettled is reported until a snapshot by hand settles it; the
+    scheduler looks for that every `retry_after` seconds too. The task is protected from a scale-in while runs are due.
 
     A run is due when both this machine's clock and the database's have passed its time.
     """
@@ -97,7 +97,7 @@ class Scheduler:
             self._metrics.given_up.set(0)
 
     async def _run_due(self, term: Term) -> bool:
-        """Run what is due; returns whether all of it is done."""
+        """Run what is due; returns whether all of it is done, and no older session is unsettled."""
         term.check()
         self._retry_soon = False
         try:
@@ -114,10 +114,10 @@ class Scheduler:
         undone = [
             run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE
         ]
-        if not undone:
+        waiting = [run for run in undone if run.session.date >= earliest]
+        if not waiting:
             self._outage.recovered({"lease": term.name})
             self._store.writes.of(term.name).cleared()
-        waiting = [run for run in undone if run.session.date >= earliest]
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
         settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
         self._report_given_up(left, settled)
@@ -127,7 +127,7 @@ class Scheduler:
                 self._metrics.runs_waiting.set(failed + len(waiting) - index)
                 failed += not await self._attempt(run, term, rerun=(run.job, run.session.date) in done)
         self._metrics.runs_waiting.set(failed)
-        return failed == 0
+        return failed == 0 and not self._given_up
 
     def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
         """Report the unsettled sessions older than the look-back, except those before the first settled session."""

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from runtime.clock import elapsed
+from sidecar.client.reports import PastTerm, SidecarReport
 from sidecar.client.sidecar_api import Answer, Poll, SidecarApi
 from sidecar.client.term import Grant, Term, TermOver
 
@@ -119,6 +120,17 @@ class Leadership:
         if self._term is not None:
             raise RuntimeError(f"work is running under {self.name}: cancel run() instead")
         await self._sidecar.resign(self.name)
+
+    async def history(self) -> list[PastTerm]:
+        """The last terms of the lease in all tasks, newest first.
+
+        The sidecar asks Redis, at most once a second. The request does not count as demand.
+
+        Raises:
+            Unknown: the sidecar gave no valid answer: it is down, Redis cannot be used, or its version has no history.
+            RuntimeError: the client is not open.
+        """
+        return await self._sidecar.history(self.name)
 
     async def _lead(self, work: Callable[[Term], Awaitable[T]]) -> asyncio.Task[T] | None:
         """Wait for a term and run the work to its end. Returns the ended work; None if the end of the term ended it."""
@@ -262,6 +274,15 @@ class LeaseClient:
             poll = Poll(name, self._sidecar, self._uniform)
             self._leaderships[name] = Leadership(name, self._sidecar, poll, self._grant)
         return self._leaderships[name]
+
+    async def status(self) -> SidecarReport:
+        """The sidecar's own view of all its leases. The request does not count as demand.
+
+        Raises:
+            Unknown: the sidecar gave no valid answer.
+            RuntimeError: the client is not open.
+        """
+        return await self._sidecar.status()
 
     async def __aenter__(self) -> Self:
         await self._sidecar.open()

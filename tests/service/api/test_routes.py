@@ -172,6 +172,8 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
         "holder": None,
         "token": None,
         "remaining": 0.0,
+        "lease_remaining": None,
+        "trouble": None,
         "last_writer": None,
     }
     assert {name: job["next_run"] for name, job in answer["jobs"].items()} == {
@@ -185,7 +187,7 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
         raise StoreError("database: away")
 
     monkeypatch.setattr(served.store, "fences", fail)
-    monkeypatch.setattr("service.api.background_status.MAX_AGE", 0.0)
+    monkeypatch.setattr("service.api.recent.MAX_AGE", 0.0)
     status, away = await served.get_internal("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 

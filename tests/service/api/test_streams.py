@@ -125,6 +125,7 @@ async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
     await asyncio.wait((reading,))
 
 
+@pytest.mark.slow
 async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
