@@ -153,6 +153,7 @@ class Sidecar:
             uniform=self.world.random.uniform,
             require_client=scenario.require_client,
             replicated=scenario.min_replicas > 0,
+            campaign=scenario.campaigns(self.task),
         )
         self._call, self._inbox, self._version = None, [], -1
         self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)

@@ -197,6 +197,11 @@ def _(demand: Demand, now: float) -> bool:
     return True
 
 
+@mutant("a task with CAMPAIGN=false campaigns", Lease, "__init__")
+def _(lease: Lease, *arguments: Any, **options: Any) -> None:
+    _LEASE_INIT(lease, *arguments, **{**options, "campaign": True})
+
+
 @mutant("a notice during a call is forgotten in the lease", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:

@@ -75,6 +75,8 @@ class Oracle:
 
     def won(self, sidecar: "Sidecar", token: object, sent_at: float) -> None:
         """A term began in Redis, by a call that was sent then (local time)."""
+        if not self.world.scenario.campaigns(sidecar.task):
+            raise Violation("follower leads", f"{sidecar.instance} has CAMPAIGN=false, and began a term")
         task, boot, resigned_at = self._resigned
         if task == sidecar.task:
             early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD_FOR - 1e-6
@@ -342,10 +344,12 @@ class Oracle:
             raise Violation(f"slow {kind}", f"the {kind} is {late:.3f} s late, the bound is {self.bound:.3f} s")
 
     def _ready(self, client: "Client", since: float) -> bool:
-        """Whether a client has campaigned undisturbed for long enough."""
+        """Whether a client has campaigned undisturbed for long enough, beside a sidecar that may lead."""
         ready, sidecar = client.ready_since, client.sidecar
         spare = 2 * self.world.heartbeat + 2
-        return ready is not None and ready < since - spare and sidecar.alive and sidecar.started < since - spare
+        if ready is None or not self.world.scenario.campaigns(sidecar.task):
+            return False
+        return ready < since - spare and sidecar.alive and sidecar.started < since - spare
 
     def busy(self, sidecar: "Sidecar") -> None:
         """The election loops make rounds without a pause."""
@@ -370,7 +374,10 @@ class Oracle:
         ready = [
             client.ready_since
             for client in world.clients
-            if client.ready_since is not None and client.sidecar.alive and client.sidecar.started < now - self.patience
+            if client.ready_since is not None
+            and world.scenario.campaigns(client.sidecar.task)
+            and client.sidecar.alive
+            and client.sidecar.started < now - self.patience
         ]
         led = False
         for client in world.clients:

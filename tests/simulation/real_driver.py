@@ -112,13 +112,15 @@ class Line:
 class Real:
     """The parts that `sidecar.run` wires, without sockets."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()
         self.loop = loop
         self.server = Server("run1", rate=1.0, offset=EPOCH, born=-1000.0)
         self.cut = False
         uniform = Random(seed).uniform
-        lease = Lease(ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True)
+        lease = Lease(
+            ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True, campaign=not follower
+        )
         store = RedisStore(
             lambda: cast("RedisConnection", Line(self)),
             ME,

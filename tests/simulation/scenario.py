@@ -112,11 +112,17 @@ class Scenario:
     require_client: bool
     late_demotion: float = 0.0
     """For how long an old primary may serve after a promotion, as the candidates are set."""
+    follower: bool = False
+    """Whether the last task follows only (CAMPAIGN=false)."""
 
     @property
     def length(self) -> float:
         """The length of the world."""
         return LIFETIMES * self.timings.ttl
+
+    def campaigns(self, task: int) -> bool:
+        """Whether the task may lead."""
+        return not self.follower or task < self.tasks - 1
 
 
 def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pace: float | None = None) -> Scenario:
@@ -141,6 +147,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         min_replicas=int(name == "replicas"),
         late_demotion=timings.ttl * random.choice((0.3, 0.6, 1.5)) if name == "sentinels" else 0.0,
         require_client=random.random() < 0.9,
+        follower=tasks > 1 and random.random() < 0.15,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sidecar.protocol import Kind
 from tests.simulation.driven import START, TIMINGS, Driven, Happening, SidecarNotes
 from tests.simulation.real_driver import Real
 from tests.simulation.redis_model import RedisModel
@@ -107,7 +108,7 @@ MOMENTS = st.lists(
 """The steps since the previous moment, and the event."""
 
 
-def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, SidecarNotes]:
+def both(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> tuple[SidecarNotes, SidecarNotes]:
     """The notes of the simulated and of the real sidecar."""
     schedule, steps = [], 100
     for number, (gap, name) in enumerate(moments):
@@ -116,18 +117,19 @@ def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, Sidec
     end = steps * STEP + 2 * TIMINGS.ttl
     loop = VirtualLoop(START)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        real = runner.run(Real(seed, loop).run(schedule, end))
-    return Simulated(seed).run(schedule, end), real
+        real = runner.run(Real(seed, loop, follower=follower).run(schedule, end))
+    return Simulated(seed, follower=follower).run(schedule, end), real
 
 
-def compare(moments: list[tuple[int, str]], seed: int) -> None:
-    """Run both through these moments."""
-    simulated, real = both(moments, seed)
+def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> SidecarNotes:
+    """Run both through these moments; returns the notes of the real sidecar."""
+    simulated, real = both(moments, seed, follower=follower)
     assert simulated.calls == real.calls
     assert simulated.transitions == real.transitions
     assert simulated.answers == real.answers
     assert simulated.called_at == pytest.approx(real.called_at, abs=CLOSE)
     assert simulated.answered == pytest.approx(real.answered, abs=CLOSE)
+    return real
 
 
 SELDOM = {
@@ -186,3 +188,11 @@ def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]])
 )
 def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:
     compare(moments, seed)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(moments=MOMENTS, seed=st.integers(0, 1000))
+def test_they_do_the_same_where_the_task_follows_only(moments: list[tuple[int, str]], seed: int) -> None:
+    notes = compare(moments, seed, follower=True)
+    assert {kind for kind, _, _ in notes.calls} <= {Kind.LOOK}
+    assert not any(leads for leads, _, _ in notes.transitions)
