@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import example_bugs
 from tests.mutants.bugs import BUGS
 from tests.mutants.trial import COPIED, ROOT, Bug, attempt
 from tests.simulation.mutants import MUTANTS, Mutant
 
 
 def test_each_bug_still_has_its_place_and_leaves_a_program(tmp_path: Path) -> None:
-    for bug in BUGS:
+    for bug in [*BUGS, *example_bugs.BUGS]:
         broken = tmp_path / bug.name.replace("/", " ") / bug.file
         broken.parent.mkdir(parents=True)
         broken.write_text((ROOT / bug.file).read_text())
