@@ -2,6 +2,7 @@
 
 from tests.mutants import (
     client_bugs,
+    command_bugs,
     listener_bugs,
     login_bugs,
     page_bugs,
@@ -28,4 +29,5 @@ BUGS = [
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,
     *wrapper_bugs.BUGS,
+    *command_bugs.BUGS,
 ]
