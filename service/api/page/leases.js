@@ -21,7 +21,6 @@ export class LeaseCard {
     this.longest = 1; // seconds of the lease that were seen at most: the full bar
     this.terms = [];
     this.trouble = null;
-    this.listed = "";
   }
 
   /** Show the lease from a status that arrived when the task's clock was at `at` milliseconds. */
@@ -59,11 +58,7 @@ export class LeaseCard {
     write(since, this.since(now));
     drawStrip(strip, scale, this.terms, now);
     write(history, this.about());
-    const listed = `${Math.floor(now / 1000)} ${JSON.stringify(this.terms)}`;
-    if (listed !== this.listed) {
-      this.listed = listed;
-      listTerms(this.parts, this.terms, now);
-    }
+    listTerms(this.parts, this.terms, now);
   }
 
   until(seconds) {
