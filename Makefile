@@ -11,7 +11,7 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker chaos images languages model mutants proxy redis-versions rehearse release-check simulate
+	alerts aws bench bench-tracker browser chaos images languages model mutants proxy redis-versions rehearse release-check simulate
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -98,6 +98,10 @@ languages: $(STAMP) ## Run the example clients in Node and Go, and Node and cele
 	@for each in node go; do command -v $$each >/dev/null \
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
 	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
+
+browser: $(STAMP) ## Try the example page in Chromium, on another origin than the API (needs chromium)
+	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/browser/live_page.py
 
 mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'

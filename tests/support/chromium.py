@@ -21,8 +21,7 @@ import aiohttp
 from tests.support.processes import LIMIT, clean_environment
 from tests.support.waiting import eventually
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-"""Names that distributions give to the program."""
+PROGRAM = "chromium"
 NARROW = 600
 """Width below which a viewport is that of a phone, which obeys the page's `viewport` tag, in pixels."""
 DOMAINS = ("Page", "Runtime", "Network", "Log")
@@ -216,15 +215,14 @@ async def chromium(folder: Path) -> AsyncIterator[Browser]:
 @contextmanager
 def _running(folder: Path) -> Iterator[Callable[[], str | None]]:
     """Run the program; yields a function that returns its address, or None before Chromium has written it."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        raise FileNotFoundError(f"none of {', '.join(PROGRAMS)} is on the path")
+    if shutil.which(PROGRAM) is None:
+        raise FileNotFoundError(f"there is no {PROGRAM} on the path")
     profile = folder / "profile"
     profile.mkdir(parents=True)
     output, port = folder / "chromium.log", profile / "DevToolsActivePort"
     with output.open("wb") as log:
         process = subprocess.Popen(
-            [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [PROGRAM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
             env=clean_environment(HOME=str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -234,7 +232,7 @@ def _running(folder: Path) -> Iterator[Callable[[], str | None]]:
 
     def address() -> str | None:
         if process.poll() is not None:
-            raise ChromiumError(f"{program} has ended: {output.read_text()}")
+            raise ChromiumError(f"{PROGRAM} has ended: {output.read_text()}")
         lines = port.read_text().splitlines() if port.exists() else []
         return f"ws://127.0.0.1:{lines[0]}{lines[1]}" if len(lines) == 2 else None
 
