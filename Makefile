@@ -99,9 +99,9 @@ languages: $(STAMP) ## Run the example clients in Node and Go, and Node and cele
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
 	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
 
-browser: $(STAMP) ## Try the example page in Chromium, on another origin than the API (needs chromium)
+browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
 	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
-	$(BIN)/python -m pytest tests/browser/live_page.py
+	$(BIN)/python -m pytest tests/browser/live_page.py tests/browser/operators_page.py
 
 mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'

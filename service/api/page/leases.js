@@ -24,7 +24,7 @@ export class LeaseCard {
   }
 
   /** Show the lease from a status that arrived when the task's clock was at `at` milliseconds. */
-  show(lease, instance, at) {
+  show(lease, at) {
     this.lease = lease;
     this.at = at;
     this.longest = Math.max(this.longest, lease.lease_remaining ?? 0);
@@ -37,7 +37,7 @@ export class LeaseCard {
     write(holder, disabled ? "Disabled" : (lease.holder ?? nobody));
     holder.classList.toggle("id", led);
     dot.className = `dot ${led ? tone(lease.holder) : ""}`;
-    mine.hidden = !led || lease.holder !== instance;
+    mine.hidden = lease.state !== "leading";
     write(state, `This task ${STATES[lease.state] ?? `is in the state ${lease.state}`}.`);
   }
 

@@ -84,7 +84,7 @@ function showStatus() {
   write(document.getElementById("instance"), status.instance_id ?? "unknown");
   write(document.getElementById("version"), status.version);
   for (const [name, lease] of Object.entries(status.leases)) {
-    card(leases, name, "leases", LeaseCard).show(lease, status.instance_id, now());
+    card(leases, name, "leases", LeaseCard).show(lease, now());
   }
   for (const [name, job] of Object.entries(status.jobs)) {
     card(jobs, name, "jobs", JobCard).show(job);
