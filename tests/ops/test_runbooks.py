@@ -1,6 +1,6 @@
 """docs/runbooks.md has a complete section for each alert, and names only what exists; a cause pages once.
 
-`make alerts` tests with promtool which alerts fire in a deploy, a failover and an outage (ops/prometheus/rules_test.yml).
+`make alerts` tests with promtool which alerts fire in a deploy, a failover and an outage.
 """
 
 import re
