@@ -120,8 +120,8 @@ class Jobs:
         unpriced = dict[date, PricesUnavailable]()
         for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
-                book = await self._book(attempt, day.date, after=run.cursor.portfolio_id)
-                logged.rows += await attempt.fill(day.date, book)
+                rest = await self._book(attempt, day.date, after=run.cursor.portfolio_id)
+                logged.rows += await attempt.fill(day.date, rest)
             elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
                 book = await self._book(attempt, day.date, after=None)
                 try:

@@ -23,7 +23,8 @@ DOCUMENT = (ROOT / "docs/log-queries.md").read_text()
 QUERIES = dict(re.findall(r"^### (.+?)$.*?^```\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL))
 TIMINGS = {"LEASE_TTL": "6", "HEARTBEAT_INTERVAL": "1", "GRANT_TTL": "2", "REDIS_TIMEOUT": "1"}
 EVENT = re.compile(
-    r'"event": "(\w+)"|\["event"\] = "(\w+)"|_fields\(term, "(\w+)"\)|, "((?:work|term|grant)_(?:began|ended|over|overdue))"'
+    r'"event": "(\w+)"|\["event"\] = "(\w+)"|_fields\(term, "(\w+)"\)'
+    r'|, "((?:work|term|grant)_(?:began|ended|over|overdue))"'
 )
 OF_CLOUDWATCH = {"@timestamp", "@message", "@logStream"}
 
