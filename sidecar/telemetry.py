@@ -46,7 +46,7 @@ class Telemetry:
         self._began: dict[str, float] = {}
         self._states: dict[str, tuple[State, str | None]] = {}
         self._failing: dict[str | None, str] = {}
-        self._server: tuple[str | None, str | None, str | None] = (None, None, None)
+        self._server: tuple[str | None, ...] = (None, None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
         """Count and log a transition: a term began or ended, or another candidate holds the lease.
@@ -95,6 +95,9 @@ class Telemetry:
         self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
+        if outcome is Outcome.STEPPING_DOWN:
+            log.info("An operator asked this task to step down; it releases the lease when its client has stopped",
+                     extra={"lease": lease, "instance": self._instance_id, "token": call.token})  # fmt: skip
         ended = [self._failing.pop(each, None) for each in (None, lease)]
         if any(ended):
             log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})
@@ -127,10 +130,16 @@ class Telemetry:
         """Log the trouble of a lease."""
         log.error("Lease %s: %s", lease, trouble, extra={"lease": lease, "event": "lease_troubled"})
 
-    def server(self, guard: str | None, eviction_policy: str | None, release_notice: str | None = None) -> None:
-        """Log each property of the server that weakens a guarantee, when it is first known and when it changes."""
-        was_guard, was_policy, was_notice = self._server
-        self._server = (guard, eviction_policy, release_notice)
+    def server(
+        self,
+        guard: str | None,
+        eviction_policy: str | None,
+        release_notice: str | None = None,
+        history: str | None = None,
+    ) -> None:
+        """Log each property of the server that costs something, when it is first known and when it changes."""
+        was_guard, was_policy, was_notice, was_history = self._server
+        self._server = (guard, eviction_policy, release_notice, history)
         if guard == "unavailable" and guard != was_guard:
             log.warning(
                 "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two"
@@ -143,6 +152,11 @@ class Telemetry:
                 "Releases are not published: this Redis refuses PUBLISH on the lease's channel (KEY:changed);"
                 " a candidate that does not track the key notices a release within its heartbeat."
                 " docs/redis.md lists the rights that the user needs"
+            )
+        if history == "refused" and history != was_history:
+            log.warning(
+                "The history of terms is not kept: this Redis refuses XADD on the lease's stream (history:{KEY})."
+                " Nothing else depends on it. docs/redis.md lists the rights that the user needs"
             )
 
     def watch(
@@ -192,7 +206,11 @@ class _Gauges(Collector):
         campaigns = GaugeMetricFamily(
             "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
         )
+        stepped_down = GaugeMetricFamily(
+            "sidecar_stepped_down", "1 from an operator's step-down until this task may lead again", labels=["lease"]
+        )
         for name, status in self._statuses().items():
+            stepped_down.add_metric([name], float(status.step_down is not None))
             campaigns.add_metric([name], float(status.campaigns))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
@@ -214,6 +232,11 @@ class _Gauges(Collector):
         )
         for word in ("sent", "refused"):
             notice.add_metric([word], float(self._store.release_notice == word))
+        history = GaugeMetricFamily(
+            "sidecar_history", "1 for the result of the last append to a lease's history", labels=["history"]
+        )
+        for word in ("kept", "refused"):
+            history.add_metric([word], float(self._store.history == word))
         up = GaugeMetricFamily(
             "sidecar_redis_up", "1 while the connection to Redis is good", float(self._store.connected)
         )
@@ -222,7 +245,8 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
-        yield from (up, campaigns, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
+        yield from (up, campaigns, leading, remaining, token, state, stepped_down, silence, fence)
+        yield from (watch, guard, notice, history, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:

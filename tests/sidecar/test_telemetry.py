@@ -17,6 +17,10 @@ from tests.support.one_lease import BELIEVED, fresh_lease, leading
 from tests.support.storing import Storing, at_port, storing
 
 
+def nothing(_: str) -> None:
+    """Nobody listens."""
+
+
 class Shown:
     """The metrics of a sidecar at `now`, which the test sets: it leads the lease `led`; no client asked for `idle`."""
 
@@ -24,7 +28,7 @@ class Shown:
         self.now = 100.0
         self.leases: dict[str, Lease] = {"led": leading(100.0), "idle": fresh_lease()}
         self.telemetry = Telemetry("a", clock=lambda: self.now)
-        self.watch = RedisWatch(at_port(1), {}, lambda name: None, limit=1, interval=1, uniform=lambda low, high: low)
+        self.watch = RedisWatch(at_port(1), {}, nothing, nothing, limit=1, interval=1, uniform=lambda low, high: low)
         self.telemetry.watch(self.statuses, store.store, self.watch)
 
     def statuses(self) -> dict[str, LeaseStatus]:

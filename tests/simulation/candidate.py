@@ -467,12 +467,13 @@ class Sidecar:
         server.set_clock(world.now)
         touched, published, offset = model.touched, model.published, model.offset
         guarding, kind = world.scenario.guard, call.kind
+        replicated = world.scenario.min_replicas > 0
         if kind is Kind.ACQUIRE:
-            answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure)
+            answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure, replicated)
             if answer.outcome is Outcome.ACQUIRED:
                 world.oracle.won(self, answer.token, call.sent_at)
         elif kind is Kind.RENEW:
-            term, replicated = (call.token, call.tenure), world.scenario.min_replicas > 0
+            term = call.token, call.tenure
             answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)

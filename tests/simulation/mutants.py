@@ -203,7 +203,7 @@ def _(lease: Lease, now: float) -> None:
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:
-    lease._yield_until = -inf
+    lease._rest.until = -inf
     lease.__dict__["_campaigns"] = lambda now: True
     try:
         _LEASE_ACQUIRED(lease, call, reply, now)
@@ -235,7 +235,7 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
 @mutant("a candidate does not yield after a resign", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     resigned = _LEASE_RESIGNED(lease, now, token, client)
-    lease._yield_until = -inf
+    lease._rest.until = -inf
     return resigned
 
 
@@ -361,25 +361,25 @@ def _(model: RedisModel, instance: str, token: int | None, tenure: str) -> bool:
 
 
 @mutant("acquire takes what another holds", RedisModel, "acquire")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     if model.value is not None and model.value != instance and model._left() < ttl / 2:
         model.value = None
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("DISABLED counts as a free key", RedisModel, "acquire", mix="operator")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     if model.value == "DISABLED":
         model.value = None
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("a candidate does not adopt the term of its own id", RedisModel, "acquire", mix="processes")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is None and model.value == instance:
         return model._answer(Outcome.HELD)
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("tokens by INCR", RedisModel, "_next_token", mix="redis")

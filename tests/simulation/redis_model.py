@@ -35,6 +35,7 @@ class Fence:
     changed_at: int | None = None
     others: str | None = None
     beat: int | None = None
+    recorded: int | None = None
 
 
 class Answer(NamedTuple):
@@ -54,12 +55,13 @@ class RedisModel:
     """One database with one lease.
 
     `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
-    and `published` count what a watch sees: writes to the key, and messages on its channel. `offset` counts all writes,
-    as replication does.
+    and `published` count what a watch sees: writes to the key, and messages on its channel. `appended` counts the
+    entries of the history, which decide nothing. `offset` counts all writes, as replication does.
     """
 
     __slots__ = (
         "_guard",
+        "appended",
         "expires",
         "fence",
         "fence_is_hash",
@@ -95,6 +97,7 @@ class RedisModel:
         self.late = 0  # ms for which an old primary may serve after a promotion, as the candidates are set
         self.touched = 0
         self.published = 0
+        self.appended = 0
         self.offset = 0
 
     def copy_data(self, other: "RedisModel") -> None:
@@ -156,8 +159,10 @@ class RedisModel:
 
     # The scripts.
 
-    def acquire(self, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
-        """`acquire.lua`."""
+    def acquire(
+        self, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str, replicated: bool = False
+    ) -> Answer:
+        """`acquire.lua`; `replicated` if replicas must confirm the term."""
         problem = self._read(deadline, guarding)
         if problem is not None:
             return self._answer(problem)
@@ -177,6 +182,7 @@ class RedisModel:
         self._vouch(guarding)
         self.value = instance
         self._expire_in(ttl)
+        self.appended += not replicated
         return self._answer(Outcome.ACQUIRED)
 
     def renew(
@@ -203,6 +209,10 @@ class RedisModel:
             self.fence.beat = self.now  # a write for WAIT
             self.offset += 1
         self._vouch(guarding)
+        if replicated and self.fence.recorded != token:
+            self.fence.recorded = token
+            self.appended += 1
+            self.offset += 1
         return self._answer(Outcome.RENEWED)
 
     def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
@@ -215,6 +225,7 @@ class RedisModel:
             return self._answer(self._held_otherwise(instance))
         self.delete()
         self.published += 1
+        self.appended += 1
         return self._answer(Outcome.RELEASED)
 
     # Parts of the scripts.

@@ -203,9 +203,10 @@ class Both:
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard, notice = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice, history = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        appended = model.appended
         if kind == "acquire":
-            answer = model.acquire(instance, TTL, deadline, guarding, tenure)
+            answer = model.acquire(instance, TTL, deadline, guarding, tenure, replicated)
         elif kind == "renew":
             answer = model.renew(instance, TTL, deadline, guarding, token, tenure, floor, replicated)
         else:
@@ -215,6 +216,7 @@ class Both:
             self.terms.append((instance, reply.token, tenure))
         assert (guard or "-") == answer.guard
         assert notice == ("sent" if reply.outcome is Outcome.RELEASED else None)
+        assert history == ("kept" if model.appended > appended else None)
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:

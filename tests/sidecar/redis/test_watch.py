@@ -35,10 +35,12 @@ class Watching:
 
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.heard: list[str] = []
+        self.step_downs: list[str] = []
         self.watch = RedisWatch(
             connect,
             KEYS,
             self.heard.append,
+            self.step_downs.append,
             limit=limit,
             interval=0.3,
             uniform=lambda *_: 1.0,
