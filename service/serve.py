@@ -80,7 +80,7 @@ async def serve(settings: Settings) -> None:
     with _stop_signals() as stop:
         async with LeaseClient(settings.sidecar_url) as client:
             await _Service(settings, client).run(stop)
-    logger.info("stopped")
+    logger.info("stopped", extra={"event": "api_stopped"})
 
 
 class _Service:
@@ -139,7 +139,7 @@ class _Service:
                 working = tasks.create_task(self._work(work_store), name="working")
                 logging_metrics = tasks.create_task(log_metrics(self._registry, LOGGED_METRICS), name="logging metrics")
                 await stop.wait()
-                logger.info("stopping: the work first, then the connections")
+                logger.info("stopping: the work first, then the connections", extra={"event": "api_stopping"})
                 self._limit_shutdown(working)
                 self._health.draining = True
                 await _end(working)
@@ -176,7 +176,8 @@ class _Service:
         settings = self._settings
         await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
         await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
-        logger.info("listening on http://%s, and for operators on http://%s", settings.api_bind, settings.internal_bind)
+        binds = settings.api_bind, settings.internal_bind
+        logger.info("listening on http://%s, and for operators on http://%s", *binds, extra={"event": "api_started"})
         if self._settings.auth == "off":
             logger.warning("AUTH=off: everybody who reaches this API may read and change every portfolio")
         if self._settings.price_source == "simulated":

@@ -291,6 +291,28 @@ BUGS = [
         test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
     ),
     Bug(
+        "a settled session is noticed at the next due run only",
+        "service/work/scheduler.py",
+        right="return failed == 0 and not self._given_up",
+        wrong="return failed == 0",
+        test="tests/service/work/test_scheduler.py::test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_minute",
+    ),
+    Bug(
+        "an unsettled session counts as a write that is due",
+        "service/work/scheduler.py",
+        right="if not waiting:",
+        wrong="if not undone:",
+        test="tests/service/work/test_scheduler.py::"
+        "test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database",
+    ),
+    Bug(
+        "a retried run is logged each minute",
+        "service/work/run_log.py",
+        right="level = logging.INFO if first else logging.DEBUG",
+        wrong="level = logging.INFO",
+        test="tests/service/work/test_run_log.py::test_a_failure_that_lasts_is_one_line_in_a_term",
+    ),
+    Bug(
         "a run begins early because a clock is ahead",
         "service/clock.py",
         right="return self._now() - self._ahead",
