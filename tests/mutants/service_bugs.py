@@ -14,7 +14,46 @@ _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
 
+_ADMISSION = "tests/service/api/test_stream_admission.py::test_"
+_CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
+
 BUGS = [
+    Bug(
+        "new streams are accepted again as soon as the use is below the upper limit",
+        "service/api/stream_admission.py",
+        right="return use.share >= ACCEPT_BELOW",
+        wrong="return use.share >= REFUSE_ABOVE",
+        test=_ADMISSION + "streams_are_refused_above_85_percent_until_below_80",
+    ),
+    Bug(
+        "a stream begins although memory is short",
+        "service/api/routes.py",
+        right="        self._admission.admit()\n",
+        wrong="",
+        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_goes_on",
+    ),
+    Bug(
+        "file pages that the kernel frees first count as used memory",
+        "service/api/cgroup_memory.py",
+        right=' - _stat(group).get("inactive_file", 0)',
+        wrong="",
+        test=_CGROUPS + "file_pages_that_the_kernel_would_free_first_do_not_count",
+    ),
+    Bug(
+        "the limit of the task around the container does not count",
+        "service/api/cgroup_memory.py",
+        right="    yield from (parent for parent in folder.parents if parent.is_relative_to(point))\n",
+        wrong="",
+        test=_CGROUPS + "of_the_container_and_the_task_the_one_counts_that_is_nearer_to_its_limit",
+    ),
+    Bug(
+        "the reader of live values keeps closed streams",
+        "service/api/streams.py",
+        right="            try:\n                await self._serve(store, wanted)",
+        wrong="            kept = [*map(tuple, self._subscribers.values())]\n            try:\n"
+        "                await self._serve(store, wanted)",
+        test="tests/service/api/test_streams.py::test_a_closed_stream_leaves_nothing_behind",
+    ),
     Bug(
         "the fence is read by a plain SELECT",
         "service/database/sql/enter_fence.sql",
