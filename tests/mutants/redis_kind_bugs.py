@@ -125,8 +125,8 @@ WATCH = [
     Bug(
         "a watch at another server than the election's says that it hears everything",
         "sidecar/redis/watch.py",
-        right="        if not same_server:\n",
-        wrong="        if False:\n",
+        right="if _INVALIDATED in channels and same_server:",
+        wrong="if _INVALIDATED in channels:",
         test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the watch]",
     ),
     Bug(
@@ -164,4 +164,30 @@ SHARED = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED]
+_SERVERLESS = "tests/sidecar/redis/test_serverless.py::test_"
+
+SERVERLESS = [
+    Bug(
+        "a watch that hears notices only is logged again whenever it has another server",
+        "sidecar/redis/watch.py",
+        right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
+        wrong="if not same_server:",
+        test=_SERVERLESS + "the_watch_hears_notices_whichever_server_it_has_and_says_so_once",
+    ),
+    Bug(
+        "a watch at another server of one address counts as one that hears notices",
+        "sidecar/redis/watch.py",
+        right="(_INVALIDATED in channels or not connection.redirects)",
+        wrong="_INVALIDATED in channels",
+        test=_SERVERLESS + "without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none",
+    ),
+    Bug(
+        "the lack of WAIT is told without the setting that needs it",
+        "sidecar/redis/store.py",
+        right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")',
+        wrong="return replace(failure)",
+        test=_SERVERLESS + "min_replicas_is_refused_in_words",
+    ),
+]
+
+BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *SERVERLESS]
