@@ -164,6 +164,29 @@ SHARED = [
     ),
 ]
 
+REPLICAS = [
+    Bug(
+        "a call that a node was asked for once counts without its replicas",
+        "sidecar/redis/store.py",
+        right="confirmed = await self._confirmation(speaking)",
+        wrong="confirmed = connection is not None or await self._confirmation(speaking)",
+        test="tests/sidecar/redis/test_cluster_replicas.py"
+        "::test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it[False]",
+    ),
+    Bug(
+        "a call that was sent on counts without the new node's replicas",
+        "sidecar/redis/store.py",
+        right="results[index] = result\n",
+        wrong="results[index] = (\n"
+        "                    result._replace(outcome=Outcome.RENEWED)\n"
+        "                    if isinstance(result, Reply) and result.outcome is Outcome.UNCONFIRMED\n"
+        "                    else result\n"
+        "                )\n",
+        test="tests/sidecar/redis/test_cluster_replicas.py"
+        "::test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on",
+    ),
+]
+
 _SERVERLESS = "tests/sidecar/redis/test_serverless.py::test_"
 
 SERVERLESS = [
@@ -190,4 +213,4 @@ SERVERLESS = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *SERVERLESS]
+BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *REPLICAS, *SERVERLESS]
