@@ -164,6 +164,16 @@ SHARED = [
     ),
 ]
 
+IMPORTS = [
+    Bug(
+        "the module of a kind is imported for every kind",
+        "sidecar/redis/connection.py",
+        right="        if isinstance(kind, Cluster):\n            from sidecar.redis.cluster import ClusterPlace\n",
+        wrong="        from sidecar.redis.cluster import ClusterPlace\n        if isinstance(kind, Cluster):\n",
+        test="tests/sidecar/test_imports.py::test_nothing_of_a_kind_that_is_not_used_is_imported[one server]",
+    ),
+]
+
 REPLICAS = [
     Bug(
         "a call that a node was asked for once counts without its replicas",
@@ -213,4 +223,4 @@ SERVERLESS = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *REPLICAS, *SERVERLESS]
+BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *IMPORTS, *REPLICAS, *SERVERLESS]
