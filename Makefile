@@ -106,7 +106,7 @@ languages: $(STAMP) ## Run the example clients in Node and Go, and Node and cele
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
 	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
 
-browser: $(STAMP) ## Try the pages in Chromium: the example front end and the operators' page (needs chromium)
+browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
 	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/browser/live_page.py tests/browser/operators_page.py
 

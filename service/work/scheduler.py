@@ -70,7 +70,6 @@ class Scheduler:
         self._given_up: set[date] = set()
         """Sessions that were reported as unsettled."""
         self._outage = Outage(logger, "the database fails, the runs are tried again: %s", "the runs continue")
-        self._run_outages: dict[tuple[JobName, date], Outage] = {}
         self._retry_soon = False
         """Whether the database failed during the last pass."""
 
@@ -106,7 +105,7 @@ class Scheduler:
             due = due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
             done = await self._store.finished_runs(oldest_session(due).date) if due else {}
         except StoreError as error:
-            self._outage.failed(error, {"lease": term.name})
+            self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
             return False
         earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
@@ -116,7 +115,7 @@ class Scheduler:
         ]
         waiting = [run for run in undone if run.session.date >= earliest]
         if not waiting:
-            self._outage.recovered({"lease": term.name})
+            self._outage.recovered(_fields(term, "runs_resumed"))
             self._store.writes.of(term.name).cleared()
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
         settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
@@ -136,35 +135,27 @@ class Scheduler:
         self._metrics.given_up.set(len(given_up))
         if new := sorted(given_up - self._given_up):
             days = ", ".join(map(str, new))
-            logger.error("sessions left unsettled and too old to catch up, run the snapshot by hand: %s", days)
+            text = "sessions left unsettled and too old to catch up, run the snapshot by hand: %s"
+            logger.error(text, days, extra={"event": "sessions_unsettled"})
         self._given_up = given_up
 
     async def _attempt(self, run: DueRun, term: Term, *, rerun: bool) -> bool:
         """Run one job; returns whether it is done."""
-        fields = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
         started = time.perf_counter()
         try:
             rows = await self._jobs.run(run.job, run.session, term, rerun=rerun)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             if isinstance(error, StoreError):
-                self._outage.failed(error, fields)
+                self._outage.failed(error, _fields(term, "runs_delayed"))
                 self._database_failed(term)
-            else:
-                self._outage_of(run).failed(error, fields)
             await self._record_failure(run, term, str(error))
             return False
-        self._outage.recovered(fields)
-        self._run_outages.pop((run.job, run.session.date), None)  # the line below reports its end
+        self._outage.recovered(_fields(term, "runs_resumed"))
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
             self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
-            logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=fields)
         return True
-
-    def _outage_of(self, run: DueRun) -> Outage:
-        began = f"{run.job} of {run.session.date} failed, it is tried again: %s"
-        return self._run_outages.setdefault((run.job, run.session.date), Outage(logger, began, "it is done"))
 
     def _database_failed(self, term: Term) -> None:
         self._retry_soon = True
@@ -176,7 +167,7 @@ class Scheduler:
             async with self._store.fenced(term) as writes:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
-            self._outage.failed(error)
+            self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
@@ -197,3 +188,7 @@ class Scheduler:
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))
+
+
+def _fields(term: Term, event: str) -> dict[str, object]:
+    return {"lease": term.name, "token": term.token, "event": event}

@@ -290,6 +290,8 @@ class Candidate:
         for name, lease in self._leases.items():
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
+            view = lease.view(self._clock())
+            self._telemetry.state(name, view.state, view.holder)
 
     async def _sleep(self) -> None:
         now = self._clock()

@@ -234,10 +234,12 @@ async def test_twenty_terms_fit_on_a_phone_and_on_a_desk(
     ground = await page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(ground) > 3 * 128) == (scheme == "light")
     await page.evaluate(f"{card()}.querySelector('summary').click()")
+    parts = ".problem", ".terms li", ".segment", ".scale span", ".lease", ".job"
+    await page.evaluate(f"window.parts = {json.dumps(parts)}.map((name) => document.querySelector(name))")
     polls = sum(request.kind == "Fetch" for request in page.requests)
-
     await page.wait_for(f"performance.getEntriesByType('resource').length > {polls + 3}")
     assert await page.evaluate(f"{card()}.querySelector('details').open"), "a redrawing has closed the list"
+    assert await page.evaluate("window.parts.every((part) => part.isConnected)"), "a redrawing ends a selection"
     assert await page.evaluate("document.documentElement.scrollWidth") == width
     await is_clean(page, task)
 

@@ -136,6 +136,8 @@ class ReportingSidecar:
         self.terms: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         self.refusal: tuple[int, dict[str, Any]] | None = None
         """Status and body in place of every history; an older sidecar answers 404."""
+        self.is_frozen = False
+        """Whether no request is answered."""
         self.paths: list[str] = []
         """The paths that were asked for."""
         self.url = ""
@@ -146,11 +148,14 @@ class ReportingSidecar:
         app = web.Application()
         app.router.add_get("/status", self._status)
         app.router.add_get("/history/{name}", self._history)
-        async with listening(web.AppRunner(app, access_log=None, shutdown_timeout=0.1)) as self.url:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        async with listening(runner) as self.url:
             yield self
 
     async def _status(self, request: web.Request) -> web.Response:
         self.paths.append(request.path)
+        if self.is_frozen:
+            await asyncio.Event().wait()
         return web.json_response({"instance_id": "task-a", "leases": self.leases, "redis": {"address": "redis:6379"}})
 
     async def _history(self, request: web.Request) -> web.Response:

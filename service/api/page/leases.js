@@ -1,7 +1,7 @@
 // A card for each lease: who leads, for how long, and how long the lease lasts unless it is renewed.
 
 import { drawStrip, listTerms, tone } from "./timeline.js";
-import { clone, duration, write } from "./text.js";
+import { clock, clone, duration, write } from "./text.js";
 
 const STATES = {
   waiting: "does not want the lease",
@@ -21,11 +21,10 @@ export class LeaseCard {
     this.longest = 1; // seconds of the lease that were seen at most: the full bar
     this.terms = [];
     this.trouble = null;
-    this.listed = "";
   }
 
   /** Show the lease from a status that arrived when the task's clock was at `at` milliseconds. */
-  show(lease, instance, at) {
+  show(lease, at) {
     this.lease = lease;
     this.at = at;
     this.longest = Math.max(this.longest, lease.lease_remaining ?? 0);
@@ -38,7 +37,7 @@ export class LeaseCard {
     write(holder, disabled ? "Disabled" : (lease.holder ?? nobody));
     holder.classList.toggle("id", led);
     dot.className = `dot ${led ? tone(lease.holder) : ""}`;
-    mine.hidden = !led || lease.holder !== instance;
+    mine.hidden = lease.state !== "leading";
     write(state, `This task ${STATES[lease.state] ?? `is in the state ${lease.state}`}.`);
   }
 
@@ -50,20 +49,17 @@ export class LeaseCard {
 
   /** Move what moves. `now` is the task's clock in milliseconds. */
   tick(now) {
-    const { since, bar, left, remaining, strip, scale, history } = this.parts;
+    const { since, writer, bar, left, remaining, strip, scale, history } = this.parts;
     const seconds = this.lease.lease_remaining;
     const rest = seconds === null ? 0 : Math.max(seconds - (now - this.at) / 1000, 0);
     bar.hidden = seconds === null;
     left.style.width = `${Math.min(rest / this.longest, 1) * 100}%`;
     write(remaining, seconds === null ? "" : this.until(rest));
     write(since, this.since(now));
+    write(writer, this.lastWriter(now));
     drawStrip(strip, scale, this.terms, now);
     write(history, this.about());
-    const listed = `${Math.floor(now / 1000)} ${JSON.stringify(this.terms)}`;
-    if (listed !== this.listed) {
-      this.listed = listed;
-      listTerms(this.parts, this.terms, now);
-    }
+    listTerms(this.parts, this.terms, now);
   }
 
   until(seconds) {
@@ -84,6 +80,14 @@ export class LeaseCard {
       return `leads for ${duration((now - Date.parse(newest.acquired_at)) / 1000)}`;
     }
     return writer?.holder === holder ? `leads for ${duration((now - Date.parse(writer.since)) / 1000)}` : "leads";
+  }
+
+  /** The newest term in the database, if it is not the holder's. */
+  lastWriter(now) {
+    const { holder, last_writer: writer } = this.lease;
+    return writer === null || writer.holder === holder
+      ? ""
+      : `In the database, the last term is that of ${writer.holder}, since ${clock(Date.parse(writer.since), now)}.`;
   }
 
   about() {

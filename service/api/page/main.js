@@ -2,7 +2,7 @@
 
 import { JobCard } from "./jobs.js";
 import { LeaseCard } from "./leases.js";
-import { clock, duration, write } from "./text.js";
+import { clock, duration, fill, set, write } from "./text.js";
 
 const POLL = 1000; // milliseconds from an answer to the next question
 const DRAW = 250; // milliseconds between two drawings of what moves
@@ -84,7 +84,7 @@ function showStatus() {
   write(document.getElementById("instance"), status.instance_id ?? "unknown");
   write(document.getElementById("version"), status.version);
   for (const [name, lease] of Object.entries(status.leases)) {
-    card(leases, name, "leases", LeaseCard).show(lease, status.instance_id, now());
+    card(leases, name, "leases", LeaseCard).show(lease, now());
   }
   for (const [name, job] of Object.entries(status.jobs)) {
     card(jobs, name, "jobs", JobCard).show(job);
@@ -118,18 +118,11 @@ function showProblems() {
   }
   const section = document.getElementById("problems");
   const rows = found.length ? found : [{ severity: "fine", text: "Nothing is wrong." }];
-  while (section.children.length > rows.length) {
-    section.lastElementChild.remove();
-  }
-  rows.forEach(({ severity, text }, index) => {
-    const row = section.children[index] ?? section.appendChild(document.createElement("p"));
-    row.className = `problem ${["error", "warning", "fine"].includes(severity) ? severity : "error"}`;
-    write(row, text);
+  fill(section, rows, () => document.createElement("p"), (row, { severity, text }) => {
+    set(row, "className", `problem ${["error", "warning", "fine"].includes(severity) ? severity : "error"}`);
+    set(row, "textContent", text);
   });
-  const title = found.length ? `(${found.length}) Leases and jobs` : "Leases and jobs";
-  if (document.title !== title) {
-    document.title = title;
-  }
+  set(document, "title", found.length ? `(${found.length}) Leases and jobs` : "Leases and jobs");
 }
 
 document.addEventListener("visibilitychange", () => {

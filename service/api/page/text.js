@@ -35,7 +35,11 @@ export function count(number) {
 
 /** The elements of a clone of the template, by the value of `data-part`; `root` is the clone itself. */
 export function clone(template) {
-  const root = document.getElementById(template).content.firstElementChild.cloneNode(true);
+  return partsOf(document.getElementById(template).content.firstElementChild.cloneNode(true));
+}
+
+/** The elements of a clone, which is `root`. */
+export function partsOf(root) {
   const parts = { root };
   for (const element of root.querySelectorAll("[data-part]")) {
     parts[element.dataset.part] = element;
@@ -45,8 +49,24 @@ export function clone(template) {
 
 /** Give an element a text, and hide it if the text is empty. An unchanged element is left alone. */
 export function write(element, text) {
-  if (element.textContent !== text) {
-    element.textContent = text;
-  }
+  set(element, "textContent", text);
   element.hidden = text === "";
+}
+
+/**
+ * Give a container one element for each item. Elements that are there are used again, so that a selection, a tooltip and
+ * the place of the reader stay.
+ */
+export function fill(container, items, make, update) {
+  while (container.children.length > items.length) {
+    container.lastElementChild.remove();
+  }
+  items.forEach((item, index) => update(container.children[index] ?? container.appendChild(make()), item));
+}
+
+/** Set an attribute or a property, unless it has that value already. */
+export function set(element, name, value) {
+  if (element[name] !== value) {
+    element[name] = value;
+  }
 }

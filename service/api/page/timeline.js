@@ -1,6 +1,6 @@
 // The last terms of a lease: a strip over time, and a list.
 
-import { clock, clone, duration, write } from "./text.js";
+import { clock, clone, duration, fill, partsOf, set, write } from "./text.js";
 
 const SHOWN = 5; // terms that the list shows at once
 const TONES = 8; // colours of holders in page.css
@@ -37,53 +37,48 @@ export function drawStrip(strip, scale, terms, now) {
   const found = spans(terms, now);
   const oldest = Math.max((now - found[found.length - 1].from) / 1000, 1);
   const place = (age) => 1 - Math.log1p(Math.max(age, 0) / LINEAR) / Math.log1p(oldest / LINEAR);
-  const segments = found.map(({ term, from, until }) => {
-    const segment = document.createElement("div");
+  fill(strip, found, () => document.createElement("div"), (segment, { term, from, until }) => {
     const left = place((now - from) / 1000);
     const right = place((now - (until ?? now)) / 1000);
-    segment.className = `segment ${tone(term.holder)}`;
-    segment.classList.toggle("lost", term.end === "not released");
-    segment.classList.toggle("now", term.end === "holding");
+    set(segment, "className", `segment ${tone(term.holder)} ${term.end === "not released" ? "lost" : ""}`);
     segment.style.left = `${(left * 100).toFixed(3)}%`;
     segment.style.width = `${(Math.max(right - left, 0) * 100).toFixed(3)}%`;
-    segment.title = `${term.holder}, from ${clock(from, now)}, ${course(term, from, until, now)}`;
-    segment.textContent = right - left > APART ? term.holder : "";
-    return segment;
+    set(segment, "title", `${term.holder}, from ${clock(from, now)}, ${course(term, from, until, now)}`);
+    set(segment, "textContent", right - left > APART ? term.holder : "");
   });
-  strip.replaceChildren(...segments);
-  let last = 1;
-  const marks = [mark("now", 1)];
-  for (const [age, text] of MARKS) {
-    const at = place(age);
-    if (age < oldest && last - at >= APART && at >= APART / 2) {
-      marks.push(mark(text, at));
-      last = at;
-    }
-  }
-  scale.replaceChildren(...marks);
+  fill(scale, marks(oldest, place), () => document.createElement("span"), (mark, [text, at]) => {
+    set(mark, "textContent", text);
+    mark.style.left = `${(at * 100).toFixed(3)}%`;
+  });
 }
 
-function mark(text, at) {
-  const element = document.createElement("span");
-  element.textContent = text;
-  element.style.left = `${(at * 100).toFixed(3)}%`;
-  return element;
+/** The texts below the strip and their places, from right to left; those that are too close are left out. */
+function marks(oldest, place) {
+  const found = [["now", 1]];
+  for (const [age, text] of MARKS) {
+    const at = place(age);
+    if (age < oldest && found.at(-1)[1] - at >= APART && at >= APART / 2) {
+      found.push([text, at]);
+    }
+  }
+  return found;
 }
 
 /** Fill the lists: the newest terms, and the earlier ones behind a summary. */
 export function listTerms(parts, terms, now) {
-  const rows = spans(terms, now).map(({ term, from, until }, index) => {
-    const row = clone("term");
-    row.dot.classList.add(tone(term.holder));
-    row.holder.textContent = term.holder;
-    row.began.textContent = clock(from, now);
-    row.began.dateTime = term.acquired_at;
-    row.course.textContent = course(term, from, until, now) + gap(terms[index + 1], from);
-    row.root.title = `token ${term.token}`;
-    return row.root;
-  });
-  parts.recent.replaceChildren(...rows.slice(0, SHOWN));
-  parts.earlier.replaceChildren(...rows.slice(SHOWN));
+  const rows = spans(terms, now).map((span, index) => ({ ...span, earlier: terms[index + 1] }));
+  const update = (row, { term, from, until, earlier }) => {
+    const { dot, holder, began, course: words } = partsOf(row);
+    set(row, "title", `token ${term.token}`);
+    set(dot, "className", `dot ${tone(term.holder)}`);
+    set(holder, "textContent", term.holder);
+    set(began, "textContent", clock(from, now));
+    set(began, "dateTime", term.acquired_at);
+    set(words, "textContent", course(term, from, until, now) + gap(earlier, from));
+  };
+  const make = () => clone("term").root;
+  fill(parts.recent, rows.slice(0, SHOWN), make, update);
+  fill(parts.earlier, rows.slice(SHOWN), make, update);
   parts.more.hidden = rows.length <= SHOWN;
   write(parts.count, rows.length <= SHOWN ? "" : `${rows.length - SHOWN} earlier terms`);
 }

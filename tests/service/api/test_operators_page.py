@@ -130,11 +130,12 @@ async def test_the_status_has_the_sidecars_view(beside: Served, sidecar: Reporti
     sidecar.leases["background_services"] = lease_report(
         state="leading", is_leader=True, holder="task-a", token=7, remaining=12.5
     )
+    sidecar.leases["daily_scheduler"] = lease_report(holder_remaining=28.5)
     answer = await status(beside)
     assert (answer["instance_id"], answer["sidecar"], answer["now"]) == ("task-a", "ok", "2026-02-13T17:00:00.250000Z")
     led, followed = (answer["leases"][name] for name in LEASES)
     assert (led["state"], led["holder"], followed["holder"]) == ("leading", "task-a", "task-b")
-    assert 2 < led["lease_remaining"] <= 12.5
+    assert 2 < led["lease_remaining"] <= 12.5 < followed["lease_remaining"] <= 28.5
     assert not led["is_leader"]  # this process has no term
 
 
@@ -166,6 +167,14 @@ async def test_a_database_that_does_not_answer_hides_no_leader(beside: Served, m
     assert answer["leases"]["background_services"]["holder"] == "task-b"
     assert any("The database cannot be used (no answer in time)" in each["text"] for each in answer["problems"])
     never.set()
+
+
+async def test_a_sidecar_that_does_not_answer_hides_no_job(beside: Served, sidecar: ReportingSidecar) -> None:
+    sidecar.is_frozen = True
+    answer = await status(beside)
+    assert answer["sidecar"] == "no answer in time"
+    assert answer["leases"]["background_services"]["state"] == "unknown"
+    assert answer["jobs"]["eod"]["next_run"] == "2026-02-14T05:00:00Z"
 
 
 async def test_the_history_has_the_last_terms(beside: Served, sidecar: ReportingSidecar) -> None:
