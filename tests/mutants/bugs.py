@@ -11,12 +11,14 @@ from tests.mutants import (
     redis_login_bugs,
     service_bugs,
     sidecar_bugs,
+    step_down_bugs,
     wrapper_bugs,
 )
 
 BUGS = [
     *client_bugs.BUGS,
     *sidecar_bugs.BUGS,
+    *step_down_bugs.BUGS,
     *redis_kind_bugs.BUGS,
     *listener_bugs.BUGS,
     *login_bugs.BUGS,
