@@ -134,7 +134,7 @@ def _text(seen: Look) -> str:
     asked = ", asked to step down" if seen.asked_to_step_down else ""
     text = {
         "vacant": f"nobody leads{token}",
-        "disabled": (seen.disable or "disabled") + left,
+        "disabled": f"{seen.holder}{left}" + (f"; {seen.disable}" if seen.disable else ""),
         "held": f"held by {seen.holder or 'an empty word'}{token}{left}{asked}",
     }.get(seen.word, "")
     return "; ".join(part for part in (text, seen.trouble) if part)

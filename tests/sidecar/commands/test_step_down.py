@@ -57,7 +57,7 @@ async def test_another_task_leads_and_the_command_says_which(
         assert (status, complained) == (0, ""), complained
         asked, now = said.splitlines()
         assert asked == f"{LEASE}: asked task-1 (token {before}) to step down; waiting up to 38 s"
-        assert re.fullmatch(rf"{LEASE}: task-2 leads now \(token \d+\), after \d+\.\d s", now)
+        assert re.fullmatch(rf"{LEASE}: task-2 leads now \(token \d+\), after \d+\.\d\d s", now)
         assert str(redis.hget(FENCE, "token")) in now
         assert await leads(second)
         terms = json.loads((await asyncio.to_thread(run, "history", LEASE, "--json"))[1])["terms"]
