@@ -243,13 +243,12 @@ class Lease(Facts):
         term = self._term
         if term is None or term.token != call.token:
             return
-        if reply.outcome is Outcome.RENEWED:
+        if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             term.lead_until = max(term.lead_until, until)
             renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
             self._due = max(renew_at, now + self.timings.retry)
-        elif reply.outcome is Outcome.STEPPING_DOWN:
-            term.step_down = True
+            term.step_down = reply.outcome is Outcome.STEPPING_DOWN
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)

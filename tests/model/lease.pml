@@ -274,7 +274,11 @@ inline execute(i, what, its_token, its_tenure) {
        vouch();
        if
 #ifdef STEP_DOWN
+#ifdef STEP_DOWN_NOT_EXTENDED
        :: steps_down -> outcome = stepping_down
+#else
+       :: steps_down -> redis.left = TTL; outcome = stepping_down
+#endif
 #endif
        :: !steps_down -> redis.left = TTL; outcome = renewed
        fi

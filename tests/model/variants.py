@@ -158,6 +158,11 @@ BROKEN = (
         "a leader that is asked to step down releases the lease while its client still acts",
         ("STEP_DOWN", "STEP_DOWN_AT_ONCE", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
     ),
+    Check(
+        "step_down_not_extended",
+        "a renewal that tells of a step-down opens the guard, and leaves the key the life that a stale replica gave it",
+        ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
+    ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
     Check("guard_adopts", "the guard lets the id in the key acquire", ("GUARD_ADOPTS", *ONE_FAULT, *FAILOVERS_ONLY)),
     Check(

@@ -556,6 +556,9 @@ class Faults:
         if isolated_for is not None:
             world.old = old
             world.at(world.now + isolated_for, self._old_ends, old)
+        if "step-down" in self._kinds and self.random.random() < 0.5:  # the operator wants another leader now
+            later = self.random.choice((0.0, 0.0, self._duration()))
+            world.at(world.now + later, lambda _: self._asks_to_step_down())
         world.at(world.now + self.random.uniform(0.1, self.ttl / 2), self._replica_joins, (new, isolated_for is None))
 
     def _replica_joins(self, arg: tuple[Server, bool]) -> None:

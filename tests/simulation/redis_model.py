@@ -220,9 +220,6 @@ class RedisModel:
         if not self._our_term(instance, token, tenure):
             self._guard_wait(ttl, guarding)
             return self._answer(self._held_otherwise(instance))
-        if self._stepping_down():
-            self._vouch(guarding)
-            return self._answer(Outcome.STEPPING_DOWN)
         if not floor <= self._left() <= ttl:
             self._expire_in(ttl)
         elif replicated:
@@ -233,7 +230,7 @@ class RedisModel:
             self.fence.recorded = token
             self.appended += 1
             self.offset += 1
-        return self._answer(Outcome.RENEWED)
+        return self._answer(Outcome.STEPPING_DOWN if self._stepping_down() else Outcome.RENEWED)
 
     def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
         """`release.lua`; a call without a token only looks."""

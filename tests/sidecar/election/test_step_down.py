@@ -84,12 +84,19 @@ def test_nothing_is_renewed_while_it_waits() -> None:
 
 
 def test_the_end_of_the_term_while_it_waits_releases_too() -> None:
-    """A deadline would campaign for the same term again."""
-    lease = leading(100.0)
-    until = 100.0 + T.ttl - T.margin
-    lease.grant(until - 0.2, until - 0.2)
-    answer(lease, due(lease, until - 0.2, Kind.RENEW), until - 0.1, Outcome.STEPPING_DOWN)
-    assert released(lease, until).reason == "step-down"
+    """The sidecar was frozen. A deadline would campaign for the same term again."""
+    lease = asked()
+    lease.hold()
+    assert released(lease, STEPS + T.ttl - 1).reason == "step-down"
+    assert [each.reason for each in lease.transitions()] == ["acquired", "step_down"]
+
+
+def test_a_release_is_tried_until_the_key_must_have_expired() -> None:
+    """The renewal that told of the step-down has extended the key."""
+    lease = asked()
+    lease.resigned(STEPS, 1)
+    lease.failed(due(lease, STEPS, Kind.RELEASE), STEPS, may_execute=True)
+    due(lease, STEPS + T.ttl - 1, Kind.RELEASE)
 
 
 def test_it_then_leaves_the_lease_to_others_for_one_and_a_half_heartbeats() -> None:
@@ -150,7 +157,7 @@ def test_the_rest_counts_from_the_end_of_the_key() -> None:
     while (call := lease.next_call(now)) is not None and call.kind is Kind.RELEASE:
         lease.failed(call, now, may_execute=True)
         now = lease.wake_at(now)
-    expired = 100.0 + T.ttl
+    expired = STEPS - 0.1 + T.ttl
     assert call is not None
     assert call.kind is Kind.LOOK
     assert expired <= now < expired + 1.25 * T.retry

@@ -12,13 +12,13 @@ from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.storing import storing
 
 
-def test_a_renewal_tells_the_holder_and_does_not_extend_the_key(any_redis: Redis) -> None:
+def test_a_renewal_tells_the_holder(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.pexpire(KEY, 5000)
     answer = Caller(any_redis).renew(token)
     assert (answer.outcome, answer.token, answer.holder) == ("stepping_down", token, "a")
-    assert 0 < any_redis.pttl(KEY) <= 5000
+    assert 29_000 < any_redis.pttl(KEY) <= 30_000, "the key outlives what the holder believes, as at any renewal"
     assert Caller(any_redis).release(token).outcome == "released"
 
 
@@ -102,5 +102,6 @@ def test_a_leader_that_steps_down_after_a_failover_leaves_no_guard_behind(any_re
         redis.persist(KEY)
         step_down(redis, KEY)
         assert leader.renew(token).outcome == "stepping_down"
+        assert redis.pttl(KEY) > 0
         assert leader.release(token).outcome == "released"
         assert other.acquire().outcome == "acquired"
