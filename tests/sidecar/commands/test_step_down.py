@@ -160,7 +160,7 @@ async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisSer
     token = Caller(redis).acquire().token
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
-        assert asked.stop(signal.SIGINT) == 130
+        assert asked.stop(signal.SIGINT) == 130, asked.output
         assert asked.output.splitlines()[1:] == [f"{LEASE}: the request stands; this command waits no longer"]
     assert redis.hget(FENCE, "step_down") == token
 
