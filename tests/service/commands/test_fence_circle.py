@@ -65,8 +65,8 @@ class Circle:
 
     async def sidecar_command(self, *words: str) -> str:
         said: list[str] = []
-        missing = await asyncio.to_thread(commands.run, words, self.environment, said.append)
-        return "\n".join([*said, missing] if missing is not None else said)
+        assert await asyncio.to_thread(commands.run, words, self.environment, said.append) is None
+        return "\n".join(said)
 
     async def service_command(self, *options: str) -> None:
         settings = read_settings(

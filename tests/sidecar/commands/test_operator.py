@@ -122,6 +122,16 @@ def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize("words", [["leaders"], ["leaders", "--json"], ["watch"], ["--help"]])
+def test_a_full_disk_is_one_line(redis: Redis, redis_server: RedisServer, words: list[str]) -> None:
+    environment = os.environ | {"REDIS_URL": redis_server.url}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "sidecar", *words]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
+    said = b"sidecar: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
 def test_status_without_a_sidecar_is_one_line(run: Run) -> None:
     status, said, complained = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
     assert (status, said) == (1, "")
