@@ -64,7 +64,7 @@ export function fill(container, items, make, update) {
   items.forEach((item, index) => update(container.children[index] ?? container.appendChild(make()), item));
 }
 
-/** Set an attribute or a property, unless it has that value already. */
+/** Set a property, unless it has that value already. */
 export function set(element, name, value) {
   if (element[name] !== value) {
     element[name] = value;
