@@ -118,11 +118,8 @@ function showProblems() {
   const found = status === null ? [] : [...status.problems];
   if (silent) {
     const why = failure === null ? "" : ` (${failure})`;
-    const rest = status === null ? "" : " What the page shows is old.";
-    found.unshift({
-      severity: "error",
-      text: `This task has not answered for ${duration(silence())}${why}. It may have ended: open the page of another task.${rest}`,
-    });
+    const text = `This task has not answered for ${duration(silence())}${why}. It may have ended: open another task's page.`;
+    found.unshift({ severity: "error", text: status === null ? text : `${text} What this page shows is old.` });
   } else if (status === null) {
     return;
   }

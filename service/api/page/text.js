@@ -54,8 +54,8 @@ export function write(element, text) {
 }
 
 /**
- * Give a container one element for each item. Elements that are there are used again, so that a selection, a tooltip and
- * the place of the reader stay.
+ * Give a container one element for each item. Elements that are there are used again, so that a selection and a tooltip
+ * stay.
  */
 export function fill(container, items, make, update) {
   while (container.children.length > items.length) {
