@@ -119,6 +119,7 @@ class Control:
                 "holder": status.holder,
                 "token": status.token,
                 "remaining": round(status.remaining, 3),
+                "holder_remaining": None if status.holder_remaining is None else round(status.holder_remaining, 3),
                 "trouble": status.trouble,
                 "step_down": status.step_down,
             }

@@ -78,13 +78,27 @@ _STATUS = {
             "type": "object",
             "additionalProperties": {
                 "type": "object",
-                "required": ["state", "is_leader", "holder", "token", "remaining", "trouble", "step_down"],
+                "required": [
+                    "state",
+                    "is_leader",
+                    "holder",
+                    "token",
+                    "remaining",
+                    "holder_remaining",
+                    "trouble",
+                    "step_down",
+                ],
                 "properties": {
                     "state": _STATE,
                     "is_leader": {"type": "boolean"},
                     "holder": _HOLDER,
                     "token": _TOKEN,
                     "remaining": {"type": "number", "minimum": 0},
+                    "holder_remaining": {
+                        "type": ["number", "null"],
+                        "minimum": 0,
+                        "description": "Seconds until the holder's key expires; null without a holder or a time limit",
+                    },
                     "trouble": {"type": ["string", "null"]},
                     "step_down": {"type": ["string", "null"]},
                 },

@@ -209,6 +209,8 @@ class LeaseStatus(NamedTuple):
     campaigns: bool = True
     """False for a task that follows only."""
     step_down: str | None = None
+    holder_remaining: float | None = None
+    """Seconds until the holder's key expires unless it is renewed; None without a holder or a time limit."""
 
 
 class ServerClock:

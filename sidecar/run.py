@@ -64,7 +64,8 @@ async def _run(settings: Settings) -> None:
     connect = Connector(settings.redis, settings.kind, lookups=lookups, limit=timings.call_limit)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
-    log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
+    fields = {"instance": name, "leases": ",".join(settings.keys), "event": "sidecar_started"}
+    log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra=fields)
     leases = {
         lease: Lease(
             name,
@@ -147,7 +148,7 @@ async def _run(settings: Settings) -> None:
         for listener in listeners:
             await listener.cleanup()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
-        log.info("Sidecar %s has given up its leases", name)
+        log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
 
 
 async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:

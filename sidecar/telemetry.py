@@ -43,17 +43,49 @@ class Telemetry:
         self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
         self._polled_at: dict[str, float] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._began: dict[str, float] = {}
+        self._states: dict[str, tuple[State, str | None]] = {}
         self._failing: dict[str | None, str] = {}
+        self._disagreements: dict[str, str | None] = {}
         self._server: tuple[str | None, ...] = (None, None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
-        """Count and log a transition: a term began or ended, or another candidate holds the lease."""
+        """Count and log a transition: a term began or ended, or another candidate holds the lease.
+
+        The end of a term is logged with its length in seconds.
+        """
         to = "leader" if transition.leads else "follower"
         self._transitions.labels(lease, to, transition.reason).inc()
         is_so = "is the LEADER, starting" if transition.leads else "is NOT the leader, skipping"
-        log.info("Instance %s %s background services", self._instance_id, is_so, extra={
-            "lease": lease, "instance": self._instance_id, "token": transition.token, "reason": transition.reason,
-        })  # fmt: skip
+        fields: dict[str, object] = {
+            "lease": lease,
+            "instance": self._instance_id,
+            "token": transition.token,
+            "reason": transition.reason,
+        }
+        began = self._began.pop(lease, None)
+        if transition.leads:
+            self._began[lease] = self._clock()
+            fields["event"] = "term_began"
+        elif began is not None:
+            fields |= {"event": "term_ended", "seconds": round(self._clock() - began, 3)}
+        else:
+            fields["event"] = "not_leading"
+        log.info("Instance %s %s background services", self._instance_id, is_so, extra=fields)
+
+    def state(self, lease: str, state: State, holder: str | None) -> None:
+        """Log a change of a lease's state or holder. The beginning of a term of this task has a line already."""
+        if self._states.get(lease) == (state, holder):
+            return
+        self._states[lease] = state, holder
+        if state is State.LEADING:
+            return
+        fields = {"lease": lease, "instance": self._instance_id, "state": str(state), "event": "state_changed"}
+        if holder is None:
+            log.info("Lease %s: the state is %s", lease, state, extra=fields)
+        else:
+            text = "Lease %s: the state is %s, and the holder is %s"
+            log.info(text, lease, state, holder, extra=fields | {"holder": holder})
 
     def polled(self, lease: str, now: float) -> None:
         """Note that a client asked about a lease."""
@@ -69,12 +101,12 @@ class Telemetry:
                      extra={"lease": lease, "instance": self._instance_id, "token": call.token})  # fmt: skip
         ended = [self._failing.pop(each, None) for each in (None, lease)]
         if any(ended):
-            log.info("Redis answers again", extra={"lease": lease})
+            log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})
 
     def connected(self) -> None:
         """Note a new connection. A lease whose call failed counts as failing until a call of its own is answered."""
         if self._failing.pop(None, None) is not None and not self._failing:
-            log.info("Redis answers again")
+            log.info("Redis answers again", extra={"event": "redis_recovered"})
 
     def failed(self, lease: str | None, failure: Failure) -> None:
         """Count a call of a lease, or a connection (None), that failed; log each kind of failure once."""
@@ -83,7 +115,8 @@ class Telemetry:
         is_news = failure.kind not in said
         self._failing[lease] = failure.kind
         if is_news:
-            log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
+            fields = {"lease": lease, "kind": failure.kind, "event": "redis_failed"}
+            log.error("Redis failed: %s", failure.text, extra=fields)
 
     def not_replaced(self, failure: Failure) -> None:
         """Count and log that a connection could not be replaced. It is in use until the server cuts it."""
@@ -96,7 +129,13 @@ class Telemetry:
 
     def troubled(self, lease: str, trouble: str) -> None:
         """Log the trouble of a lease."""
-        log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
+        log.error("Lease %s: %s", lease, trouble, extra={"lease": lease, "event": "lease_troubled"})
+
+    def disagrees(self, lease: str, disagreement: str | None) -> None:
+        """Log a disagreement with another task's settings once."""
+        if disagreement not in (None, self._disagreements.get(lease)):
+            log.warning("Lease %s: %s", lease, disagreement, extra={"lease": lease})
+        self._disagreements[lease] = disagreement
 
     def server(
         self,

@@ -168,8 +168,9 @@ class History(ResponseModel):
 
 
 class Health(ResponseModel):
-    """Whether the task serves, and the state of its neighbours."""
+    """Whether the task serves, and the state of its memory and of its neighbours."""
 
     status: Literal["ok", "draining"]
     database: str = Field(description="`ok`, or what is wrong.")
     sidecar: str = Field(description="`ok`, or what is wrong.")
+    memory: str = Field(description="`ok`, or that memory is short and new streams are refused.")

@@ -52,7 +52,8 @@ ERRORS = {
     415: "The body is not application/json.",
     429: f"The user already has {MAX_STREAMS} open streams on this task.",
     500: "A bug; the log has the traceback.",
-    503: "The database or the keys of the access tokens are unavailable, or the answer took too long.",
+    503: "The database or the keys of the access tokens are unavailable, the answer took too long, "
+    "or the memory is too short for another stream.",
 }
 """The meaning of each error status, for all paths."""
 

@@ -25,6 +25,7 @@ from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
 from service.api.response_types import document_response, json_response
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
@@ -59,6 +60,7 @@ class Api:
         self,
         access: StoreAccess,
         streams: Streams,
+        admission: StreamAdmission,
         health: Health,
         metrics: HttpMetrics,
         guard: Guard,
@@ -68,6 +70,7 @@ class Api:
     ) -> None:
         self._access = access
         self._streams = streams
+        self._admission = admission
         self._health = health
         self._metrics = metrics
         self._guard = guard
@@ -116,6 +119,7 @@ class Api:
         The stream ends when the caller's token expires or the portfolio is no longer the caller's.
         """
         portfolio_id, _, caller = await self._portfolio(request)
+        self._admission.admit()
         with (
             self._quota.counted(caller.user_id),
             self._metrics.streams.track_inprogress(),

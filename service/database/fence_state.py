@@ -18,6 +18,11 @@ MAX_LEAD = timedelta(days=1)
 HOLDER_SHOWN = 80
 """Limit of a holder in an explanation, in characters."""
 
+_TWO_PLACES = (
+    "that holder leads now, the tasks do not share one Redis and LEASE_KEY: docs/redis.md, Change what all tasks share"
+)
+"""Another cause of a newer term: two elections, whose terms take the fence from each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class FenceState:
@@ -77,6 +82,6 @@ async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
         return (
             f"lease {lease}: a term newer than {token} has claimed the fence: {stored}; "
             "if every term is refused, Redis's token is behind: "
-            f"python -m sidecar fence {lease} --above {state.token}"
+            f"python -m sidecar fence {lease} --above {state.token}; if {_TWO_PLACES}"
         )
     return f"lease {lease}: the term {token} is not the newest in the database: {stored}"

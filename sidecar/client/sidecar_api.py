@@ -216,21 +216,23 @@ class SidecarApi:
         if resign.done():
             resign.result()
         else:
-            logger.info("%s: the resign is not answered yet", name)
+            logger.info("%s: the resign is not answered yet", name, extra={"lease": name, "token": token})
 
     async def _resign(self, name: str, token: int | None) -> None:
         term = {"token": str(token)} if token is not None else {}
+        fields = {"lease": name, "token": token}
         for last in (False, True):
             try:
                 async with self._request("POST", "resign", name, params=term) as response:
                     if response.status != 200:
-                        logger.warning("%s: the resign was answered with HTTP %d", name, response.status)
+                        text = "%s: the resign was answered with HTTP %d"
+                        logger.warning(text, name, response.status, extra=fields)
                     return
             except aiohttp.ClientConnectionError as error:  # an idle connection may turn out to be dead
                 if last:
-                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
+                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
             except (aiohttp.ClientError, OSError) as error:
-                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
+                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
                 return
 
     def _request(self, method: str, *path: str, **options: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
@@ -313,10 +315,12 @@ class Poll:
             self._version = None
             if self.trouble != str(unknown):
                 self.trouble = str(unknown)
-                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra={"lease": self._name})
+                fields = {"lease": self._name, "event": "sidecar_unknown"}
+                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra=fields)
             return None
         if self.trouble is not None:
-            logger.info("%s: the sidecar answers again", self._name, extra={"lease": self._name})
+            fields = {"lease": self._name, "event": "sidecar_recovered"}
+            logger.info("%s: the sidecar answers again", self._name, extra=fields)
         self.answer, self.trouble, self._version = answer, None, answer.version
         return answer
 

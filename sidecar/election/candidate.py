@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
+from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
@@ -55,6 +56,8 @@ class Candidate:
         self._leases = leases
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
+        self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
+        self._ttls = {name: LeaseTtl(timings) for name in leases}
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -108,7 +111,9 @@ class Candidate:
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
         campaigns, step_down = not lease.follows_only, lease.step_down(now)
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down)
+        expires_at = self._key_expires_at[name] if holder is not None else None
+        left = None if expires_at is None else max(0.0, expires_at - now)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down, left)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""
@@ -256,12 +261,15 @@ class Candidate:
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
+        if result.outcome is not Outcome.LATE:
+            self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
-        trouble = _trouble_of(call, result)
+        trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)
-        self._trouble[name] = trouble
+        self._telemetry.disagrees(name, disagreement)
+        self._trouble[name] = trouble or disagreement
 
     def _publish(self) -> None:
         now = self._clock()
@@ -282,6 +290,8 @@ class Candidate:
         for name, lease in self._leases.items():
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
+            view = lease.view(self._clock())
+            self._telemetry.state(name, view.state, view.holder)
 
     async def _sleep(self) -> None:
         now = self._clock()

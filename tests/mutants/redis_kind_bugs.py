@@ -56,8 +56,8 @@ CLUSTER = [
     Bug(
         "an operator's command does not follow a slot that migrates",
         "sidecar/commands/connection.py",
-        right="                    if not self._connection.redirects:\n",
-        wrong="                    if not isinstance(error, MovedError):\n",
+        right="                if not connection.redirects:\n",
+        wrong="                if not isinstance(error, MovedError):\n",
         test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
     ),
     Bug(
@@ -138,4 +138,30 @@ WATCH = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS, *WATCH]
+_SHARED = "tests/faults/test_changes_for_all_tasks.py::test_"
+
+SHARED = [
+    Bug(
+        "a task does not see that the holder's ttl is longer than its own",
+        "sidecar/election/agreement.py",
+        right="(reply.ttl or 0.0) > self._limit:",
+        wrong="(reply.ttl or 0.0) > 9 * self._limit:",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+    ),
+    Bug(
+        "a disagreement about the ttl is logged at each reply",
+        "sidecar/telemetry.py",
+        right="if disagreement not in (None, self._disagreements.get(lease)):",
+        wrong="if disagreement is not None:",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+    ),
+    Bug(
+        "a short look at a key forgets that its holder's ttl is longer",
+        "sidecar/election/agreement.py",
+        right="reply.holder != self._holder:",
+        wrong="True:",
+        test="tests/sidecar/election/test_agreement.py::test_a_holder_with_a_longer_ttl_is_reported_while_it_holds",
+    ),
+]
+
+BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED]

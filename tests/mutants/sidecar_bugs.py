@@ -495,7 +495,7 @@ SCRIPTS = [
     ),
     Bug(
         "a holder is printed without escapes",
-        "sidecar/commands/fence.py",
+        "sidecar/commands/look.py",
         right="one_line(holder)",
         wrong="holder",
         test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",

@@ -45,6 +45,8 @@ def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> N
     assert "command" not in here, "the image's entry point, which is the task definition's"
     assert "entrypoint" not in here
     assert (here["user"], here["read_only"], here["init"]) == (defined["user"], True, True)
+    assert here["cap_drop"] == defined["linuxParameters"]["capabilities"]["drop"]
+    assert here["security_opt"] == ["no-new-privileges:true"]
     assert (seconds(here["stop_grace_period"]), here["mem_limit"]) == (defined["stopTimeout"], f"{defined['memory']}m")
     assert here["cpus"] * 1024 == defined["cpu"]
     check, health = here["healthcheck"], defined["healthCheck"]

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from service.api.auth import Guard, OpenGuard
 from service.api.background_status import BackgroundStatus
+from service.api.cgroup_memory import MemoryUse
 from service.api.health import Health
 from service.api.internal_routes import Internal
 from service.api.lease_history import LeaseHistories
@@ -19,6 +20,7 @@ from service.api.listener import runner
 from service.api.middleware import Middleware
 from service.api.routes import Api
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
 from service.clock import utc_now
 from service.commands.samples import SAMPLES
@@ -51,6 +53,8 @@ class Served:
     """The time by which values are fresh or stale."""
     sidecar_url: str = "http://127.0.0.1:9"
     last_tick: datetime | None = NOON
+    memory: MemoryUse | None = None
+    """What the API reads about its memory."""
 
     def __post_init__(self) -> None:
         metrics = HttpMetrics(self.registry)
@@ -71,8 +75,9 @@ class Served:
             30.0,
             lambda: NOON,
         )
-        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
-        self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)
+        self.admission = StreamAdmission(lambda: self.memory, metrics)
+        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar, lambda: self.admission.memory)
+        self.api = Api(self.access, self.streams, self.admission, self.health, metrics, self.guard, freshness)
         self.internal = Internal(status, self.histories, self.health, self.registry, Middleware(metrics, self.access))
         self.writes = 0
 

@@ -10,15 +10,14 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.typedefs import LooseHeaders
 
-from runtime.addresses import Address
-from runtime.listener import Listener
 from service.api import limits
 from service.api.cors import Cors
 from service.api.jwks import KeysUnavailable
 from service.api.limits import MAX_BODY
-from service.api.listener import connection_limits
+from service.api.listener import connection_limits, runner
 from service.database.connection import StoreError
 from tests.service.api.test_owner import UNKNOWN, bearer, guarded
+from tests.support.listening import listening
 from tests.support.processes import Service
 from tests.support.served_api import PORTFOLIO, Served
 
@@ -48,7 +47,7 @@ JSON_BODY = {"Content-Type": "application/json"}
 async def pages(guarded: Served) -> AsyncIterator[Served]:
     """The API with access tokens, for pages of two origins."""
     guarded.api._cors = Cors(frozenset({ORIGIN, OTHER}))
-    async with guarded.listening(Listener, address=Address("127.0.0.1", 0), limits=connection_limits()):
+    async with listening(runner(guarded.api.application(), shutdown_timeout=1), connection_limits()) as guarded.url:
         yield guarded
 
 

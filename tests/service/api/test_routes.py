@@ -127,7 +127,7 @@ async def test_history_is_the_newest_rows_between_two_dates_both_included_oldest
 
 async def test_healthz_is_503_only_while_draining(served: Served) -> None:
     served.access._probed = "cannot connect"
-    known = {"database": "cannot connect", "sidecar": "no answer yet"}
+    known = {"database": "cannot connect", "sidecar": "no answer yet", "memory": "ok"}
     assert await served.get_internal("/healthz") == (200, {"status": "ok", **known})
     served.health.draining = True
     assert await served.get("/healthz") == (503, {"status": "draining"})

@@ -90,6 +90,21 @@ async def test_a_single_task_rests_and_then_leads_again(
     assert any(line.get("reason") == "step_down" and line.get("token") == token for line in sidecar.lines())
 
 
+async def test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    patient = {"LEASE_TTL": "600", "HEARTBEAT_INTERVAL": "300", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
+    sidecar = RealSidecar(tmp_path, redis_server, "task-a", **patient)
+    with ended(sidecar):
+        sidecar.start()
+        await eventually(lambda: shows(f"{sidecar.url}/healthz"), within=60)
+        async with Task(sidecar.url, []).open() as task:
+            await eventually(task.works)
+            await eventually(lambda: _watches(sidecar))
+            step_down(redis, key_of(sidecar))
+            await eventually(lambda: redis.get(key_of(sidecar)) is None)
+
+
 async def test_a_client_that_ignores_the_answer_loses_the_lease_when_its_grant_ends(
     redis: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:

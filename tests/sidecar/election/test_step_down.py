@@ -238,6 +238,18 @@ def test_the_term_ends_once_and_for_this_reason() -> None:
     assert [(each.leads, each.token, each.reason) for each in lease.transitions()] == [(False, 1, "step_down")]
 
 
+def test_with_min_replicas_the_first_renewal_follows_at_once() -> None:
+    """It appends the confirmed term to the history."""
+    lease = Lease("a", T, boot="boot", now=0.0, uniform=lambda low, _: low, replicated=True)
+    lease.asked(100.0)
+    lease.hold()
+    answer(lease, due(lease, 100.0, Kind.ACQUIRE), 100.1, Outcome.UNCONFIRMED)
+    again = lease.wake_at(100.1)
+    answer(lease, due(lease, again, Kind.ACQUIRE), again, Outcome.ADOPTED)
+    answer(lease, due(lease, again, Kind.RENEW), again, Outcome.RENEWED)
+    assert lease.next_call(again + 1) is None
+
+
 # The rest itself.
 
 
