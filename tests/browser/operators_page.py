@@ -114,6 +114,7 @@ async def test_the_page_stays_right_while_the_leader_changes(
     await page.wait_for(FINE)
     assert await page.evaluate(shown("mine")) == ""
     assert "follows" in await page.evaluate(shown("state"))
+    await page.wait_for(f"{shown('remaining')}.endsWith('until the lease ends, unless it is renewed')")
     await page.wait_for(f"{TERMS}.length === 1")
 
     leader.send()
@@ -163,6 +164,7 @@ async def test_a_disabled_lease_is_shown_and_its_end_too(
         client.set(key, "DISABLED", ex=3600)
         await page.wait_for(holder_is("Disabled"))
         await page.wait_for(problem(f"{LEASE}: disabled"))
+        await page.wait_for(f"{shown('remaining')}.startsWith('Disabled for 59 min')")
         assert await page.evaluate(holder_is("one", OTHER))
         client.delete(key)
     await page.wait_for(holder_is("one"))
