@@ -48,6 +48,7 @@ TERMS = (
     f"[...({card()}?.querySelectorAll('.terms li') ?? [])].map((row) => row.textContent.replace(/\\s+/g, ' ').trim())"
 )
 SEGMENTS = f"{card()}.querySelectorAll('.segment').length"
+BAR = f"{card()}.querySelector('[data-part=left]').style.width"
 FINE = problem("Nothing is wrong.")
 
 
@@ -139,8 +140,7 @@ async def test_what_moves_moves_without_a_change_of_the_leader(
     await page.navigate(service.internal_url)
     await remember(page)
     await page.wait_for(holder_is("one"))
-    width = f"{card()}.querySelector('[data-part=left]').style.width"
-    for moving in (shown("remaining"), width, shown("since"), "document.querySelector('.age').textContent"):
+    for moving in (shown("remaining"), BAR, shown("since"), "document.querySelector('.age').textContent"):
         seen = json.dumps(await page.wait_for(moving))
         await page.wait_for(f"{moving} !== {seen} && {moving} !== ''")
     await page.wait_for("document.querySelectorAll('.job').length === 4")
@@ -168,6 +168,7 @@ async def test_a_disabled_lease_is_shown_and_its_end_too(
         assert await page.evaluate(holder_is("one", OTHER))
         client.delete(key)
     await page.wait_for(holder_is("one"))
+    await page.wait_for(f"parseFloat({BAR}) > 50")
     await page.wait_for(FINE)
     await is_clean(page, service)
 

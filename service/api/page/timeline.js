@@ -7,7 +7,7 @@ const TONES = 8; // colours of holders in page.css
 const LINEAR = 30; // seconds; older terms are compressed, so that the last minutes stay visible beside days
 const DAY = 86400; // seconds
 const MARKS = [
-  [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
+  [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
 ];
 const APART = 0.14; // least distance of two marks, as a share of the strip
 
