@@ -18,7 +18,7 @@ being odd must not end the sidecar. A cancellation is no Exception, and passes.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
@@ -356,7 +356,8 @@ class RedisStore:
         try:
             return number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
-            return failure_of(error, may_execute=True)
+            failure = failure_of(error, may_execute=True)
+            return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:

@@ -18,12 +18,12 @@ from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode
 from tests.sidecar.conftest import command
 from tests.sidecar.redis.test_watch import watching
-from tests.support.redis_rights import COSTS, LEAST, give, user, without
+from tests.support.redis_rights import COSTS, LEAST, OF_A_CLUSTER, OF_SENTINELS, give, user, without
 from tests.support.storing import KEY, Storing, storing
 from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
-BEYOND = {"+wait", "+select"}
+BEYOND = {"+wait", "+select", *OF_A_CLUSTER, *OF_SENTINELS}
 """Rights that are needed only with a setting."""
 
 
