@@ -48,6 +48,7 @@ TERMS = (
     f"[...({card()}?.querySelectorAll('.terms li') ?? [])].map((row) => row.textContent.replace(/\\s+/g, ' ').trim())"
 )
 SEGMENTS = f"{card()}.querySelectorAll('.segment').length"
+BAR = f"{card()}.querySelector('[data-part=left]').style.width"
 FINE = problem("Nothing is wrong.")
 
 
@@ -114,6 +115,7 @@ async def test_the_page_stays_right_while_the_leader_changes(
     await page.wait_for(FINE)
     assert await page.evaluate(shown("mine")) == ""
     assert "follows" in await page.evaluate(shown("state"))
+    await page.wait_for(f"{shown('remaining')}.endsWith('until the lease ends, unless it is renewed')")
     await page.wait_for(f"{TERMS}.length === 1")
 
     leader.send()
@@ -138,8 +140,7 @@ async def test_what_moves_moves_without_a_change_of_the_leader(
     await page.navigate(service.internal_url)
     await remember(page)
     await page.wait_for(holder_is("one"))
-    width = f"{card()}.querySelector('[data-part=left]').style.width"
-    for moving in (shown("remaining"), width, shown("since"), "document.querySelector('.age').textContent"):
+    for moving in (shown("remaining"), BAR, shown("since"), "document.querySelector('.age').textContent"):
         seen = json.dumps(await page.wait_for(moving))
         await page.wait_for(f"{moving} !== {seen} && {moving} !== ''")
     await page.wait_for("document.querySelectorAll('.job').length === 4")
@@ -163,9 +164,11 @@ async def test_a_disabled_lease_is_shown_and_its_end_too(
         client.set(key, "DISABLED", ex=3600)
         await page.wait_for(holder_is("Disabled"))
         await page.wait_for(problem(f"{LEASE}: disabled"))
+        await page.wait_for(f"{shown('remaining')}.startsWith('Disabled for 59 min')")
         assert await page.evaluate(holder_is("one", OTHER))
         client.delete(key)
     await page.wait_for(holder_is("one"))
+    await page.wait_for(f"parseFloat({BAR}) > 50")
     await page.wait_for(FINE)
     await is_clean(page, service)
 

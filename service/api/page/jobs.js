@@ -35,7 +35,7 @@ export class JobCard {
   tracker(now) {
     const { age, last, details, bar, left } = this.parts;
     const { market_open: open, last_run: run, next_run: due, loading } = this.job;
-    write(age, run === null ? "" : `Last tick ${precise((now - Date.parse(run)) / 1000)} ago`);
+    write(age, run === null ? "" : `Last tick ${duration((now - Date.parse(run)) / 1000)} ago`);
     write(last, run === null ? "This task has heard of no tick yet." : "");
     write(details, open ? "The market is open." : "The market is closed.");
     this.next("Next tick", due, now);
@@ -72,8 +72,4 @@ export class JobCard {
     write(this.parts.next, at === null ? "" : at <= now ? `${what} now` : `${what} in ${duration((at - now) / 1000)},`);
     write(this.parts.due, at === null || at <= now ? "" : clock(at, now));
   }
-}
-
-function precise(seconds) {
-  return seconds < 10 ? `${Math.max(seconds, 0).toFixed(1)} s` : duration(seconds);
 }

@@ -18,16 +18,17 @@ export class LeaseCard {
   constructor(name) {
     this.parts = clone("lease");
     this.parts.name.textContent = name;
-    this.longest = 1; // seconds of the lease that were seen at most: the full bar
+    this.longest = 1; // seconds of the lease that were seen at most in this state: the full bar
     this.terms = [];
     this.trouble = null;
   }
 
   /** Show the lease from a status that arrived when the task's clock was at `at` milliseconds. */
   show(lease, at) {
+    const before = lease.state === this.lease?.state ? this.longest : 1;
+    this.longest = Math.max(before, lease.lease_remaining ?? 0);
     this.lease = lease;
     this.at = at;
-    this.longest = Math.max(this.longest, lease.lease_remaining ?? 0);
     const { root, dot, holder, mine, state } = this.parts;
     const disabled = lease.state === "disabled";
     const led = lease.holder !== null && !disabled;

@@ -8,6 +8,7 @@ const POLL = 1000; // milliseconds from an answer to the next question
 const DRAW = 250; // milliseconds between two drawings of what moves
 const LIMIT = 10000; // milliseconds for an answer
 const HISTORY = 5000; // milliseconds after which the last terms are asked for without a change
+const SETTLING = 3000; // milliseconds after a change in which an answer may be from before it
 const SILENCE = 4; // seconds without an answer after which the page says so
 
 const leases = new Map();
@@ -16,9 +17,9 @@ let status = null;
 let clockLead = 0; // the task's clock minus this page's, in milliseconds
 let answeredAt = performance.now();
 let failure = null;
+let leaders = "";
+let changedAt = -Infinity;
 let historyAt = -Infinity;
-let historyOf = "";
-let timer;
 
 const now = () => performance.now() + clockLead;
 const silence = () => (performance.now() - answeredAt) / 1000;
@@ -31,8 +32,7 @@ async function ask(path) {
   return response.json();
 }
 
-async function poll() {
-  clearTimeout(timer);
+async function askStatus() {
   try {
     const answer = await ask("background/status");
     answeredAt = performance.now();
@@ -44,31 +44,36 @@ async function poll() {
     failure = error.name === "TimeoutError" ? "no answer in time" : error.message;
   }
   draw();
-  timer = setTimeout(poll, POLL);
-  if (failure === null) {
-    await pollHistory();
-  }
 }
 
 /** Ask for the last terms after a change of a leader, and from time to time. */
-async function pollHistory() {
-  const state = JSON.stringify(Object.values(status.leases).map((lease) => [lease.holder, lease.token, lease.state]));
-  if (state === historyOf && performance.now() - historyAt < HISTORY) {
+async function askHistory() {
+  const asked = performance.now();
+  if (status === null || failure !== null || (asked - changedAt > SETTLING && asked - historyAt < HISTORY)) {
     return;
   }
-  historyOf = state;
-  historyAt = performance.now();
-  let histories = {};
+  historyAt = asked;
+  let histories;
   try {
     histories = (await ask("background/history")).leases;
   } catch (error) {
-    historyOf = "";
-    for (const name of leases.keys()) {
-      histories[name] = { terms: [], trouble: error.message };
-    }
+    histories = Object.fromEntries([...leases.keys()].map((name) => [name, { terms: [], trouble: error.message }]));
   }
   for (const [name, history] of Object.entries(histories)) {
     leases.get(name)?.showTerms(history);
+  }
+}
+
+/** Ask for ever, while the page is visible. */
+async function repeat(question) {
+  for (;;) {
+    if (document.hidden) {
+      await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
+      answeredAt = performance.now(); // silence while the page was hidden is no fault of the task
+    } else {
+      await question();
+      await new Promise((over) => setTimeout(over, POLL));
+    }
   }
 }
 
@@ -83,6 +88,11 @@ function card(cards, name, section, Card) {
 function showStatus() {
   write(document.getElementById("instance"), status.instance_id ?? "unknown");
   write(document.getElementById("version"), status.version);
+  const seen = JSON.stringify(Object.values(status.leases).map((lease) => [lease.holder, lease.token, lease.state]));
+  if (seen !== leaders) {
+    leaders = seen;
+    changedAt = performance.now();
+  }
   for (const [name, lease] of Object.entries(status.leases)) {
     card(leases, name, "leases", LeaseCard).show(lease, now());
   }
@@ -108,11 +118,8 @@ function showProblems() {
   const found = status === null ? [] : [...status.problems];
   if (silent) {
     const why = failure === null ? "" : ` (${failure})`;
-    const rest = status === null ? "" : " What the page shows is old.";
-    found.unshift({
-      severity: "error",
-      text: `This task has not answered for ${duration(silence())}${why}. It may have ended: open the page of another task.${rest}`,
-    });
+    const text = `This task has not answered for ${duration(silence())}${why}. It may have ended: open another task's page.`;
+    found.unshift({ severity: "error", text: status === null ? text : `${text} What this page shows is old.` });
   } else if (status === null) {
     return;
   }
@@ -125,12 +132,6 @@ function showProblems() {
   set(document, "title", found.length ? `(${found.length}) Leases and jobs` : "Leases and jobs");
 }
 
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(timer);
-  if (!document.hidden) {
-    answeredAt = performance.now(); // silence while the page was hidden is no fault of the task
-    poll();
-  }
-});
 setInterval(draw, DRAW);
-poll();
+repeat(askStatus);
+repeat(askHistory);

@@ -2,13 +2,13 @@
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 
-/** A duration with its one or two largest units: "45 s", "3 min 5 s", "2 h 5 min". `seconds` may be a fraction. */
+/** A duration with its one or two largest units: "4.5 s", "45 s", "3 min 5 s", "2 h 5 min". */
 export function duration(seconds) {
-  let rest = Math.max(Math.floor(seconds), 0);
-  const first = UNITS.findIndex(([, size]) => rest >= size);
-  if (first < 0) {
-    return "0 s";
+  if (seconds < 10) {
+    return `${Math.max(seconds, 0).toFixed(1)} s`;
   }
+  let rest = Math.floor(seconds);
+  const first = UNITS.findIndex(([, size]) => rest >= size);
   return UNITS.slice(first, first + 2)
     .map(([unit, size]) => {
       const count = Math.floor(rest / size);
@@ -54,8 +54,8 @@ export function write(element, text) {
 }
 
 /**
- * Give a container one element for each item. Elements that are there are used again, so that a selection, a tooltip and
- * the place of the reader stay.
+ * Give a container one element for each item. Elements that are there are used again, so that a selection and a tooltip
+ * stay.
  */
 export function fill(container, items, make, update) {
   while (container.children.length > items.length) {
@@ -64,7 +64,7 @@ export function fill(container, items, make, update) {
   items.forEach((item, index) => update(container.children[index] ?? container.appendChild(make()), item));
 }
 
-/** Set an attribute or a property, unless it has that value already. */
+/** Set a property, unless it has that value already. */
 export function set(element, name, value) {
   if (element[name] !== value) {
     element[name] = value;

@@ -5,7 +5,10 @@ import { clock, clone, duration, fill, partsOf, set, write } from "./text.js";
 const SHOWN = 5; // terms that the list shows at once
 const TONES = 8; // colours of holders in page.css
 const LINEAR = 30; // seconds; older terms are compressed, so that the last minutes stay visible beside days
-const MARKS = [[60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
+const DAY = 86400; // seconds
+const MARKS = [
+  [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
+];
 const APART = 0.14; // least distance of two marks, as a share of the strip
 
 const tones = new Map();

@@ -17,7 +17,8 @@ from tests.support.fake_sidecar import ReportingSidecar, lease_report, past_term
 from tests.support.listening import listening
 
 NAME = "background_services"
-MISSING = object()
+MISSING = "missing"
+"""Value in a parametrization for a field that is left out."""
 
 
 @pytest.fixture
