@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 
 from sidecar.commands.layout import COLUMNS, Layout
 from sidecar.commands.report import to_json
-from sidecar.commands.view import View
+from sidecar.commands.view import Change, View
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
 """Control sequences for the terminal's second screen, and no cursor."""
@@ -22,6 +22,9 @@ class Display(Protocol):
 
     tick: float | None
     """Seconds after which a view is shown again though nothing has changed; None for never."""
+
+    def report(self, change: Change) -> None:
+        """Show a change."""
 
     def show(self, view: View) -> None:
         """Show the view as it is now."""
@@ -44,15 +47,17 @@ class Lines:
         self._stream = stream
         self._as_json = as_json
 
-    def show(self, view: View) -> None:
-        """Write the changes since the last call.
+    def report(self, change: Change) -> None:
+        """Write the change.
 
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        for change in view.unreported():
-            self._stream.write(f"{to_json(change.answer) if self._as_json else change.line}\n")
+        self._stream.write(f"{to_json(change.answer) if self._as_json else change.line}\n")
         self._stream.flush()
+
+    def show(self, view: View) -> None:
+        """Nothing but changes is shown."""
 
     def close(self, view: View) -> None:
         """Nothing is left to do."""
@@ -71,6 +76,9 @@ class Screen:
         self._terminal = stream.fileno()
         self._encoding = stream.encoding or "ascii"
         self._is_entered = False
+
+    def report(self, change: Change) -> None:
+        """The view shows the last changes."""
 
     def show(self, view: View) -> None:
         """Draw the view over the former one: no line is cleared before its new text is there, so nothing flickers."""

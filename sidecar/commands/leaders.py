@@ -8,7 +8,7 @@ from sidecar.commands.layout import Layout
 from sidecar.commands.look import Look, document, look
 from sidecar.commands.report import Report
 
-HEAD = ("lease", "holder", "left", "token")
+HEAD = ("lease", "holder", "left, s", "token")
 """Titles of the table's columns."""
 
 

@@ -5,6 +5,7 @@ as a task of its own (`aws ecs run-task`, as the command of the sidecar's contai
 settings and does not campaign. Only `status` needs a running sidecar.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> s
         CommandError: Redis or the sidecar does not answer, or the lease is not as the command wants it.
     """
     words = parse(arguments)
+    logging.getLogger("sidecar").addHandler(logging.NullHandler())  # a command says itself what it lacks
     report = _report(words, environment, _say_beside if words.as_json else say)
     if report is None:  # the command has shown everything itself
         return None

@@ -137,5 +137,5 @@ def _report(lease: str, before: Look, now: Look, seconds: float, failure: str) -
         **document(now),
     }
     token = f" (token {now.token})" if now.token and now.token_holder == now.holder else ""
-    lines = [] if failure else [f"{lease}: {now.holder} leads now{token}, after {seconds:.1f} s"]
+    lines = [] if failure else [f"{lease}: {now.holder} leads now{token}, after {seconds:.2f} s"]
     return Report(lines, answer, failure or None)

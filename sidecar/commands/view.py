@@ -39,10 +39,17 @@ class View:
         place: where Redis is, for people.
         clock: seconds that never step.
         now: the time of day.
+        report: called with each change.
     """
 
     def __init__(
-        self, leases: Mapping[str, str], place: str, *, clock: Callable[[], float], now: Callable[[], datetime]
+        self,
+        leases: Mapping[str, str],
+        place: str,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        report: Callable[[Change], None],
     ) -> None:
         self._place = place
         self._clock = clock
@@ -51,7 +58,7 @@ class View:
         self._seen_at = dict.fromkeys(leases, 0.0)
         self._lost: str | None = None
         self._lost_at = 0.0
-        self._unreported: list[Change] = []
+        self._report = report
         self._recent: deque[Change] = deque(maxlen=REMEMBERED)
         self.late: str | None = None
         """Why changes may be shown late."""
@@ -83,11 +90,6 @@ class View:
         left = [self._left(lease) for lease in self._seen]
         return min([each for each in left if each >= 0], default=3_600_000) / 1000
 
-    def unreported(self) -> list[Change]:
-        """The changes since the last call of this method."""
-        changes, self._unreported = self._unreported, []
-        return changes
-
     def picture(self, layout: Layout, height: int) -> list[str]:
         """The leases as they are at this instant, and the last changes, in `height` lines or fewer."""
         table = self.table(layout)
@@ -118,8 +120,8 @@ class View:
 
     def _add(self, text: str, facts: dict[str, Any]) -> None:
         change = Change(self._now(), text, facts)
-        self._unreported.append(change)
         self._recent.append(change)
+        self._report(change)
 
 
 def _facts(seen: Look) -> tuple[object, ...]:
@@ -132,7 +134,7 @@ def _text(seen: Look) -> str:
     asked = ", asked to step down" if seen.asked_to_step_down else ""
     text = {
         "vacant": f"nobody leads{token}",
-        "disabled": (seen.disable or "disabled") + left,
+        "disabled": f"{seen.holder}{left}" + (f"; {seen.disable}" if seen.disable else ""),
         "held": f"held by {seen.holder or 'an empty word'}{token}{left}{asked}",
     }.get(seen.word, "")
     return "; ".join(part for part in (text, seen.trouble) if part)

@@ -35,8 +35,10 @@ async def watch(redis: CommandRedis, settings: Settings, stream: TextIO, *, as_j
         CommandError: Redis refuses the first look, or does not answer.
         BrokenPipeError: nobody reads the lines any more.
     """
-    view = View(settings.keys, settings.redis.place, clock=elapsed, now=lambda: datetime.now(UTC))
     display = display_for(stream, as_json=as_json, term=term)
+    view = View(
+        settings.keys, settings.redis.place, clock=elapsed, now=lambda: datetime.now(UTC), report=display.report
+    )
     ended = asyncio.Event()
     async with _signals(display, view, ended.set), hearing(redis, settings, settings.keys) as changes:
         tasks = [
@@ -79,8 +81,7 @@ async def _tick(view: View, display: Display) -> None:
     """Show the time that passes."""
     while display.tick is not None:
         await asyncio.sleep(display.tick)
-        if view.is_known:
-            display.show(view)
+        _redraw(view, display)
     await asyncio.Event().wait()
 
 
@@ -109,8 +110,8 @@ async def _signals(display: Display, view: View, end: Callable[[], None]) -> Asy
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             loop.add_signal_handler(number, end)
     if isinstance(display, Screen):
-        loop.add_signal_handler(signal.SIGWINCH, display.show, view)
-        loop.add_signal_handler(signal.SIGTSTP, _suspend, display, view)
+        loop.add_signal_handler(signal.SIGWINCH, _redraw, view, display)
+        loop.add_signal_handler(signal.SIGTSTP, _suspend, view, display)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # a signal that came before arrives now
     try:
         yield
@@ -118,6 +119,12 @@ async def _signals(display: Display, view: View, end: Callable[[], None]) -> Asy
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 
 
-def _suspend(screen: Screen, view: View) -> None:
+def _redraw(view: View, display: Display) -> None:
+    """Show the view again, once there is something to show."""
+    if view.is_known:
+        display.show(view)
+
+
+def _suspend(view: View, screen: Screen) -> None:
     screen.suspend()
-    screen.show(view)  # the process goes on
+    _redraw(view, screen)  # the process goes on

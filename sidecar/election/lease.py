@@ -243,13 +243,12 @@ class Lease(Facts):
         term = self._term
         if term is None or term.token != call.token:
             return
-        if reply.outcome is Outcome.RENEWED:
+        if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             term.lead_until = max(term.lead_until, until)
             renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
             self._due = max(renew_at, now + self.timings.retry)
-        elif reply.outcome is Outcome.STEPPING_DOWN:
-            term.step_down = True
+            term.step_down = reply.outcome is Outcome.STEPPING_DOWN
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)
@@ -258,14 +257,14 @@ class Lease(Facts):
         if call.kind is Kind.LOOK and self._campaigns(now):
             others = reply.holder not in (None, self.instance_id)
             follows = others or self.follows_only
-            self._due = now + self._follow(reply) if follows else max(now, self._rest.until)
+            self._due = now + self._follow(reply) if follows else self._rested(now)
             if self._reported_leading is None:
                 self._record_transition(leads=False, token=None, reason=reply.outcome)
             return
         left = self._left(now)
         self._rest.heard(reply, self.instance_id)
         self._unanswered.answered(call.sent_at)
-        self._due = max(now, self._rest.until)
+        self._due = self._rested(now)
         if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._won_by_lost_call(reply, left):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             self._begin_release(HeldTerm(reply.token, reply.tenure, now, until, TermOwner()), now, self._unwanted())
@@ -280,6 +279,10 @@ class Lease(Facts):
         longest = self.timings.heartbeat * self._uniform(0.9, 1.0)
         rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
         return longest if rest is None else min(longest, rest + self._uniform(0.001, 0.004))
+
+    def _rested(self, now: float) -> float:
+        """When to call while the lease is left to others: at the end of the rest, and once a heartbeat."""
+        return max(now, min(self._rest.until, now + self.timings.heartbeat))
 
     def _call(self, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
         give_up_at = now + self.timings.call_limit

@@ -2,6 +2,7 @@
 
 from tests.mutants import (
     client_bugs,
+    command_bugs,
     listener_bugs,
     login_bugs,
     portfolio_bugs,
@@ -10,12 +11,14 @@ from tests.mutants import (
     redis_login_bugs,
     service_bugs,
     sidecar_bugs,
+    step_down_bugs,
     wrapper_bugs,
 )
 
 BUGS = [
     *client_bugs.BUGS,
     *sidecar_bugs.BUGS,
+    *step_down_bugs.BUGS,
     *redis_kind_bugs.BUGS,
     *listener_bugs.BUGS,
     *login_bugs.BUGS,
@@ -24,4 +27,5 @@ BUGS = [
     *portfolio_bugs.BUGS,
     *price_bugs.BUGS,
     *wrapper_bugs.BUGS,
+    *command_bugs.BUGS,
 ]

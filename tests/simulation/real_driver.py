@@ -210,6 +210,10 @@ class Real:
         if self._runs():
             self.candidate.noticed(NAME)
 
+    def step_down_notice(self) -> None:
+        if self._runs():
+            self.candidate.step_down_noticed(NAME)
+
     def drain(self) -> None:
         self.candidate.drain()
 

@@ -36,6 +36,7 @@ class Fence:
     others: str | None = None
     beat: int | None = None
     recorded: int | None = None
+    step_down: int | None = None
 
 
 class Answer(NamedTuple):
@@ -135,6 +136,17 @@ class RedisModel:
         self.fence.token = token
         self.offset += 1
 
+    def step_down(self) -> int | None:
+        """`step_down.lua`: ask the holder to give its term up. Returns the term's token; None if no term is led."""
+        self.expire()
+        if not self.key_is_string or not self.fence_is_hash or not isinstance(self.fence.token, int):
+            return None
+        if self.value is None or self.value != self.fence.holder:
+            return None
+        self.fence.step_down = self.fence.token
+        self.offset += 1
+        return self.fence.token
+
     @property
     def fence_needs_mending(self) -> bool:
         """Whether an operator sees that the fence gives no more terms."""
@@ -172,7 +184,11 @@ class RedisModel:
         if wait > 0:
             return self._answer(Outcome.GUARDED, wait)
         if self._ours(instance):
-            self.fence.tenure = tenure
+            if self.fence.tenure != tenure:
+                self.fence.tenure = tenure
+                self.offset += 1
+            if self._stepping_down():
+                return self._answer(Outcome.STEPPING_DOWN)
             self._expire_in(ttl)
             self._vouch(guarding)
             return self._answer(Outcome.ADOPTED)
@@ -182,6 +198,7 @@ class RedisModel:
         self._vouch(guarding)
         self.value = instance
         self._expire_in(ttl)
+        self.fence.step_down = None
         self.appended += not replicated
         return self._answer(Outcome.ACQUIRED)
 
@@ -213,7 +230,7 @@ class RedisModel:
             self.fence.recorded = token
             self.appended += 1
             self.offset += 1
-        return self._answer(Outcome.RENEWED)
+        return self._answer(Outcome.STEPPING_DOWN if self._stepping_down() else Outcome.RENEWED)
 
     def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
         """`release.lua`; a call without a token only looks."""
@@ -264,6 +281,9 @@ class RedisModel:
 
     def _our_term(self, instance: str, token: int | None, tenure: str) -> bool:
         return self._ours(instance) and self.fence.token == token and self.fence.tenure == tenure
+
+    def _stepping_down(self) -> bool:
+        return self.fence.token is not None and self.fence.step_down == self.fence.token
 
     def _held_otherwise(self, instance: str) -> Outcome:
         if self.value is None:

@@ -223,6 +223,7 @@ class Both:
         """A change by an operator, a failover or time, to both."""
         model = self.model
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
+        meddlings += [self.step_down] * 4
         meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
         if model.fence.changed_at is not None:
             meddlings += [self.change_moment] * 4 + [self.take_turns] * 2
@@ -272,6 +273,14 @@ class Both:
         token = self.random.choice(("garbage", 2**53 - 1, now + DAY + 10_000_000, now + DAY - 10_000_000))
         self.type("HSET", FENCE, "token", token)
         self.model.fence.token = token
+
+    def step_down(self) -> None:
+        """The operator's script, or what is left of it in a fence whose token has changed since."""
+        token = self.model.step_down()
+        if token is None:
+            token = self.random.choice((7, self.terms[-1][1] if self.terms else 7))
+            self.model.fence.step_down = token
+        self.type("HSET", FENCE, "step_down", token)
 
     def change_server(self) -> None:
         for name, value in self.random.choice(IDENTITIES).items():

@@ -8,6 +8,7 @@ import pytest
 from redis import Redis
 
 from sidecar.commands.disabling import operator
+from sidecar.scripts import script
 from tests.sidecar.commands.test_operator import KEY, Run
 from tests.sidecar.commands.test_operator import run as run
 from tests.sidecar.conftest import command
@@ -89,6 +90,18 @@ def test_an_account_without_the_right_loses_the_reason_only(redis: Redis, run: R
     assert "user_script" not in said
     assert redis.get(KEY) == "DISABLED"
     assert not stored(redis)
+
+
+@pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time", "&portfolio:*:changed"])
+def test_the_script_disables_on_every_version_whatever_is_refused_after_that(any_redis: Redis, right: str) -> None:
+    with user(any_redis, LEAST):
+        give(any_redis, [each for each in LEAST if each != right])
+        port = any_redis.connection_pool.connection_kwargs["port"]
+        with Redis(port=port, username="sidecar", password="secret", decode_responses=True, protocol=2) as restricted:
+            text = script("call", "disable")
+            holder, notice, note = restricted.eval(text, 1, KEY, "60", "somebody", REASON)
+    assert (holder, bool(notice), bool(note)) == ("", right[0] == "&", right[0] != "&")
+    assert any_redis.get(KEY) == "DISABLED"
 
 
 def test_a_fence_that_is_no_hash_costs_the_reason_only(redis: Redis, run: Run) -> None:

@@ -187,3 +187,10 @@ async def test_what_is_no_redis_is_one_line(run: Run, answer: str, words: list[s
         status, said, complained = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
     assert (status, said, complained.count("\n")) == (1, "", 1)
     assert complained.startswith("sidecar: ")
+
+
+def test_the_sidecar_imports_no_command_at_its_start() -> None:
+    """Only memory and time at the start would grow."""
+    program = "import sys, sidecar.__main__, sidecar.run; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not [name for name in ended.stdout.split() if name.startswith("sidecar.commands")]
