@@ -97,8 +97,9 @@ class Telemetry:
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
         if outcome is Outcome.STEPPING_DOWN:
-            log.info("An operator asked this task to step down; it releases the lease when its client has stopped",
-                     extra={"lease": lease, "instance": self._instance_id, "token": call.token})  # fmt: skip
+            fields = {"lease": lease, "instance": self._instance_id, "token": call.token, "event": "step_down_asked"}
+            text = "An operator asked this task to step down; it releases the lease when its client has stopped"
+            log.info(text, extra=fields)
         ended = [self._failing.pop(each, None) for each in (None, lease)]
         if any(ended):
             log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})

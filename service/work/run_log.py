@@ -62,7 +62,7 @@ class RunLog:
             raise
         except BaseException as reason:  # the term is over, or the process ends
             fields |= {"event": "run_stopped", "seconds": round(self._clock() - began, 3)}
-            text = str(reason) or type(reason).__name__
+            text = str(reason) or "the work was stopped"
             logger.info("%s is interrupted, the next term continues it: %s", which, text, extra=fields)
             raise
         self._begun.discard((run.job, run.session_date))
@@ -78,11 +78,12 @@ class RunLog:
         self._begun.add((run.job, run.session_date))
         where, fields = "begins", fields | {"event": "run_began"}
         if run.cursor is not None:
-            resumed_at = f"{run.cursor.session_date} after portfolio {run.cursor.portfolio_id or 'none'}"
+            last = run.cursor.portfolio_id
+            resumed_at = f"{run.cursor.session_date}{f' after portfolio {last}' if last is not None else ''}"
             where, fields = f"goes on at {resumed_at}", fields | {"resumed_at": resumed_at}
         level = logging.INFO if first else logging.DEBUG
         logger.log(level, "%s of %s %s", run.job, run.session_date, where, extra=fields)
 
     def _outage(self, run: JobRun) -> Outage:
-        began = f"{run.job} of {run.session_date} failed, it is tried again: %s"
+        began = f"{run.job} of {run.session_date} failed, the next attempt continues it: %s"
         return self._outages.setdefault((run.job, run.session_date), Outage(logger, began, "it is done"))

@@ -283,7 +283,8 @@ class Tracker:
         except TimeoutError:
             reason = f"no answer in {self._latest_timeout:g} s"
         else:
-            self._prices_outage.recovered({"event": "prices_recovered"})
+            if answer:  # without a price there may have been no request: new symbols wait for their turn
+                self._prices_outage.recovered({"event": "prices_recovered"})
             found = valid_prices(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
         self._metrics.prices_failed.inc()

@@ -345,6 +345,13 @@ BUGS = [
         "test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database",
     ),
     Bug(
+        "a price source that was not asked counts as recovered",
+        "service/work/tracker.py",
+        right="            if answer:  #",
+        wrong="            if answer is not None:  #",
+        test="tests/service/work/test_tracker.py::test_a_source_that_was_not_asked_has_not_recovered",
+    ),
+    Bug(
         "a retried run is logged each minute",
         "service/work/run_log.py",
         right="level = logging.INFO if first else logging.DEBUG",

@@ -11,6 +11,8 @@ import redis.asyncio
 import yaml
 
 from ops.local.servers import RedisServer
+from sidecar.protocol import Outcome, Reason, State
+from sidecar.redis import failures
 from tests.ops.test_monitoring import ALERTS, OPS, assert_known, of_a_sidecar, of_the_service
 
 ROOT = OPS.parent
@@ -87,6 +89,32 @@ def test_each_line_of_a_log_is_one_that_the_code_writes() -> None:
     )
     assert len(quoted) > 8
     assert [line for line in quoted if line not in code] == []
+
+
+def to_do(title: str) -> set[str]:
+    """The words in backticks in a section's part `Do` that are labels: lower case, and before a colon or a comma."""
+    part = ALL[title].partition("- **Do**")[2].partition("- **Over when**")[0]
+    return set(re.findall(r"`([a-z_]+)`[:,]", part))
+
+
+@pytest.mark.parametrize("title", ["RedisFails", "RedisUnreachable"])
+def test_each_kind_of_failure_is_one_that_the_sidecar_reports(title: str) -> None:
+    codes = re.findall(r"[A-Z]{3,}", failures._CODES.pattern)
+    others = {"timeout", "connection", "tls", "response", "malformed"}
+    source = Path(failures.__file__).read_text()
+    assert all(f'"{kind}"' in source for kind in others)
+    named = to_do(title)
+    assert {"auth", "noperm", "tls"} <= named
+    assert named <= {*failures.KINDS.values(), *(code.lower() for code in codes), *others}
+
+
+def test_each_state_and_each_reason_is_one_that_the_sidecar_reports() -> None:
+    states = to_do("NobodyLeads") - {"following"}
+    assert {"waiting", "guarded", "disconnected"} == states
+    assert states <= set(State)
+    reasons = to_do("LeadMovesOften")
+    assert {"deadline", "client_silent", "resigned"} <= reasons
+    assert reasons <= {*Reason, *Outcome}
 
 
 def test_each_link_to_a_section_leads_to_one() -> None:

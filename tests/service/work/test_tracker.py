@@ -1,6 +1,7 @@
 """The tracker's ticks, on a clock that moves only during sleeps."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -235,6 +236,18 @@ async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 3 * TICK))
     assert await day_figures(store) == (51, 50, 51, 50, 1)
+
+
+async def test_a_source_that_was_not_asked_has_not_recovered(
+    store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """New symbols wait for their turn, so a source that fails can answer with nothing between two failures."""
+    caplog.set_level(logging.INFO, "service.work.tracker")
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, metrics, OPEN, PricesUnavailable, {}, PricesUnavailable, {}, {"A": "50"})
+    await market.follow(5)
+    events = [event for record in caplog.records if "prices" in (event := getattr(record, "event", ""))]
+    assert events == ["prices_failed", "prices_recovered"]
 
 
 async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
