@@ -12,7 +12,7 @@ SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
 	alerts aws bench bench-tracker browser chaos images languages model mutants proxy redis-versions rehearse release-check simulate \
-	test-slow
+	sizes test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -81,6 +81,9 @@ images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podm
 
 rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
 	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
+
+sizes: $(STAMP) ## Measure what a task needs in real containers (root, podman): PORTFOLIOS='1 10000' STREAMS=1000
+	@$(BIN)/python -m ops.sizes $(if $(PORTFOLIOS),--portfolios '$(PORTFOLIOS)') $(if $(STREAMS),--streams '$(STREAMS)')
 
 model: $(STAMP) ## Check the largest variants of the protocol's model (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long

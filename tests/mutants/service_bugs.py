@@ -47,6 +47,13 @@ BUGS = [
         test=_CGROUPS + "of_the_container_and_the_task_the_one_counts_that_is_nearer_to_its_limit",
     ),
     Bug(
+        "a task that refuses streams keeps the memory of the closed ones",
+        "service/api/stream_admission.py",
+        right="                await asyncio.to_thread(return_free_memory)",
+        wrong="                await asyncio.to_thread(lambda: None)",
+        test=_ADMISSION + "free_memory_is_returned_only_while_streams_are_refused",
+    ),
+    Bug(
         "the reader of live values keeps closed streams",
         "service/api/streams.py",
         right="            try:\n                await self._serve(store, wanted)",

@@ -2,14 +2,23 @@
 
 import asyncio
 import logging
+import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client import CollectorRegistry
 
+from service.api import stream_admission
 from service.api.cgroup_memory import MemoryUse
-from service.api.stream_admission import refuses
+from service.api.stream_admission import StreamAdmission, refuses
+from service.telemetry import HttpMetrics
 from tests.support.served_api import PORTFOLIO, Served
+from tests.support.waiting import eventually
 
 STREAM = f"/portfolios/{PORTFOLIO}/stream"
 
@@ -100,3 +109,57 @@ async def _event(stream: aiohttp.ClientResponse) -> None:
     async with asyncio.timeout(20):
         while not (await stream.content.readline()).startswith(b"data:"):
             pass
+
+
+SCATTERED = """
+import os
+from pathlib import Path
+from service.api.stream_admission import return_free_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+kept = [bytes(1000) for _ in range(50_000)]
+last = bytes(1000)  # above the others, so that they do not return by themselves
+del kept
+before = resident()
+return_free_memory()
+print(before, resident())
+"""
+
+
+def test_freed_memory_returns_to_the_system_with_the_allocator_of_the_image() -> None:
+    dockerfile = (Path(__file__).parents[3] / "Dockerfile.api").read_text()
+    (allocator,) = re.findall(r"PYTHONMALLOC=(\w+) ", dockerfile)
+    said = subprocess.run(
+        [sys.executable, "-c", SCATTERED],
+        env=os.environ | {"PYTHONMALLOC": allocator},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    before, after = map(int, said.split())
+    assert before - after > 40_000_000, "of 50,000 objects of 1,000 bytes"
+
+
+async def test_free_memory_is_returned_only_while_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned, read, shares = 0, 0, [0.5] * 20 + [0.9] * 20
+
+    def read_next() -> MemoryUse:
+        nonlocal read
+        read += 1
+        assert read > 20 or not returned
+        return MemoryUse(round(1000 * (shares[read - 1] if read <= len(shares) else 0.9)), 1000)
+
+    def count() -> None:
+        nonlocal returned
+        returned += 1
+
+    monkeypatch.setattr(stream_admission, "INTERVAL", 0.0)
+    monkeypatch.setattr(stream_admission, "return_free_memory", count)
+    watching = asyncio.create_task(StreamAdmission(read_next, HttpMetrics(CollectorRegistry())).run())
+    await eventually(lambda: read >= 20 + 3 * stream_admission.TRIM_EVERY or watching.done())
+    watching.cancel()
+    await asyncio.wait((watching,))
+    assert watching.cancelled()
+    assert 2 <= returned <= read // stream_admission.TRIM_EVERY
