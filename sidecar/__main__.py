@@ -73,17 +73,20 @@ def _exec(words: list[str]) -> int:
 
 def _command(arguments: list[str]) -> int:
     from sidecar.commands import operator as commands
-    from sidecar.commands.connection import CommandError
 
-    if arguments in (["-h"], ["--help"]):
+    if arguments[0] == "watch":
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))  # until the loop handles them
+    if {"-h", "--help"} & {*arguments}:
         print(commands.USAGE)
         return 0
     try:
-        print(commands.run(arguments, os.environ))
-    except (CommandError, commands.UsageError) as error:
+        failure = commands.run(arguments, os.environ, lambda line: print(line, flush=True))
+    except (commands.CommandError, commands.UsageError) as error:
         print(f"sidecar: {one_line(error, LONGEST)}", file=sys.stderr)
         return 2 if isinstance(error, commands.UsageError) else 1
-    return 0
+    if failure is not None:
+        print(f"sidecar: {one_line(failure, LONGEST)}", file=sys.stderr)
+    return 0 if failure is None else 1
 
 
 def _healthcheck() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 from redis.exceptions import InvalidResponse, ResponseError
 
 from runtime.clock import elapsed
+from sidecar.protocol import STEP_DOWN_NOTICE
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
@@ -52,6 +53,7 @@ class RedisWatch:
         connect: makes a new, unconnected connection.
         keys: the keys to watch, by lease name.
         changed: called with a lease's name when something may have happened to it.
+        step_down: called with a lease's name when an operator asked its holder to step down.
         limit: seconds that the server may take to answer.
         interval: seconds between two signs of life; a connection without one is given up.
         uniform: `random.uniform`; spreads the attempts to connect again.
@@ -64,6 +66,7 @@ class RedisWatch:
         connect: Callable[[], RedisConnection],
         keys: Mapping[str, str],
         changed: Callable[[str], None],
+        step_down: Callable[[str], None],
         *,
         limit: float,
         interval: float,
@@ -74,6 +77,7 @@ class RedisWatch:
         self._connect = connect
         self._keys = keys
         self._changed = changed
+        self._step_down = step_down
         self._limit = limit
         self._interval = interval
         self._uniform = uniform
@@ -198,11 +202,13 @@ class RedisWatch:
         if not _is_message(message):
             return  # the answer to a SUBSCRIBE
         channel, content = message[1:]
+        happened = self._changed
         if channel != _INVALIDATED:
+            happened = self._step_down if content == STEP_DOWN_NOTICE else self._changed
             content = [str(channel).removesuffix(":changed")]
         for name, key in self._keys.items():
             if content is None or key in content:  # None: the whole database was flushed
-                self._changed(name)
+                happened(name)
 
     def _all_changed(self) -> None:
         for name in self._keys:

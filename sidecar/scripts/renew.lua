@@ -2,13 +2,19 @@
 -- ARGV[7]  the ttl in ms below which the key is written. Above it the lease is only checked: a leader that checks its
 --          key after a notice of its own write must not write again.
 -- ARGV[8]  '1' if replicas must confirm the renewal (MIN_REPLICAS).
--- Outcomes: renewed, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
+-- Outcomes: renewed, stepping_down (an operator asked us to give the term up: the key is not extended), vacant, held,
+-- disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()
 if problem then return answer(problem) end
 
 if not our_term() then
   guard_wait() -- records a change of server
   return answer(held_otherwise())
+end
+
+if stepping_down() then
+  vouch()
+  return answer('stepping_down')
 end
 
 if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody removed or raised it
@@ -18,4 +24,8 @@ elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
 vouch()
+if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
+  redis.pcall('HSET', fence, 'recorded', token)
+  record('acquire', '')
+end
 return answer('renewed')

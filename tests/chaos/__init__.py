@@ -1,7 +1,8 @@
 """Runs whole tasks from `task-definition.json` under random real faults and deploys, and checks the promises.
 
-`make chaos MINUTES=10 TASKS=4 SEED=1`. Half of the tasks run the product's API, half a client that only
-writes. The production client itself records its beliefs; triggers record the accepted writes in commit order.
+`make chaos MINUTES=10 TASKS=4 SEED=1 REDIS=server`, or REDIS=cluster, REDIS=sentinels. Half of the tasks run the
+product's API, half a client that only writes. The production client itself records its beliefs; triggers record the
+accepted writes in commit order.
 
     schedule  the faults and their times, from the seed     diary      the records of a client, in its own process
     fleet     the tasks, kept running as by ECS             observers  the reader of the growing diaries
@@ -12,5 +13,7 @@ writes. The production client itself records its beliefs; triggers record the ac
 Any setting of the task definition can be given in the environment: `FAILOVER_GUARD=false python -m tests.chaos --ttl 3
 --minutes 3 --seed 48 --services 1` switches a safeguard off, and the run finds two believers. `--without-fence` lets
 stale leaders write, and the run finds it. `--isolating` cuts off primaries that still serve. MIN_REPLICAS protects
-against them: with `MIN_REPLICAS=0` in the environment two clients believe at once.
+against them: with `MIN_REPLICAS=0` in the environment two clients believe at once. `--only FAULT` leaves out the other
+faults. `FAILOVER_GUARD=false python -m tests.chaos --redis cluster --only "zone outage" --minutes 0.4 --seed 3` and the
+same with `--redis sentinels --only "unseen failover"` find two believers.
 """

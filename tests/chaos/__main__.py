@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ops.local.server import ServerError
 from sidecar.settings import SettingsError
 from sidecar.settings import read as read_sidecar_settings
-from tests.chaos.schedule import plan
+from tests.chaos.schedule import OPERATOR, POSTGRES, REDIS_OF, TASK, Kind, Redis, plan
 from tests.simulation.command_line import INTERRUPTED, Parser
 
 if TYPE_CHECKING:
@@ -27,7 +27,16 @@ PICTURES = ".svg", ".png", ".pdf"
 def main(arguments: list[str]) -> int:
     """Return the exit status: 0 if every promise was kept, 1 if not, 2 for wrong arguments."""
     options = _options(arguments)
-    rounds = plan(options.seed, options.minutes, options.tasks, options.ttl, isolating=options.isolating)
+    redis = Redis(options.redis)
+    rounds = plan(
+        options.seed,
+        options.minutes,
+        options.tasks,
+        options.ttl,
+        isolating=options.isolating,
+        redis=redis,
+        only=[Kind(kind) for kind in options.only],
+    )
     if options.plan:
         for each in rounds:
             print(f"round {each.number}: a storm of {each.seconds:.0f} s, then {each.calm}")
@@ -52,7 +61,8 @@ def main(arguments: list[str]) -> int:
         return 2
     print(
         f"Chaos: {options.tasks} tasks ({services} with the product's API, {options.tasks - services} with a client"
-        f" that only writes), lease of {options.ttl:g} s, {len(rounds)} rounds, SEED={options.seed}; logs in {folder}",
+        f" that only writes), Redis: {redis}, lease of {options.ttl:g} s, {len(rounds)} rounds, SEED={options.seed};"
+        f" logs in {folder}",
         flush=True,
     )
     run = chaos(
@@ -65,6 +75,7 @@ def main(arguments: list[str]) -> int:
         fence=not options.without_fence,
         min_replicas=min_replicas,
         other_version=options.other_version,
+        redis=redis,
         tell=lambda text: print(text, flush=True),
     )
     try:
@@ -111,6 +122,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--isolating", action="store_true", help="cut off primaries that still serve; sets MIN_REPLICAS=1"
     )
+    parser.add_argument(
+        "--redis", choices=[str(kind) for kind in Redis], default=str(Redis.SERVER), help="kind of Redis (server)"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=[str(kind) for kind in Kind], default=[], metavar="FAULT",
+        help="no other faults than this one; may be given several times (--plan prints their names)",
+    )  # fmt: skip
     parser.add_argument("--without-fence", action="store_true", help="let stale leaders write; the run must find it")
     parser.add_argument(
         "--other-version", type=_checkout, metavar="FOLDER", help="another checkout; every second task runs it"
@@ -121,6 +139,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.services is not None and not 0 <= options.services <= options.tasks:
         parser.error(f"argument --services: {options.services} is not between 0 and --tasks ({options.tasks})")
+    if options.isolating and options.redis != Redis.SERVER:
+        parser.error("argument --isolating: needs --redis server")
+    possible = TASK.keys() | REDIS_OF[Redis(options.redis)].keys() | POSTGRES.keys() | OPERATOR.keys()
+    if elsewhere := [kind for kind in options.only if kind not in possible]:
+        parser.error(f"argument --only: there is no {elsewhere[0]} with --redis {options.redis}")
     if options.picture and options.picture.suffix not in PICTURES:
         parser.error(f"argument --picture: {options.picture} does not end in one of {', '.join(PICTURES)}")
     if options.picture and not os.access(options.picture.absolute().parent, os.W_OK):

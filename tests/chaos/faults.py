@@ -18,6 +18,7 @@ from tests.chaos.database import newest_token
 from tests.chaos.fleet import Fleet
 from tests.chaos.observers import Checked
 from tests.chaos.oracles import Deletion
+from tests.chaos.redis_faults import LEFT_OUT, RedisFaults
 from tests.chaos.schedule import LEASES, LONGEST_FREEZE, OPERATOR, POSTGRES, REDIS, Fault, Kind
 
 FROZEN = {
@@ -25,7 +26,8 @@ FROZEN = {
     Kind.FREEZE_API: ("api",),
     Kind.FREEZE_TASK: ("sidecar", "api"),
 }
-LEFT_OUT = "skipped: "
+SETTLED_WITHIN = 60.0
+"""Seconds within which the Redis servers must have their places again after a storm."""
 NETWORK = {Kind.SLOW, Kind.BLACK_HOLE, Kind.LATE_REQUESTS, Kind.LOST_REPLIES, Kind.CUT, Kind.REFUSE}
 
 
@@ -62,6 +64,7 @@ class Injector:
         self._fleet = fleet
         self._told = told
         self._busy: set[tuple[str, str]] = set()
+        self._redis_faults = RedisFaults(fleet, told)
 
     async def inflict(self, fault: Fault) -> Happening:
         """Cause the fault, and return once it is over."""
@@ -94,6 +97,8 @@ class Injector:
 
     async def heal(self) -> None:
         """Delete each key without TTL whose holder has ended, as an operator would; no fault ends that by itself."""
+        if not await self._comes(self._fleet.redis.answers, SETTLED_WITHIN):
+            return  # the next check of the run reports it
         for lease in LEASES:
             if await self._without_ttl(lease):
                 await asyncio.sleep(2 * self._fleet.heartbeat)  # a living holder restores the TTL
@@ -142,21 +147,8 @@ class Injector:
             case Kind.DEPLOY:
                 self._told(happening)
                 fleet.slots[where].task.stop("a deploy")
-            case Kind.FREEZE_REDIS:
-                self._told(happening)
-                await fleet.redis.freeze(seconds)
-            case Kind.RESTART_REDIS:
-                self._told(happening)
-                await fleet.redis.restart_empty(seconds)
-            case Kind.FAILOVER:
-                lag = fault.detail * 1.2 * fleet.ttl
-                happening.note = f"the replica lags {lag:.2f} s"
-                self._told(happening)
-                await fleet.redis.fail_over(lag, seconds / 3)
-            case Kind.ISOLATE:
-                await self._isolate(happening, seconds, fault.detail)
-            case Kind.STEP_CLOCK:
-                self._step_clock(happening, fault.detail)
+            case kind if kind in REDIS:
+                await self._redis_faults.inflict(fault, happening)
             case Kind.RESTART_POSTGRES:
                 await self._restart_postgres(happening, seconds, immediate=fault.detail < 0.5)
             case Kind.FREEZE_POSTGRES:
@@ -314,27 +306,6 @@ class Injector:
                     await way.cut()  # a stream that lost bytes is unusable
                 if fault.kind is Kind.REFUSE:
                     await way.accept()
-
-    async def _isolate(self, happening: Happening, seconds: float, share: float) -> None:
-        """Cut off the primary with the leading tasks and some of the other tasks."""
-        fleet, now = self._fleet, elapsed()
-        leading = {leader.task for lease in LEASES if (leader := fleet.seen.leader(lease, now))}
-        others = [task for task in fleet.labels if task not in leading]
-        staying = leading | set(others[: int(share * len(others))])
-        happening.note = f"with {', '.join(sorted(staying)) or 'nobody'}"
-        self._told(happening)
-        await fleet.redis.isolate(seconds, staying)
-
-    def _step_clock(self, happening: Happening, share: float) -> None:
-        """Step the clock within the margin, back and forward in turn; two steps are more than a lease apart."""
-        clock = self._fleet.redis.clock
-        if clock is None:
-            happening.note = f"{LEFT_OUT}there is no C compiler"
-        else:
-            margin = self._fleet.ttl / 6
-            step = clock.set_behind(0.0 if clock.behind else (0.3 + 0.5 * share) * margin)
-            happening.note = f"{step:+.2f} s, margin {margin:.2f} s"
-        self._told(happening)
 
     async def _restart_postgres(self, happening: Happening, seconds: float, *, immediate: bool) -> None:
         server = self._fleet.postgres

@@ -7,13 +7,13 @@ writes, both observed. And each sidecar reaches Redis through a proxy.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
 import psutil
 
-from ops.local.addresses import LOOPBACK, shifted
+from ops.local.addresses import shifted
 from ops.local.console import Console
 from ops.local.definition import TaskDefinition, read
 from ops.local.environment import container_environment
@@ -28,14 +28,22 @@ from service.commands.samples import load_samples
 from service.database.migrations import migrate
 from service.database.store import Store
 from tests.chaos import database
+from tests.chaos.cluster_nodes import ClusterNodes
 from tests.chaos.diary import VARIABLE
 from tests.chaos.observers import Observations
 from tests.chaos.ports import free_offset, quiet_port
+from tests.chaos.redis_nodes import RedisNodes
 from tests.chaos.redis_pair import RedisPair
-from tests.chaos.schedule import LEASES
+from tests.chaos.schedule import LEASES, Redis
+from tests.chaos.sentinel_nodes import SentinelNodes
 
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_EVERY = 0.05
+_REDIS: dict[Redis, Callable[[Path, list[str]], RedisPair | RedisNodes]] = {
+    Redis.SERVER: RedisPair,
+    Redis.CLUSTER: ClusterNodes,
+    Redis.SENTINELS: SentinelNodes,
+}
 
 
 class EcsLog(Console):
@@ -78,6 +86,7 @@ class Fleet:
         min_replicas: the number of replicas that must confirm a sidecar's write.
         other_version: another checkout of the project. Each new task runs the version that the previous task in its
             place did not run, and the first tasks alternate. This is a constant rolling deploy, forward and back.
+        redis: the kind of Redis.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class Fleet:
         fence: bool = True,
         min_replicas: int = 0,
         other_version: Path | None = None,
+        redis: Redis = Redis.SERVER,
     ) -> None:
         self.labels = [f"task{number + 1}" for number in range(tasks)]
         self.writers = self.labels[services:]
@@ -99,7 +109,7 @@ class Fleet:
         self.heartbeat = ttl / 3
         self.log = EcsLog(folder / "logs")
         self.seen = Observations(folder)
-        self.redis = RedisPair(folder, self.labels)
+        self.redis: RedisPair | RedisNodes = _REDIS[redis](folder, self.labels)
         self.postgres = PostgresServer(
             folder / "postgres", port=quiet_port(), settings=("fsync=off", "max_connections=200")
         )
@@ -117,6 +127,7 @@ class Fleet:
             "LEASE_TTL": f"{ttl:g}",
             "HEARTBEAT_INTERVAL": f"{self.heartbeat:g}",
             "GRANT_TTL": f"{self.grant_ttl:g}",
+            "LEASE_KEY": self.redis.lease_key,
             "TRACKER_INTERVAL": "0.5",
             "SHUTDOWN_TIMEOUT": "10",
         }
@@ -170,8 +181,7 @@ class Fleet:
 
     def keys(self) -> dict[str, str]:
         """Return the Redis key of each lease."""
-        pattern = self._definition.container("sidecar").variables["LEASE_KEY"]
-        return {name: pattern.replace("{name}", name) for name in LEASES}
+        return {name: self.redis.lease_key.replace("{name}", name) for name in LEASES}
 
     @contextlib.asynccontextmanager
     async def _postgres_running(self) -> AsyncIterator[None]:
@@ -210,11 +220,7 @@ class Fleet:
 
     def _new_task(self, label: str) -> Task:
         task_id = new_task_id()
-        backends = {
-            "REDIS_HOST": LOOPBACK,
-            "REDIS_PORT": str(self.redis.ways[label].port),
-            "DATABASE_URL": self.postgres.url,
-        }
+        backends = {**self.redis.settings(label), "DATABASE_URL": self.postgres.url}
         version = self._versions[self._next_version[label] % len(self._versions)]
         self._next_version[label] += 1
         definition = self._derived(label, version)

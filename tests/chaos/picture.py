@@ -33,6 +33,16 @@ LETTER = 0.66
 SHORT = 1.0
 """Seconds below which a hand-over is printed in ms."""
 
+_REDIS_TEXTS = {
+    Kind.FAILOVER: "failover",
+    Kind.RESTART_REDIS: "restarted empty",
+    Kind.ISOLATE: "two primaries",
+    Kind.BY_HAND: "failover by hand",
+    Kind.OUTAGE: "zone outage",
+    Kind.UNSEEN: "unseen failover",
+    Kind.MIGRATE: "migration",
+}
+
 
 class _Labels:
     """Places text on an axis without overlaps: a text that would cover something moves aside or is omitted.
@@ -226,9 +236,7 @@ def _happening(axis: Axes, happening: Happening, places: dict[str, int], zero: f
         row = places["redis" if kind in REDIS else "database"]
         frozen = kind in (Kind.FREEZE_REDIS, Kind.FREEZE_POSTGRES)
         _span(axis, at, lasts, row, 0.7, FROZEN if frozen else DOWN, alpha=0.55 if frozen else 0.3)
-        text = {Kind.FAILOVER: "failover", Kind.RESTART_REDIS: "restarted empty", Kind.ISOLATE: "two primaries"}.get(
-            kind, kind.split()[0]
-        )
+        text = _REDIS_TEXTS.get(kind, kind.split()[0])
         if kind is Kind.STEP_CLOCK:
             axis.plot([at], [row], marker="|", color="black", markersize=9)
             text = f"clock {happening.note.split(',')[0]}"

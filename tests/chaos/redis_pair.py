@@ -27,6 +27,11 @@ class RedisPair:
     `clock` is the wall clock of both servers; None without a C compiler, which builds the clock.
     """
 
+    lease_key = "portfolio:{name}:leader"
+    """LEASE_KEY of the sidecars."""
+    serves_on = 0.0
+    """Seconds after a promotion for which the old primary may serve while it can be reached."""
+
     def __init__(self, folder: Path, tasks: list[str]) -> None:
         self.clock = server_clock(folder / "redis-clock")
         self.primary, self.replica, self._spare = (
@@ -58,9 +63,13 @@ class RedisPair:
             server.resume()
         await self._open.aclose()
 
+    def settings(self, task: str) -> dict[str, str]:
+        """Return the sidecar's variables that lead a task to these servers."""
+        return {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.ways[task].port)}
+
     def client(self) -> Redis:
         """Return a client that connects to the primary directly, as an operator's redis-cli does."""
-        return _client(self.primary)
+        return client_of(self.primary)
 
     async def freeze(self, seconds: float) -> None:
         """Freeze the primary for `seconds` (SIGSTOP, SIGCONT)."""
@@ -87,7 +96,7 @@ class RedisPair:
         self.primary.kill()
         await self._link.cut()
         await asyncio.sleep(seconds)
-        async with _client(self.replica) as replica:
+        async with client_of(self.replica) as replica:
             await replica.slaveof()
         self.primary, self.replica = self.replica, self.primary
         for proxy in (*self.ways.values(), self._link):
@@ -105,11 +114,11 @@ class RedisPair:
         """
         self._link.black_hole()
         old, self.primary, self.replica, self._spare = self.primary, self.replica, self._spare, self.primary
-        async with _client(self.primary) as heir:
+        async with client_of(self.primary) as heir:
             await heir.slaveof()
         try:
             await self.replica.start_beside()
-            async with _client(self.replica) as replica:
+            async with client_of(self.replica) as replica:
                 await replica.slaveof("127.0.0.1", self.primary.port)
             for task, way in self.ways.items():
                 way.target = (
@@ -128,7 +137,7 @@ class RedisPair:
         await self._follow(self.replica)
 
     async def _follow(self, server: RedisServer) -> None:
-        async with _client(server) as replica:
+        async with client_of(server) as replica:
             await replica.slaveof("127.0.0.1", self._link.port)
 
     async def answers(self) -> bool:
@@ -141,5 +150,6 @@ class RedisPair:
         return True
 
 
-def _client(server: RedisServer) -> Redis:
+def client_of(server: RedisServer) -> Redis:
+    """Return a client that connects to a server directly."""
     return Redis.from_url(server.url, decode_responses=True, socket_timeout=2, socket_connect_timeout=2, retry=None)

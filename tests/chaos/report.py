@@ -3,8 +3,8 @@
 from collections import Counter
 
 from tests.chaos.database import TAKE_UP
-from tests.chaos.faults import LEFT_OUT
 from tests.chaos.oracles import excused, overlaps
+from tests.chaos.redis_faults import LEFT_OUT
 from tests.chaos.run import Record
 from tests.chaos.schedule import LEASES, Kind
 

@@ -13,7 +13,7 @@ from tests.chaos.faults import Happening, Injector
 from tests.chaos.fleet import Fleet, left_over
 from tests.chaos.observers import Belief, Life, Refusal
 from tests.chaos.oracles import Deletion, Violation
-from tests.chaos.schedule import LEASES, Fault, Kind, Round
+from tests.chaos.schedule import LEASES, Fault, Kind, Redis, Round
 from tests.support.waiting import standstill
 
 SLACK = 2.0
@@ -82,9 +82,12 @@ async def chaos(
     min_replicas: int,
     tell: Tell,
     other_version: Path | None = None,
+    redis: Redis = Redis.SERVER,
 ) -> Record:
     """Run the rounds on a new fleet under `folder`; returns the judged observations."""
-    fleet = Fleet(folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas, other_version=other_version)
+    fleet = Fleet(
+        folder, tasks, ttl, services, fence=fence, min_replicas=min_replicas, other_version=other_version, redis=redis
+    )
     record = Record(seed, fleet.labels, ttl, time.time() - elapsed(), elapsed())
     conductor = _Conductor(fleet, record, tell)
     async with fleet.running():
@@ -173,7 +176,7 @@ class _Conductor:
         await self._until(self._all_well, HEALTHY_WITHIN, "task not healthy", f"{when}: a task has not become healthy")
         disabled = max((one.ended for one in self.injector.happenings if one.kind is Kind.DISABLE), default=0.0)
         await asyncio.sleep(max(0.0, disabled - elapsed()))
-        bound = 2.5 * ttl + 15 * fleet.call_limit + 5
+        bound = 2.5 * ttl + 15 * fleet.call_limit + 5 + fleet.redis.serves_on
         led = await self._until(self._all_led, bound, "nobody leads", f"{when}: a lease has no leader")
         return led and await self._until(
             fleet.campaigning, bound + 35, "candidate stuck", f"{when}: a task does not take part in an election"

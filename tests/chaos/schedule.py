@@ -6,11 +6,19 @@ other faults.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 LEASES = "background_services", "daily_scheduler"
+
+
+class Redis(StrEnum):
+    """The kind of Redis of a run."""
+
+    SERVER = "server"
+    CLUSTER = "cluster"
+    SENTINELS = "sentinels"
 
 
 class Kind(StrEnum):
@@ -35,6 +43,10 @@ class Kind(StrEnum):
     FAILOVER = "failover"
     STEP_CLOCK = "clock step"
     ISOLATE = "isolated primary"
+    BY_HAND = "failover by hand"
+    OUTAGE = "zone outage"
+    UNSEEN = "unseen failover"
+    MIGRATE = "slot migration"
     RESTART_POSTGRES = "restart postgres"
     FREEZE_POSTGRES = "freeze postgres"
     DELETE = "DEL"
@@ -60,12 +72,34 @@ TASK = {
 }
 """Faults of one task, with their weights."""
 
-REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4, Kind.ISOLATE: 4}
+_ANY_REDIS = {Kind.FREEZE_REDIS: 3, Kind.RESTART_REDIS: 2, Kind.FAILOVER: 4, Kind.STEP_CLOCK: 4}
+REDIS_OF = {
+    Redis.SERVER: {**_ANY_REDIS, Kind.ISOLATE: 4},
+    Redis.CLUSTER: {**_ANY_REDIS, Kind.BY_HAND: 4, Kind.OUTAGE: 5, Kind.MIGRATE: 6},
+    Redis.SENTINELS: {**_ANY_REDIS, Kind.BY_HAND: 5, Kind.OUTAGE: 3, Kind.UNSEEN: 6},
+}
+"""Faults of each kind of Redis, with their weights."""
+REDIS = frozenset(kind for kinds in REDIS_OF.values() for kind in kinds)
 POSTGRES = {Kind.RESTART_POSTGRES: 2, Kind.FREEZE_POSTGRES: 1}
 OPERATOR = {Kind.DELETE: 3, Kind.DISABLE: 1, Kind.PERSIST: 2}
 
-GROUPS = (TASK, 13, 0.0), (REDIS, 4, 2.0), (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
-"""Groups of faults: faults, weight, and minimum distance between two faults in ttls. Faults of TASK may overlap."""
+_Group = tuple[dict[Kind, int], int, float]
+
+
+def groups_of(redis: Redis, only: Collection[Kind]) -> tuple[_Group, ...]:
+    """Return the groups of faults: faults, weight, and minimum distance between two faults in ttls.
+
+    Faults of TASK may overlap. With `only`, the groups have no other faults.
+    """
+    of_redis = (REDIS_OF[redis], 4, 2.0) if redis is Redis.SERVER else (REDIS_OF[redis], 8, 0.7)
+    groups = (TASK, 13, 0.0), of_redis, (POSTGRES, 1, 1.0), (OPERATOR, 3, 0.7)
+    if not only:
+        return groups
+    chosen = [{kind: group[kind] for kind in group if kind in only} for group, _, _ in groups]
+    return tuple(
+        (kinds, weight if kinds else 0, apart) for kinds, (_, weight, apart) in zip(chosen, groups, strict=True)
+    )
+
 
 LASTING = {
     Kind.FREEZE_SIDECAR,
@@ -81,6 +115,8 @@ LASTING = {
     Kind.RESTART_REDIS,
     Kind.FAILOVER,
     Kind.ISOLATE,
+    Kind.OUTAGE,
+    Kind.MIGRATE,
     Kind.RESTART_POSTGRES,
     Kind.FREEZE_POSTGRES,
 }
@@ -131,10 +167,19 @@ class Round:
     calm: Fault
 
 
-def plan(seed: int, minutes: float, tasks: int, ttl: float, *, isolating: bool = False) -> tuple[Round, ...]:
+def plan(
+    seed: int,
+    minutes: float,
+    tasks: int,
+    ttl: float,
+    *,
+    isolating: bool = False,
+    redis: Redis = Redis.SERVER,
+    only: Collection[Kind] = (),
+) -> tuple[Round, ...]:
     """Return the rounds that fit into `minutes`, at least one. The same arguments give the same rounds.
 
-    Without `isolating`, a primary fails over instead of being cut off.
+    Without `isolating`, a primary fails over instead of being cut off. With `only`, the storms have these faults alone.
     """
     chance = random.Random(f"chaos {seed} {tasks}")
     storm = min(STORM * ttl, max(minutes * 60 - CALM_TAKES * ttl, ttl))
@@ -143,21 +188,26 @@ def plan(seed: int, minutes: float, tasks: int, ttl: float, *, isolating: bool =
         Round(
             number,
             storm,
-            tuple(_storm(chance, storm, tasks, ttl, isolating=isolating)),
+            tuple(_storm(chance, storm, tasks, ttl, isolating=isolating, groups=groups_of(redis, only))),
             Fault(0.0, chance.choice(CALM), chance.choice(LEASES), 0.0, chance.random()),
         )
         for number in range(1, count + 1)
     )
 
 
-def _storm(chance: random.Random, storm: float, tasks: int, ttl: float, *, isolating: bool) -> Iterator[Fault]:
-    free_from = [0.0] * len(GROUPS)  # for each group except the tasks'
+def _storm(
+    chance: random.Random, storm: float, tasks: int, ttl: float, *, isolating: bool, groups: tuple[_Group, ...]
+) -> Iterator[Fault]:
+    free_from = [0.0] * len(groups)  # for each group except the tasks'
     at = chance.expovariate(1 / (PACE * ttl))
     while at < storm:
-        which = chance.choices(range(len(GROUPS)), [weight for _, weight, _ in GROUPS])[0]
+        which = chance.choices(range(len(groups)), [weight for _, weight, _ in groups])[0]
         if at < free_from[which]:
             which = 0
-        group, _, apart = GROUPS[which]
+        group, _, apart = groups[which]
+        if not group:
+            at += chance.expovariate(1 / (PACE * ttl))
+            continue
         kind = chance.choices(list(group), list(group.values()))[0]
         if kind is Kind.ISOLATE and not isolating:
             kind = Kind.FAILOVER
@@ -166,21 +216,21 @@ def _storm(chance: random.Random, storm: float, tasks: int, ttl: float, *, isola
             seconds = chance.uniform(1.0, 1.5) * ttl  # at least a lease, so that it outlasts every belief
         if kind is Kind.FREEZE_WRITER:
             seconds = LONGEST_FREEZE * ttl
-        if group in (POSTGRES, REDIS) and seconds:
+        if (kind in POSTGRES or kind in REDIS) and seconds:
             seconds = min(seconds, 1.1 * ttl)
         if kind is Kind.ISOLATE:
             seconds = chance.uniform(1.5, 2.5) * ttl  # long enough for a new term on the promoted replica
         if which:
             free_from[which] = at + seconds + apart * ttl
-        target = chance.choice(LEASES) if kind is Kind.FREEZE_WRITER else _target(chance, group, tasks)
+        target = chance.choice(LEASES) if kind is Kind.FREEZE_WRITER else _target(chance, kind, tasks)
         yield Fault(at, kind, target, seconds, chance.random())
         at += chance.expovariate(1 / (PACE * ttl))
 
 
-def _target(chance: random.Random, group: dict[Kind, int], tasks: int) -> str:
-    if group is OPERATOR:
+def _target(chance: random.Random, kind: Kind, tasks: int) -> str:
+    if kind in OPERATOR:
         return chance.choice(LEASES)
-    if group is not TASK:
+    if kind not in TASK:
         return ""
     if chance.random() < 0.6:  # faults of a leader matter most
         return chance.choice(LEASES)

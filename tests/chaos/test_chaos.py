@@ -15,6 +15,7 @@ from tests.chaos.fleet import Fleet
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     picture = tmp_path / "run.png"
@@ -28,6 +29,7 @@ def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path) -> None:
     """A verdict that cannot fail proves nothing."""
@@ -35,6 +37,19 @@ def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path)
     assert status == 1, said
     assert "promise 1 is broken" in said
     assert "  stale write: " in said
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("redis", "fault"), [("cluster", "zone outage"), ("sentinels", "unseen failover")])
+def test_a_run_without_the_guard_finds_two_believers_on_each_kind_of_redis(
+    tmp_path: Path, redis: str, fault: str
+) -> None:
+    """In the cluster the failover loses a write. With sentinels the old primary serves the old leader for long."""
+    arguments = "--ttl=6", "--minutes=0.4", "--tasks=3", "--services=0", "--seed=3"
+    status, said = chaos(tmp_path, "--redis", redis, "--only", fault, *arguments, FAILOVER_GUARD="false")
+    assert status == 1, said
+    assert "promise 2 is broken" in said
+    assert "  two believers: " in said
 
 
 def test_each_task_that_starts_runs_the_version_that_the_task_before_it_did_not_run(tmp_path: Path) -> None:
@@ -47,13 +62,13 @@ def test_each_task_that_starts_runs_the_version_that_the_task_before_it_did_not_
     assert [task.containers["sidecar"].folder for task in starts] == [ROOT, other, other, ROOT]
 
 
-def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run chaos with a lease of 3 s; returns the exit status and the output."""
+def chaos(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run chaos with a lease of 3 s, unless the arguments say otherwise; returns the exit status and the output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "DATABASE_"))}
     with subprocess.Popen(
         [sys.executable, "-m", "tests.chaos", "--ttl=3", *arguments, "--folder", str(folder / "run")],
         cwd=ROOT,
-        env=inherited,
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,6 +91,9 @@ def chaos(folder: Path, *arguments: str) -> tuple[int, str]:
         ["--picture", "/no/x.svg"],
         ["--picture", "x.gif"],
         ["--other-version", "/no"],
+        ["--redis", "memcached"],
+        ["--isolating", "--redis", "cluster"],
+        ["--only", "slot migration"],
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(wrong: list[str]) -> None:

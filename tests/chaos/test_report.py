@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from tests.chaos.faults import LEFT_OUT, Happening
+from tests.chaos.faults import Happening
 from tests.chaos.observers import Refusal
 from tests.chaos.oracles import Violation
+from tests.chaos.redis_faults import LEFT_OUT
 from tests.chaos.report import verdict
 from tests.chaos.run import Record
 from tests.chaos.schedule import LEASES, Kind

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, Kind, plan
+from tests.chaos.schedule import LEASES, OPERATOR, POSTGRES, REDIS, REDIS_OF, Kind, Redis, plan
 
 
 def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None:
@@ -10,17 +10,25 @@ def test_the_same_seed_gives_the_same_schedule_and_another_one_another() -> None
     assert plan(1, 10, 4, 6.0) != plan(2, 10, 4, 6.0)
 
 
-def test_ten_minutes_hold_every_kind_of_fault() -> None:
-    done = {fault.kind for each in plan(2, 10, 4, 6.0, isolating=True) for fault in each.faults}
-    assert done == set(Kind)
-    done = {fault.kind for each in plan(2, 10, 4, 6.0) for fault in each.faults}
-    assert done == set(Kind) - {Kind.ISOLATE}
+@pytest.mark.parametrize("redis", Redis)
+def test_ten_minutes_hold_every_kind_of_fault(redis: Redis) -> None:
+    possible = set(Kind) - REDIS | set(REDIS_OF[redis])
+    done = {fault.kind for each in plan(3, 10, 4, 6.0, isolating=True, redis=redis) for fault in each.faults}
+    assert done == possible
+    done = {fault.kind for each in plan(3, 10, 4, 6.0, redis=redis) for fault in each.faults}
+    assert done == possible - {Kind.ISOLATE}
 
 
+def test_a_storm_of_one_fault_has_no_other() -> None:
+    rounds = plan(2, 10, 4, 6.0, redis=Redis.SENTINELS, only=[Kind.UNSEEN])
+    assert {fault.kind for each in rounds for fault in each.faults} == {Kind.UNSEEN}
+
+
+@pytest.mark.parametrize("redis", Redis)
 @pytest.mark.parametrize("seed", range(20))
-def test_every_fault_has_a_target_and_faults_of_one_server_do_not_overlap(seed: int) -> None:
+def test_every_fault_has_a_target_and_faults_of_one_server_do_not_overlap(seed: int, redis: Redis) -> None:
     tasks = {f"task{number}" for number in range(1, 5)}
-    for each in plan(seed, 10, 4, 6.0):
+    for each in plan(seed, 10, 4, 6.0, redis=redis):
         for group in (REDIS, POSTGRES):
             ends = 0.0
             for fault in each.faults:

@@ -18,6 +18,7 @@ PATIENT = {"LEASE_TTL": "30"}
 """A ttl with which two believe at the same time, however slow the rest is."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("safe", "current", "next_one"),
     [

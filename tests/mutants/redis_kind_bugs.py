@@ -56,8 +56,8 @@ CLUSTER = [
     Bug(
         "an operator's command does not follow a slot that migrates",
         "sidecar/commands/connection.py",
-        right="                    if not self._connection.redirects:\n",
-        wrong="                    if not isinstance(error, MovedError):\n",
+        right="                if not connection.redirects:\n",
+        wrong="                if not isinstance(error, MovedError):\n",
         test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
     ),
     Bug(

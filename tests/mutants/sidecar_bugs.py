@@ -153,7 +153,7 @@ ELECTION = [
     ),
     Bug(
         "a lease counts as following before the first reply of Redis",
-        "sidecar/election/lease.py",
+        "sidecar/election/facts.py",
         right="self._connected: bool | None = None",
         wrong="self._connected: bool | None = True",
         test="tests/sidecar/election/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
@@ -495,7 +495,7 @@ SCRIPTS = [
     ),
     Bug(
         "a holder is printed without escapes",
-        "sidecar/commands/fence.py",
+        "sidecar/commands/look.py",
         right="one_line(holder)",
         wrong="holder",
         test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
@@ -680,8 +680,8 @@ CONNECTION = [
     Bug(
         "a task that follows only tries to lead",
         "sidecar/election/lease.py",
-        right="looks = self.follows_only or now < self._yield_until",
-        wrong="looks = now < self._yield_until",
+        right="looks = self.follows_only or now < self._rest.until",
+        wrong="looks = now < self._rest.until",
         test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
     ),
     Bug(

@@ -26,6 +26,7 @@ curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(
 """A replacement for a machine without curl."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guide_says(tmp_path: Path) -> None:
     ran = [block for block in blocks(GUIDE) if not block.mark]

@@ -67,6 +67,7 @@ class Faults:
             "DEL": self._delete,
             "wrong type": self._spoil_key,
             "bad fence": self._spoil_fence,
+            "step-down": self._step_down,
         }
 
     def begin(self) -> None:
@@ -667,6 +668,23 @@ class Faults:
         self.world.oracle.exempt(1.3 * self.ttl)
         self._type(RedisModel.delete)
 
+    def _step_down(self) -> None:
+        """An operator asks the leader to step down; sometimes just when a sidecar calls Redis."""
+        if self.random.random() < 0.3:
+            self.world.sidecars[self._task()].ambush = lambda _: self._asks_to_step_down()
+        else:
+            self._asks_to_step_down()
+
+    def _asks_to_step_down(self) -> None:
+        world, server = self.world, self.world.primary
+        if not server.up:
+            return
+        server.set_clock(world.now)
+        token = server.model.step_down()
+        if token is not None:
+            world.oracle.asked_to_step_down(token)
+            world.step_down_published(server)
+
     def _spoil_key(self) -> None:
         last = self._duration()
         self.world.oracle.exempt(last + 1.3 * self.ttl)
@@ -677,6 +695,7 @@ class Faults:
         """Such a fence gives no term; the operator repairs it while the lease is disabled."""
         token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
+        self.world.oracle.fence_changed()
         self._disturb(self._duration(), self._disable_to_mend)
 
     def _disable_to_mend(self, _: None) -> None:
@@ -688,6 +707,7 @@ class Faults:
         model = self.world.primary.model
         self.world.primary.set_clock(self.world.now)
         if model.mend_fence():
+            self.world.oracle.fence_changed()
             self._type(RedisModel.delete)
         elif model.fence_needs_mending:
             self._disable_to_mend(None)  # another operator has enabled it meanwhile

@@ -40,6 +40,7 @@ OPERATOR: Mix = {
     "wrong type": 0.5,
     "bad fence": 0.5,
     "server clock jump": 0.5,
+    "step-down": 4,
 }
 LATE: Mix = {
     "bad network": 4,
@@ -65,10 +66,10 @@ MIXES: dict[str, tuple[float, Mix]] = {
         2,
         NETWORK | {"late release": 1, "late acquire": 1, "client leaves": 2, "sidecar crash": 1, "client crash": 1},
     ),
-    "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1}),
+    "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1, "step-down": 1}),
     "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
-    "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
+    "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1, "step-down": 1}),
     "sentinels": (1, DEMOTION | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
     "late calls": (1, LATE),
     "quiet": (
@@ -82,6 +83,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
             "client crash": 1,
             "task kill": 1,
             "deploy": 1,
+            "step-down": 2,
         },
     ),
 }

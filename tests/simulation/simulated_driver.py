@@ -142,6 +142,9 @@ class Simulated:
     def notice(self) -> None:
         self.sidecar.noticed(self.server)
 
+    def step_down_notice(self) -> None:
+        self.sidecar.step_down_noticed(self.server)
+
     def drain(self) -> None:
         self.sidecar.drain()
 

@@ -33,6 +33,12 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
     return happens
 
 
+def steps_down(driven: Driven) -> None:
+    """An operator asks the holder to step down, and the watch is deaf."""
+    driven.server.set_clock(driven.now() - START)
+    driven.server.model.step_down()
+
+
 def fails(error: str) -> Happening:
     """Redis answers every script with an error, or stops doing so."""
 
@@ -77,6 +83,8 @@ HAPPENINGS: dict[str, Happening] = {
     "b for 20 s": changes_key(lambda model: model.set("b", 20_000)),
     "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
     "DEL": changes_key(RedisModel.delete),
+    "step-down": steps_down,
+    "step-down notice": lambda driven: driven.step_down_notice(),
     "PERSIST": changes_key(RedisModel.persist),
     "errors": fails("LOADING Redis is loading the dataset in memory"),
     "errors from inside": fails(FROM_INSIDE),
@@ -139,6 +147,14 @@ SELDOM = {
     "a call is made again where it surely was not executed, and once": [
         *((100, "errors"), (100, "asks, 0.0 s"), (200, "errors"), (200, "down"), (100, "asks, 4.9 s"), (300, "down")),
         *((300, "errors from inside"), (100, "asks, 4.9 s"), (400, "errors from inside"), (300, "asks, 0.0 s")),
+    ],
+    "a leader steps down at a notice, its client resigns, and it rests": [
+        *((100, "asks, 0.0 s"), (50, "step-down"), (1, "step-down notice"), (20, "resigns"), (10, "asks, 9.7 s")),
+        *((300, "notices"), (650, "asks, 9.7 s"), (700, "asks, 9.7 s")),
+    ],
+    "a leader steps down at a renewal, its client is silent, and another leads": [
+        *((100, "asks, 0.0 s"), (250, "asks, 4.9 s"), (250, "asks, 4.9 s"), (150, "step-down"), (700, "asks, 9.7 s")),
+        *((10, "b for 3 s"), (600, "asks, 9.7 s"), (900, "asks, 9.7 s")),
     ],
     "the server goes down under a call": [
         *((100, "asks, 0.0 s"), (99, "stops for 1 s"), (100, "resigns"), (10, "down"), (300, "down")),

@@ -10,6 +10,7 @@ Faults of requests and of replies are separate:
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Self
@@ -21,6 +22,8 @@ class Direction:
     def __init__(self) -> None:
         self.delay = 0.0
         """Delay of each piece, in seconds."""
+        self.translate: Callable[[bytes], bytes] | None = None
+        """Changes each piece, which then consists of whole lines."""
         self._lost = False
         self._open = asyncio.Event()
         self._open.set()
@@ -41,6 +44,10 @@ class Direction:
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry bytes until one side ends."""
         while piece := await reader.read(65536):
+            if self.translate is not None:
+                while not piece.endswith(b"\r\n") and (more := await reader.read(65536)):
+                    piece += more
+                piece = self.translate(piece)
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self._open.wait()
@@ -71,6 +78,11 @@ class Proxy:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.refuse()
+
+    @property
+    def listens(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
 
     async def accept(self) -> None:
         """Listen, on the same port as before."""

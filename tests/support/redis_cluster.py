@@ -39,7 +39,7 @@ def order(node: RedisServer, *words: str) -> Any:
 
 
 class RedisCluster:
-    """Nodes of which the first `masters` have shared the slots, and the others replicate the first one."""
+    """Nodes of which the first `masters` share the slots; each of the others replicates one of them, in turn."""
 
     def __init__(self, nodes: list[RedisServer], masters: int) -> None:
         self.nodes = nodes
@@ -55,8 +55,8 @@ class RedisCluster:
             last = SLOTS if number == self.masters - 1 else (number + 1) * share
             order(node, "CLUSTER", "ADDSLOTS", *map(str, range(number * share, last)))
         await eventually(lambda: all(len(self._known(node)) == len(self.nodes) for node in self.nodes))
-        for replica in self.nodes[self.masters :]:
-            order(replica, "CLUSTER", "REPLICATE", str(order(first, "CLUSTER", "MYID")))
+        for number, replica in enumerate(self.nodes[self.masters :]):
+            order(replica, "CLUSTER", "REPLICATE", str(order(self.nodes[number % self.masters], "CLUSTER", "MYID")))
         await eventually(lambda: all("cluster_state:ok" in str(order(node, "CLUSTER", "INFO")) for node in self.nodes))
         await eventually(lambda: all(map(self.replicates, self.nodes[self.masters :])))
 

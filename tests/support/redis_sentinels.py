@@ -18,11 +18,22 @@ DOWN_AFTER = 1_000
 class SentinelServer(RedisServer):
     """A sentinel that watches the primary at a port."""
 
-    def __init__(self, folder: Path, watched: int, *, quorum: int, down_after: int, binary: Path | None = None) -> None:
-        super().__init__(folder, binary=binary)
+    def __init__(
+        self,
+        folder: Path,
+        watched: int,
+        *,
+        quorum: int,
+        down_after: int,
+        port: int | None = None,
+        failover_timeout: int = 6_000,
+        binary: Path | None = None,
+    ) -> None:
+        super().__init__(folder, port=port, binary=binary)
         self._watched = watched
         self._quorum = quorum
         self._down_after = down_after
+        self._failover_timeout = failover_timeout
 
     def command(self) -> list[str]:
         """The command line; a sentinel writes its own configuration file."""
@@ -33,7 +44,7 @@ class SentinelServer(RedisServer):
                 f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
                 f"sentinel monitor {MASTER} 127.0.0.1 {self._watched} {self._quorum}\n"
                 f"sentinel down-after-milliseconds {MASTER} {self._down_after}\n"
-                f"sentinel failover-timeout {MASTER} 6000\n"
+                f"sentinel failover-timeout {MASTER} {self._failover_timeout}\n"
             )
         return [str(self.binary), str(file), "--sentinel"]
 

@@ -226,6 +226,7 @@ async def test_a_failure_is_one_line_and_a_status(
     assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
 async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_every_term(
     samples_url: str,
     redis_server: RedisServer,

@@ -65,8 +65,8 @@ class Circle:
 
     async def sidecar_command(self, *words: str) -> str:
         said: list[str] = []
-        said.append(await asyncio.to_thread(commands.run, words, self.environment, said.append))
-        return "\n".join(said)
+        missing = await asyncio.to_thread(commands.run, words, self.environment, said.append)
+        return "\n".join([*said, missing] if missing is not None else said)
 
     async def service_command(self, *options: str) -> None:
         settings = read_settings(

@@ -613,6 +613,7 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_row_is_what_decimals_give_tick_by_tick(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int

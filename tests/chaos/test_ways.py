@@ -1,0 +1,47 @@
+"""The way of a task to several servers: which port a reply names, and when a proxy listens."""
+
+import asyncio
+
+from tests.chaos.ways import Way
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server whose reply names its own port, as MOVED and SENTINEL MASTER do, in two pieces."""
+    await reader.readline()
+    port = writer.get_extra_info("sockname")[1]
+    reply = f"-MOVED 1 127.0.0.1:{port}\r\n$5\r\n{port}\r\n:1{port}\r\n".encode()
+    writer.write(reply[:-14])
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.write(reply[-14:])
+    writer.close()
+
+
+async def _asked(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"PING\r\n")
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_a_reply_that_names_a_server_leads_to_the_tasks_own_proxy() -> None:
+    async with await asyncio.start_server(_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Way([port]) as way:
+            proxy = way.port_of(port)
+            said = await _asked(proxy)
+            assert said == f"-MOVED 1 127.0.0.1:{proxy}\r\n$5\r\n{proxy}\r\n:1{port}\r\n".encode()
+
+
+async def test_a_server_that_two_faults_hide_is_reached_after_both() -> None:
+    async with await asyncio.start_server(_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Way([port]) as way:
+            await way.refuse([port])
+            await way.refuse()
+            await way.accept([port])
+            assert not way.proxies[port].listens
+            await way.accept()
+            assert await _asked(way.port_of(port))
