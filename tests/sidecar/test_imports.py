@@ -81,8 +81,8 @@ def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
     package = ROOT / "sidecar/redis"
     listed = set[str]().union(*OPTIONAL.values())
     common = {
-        "connection", "failures", "login", "place", "reconnects", "repeats", "replies", "route", "server_facts",
-        "store", "watch",
+        "connection", "failures", "history", "login", "place", "reconnects", "repeats", "replies", "route",
+        "server_facts", "store", "watch",
     }  # fmt: skip
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
     assert modules - common == {name.rpartition(".")[2] for name in listed}
