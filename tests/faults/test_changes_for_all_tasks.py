@@ -9,8 +9,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from redis import Redis
 
 from ops.local.servers import RedisServer
+from sidecar.redis.store import fence_of
 from tests.faults.tasks import LEASE, Task, running, tokens_in_order, two_believers
 from tests.support.processes import command_of
 from tests.support.proxy import Proxy
@@ -23,6 +25,9 @@ UNGUARDED = {"FAILOVER_GUARD": "false"}
 
 SLOWER = {"REDIS_URL": "", "LEASE_TTL": "24", "REDIS_TIMEOUT": "2"}
 """With sentinels a call has a twelfth of the ttl, which is little on a busy machine."""
+
+HOUR = 3600 * 1_000_000
+"""An hour in the units of a token."""
 
 
 class Deploy:
@@ -175,6 +180,27 @@ async def test_new_tasks_that_only_follow_at_first_are_the_same_without_an_opera
         await eventually(lambda: leader.leads)
         assert not follower.beliefs
         assert two_believers(rolling.tasks) == []
+
+
+async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_above_the_old_ones(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    """The terms at the old place have tokens of an hour from now, as by a clock that is ahead."""
+    async with deploy("address", tmp_path, session) as rolling:
+        new, ahead = rolling.new[0], max(task.token for task in rolling.old) + HOUR
+        with Redis(port=new.way.target) as redis:
+            redis.hset(fence_of(new.key), "token", ahead)
+        await eventually(lambda: any(task.leads and task.token >= ahead for task in rolling.old))
+        await rolling.operator(new, "disable", LEASE, "3600")
+        await rolling.start(new)
+        for old in rolling.old:
+            await rolling.stop(old)
+        newest = max(task.token for task in rolling.old)
+        assert "mended" in await rolling.operator(new, "fence", LEASE, "--above", str(newest))
+        await rolling.operator(new, "enable", LEASE)
+        await eventually(lambda: new.leads)
+        assert newest < new.token < newest + HOUR
+        assert tokens_in_order(rolling.tasks) == sorted(tokens_in_order(rolling.tasks))
 
 
 async def test_the_ttl_is_changed_while_nobody_leads(tmp_path: Path, session: aiohttp.ClientSession) -> None:
