@@ -29,7 +29,7 @@ REPLICA = "replica"
 """User of the replicas."""
 NODE_ARGUMENTS = (*ARGUMENTS, "--user", REPLICA, "on", "nopass", "~*", "&*", "+@all",
                   "--masteruser", REPLICA, "--masterauth", REPLICA)  # fmt: skip
-ANSWERS_WITHIN = 2.0
+ANSWERS_WITHIN = 4.0
 """Seconds for an answer of a server."""
 MOVES_WITHIN = 180.0
 """Seconds within which another server must have become the primary, even at the servers' default timings."""
