@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -73,9 +74,8 @@ class MovingName(RedisNodes):
     async def form(self) -> None:
         """Replicate the first server."""
         await self._open.enter_async_context(self._name)
-        await ask(self._heir, "REPLICAOF", "127.0.0.1", str(self._primary.port))
-        while not await self.answers():  # noqa: ASYNC110 - the servers cannot set an event here
-            await asyncio.sleep(0.05)
+        await self.patiently(partial(ask, self._heir, "REPLICAOF", "127.0.0.1", str(self._primary.port)))
+        await self.patiently(self.settled)
 
     def settings(self, task: str) -> dict[str, str]:  # noqa: ARG002 - the name is the same for all tasks
         """Return the variables with the name."""
