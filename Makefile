@@ -11,8 +11,8 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker browser chaos images languages model mutants proxy redis-versions rehearse release-check simulate \
-	sizes test-slow
+	alerts aws bench bench-tracker browser chaos failovers images languages model mutants proxy redis-kinds redis-versions \
+	rehearse release-check simulate sizes test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -75,6 +75,12 @@ bench: $(STAMP) ## Measure hand-over, memory, start and speed, and compare with 
 
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
 	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+
+redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
+	@$(BIN)/python -m bench.redis_kinds $(ARGS)
+
+failovers: $(STAMP) ## Fail over with sentinels at default timings, in about five minutes: two believers fail it
+	@$(BIN)/python -m bench.redis_kinds --kind sentinels --ttl 30 --event failover --event unseen --event kill --event restart --jobs 4
 
 images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podman): PYTHON_IMAGE=name
 	@$(BIN)/python -m ops.images

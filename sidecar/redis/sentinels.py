@@ -13,7 +13,7 @@ expires at the old one.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
@@ -49,7 +49,7 @@ class SentinelPlace(NoRedirects):
     def __init__(self, sentinels: Sentinels, direct: Callable[[Node], RedisConnection], limit: float) -> None:
         self._sentinels = sentinels
         self._direct = direct
-        self._share = limit / 4
+        self._share = limit / 2
         self._found: Node | None = None
         self._problem: str | None = None
 
@@ -101,14 +101,24 @@ class SentinelPlace(NoRedirects):
         return named != self._found
 
     async def _ask(self) -> Node:
+        """Return the primary as soon as a majority names it: a silent sentinel delays nothing."""
         nodes = self._sentinels.nodes
-        answers = await asyncio.gather(*map(self._answer, nodes))
-        named = Counter(answer for answer in answers if isinstance(answer, Named)).most_common(1)
-        if not named or 2 * named[0][1] <= len(nodes):
-            agree = named[0][1] if named else 0
-            told = "; ".join(f"{host}:{port}: {answer}" for (host, port), answer in zip(nodes, answers, strict=True))
-            raise NoPrimary(f"{agree} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
-        return named[0][0].host, named[0][0].port
+        asked = {asyncio.ensure_future(self._answer(node)): node for node in nodes}
+        answers: dict[Node, Named | str] = {}
+        pending = set(asked)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                answers |= {asked[task]: task.result() for task in done}
+                named, votes = _most_named(answers.values())
+                if named is not None and 2 * votes > len(nodes):
+                    return named.host, named.port
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        told = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
+        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
 
     async def _answer(self, node: Node) -> Named | str:
         """What one sentinel names, or why it names nothing."""
@@ -156,3 +166,9 @@ class SentinelPlace(NoRedirects):
         else:
             log.warning("The sentinels do not say where the primary is: %s. The connection that there is is kept; a"
                         " failover is noticed late", problem)  # fmt: skip
+
+
+def _most_named(answers: Iterable[Named | str]) -> tuple[Named | None, int]:
+    """Return what most sentinels name, and how many of them do."""
+    counted = Counter(answer for answer in answers if isinstance(answer, Named)).most_common(1)
+    return counted[0] if counted else (None, 0)

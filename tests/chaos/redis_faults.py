@@ -1,6 +1,8 @@
 """Causes the faults of the Redis servers, for each kind of Redis."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runtime.clock import elapsed
@@ -25,6 +27,7 @@ class RedisFaults:
     def __init__(self, fleet: "Fleet", told: "Callable[[Happening], None]") -> None:
         self._fleet = fleet
         self._told = told
+        self._moving = asyncio.Lock()  # of the faults that need servers in their places
 
     async def inflict(self, fault: Fault, happening: "Happening") -> None:
         """Cause the fault; the note says why one was skipped."""
@@ -35,14 +38,17 @@ class RedisFaults:
         if isinstance(redis, RedisPair):
             await self._of_pair(redis, fault, happening)
             return
-        try:
-            if fault.kind is not Kind.FREEZE_REDIS:
-                await redis.wait_settled(2 * self._fleet.ttl)
-            happening.began = elapsed()
+        if fault.kind is Kind.FREEZE_REDIS:
             await self._of_nodes(redis, fault, happening)
-        except Unsettled as reason:
-            happening.note = f"{LEFT_OUT}{reason}"
-            self._told(happening)
+            return
+        async with self._moving:
+            try:
+                await redis.wait_settled(2 * self._fleet.ttl)
+                happening.began = elapsed()
+                await self._of_nodes(redis, fault, happening)
+            except Unsettled as reason:
+                happening.note = f"{LEFT_OUT}{reason}"
+                self._told(happening)
 
     async def _of_pair(self, redis: RedisPair, fault: Fault, happening: "Happening") -> None:
         match fault.kind:
@@ -75,7 +81,8 @@ class RedisFaults:
                 self._told(happening)
                 async with redis.hidden_from(leading):
                     await redis.fail_over_by_hand()
-                    await redis.wait_settled(redis.serves_on)
+                    with suppress(Unsettled):  # by a freeze meanwhile
+                        await redis.wait_settled(redis.serves_on)
             case Kind.MIGRATE if isinstance(redis, ClusterNodes):
                 self._told(happening)
                 await redis.migrate(list(self._fleet.keys().values()), fault.seconds)

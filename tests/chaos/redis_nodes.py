@@ -6,10 +6,11 @@ on disk, so a server restarts empty.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
@@ -25,12 +26,16 @@ from tests.chaos.schedule import LEASES
 from tests.chaos.server_clock import ClockedRedis, server_clock
 from tests.chaos.ways import Way
 
+T = TypeVar("T")
+
 REPLICA = "replica"
 """User of the replicas."""
 NODE_ARGUMENTS = (*ARGUMENTS, "--user", REPLICA, "on", "nopass", "~*", "&*", "+@all",
                   "--masteruser", REPLICA, "--masterauth", REPLICA)  # fmt: skip
-ANSWERS_WITHIN = 2.0
+ANSWERS_WITHIN = 4.0
 """Seconds for an answer of a server."""
+STARTS_WITHIN = 60.0
+"""Seconds for the start of the servers on a busy machine."""
 MOVES_WITHIN = 180.0
 """Seconds within which another server must have become the primary, even at the servers' default timings."""
 
@@ -89,14 +94,24 @@ class RedisNodes:
     async def __aexit__(self, *exc: object) -> None:
         await self._open.aclose()
 
+    async def patiently(self, action: Callable[[], Awaitable[T]], within: float = STARTS_WITHIN) -> T:
+        """Repeat an action until it is not False, and return its result; a server that does not answer is no error."""
+        async with asyncio.timeout(within):
+            while True:
+                with suppress(RedisError, OSError):
+                    if (result := await action()) is not False:
+                        return result
+                await asyncio.sleep(0.1)
+
     async def _served_for_long(self) -> None:
         """Record the primary as the server that acted last, or the guard would delay the first term of the run."""
-        primary = await self.primary()
-        info = f"{await ask(primary, 'INFO', 'server')}{await ask(primary, 'INFO', 'replication')}"
-        known = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        primary = await self.patiently(self.primary)
+        told = [await self.patiently(partial(ask, primary, "INFO", part)) for part in ("server", "replication")]
+        known = dict(line.split(":", 1) for line in "".join(told).splitlines() if ":" in line)
         for name in LEASES:
             fence = fence_of(self.lease_key.replace("{name}", name))
-            await ask(primary, "HSET", fence, "run_id", known["run_id"], "replid", known["master_replid"])
+            fields = "run_id", known["run_id"], "replid", known["master_replid"]
+            await self.patiently(partial(ask, primary, "HSET", fence, *fields))
 
     async def run(self, *servers: RedisServer) -> None:
         """Start servers, which are stopped at the end."""

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from redis.exceptions import ConnectionError as Unreachable
@@ -18,15 +19,12 @@ from tests.chaos.ports import quiet_port
 from tests.chaos.redis_nodes import RedisNodes, Unsettled, ask
 from tests.chaos.server_clock import ClockedRedis
 from tests.support.redis_sentinels import MASTER, SentinelServer
-from tests.support.waiting import eventually
 
 SERVERS, SENTINELS, QUORUM = 3, 3, 2
 DOWN_AFTER = 2_000
 """Milliseconds after which a silent server counts as failed."""
 FAILOVER_TIMEOUT = 6_000
 """Sentinel's failover-timeout, in milliseconds."""
-STARTS_WITHIN = 60.0
-"""Seconds for the start of the group."""
 
 
 class SentinelNodes(RedisNodes):
@@ -69,10 +67,10 @@ class SentinelNodes(RedisNodes):
         """Replicate the first server, and start the sentinels once the replicas are connected."""
         first, *replicas = self.nodes
         for replica in replicas:
-            await ask(replica, "REPLICAOF", "127.0.0.1", str(first.port))
-        await eventually(lambda: self._all_replicate(replicas, first), within=STARTS_WITHIN)
+            await self.patiently(partial(ask, replica, "REPLICAOF", "127.0.0.1", str(first.port)))
+        await self.patiently(lambda: self._all_replicate(replicas, first))
         await self.run(*self.sentinels)
-        await eventually(self.answers, within=STARTS_WITHIN)
+        await self.patiently(self.settled)
 
     def settings(self, task: str) -> dict[str, str]:
         """Return the variables with the task's own ports of the sentinels."""

@@ -32,6 +32,9 @@
 #ifndef TERMS
 #define TERMS 3    /* the number of terms in a run, at most */
 #endif
+#ifndef DEMOTION
+#define DEMOTION 0 /* ticks for which the old primary serves after a failover; needs FAULTS=1 and FAILOVERS_ONLY */
+#endif
 #ifndef FAULTS
 #define FAULTS 2   /* the number of faults in a run, at most; delay, loss and pause do not count */
 #endif
@@ -54,6 +57,12 @@
 #endif
 
 #define may_fail(kind) (kind && faults < FAULTS)
+
+#ifdef SHORT_GUARD
+#define GUARD TTL
+#else
+#define GUARD (TTL + DEMOTION) /* [Redis 4] the time for which no new term starts on another server */
+#endif
 
 #ifdef NO_MARGIN
 #define LEAD TTL
@@ -107,6 +116,12 @@ Data redis;          /* the primary */
 Data replica;        /* while `lagging`: the data of the other server when its replication fell behind */
 bit  lagging;        /* from the first write that a failover would lose */
 Data spare;          /* of one step */
+#if DEMOTION
+Data old;            /* the old primary, while it serves */
+byte old_server;     /* its name */
+bit  old_promoted;
+byte old_serves;     /* the time for which it serves */
+#endif
 byte server = 1;     /* names the primary's stint: run_id and replid, another one after each promotion and restart */
 #ifdef RUN_IDS_RETURN
 byte other = 2;      /* names the replica */
@@ -126,6 +141,9 @@ typedef Request {    /* a request whose sender gave it up, or died, and that may
   mtype kind;
   byte token;
   byte tenure;
+#if DEMOTION
+  bit  to_old;       /* its connection leads to the old primary */
+#endif
   byte deadline
 };
 
@@ -149,6 +167,10 @@ typedef Task {
   byte  reply_tenure;
   /* the network */
   byte  deadline;    /* the request is on its way, and executes within this time on the server's clock */
+#if DEMOTION
+  bit   on_old;      /* the sidecar's connection leads to the old primary */
+  bit   to_old;      /* and so did the connection of the request that is on its way */
+#endif
   Request late[LATE];
   /* the client */
   byte answer;       /* a grant on its way to it */
@@ -228,7 +250,7 @@ inline guard_wait() {
 #ifndef GUARD_RESTARTS
   :: changed && redis.changed_server == server -> wait = redis.wait
 #endif
-  :: changed && seen_first -> redis.changed_server = server; redis.wait = TTL; wait = TTL
+  :: changed && seen_first -> redis.changed_server = server; redis.wait = GUARD; wait = GUARD
 #endif
   fi
 }
@@ -301,7 +323,12 @@ byte wait, told, k, n;               /* of one step: 0 between two */
 mtype outcome;
 
 /* By symmetry the first term is candidate 1's. A run ends with its last term. */
-#define may_execute(i, call) (call != acquire || redis.holder != NOBODY || (newest < TERMS && (newest > 0 || i == 1)))
+#define may_begin(i) (newest < TERMS && (newest > 0 || i == 1))
+#if DEMOTION
+#define may_execute(i, call, it) (call != acquire || (it.to_old -> old.holder : redis.holder) != NOBODY || may_begin(i))
+#else
+#define may_execute(i, call, it) (call != acquire || redis.holder != NOBODY || may_begin(i))
+#endif
 
 /* A tenure that nothing uses. In lease.py it is boot and counter; here the names are few and are reused. */
 #if LATE == 2
@@ -309,7 +336,13 @@ mtype outcome;
 #else
 #define late_named(i, n) (task[i].late[0].tenure == n)
 #endif
-#define stored_named(i, n) ((redis.holder == i && redis.tenure == n) || (replica.holder == i && replica.tenure == n))
+#if DEMOTION
+#define old_named(i, n) (old.holder == i && old.tenure == n)
+#else
+#define old_named(i, n) (false)
+#endif
+#define stored_named(i, n) ((redis.holder == i && redis.tenure == n) || (replica.holder == i && replica.tenure == n) || \
+                            old_named(i, n))
 #define named(i, n) (stored_named(i, n) || late_named(i, n) || task[i].tenure == n || task[i].leaving_tenure == n)
 
 inline name_tenure(i, it) {
@@ -339,6 +372,12 @@ inline tidy(i) {
   :: replica.holder == i -> rename(replica.tenure)
   :: else
   fi;
+#if DEMOTION
+  if
+  :: old.holder == i -> rename(old.tenure)
+  :: else
+  fi;
+#endif
   rename(task[i].tenure); rename(task[i].leaving_tenure); rename(task[i].call_tenure); rename(task[i].reply_tenure);
   rename(task[i].late[0].tenure);
 #if LATE == 2
@@ -357,27 +396,62 @@ inline tidy(i) {
 #define next_tenure(i) skip
 #endif
 
+/* Between two swaps, what is said of Redis is said of the old primary. */
+#if DEMOTION
+inline swap_if(leads_there) {
+  if
+  :: leads_there ->
+       copy(redis, spare); copy(old, redis); move(spare, old);
+       k = server; server = old_server; old_server = k;
+       k = promoted; promoted = old_promoted; old_promoted = k; k = 0
+  :: else
+  fi
+}
+#define swap_for(i) swap_if(task[i].to_old)
+#define swap_for_late(i, j) swap_if(task[i].late[j].to_old)
+#define from_old(it) (it.to_old -> 1 : 0)
+#else
+#define swap_for(i) skip
+#define swap_for_late(i, j) skip
+#define from_old(it) 0
+#endif
+
 inline on_its_way(i) {
+  swap_for(i);
   execute(i, task[i].call, task[i].call_token, task[i].call_tenure);
-  printf("%d: Redis executes %e (term %d): %e (term %d)\n", i, task[i].call, task[i].call_token, outcome, told);
-  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
   task[i].reply_tenure = (outcome == superseded -> redis.tenure : 0);
+  if
+  :: from_old(task[i]) -> printf("%d: the OLD PRIMARY executes ", i)
+  :: else -> printf("%d: Redis executes ", i)
+  fi;
+  printf("%e (term %d): %e (term %d)\n", task[i].call, task[i].call_token, outcome, told);
+  task[i].reply = outcome; task[i].reply_token = told; task[i].deadline = 0;
+  swap_for(i);
   task[i].age = (outcome == refused -> 0 : task[i].age);
   outcome = 0; told = 0;
   tidy(i)
 }
 
 inline late_on_its_way(i, j) {
+  swap_for_late(i, j);
   execute(i, task[i].late[j].kind, task[i].late[j].token, task[i].late[j].tenure);
-  printf("%d: Redis executes the LATE %e (term %d): ", i, task[i].late[j].kind, task[i].late[j].token);
+  if
+  :: from_old(task[i].late[j]) -> printf("%d: the OLD PRIMARY executes the LATE ", i)
+  :: else -> printf("%d: Redis executes the LATE ", i)
+  fi;
+  printf("%e (term %d): ", task[i].late[j].kind, task[i].late[j].token);
   printf("%e (term %d)\n", outcome, told);
+  swap_for_late(i, j);
   forget_late(i, j);
   outcome = 0; told = 0;
   tidy(i)
 }
 
 inline forget_late(i, j) {
-  task[i].late[j].kind = NONE; task[i].late[j].token = 0; task[i].late[j].tenure = 0; task[i].late[j].deadline = 0
+  task[i].late[j].kind = NONE; task[i].late[j].token = 0; task[i].late[j].tenure = 0; task[i].late[j].deadline = 0;
+#if DEMOTION
+  task[i].late[j].to_old = 0
+#endif
 }
 
 inline stop_replication() {
@@ -397,9 +471,13 @@ inline unless_nothing_was_written() {
   fi
 }
 
-#define arrives(i)       (task[i].deadline > 0 && may_execute(i, task[i].call))
-#define arrives_late(i, j) (task[i].late[j].kind != NONE && may_execute(i, task[i].late[j].kind))
+#define arrives(i)       (task[i].deadline > 0 && may_execute(i, task[i].call, task[i]))
+#define arrives_late(i, j) (task[i].late[j].kind != NONE && may_execute(i, task[i].late[j].kind, task[i].late[j]))
+#ifdef IN_STEP
+#define may_stop_replication (false)
+#else
 #define may_stop_replication (may_fail(FAILOVERS) && !lagging)
+#endif
 
 proctype network(byte i) provided (!calm) {
   do
@@ -428,12 +506,19 @@ proctype network(byte i) provided (!calm) {
 #define late_acquire(i) (task[i].late[0].kind == acquire)
 #endif
 
+#ifdef NONE_LATE
+#define may_come_late(i) (false)
+#else
 #define may_come_late(i) (task[i].deadline > 0 && task[i].call != look) /* a look changes nothing */
+#endif
 
 inline becomes_late(i) {
   n = slot(i);
   task[i].late[n].kind = task[i].call; task[i].late[n].token = task[i].call_token;
   task[i].late[n].tenure = task[i].call_tenure; task[i].late[n].deadline = task[i].deadline;
+#if DEMOTION
+  task[i].late[n].to_old = task[i].to_old;
+#endif
   n = 0
 }
 
@@ -442,12 +527,18 @@ inline becomes_late(i) {
 inline forget_call(i) {
   task[i].call = NONE; task[i].call_token = 0; task[i].call_tenure = 0; task[i].age = 0;
   task[i].reply = NONE; task[i].reply_token = 0; task[i].reply_tenure = 0; task[i].deadline = 0;
+#if DEMOTION
+  task[i].to_old = 0;
+#endif
   tidy(i)
 }
 
 /* [Time 2] each attempt has its own anchor; [Time 4] and a deadline in the server's time */
 inline send(i, what, its_token, its_tenure) {
   task[i].call = what; task[i].call_token = its_token; task[i].call_tenure = its_tenure; task[i].deadline = CALL;
+#if DEMOTION
+  task[i].to_old = task[i].on_old;
+#endif
   printf("%d: the sidecar sends %e (term %d)\n", i, what, its_token);
   tidy(i)
 }
@@ -497,13 +588,29 @@ inline leave(i) {
 #define accepts(token) (token >= stored)
 #endif
 
+#if DEMOTION
+#define may_find(i) (redis.holder == i || old.holder == i || late_acquire(i))
+#else
+#define may_find(i) (redis.holder == i || late_acquire(i))
+#endif
+
+#if DEMOTION && !defined(ACQUIRE_UNASKED)
+#define may_acquire(i) (!task[i].on_old) /* the sentinels are asked before each acquire */
+#else
+#define may_acquire(i) (true)
+#endif
+
 #define waits(i) (task[i].gone == 0 && task[i].call != NONE && task[i].reply != refused)
 #define idle(i)  (task[i].gone == 0 && task[i].call == NONE)
 #define leads(i) (task[i].gone == 0 && task[i].lead > 0)
 
 proctype sidecar(byte i) provided (!calm) {
   do
-  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE ->
+#if DEMOTION
+  :: d_step { task[i].on_old -> task[i].on_old = 0; /* the sentinels name another primary; or the connection ended */
+       printf("%d: the sidecar turns to the new primary\n", i) }
+#endif
+  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && may_acquire(i) ->
 #ifdef TENURE_PER_GIVE_UP
        send(i, acquire, 0, task[i].next) }
 #else
@@ -515,7 +622,7 @@ proctype sidecar(byte i) provided (!calm) {
        assert_4(task[i].belief == 0 && task[i].answer == 0);
        send(i, release, task[i].leaving, task[i].leaving_tenure) }
   /* is the key still ours? a look that would find nothing is left out */
-  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && (redis.holder == i || late_acquire(i)) ->
+  :: d_step { idle(i) && task[i].lead == 0 && task[i].leaving == NONE && may_find(i) ->
        send(i, look, 0, 0) }
 
   /* the results of a call */
@@ -674,6 +781,26 @@ inline turn(i) {
 }
 #endif
 
+#if DEMOTION
+/* The old primary is a replica now: it refuses every call. */
+inline demote() {
+  erase(old); old_server = 0; old_promoted = 0;
+  for (k : 1 .. N) {
+    task[k].on_old = 0;
+    task[k].deadline = (task[k].to_old -> 0 : task[k].deadline); task[k].to_old = 0;
+    for (n : 0 .. LATE - 1) {
+      if
+      :: task[k].late[n].to_old -> forget_late(k, n)
+      :: else
+      fi
+    };
+    tidy(k)
+  };
+  k = 0; n = 0;
+  printf("the old primary is demoted\n")
+}
+#endif
+
 inline tick() {
   printf("tick\n");
   server_time_passes(redis);
@@ -681,6 +808,12 @@ inline tick() {
   :: lagging -> server_time_passes(replica)
   :: else
   fi;
+#if DEMOTION
+  if
+  :: old_serves > 0 -> server_time_passes(old); old_serves--
+  :: else
+  fi;
+#endif
   less(young);
   for (k : 1 .. N) {
     requests_age(k);
@@ -701,6 +834,12 @@ inline tick() {
     fi;
     assert(task[k].gone != 1 || redis.holder != k) /* [Promise 3] a lost task's lease is free again */
   };
+#if DEMOTION
+  if
+  :: old_server != 0 && old_serves == 0 -> demote()
+  :: else
+  fi;
+#endif
   k = 0
 }
 
@@ -780,6 +919,18 @@ inline requests_are_lost() {
 #endif
 }
 
+#if DEMOTION
+/* The connections lead to the old primary still. */
+inline requests_stay() {
+  for (k : 1 .. N) {
+    task[k].on_old = 1;
+    task[k].to_old = (task[k].deadline > 0 -> 1 : 0);
+    for (n : 0 .. LATE - 1) { task[k].late[n].to_old = (task[k].late[n].kind != NONE -> 1 : 0) }
+  };
+  k = 0; n = 0
+}
+#endif
+
 proctype accident_of_redis() provided (!calm) {
   do
   :: d_step { may_fail(RESTARTS) && newest > 0 ->
@@ -790,6 +941,9 @@ proctype accident_of_redis() provided (!calm) {
 
   :: d_step { may_fail(FAILOVERS) -> /* writes since the stop of replication are lost */
        faults++;
+#if DEMOTION
+       copy(redis, old); old_server = server; old_promoted = promoted; old_serves = DEMOTION;
+#endif
        if
        :: lagging && faults < FAULTS -> /* now the old primary is the one that lags */
             move(redis, spare); move(replica, redis); move(spare, replica)
@@ -802,8 +956,13 @@ proctype accident_of_redis() provided (!calm) {
        servers++; server = servers;
 #endif
        promoted = 1; young = 0;
+#if DEMOTION
+       requests_stay();
+       printf("FAILOVER to the replica; the old primary serves on\n") }
+#else
        requests_are_lost();
        printf("FAILOVER to the replica\n") }
+#endif
   :: d_step { lagging && faults > 0 ->
        erase(replica); lagging = 0;
        printf("the replica catches up\n") }

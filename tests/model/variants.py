@@ -25,6 +25,7 @@ class Check:
 ONE_FAULT = ("FAULTS=1", "TERMS=3")
 NO_FAILOVER = ("FAILOVERS=0",)
 FAILOVERS_ONLY = ("CRASHES=0", "DEATHS=0", "RESTARTS=0", "STEPS=0")
+LATE_DEMOTION = ("DEMOTION=3", "IN_STEP", "NONE_LATE", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY)
 BELIEFS_ONLY = ("ONLY_PROMISE_2",)
 
 RIGHT = (
@@ -56,6 +57,12 @@ RIGHT = (
         holds=True,
     ),
     Check(
+        "late-demotion",
+        "after a failover the old primary serves for three ticks more, to those whose connections lead there",
+        LATE_DEMOTION,
+        holds=True,
+    ),
+    Check(
         "step-down-any-fault",
         "the same, with any one fault",
         ("STEP_DOWN", "FAULTS=1", "TERMS=2"),
@@ -76,6 +83,20 @@ RIGHT = (
         "two-late",
         "two late requests of each task at once; any one fault except a failover",
         ("LATE=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER),
+        holds=True,
+        long=True,
+    ),
+    Check(
+        "late-demotion-stale",
+        "the same as late-demotion, with a replica that may be stale",
+        ("DEMOTION=3", "NONE_LATE", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
+        holds=True,
+        long=True,
+    ),
+    Check(
+        "late-demotion-late",
+        "the same as late-demotion, with late requests",
+        ("DEMOTION=3", "IN_STEP", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
         holds=True,
         long=True,
     ),
@@ -179,6 +200,16 @@ BROKEN = (
         "guard_restarts",
         "the guard's time counts from each look: nobody leads any more",
         ("GUARD_RESTARTS", "LIVENESS", "FAULTS=1", "TERMS=1", *FAILOVERS_ONLY[:2]),
+    ),
+    Check(
+        "short_guard",
+        "the guard does not wait for an old primary that serves on",
+        ("SHORT_GUARD", *LATE_DEMOTION),
+    ),
+    Check(
+        "acquire_unasked",
+        "the sentinels are not asked before an acquire: the old primary gives a term",
+        ("ACQUIRE_UNASKED", *LATE_DEMOTION),
     ),
     Check("counted_tokens", "tokens are counted in Redis alone", ("COUNTED_TOKENS", *ONE_FAULT, *NO_FAILOVER)),
     Check("no_fence", "a write does not compare its token", ("FENCE", "NO_FENCE", *ONE_FAULT, *NO_FAILOVER)),

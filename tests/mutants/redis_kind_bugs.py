@@ -73,9 +73,16 @@ SENTINELS = [
     Bug(
         "a minority of the sentinels names the primary",
         "sidecar/redis/sentinels.py",
-        right="if not named or 2 * named[0][1] <= len(nodes):",
-        wrong="if not named:",
+        right="if named is not None and 2 * votes > len(nodes):",
+        wrong="if named is not None:",
         test=_SENTINELS + "without_a_majority_of_the_sentinels_nothing_is_believed",
+    ),
+    Bug(
+        "every sentinel is waited for",
+        "sidecar/redis/sentinels.py",
+        right="return_when=asyncio.FIRST_COMPLETED",
+        wrong="return_when=asyncio.ALL_COMPLETED",
+        test=_SENTINELS + "a_sentinel_that_is_silent_delays_nobody",
     ),
     Bug(
         "a server that the sentinels name is not asked whether it is a primary",

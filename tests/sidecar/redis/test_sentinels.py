@@ -118,6 +118,15 @@ async def test_a_sentinel_that_was_left_behind_is_outvoted_by_a_newer_epoch(grou
     assert await finding == ("127.0.0.1", group.servers[1].port)
 
 
+async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
+    """Its host is down: the connection waits, and the two others are a majority."""
+    silent = group.sentinels[1]
+    assert silent.process is not None
+    silent.process.send_signal(SIGSTOP)
+    async with storing(named_by(*group.kind.nodes, limit=120.0)) as store, asyncio.timeout(40):
+        assert getattr(await store.call(Kind.ACQUIRE, limit=120.0), "outcome", None) is Outcome.ACQUIRED
+
+
 @pytest.mark.parametrize(
     ("what", "says"),
     [
