@@ -67,7 +67,7 @@ async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     if too_far_ahead(token, now_token):
         return (
             f"lease {lease}: the token {token} is more than a day ahead of the database's clock; "
-            f"python -m sidecar fence {lease} mends Redis's token"
+            f"python -m sidecar fence {lease} repairs Redis's token"
         )
     state = await read_fence(connection, lease)
     if state is None:
@@ -76,7 +76,7 @@ async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     if state.refuses_all:
         return (
             f"lease {lease}: {stored}, more than a day ahead of its clock, and refuses every term, such as {token}; "
-            f"python -m service fence {lease} mends it"
+            f"python -m service fence {lease} repairs it"
         )
     if state.token > token:
         return (

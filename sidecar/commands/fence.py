@@ -1,6 +1,6 @@
-"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and mends one that refuses every term.
+"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs one that refuses every term.
 
-The database's side is `python -m service fence LEASE`. A fence is mended only while the lease has been disabled for one
+The database's side is `python -m service fence LEASE`. A fence is repaired only while the lease has been disabled for a
 ttl. After that time nobody believes a term any more, so no leader has a token above the new token of the fence.
 """
 
@@ -33,7 +33,7 @@ async def fence(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Report:
-    """Show the fence, and mend it where it refuses every term or has no token as large as `above`.
+    """Show the fence, and repair it where it refuses every term or has no token as large as `above`.
 
     Args:
         redis: the connection.
@@ -58,24 +58,24 @@ async def fence(
     for line in _described(lease, seen):
         say(line)
     if seen.done == "sound":
-        return Report(["nothing to mend"], _document(lease, seen, "sound", None))
+        return Report(["nothing to repair"], _document(lease, seen, "sound", None))
     if dry_run:
         line = f"would set the token to {seen.target} ({time_of(seen.target)}); nothing was written"
-        return Report([line], _document(lease, seen, "to be mended", seen.target))
+        return Report([line], _document(lease, seen, "to be repaired", seen.target))
     say(f"the lease must stay disabled for its ttl, {ttl:g} s: waiting")
     until = clock() + ttl
     while (seconds := until - clock()) > 0:
         _check(lease, seen, await look(redis, key), seconds)
         await sleep(min(LOOK_EVERY, seconds))
-    mended = await look(redis, key, least=above, state=seen.state)
-    if mended.done != "mended":
-        _check(lease, seen, mended, 0.0)
-        raise CommandError(f"{lease}: not mended: the fence needs no mending any more")
+    repaired = await look(redis, key, least=above, state=seen.state)
+    if repaired.done != "repaired":
+        _check(lease, seen, repaired, 0.0)
+        raise CommandError(f"{lease}: not repaired: the fence needs no repairing any more")
     lines = [
-        f"mended: the token is {mended.target} ({time_of(mended.target)}); the next term's is larger",
+        f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's is larger",
         f"to elect again: python -m sidecar enable {lease}",
     ]
-    return Report(lines, _document(lease, seen, "mended", mended.target))
+    return Report(lines, _document(lease, seen, "repaired", repaired.target))
 
 
 def time_of(token: int) -> str:
@@ -93,10 +93,10 @@ def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
     elif 0 <= now.left < seconds * 1000:
         why = f"{now.held}, and {seconds:.1f} s are needed"
     elif now.state != seen.state:
-        raise CommandError(f"{lease}: not mended: the fence has changed meanwhile: token {now.token or 'none'}")
+        raise CommandError(f"{lease}: not repaired: the fence has changed meanwhile: token {now.token or 'none'}")
     else:
         return
-    raise CommandError(f"{lease}: not mended: {why}; first python -m sidecar disable {lease} 3600")
+    raise CommandError(f"{lease}: not repaired: {why}; first python -m sidecar disable {lease} 3600")
 
 
 def _document(lease: str, seen: Look, result: str, new_token: int | None) -> dict[str, Any]:

@@ -42,5 +42,5 @@ def notes_on(lease: str, seen: Look) -> list[str]:
     if seen.trouble:
         notes.append(f"{lease}: {seen.trouble}")
         if seen.problem != "wrong_type":
-            notes.append(f"  python -m sidecar fence {lease} mends it")
+            notes.append(f"  python -m sidecar fence {lease} repairs it")
     return notes

@@ -89,7 +89,7 @@ class Look(NamedTuple):
 
 
 async def look(redis: CommandRedis, key: str, *, least: int | None = None, state: str = "") -> Look:
-    """Look at a lease and its fence; with the `state` of an earlier look, mend the fence if nothing has changed.
+    """Look at a lease and its fence; with the `state` of an earlier look, repair the fence if nothing has changed.
 
     Args:
         redis: the connection.

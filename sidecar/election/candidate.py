@@ -16,10 +16,10 @@ from sidecar.telemetry import Telemetry
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
     Outcome.BAD_FENCE: (
-        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE mends it"
+        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE repairs it"
     ),
     Outcome.FENCE_AHEAD: (
-        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE mends it"
+        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE repairs it"
     ),
     Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",

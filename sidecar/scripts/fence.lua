@@ -2,7 +2,7 @@
 -- ARGV[7]  the minimum for the fence's token; '' for none. A fence that refuses every term gets at least the server's
 --          time.
 -- ARGV[8]  the state that was seen one ttl ago: if the state has changed, nothing is written; '' to look only
--- Returns a table: the result ('sound': nothing to mend; 'looked', 'mended', 'not_disabled', 'changed'), the problem
+-- Returns a table: the result ('sound': nothing to repair; 'looked', 'repaired', 'not_disabled', 'changed'), the problem
 -- ('none', 'wrong_type', 'bad_fence', 'fence_ahead'), the holder ('' if none), its ttl in ms, the server's time in µs,
 -- the fence's token ('' if none), the token's holder, the token that the fence has or would get, the state; then who
 -- disabled the lease, the reason, and when that ends (ms); 'step_down' if the holder of the token was asked to.
@@ -31,4 +31,4 @@ local values = {'token', integer(target), 'holder', '', 'tenure', ''}
 local written = redis.pcall('HSET', fence, unpack(values))
 if type(written) == 'table' and string.find(written.err, 'WRONGTYPE', 1, true) then call('DEL', fence) end
 call('HSET', fence, unpack(values)) -- the first HSET has shown, before the DEL, that the user may write
-return result('mended')
+return result('repaired')

@@ -196,7 +196,7 @@ async def test_the_first_token_at_a_new_place_whose_clock_is_behind_can_be_set_a
         for old in rolling.old:
             await rolling.stop(old)
         newest = max(task.token for task in rolling.old)
-        assert "mended" in await rolling.operator(new, "fence", LEASE, "--above", str(newest))
+        assert "repaired" in await rolling.operator(new, "fence", LEASE, "--above", str(newest))
         await rolling.operator(new, "enable", LEASE)
         await eventually(lambda: new.leads)
         assert newest < new.token < newest + HOUR

@@ -133,7 +133,7 @@ BUGS = [
     ),
     Bug(
         "the fence is repaired below the database's time",
-        "service/database/sql/mend_fence.sql",
+        "service/database/sql/repair_fence.sql",
         right="set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint",
         wrong="set token = 1",
         test=_MENDING + "a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled",

@@ -449,21 +449,21 @@ SCRIPTS = [
         "sidecar/commands/fence.py",
         right="until = clock() + ttl",
         wrong="until = clock()",
-        test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
+        test=_FENCE + "a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled[ahead]",
     ),
     Bug(
         "a fence is repaired although its lease is not disabled",
         "sidecar/scripts/fence.lua",
         right="if not disabled() then",
         wrong="if false then",
-        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+        test=_FENCE + "the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
         "a fence that has changed since it was read is repaired",
         "sidecar/scripts/fence.lua",
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
-        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+        test=_FENCE + "the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
         "a release without the right to publish fails",
@@ -519,7 +519,7 @@ SCRIPTS = [
         "sidecar/scripts/prelude.lua",
         right="return problem and disabled() and 'disabled' or problem",
         wrong="return problem",
-        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended[wheel-seven]",
+        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
     ),
 ]
 

@@ -79,7 +79,7 @@ def test_a_client_s_silence_is_counted_from_its_last_question(shown: Shown) -> N
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
-def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(shown: Shown, outcome: Outcome) -> None:
+def test_a_fence_that_refuses_every_term_shows_until_it_is_repaired(shown: Shown, outcome: Outcome) -> None:
     lease = shown.leases["idle"]
     assert shown.value("fence_refuses", lease="idle") == 0
 

@@ -408,9 +408,9 @@ class Faults:
         sidecars = self.world.sidecars if all_of_them else [self.world.sidecars[self._task()]]
         for sidecar in sidecars:
             sidecar.trouble = share
-        self._disturb(self._duration(), self._network_mends, sidecars)
+        self._disturb(self._duration(), self._network_repairs, sidecars)
 
-    def _network_mends(self, sidecars: "list[Sidecar]") -> None:
+    def _network_repairs(self, sidecars: "list[Sidecar]") -> None:
         for sidecar in sidecars:
             sidecar.trouble = None
 
@@ -494,7 +494,7 @@ class Faults:
             model.copy_data(server.model)
         server.model = model
         server.up, server.thaw_at, server.error = True, 0.0, None
-        server.mend_link()
+        server.repair_link()
         self._server_busy = False
 
     def _fail_over(self) -> None:
@@ -699,18 +699,18 @@ class Faults:
         token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
         self.world.oracle.fence_changed()
-        self._disturb(self._duration(), self._disable_to_mend)
+        self._disturb(self._duration(), self._disable_to_repair)
 
-    def _disable_to_mend(self, _: None) -> None:
+    def _disable_to_repair(self, _: None) -> None:
         self.world.oracle.disabled()
         self._type(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
-        self._disturb(1.3 * self.ttl, self._mend_fence)
+        self._disturb(1.3 * self.ttl, self._repair_fence)
 
-    def _mend_fence(self, _: None) -> None:
+    def _repair_fence(self, _: None) -> None:
         model = self.world.primary.model
         self.world.primary.set_clock(self.world.now)
-        if model.mend_fence():
+        if model.repair_fence():
             self.world.oracle.fence_changed()
             self._type(RedisModel.delete)
-        elif model.fence_needs_mending:
-            self._disable_to_mend(None)  # another operator has enabled it meanwhile
+        elif model.fence_needs_repairing:
+            self._disable_to_repair(None)  # another operator has enabled it meanwhile

@@ -148,15 +148,15 @@ class RedisModel:
         return self.fence.token
 
     @property
-    def fence_needs_mending(self) -> bool:
+    def fence_needs_repairing(self) -> bool:
         """Whether an operator sees that the fence gives no more terms."""
         token = self.fence.token
         return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
 
-    def mend_fence(self) -> bool:
+    def repair_fence(self) -> bool:
         """`fence.lua`: set a fence that refuses every term to the server's time, only while the lease is DISABLED."""
         self.expire()
-        if not self.fence_needs_mending or not self._is_disabled():
+        if not self.fence_needs_repairing or not self._is_disabled():
             return False
         if not self.fence_is_hash:
             self.fence, self.fence_is_hash = Fence(), True

@@ -155,26 +155,26 @@ class Both:
         assert (self.written() > written) == (model.offset > offset), what
         self.compare_fence(what)
         if reply.outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD) and self.random.random() < 0.5:
-            self.mend()
+            self.repair()
         elif reply.outcome in (Outcome.WRONG_TYPE, Outcome.BAD_FENCE, Outcome.FENCE_AHEAD):
             self.type("DEL", KEY, FENCE)
             model.delete()
             model.fence, model.fence_is_hash = Fence(), True
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """The steps of the operator's command: look, then repair what was seen once the lease is disabled."""
         model = self.model
         self.delete()
-        assert not model.mend_fence()
+        assert not model.repair_fence()
         _, problem, *_, state = self.fence_script("")
-        assert (problem != "none") == model.fence_needs_mending
+        assert (problem != "none") == model.fence_needs_repairing
         assert self.fence_script(state)[0] == "not_disabled"
         self.type("SET", KEY, "DISABLED")
         model.set("DISABLED", None)
         done, _, _, _, now, *_ = self.fence_script(state)
         model.now = int(now)
-        assert (done, model.mend_fence()) == ("mended", True)
-        self.compare_fence("mend")
+        assert (done, model.repair_fence()) == ("repaired", True)
+        self.compare_fence("repair")
         self.delete()
 
     def fence_script(self, state: str) -> list[str]:

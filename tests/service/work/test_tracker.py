@@ -427,12 +427,12 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
         """)
         return {"A": "11"}
 
-    async def mending() -> Answer:
+    async def repairing() -> Answer:
         await raw.execute("drop trigger meddle on portfolio_live")
         return {"A": "12"}
 
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, metrics, OPEN, {"A": "10"}, breaking, mending).follow(3)
+    await Market(store, metrics, OPEN, {"A": "10"}, breaking, repairing).follow(3)
     assert await slots(raw) == [OPEN, OPEN + 2 * TICK]
     assert (await live(store)).value == 12
 
@@ -450,12 +450,12 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
         await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if it were committed
         return {}
 
-    async def mending() -> Answer:
+    async def repairing() -> Answer:
         await raw.execute("drop trigger meddle on portfolio_live")
         raise PricesUnavailable
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, metrics, OPEN, {"A": "10"}, failing, mending)
+    market = Market(store, metrics, OPEN, {"A": "10"}, failing, repairing)
     await market.follow(3)
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 

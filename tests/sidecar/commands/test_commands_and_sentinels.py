@@ -45,7 +45,7 @@ async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
         status, said = await run(group, "history", LEASE)
         assert (status, said) == (0, f"{LEASE}: the history holds no term\n")
         status, said = await run(group, "fence", LEASE)
-        assert (status, "nothing to mend" in said) == (0, True), said
+        assert (status, "nothing to repair" in said) == (0, True), said
 
 
 async def test_watch_follows_a_failover(tmp_path: Path) -> None:

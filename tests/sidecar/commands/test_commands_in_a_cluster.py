@@ -58,7 +58,7 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
             if state != "migrating":  # else the other lease has no node yet
                 assert (status, "DISABLED" in said, REASON in said) == (0, True, True), said
             status, said = await run(port, "fence", "background_services", "--above", "99")
-            assert (status, "mended" in said or "nothing to mend" in said) == (0, True), said
+            assert (status, "repaired" in said or "nothing to repair" in said) == (0, True), said
             status, said = await run(port, "enable", "background_services")
             assert (status, "enabled" in said) == (0, True), said
 

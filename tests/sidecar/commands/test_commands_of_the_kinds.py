@@ -29,10 +29,10 @@ async def run(folder: Path, settings: Mapping[str, str], *words: str) -> str:
 
 
 async def run_all(folder: Path, settings: Mapping[str, str]) -> None:
-    """Each command, one after the other; the fence is mended while the lease is disabled."""
+    """Each command, one after the other; the fence is repaired while the lease is disabled."""
     assert "was held by task-1" in await run(folder, settings, "disable", LEASE, "600")
     assert "DISABLED" in await run(folder, settings, "leaders")
-    assert "mended" in await run(folder, settings, "fence", LEASE, "--above", "99")
+    assert "repaired" in await run(folder, settings, "fence", LEASE, "--above", "99")
     assert "is enabled" in await run(folder, settings, "enable", LEASE)
 
 

@@ -62,12 +62,12 @@ def test_fence_keeps_its_progress_out_of_the_document(redis: Redis, run: Run) ->
     redis.hset(FENCE, "token", "garbage")
     redis.set(KEY, "DISABLED", ex=600)
     planned = said(run, "fence", LEASE, "--dry-run", "--json")
-    assert (planned["result"], planned["token"]) == ("to be mended", None)
+    assert (planned["result"], planned["token"]) == ("to be repaired", None)
     assert "every term is refused" in planned["problem"]
     status, line, complained = run("fence", LEASE, "--json", **SMALL)
     assert (status, line.count("\n"), "waiting" in complained) == (0, 1, True)
-    mended = json.loads(line)
-    assert (mended["result"], redis.hget(FENCE, "token")) == ("mended", str(mended["new_token"]))
+    repaired = json.loads(line)
+    assert (repaired["result"], redis.hget(FENCE, "token")) == ("repaired", str(repaired["new_token"]))
     assert said(run, "fence", LEASE, "--json")["result"] == "sound"
 
 

@@ -46,7 +46,7 @@ def test_every_command_works_and_complains_of_nothing(account: Redis, run: Run) 
     account.hset(FENCE, "token", ABSURD)
     assert "would set" in run("fence", LEASE, "--dry-run")[1]
     status, said, _ = run("fence", LEASE, **SMALL)
-    assert (status, "mended" in said) == (0, True)
+    assert (status, "repaired" in said) == (0, True)
     assert run("enable", LEASE)[1].count("\n") == 1
     assert account.hget(FENCE, "disabled_reason") is None
     assert "resigned" not in run("history", LEASE)[1]
