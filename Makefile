@@ -53,8 +53,8 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	$(PIP) requirements/aws.txt
 	@touch $@
 
-# Three processes even on two cores, since most tests wait for other processes.
-PYTEST = $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)'
+# Four processes even on two cores, since most tests wait for other processes.
+PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist worksteal --reruns '$(or $(RERUNS),0)'
 
 test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
 	$(PYTEST) -m 'not slow'
