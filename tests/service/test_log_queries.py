@@ -176,15 +176,15 @@ async def test_the_logs_of_two_tasks_with_faults_tell_the_whole_story(
     assert {("background_services", "resigned"), ("daily_scheduler", "resigned")} <= set(reasons)
 
     token = led[0][3]
-    story = [row[1] for row in run.ask("The story of one term", _1795890843352891=str(token))]
+    story = [row[1] for row in run.ask("All lines of one term", _1795890843352891=str(token))]
     assert story.index("work_began") < story.index("fence_claimed") < story.index("term_ended")
     assert story.index("term_began") < story.index("term_ended")
 
     cut_off = next(row[3] for row in led if row[2] == "two")
-    story = [row[1:4:2] for row in run.ask("The story of one term", _1795890843352891=str(cut_off))]
+    story = [row[1:4:2] for row in run.ask("All lines of one term", _1795890843352891=str(cut_off))]
     assert ("term_ended", "deadline") in story or ("grant_over", None) in story, "the API or the sidecar notices first"
 
-    whole = run.ask("The story of one lease")
+    whole = run.ask("All lines of one lease")
     assert {row[1] for row in whole} >= {"term_began", "term_ended", "state_changed", "redis_failed", "work_ended"}
     assert ("two", "following", "one") in {(row[2], row[4], row[5]) for row in whole}
 
