@@ -11,7 +11,8 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker chaos failovers images languages model mutants proxy redis-kinds redis-versions rehearse release-check simulate
+	alerts aws bench bench-tracker browser chaos failovers images languages model mutants proxy redis-kinds redis-versions \
+	rehearse release-check simulate sizes test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -52,9 +53,14 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	$(PIP) requirements/aws.txt
 	@touch $@
 
-# Three processes even on two cores, since most tests wait for other processes.
-test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+# Four processes even on two cores, since most tests wait for other processes.
+PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist worksteal --reruns '$(or $(RERUNS),0)'
+
+test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, guards and outages; RERUNS=1
+	$(PYTEST) -m slow
 
 aws: $(AWS) ## Check the CloudFormation stack (cfn-lint, moto) and compose.yaml (its schema)
 	$(BIN)/python -m pytest tests/stack
@@ -82,6 +88,9 @@ images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podm
 rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
 	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
 
+sizes: $(STAMP) ## Measure what a task needs in real containers (root, podman): PORTFOLIOS='1 10000' STREAMS=1000
+	@$(BIN)/python -m ops.sizes $(if $(PORTFOLIOS),--portfolios '$(PORTFOLIOS)') $(if $(STREAMS),--streams '$(STREAMS)')
+
 model: $(STAMP) ## Check the largest variants of the protocol's model (needs spin, cc, 5 GB, minutes)
 	@nice -n 10 $(BIN)/python -m tests.model long
 
@@ -94,6 +103,7 @@ redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }
 	promtool check config ops/prometheus/local.yml
+	@! command -v amtool >/dev/null || amtool check-config ops/prometheus/alertmanager.yml
 	promtool test rules ops/prometheus/rules_test.yml
 
 proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
@@ -103,7 +113,11 @@ proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (nee
 languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
 	@for each in node go; do command -v $$each >/dev/null \
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
-	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py
+	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
+
+browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
+	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/browser/live_page.py tests/browser/operators_page.py
 
 mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'

@@ -44,7 +44,7 @@ SERVER = ("shared_buffers=1GB", "max_wal_size=4GB")
 FILL = """
 insert into position (portfolio_id, symbol, valid_from, quantity)
 select id, 'S' || lpad((((hashtextextended(id::text, 0) & 1073741823) + k * 397) % {symbols})::text, 4, '0'),
-    date '2025-01-02', ((hashtextextended(id::text || k, 0) & 1073741823) % 100000) * 0.01 + 0.5
+    date '{since}', ((hashtextextended(id::text || k, 0) & 1073741823) % 100000) * 0.01 + 0.5
 from (select id from portfolio order by id offset {first} limit {count}) as few, generate_series(1, {positions}) as k
 order by 1, 2
 on conflict do nothing
@@ -97,8 +97,8 @@ class Prices:
         """Do nothing, since no connection is open."""
 
 
-async def fill(dsn: str, portfolios: int) -> None:
-    """Insert the portfolios and their positions."""
+async def fill(dsn: str, portfolios: int, since: date = date(2025, 1, 2)) -> None:
+    """Insert the portfolios and their positions, which are valid from `since`."""
     connection = await asyncpg.connect(dsn)
     await connection.execute("set session_replication_role = replica")  # no triggers, no foreign keys
     await connection.execute(
@@ -108,7 +108,9 @@ async def fill(dsn: str, portfolios: int) -> None:
     )
     with tqdm(total=portfolios, unit="portfolio", desc="filling", disable=None) as bar:
         for first in range(0, portfolios, STEP):
-            await connection.execute(FILL.format(first=first, count=STEP, symbols=SYMBOLS, positions=POSITIONS))
+            await connection.execute(
+                FILL.format(first=first, count=STEP, symbols=SYMBOLS, positions=POSITIONS, since=since)
+            )
             bar.update(min(STEP, portfolios - first))
     await connection.execute("vacuum analyze portfolio")
     await connection.execute("vacuum analyze position")

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from errno import EIO, ENOSPC
 from typing import NoReturn
 
 OURS = ("runtime", "service", "sidecar")
@@ -12,7 +13,8 @@ OURS = ("runtime", "service", "sidecar")
 def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
     """Run `main` with the arguments of the command line, and exit with the status that it returns.
 
-    The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe.
+    The status is 130 after Ctrl-C, and 1 if the reader of standard output, such as `head`, has closed the pipe, or if
+    the output cannot be written.
     It is 2 if a package of the extra `program` is missing: an install without extras has the client library only.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # for terminals that only have ASCII
@@ -26,7 +28,12 @@ def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:
         status = 2
     except KeyboardInterrupt:  # `main` has not installed its signal handlers yet
         status = 130
-    except BrokenPipeError:
+    except OSError as error:
+        is_closed = isinstance(error, BrokenPipeError)
+        if not is_closed and error.errno not in (ENOSPC, EIO):  # the disk is full, the terminal is gone
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        if not is_closed:
+            sys.stderr.write(f"{program}: the output cannot be written: {error.strerror}\n")
         status = 1
     sys.exit(status)

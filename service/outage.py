@@ -42,11 +42,13 @@ class Outage:
         self._logger.log(self._level if first else logging.DEBUG, self._began, reason, extra=fields)
 
     def recovered(self, fields: Mapping[str, object] | None = None) -> None:
-        """Record a success."""
+        """Record a success. The line of the end has the fields `seconds` and `failures` too."""
         if self._since is None:
             return
         seconds, self._since = self._clock() - self._since, None
-        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._failures, extra=fields)
+        counted = {"seconds": round(seconds, 3), "failures": self._failures}
+        all_fields = {**(fields or {}), **counted}
+        self._logger.info("%s, after %.0f s and %d failures", self._ended, seconds, self._failures, extra=all_fields)
 
     @property
     def is_ongoing(self) -> bool:

@@ -20,13 +20,17 @@ from runtime.listener import Limits, Listener
 from runtime.metric_lines import log_metrics
 from service.api.auth import guard_from
 from service.api.background_status import BackgroundStatus
+from service.api.cgroup_memory import CgroupMemory
+from service.api.cors import Cors
 from service.api.health import Health
 from service.api.internal_routes import Internal
+from service.api.lease_history import LeaseHistories
 from service.api.limits import INTERNAL_LIMITS
 from service.api.listener import connection_limits, runner
 from service.api.middleware import Middleware
 from service.api.routes import Api
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
 from service.clock import utc_now
 from service.database.connection import run_concurrently
@@ -78,7 +82,7 @@ async def serve(settings: Settings) -> None:
     with _stop_signals() as stop:
         async with LeaseClient(settings.sidecar_url) as client:
             await _Service(settings, client).run(stop)
-    logger.info("stopped")
+    logger.info("stopped", extra={"event": "api_stopped"})
 
 
 class _Service:
@@ -100,22 +104,28 @@ class _Service:
         self._access = StoreAccess(self._connect, metrics, self._writes)
         freshness = Freshness(self._calendar)
         self._streams = Streams(metrics, freshness, utc_now)
+        self._admission = StreamAdmission(CgroupMemory.of_process().read, metrics)
         self._background = Background(
             client, writes=self._writes, trouble_for=self._access.trouble_for, recovery=self._access.recovery
         )
         registry.register(LeadershipMetrics(self._background.leaderships))
         self._tracker: Tracker | None = None
-        status = BackgroundStatus(
-            self._background.leaderships,
+        leaderships = self._background.leaderships
+        status = self._status = BackgroundStatus(
+            leaderships,
+            client.status,
             self._access,
             self._calendar,
             self._last_tick,
             self._next_tick,
+            settings.tracker_interval,
         )
+        self._histories = LeaseHistories(leaderships)
         self._guard = guard_from(settings)
-        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar)
-        api = Api(self._access, self._streams, self._health, metrics, self._guard, freshness)
-        internal = Internal(status, self._health, registry, Middleware(metrics, self._access))
+        self._health = Health(lambda: self._access.trouble, lambda: status.sidecar, lambda: self._admission.memory)
+        cors = Cors(settings.cors_origins)
+        api = Api(self._access, self._streams, self._admission, self._health, metrics, self._guard, freshness, cors)
+        internal = Internal(status, self._histories, self._health, registry, Middleware(metrics, self._access))
         self._runner = runner(api.application(), shutdown_timeout=settings.shutdown_timeout * CONNECTIONS_SHARE)
         self._internal_runner = runner(internal.application(), shutdown_timeout=INTERNAL_SHUTDOWN)
 
@@ -128,11 +138,12 @@ class _Service:
             await self._listen()
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(), name="reading")
+                watching_memory = tasks.create_task(self._admission.run(), name="watching memory")
                 protecting = tasks.create_task(self._protection.run(), name="protecting")
                 working = tasks.create_task(self._work(work_store), name="working")
                 logging_metrics = tasks.create_task(log_metrics(self._registry, LOGGED_METRICS), name="logging metrics")
                 await stop.wait()
-                logger.info("stopping: the work first, then the connections")
+                logger.info("stopping: the work first, then the connections", extra={"event": "api_stopping"})
                 self._limit_shutdown(working)
                 self._health.draining = True
                 await _end(working)
@@ -142,9 +153,12 @@ class _Service:
                 await _end(reading)
                 await _end(protecting)
                 await _end(logging_metrics)
+                await _end(watching_memory)
         finally:
             await self._runner.cleanup()
             await self._internal_runner.cleanup()
+            await self._status.close()
+            await self._histories.close()
             await self._access.close()
             await work_store.close()
             await self._prices.aclose()
@@ -167,7 +181,8 @@ class _Service:
         settings = self._settings
         await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
         await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
-        logger.info("listening on http://%s, and for operators on http://%s", settings.api_bind, settings.internal_bind)
+        binds = settings.api_bind, settings.internal_bind
+        logger.info("listening on http://%s, and for operators on http://%s", *binds, extra={"event": "api_started"})
         if self._settings.auth == "off":
             logger.warning("AUTH=off: everybody who reaches this API may read and change every portfolio")
         if self._settings.price_source == "simulated":

@@ -1,9 +1,11 @@
 """The settings: environment variables, read once and checked before anything starts."""
 
+import ipaddress
 import os
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -21,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from runtime.addresses import Address
+from runtime.escape import one_line
 from service.address import DEFAULT, INTERNAL_DEFAULT
 from service.database.database_url import checked_database_url
 from service.hosts import may_be_server
@@ -31,6 +34,8 @@ PROJECT_URL = r"https://[a-z0-9-]+\.supabase\.(co|in)"
 
 SHORTEST_SECRET = 32
 """Minimum length of a secret for HS256, in bytes."""
+MAX_ORIGIN = 64
+"""Limit of an origin in an error, in characters."""
 LONGEST_INTERVAL = 3600
 """Maximum time between two ticks, in seconds; the session of a half day still has several ticks."""
 
@@ -80,6 +85,43 @@ def _data_url(text: str) -> str:
     if re.match(r"https://(paper-|broker-|app\.)?(api\.)?alpaca\.markets(:|/|$)", url):
         raise ValueError("not the address of market data, which is https://data.alpaca.markets")
     return url
+
+
+def _origins(text: str) -> frozenset[str]:
+    """Origins that are separated by commas."""
+    return frozenset(_origin(each.strip()) for each in text.split(","))
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it. Another spelling would never match, so it is refused."""
+    parts = _split(text)
+    sent = None
+    if parts is not None and parts.scheme in DEFAULT_PORTS and not parts.path.strip("/") and text.isascii():
+        with suppress(ValueError):
+            sent = _sent_by_browsers(parts)
+    if sent is None:
+        shown = repr(re.sub(r"(?s).*@|[?#].*", "", text))  # without what may be a login or a key
+        raise ValueError(f"{one_line(shown, MAX_ORIGIN)} is not of the form https://HOST[:PORT]")
+    if text != sent:
+        raise ValueError(f"write it as browsers send it: {one_line(sent)}")
+    return text
+
+
+def _sent_by_browsers(parts: SplitResult) -> str:
+    """The origin of an address.
+
+    Raises:
+        ValueError: the host is a malformed IP address, or has an escape or a scope.
+    """
+    host = parts.hostname or ""
+    if "%" in host:
+        raise ValueError("has a %")
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host)}]"
+    elif re.search(r"(^|\.)[0-9]+\.?$", host):  # browsers take a host that ends with a number for an address
+        host = str(ipaddress.IPv4Address(host))
+    port = "" if parts.port in (None, DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
 
 
 def _split(text: str) -> SplitResult | None:
@@ -148,6 +190,7 @@ class Settings(AuthSettings):
     sidecar_url: Annotated[str, AfterValidator(_sidecar_url)] = "http://127.0.0.1:4040"
     api_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(DEFAULT)
     internal_bind: Annotated[Address, PlainValidator(_address)] = Address.parse(INTERNAL_DEFAULT)
+    cors_origins: Annotated[frozenset[str], BeforeValidator(_origins)] = frozenset()
     market_calendar: Annotated[str, AfterValidator(_calendar)] = "NYSE"
     tracker_interval: Annotated[Seconds, Field(ge=0.1, le=LONGEST_INTERVAL)] = 30.0
     price_source: Literal["simulated", "alpaca"] | None = None

@@ -50,6 +50,14 @@ class HttpMetrics:
             "portfolio_http_request_seconds", "Time to answer a request, except streams.", ["route"], registry=registry
         )
         self.streams = Gauge("portfolio_stream_clients", "Clients that read a stream.", registry=registry)
+        self.streams_refused = Gauge(
+            "portfolio_streams_refused", "1 while new streams are refused because memory is short.", registry=registry
+        )
+        self.memory_share = Gauge(
+            "portfolio_memory_used_share",
+            "Used share of the memory limit of the container or the task; 0 without a limit.",
+            registry=registry,
+        )
         self.last_tick = Gauge(
             "portfolio_tracker_last_tick_timestamp_seconds",
             "When this task last learned of new values, written by any task.",

@@ -14,7 +14,9 @@ from runtime.listener import Limits
 from runtime.local_requests import refusal
 from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
+from sidecar.history import Term
 from sidecar.protocol import Timings
+from sidecar.redis.history import HistoryUnavailable
 
 LONGEST_WAIT = 30.0
 """Limit of `wait`, in seconds."""
@@ -31,7 +33,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Control:
-    """Answers the client's requests from the state of the leases; no request costs a Redis command.
+    """Answers the client's requests from the state of the leases; only `GET /history/NAME` costs a Redis command.
 
     Args:
         candidate: the leases of this task.
@@ -40,6 +42,7 @@ class Control:
         boot: hexadecimal digits, different at every start of the sidecar; part of every version.
         clock: `runtime.clock.elapsed`.
         status: the part of `GET /status` that is not about the leases.
+        history: the last terms of a lease, newest first; raises HistoryUnavailable.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Control:
         boot: str,
         clock: Callable[[], float],
         status: Callable[[], dict[str, Any]],
+        history: Callable[[str], Awaitable[list[Term]]],
     ) -> None:
         self._candidate = candidate
         self._instance_id = instance_id
@@ -58,6 +62,7 @@ class Control:
         self._boot = boot
         self._clock = clock
         self._status = status
+        self._history = history
 
     def app(self) -> web.Application:
         """The control listener's application, for a `Listener`. It needs handler cancellation."""
@@ -67,6 +72,7 @@ class Control:
         app.router.add_get("/leader/{lease}", self.leader)
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._report_status)
+        app.router.add_get("/history/{lease}", self._report_history, allow_head=False)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/openapi.json", self._report_description)
         return app
@@ -113,11 +119,23 @@ class Control:
                 "holder": status.holder,
                 "token": status.token,
                 "remaining": round(status.remaining, 3),
+                "holder_remaining": None if status.holder_remaining is None else round(status.holder_remaining, 3),
                 "trouble": status.trouble,
+                "step_down": status.step_down,
             }
             for name, status in self._candidate.statuses().items()
         }
         return _json({"instance_id": self._instance_id, "leases": leases, **self._status()})
+
+    async def _report_history(self, request: web.Request) -> web.Response:
+        name = self._lease(request)
+        try:
+            terms = await self._history(name)
+        except HistoryUnavailable as error:
+            trouble = self._candidate.status(name).trouble
+            cause = f"{error} ({trouble})" if trouble and trouble != str(error) else str(error)
+            return _json({"error": f"the history of {name} cannot be read: {cause}"}, status=503)
+        return _json({"lease": name, "terms": [term.as_json() for term in terms]})
 
     async def _report_description(self, _: web.Request) -> web.Response:
         return _json(description(list(self._candidate.names), LONGEST_WAIT))

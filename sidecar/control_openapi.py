@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sidecar.history import MOST_TERMS, End
 from sidecar.protocol import State
 
 JSON = dict[str, Any]
@@ -77,17 +78,55 @@ _STATUS = {
             "type": "object",
             "additionalProperties": {
                 "type": "object",
-                "required": ["state", "is_leader", "holder", "token", "remaining", "trouble"],
+                "required": [
+                    "state",
+                    "is_leader",
+                    "holder",
+                    "token",
+                    "remaining",
+                    "holder_remaining",
+                    "trouble",
+                    "step_down",
+                ],
                 "properties": {
                     "state": _STATE,
                     "is_leader": {"type": "boolean"},
                     "holder": _HOLDER,
                     "token": _TOKEN,
                     "remaining": {"type": "number", "minimum": 0},
+                    "holder_remaining": {
+                        "type": ["number", "null"],
+                        "minimum": 0,
+                        "description": "Seconds until the holder's key expires; null without a holder or a time limit",
+                    },
                     "trouble": {"type": ["string", "null"]},
+                    "step_down": {"type": ["string", "null"]},
                 },
             },
         },
+    },
+}
+_TERM = {
+    "type": "object",
+    "required": ["token", "holder", "acquired_at", "released_at", "end", "reason"],
+    "properties": {
+        "token": {"type": "integer", "minimum": 0},
+        "holder": {"type": "string", "minLength": 1},
+        "acquired_at": {"type": "string", "format": "date-time", "description": "In the time of the Redis server."},
+        "released_at": {"type": ["string", "null"], "format": "date-time"},
+        "end": {
+            "enum": [str(end) for end in End],
+            "description": "`not released`: the holder crashed, or its key expired, was deleted or was overwritten.",
+        },
+        "reason": {"type": ["string", "null"], "description": "Why the holder gave the term up."},
+    },
+}
+_HISTORY = {
+    "type": "object",
+    "required": ["lease", "terms"],
+    "properties": {
+        "lease": {"type": "string"},
+        "terms": {"type": "array", "items": _TERM, "maxItems": MOST_TERMS, "description": "The newest term first."},
     },
 }
 _HEALTH = {"type": "object", "required": ["status"], "properties": {"status": {"enum": ["ok", "stuck"]}}}
@@ -142,6 +181,15 @@ def description(leases: Sequence[str], longest_wait: float) -> JSON:
             "/status": {
                 "get": _operation("status", "All leases, for people; the request does not campaign", [], _STATUS)
             },
+            "/history/{lease}": {
+                "get": _operation(
+                    "history",
+                    "The last terms of the lease in all tasks, read from Redis at most once a second; no campaign",
+                    [lease],
+                    _HISTORY,
+                    unavailable=_ERROR,
+                )
+            },
             "/healthz": {
                 "get": _operation("health", "200 while the election loop runs", [], _HEALTH, unavailable=_HEALTH)
             },
@@ -164,7 +212,7 @@ def _operation(
         "404": _response("There is no such lease; `leases` has the names", _ERROR),
     }
     if unavailable is not None:
-        responses["503"] = _response("Not leading, or not healthy", unavailable)
+        responses["503"] = _response("Not leading, not healthy, or Redis does not answer", unavailable)
     return {"operationId": name, "summary": summary, "parameters": parameters, "responses": responses}
 
 

@@ -12,6 +12,10 @@ ECHO_DELAY = 0.005
 the answers to its client go first."""
 
 
+STEP_DOWN_NOTICE = "step-down"
+"""Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""
+
+
 class Kind(StrEnum):
     """The kind of a call in Redis. A `LOOK` changes nothing there."""
 
@@ -27,6 +31,7 @@ class Outcome(StrEnum):
     ACQUIRED = "acquired"
     ADOPTED = "adopted"
     RENEWED = "renewed"
+    STEPPING_DOWN = "stepping_down"
     RELEASED = "released"
     HELD = "held"
     VACANT = "vacant"
@@ -47,6 +52,17 @@ class Reason(StrEnum):
     CLIENT_SILENT = "client_silent"
     DRAINED = "drained"
     DEADLINE = "deadline"
+    STEP_DOWN = "step_down"
+
+
+class ReleaseReason(StrEnum):
+    """The reason of a release, as the history shows it. `DEMAND_GONE`: the term began after its client had gone."""
+
+    RESIGNED = "resigned"
+    CLIENT_SILENT = "client silent"
+    DRAIN = "drain"
+    STEP_DOWN = "step-down"
+    DEMAND_GONE = "demand gone"
 
 
 class State(StrEnum):
@@ -122,6 +138,11 @@ class Timings:
         return 2 * self.heartbeat
 
     @property
+    def rest(self) -> float:
+        """The time for which a candidate leaves the lease to others after a step-down: each of them calls meanwhile."""
+        return 1.5 * self.heartbeat
+
+    @property
     def demand(self) -> float:
         """The time for which a question counts as demand."""
         return 2 * self.grant_ttl
@@ -130,7 +151,8 @@ class Timings:
 class Call(NamedTuple):
     """One attempt of a call. It has no effect in Redis after `give_up_at`. Times are seconds of the candidate's clock.
 
-    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term.
+    `token` and `tenure` name the term of a RENEW or RELEASE. An ACQUIRE carries the tenure of its future term. `reason`
+    says in the history why a RELEASE gives the term up.
     """
 
     kind: Kind
@@ -138,6 +160,7 @@ class Call(NamedTuple):
     give_up_at: float
     token: int | None = None
     tenure: str = ""
+    reason: str = ""
 
 
 class Reply(NamedTuple):
@@ -172,7 +195,8 @@ class LeaseStatus(NamedTuple):
     """A lease for listeners and metrics: the fields of its `View`, its leadership and its trouble.
 
     `leads` is true while this candidate leads the lease, for at least `remaining` seconds more. `trouble` is a line for
-    people that says what is wrong with the lease; None if nothing is.
+    people that says what is wrong with the lease; None if nothing is. `step_down` is a line for people about a
+    step-down that this candidate carries out; None without one.
     """
 
     state: State
@@ -184,6 +208,9 @@ class LeaseStatus(NamedTuple):
     trouble: str | None
     campaigns: bool = True
     """False for a task that follows only."""
+    step_down: str | None = None
+    holder_remaining: float | None = None
+    """Seconds until the holder's key expires unless it is renewed; None without a holder or a time limit."""
 
 
 class ServerClock:

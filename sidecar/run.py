@@ -23,6 +23,7 @@ from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
 from sidecar.identity import instance_id
 from sidecar.redis.connection import Connector
+from sidecar.redis.history import Histories
 from sidecar.redis.server_facts import ServerFacts
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
@@ -63,7 +64,8 @@ async def _run(settings: Settings) -> None:
     connect = Connector(settings.redis, settings.kind, lookups=lookups, limit=timings.call_limit)
     uniform = random.Random().uniform  # noqa: S311 - spreads retries
     boot = secrets.token_hex(4)
-    log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra={"leases": ",".join(settings.keys)})
+    fields = {"instance": name, "leases": ",".join(settings.keys), "event": "sidecar_started"}
+    log.info("Sidecar %s for Redis at %s", name, settings.redis.place, extra=fields)
     leases = {
         lease: Lease(
             name,
@@ -73,6 +75,7 @@ async def _run(settings: Settings) -> None:
             uniform=uniform,
             require_client=settings.require_client,
             campaign=settings.campaign,
+            replicated=settings.min_replicas > 0,
         )
         for lease in settings.keys
     }
@@ -93,7 +96,7 @@ async def _run(settings: Settings) -> None:
         await connect.login.prepare()
     candidate = Candidate(leases, settings.keys, store, timings, telemetry, clock=elapsed, uniform=uniform)
     watch = RedisWatch(
-        connect.companion, settings.keys, candidate.noticed,
+        connect.companion, settings.keys, candidate.noticed, candidate.step_down_noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=uniform,
     )  # fmt: skip
     facts = ServerFacts(
@@ -108,6 +111,7 @@ async def _run(settings: Settings) -> None:
             "guard": store.guard,
             "eviction_policy": store.eviction_policy,
             "release_notice": store.release_notice,
+            "history": store.history,
         }
         return {
             "campaign": settings.campaign,
@@ -116,7 +120,10 @@ async def _run(settings: Settings) -> None:
             "keys": settings.keys,
         }
 
-    control = Control(candidate, name, timings, boot=boot, clock=elapsed, status=status)
+    histories = Histories(connect.companion, settings.keys, limit=timings.call_limit, clock=elapsed)
+    control = Control(
+        candidate, name, timings, boot=boot, clock=elapsed, status=status, history=histories.terms
+    )  # fmt: skip
     metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
     loop = asyncio.get_running_loop()
     for number in _STOP:
@@ -141,7 +148,7 @@ async def _run(settings: Settings) -> None:
         for listener in listeners:
             await listener.cleanup()
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # a signal during the end of the process changes nothing
-        log.info("Sidecar %s has given up its leases", name)
+        log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
 
 
 async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:

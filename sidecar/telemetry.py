@@ -43,17 +43,49 @@ class Telemetry:
         self._errors = Counter("sidecar_redis_errors", "Calls to Redis that failed", ["kind"], registry=self.registry)
         self._polled_at: dict[str, float] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._began: dict[str, float] = {}
+        self._states: dict[str, tuple[State, str | None]] = {}
         self._failing: dict[str | None, str] = {}
-        self._server: tuple[str | None, str | None, str | None] = (None, None, None)
+        self._disagreements: dict[str, str | None] = {}
+        self._server: tuple[str | None, ...] = (None, None, None, None)
 
     def transition(self, lease: str, transition: Transition) -> None:
-        """Count and log a transition: a term began or ended, or another candidate holds the lease."""
+        """Count and log a transition: a term began or ended, or another candidate holds the lease.
+
+        The end of a term is logged with its length in seconds.
+        """
         to = "leader" if transition.leads else "follower"
         self._transitions.labels(lease, to, transition.reason).inc()
         is_so = "is the LEADER, starting" if transition.leads else "is NOT the leader, skipping"
-        log.info("Instance %s %s background services", self._instance_id, is_so, extra={
-            "lease": lease, "instance": self._instance_id, "token": transition.token, "reason": transition.reason,
-        })  # fmt: skip
+        fields: dict[str, object] = {
+            "lease": lease,
+            "instance": self._instance_id,
+            "token": transition.token,
+            "reason": transition.reason,
+        }
+        began = self._began.pop(lease, None)
+        if transition.leads:
+            self._began[lease] = self._clock()
+            fields["event"] = "term_began"
+        elif began is not None:
+            fields |= {"event": "term_ended", "seconds": round(self._clock() - began, 3)}
+        else:
+            fields["event"] = "not_leading"
+        log.info("Instance %s %s background services", self._instance_id, is_so, extra=fields)
+
+    def state(self, lease: str, state: State, holder: str | None) -> None:
+        """Log a change of a lease's state or holder. The beginning of a term of this task has a line already."""
+        if self._states.get(lease) == (state, holder):
+            return
+        self._states[lease] = state, holder
+        if state is State.LEADING:
+            return
+        fields = {"lease": lease, "instance": self._instance_id, "state": str(state), "event": "state_changed"}
+        if holder is None:
+            log.info("Lease %s: the state is %s", lease, state, extra=fields)
+        else:
+            text = "Lease %s: the state is %s, and the holder is %s"
+            log.info(text, lease, state, holder, extra=fields | {"holder": holder})
 
     def polled(self, lease: str, now: float) -> None:
         """Note that a client asked about a lease."""
@@ -64,14 +96,18 @@ class Telemetry:
         self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
+        if outcome is Outcome.STEPPING_DOWN:
+            fields = {"lease": lease, "instance": self._instance_id, "token": call.token, "event": "step_down_asked"}
+            text = "An operator asked this task to step down; it releases the lease when its client has stopped"
+            log.info(text, extra=fields)
         ended = [self._failing.pop(each, None) for each in (None, lease)]
         if any(ended):
-            log.info("Redis answers again", extra={"lease": lease})
+            log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})
 
     def connected(self) -> None:
         """Note a new connection. A lease whose call failed counts as failing until a call of its own is answered."""
         if self._failing.pop(None, None) is not None and not self._failing:
-            log.info("Redis answers again")
+            log.info("Redis answers again", extra={"event": "redis_recovered"})
 
     def failed(self, lease: str | None, failure: Failure) -> None:
         """Count a call of a lease, or a connection (None), that failed; log each kind of failure once."""
@@ -80,7 +116,8 @@ class Telemetry:
         is_news = failure.kind not in said
         self._failing[lease] = failure.kind
         if is_news:
-            log.error("Redis failed: %s", failure.text, extra={"lease": lease, "kind": failure.kind})
+            fields = {"lease": lease, "kind": failure.kind, "event": "redis_failed"}
+            log.error("Redis failed: %s", failure.text, extra=fields)
 
     def not_replaced(self, failure: Failure) -> None:
         """Count and log that a connection could not be replaced. It is in use until the server cuts it."""
@@ -93,12 +130,24 @@ class Telemetry:
 
     def troubled(self, lease: str, trouble: str) -> None:
         """Log the trouble of a lease."""
-        log.error("Lease %s: %s", lease, trouble, extra={"lease": lease})
+        log.error("Lease %s: %s", lease, trouble, extra={"lease": lease, "event": "lease_troubled"})
 
-    def server(self, guard: str | None, eviction_policy: str | None, release_notice: str | None = None) -> None:
-        """Log each property of the server that weakens a guarantee, when it is first known and when it changes."""
-        was_guard, was_policy, was_notice = self._server
-        self._server = (guard, eviction_policy, release_notice)
+    def disagrees(self, lease: str, disagreement: str | None) -> None:
+        """Log a disagreement with another task's settings once."""
+        if disagreement not in (None, self._disagreements.get(lease)):
+            log.warning("Lease %s: %s", lease, disagreement, extra={"lease": lease})
+        self._disagreements[lease] = disagreement
+
+    def server(
+        self,
+        guard: str | None,
+        eviction_policy: str | None,
+        release_notice: str | None = None,
+        history: str | None = None,
+    ) -> None:
+        """Log each property of the server that costs something, when it is first known and when it changes."""
+        was_guard, was_policy, was_notice, was_history = self._server
+        self._server = (guard, eviction_policy, release_notice, history)
         if guard == "unavailable" and guard != was_guard:
             log.warning(
                 "No failover guard: this Redis refuses INFO in scripts; a failover that loses a write may elect two"
@@ -111,6 +160,11 @@ class Telemetry:
                 "Releases are not published: this Redis refuses PUBLISH on the lease's channel (KEY:changed);"
                 " a candidate that does not track the key notices a release within its heartbeat."
                 " docs/redis.md lists the rights that the user needs"
+            )
+        if history == "refused" and history != was_history:
+            log.warning(
+                "The history of terms is not kept: this Redis refuses XADD on the lease's stream (history:{KEY})."
+                " Nothing else depends on it. docs/redis.md lists the rights that the user needs"
             )
 
     def watch(
@@ -160,7 +214,11 @@ class _Gauges(Collector):
         campaigns = GaugeMetricFamily(
             "sidecar_campaigns", "0 while this task follows only (CAMPAIGN=false)", labels=["lease"]
         )
+        stepped_down = GaugeMetricFamily(
+            "sidecar_stepped_down", "1 from an operator's step-down until this task may lead again", labels=["lease"]
+        )
         for name, status in self._statuses().items():
+            stepped_down.add_metric([name], float(status.step_down is not None))
             campaigns.add_metric([name], float(status.campaigns))
             refuses = self._outcomes.get(name) in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
             fence.add_metric([name], float(refuses and status.state is State.FOLLOWING))
@@ -182,6 +240,11 @@ class _Gauges(Collector):
         )
         for word in ("sent", "refused"):
             notice.add_metric([word], float(self._store.release_notice == word))
+        history = GaugeMetricFamily(
+            "sidecar_history", "1 for the result of the last append to a lease's history", labels=["history"]
+        )
+        for word in ("kept", "refused"):
+            history.add_metric([word], float(self._store.history == word))
         up = GaugeMetricFamily(
             "sidecar_redis_up", "1 while the connection to Redis is good", float(self._store.connected)
         )
@@ -190,7 +253,8 @@ class _Gauges(Collector):
         )
         if self._store.eviction_policy:
             policy.add_metric([one_line(self._store.eviction_policy)], 1.0)
-        yield from (up, campaigns, leading, remaining, token, state, silence, fence, watch, guard, notice, policy)
+        yield from (up, campaigns, leading, remaining, token, state, stepped_down, silence, fence)
+        yield from (watch, guard, notice, history, policy)
 
 
 def log_to_stdout(form: str, level: str) -> None:

@@ -1,6 +1,7 @@
 """`python -m ops.images`: build both images and check them; `make images` calls it."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ops.images.contents import audit_debian, audit_python, write_bill
 from ops.images.engine import Engine, ImageError, engine
 
 ROOT = Path(__file__).resolve().parents[2]
+INTERRUPTED = 130
 BILLS = Path(".run/images")
 
 
@@ -65,7 +67,17 @@ def images() -> list[Image]:
 
 
 def main() -> int:
-    """Return the exit status: 0 if both images are good, 1 if not, 2 if no program can build them."""
+    """Return the exit status: 0 if both images are good, 1 if not, 2 if no program can build them, 130 at a signal."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # remove what an engine has begun, as at Ctrl-C
+    try:
+        return _make_both()
+    except KeyboardInterrupt:
+        print("\nimages: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _make_both() -> int:
     try:
         builder = engine(os.environ)
         base = base_image(builder, os.environ, _say)

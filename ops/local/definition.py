@@ -15,6 +15,14 @@ from pydantic.alias_generators import to_camel
 
 from ops.local.fargate import check_size, units
 
+Capability = Literal[
+    "ALL", "AUDIT_CONTROL", "AUDIT_WRITE", "BLOCK_SUSPEND", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER",
+    "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN", "MAC_OVERRIDE", "MKNOD",
+    "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "SYSLOG", "WAKE_ALARM",
+]  # fmt: skip
 Condition = Literal["START", "COMPLETE", "SUCCESS", "HEALTHY"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 
@@ -80,9 +88,10 @@ class Secret(_Part):
 
 
 class Capabilities(_Part):
-    """`capabilities`: the capabilities that a container drops."""
+    """`capabilities`: those that a container gets in addition to the engine's default, and those that it drops."""
 
-    drop: list[str] = Field(default_factory=list)
+    add: list[Capability] = Field(default_factory=list)
+    drop: list[Capability] = Field(default_factory=list)
 
 
 class LinuxParameters(_Part):
@@ -175,6 +184,11 @@ class TaskDefinition(_Part):
             if cpu is None or memory is None:
                 raise ValueError(f"{'cpu' if cpu is None else 'memory'}: missing; Fargate needs it")
             check_size(cpu, memory)
+            for container in self.container_definitions:
+                if refused := set(container.linux_parameters.capabilities.add) - {"SYS_PTRACE"}:
+                    raise ValueError(
+                        f"{container.name} adds {min(refused)}; Fargate lets a container add SYS_PTRACE only"
+                    )
         needed_cpu = sum(container.cpu for container in self.container_definitions)
         if cpu is not None and needed_cpu > cpu:
             raise ValueError(f"cpu: the containers have {needed_cpu} CPU units, the task {cpu}")

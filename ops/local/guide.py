@@ -27,10 +27,16 @@ class TaskView:
     pids: Mapping[str, int]
 
 
+def page(tasks: Sequence[TaskView]) -> list[str]:
+    """Return the address of the operators' page of the first task."""
+    return [f"  http://{tasks[0].internal}/   the operators' page: who leads, the last terms, the jobs, what is wrong"]
+
+
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
     """Return one line for each task."""
     return [
-        f"  {task.label:<7}API http://{task.api}   sidecar http://{task.control}   metrics http://{task.metrics}/metrics"
+        f"  {task.label:<7}page http://{task.internal}/   API http://{task.api}   sidecar http://{task.control}"
+        f"   metrics http://{task.metrics}/metrics"
         f" http://{task.internal}/metrics"
         f"   pids {', '.join(f'{name} {pid}' for name, pid in task.pids.items())}"
         for task in tasks

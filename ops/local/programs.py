@@ -11,6 +11,7 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
     API: {
         "API_BIND": "0.0.0.0:8080",
         "INTERNAL_BIND": "0.0.0.0:9101",
+        "CORS_ORIGINS": "",
         "SIDECAR_URL": "http://127.0.0.1:4040",
         "MARKET_CALENDAR": "NYSE",
         "TRACKER_INTERVAL": "30",

@@ -200,6 +200,7 @@ class Runner:
         cli = guide.redis_cli(self._redis, self._redis_address)
         own_database = self._settings.database_url is None
         for title, lines in (
+            ("Open in a browser", guide.page(tasks)),
             ("Tasks", guide.addresses(tasks)),
             ("Leaders", guide.leaders(self._leads)),
             ("Look", guide.look(tasks, self._portfolio)),

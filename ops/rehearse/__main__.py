@@ -1,40 +1,33 @@
 """`python -m ops.rehearse`: rehearse deploys and faults in real containers; `make rehearse` calls it."""
 
 import argparse
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ops.images.engine import ImageError, engine
 from ops.local.definition import DefinitionError
 from ops.local.server import ServerError
-from ops.rehearse.cgroups import groups, remove_groups, stage_group
 from ops.rehearse.events import BETWEEN, USUAL, Event
 from ops.rehearse.events import SHORT as SHORT_EVENTS
 from ops.rehearse.host import check, configure_podman, only_one
+from ops.rehearse.isolation import INTERRUPTED, alone, empty, interrupt_on_signals
 from ops.rehearse.journal import Journal
-from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
 from ops.rehearse.picture import draw
-from ops.rehearse.play import Record, rehearse
-from ops.rehearse.podman import containers, remove_containers
+from ops.rehearse.play import rehearse
 from ops.rehearse.profile import LONG, SHORT
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.table import table
 from ops.rehearse.versions import ROOT, build
 
-INTERRUPTED = 130
-SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 FOLDER = ROOT / ".run" / "rehearse"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 if every row is as promised, 1 if not, 2 if the rehearsal cannot be held."""
     options = _options(arguments)
-    for number in SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     try:
         check()
         with only_one():
@@ -49,24 +42,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _rehearse(options: argparse.Namespace) -> int:
     events = _chosen(options)
-    _empty(FOLDER)
+    empty(FOLDER)
     configure_podman(FOLDER)
     profile = SHORT if options.short else LONG
     first = "today" if options.old is None else "old"
     podman = engine({"CONTAINER_ENGINE": "podman"})
     versions = {version.name: version for version in build(podman, os.environ, options.old, _say)}
-    enter_private_network()
     journal = Journal(FOLDER / "logs", _say)
     _say(f"Rehearsal ({profile.name}): {len(events)} events; logs in {FOLDER / 'logs'}")
-    asyncio.run(_remove_all())  # what a rehearsal that was killed has left
-    left: list[str] = []
-    try:
-        with stage_group():
-            record = asyncio.run(_until_signalled(rehearse(FOLDER, profile, versions, first, events, journal)))
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        left += asyncio.run(_remove_all())
+    record, left = alone(lambda: rehearse(FOLDER, profile, versions, first, events, journal))
     print(f"\n{table(record.rows)}")
     picture = options.picture or FOLDER / "rehearsal.svg"
     draw(record, picture)
@@ -74,16 +58,6 @@ def _rehearse(options: argparse.Namespace) -> int:
     if left:
         print(f"The run had not removed: {', '.join(left)}")
     return 1 if left or any(row.wrong for row in record.rows) else 0
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an earlier run has written, except the note that names the data of a Postgres that was killed."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        elif not path.is_dir() and path != folder / "postgres" / "private":
-            path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _chosen(options: argparse.Namespace) -> list[Event]:
@@ -100,36 +74,6 @@ def _chosen(options: argparse.Namespace) -> list[Event]:
     if not events:
         raise RehearsalError(f"no event's name has {' or '.join(options.events)}; docs/rehearsal.md names the events")
     return events
-
-
-async def _remove_all() -> list[str]:
-    """Remove everything that a rehearsal makes; returns what of it was still there."""
-    left = [*await containers(), *await namespaces()]
-    await remove_containers()
-    await remove_namespaces()
-    await remove_groups()
-    return [*left, *map(str, groups())]
-
-
-async def _until_signalled(run: Coroutine[None, None, Record]) -> Record:
-    """The run; the first SIGINT, SIGTERM or SIGHUP ends it, and what it made is removed."""
-    task = asyncio.ensure_future(run)
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, lambda: None if task.cancelling() else task.cancel())
-    try:
-        return await task
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
-
-
-def _first(error: BaseException) -> BaseException:
-    """Return the first of the errors of tasks that ended at the same time."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

@@ -8,6 +8,7 @@ from functools import partial
 
 from ops.rehearse import faults
 from ops.rehearse.measure import Fault, Span
+from ops.rehearse.member import API
 from ops.rehearse.network import POSTGRES, REDIS
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.stage import TASKS, Stage
@@ -20,6 +21,13 @@ WELL_WITHIN = 240.0
 
 FAILED_WITHIN = 600.0
 """Seconds until the circuit breaker must have taken a deployment back: health checks have to fail for three tasks."""
+
+
+TAKEN = 0.9
+"""Share of the memory limit above which an API refuses new streams, and below which the kernel does not kill it."""
+
+NOTICED_WITHIN = 20.0
+"""Seconds until an API must have noticed that its memory is short, or is not any more."""
 
 
 @dataclass
@@ -119,6 +127,28 @@ async def _fill(stage: Stage, report: Report, *, container: str) -> None:
     report.hit(member.label, report.since)
 
 
+async def _short_of_memory(stage: Stage, report: Report) -> None:
+    """Take nine tenths of the memory of the leader's API. It refuses new streams, and keeps the open ones."""
+    member = stage.leader()
+    began = time.time()
+    stage.journal.event("event", f"{member.label}/{API}, of the leader, has {TAKEN:.0%} of its memory in use")
+
+    async def refused() -> bool:
+        status, retry_after = await stage.new_stream(member)
+        return status == 503 and retry_after is not None
+
+    async def accepted() -> bool:
+        return (await stage.new_stream(member))[0] == 200
+
+    async with faults.memory_taken(member, API, TAKEN):
+        await stage.until(refused, NOTICED_WITHIN, "the API refuses a new stream")
+    report.hit(member.label, began)
+    report.since = time.time()
+    await stage.until(accepted, NOTICED_WITHIN, "the API accepts a new stream again")
+    if broken := sum(each.at >= began for each in stage.load.broken):
+        report.complaints.append(f"{broken} open streams broke")
+
+
 async def _kill(stage: Stage, report: Report, *, container: str) -> None:
     member = stage.leader()
     stage.journal.event("event", f"SIGKILL to {member.label}/{container}, of the leader")
@@ -169,6 +199,7 @@ USUAL = [
     Event("cut off from everything", _cut, by_expiry=True),
     Event("cut off, incoming only", partial(_cut, outgoing=False), by_expiry=True),
     Event("cut off, outgoing only", partial(_cut, incoming=False), by_expiry=True),
+    Event("API short of memory", _short_of_memory, lossless=True),
     Event("API over its memory", partial(_fill, container="api"), by_expiry=True),
     Event("sidecar over its memory", partial(_fill, container="sidecar"), by_expiry=True),
     Event("kill -9 API", partial(_kill, container="api"), by_expiry=True),
@@ -185,6 +216,7 @@ SHORT = (
     "scale 1, 3, 0, 2",
     "cut off from Redis",
     "cut off from everything",
+    "API short of memory",
     "API over its memory",
     "kill -9 API",
     "kill -9 sidecar",

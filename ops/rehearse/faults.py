@@ -1,14 +1,19 @@
-"""Faults of one container: killed, or over its memory."""
+"""Faults of one container: killed, over its memory, or short of it."""
 
 import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ops.local.containers import first_of
 from ops.local.processes import running
+from ops.rehearse.cgroups import is_unified
 from ops.rehearse.member import Member
 from ops.rehearse.programs import RehearsalError
+from service.api.cgroup_memory import CgroupMemory
 
 CGROUPS = Path("/sys/fs/cgroup")
 FILLED_WITHIN = 60.0
@@ -24,6 +29,20 @@ while os.path.exists(f"/proc/{victim}"):
 """
 """Joins the container's cgroup and takes memory that is no process's own. So the kernel, once there is too little,
 kills the largest process of the container."""
+
+
+_TAKE = """
+import os, sys, time
+group, size = sys.argv[1:]
+with open(group, "w") as file:
+    file.write(str(os.getpid()))
+memory, chunk = os.memfd_create("take"), b"x" * (1 << 20)
+for _ in range(int(size) >> 20):
+    os.write(memory, chunk)
+print("taken", flush=True)
+time.sleep(1e6)
+"""
+"""Takes so many bytes in the container's cgroup, and keeps them until it is ended."""
 
 
 async def kill(member: Member, container: str) -> None:
@@ -55,6 +74,31 @@ async def fill_memory(member: Member, container: str) -> None:
         last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
         raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")
     await _noticed(member, container, pid)
+
+
+@asynccontextmanager
+async def memory_taken(member: Member, container: str, share: float) -> AsyncIterator[None]:
+    """Within the block, that share of the container's memory limit is in use.
+
+    Raises:
+        RehearsalError: the memory cannot be taken.
+    """
+    group = memory_group(await asyncio.to_thread(Path(f"/proc/{_pid(member, container)}/cgroup").read_text))
+    use = CgroupMemory((group,), unified=is_unified()).read()
+    if use is None:
+        raise RehearsalError(f"{member.label}/{container} has no memory limit")
+    size = max(0, round(share * use.limit) - use.used)
+    command = [sys.executable, "-I", "-S", "-c", _TAKE, str(group / "cgroup.procs"), str(size)]
+    taken = asyncio.Event()
+    async with running(command, environment=os.environ, folder=Path("/"), output=lambda _: taken.set()) as taking:
+        await first_of(taken, timeout=FILLED_WITHIN)
+        if not taken.is_set():
+            raise RehearsalError(f"the memory of {member.label}/{container} cannot be taken")
+        try:
+            yield
+        finally:
+            taking.kill()
+            await taking.wait()
 
 
 def memory_group(groups: str) -> Path:

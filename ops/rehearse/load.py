@@ -64,7 +64,7 @@ class Load:
         self.events = 0
         """The results of the streams."""
         self._base = base
-        self._accounts = accounts
+        self.accounts = accounts
         self._rate = rate
         self._streams = streams
 
@@ -73,11 +73,11 @@ class Load:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
             for number in range(self._streams):
-                group.create_task(self._keep_stream(session, self._accounts[number % len(self._accounts)]))
+                group.create_task(self._keep_stream(session, self.accounts[number % len(self.accounts)]))
             started = time.monotonic()
             for number in count():
                 await asyncio.sleep(max(0.0, started + number / self._rate - time.monotonic()))
-                account = self._accounts[number % len(self._accounts)]
+                account = self.accounts[number % len(self.accounts)]
                 path = f"/portfolios/{account.portfolio}/{'live' if number % 3 else 'history'}"
                 group.create_task(self._request(session, account, path))
 

@@ -51,7 +51,9 @@ def options(container: ContainerDefinition, folder: Path) -> list[str]:
         words += ["--read-only", "--read-only-tmpfs=false"]
     if container.linux_parameters.init_process_enabled:
         words += ["--init"]
-    return words + [f"--cap-drop={each}" for each in container.linux_parameters.capabilities.drop]
+    capabilities = container.linux_parameters.capabilities
+    words += [f"--cap-drop={each}" for each in capabilities.drop]
+    return words + [f"--cap-add={each}" for each in capabilities.add]
 
 
 class _Contained(Process):

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ops.rehearse.balancer import PORT, Balancer
+import aiohttp
+
+from ops.rehearse.balancer import PORT, TARGET_PORT, Balancer
 from ops.rehearse.cgroups import task_group
 from ops.rehearse.endpoints import Protections, endpoints_server
 from ops.rehearse.environment import container_environment
@@ -129,6 +131,15 @@ class Stage:
         """LEASE_TTL of the tasks, in seconds."""
         sidecar = self.service.version.definition.container("sidecar").variables
         return float(self.profile.variables.get("LEASE_TTL") or sidecar["LEASE_TTL"])
+
+    async def new_stream(self, member: Member) -> tuple[int, str | None]:
+        """Ask that task, past the load balancer, for a stream; returns the status and Retry-After, and closes it."""
+        if member.pod is None:
+            raise RehearsalError(f"{member.label} has ended")
+        account = self.load.accounts[0]
+        url = f"http://{member.pod.address}:{TARGET_PORT}/portfolios/{account.portfolio}/stream"
+        async with aiohttp.ClientSession() as session, session.get(url, headers=account.headers) as answer:
+            return answer.status, answer.headers.get("Retry-After")
 
     async def writes(self) -> list[database.Accepted]:
         """Return the writes that the database has accepted, in commit order."""

@@ -38,6 +38,11 @@ extra = ("aiohttp_sse", "asyncpg", "numpy", "prometheus_client", "pythonjsonlogg
 there = [name for name in extra if importlib.util.find_spec(name)]
 assert not there, f"the client's install brought {there}"
 """
+SERVE_PAGE = """
+from aiohttp import web
+from service.api.operators_page import add_page
+add_page(web.Application())
+"""
 
 
 class ReleaseError(Exception):
@@ -87,9 +92,10 @@ def _try_client(python: Path, folder: Path, wheel: Path) -> None:
 
 
 def _try_all(python: Path, folder: Path, wheel: Path, postgres: PostgresServer) -> None:
-    """Both extras: every module is imported, every command explains itself, the wheel's migrations are applied."""
+    """Both extras: the modules, the commands' help, the files of the operators' page, and the wheel's migrations."""
     venv = _install(python, folder, f"{wheel}[sidecar,service]")
     _run([venv, "-I", "-c", IMPORT_ALL])
+    _run([venv, "-I", "-c", SERVE_PAGE])
     for words in COMMANDS:
         _run([venv, *words], cwd=folder)
     _run([venv.with_name("lease-sidecar"), "--help"], cwd=folder)

@@ -1,24 +1,30 @@
-"""The report of /background/status: who leads, and when each job ran and will run. Every task can answer it."""
+"""The report of /background/status: who leads, when each job ran and will run, and what is wrong.
+
+Every task can answer it: leaders and jobs are the same in all tasks.
+"""
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from service.api import internal_responses
+from runtime.version import __version__
+from service.api import internal_responses, problems
+from service.api.recent import Recent
 from service.api.store_access import StoreAccess
 from service.clock import utc_now
 from service.database.connection import StoreError
 from service.market.calendar import Calendar
 from service.portfolio.records import Fence, JobName, JobRun, Loading
 from service.work.background import SCHEDULER_LEASE, TRACKER_LEASE
-from service.work.timetable import next_due
-from sidecar.client import Leadership
+from service.work.timetable import due_runs, next_due
+from sidecar.client import Leadership, LeaseReport, SidecarReport, Unknown
 
-MAX_AGE = 1.0
-"""Maximum age of the database's records in a report, in seconds. It bounds the number of queries for any number of
-clients."""
+DATABASE_LIMIT = 2.0
+"""Seconds to wait for the database's records. A frozen database must not hide who leads."""
+SIDECAR_LIMIT = 1.5
+"""Seconds to wait for the sidecar's status; longer than the client's own limit."""
+NO_ANSWER = "no answer in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +37,51 @@ class _Records:
     trouble: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    """The sidecar's view of its leases. While the sidecar does not answer it is empty, and `trouble` says why."""
+
+    leases: Mapping[str, LeaseReport] = field(default_factory=dict)
+    instance_id: str | None = None
+    trouble: str | None = None
+
+
 class BackgroundStatus:
-    """Reads the leaderships of this process, the database's records, and the timetable that all tasks share."""
+    """Reads the leaderships of this process, the sidecar, the database's records, and the timetable of all tasks.
+
+    Args:
+        leaderships: the leaderships of this process by lease.
+        ask_sidecar: returns the sidecar's view of its leases.
+        access: the access to the database.
+        calendar: the market's sessions.
+        last_tick: returns when this task last heard of new values.
+        next_tick: returns when the next tick is due.
+        interval: seconds between two ticks.
+        now: the clock.
+    """
 
     def __init__(
         self,
         leaderships: Mapping[str, Leadership],
+        ask_sidecar: Callable[[], Awaitable[SidecarReport]],
         access: StoreAccess,
         calendar: Calendar,
         last_tick: Callable[[], datetime | None],
         next_tick: Callable[[], datetime | None],
+        interval: float,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._leaderships = leaderships
+        self._ask_sidecar = ask_sidecar
         self._access = access
         self._calendar = calendar
         self._last_tick = last_tick
         self._next_tick = next_tick
+        self._interval = timedelta(seconds=interval)
         self._now = now
-        self._reading = asyncio.Lock()
-        self._records = _Records()
-        self._read_at: float | None = None
+        self._started = now()
+        self._records = Recent(self._read_records, DATABASE_LIMIT)
+        self._sidecar = Recent(self._read_sidecar, SIDECAR_LIMIT)
 
     @property
     def sidecar(self) -> str:
@@ -60,57 +90,98 @@ class BackgroundStatus:
         return "ok" if known else "no answer yet"
 
     async def report(self) -> internal_responses.BackgroundStatus:
-        """The leases as this process sees them, and the jobs. The last runs are null during a database outage."""
-        records = await self._recent_records()
+        """The leases as this task sees them, and the jobs. The last runs are null during a database outage."""
+        records, sidecar = await asyncio.gather(self._records.get(), self._sidecar.get())
+        records = records or _Records(trouble=NO_ANSWER)
+        sidecar = sidecar or _Sidecar(trouble=NO_ANSWER)
+        now, trouble = self._now(), records.trouble or self._access.trouble
         instance_ids = (leadership.instance_id for leadership in self._leaderships.values())
+        leases = internal_responses.Leases(
+            background_services=self._lease(TRACKER_LEASE, records, sidecar),
+            daily_scheduler=self._lease(SCHEDULER_LEASE, records, sidecar),
+        )
+        jobs = internal_responses.Jobs(
+            tracker=internal_responses.Tracker(
+                market_open=self._calendar.current(now) is not None,
+                last_run=self._last_tick(),
+                next_run=self._next_tick(),
+                loading=internal_responses.Loading.of(records.loading) if records.loading else None,
+            ),
+            eod=self._job("eod", records, now),
+            snapshot=self._job("snapshot", records, now),
+            reconstruction=self._job("reconstruction", records, now),
+        )
         return internal_responses.BackgroundStatus(
-            instance_id=next(filter(None, instance_ids), None),
-            leases=internal_responses.Leases(
-                background_services=self._lease(TRACKER_LEASE, records),
-                daily_scheduler=self._lease(SCHEDULER_LEASE, records),
-            ),
-            jobs=internal_responses.Jobs(
-                tracker=internal_responses.Tracker(
-                    last_run=self._last_tick(),
-                    next_run=self._next_tick(),
-                    loading=internal_responses.Loading.of(records.loading) if records.loading else None,
+            now=now,
+            version=__version__,
+            instance_id=next(filter(None, instance_ids), sidecar.instance_id),
+            problems=[
+                *problems.sidecar_problems(sidecar.trouble),
+                *problems.lease_problems(
+                    {TRACKER_LEASE: leases.background_services, SCHEDULER_LEASE: leases.daily_scheduler}
                 ),
-                eod=self._job("eod", records),
-                snapshot=self._job("snapshot", records),
-                reconstruction=self._job("reconstruction", records),
-            ),
-            database=records.trouble or self._access.trouble or "ok",
+                *problems.database_problems(trouble),
+                *problems.tick_problems(self._silent_since(now), self._interval, now),
+                *(self._job_problems(jobs, now) if records.trouble is None else ()),
+            ],
+            leases=leases,
+            jobs=jobs,
+            database=trouble or "ok",
+            sidecar=sidecar.trouble or "ok",
         )
 
-    def _lease(self, name: str, records: _Records) -> internal_responses.Lease:
-        leadership, fence = self._leaderships[name], records.fences.get(name)
+    async def close(self) -> None:
+        """End the reads that still run."""
+        await self._records.close()
+        await self._sidecar.close()
+
+    def _lease(self, name: str, records: _Records, sidecar: _Sidecar) -> internal_responses.Lease:
+        leadership, fence, seen = self._leaderships[name], records.fences.get(name), sidecar.leases.get(name)
+        state = leadership.state or (seen.state if seen else None)
         return internal_responses.Lease(
             is_leader=leadership.is_leader,
-            state=leadership.state or "unknown",
-            holder=leadership.holder,
+            state=state or "unknown",
+            holder=leadership.holder if leadership.state is not None or seen is None else seen.holder,
             token=leadership.token,
             remaining=round(leadership.remaining(), 3),
+            lease_remaining=_lease_remaining(seen, self._sidecar.age),
+            trouble=(seen.trouble or seen.step_down) if seen else None,
             last_writer=internal_responses.LastWriter.of(fence) if fence else None,
         )
 
-    def _job(self, name: JobName, records: _Records) -> internal_responses.Job:
+    def _job(self, name: JobName, records: _Records, now: datetime) -> internal_responses.Job:
         run = records.runs.get(name)
         return internal_responses.Job(
             last_run=internal_responses.JobRun.of(run) if run else None,
-            next_run=next_due(name, self._calendar, self._now()),
+            next_run=next_due(name, self._calendar, now),
         )
 
-    async def _recent_records(self) -> _Records:
-        """The records, at most `MAX_AGE` old. Requests that arrive together share one query."""
-        async with self._reading:
-            if self._read_at is None or time.monotonic() - self._read_at >= MAX_AGE:
-                self._records = await self._read()
-                self._read_at = time.monotonic()
-            return self._records
+    def _silent_since(self, now: datetime) -> datetime | None:
+        """When the last tick came, or when this task could expect the first one; None while the market is closed."""
+        session = self._calendar.current(now)
+        return max(self._last_tick() or self._started, session.open) if session is not None else None
 
-    async def _read(self) -> _Records:
+    def _job_problems(self, jobs: internal_responses.Jobs, now: datetime) -> Iterator[internal_responses.Problem]:
+        last_due = {run.job: run for run in due_runs(self._calendar, now, 2)}  # a snapshot is due after its session
+        for name, run in last_due.items():
+            yield from problems.job_problems(name, getattr(jobs, name), run, now)
+
+    async def _read_records(self) -> _Records:
         try:
             store = self._access.store
             return _Records(await store.fences(), await store.job_runs(), await store.loading(TRACKER_LEASE))
         except StoreError as error:
             return _Records(trouble=str(error).removeprefix("database: "))
+
+    async def _read_sidecar(self) -> _Sidecar:
+        try:
+            report = await self._ask_sidecar()
+        except Unknown as unknown:
+            return _Sidecar(trouble=str(unknown))
+        return _Sidecar(report.leases, report.instance_id)
+
+
+def _lease_remaining(seen: LeaseReport | None, age: float) -> float | None:
+    """Seconds of the holder's lease by a view that is `age` seconds old; None if the sidecar does not know."""
+    remaining = None if seen is None else seen.remaining or seen.holder_remaining
+    return None if remaining is None else round(max(remaining - age, 0.0), 3)

@@ -12,13 +12,17 @@ class Health:
     Args:
         database: returns why the database cannot be used; None while it can be used.
         sidecar: returns `ok`, or what is wrong with the sidecar.
+        memory: returns `ok`, or that new streams are refused.
     """
 
-    def __init__(self, database: Callable[[], str | None], sidecar: Callable[[], str]) -> None:
+    def __init__(
+        self, database: Callable[[], str | None], sidecar: Callable[[], str], memory: Callable[[], str]
+    ) -> None:
         self.draining = False
         """True once the process stops. A load balancer then sends its requests to other tasks."""
         self._database = database
         self._sidecar = sidecar
+        self._memory = memory
 
     @property
     def state(self) -> Literal["ok", "draining"]:
@@ -31,5 +35,7 @@ class Health:
         return 503 if self.draining else 200
 
     def report(self) -> internal_responses.Health:
-        """The state of this process and of its neighbours."""
-        return internal_responses.Health(status=self.state, database=self._database() or "ok", sidecar=self._sidecar())
+        """The state of this process, of its memory and of its neighbours."""
+        return internal_responses.Health(
+            status=self.state, database=self._database() or "ok", sidecar=self._sidecar(), memory=self._memory()
+        )

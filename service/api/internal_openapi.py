@@ -2,6 +2,7 @@
 
 from runtime.version import __version__
 from service.api import internal_responses, responses
+from service.api.operators_page import PARTS
 from service.api.response_types import schemas_of
 from service.api.schemas import TEXT, Json, error_response, json_of, operation
 
@@ -19,9 +20,17 @@ def internal_description() -> Json:
         "openapi": "3.1.1",
         "info": {"title": "Portfolio service, internal listener", "version": __version__, "description": ABOUT},
         "paths": {
-            "/background/status": {
-                "get": operation("Who leads, and each job's last and next run", json_of("BackgroundStatus")),
+            "/": {"get": operation("The operators' page", {"text/html": {"schema": TEXT}})},
+            **{
+                f"/page/{name}": {"get": operation("A part of the operators' page", {content_type: {"schema": TEXT}})}
+                for name, content_type in PARTS.items()
             },
+            "/background/status": {
+                "get": operation(
+                    "Who leads, each job's last and next run, and what is wrong", json_of("BackgroundStatus")
+                ),
+            },
+            "/background/history": {"get": operation("The last terms of each lease", json_of("History"))},
             "/healthz": {
                 "get": operation(
                     "Whether this task serves, and the state of its neighbours; 503 while the task stops",
@@ -41,7 +50,12 @@ def internal_description() -> Json:
             },
         },
         "components": {
-            "schemas": schemas_of(internal_responses.BackgroundStatus, internal_responses.Health, responses.Error),
+            "schemas": schemas_of(
+                internal_responses.BackgroundStatus,
+                internal_responses.History,
+                internal_responses.Health,
+                responses.Error,
+            ),
             "responses": {
                 "406": {"description": NOT_ACCEPTABLE, "content": json_of("Error")},
                 "500": error_response(500, "A bug; the log has the traceback."),

@@ -13,11 +13,16 @@ from service.api.response_types import (
     PositiveCount,
     ResponseModel,
     Token,
+    items,
 )
 from service.portfolio.records import RunStatus
 
 MAX_ERROR_LENGTH = 300
 """Limit of a failed run's error in a response, in characters."""
+MOST_TERMS = 50
+"""Limit of the terms of a lease in a response."""
+
+Seconds = Annotated[float, Field(json_schema_extra={"minimum": 0})]
 
 
 def _error_line(text: str) -> str:
@@ -42,6 +47,12 @@ class Lease(ResponseModel):
     remaining: float = Field(
         description="Seconds for which this process may still believe that it leads.", json_schema_extra={"minimum": 0}
     )
+    lease_remaining: Seconds | None = Field(
+        description="Seconds until the holder's lease ends unless it is renewed; null if this task does not know."
+    )
+    trouble: OutsideText | None = Field(
+        description="What is wrong with the lease, as this task's sidecar sees it, or the step-down under way."
+    )
     last_writer: LastWriter | None
 
 
@@ -63,7 +74,8 @@ class Tracker(ResponseModel):
     """The intraday tracker."""
 
     lease: Literal["background_services"] = "background_services"
-    last_run: Instant | None
+    market_open: bool
+    last_run: Instant | None = Field(description="When this task last heard of new values, written by any task.")
     next_run: Instant | None
     loading: Loading | None
 
@@ -102,18 +114,63 @@ class Jobs(ResponseModel):
     reconstruction: Job
 
 
-class BackgroundStatus(ResponseModel):
-    """Who leads, and when each job ran and will run."""
+class Problem(ResponseModel):
+    """Something that is wrong. A person has to act on an error; a warning may be intended or end by itself."""
 
+    severity: Literal["error", "warning"]
+    text: str
+
+
+class BackgroundStatus(ResponseModel):
+    """Who leads, when each job ran and will run, and what is wrong."""
+
+    now: Instant = Field(description="The clock of this task.")
+    version: str = Field(description="The version of the service.")
     instance_id: OutsideText | None
+    problems: list[Problem] = Field(description="What is wrong, in words; empty if nothing is.")
     leases: Leases
     jobs: Jobs
     database: str = Field(description="`ok`, or what is wrong; then the jobs' last runs are null.")
+    sidecar: OutsideText = Field(description="`ok`, or what is wrong.")
+
+
+class PastTerm(ResponseModel):
+    """A term of a lease, in any task."""
+
+    token: Token
+    holder: OutsideText
+    acquired_at: Instant
+    released_at: Instant | None = Field(description="Null unless the holder gave the lease up.")
+    end: Literal["released", "not released", "holding"] = Field(
+        description="`not released` if the lease expired or was deleted, as after the loss of a task."
+    )
+    reason: OutsideText | None
+
+
+class LeaseHistory(ResponseModel):
+    """The last terms of a lease."""
+
+    terms: list[PastTerm] = items(0, MOST_TERMS, "The newest term first.")
+    trouble: OutsideText | None = Field(description="Why the terms are unknown; then the list is empty.")
+
+
+class Histories(ResponseModel):
+    """The last terms by lease."""
+
+    background_services: LeaseHistory
+    daily_scheduler: LeaseHistory
+
+
+class History(ResponseModel):
+    """The last terms of all leases."""
+
+    leases: Histories
 
 
 class Health(ResponseModel):
-    """Whether the task serves, and the state of its neighbours."""
+    """Whether the task serves, and the state of its memory and of its neighbours."""
 
     status: Literal["ok", "draining"]
     database: str = Field(description="`ok`, or what is wrong.")
     sidecar: str = Field(description="`ok`, or what is wrong.")
+    memory: str = Field(description="`ok`, or that memory is short and new streams are refused.")

@@ -21,6 +21,7 @@ from service.api.query import BadRequest
 from service.api.response_types import json_response
 from service.api.responses import Error, FieldError, FieldErrors
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import MemoryShort
 from service.database.connection import StoreError
 from service.database.position_writes import TooManyPositions
 from service.telemetry import HttpMetrics
@@ -71,6 +72,8 @@ class Middleware:
             return json_response(Error(error=error_text), status=503, headers={"Retry-After": "5"})
         except TooManyStreams as error:
             return json_response(Error(error=str(error)), status=429)
+        except MemoryShort as error:
+            return json_response(Error(error=str(error)), status=503, headers={"Retry-After": "5"})
         except TooManyPositions as error:
             return json_response(Error(error=str(error)), status=409)
         except StoreError as error:

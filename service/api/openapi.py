@@ -37,6 +37,8 @@ unknown method is 405 with `Allow`, and an `Expect` other than 100-continue is 4
 HEAD, except streams. A path with query parameters answers an unknown parameter with 400; the other paths ignore
 parameters. A portfolio of another user is 404, like one that does not exist. An answer takes at most
 {ANSWER_LIMIT:g} s, except streams.
+
+A browser's page may use these paths if CORS_ORIGINS names its origin. It sends its access token in `Authorization`.
 """
 
 ERRORS = {
@@ -50,7 +52,8 @@ ERRORS = {
     415: "The body is not application/json.",
     429: f"The user already has {MAX_STREAMS} open streams on this task.",
     500: "A bug; the log has the traceback.",
-    503: "The database or the keys of the access tokens are unavailable, or the answer took too long.",
+    503: "The database or the keys of the access tokens are unavailable, the answer took too long, "
+    "or the memory is too short for another stream.",
 }
 """The meaning of each error status, for all paths."""
 
@@ -82,7 +85,8 @@ def description() -> Json:
                 "parameters": [ref("parameters", "id")],
                 "get": _owners(
                     "Server-sent events: the current value, then each new value. The stream ends when the access token "
-                    "expires or the portfolio is no longer the caller's. "
+                    "expires or the portfolio is no longer the caller's. Its `retry` is a random 1 to 10 s: after the "
+                    "end, connect again in that time. "
                     "A slow client misses values; comments keep an idle stream open",
                     # The schema of each event. OpenAPI 3.1 has no `itemSchema` for streams, as 3.2 has.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},

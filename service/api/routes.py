@@ -5,6 +5,7 @@ one that does not exist. Routes for operators are on the internal listener (`ser
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from aiohttp_sse import sse_response
 
 from service.api import responses
 from service.api.auth import Caller, Guard
+from service.api.cors import Cors
 from service.api.health import Health
 from service.api.limits import BODY_LIMIT, MAX_BODY, StreamQuota
 from service.api.middleware import Middleware
@@ -23,6 +25,7 @@ from service.api.position_body import FieldError, InvalidEntries, read_entries
 from service.api.query import check_names, read_dates, read_limit, read_portfolio_id
 from service.api.response_types import document_response, json_response
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
 from service.portfolio.freshness import Freshness
 from service.telemetry import HttpMetrics
@@ -33,32 +36,53 @@ SEND_LIMIT = 30.0
 """Limit for a stream's client to receive what was sent, in seconds."""
 MAX_DELAY = 86_400.0
 """Longest delay of a timer, in seconds."""
+RETRY_DELAY = (1.0, 10.0)
+"""Bounds of the time after which a client connects again to a stream that has ended, in seconds. Each stream draws its
+own, so that the clients of a task that stops do not all come back at the same moment."""
 STREAM = "/portfolios/{id}/stream"
 
 
 class Api:
-    """The public routes. They answer until the listener closes."""
+    """The public routes. They answer until the listener closes.
+
+    Args:
+        access: the access to the database.
+        streams: the live values.
+        health: the state of this process.
+        metrics: the metrics of requests and streams.
+        guard: authenticates requests.
+        freshness: decides which values are stale.
+        cors: the origins whose pages may use the routes.
+        uniform: draws a number between two bounds, like `random.uniform`.
+    """
 
     def __init__(
         self,
         access: StoreAccess,
         streams: Streams,
+        admission: StreamAdmission,
         health: Health,
         metrics: HttpMetrics,
         guard: Guard,
         freshness: Freshness,
+        cors: Cors | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._access = access
         self._streams = streams
+        self._admission = admission
         self._health = health
         self._metrics = metrics
         self._guard = guard
         self._freshness = freshness
+        self._cors = cors or Cors()
+        self._uniform = uniform
         self._quota = StreamQuota()
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = Middleware(self._metrics, self._access, endless=(STREAM,)).application(MAX_BODY)
+        self._cors.add_to(app)
         app.router.add_get("/portfolios/{id:[^/]+}/live", self._live)
         app.router.add_get("/portfolios/{id:[^/]+}/history", self._history)
         app.router.add_get("/portfolios/{id:[^/]+}/stream", self._stream, allow_head=False)
@@ -90,9 +114,12 @@ class Api:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Send the current value, then each new value, as server-sent events. Last-Event-ID is ignored.
 
+        The first line tells the client when to connect again after the end.
+
         The stream ends when the caller's token expires or the portfolio is no longer the caller's.
         """
         portfolio_id, _, caller = await self._portfolio(request)
+        self._admission.admit()
         with (
             self._quota.counted(caller.user_id),
             self._metrics.streams.track_inprogress(),
@@ -100,6 +127,7 @@ class Api:
             _call_at(caller.expires_at, subscriber.end),
         ):
             async with sse_response(request, ping_interval=HEARTBEAT, send_timeout=SEND_LIMIT) as response:
+                await response.write(f"retry: {round(self._uniform(*RETRY_DELAY) * 1000)}\r\n\r\n".encode())
                 async for value in subscriber:
                     event = responses.LiveValue.of(value).to_json()
                     try:

@@ -149,8 +149,8 @@ class StoreAccess:
             self._trouble_since = time.monotonic()
         if trouble is not None and trouble not in self._reported:
             self._reported.add(trouble)
-            logger.error("database: %s", trouble)
+            logger.error("database: %s", trouble, extra={"event": "database_failed"})
         elif trouble is None and self._probed is not None:
             self._reported.clear()
-            logger.info("the database answers")
+            logger.info("the database answers", extra={"event": "database_recovered"})
         self._probed = trouble

@@ -159,20 +159,30 @@ class Streams:
             wanted, self._unread = self._unread & self._subscribers.keys(), set()
             if not wanted:
                 continue
-            # A subscriber that arrives during the query requests another query, which reads the owner again.
-            present = {portfolio_id: tuple(self._subscribers[portfolio_id]) for portfolio_id in wanted}
             try:
-                found = await store.live_of_owners(wanted)
+                await self._serve(store, wanted)
             except StoreError as error:
                 outage.failed(error)
                 self._read_soon(wanted)
                 await asyncio.sleep(RETRY_DELAY)
                 continue
             outage.recovered()
-            for portfolio_id, subscribers in present.items():
-                owner, value = found.get(portfolio_id, (None, None))
-                for subscriber in subscribers:
-                    if owner is None or not subscriber.may_see(owner):
-                        subscriber.end()
-                    elif value is not None:
-                        subscriber.offer(value)
+
+    async def _serve(self, store: Store, wanted: set[UUID]) -> None:
+        """Read the values of these portfolios, and offer them to the subscribers who were there before.
+
+        No subscriber is kept beyond this call: a closed stream leaves its memory to the system.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
+        # A subscriber that arrives during the query requests another query, which reads the owner again.
+        present = {portfolio_id: tuple(self._subscribers[portfolio_id]) for portfolio_id in wanted}
+        found = await store.live_of_owners(wanted)
+        for portfolio_id, subscribers in present.items():
+            owner, value = found.get(portfolio_id, (None, None))
+            for subscriber in subscribers:
+                if owner is None or not subscriber.may_see(owner):
+                    subscriber.end()
+                elif value is not None:
+                    subscriber.offer(value)

@@ -86,9 +86,9 @@ async def run(arguments: FenceArguments, settings: Settings, clock: Callable[[],
             return
         _print(f"waiting for {arguments.ttl:g} s, the ttl, in which the lease must stay disabled")
         await _stays_disabled(arguments, settings.sidecar_url, clock)
-        holder = f"mended:{socket.gethostname()}"
+        holder = f"repaired:{socket.gethostname()}"
         with store_errors():
-            token = await connection.fetchval(statement("mend_fence"), arguments.lease, state.token, holder)
+            token = await connection.fetchval(statement("repair_fence"), arguments.lease, state.token, holder)
         if token is None:
             raise NotRepaired(f"lease {arguments.lease}: not repaired: the fence has another token now")
         _print(f"repaired: the token is {token} ({time_of(token)}); the next term's is larger")

@@ -18,6 +18,11 @@ MAX_LEAD = timedelta(days=1)
 HOLDER_SHOWN = 80
 """Limit of a holder in an explanation, in characters."""
 
+_TWO_PLACES = (
+    "that holder leads now, the tasks do not share one Redis and LEASE_KEY: docs/redis.md, Change what all tasks share"
+)
+"""Another cause of a newer term: two elections, whose terms take the fence from each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class FenceState:
@@ -62,7 +67,7 @@ async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     if too_far_ahead(token, now_token):
         return (
             f"lease {lease}: the token {token} is more than a day ahead of the database's clock; "
-            f"python -m sidecar fence {lease} mends Redis's token"
+            f"python -m sidecar fence {lease} repairs Redis's token"
         )
     state = await read_fence(connection, lease)
     if state is None:
@@ -71,12 +76,12 @@ async def explain_refusal(connection: Connection, term: FencedTerm) -> str:
     if state.refuses_all:
         return (
             f"lease {lease}: {stored}, more than a day ahead of its clock, and refuses every term, such as {token}; "
-            f"python -m service fence {lease} mends it"
+            f"python -m service fence {lease} repairs it"
         )
     if state.token > token:
         return (
             f"lease {lease}: a term newer than {token} has claimed the fence: {stored}; "
             "if every term is refused, Redis's token is behind: "
-            f"python -m sidecar fence {lease} --above {state.token}"
+            f"python -m sidecar fence {lease} --above {state.token}; if {_TWO_PLACES}"
         )
     return f"lease {lease}: the term {token} is not the newest in the database: {stored}"

@@ -126,14 +126,17 @@ class Batches:
         if all_new:
             while batch := queue.next(self._batch_size, MAX_LIST_LENGTH, _length, untried=True):
                 answers.waiting.append(batch)
-        await self._in_parallel(lambda: self._ask_known(answers, question, budget))
-        if answers.access_refused is None and (answers.answered or nothing_known):
-            trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
-            within = trial if trial.remaining() < budget.remaining() else budget
-            await self._in_parallel(lambda: self._ask_unknown(answers, question, within))
-        if answers.access_refused is not None:
-            raise answers.access_refused
-        self._conclude(answers)
+        try:
+            await self._in_parallel(lambda: self._ask_known(answers, question, budget))
+            if answers.access_refused is None and (answers.answered or nothing_known):
+                trial = self._client.budget(budget.remaining() if nothing_known else seconds * TRIAL_SHARE)
+                within = trial if trial.remaining() < budget.remaining() else budget
+                await self._in_parallel(lambda: self._ask_unknown(answers, question, within))
+            if answers.access_refused is not None:
+                raise answers.access_refused
+            self._conclude(answers)
+        finally:  # a refusal that is recorded is logged, even if the caller does not wait for the other answers
+            _log_refused(answers.newly_refused)
         return answers
 
     def _known(self, symbols: Iterable[str]) -> Iterable[list[str]]:
@@ -253,12 +256,15 @@ class Batches:
             self._failed_last_time = frozenset(symbol for batch in answers.failed_batches for symbol in batch)
         elif answers.refused_alone:
             answers.failures.insert(0, PricesUnavailable(f"Alpaca: {answers.refused_alone[-1][1]}"))
-        if answers.newly_refused:
-            refused = sorted(answers.newly_refused)
-            more = f", and {len(refused) - SYMBOLS_SHOWN} more" if len(refused) > SYMBOLS_SHOWN else ""
-            logger.warning("Alpaca refuses %s%s", ", ".join(refused[:SYMBOLS_SHOWN]), more)
 
 
 def _length(symbol: str) -> int:
     """Length of the symbol in a request's URL, with its comma."""
     return len(quote(symbol, safe="")) + 3
+
+
+def _log_refused(symbols: Collection[str]) -> None:
+    """Name the first of the symbols in the log, if there are any."""
+    if symbols:
+        more = f", and {len(symbols) - SYMBOLS_SHOWN} more" if len(symbols) > SYMBOLS_SHOWN else ""
+        logger.warning("Alpaca refuses %s%s", ", ".join(sorted(symbols)[:SYMBOLS_SHOWN]), more)

@@ -96,20 +96,21 @@ class Background:
         backoff = Backoff(*self._pause, uniform=self._uniform)
         while True:
             began = self._clock()
-            fields = {"lease": leadership.name, "instance": leadership.instance_id}
+            fields: dict[str, object] = {"lease": leadership.name}
             leave_to_others = False
             try:
-                await leadership.run(partial(self._run_watched, work))
-                logger.error("the work returned; it is started again after a pause", extra=fields)
+                await leadership.run(partial(self._run_watched, work, fields))
+                text = "the work returned; it is started again after a pause"
+                logger.error(text, extra=fields | {"event": "work_failed"})
             except (TermOver, StaleTerm) as over:
-                logger.warning("the work stopped: %s", over, extra=fields)
+                logger.warning("the work stopped: %s", over, extra=fields | {"event": "work_stopped"})
             except NothingCommitted as stopped:
                 leave_to_others = True
-                logger.warning("the lease is left to another task: %s", stopped, extra=fields)
+                logger.warning("the lease is left to another task: %s", stopped, extra=fields | {"event": "lease_left"})
             except (StoreError, PricesUnavailable) as error:
-                logger.warning("the work failed: %s", error, extra=fields)
+                logger.warning("the work failed: %s", error, extra=fields | {"event": "work_failed"})
             except Exception:  # a fault of one work must not end the other one or the API
-                logger.exception("the work failed", extra=fields)
+                logger.exception("the work failed", extra=fields | {"event": "work_failed"})
             if leave_to_others:
                 await self._pause_until_recovery(self._writes.of(leadership.name).pause)
                 continue
@@ -123,12 +124,15 @@ class Background:
             async with asyncio.timeout(seconds * self._uniform(0.5, 1.0)):
                 await self._recovery()
 
-    async def _run_watched(self, work: Work, term: Term) -> None:
+    async def _run_watched(self, work: Work, fields: dict[str, object], term: Term) -> None:
         """Run the work until the term is over, or until no due write was committed for too long.
+
+        `fields` are the fields of the log lines about the work; this method adds the term's.
 
         Raises:
             NothingCommitted: no due write was committed for too long.
         """
+        fields |= {"token": term.token, "instance": term.holder}
         writes = self._writes.of(term.name)
         writes.begin_term(self._trouble_for())
         # A separate task: after a failed task group, a cancellation stays counted, which breaks asyncio.timeout.

@@ -27,6 +27,7 @@ from service.portfolio.split_suspects import report_split_suspects
 from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
 from service.prices import CLOSES_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, Standing, standing_of
+from service.work.run_log import Attempt, RunLog
 from service.work.term import Term
 from service.work.timetable import due_at, last_sessions
 
@@ -66,6 +67,7 @@ class Jobs:
         self._look_back = look_back
         self._chunk = chunk
         self._now = now
+        self._log = RunLog()
 
     async def run(
         self, job: JobName, session: Session, term: Term, progress: Progress = no_progress, *, rerun: bool = False
@@ -106,18 +108,20 @@ class Jobs:
             progress,
             accept_stale_prices=accept_stale_prices,
         )
-        rows = await self._fill_days(attempt, run, self.days(job, session))
-        term.check()
-        async with self._store.fenced(term) as writes:
-            await writes.end(job, session.date)
-        return rows
+        with self._log.attempt(run, term) as logged:
+            await self._fill_days(attempt, run, self.days(job, session), logged)
+            term.check()
+            async with self._store.fenced(term) as writes:
+                await writes.end(job, session.date)
+        return logged.rows
 
-    async def _fill_days(self, attempt: "_JobAttempt", run: JobRun, days: list[Session]) -> int:
+    async def _fill_days(self, attempt: "_JobAttempt", run: JobRun, days: list[Session], logged: Attempt) -> None:
         """Write the rows of the sessions that the run has not done. A session without prices does not stop the run."""
-        rows, unpriced = 0, dict[date, PricesUnavailable]()
+        unpriced = dict[date, PricesUnavailable]()
         for day in days:
             if run.cursor is not None and run.cursor.session_date == day.date:
-                rows += await attempt.fill(day.date, await self._book(attempt, day.date, after=run.cursor.portfolio_id))
+                rest = await self._book(attempt, day.date, after=run.cursor.portfolio_id)
+                logged.rows += await attempt.fill(day.date, rest)
             elif run.cursor is None or run.cursor.session_date < day.date or day.date in run.skipped:
                 book = await self._book(attempt, day.date, after=None)
                 try:
@@ -126,10 +130,9 @@ class Jobs:
                     await attempt.skip(day.date)
                     unpriced[day.date] = error
                 else:
-                    rows += await attempt.fill(day.date, book)
+                    logged.rows += await attempt.fill(day.date, book)
         if unpriced:
             raise PricesUnavailable("; ".join(f"{day}: {error}" for day, error in unpriced.items()))
-        return rows
 
     def days(self, job: JobName, session: Session) -> list[Session]:
         """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.

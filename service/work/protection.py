@@ -159,9 +159,9 @@ class TaskProtection:
         self._last_refusal = None
         if not protect:
             self._record_until(None)
-            logger.info("this task is no longer protected")
+            logger.info("this task is no longer protected", extra={"event": "protection_ended"})
         elif before is None:
-            logger.info("this task is protected from a scale-in until %s", until)
+            logger.info("this task is protected from a scale-in until %s", until, extra={"event": "protection_began"})
         return True
 
     def _record_until(self, until: float | None) -> None:

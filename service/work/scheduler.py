@@ -36,8 +36,8 @@ class Scheduler:
     """Runs the daily jobs of the last `look_back` sessions under one lease.
 
     A failed run does not stop the others. It is tried again every `retry_after` seconds until it is done or out of the
-    look-back. A session that leaves the look-back unsettled is reported until a snapshot by hand settles it. The task
-    is protected from a scale-in while runs are due.
+    look-back. A session that leaves the look-back unsettled is reported until a snapshot by hand settles it; the
+    scheduler looks for that every `retry_after` seconds too. The task is protected from a scale-in while runs are due.
 
     A run is due when both this machine's clock and the database's have passed its time.
     """
@@ -70,7 +70,6 @@ class Scheduler:
         self._given_up: set[date] = set()
         """Sessions that were reported as unsettled."""
         self._outage = Outage(logger, "the database fails, the runs are tried again: %s", "the runs continue")
-        self._run_outages: dict[tuple[JobName, date], Outage] = {}
         self._retry_soon = False
         """Whether the database failed during the last pass."""
 
@@ -97,7 +96,7 @@ class Scheduler:
             self._metrics.given_up.set(0)
 
     async def _run_due(self, term: Term) -> bool:
-        """Run what is due; returns whether all of it is done."""
+        """Run what is due; returns whether all of it is done, and no older session is unsettled."""
         term.check()
         self._retry_soon = False
         try:
@@ -106,7 +105,7 @@ class Scheduler:
             due = due_runs(self._calendar, now, max(self._look_back, GAP_SEARCH_SESSIONS))
             done = await self._store.finished_runs(oldest_session(due).date) if due else {}
         except StoreError as error:
-            self._outage.failed(error, {"lease": term.name})
+            self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
             return False
         earliest = last_sessions(self._calendar, self._calendar.last_closed(now), self._look_back)[0].date
@@ -114,10 +113,10 @@ class Scheduler:
         undone = [
             run for run in due if not (at := done.get((run.job, run.session.date))) or at < run.due - FINISH_TOLERANCE
         ]
-        if not undone:
-            self._outage.recovered({"lease": term.name})
-            self._store.writes.of(term.name).cleared()
         waiting = [run for run in undone if run.session.date >= earliest]
+        if not waiting:
+            self._outage.recovered(_fields(term, "runs_resumed"))
+            self._store.writes.of(term.name).cleared()
         left = {run.session.date for run in undone if run.session.date < earliest and run.job == "snapshot"}
         settled = (run.session.date for run in due if run.job == "snapshot" and run not in undone)
         self._report_given_up(left, settled)
@@ -127,7 +126,7 @@ class Scheduler:
                 self._metrics.runs_waiting.set(failed + len(waiting) - index)
                 failed += not await self._attempt(run, term, rerun=(run.job, run.session.date) in done)
         self._metrics.runs_waiting.set(failed)
-        return failed == 0
+        return failed == 0 and not self._given_up
 
     def _report_given_up(self, left: set[date], settled: Iterable[date]) -> None:
         """Report the unsettled sessions older than the look-back, except those before the first settled session."""
@@ -136,35 +135,27 @@ class Scheduler:
         self._metrics.given_up.set(len(given_up))
         if new := sorted(given_up - self._given_up):
             days = ", ".join(map(str, new))
-            logger.error("sessions left unsettled and too old to catch up, run the snapshot by hand: %s", days)
+            text = "sessions left unsettled and too old to catch up, run the snapshot by hand: %s"
+            logger.error(text, days, extra={"event": "sessions_unsettled"})
         self._given_up = given_up
 
     async def _attempt(self, run: DueRun, term: Term, *, rerun: bool) -> bool:
         """Run one job; returns whether it is done."""
-        fields = {"lease": term.name, "token": term.token, "job": run.job, "session": run.session.date.isoformat()}
         started = time.perf_counter()
         try:
             rows = await self._jobs.run(run.job, run.session, term, rerun=rerun)
         except (PricesUnavailable, StoreError) as error:
             self._metrics.runs.labels(run.job, "failed").inc()
             if isinstance(error, StoreError):
-                self._outage.failed(error, fields)
+                self._outage.failed(error, _fields(term, "runs_delayed"))
                 self._database_failed(term)
-            else:
-                self._outage_of(run).failed(error, fields)
             await self._record_failure(run, term, str(error))
             return False
-        self._outage.recovered(fields)
-        self._run_outages.pop((run.job, run.session.date), None)  # the line below reports its end
+        self._outage.recovered(_fields(term, "runs_resumed"))
         if rows is not None:
             self._metrics.runs.labels(run.job, "done").inc()
             self._metrics.run_seconds.labels(run.job).observe(time.perf_counter() - started)
-            logger.info("%s of %s is done, %d rows written", run.job, run.session.date, rows, extra=fields)
         return True
-
-    def _outage_of(self, run: DueRun) -> Outage:
-        began = f"{run.job} of {run.session.date} failed, it is tried again: %s"
-        return self._run_outages.setdefault((run.job, run.session.date), Outage(logger, began, "it is done"))
 
     def _database_failed(self, term: Term) -> None:
         self._retry_soon = True
@@ -176,7 +167,7 @@ class Scheduler:
             async with self._store.fenced(term) as writes:
                 await writes.fail(run.job, run.session.date, reason)
         except StoreError as error:
-            self._outage.failed(error)
+            self._outage.failed(error, _fields(term, "runs_delayed"))
             self._database_failed(term)
 
     async def _sleep_until_next_look(self, began: datetime, *, everything_done: bool) -> None:
@@ -197,3 +188,7 @@ class Scheduler:
             if left <= 0:
                 return
             await self._sleep(min(left, LONGEST_SLEEP))
+
+
+def _fields(term: Term, event: str) -> dict[str, object]:
+    return {"lease": term.name, "token": term.token, "event": event}

@@ -47,5 +47,5 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
             await sleep(RETRY_DELAY)
         else:
             outage.recovered(fields)
-            logger.info("the term has claimed the fence", extra=fields)
+            logger.info("the term has claimed the fence", extra=fields | {"event": "fence_claimed"})
             return

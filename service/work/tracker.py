@@ -117,6 +117,7 @@ class Tracker:
             TermOver: the term is over.
         """
         await claim_fence(self._store, term, self._sleep)
+        fields = {"lease": term.name, "token": term.token}
         book: Book | None = None
         quotes: Mapping[str, Quote] | None = None
         already_reported: set[UUID] = set()
@@ -138,7 +139,7 @@ class Tracker:
                 if session is not None and session.date == book.day:
                     written = await self._tick(term, session, self._schedule.slot(now), book, quotes, already_reported)
                     if written is not None:
-                        self._outage.recovered({"lease": term.name, "token": term.token})
+                        self._outage.recovered(fields | {"event": "ticks_recovered"})
                         quotes, ticks = written, 1
                     if now >= retention_due:
                         retention_due = await self._drop_old_days(term, session)
@@ -146,13 +147,14 @@ class Tracker:
                 quotes, ticks = None, 1  # some lanes of the tick may be committed, the quotes among them
                 self._store.writes.of(term.name).failed()
                 self._metrics.ticks.labels("failed").inc()
-                self._outage.failed(error, {"lease": term.name, "token": term.token})
+                self._outage.failed(error, fields | {"event": "ticks_failed"})
             self._metrics.ticks.labels("skipped").inc(self._schedule.missed_ticks(due, self._now(), ticks))
             due = await self._sleep_until_next_tick()
 
     async def _positions(self, term: Term, book: Book | None, day: date) -> Book:
         """The positions of that date: all of them at the start of a term, the changes after that."""
         started = logged_at = time.perf_counter()
+        fields = {"lease": term.name, "token": term.token}
 
         def progress(done: int, total: int) -> None:
             nonlocal logged_at
@@ -160,7 +162,7 @@ class Tracker:
             self.loading = Loading(done, total)
             if time.perf_counter() - logged_at > PROGRESS_LOG_INTERVAL:
                 logged_at = time.perf_counter()
-                logger.info("loading positions: %d of %d portfolios", done, total, extra={"lease": term.name})
+                logger.info("loading positions: %d of %d portfolios", done, total, extra=fields)
 
         try:
             if book is not None:
@@ -169,7 +171,8 @@ class Tracker:
         finally:
             self.loading = None
         seconds = time.perf_counter() - started
-        logger.info("positions of %d portfolios loaded in %.1f s", len(book), seconds, extra={"lease": term.name})
+        loaded = {"event": "positions_loaded", "portfolios": len(book), "seconds": round(seconds, 3)}
+        logger.info("positions of %d portfolios loaded in %.1f s", len(book), seconds, extra=fields | loaded)
         return book
 
     async def _tick(
@@ -280,11 +283,12 @@ class Tracker:
         except TimeoutError:
             reason = f"no answer in {self._latest_timeout:g} s"
         else:
-            self._prices_outage.recovered()
+            if answer:  # without a price there may have been no request: new symbols wait for their turn
+                self._prices_outage.recovered({"event": "prices_recovered"})
             found = valid_prices(answer.values())
             return {symbol: found[symbol] for symbol in symbols if symbol in found}
         self._metrics.prices_failed.inc()
-        self._prices_outage.failed(reason)
+        self._prices_outage.failed(reason, {"event": "prices_failed"})
         return {}
 
     async def _drop_old_days(self, term: Term, session: Session) -> datetime:

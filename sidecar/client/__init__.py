@@ -5,10 +5,16 @@
 
 The client's own clock decides. A grant counts from before its request was sent and ends at its deadline, whatever the
 sidecar does: an error, a silence or a malformed answer never extends it. The client asks the sidecar only while `run`
-is active, because to ask is to campaign.
+is active, because to ask is to campaign. `LeaseClient.status` and `Leadership.history` report to people: they neither
+campaign nor grant anything, and raise `Unknown` without a valid answer.
 """
 
 from sidecar.client.leadership import Leadership, LeaseClient
+from sidecar.client.reports import LeaseReport, PastTerm, SidecarReport
 from sidecar.client.term import Term, TermOver
+from sidecar.client.unknown import Unknown
 
-__all__ = ["LeaseClient", "Leadership", "Term", "TermOver"]  # noqa: RUF022 - in the order of use
+__all__ = [  # noqa: RUF022 - in the order of use
+    "LeaseClient", "Leadership", "Term", "TermOver",
+    "SidecarReport", "LeaseReport", "PastTerm", "Unknown",
+]  # fmt: skip

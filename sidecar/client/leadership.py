@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from runtime.clock import elapsed
+from sidecar.client.reports import PastTerm, SidecarReport
 from sidecar.client.sidecar_api import Answer, Poll, SidecarApi
 from sidecar.client.term import Grant, Term, TermOver
 
@@ -120,6 +121,17 @@ class Leadership:
             raise RuntimeError(f"work is running under {self.name}: cancel run() instead")
         await self._sidecar.resign(self.name)
 
+    async def history(self) -> list[PastTerm]:
+        """The last terms of the lease in all tasks, newest first.
+
+        The sidecar asks Redis, at most once a second. The request does not count as demand.
+
+        Raises:
+            Unknown: the sidecar gave no valid answer: it is down, Redis cannot be used, or its version has no history.
+            RuntimeError: the client is not open.
+        """
+        return await self._sidecar.history(self.name)
+
     async def _lead(self, work: Callable[[Term], Awaitable[T]]) -> asyncio.Task[T] | None:
         """Wait for a term and run the work to its end. Returns the ended work; None if the end of the term ended it."""
         term, grant = await self._begin()
@@ -137,6 +149,10 @@ class Leadership:
         except asyncio.CancelledError as cancelled:
             interruption = cancelled
 
+        reported_by_sidecar = asking.done() and asking.exception() is None and asking.result()
+        if not (job.done() or reported_by_sidecar or interruption is not None):
+            text = "the sidecar has not extended the grant, which ends: the work stops"
+            self._log(logging.INFO, term, text, "grant_over")
         stopped = job.cancel()
         asking.cancel()  # to ask is to campaign, which ends before the work unwinds
         spare.cancel()
@@ -151,13 +167,17 @@ class Leadership:
                 if not reported:
                     reported = True
                     self._log(
-                        logging.ERROR, term, "the work was cancelled but still runs after its deadline; waiting for it"
+                        logging.ERROR,
+                        term,
+                        "the work was cancelled but still runs after its deadline; waiting for it",
+                        "work_overdue",
                     )
                 if interruption is not None:
                     term.threads.abandon()  # the process is about to end, and its threads with it
         if grant.overdue and not reported:
-            self._log(logging.ERROR, term, "the work blocked the event loop, or was frozen, past its deadline")
-        self._log(logging.INFO, term, "the work has ended")
+            text = "the work blocked the event loop, or was frozen, past its deadline"
+            self._log(logging.ERROR, term, text, "work_overdue")
+        self._log(logging.INFO, term, "the work has ended", "work_ended")
 
         error = None if job.cancelled() else job.exception()
         if isinstance(error, TermOver) and grant.remaining() <= 0:
@@ -192,22 +212,24 @@ class Leadership:
                     grant_left=grant.left,
                 )
                 self._last_token = answer.token
-                self._log(logging.INFO, self._term, "leading; the work begins")
+                self._log(logging.INFO, self._term, "leading; the work begins", "work_began")
                 return self._term, grant
             self._poll.forget_version()  # this grant came too late
 
-    async def _extend(self, term: Term, grant: Grant) -> None:
-        """Extend the grant with each answer; return when the term is over."""
+    async def _extend(self, term: Term, grant: Grant) -> bool:
+        """Extend the grant with each answer until the term is over; returns whether the sidecar reported that."""
         while grant.working_time() > 0:
             answer = await self._poll.next(grant.working_time, term.token)
             if answer is None:
                 continue
             if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):
                 grant.end()
-                self._log(logging.INFO, term, f"the sidecar reports the end of the term: the state is {answer.state}")
-                return
+                text = f"the sidecar reports the end of the term: the state is {answer.state}"
+                self._log(logging.INFO, term, text, "term_over")
+                return True
             if not grant.extend(answer.deadline):
-                return
+                break
+        return False
 
     def _report_late_check(self, token: int) -> None:
         """Log once that code checks a term whose work has ended. A check by work that still has to stop is not logged.
@@ -219,8 +241,8 @@ class Leadership:
             text = "term.check() was called after the work had ended: a thread or task that the work started still runs"
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
 
-    def _log(self, level: int, term: Term, text: str) -> None:
-        fields = {"lease": term.name, "token": term.token, "instance": term.holder}
+    def _log(self, level: int, term: Term, text: str, event: str) -> None:
+        fields = {"lease": term.name, "token": term.token, "instance": term.holder, "event": event}
         logger.log(level, "%s, term %d: %s", term.name, term.token, text, extra=fields)
 
 
@@ -262,6 +284,15 @@ class LeaseClient:
             poll = Poll(name, self._sidecar, self._uniform)
             self._leaderships[name] = Leadership(name, self._sidecar, poll, self._grant)
         return self._leaderships[name]
+
+    async def status(self) -> SidecarReport:
+        """The sidecar's own view of all its leases. The request does not count as demand.
+
+        Raises:
+            Unknown: the sidecar gave no valid answer.
+            RuntimeError: the client is not open.
+        """
+        return await self._sidecar.status()
 
     async def __aenter__(self) -> Self:
         await self._sidecar.open()

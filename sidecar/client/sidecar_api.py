@@ -1,4 +1,4 @@
-"""The client's requests to the sidecar: the long poll, the resign, and the strict check of the answers.
+"""The client's requests to the sidecar: the long poll, the resign, the reports, and the strict check of the answers.
 
 The process on the port may be slow, silent, dying, or not a sidecar. An answer that breaks any part of the contract
 raises `Unknown`, and grants no leadership.
@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
@@ -18,6 +18,8 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from runtime.host_names import may_be_host
+from sidecar.client.reports import LONGEST_REPORT, PastTerm, SidecarReport, explanation, parse_history, parse_status
+from sidecar.client.unknown import Unknown
 
 WAIT = 10.0
 """Seconds for which a follower lets the sidecar hold a request."""
@@ -30,13 +32,11 @@ BURST, RATE = 100, 20.0
 LONGEST_GRANT = 60.0
 """Limit of a valid `expires_in`, in seconds."""
 LONGEST_ANSWER = 16 * 1024
-"""Limit of a valid body, in bytes."""
+"""Limit of a valid answer's body, in bytes."""
+HISTORY_LIMIT = 5.0
+"""Seconds that a request for the last terms may take: the sidecar asks Redis."""
 
 logger = logging.getLogger("sidecar.client")
-
-
-class Unknown(Exception):
-    """The sidecar gave no valid answer; the text says why, in the same words each time for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +146,53 @@ class SidecarApi:
             if not resign.done():
                 raise Unknown("the resign is not answered yet")
         sent_at = self._clock()
+        status, body = await self._get(("is-leader", name), limit, LONGEST_ANSWER, hold)
+        if status != 200:
+            raise Unknown(f"the answer is HTTP {status}")
+        return parse(body, name, sent_at)
+
+    async def status(self) -> SidecarReport:
+        """`GET /status`, which does not count as demand.
+
+        Raises:
+            Unknown: no valid answer came.
+        """
+        return parse_status(await self._report(("status",), LIMIT))
+
+    async def history(self, name: str) -> list[PastTerm]:
+        """`GET /history/NAME`, which does not count as demand. Returns the newest term first.
+
+        Raises:
+            Unknown: no valid answer came. Older sidecars have no history, and answer 404.
+        """
+        return parse_history(await self._report(("history", name), HISTORY_LIMIT), name)
+
+    async def _report(self, path: Sequence[str], limit: float) -> bytes:
+        status, body = await self._get(path, limit, LONGEST_REPORT)
+        if status != 200:
+            raise Unknown(f"the answer is HTTP {status}{explanation(body)}")
+        return body
+
+    async def _get(
+        self, path: Sequence[str], limit: float, longest: int, query: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer to a GET: `longest` bytes at most, within `limit` seconds.
+
+        Raises:
+            Unknown: no such answer came.
+        """
+        body = bytearray()
         try:
-            async with asyncio.timeout(limit), self._request("GET", "is-leader", name, params=hold) as response:
-                if response.status != 200:
-                    raise Unknown(f"the answer is HTTP {response.status}")
-                body = bytearray()
+            async with asyncio.timeout(limit), self._request("GET", *path, params=query) as response:
                 async for chunk in response.content.iter_any():
                     body += chunk
-                    if len(body) > LONGEST_ANSWER:
-                        raise Unknown(f"the answer is longer than {LONGEST_ANSWER} bytes")
+                    if len(body) > longest:
+                        raise Unknown(f"the answer is longer than {longest} bytes")
         except TimeoutError:
             raise Unknown("no answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unknown(f"no answer ({type(error).__name__})") from error
-        return parse(bytes(body), name, sent_at)
+        return response.status, bytes(body)
 
     async def open_spare_connection(self, name: str) -> None:
         """Open a second connection, so that a resign finds one open. This does not count as demand, and may fail."""
@@ -183,29 +216,29 @@ class SidecarApi:
         if resign.done():
             resign.result()
         else:
-            logger.info("%s: the resign is not answered yet", name)
+            logger.info("%s: the resign is not answered yet", name, extra={"lease": name, "token": token})
 
     async def _resign(self, name: str, token: int | None) -> None:
         term = {"token": str(token)} if token is not None else {}
+        fields = {"lease": name, "token": token}
         for last in (False, True):
             try:
                 async with self._request("POST", "resign", name, params=term) as response:
                     if response.status != 200:
-                        logger.warning("%s: the resign was answered with HTTP %d", name, response.status)
+                        text = "%s: the resign was answered with HTTP %d"
+                        logger.warning(text, name, response.status, extra=fields)
                     return
             except aiohttp.ClientConnectionError as error:  # an idle connection may turn out to be dead
                 if last:
-                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
+                    logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
             except (aiohttp.ClientError, OSError) as error:
-                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__)
+                logger.info("%s: the resign did not arrive (%s)", name, type(error).__name__, extra=fields)
                 return
 
-    def _request(
-        self, method: str, path: str, name: str, **options: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _request(self, method: str, *path: str, **options: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("the LeaseClient is not open: use 'async with LeaseClient() as client'")
-        url = f"{self._url}/{path}/{quote(name, safe='')}"
+        url = "/".join((self._url, *(quote(part, safe="") for part in path)))
         return self._session.request(method, url, allow_redirects=False, **options)
 
 
@@ -282,10 +315,12 @@ class Poll:
             self._version = None
             if self.trouble != str(unknown):
                 self.trouble = str(unknown)
-                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra={"lease": self._name})
+                fields = {"lease": self._name, "event": "sidecar_unknown"}
+                logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra=fields)
             return None
         if self.trouble is not None:
-            logger.info("%s: the sidecar answers again", self._name, extra={"lease": self._name})
+            fields = {"lease": self._name, "event": "sidecar_recovered"}
+            logger.info("%s: the sidecar answers again", self._name, extra=fields)
         self.answer, self.trouble, self._version = answer, None, answer.version
         return answer
 

@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from redis.exceptions import AskError, MovedError, RedisError
+from redis.exceptions import AskError, InvalidResponse, MovedError
 
 from sidecar.redis.connection import Connector, RedisConnection, log_in
 from sidecar.redis.failures import failure_of
 from sidecar.redis.store import HOPS
 from sidecar.settings import Settings
 
+T = TypeVar("T")
+
 LIMIT = 5.0
 """Seconds that Redis may take to connect, and for each answer."""
+
+MALFORMED = "the answer of Redis does not have the shape of the script's"
+"""Error for an answer that another program gives in Redis's place."""
+
+_REFUSALS = ("noperm", "response", "wrongtype", "oom")
+"""Kinds of failures that are answers of the right server."""
 
 _Command = tuple[str | int, ...]
 
@@ -24,92 +33,140 @@ class CommandError(Exception):
 class CommandRedis:
     """Sends the scripts of a command, in a cluster to the node that has the keys.
 
+    A connection that has failed is replaced at the next script.
+
     Args:
-        connect: makes a new, unconnected connection.
+        connector: makes new, unconnected connections.
+        place: where Redis is, for people.
     """
 
-    def __init__(self, connect: Callable[[], RedisConnection]) -> None:
-        self._connect = connect
-        self._connection = connect()
-
-    async def open(self) -> None:
-        """Connect.
-
-        Raises:
-            RedisError, OSError: Redis refuses, or does not answer within the limit.
-        """
-        async with asyncio.timeout(LIMIT):
-            await log_in(self._connection)
+    def __init__(self, connector: Connector, place: str) -> None:
+        self.connector = connector
+        self.place = place
+        self._connection: RedisConnection | None = None
+        self.when_ended: Callable[[], None] = _ignore
+        """Called when the connection ends by itself."""
 
     async def close(self) -> None:
         """Drop the connection."""
-        await self._connection.disconnect(nowait=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.when_ended = _ignore
+            await connection.disconnect(nowait=True)
 
-    async def run_script(self, text: str, keys: Sequence[str], *arguments: str | int) -> list[str]:
-        """The texts that the script answers, as they are in Redis.
+    def abort(self) -> None:
+        """End the connection as if the server had: the leases are at another server now."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def run_script(
+        self, text: str, keys: Sequence[str], *arguments: str | int, words: int | None = None
+    ) -> list[str]:
+        """The texts that the script answers, as they are in Redis; `words` is their number, if it is fixed.
 
         Raises:
-            RedisError, OSError: Redis refuses, or does not answer within the limit.
-            CommandError: the user has no right to what the script needs, or no node of a cluster has the keys.
+            CommandError: Redis refuses, or does not answer within the limit; the user has no right to what the script
+                needs; or no node of a cluster has the keys.
         """
-        command = ("EVAL", text, len(keys), *keys, *arguments)
+        connection = await self._opened()
         try:
-            for _ in range(HOPS):
-                try:
-                    return await _answer(self._connection, command)
-                except AskError as error:
-                    if not self._connection.redirects:
-                        raise
-                    node = str(error.host), int(error.port)
-                    if not isinstance(error, MovedError):
-                        return await self._answer_beside(node, command)
-                    self._connection.moved(node)
-                    await self.close()
-                    self._connection = self._connect()
-                    await self.open()
-            return await _answer(self._connection, command)
-        except RedisError as error:
-            raise CommandError(failure_of(error, may_execute=False, keys=keys).text) from None
+            answer = await self._answer(connection, ("EVAL", text, len(keys), *keys, *arguments))
+            if words not in (None, len(answer)):
+                raise InvalidResponse(MALFORMED)
+        except asyncio.CancelledError:
+            await self.close()  # its answer is still under way
+            raise
+        except CommandError:
+            raise
+        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+            failure = failure_of(error, may_execute=False, keys=keys)
+            if failure.kind in _REFUSALS:
+                raise CommandError(failure.text) from None
+            connection.distrust()
+            await self.close()
+            raise CommandError(f"Redis at {self.place}: {failure.text}") from None
+        return answer
 
-    async def _answer_beside(self, node: tuple[str, int], command: _Command) -> list[str]:
-        """The answer of a node that a slot is migrating to."""
-        connection = self._connection.beside(node)
+    async def _opened(self) -> RedisConnection:
+        if self._connection is not None and not self._connection.ended:
+            return self._connection
+        await self.close()
+        connection = self.connector()
         try:
             async with asyncio.timeout(LIMIT):
                 await log_in(connection)
-                await connection.send_command("ASKING")
-                await connection.read_response()
-            return await _answer(connection, command)
-        finally:
+        except BaseException as error:
+            connection.distrust()
             await connection.disconnect(nowait=True)
+            if not isinstance(error, Exception):
+                raise
+            text = failure_of(error, may_execute=False).text
+            raise CommandError(f"Redis at {self.place}: {text}") from None
+        connection.when_ended = self._ended
+        self._connection = connection
+        return connection
+
+    def _ended(self) -> None:
+        self.when_ended()
+
+    async def _answer(self, connection: RedisConnection, command: _Command) -> list[str]:
+        """The answer of the node that has the keys."""
+        for _ in range(HOPS):
+            try:
+                return await _answer(connection, command)
+            except AskError as error:
+                if not connection.redirects:
+                    raise
+                node = str(error.host), int(error.port)
+                if not isinstance(error, MovedError):
+                    return await _answer_beside(connection.beside(node), command)
+                connection.moved(node)
+                await self.close()
+                connection = await self._opened()
+        return await _answer(connection, command)
+
+
+async def _answer_beside(connection: RedisConnection, command: _Command) -> list[str]:
+    """The answer of a node that a slot is migrating to."""
+    try:
+        async with asyncio.timeout(LIMIT):
+            await log_in(connection)
+            await connection.send_command("ASKING")
+            await connection.read_response()
+        return await _answer(connection, command)
+    finally:
+        await connection.disconnect(nowait=True)
 
 
 async def _answer(connection: RedisConnection, command: _Command) -> list[str]:
     async with asyncio.timeout(LIMIT):
         await connection.send_command(*command)
         answer: Any = await connection.read_response()
+    if not isinstance(answer, list):
+        raise InvalidResponse(MALFORMED)
     return [str(each) for each in answer]
 
 
-def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[str]]) -> str:
-    """Connect, do the work, and return what it returns.
+def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -> T:
+    """Do the work over a connection, which is made at its first script, and return what it returns.
 
     Raises:
         CommandError: Redis does not answer or refuses, or the work cannot be done.
     """
 
-    async def connected() -> str:
-        connect = Connector(settings.redis, settings.kind)
-        if connect.login is not None:
-            await connect.login.prepare()
-        redis = CommandRedis(connect)
+    async def connected() -> T:
+        connector = Connector(settings.redis, settings.kind)
+        if connector.login is not None:
+            await connector.login.prepare()
+        redis = CommandRedis(connector, settings.redis.place)
         try:
-            await redis.open()
             return await work(redis)
         finally:
-            await redis.close()
+            with suppress(Exception):
+                await redis.close()
 
-    try:
-        return asyncio.run(connected())
-    except (RedisError, OSError) as error:
-        raise CommandError(f"Redis at {settings.redis.place}: {failure_of(error, may_execute=False).text}") from None
+    return asyncio.run(connected())
+
+
+def _ignore() -> None:
+    """Nobody wants to know."""

@@ -1,77 +1,24 @@
-"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and mends one that refuses every term.
+"""`python -m sidecar fence LEASE`: shows Redis's side of a lease's fence, and repairs one that refuses every term.
 
-The database's side is `python -m service fence LEASE`. A fence is mended only while the lease has been disabled for one
+The database's side is `python -m service fence LEASE`. A fence is repaired only while the lease has been disabled for a
 ttl. After that time nobody believes a term any more, so no leader has a token above the new token of the fence.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any
 
-from runtime.escape import one_line
 from sidecar.commands.connection import CommandError, CommandRedis
-from sidecar.redis.store import fence_of
-from sidecar.scripts import script
+from sidecar.commands.look import PROBLEMS, Look, document, look
+from sidecar.commands.report import Report
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a lease that must stay disabled."""
 DAY = 86_400 * 1_000_000
 """How far a token may be ahead of Redis's clock, in µs; the scripts refuse more."""
 
-PROBLEMS = {
-    "wrong_type": "the key is not a string: somebody must delete it",
-    "bad_fence": "the fence is not a hash with a whole number for its token: every term is refused",
-    "fence_ahead": "the token is more than a day ahead of Redis's clock: every term is refused",
-}
-"""Texts, for people, for the problems that the scripts report."""
-
-_SCRIPT = script("call", "prelude", "fence")
-_NO_DEADLINE = 2**53
-_NO_KEY = -2
-
 Say = Callable[[str], None]
-
-
-class Look(NamedTuple):
-    """The answer of `scripts/fence.lua`, with escaped texts; `left` is in ms, times and tokens are in µs."""
-
-    done: str
-    problem: str
-    holder: str
-    left: int
-    now: int
-    token: str
-    token_holder: str
-    target: int
-    state: str
-
-    @property
-    def held(self) -> str:
-        """Who holds the key, and for how long, for people."""
-        if self.problem == "wrong_type":
-            return "the key is not a string"
-        if self.left == _NO_KEY:
-            return "nobody holds the key"
-        return f"{self.holder or 'an empty word'} holds the key " + (
-            f"for {self.left / 1000:.1f} s more" if self.left >= 0 else "without a time limit"
-        )
-
-
-async def look(redis: CommandRedis, key: str, *, least: int | None = None, state: str = "") -> Look:
-    """Look at a lease and its fence; with the `state` of an earlier look, mend the fence if nothing has changed.
-
-    Args:
-        redis: the connection.
-        key: the lease's key.
-        least: the token that the fence is to have at least, in µs.
-        state: `Look.state` of the earlier look.
-    """
-    fixed = ("", 1, _NO_DEADLINE, 0, "", "")  # id, ttl, deadline, guard, token, tenure: no term is concerned
-    answer = await redis.run_script(_SCRIPT, (key, fence_of(key)), *fixed, "" if least is None else least, state)
-    done, problem, holder, left, now, token, token_holder, target, state = answer
-    return Look(done, problem, one_line(holder), int(left), int(now), one_line(token, 64), one_line(token_holder),
-                int(target), state)  # fmt: skip
 
 
 async def fence(
@@ -85,8 +32,8 @@ async def fence(
     say: Say,
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> str:
-    """Show the fence, and mend it where it refuses every term or has no token as large as `above`.
+) -> Report:
+    """Show the fence, and repair it where it refuses every term or has no token as large as `above`.
 
     Args:
         redis: the connection.
@@ -108,24 +55,27 @@ async def fence(
             f"{lease}: --above {above} is more than a day ahead of Redis's time, {seen.now}: every term would be"
             f" refused; if it is the database's token, first python -m service fence {lease}"
         )
-    say(_described(lease, seen))
+    for line in _described(lease, seen):
+        say(line)
     if seen.done == "sound":
-        return "nothing to mend"
+        return Report(["nothing to repair"], _document(lease, seen, "sound", None))
     if dry_run:
-        return f"would set the token to {seen.target} ({time_of(seen.target)}); nothing was written"
+        line = f"would set the token to {seen.target} ({time_of(seen.target)}); nothing was written"
+        return Report([line], _document(lease, seen, "to be repaired", seen.target))
     say(f"the lease must stay disabled for its ttl, {ttl:g} s: waiting")
     until = clock() + ttl
     while (seconds := until - clock()) > 0:
         _check(lease, seen, await look(redis, key), seconds)
         await sleep(min(LOOK_EVERY, seconds))
-    mended = await look(redis, key, least=above, state=seen.state)
-    if mended.done != "mended":
-        _check(lease, seen, mended, 0.0)
-        raise CommandError(f"{lease}: not mended: the fence needs no mending any more")
-    return (
-        f"mended: the token is {mended.target} ({time_of(mended.target)}); the next term's is larger\n"
-        f"to elect again: python -m sidecar enable {lease}"
-    )
+    repaired = await look(redis, key, least=above, state=seen.state)
+    if repaired.done != "repaired":
+        _check(lease, seen, repaired, 0.0)
+        raise CommandError(f"{lease}: not repaired: the fence needs no repairing any more")
+    lines = [
+        f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's is larger",
+        f"to elect again: python -m sidecar enable {lease}",
+    ]
+    return Report(lines, _document(lease, seen, "repaired", repaired.target))
 
 
 def time_of(token: int) -> str:
@@ -138,38 +88,26 @@ def time_of(token: int) -> str:
 
 def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
     """Raise CommandError unless the fence is as it was seen, and the lease stays disabled for so many seconds."""
-    if now.holder.upper() != "DISABLED":
+    if not now.is_disabled:
         why = f"it is not disabled: {now.held}"
     elif 0 <= now.left < seconds * 1000:
         why = f"{now.held}, and {seconds:.1f} s are needed"
     elif now.state != seen.state:
-        raise CommandError(f"{lease}: not mended: the fence has changed meanwhile: token {now.token or 'none'}")
+        raise CommandError(f"{lease}: not repaired: the fence has changed meanwhile: token {now.token or 'none'}")
     else:
         return
-    raise CommandError(f"{lease}: not mended: {why}; first python -m sidecar disable {lease} 3600")
+    raise CommandError(f"{lease}: not repaired: {why}; first python -m sidecar disable {lease} 3600")
 
 
-def _described(lease: str, seen: Look) -> str:
+def _document(lease: str, seen: Look, result: str, new_token: int | None) -> dict[str, Any]:
+    """The answer of `--json`: the fence as it was found, and what became of it."""
+    found = {**document(seen), "token_holder": seen.token_holder or None, "redis_time": seen.now}
+    return {"lease": lease, "result": result, "new_token": new_token, **found}
+
+
+def _described(lease: str, seen: Look) -> list[str]:
     token = f"token {seen.token} of {seen.token_holder or 'nobody'}" if seen.token else "no token"
     if seen.token.isdecimal():
         token = token.replace(" of ", f" ({time_of(int(seen.token))}) of ", 1)
     problem = PROBLEMS.get(seen.problem, "the token is not too far ahead")
-    return f"{lease}: {token}; {seen.held}\nRedis's time is {seen.now} ({time_of(seen.now)}): {problem}"
-
-
-def parse(options: Sequence[str]) -> tuple[bool, int | None]:
-    """Whether it is a dry run, and the token of `--above`.
-
-    Raises:
-        ValueError: an option is unknown, or a token is invalid.
-    """
-    rest, dry_run, above = list(options), False, None
-    while rest:
-        match rest:
-            case ["--dry-run", *others]:
-                dry_run, rest = True, others
-            case ["--above", text, *others] if text.isdecimal() and text.isascii() and len(text) <= 16:
-                above, rest = int(text), others
-            case _:
-                raise ValueError(" ".join(rest))
-    return dry_run, above
+    return [f"{lease}: {token}; {seen.held}", f"Redis's time is {seen.now} ({time_of(seen.now)}): {problem}"]

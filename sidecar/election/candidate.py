@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 
+from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
@@ -15,10 +16,10 @@ from sidecar.telemetry import Telemetry
 _TROUBLE = {
     Outcome.WRONG_TYPE: "the key is not a string: somebody must delete it",
     Outcome.BAD_FENCE: (
-        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE mends it"
+        "the fence is not a hash with a whole number for its token: python -m sidecar fence LEASE repairs it"
     ),
     Outcome.FENCE_AHEAD: (
-        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE mends it"
+        "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE repairs it"
     ),
     Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
@@ -55,6 +56,8 @@ class Candidate:
         self._leases = leases
         self._trouble: dict[str, str | None] = dict.fromkeys(leases)
         self._trouble_at = dict.fromkeys(leases, -inf)
+        self._key_expires_at: dict[str, float | None] = dict.fromkeys(leases)
+        self._ttls = {name: LeaseTtl(timings) for name in leases}
         self._keys = keys
         self._store = store
         self._timings = timings
@@ -107,7 +110,10 @@ class Candidate:
         lease, now = self._leases[name], self._clock()
         state, holder, token, version = lease.view(now)
         leads, remaining, trouble = lease.leads(now), lease.remaining(now), self._trouble[name]
-        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns=not lease.follows_only)
+        campaigns, step_down = not lease.follows_only, lease.step_down(now)
+        expires_at = self._key_expires_at[name] if holder is not None else None
+        left = None if expires_at is None else max(0.0, expires_at - now)
+        return LeaseStatus(state, holder, token, version, leads, remaining, trouble, campaigns, step_down, left)
 
     def statuses(self) -> dict[str, LeaseStatus]:
         """All leases as they are now, by name."""
@@ -166,6 +172,11 @@ class Candidate:
         self._leases[name].noticed(self._clock())
         self._wake.set()
 
+    def step_down_noticed(self, name: str) -> None:
+        """Record that an operator asked the holder of a lease to step down."""
+        self._leases[name].step_down_noticed(self._clock())
+        self._wake_for(name, self._clock())
+
     def drain(self) -> None:
         """Begin to give up every lease; `run` returns when that is done."""
         self._draining = True
@@ -176,7 +187,8 @@ class Candidate:
 
     def report_server(self) -> None:
         """Log the properties of the server that have changed."""
-        self._telemetry.server(self._store.guard, self._store.eviction_policy, self._store.release_notice)
+        store = self._store
+        self._telemetry.server(store.guard, store.eviction_policy, store.release_notice, store.history)
 
     async def _make(self, calls: Mapping[str, Call]) -> None:
         """Make the calls in one round trip, and pass their results to the leases."""
@@ -249,12 +261,15 @@ class Candidate:
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
+        if result.outcome is not Outcome.LATE:
+            self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
         lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
-        trouble = _trouble_of(call, result)
+        trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
             self._telemetry.troubled(name, trouble)
-        self._trouble[name] = trouble
+        self._telemetry.disagrees(name, disagreement)
+        self._trouble[name] = trouble or disagreement
 
     def _publish(self) -> None:
         now = self._clock()
@@ -275,6 +290,8 @@ class Candidate:
         for name, lease in self._leases.items():
             for transition in lease.transitions():
                 self._telemetry.transition(name, transition)
+            view = lease.view(self._clock())
+            self._telemetry.state(name, view.state, view.holder)
 
     async def _sleep(self) -> None:
         now = self._clock()

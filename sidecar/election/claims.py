@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
+from sidecar.protocol import ReleaseReason
+
 
 class TermOwner(NamedTuple):
     """The client that a term belongs to: two clients with one token would both pass the fence.
@@ -32,6 +34,9 @@ class TermOwner(NamedTuple):
 class HeldTerm:
     """A term that this candidate holds and believes until `lead_until`; the first grant to a client sets `granted`.
 
+    `step_down`: an operator asked the candidate to give the term up, so it leads no more. `left_for`: why the key is
+    to be deleted.
+
     The `tenure` names the attempt that acquired the term or adopted it again. So late calls of an earlier tenure of the
     same term (before a restart of the sidecar, or a release without a reply) have no effect on a later tenure.
     """
@@ -42,6 +47,8 @@ class HeldTerm:
     lead_until: float
     owner: TermOwner
     granted: bool = False
+    step_down: bool = False
+    left_for: ReleaseReason | None = None
 
 
 class Demand:

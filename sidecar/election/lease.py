@@ -10,64 +10,22 @@ Time model: a call's deadlines count from before it was sent. A term is believed
 server's clock may step, by as much as the margin allows. Clocks of different machines are never compared.
 """
 
-from collections.abc import Callable
 from math import inf
 
-from sidecar.election.claims import Demand, Grants, HeldTerm, TermOwner, UnansweredAcquires
-from sidecar.protocol import ECHO_DELAY, YIELD_FOR, Call, Kind, Outcome, Reason, Reply, State, Timings, Transition, View
+from sidecar.election.claims import HeldTerm, TermOwner
+from sidecar.election.facts import Facts
+from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reason, ReleaseReason, Reply, Transition
+
+_LEFT_FOR = {
+    Reason.RESIGNED: ReleaseReason.RESIGNED,
+    Reason.CLIENT_SILENT: ReleaseReason.CLIENT_SILENT,
+    Reason.DRAINED: ReleaseReason.DRAIN,
+    Reason.STEP_DOWN: ReleaseReason.STEP_DOWN,
+}
 
 
-class Lease:
-    """One lease of one candidate.
-
-    Args:
-        instance_id: this candidate's name, the value of the key while it holds the lease.
-        timings: see `Timings`.
-        boot: a word without spaces, different at every start of the process, because calls of an earlier process with
-            the same id may be under way.
-        now: the start of the process; a grant of an earlier process may last until `now + grant_ttl`.
-        uniform: like `random.uniform`; spreads retries, and the calls of all candidates at an expiry.
-        require_client: campaign only while a client asks.
-        campaign: False for a candidate that follows only: it looks at the holder, and never tries to acquire.
-    """
-
-    def __init__(
-        self,
-        instance_id: str,
-        timings: Timings,
-        *,
-        boot: str,
-        now: float,
-        uniform: Callable[[float, float], float],
-        require_client: bool = True,
-        campaign: bool = True,
-    ) -> None:
-        self.instance_id = instance_id
-        self.follows_only = not campaign
-        self.timings = timings
-        self._boot = boot
-        self._uniform = uniform
-        self._term: HeldTerm | None = None  # the current term, until it ends
-        self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
-        self._previous_term: HeldTerm | None = None  # re-adopted under the same token, it still belongs to its client
-        self._attempts = 0  # acquires so far; each has a tenure of its own
-        self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
-        self._grants = Grants(now + timings.grant_ttl)
-        self._demand = Demand(timings.demand, always=not require_client)
-        self._yield_until = -inf
-        self._drain_until: float | None = None
-        self._in_flight: Call | None = None
-        self._due = now  # the time of the next call, if one is wanted
-        self._noticed = False  # the key may have changed while a call was in flight
-        self._unanswered = UnansweredAcquires()
-        self._outcome: Outcome | None = None
-        self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
-        self._connected: bool | None = None  # None before the first reply or failure
-        self._holder: str | None = None
-        self._reported_leading: bool | None = None  # by the last transition
-        self._transitions: list[Transition] = []
-        self._version = 0
-        self._view = View(State.WAITING, None, None, 0)
+class Lease(Facts):
+    """One lease of one candidate; `Facts` explains the arguments."""
 
     # Events of the clients.
 
@@ -130,10 +88,10 @@ class Lease:
         if not unknown and not self._grants.take_back(now, client, knows_term=self._admits(token)):
             return False
         if term is not None:
-            self._yield_until = now + YIELD_FOR
+            self._rest.resigned(now)
             self._end_and_release(term, Reason.RESIGNED, now)
         elif self._in_flight is not None and self._in_flight.kind is Kind.ACQUIRE:
-            self._yield_until = now + YIELD_FOR
+            self._rest.resigned(now)
         return True
 
     def drain(self, now: float) -> None:
@@ -159,6 +117,12 @@ class Lease:
         elif self._outcome is not Outcome.UNCONFIRMED:  # else the change is our own write, which waits for replicas
             self._due = min(self._due, now)
 
+    def step_down_noticed(self, now: float) -> None:
+        """A term of the lease was asked to step down. The holder renews at once; nobody else does anything."""
+        self._step_down_noticed = self._in_flight is not None
+        if self._term is not None:
+            self._due = min(self._due, now)
+
     def replied(self, call: Call, reply: Reply, now: float) -> None:
         """Record the reply to `call`."""
         self.tick(now)  # a late reply does not revive a term that has ended
@@ -168,8 +132,7 @@ class Lease:
         self._outcome = reply.outcome
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
-        if reply.holder not in (None, self.instance_id):
-            self._yield_until = -inf  # another candidate has held the lease, so this one need not wait
+        self._rest.heard(reply, self.instance_id)
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
             corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected our server time
             self._due = now if corrected else now + self.timings.retry * self._uniform(0.75, 1.25)
@@ -185,6 +148,8 @@ class Lease:
         if self._noticed:
             self._noticed = False
             self.noticed(now)
+        if self._step_down_noticed:
+            self.step_down_noticed(now)
 
     def failed(self, call: Call, now: float, *, may_execute: bool) -> None:
         """Record that `call` got no reply. It `may_execute` until its `give_up_at`, unless it was not delivered."""
@@ -207,11 +172,11 @@ class Lease:
                 return None
             call = self._call(Kind.RELEASE, now, self._to_release)
         elif self._term is not None:
-            if self._drain_until is not None:
+            if self._gives_up(self._term):
                 return None
             call = self._call(Kind.RENEW, now, self._term)
         elif self._campaigns(now):
-            looks = self.follows_only or now < self._yield_until
+            looks = self.follows_only or now < self._rest.until
             call = self._call(Kind.LOOK if looks else Kind.ACQUIRE, now)
         elif self._unanswered.pending and now >= self._unanswered.until:
             call = self._call(Kind.LOOK, now)
@@ -223,13 +188,13 @@ class Lease:
     def tick(self, now: float) -> None:
         """End the term whose time is over, and the release whose key has expired."""
         term = self._term
-        if term is not None and now >= term.lead_until:
+        if term is not None and now >= term.lead_until and not term.step_down:
             self._end(Reason.DEADLINE, now)
             self._unanswered.may_execute(until=now)  # the key may still be ours
         elif term is not None and now >= self._give_up_at(term):
             self._end_and_release(term, Reason.DRAINED if self._drain_until is not None else Reason.CLIENT_SILENT, now)
         if self._to_release is not None and now >= self._to_release.lead_until + self.timings.margin:
-            self._to_release = None  # its key has expired
+            self._left(now)  # its key has expired
             self._due = min(self._due, now)
 
     def wake_at(self, now: float) -> float:
@@ -240,73 +205,16 @@ class Lease:
         if self._in_flight is None:
             if self._to_release is not None:
                 times.append(max(self._due, self._grants.until))
-            elif self._campaigns(now) or (self._term and self._drain_until is None):
+            elif self._term is not None:
+                times += [] if self._gives_up(self._term) else [self._due]
+            elif self._campaigns(now):
                 times.append(self._due)
-            elif self._term is None and self._unanswered.pending:
+            elif self._unanswered.pending:
                 times.append(max(self._due, self._unanswered.until))
         return min(times)
 
-    # The state.
-
-    def leads(self, now: float) -> bool:
-        """Whether this candidate leads now: computed from the clock, never stored."""
-        return self._term is not None and self._drain_until is None and now < self._term.lead_until
-
-    def remaining(self, now: float) -> float:
-        """Seconds until the term ends unless it is renewed; 0 without a term."""
-        return self._term.lead_until - now if self._term is not None and self.leads(now) else 0.0
-
-    def view(self, now: float) -> View:
-        """The lease as it is now. Two views that differ have different versions."""
-        state = self._state(now)
-        term = self._term if state is State.LEADING else None
-        holder = self.instance_id if term else self._holder if self._connected and self._demand.wanted(now) else None
-        token = term.token if term else None
-        if (state, holder, token) != self._view[:3]:
-            self._version += 1
-        if self._version != self._view.version:
-            self._view = View(state, holder, token, self._version)
-        return self._view
-
-    def heard_from_redis(self) -> bool:
-        """Whether Redis has replied about the lease, or failed to."""
-        return self._connected is not None
-
-    def transitions(self) -> list[Transition]:
-        """The terms that began and ended since the last call of this method, oldest first."""
-        transitions, self._transitions = self._transitions, []
-        return transitions
-
-    def _state(self, now: float) -> State:
-        if self._drain_until is not None:
-            return State.DRAINING
-        if self.leads(now):
-            return State.LEADING
-        if not self._demand.wanted(now):
-            return State.WAITING
-        if not self._connected:
-            return State.DISCONNECTED
-        if self._outcome is Outcome.DISABLED:
-            return State.DISABLED
-        return State.GUARDED if self._outcome is Outcome.GUARDED else State.FOLLOWING
-
-    def _admits(self, token: int | None) -> bool:
-        """True unless the term belongs to a previous process's client that did not present its token."""
-        return self._term is None or not self._term.owner.predecessors or self._term.token == token
-
-    def _campaigns(self, now: float) -> bool:
-        return self._drain_until is None and self._demand.wanted(now)
-
-    def _give_up_at(self, term: HeldTerm) -> float:
-        """When the lease is given up unless a client asks: never before the end of the last grant."""
-        if self._drain_until is not None:
-            return self._grants.until
-        if self._demand.open_ended:
-            return inf
-        return self._grants.until if term.granted else max(self._grants.until, self._demand.until)
-
     def _acquire_replied(self, call: Call, reply: Reply, now: float) -> None:
-        if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED):
+        if reply.outcome not in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             self._due = now + self._follow(reply)
             if self._campaigns(now) and self._reported_leading is None:
                 self._record_transition(leads=False, token=None, reason=reply.outcome)
@@ -315,12 +223,14 @@ class Lease:
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
         owner = self._owner_of(reply.token) if reply.outcome is Outcome.ADOPTED else TermOwner()
         term = HeldTerm(reply.token, call.tenure, now, self.timings.believed_until(call.sent_at, reply.ttl), owner)
-        if self._campaigns(now) and self._yield_until <= now < term.lead_until:
+        if reply.outcome is Outcome.STEPPING_DOWN:
+            self._begin_release(term, now, ReleaseReason.STEP_DOWN)
+        elif self._campaigns(now) and self._rest.until <= now < term.lead_until:
             self._term = term
-            self._due = call.sent_at + self.timings.heartbeat
+            self._due = now if self._replicated else call.sent_at + self.timings.heartbeat
             self._record_transition(leads=True, token=term.token, reason=reply.outcome)
         else:
-            self._begin_release(term, now)
+            self._begin_release(term, now, self._unwanted())
 
     def _owner_of(self, token: int) -> TermOwner:
         """The owner of an adopted term: no other client may get its token, even if the owner fell silent."""
@@ -333,11 +243,12 @@ class Lease:
         term = self._term
         if term is None or term.token != call.token:
             return
-        if reply.outcome is Outcome.RENEWED:
+        if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
             term.lead_until = max(term.lead_until, until)
             renew_at = until - (self.timings.ttl - self.timings.margin) + self.timings.heartbeat
             self._due = max(renew_at, now + self.timings.retry)
+            term.step_down = reply.outcome is Outcome.STEPPING_DOWN
         else:
             self._end(reply.outcome, now)
             self._due = now + (self._follow(reply) if reply.holder else 0.0)
@@ -346,16 +257,17 @@ class Lease:
         if call.kind is Kind.LOOK and self._campaigns(now):
             others = reply.holder not in (None, self.instance_id)
             follows = others or self.follows_only
-            self._due = now + self._follow(reply) if follows else max(now, self._yield_until)
+            self._due = now + self._follow(reply) if follows else self._rested(now)
             if self._reported_leading is None:
                 self._record_transition(leads=False, token=None, reason=reply.outcome)
             return
-        left, self._to_release = self._to_release, None
+        left = self._left(now)
+        self._rest.heard(reply, self.instance_id)
         self._unanswered.answered(call.sent_at)
-        self._due = max(now, self._yield_until)
+        self._due = self._rested(now)
         if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._won_by_lost_call(reply, left):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
-            self._begin_release(HeldTerm(reply.token, reply.tenure, now, until, TermOwner()), now)
+            self._begin_release(HeldTerm(reply.token, reply.tenure, now, until, TermOwner()), now, self._unwanted())
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
         """Whether an acquire of this process, or the last one of its predecessor, won the tenure that was found."""
@@ -368,6 +280,10 @@ class Lease:
         rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
         return longest if rest is None else min(longest, rest + self._uniform(0.001, 0.004))
 
+    def _rested(self, now: float) -> float:
+        """When to call while the lease is left to others: at the end of the rest, and once a heartbeat."""
+        return max(now, min(self._rest.until, now + self.timings.heartbeat))
+
     def _call(self, kind: Kind, now: float, term: HeldTerm | None = None) -> Call:
         give_up_at = now + self.timings.call_limit
         token, tenure = (term.token, term.tenure) if term is not None else (None, "")
@@ -376,17 +292,32 @@ class Lease:
         elif kind is Kind.ACQUIRE:
             self._attempts += 1
             tenure = f"{self._boot}-{self._attempts}"
-        return Call(kind, now, min(give_up_at, self._drain_until or inf), token, tenure)  # no call outlasts the drain
+        give_up_at = min(give_up_at, self._drain_until or inf)  # no call outlasts the drain
+        why = term.left_for if kind is Kind.RELEASE and term is not None else None
+        return Call(kind, now, give_up_at, token, tenure, why or "")
 
     def _end_and_release(self, term: HeldTerm, reason: Reason, now: float) -> None:
+        reason = Reason.STEP_DOWN if term.step_down else reason
         self._end(reason, now)
         if reason is Reason.CLIENT_SILENT:
             self._demand.forget_answered()
-        self._begin_release(term, now)
+        self._begin_release(term, now, _LEFT_FOR[reason])
 
-    def _begin_release(self, term: HeldTerm, now: float) -> None:
+    def _unwanted(self) -> ReleaseReason:
+        """Why a term is released that nobody has used."""
+        return ReleaseReason.DEMAND_GONE if self._drain_until is None else ReleaseReason.DRAIN
+
+    def _begin_release(self, term: HeldTerm, now: float, why: ReleaseReason) -> None:
         """Delete the key, and try again until a reply comes."""
+        term.left_for, term.step_down = why, why is ReleaseReason.STEP_DOWN
         self._to_release, self._due = term, now
+
+    def _left(self, now: float) -> HeldTerm | None:
+        """Forget the term that was to be released: its key is gone, or not ours any more."""
+        term, self._to_release = self._to_release, None
+        if term is not None and term.step_down:
+            self._rest.stepped_down(term.token, now)
+        return term
 
     def _end(self, reason: str, now: float) -> None:
         term, self._term = self._term, None

@@ -31,14 +31,15 @@ def server_time(answer: Any) -> int:
         raise InvalidResponse("the answer to TIME is no time") from error
 
 
-def parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
-    """A script's answer: the reply, the server's time in µs, guard and notice; shapes are in `scripts/prelude.lua`.
+def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | None]:
+    """A script's answer: the reply, the server's time in µs, guard, notice and history; see `scripts/prelude.lua`.
 
     Raises:
         InvalidResponse: it has not that shape.
     """
     try:
-        outcome, token, tenure, ttl, time, wait, guard, notice, holder = text(answer).split(" ", 8)
+        outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 9)
+        guard, notice, history = (None if fact == "-" else fact for fact in facts)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -48,9 +49,9 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None]:
             wait=int(wait) / 1000,
             tenure=tenure,
         )
-        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED):
+        if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             raise ValueError("a term without a token")
-        return reply, int(time), None if guard == "-" else guard, None if notice == "-" else notice
+        return reply, int(time), guard, notice, history
     except ValueError as error:
         raise InvalidResponse("a script's answer has not the shape it should have") from error
 

@@ -18,7 +18,7 @@ being odd must not end the sidecar. A cancellation is no Exception, and passes.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
@@ -100,6 +100,8 @@ class RedisStore:
         self._policy_at = self._guard_at = self._notice_at = -inf
         self.release_notice: str | None = None
         """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
+        self.history: str | None = None
+        """`kept`, or `refused` where a script may not append to a lease's history; None before the first append."""
 
     @property
     def connected(self) -> bool:
@@ -295,6 +297,7 @@ class RedisStore:
             int((ttl - self._timings.heartbeat / 2) * 1000),
             int(self._min_replicas > 0),
             int(self._late_demotion * 1000),
+            call.reason,
         )
 
     def _wait(self) -> list[tuple[bytes | str | int, ...]]:
@@ -306,8 +309,9 @@ class RedisStore:
         except (ResponseError, BusyLoadingError, AuthenticationError) as error:
             failure = failure_of(error, may_execute=False, keys=(key, fence_of(key)))
             return self._refused(error, failure) if refuses_command(error) else failure
-        reply, time, guard, notice = parse(answer)
+        reply, time, guard, notice, history = parse(answer)
         self._learn_notice(notice)
+        self.history = history or self.history
         if guard is not None:
             self._learn_guard(guard)
         clock.observe(time, self._clock())
@@ -352,7 +356,8 @@ class RedisStore:
         try:
             return number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
-            return failure_of(error, may_execute=True)
+            failure = failure_of(error, may_execute=True)
+            return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
@@ -377,3 +382,8 @@ def _ignore() -> None:
 def fence_of(key: str) -> str:
     """The key of a lease's fence: in the slot of the lease by a hash tag, and out of a watch on it by the prefix."""
     return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"
+
+
+def history_of(key: str) -> str:
+    """The key of a lease's history, a stream; named as the fence is. The scripts derive the same name."""
+    return f"history:{fence_of(key).removeprefix('fence:')}"

@@ -19,6 +19,7 @@ from typing import Any
 from redis.exceptions import InvalidResponse, ResponseError
 
 from runtime.clock import elapsed
+from sidecar.protocol import STEP_DOWN_NOTICE
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import failure_of
 from sidecar.redis.reconnects import Reconnects
@@ -31,6 +32,10 @@ RETRY = 25.0
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
 """Kinds of errors that a server goes on answering: a missing right, and a command that the server does not know."""
+_SEVERAL_SERVERS = (
+    "one address leads to several servers, and the watch has another than the election; connect to one of them,"
+    " or set REDIS_CLUSTER=true if they are one store"
+)
 
 
 class WatchMode(StrEnum):
@@ -48,6 +53,7 @@ class RedisWatch:
         connect: makes a new, unconnected connection.
         keys: the keys to watch, by lease name.
         changed: called with a lease's name when something may have happened to it.
+        step_down: called with a lease's name when an operator asked its holder to step down.
         limit: seconds that the server may take to answer.
         interval: seconds between two signs of life; a connection without one is given up.
         uniform: `random.uniform`; spreads the attempts to connect again.
@@ -60,6 +66,7 @@ class RedisWatch:
         connect: Callable[[], RedisConnection],
         keys: Mapping[str, str],
         changed: Callable[[str], None],
+        step_down: Callable[[str], None],
         *,
         limit: float,
         interval: float,
@@ -70,6 +77,7 @@ class RedisWatch:
         self._connect = connect
         self._keys = keys
         self._changed = changed
+        self._step_down = step_down
         self._limit = limit
         self._interval = interval
         self._uniform = uniform
@@ -129,12 +137,12 @@ class RedisWatch:
         wanted = [_INVALIDATED] if tracks else []
         wanted += [f"{key}:changed" for key in self._keys.values()]
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
-        if not same_server:
-            # In a cluster every node passes notices on; what another server hears is good for nothing.
-            mode = WatchMode.NOTICES if connection.redirects else WatchMode.OFF
-            return mode, "one address leads to several servers, and the watch has another than the election", channels
-        if _INVALIDATED in channels:
+        if _INVALIDATED in channels and same_server:
             return WatchMode.TRACKING, None, channels  # it hears releases, too: nothing is missed without their channel
+        # In a cluster every node passes notices on, so there another server costs only the tracking. Other servers pass
+        # nothing on.
+        if not same_server and (_INVALIDATED in channels or not connection.redirects):
+            return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
 
     async def _ask(
@@ -194,11 +202,13 @@ class RedisWatch:
         if not _is_message(message):
             return  # the answer to a SUBSCRIBE
         channel, content = message[1:]
+        happened = self._changed
         if channel != _INVALIDATED:
+            happened = self._step_down if content == STEP_DOWN_NOTICE else self._changed
             content = [str(channel).removesuffix(":changed")]
         for name, key in self._keys.items():
             if content is None or key in content:  # None: the whole database was flushed
-                self._changed(name)
+                happened(name)
 
     def _all_changed(self) -> None:
         for name in self._keys:

@@ -1,5 +1,6 @@
 -- Take the vacant lease under a new token, or adopt our own term again under its old token.
--- Outcomes: acquired, adopted, held, disabled, guarded, wrong_type, bad_fence, fence_ahead, late.
+-- A term of ours that an operator asked us to give up is adopted only to be released: its key is not extended.
+-- Outcomes: acquired, adopted, stepping_down, held, disabled, guarded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()
 if problem then return answer(problem) end
 
@@ -13,12 +14,17 @@ call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)
 local adopted = ours()
 if adopted then
   if last_tenure ~= tenure then call('HSET', fence, 'tenure', tenure) end
+  last_tenure = tenure
+  if stepping_down() then return answer('stepping_down') end
 else
   last = integer(math.max((tonumber(last or '') or 0) + 1, now)) -- a counter alone goes back if the server loses data
   call('HSET', fence, 'token', last, 'holder', id, 'tenure', tenure) -- before the key, so every term has its token
+  last_tenure = tenure
 end
-last_tenure = tenure
 vouch()
 call('SET', key, id, 'PX', ttl)
 holder, left = id, ttl
+if not adopted and step_down then redis.pcall('HDEL', fence, 'step_down') end -- it named an earlier term
+-- With MIN_REPLICAS this acquire may still stay unconfirmed; the first renewal then records it.
+if not adopted and ARGV[8] ~= '1' then record('acquire', '') end
 return answer(adopted and 'adopted' or 'acquired')

@@ -1,8 +1,21 @@
--- Let nobody lead for a time, and notify the candidates at once.
+-- Let nobody lead for a time, and notify the candidates at once. The reason stands beside, in the lease's fence.
 -- KEYS[1]  the lease's key
 -- ARGV[1]  the time in seconds
--- Returns the holder that was found ('' if none), and why the notice was refused ('' if it was not).
+-- ARGV[2]  who disables the lease
+-- ARGV[3]  the reason; '' for none
+-- Returns the holder that was found ('' if none), why the notice was refused, and why the reason was ('' if it was not).
+--
+-- The fence is not a key of the call: a user without the right to the fence loses the reason only. `disabled_until` (ms)
+-- ties the reason to this DISABLED: a later SET by hand has another end.
+local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
 local holder = redis.pcall('GET', KEYS[1]) -- only for the answer: a key of another type is disabled too
 call('SET', KEYS[1], 'DISABLED', 'EX', ARGV[1])
+
+local written, problem = pcall(function()
+  local clock = call('TIME')
+  local ends = (tonumber(clock[1]) + tonumber(ARGV[1])) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  call('HSET', fence, 'disabled_by', ARGV[2], 'disabled_reason', ARGV[3], 'disabled_until', string.format('%.0f', ends))
+end)
 local published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'disabled')
-return {type(holder) == 'string' and string.sub(holder, 1, 256) or '', type(published) == 'table' and published.err or ''}
+return {type(holder) == 'string' and string.sub(holder, 1, 256) or '',
+        type(published) == 'table' and published.err or '', written and '' or tostring(problem)}

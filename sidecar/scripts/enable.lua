@@ -1,10 +1,12 @@
--- Delete an operator's DISABLED, and notify the candidates at once. A key with another holder is not changed.
+-- Delete an operator's DISABLED with its reason, and notify the candidates at once. Another holder is not changed.
 -- KEYS[1]  the lease's key
 -- Returns the holder that was found ('' if none), and why the notice was refused ('' if it was not).
 local holder = call('GET', KEYS[1]) or ''
 local published
 if string.upper(holder) == 'DISABLED' then
+  local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
   call('DEL', KEYS[1])
+  redis.pcall('HDEL', fence, 'disabled_by', 'disabled_reason', 'disabled_until') -- a reason that stays is not shown
   published = redis.pcall('PUBLISH', KEYS[1] .. ':changed', 'enabled') -- the lease is enabled in any case
 end
 return {string.sub(holder, 1, 256), type(published) == 'table' and published.err or ''}

@@ -2,9 +2,10 @@
 -- ARGV[7]  the minimum for the fence's token; '' for none. A fence that refuses every term gets at least the server's
 --          time.
 -- ARGV[8]  the state that was seen one ttl ago: if the state has changed, nothing is written; '' to look only
--- Returns a table: the result ('sound': nothing to mend; 'looked', 'mended', 'not_disabled', 'changed'), the problem
+-- Returns a table: the result ('sound': nothing to repair; 'looked', 'repaired', 'not_disabled', 'changed'), the problem
 -- ('none', 'wrong_type', 'bad_fence', 'fence_ahead'), the holder ('' if none), its ttl in ms, the server's time in µs,
--- the fence's token ('' if none), the token's holder, the token that the fence has or would get, the state.
+-- the fence's token ('' if none), the token's holder, the token that the fence has or would get, the state; then who
+-- disabled the lease, the reason, and when that ends (ms); 'step_down' if the holder of the token was asked to.
 local problem = read()
 if problem == 'disabled' then problem = read_fence() end
 problem = problem or 'none'
@@ -14,9 +15,12 @@ local sound = problem == 'none' and tonumber(last or '') or 0
 local target = math.max(sound, tonumber(ARGV[7]) or 0)
 if problem ~= 'none' then target = math.max(target, now) end
 
+local notes = kind == 'hash' and call('HMGET', fence, 'disabled_by', 'disabled_reason', 'disabled_until') or {}
+local function text(value, limit) return string.sub(value or '', 1, limit or 256) end
+
 local function result(done)
-  return {done, problem, holder and string.sub(holder, 1, 256) or '', integer(left), integer(now),
-          string.sub(last or '', 1, 256), string.sub(last_holder or '', 1, 256), integer(target), state}
+  return {done, problem, text(holder), integer(left), integer(now), text(last), text(last_holder), integer(target),
+          state, text(notes[1]), text(notes[2], 1024), text(notes[3]), stepping_down() and 'step_down' or ''}
 end
 
 if target == sound then return result('sound') end
@@ -27,4 +31,4 @@ local values = {'token', integer(target), 'holder', '', 'tenure', ''}
 local written = redis.pcall('HSET', fence, unpack(values))
 if type(written) == 'table' and string.find(written.err, 'WRONGTYPE', 1, true) then call('DEL', fence) end
 call('HSET', fence, unpack(values)) -- the first HSET has shown, before the DEL, that the user may write
-return result('mended')
+return result('repaired')

@@ -4,7 +4,9 @@
 -- KEYS[2]  the lease's fence, a hash without a TTL: token (the last one), holder (of that token), tenure (the attempt
 --          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
 --          (another server that was seen since), changed_at (µs: when that server was first seen), others (the same for
---          servers that were seen before that server), beat (µs: the last renewal that replicas had to confirm)
+--          servers that were seen before that server), beat (µs: the last renewal that replicas had to confirm),
+--          recorded (with MIN_REPLICAS: the last token of which the history has the acquire), step_down (the token of
+--          the term that an operator asked its holder to give up)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
 -- ARGV[3]  the deadline in the server's time, µs: after it the script changes nothing
@@ -12,11 +14,12 @@
 -- ARGV[5]  our term's token; '' without a term
 -- ARGV[6]  our term's tenure, or the tenure of the term to acquire
 -- ARGV[9]  the ms for which an old primary may serve after a promotion; absent if the safety margin covers that time
+-- `renew` and `release` explain ARGV[7], ARGV[8] and ARGV[10].
 --
 -- Returns one line, which a client reads several times faster than a table. Its words are separated by spaces: outcome,
 -- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
 -- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
--- publish), holder (may be empty).
+-- publish), history ('kept', 'refused', or '-' if there was nothing to append), holder (may be empty).
 --
 -- No script stops halfway: Redis refuses the commands that a script needs before the script has changed anything, and
 -- the other commands use pcall.
@@ -31,14 +34,15 @@ local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2]) -- below 2^53, exa
 local function integer(number) return string.format('%.0f', number) end -- tostring would give 1.79e+15
 
 local holder, left, last, last_holder, last_tenure = false, -2, false, false, false
-local guard, notice = guarding and '-' or 'off', '-'
+local recorded, step_down = false, false
+local guard, notice, history = guarding and '-' or 'off', '-', '-'
 
 local function whole(text) return text and #text <= 32 and string.match(text, '^%d+$') or '-' end
 local function word(text) return text and #text <= 64 and string.match(text, '^[^ ]+$') or '-' end
 
 local function answer(outcome, wait)
   return table.concat({outcome, whole(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
-                       notice, holder and string.sub(holder, 1, 256) or ''}, ' ')
+                       notice, history, holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 
 local function disabled() return holder and string.upper(holder) == 'DISABLED' end
@@ -47,7 +51,8 @@ local function disabled() return holder and string.upper(holder) == 'DISABLED' e
 local function read_fence()
   local kind = call('TYPE', fence).ok
   if kind ~= 'none' and kind ~= 'hash' then return 'bad_fence' end
-  last, last_holder, last_tenure = unpack(call('HMGET', fence, 'token', 'holder', 'tenure'))
+  last, last_holder, last_tenure, recorded, step_down =
+    unpack(call('HMGET', fence, 'token', 'holder', 'tenure', 'recorded', 'step_down'))
   local digits = last and string.match(last, '^0*(%d+)$') -- without the leading zeros that a person may have typed
   if last and not digits then return 'bad_fence' end
   last = digits or last
@@ -73,6 +78,8 @@ end
 local function ours() return holder == id and last_holder == id and last end -- a term of this id
 
 local function our_term() return ours() and last == token and last_tenure == tenure end -- the one that the caller names
+
+local function stepping_down() return last and step_down and string.match(step_down, '^0*(%d+)$') == last end
 
 -- Identify this server: its run id names the process, and its replid the time as a primary (each promotion makes a new
 -- replid). Returns nothing without the guard, and where a script may not call INFO.
@@ -127,4 +134,13 @@ local function vouch()
   local run, repl, changed = unpack(call('HMGET', fence, 'run_id', 'replid', 'changed'))
   if run ~= run_id or repl ~= replid then redis.pcall('HSET', fence, 'run_id', run_id, 'replid', replid) end
   if changed then redis.pcall('HDEL', fence, 'changed', 'changed_at', 'others') end
+end
+
+-- Append an event of the last term to the lease's history, as the last step of a script. Nothing depends on the append,
+-- and a refusal costs the entry alone. The stream is not in KEYS: a user without a right to it could call no script.
+local function record(event, reason)
+  local stream = 'history:' .. (string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- as the fence's name
+  local appended = redis.pcall('XADD', stream, 'MAXLEN', '~', '1000', '*',
+                               'event', event, 'token', last, 'holder', id, 'reason', reason)
+  history = type(appended) == 'table' and appended.err and 'refused' or 'kept'
 end

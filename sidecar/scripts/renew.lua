@@ -2,7 +2,8 @@
 -- ARGV[7]  the ttl in ms below which the key is written. Above it the lease is only checked: a leader that checks its
 --          key after a notice of its own write must not write again.
 -- ARGV[8]  '1' if replicas must confirm the renewal (MIN_REPLICAS).
--- Outcomes: renewed, vacant, held, disabled, superseded, wrong_type, bad_fence, fence_ahead, late.
+-- Outcomes: renewed, stepping_down (renewed, and an operator asked us to give the term up), vacant, held, disabled,
+-- superseded, wrong_type, bad_fence, fence_ahead, late.
 local problem = read()
 if problem then return answer(problem) end
 
@@ -17,5 +18,9 @@ if left < tonumber(ARGV[7]) or left > ttl then -- -1, or above the ttl: somebody
 elseif ARGV[8] == '1' then
   call('HSET', fence, 'beat', integer(now)) -- WAIT needs a write: without one, any replica confirms
 end
-vouch()
-return answer('renewed')
+vouch() -- only now: at a stale replica the key lived less long than we believe, and the guard is open from here on
+if ARGV[8] == '1' and recorded ~= token then -- only a confirmed acquire is renewed
+  redis.pcall('HSET', fence, 'recorded', token)
+  record('acquire', '')
+end
+return answer(stepping_down() and 'stepping_down' or 'renewed')

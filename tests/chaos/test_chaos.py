@@ -15,6 +15,7 @@ from tests.chaos.fleet import Fleet
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     picture = tmp_path / "run.png"
@@ -28,6 +29,7 @@ def test_every_promise_is_kept_under_random_faults(tmp_path: Path) -> None:
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path) -> None:
     """A verdict that cannot fail proves nothing."""

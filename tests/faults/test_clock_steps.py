@@ -47,6 +47,7 @@ def test_the_shim_sets_the_clock_off_and_the_expiries_with_it(tmp_path: Path, sh
         assert redis.exists("key") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [MARGIN - 0.1, 0.1 - MARGIN], ids=["forward", "back"])
 async def test_a_step_within_the_margin_breaks_nothing(
     server: SteppedRedis, tmp_path: Path, session: aiohttp.ClientSession, step: float

@@ -13,10 +13,27 @@ from tests.sidecar.conftest import client_of
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
+OFF = {"FAILOVER_GUARD": "false"}
+PATIENT = {"LEASE_TTL": "30"}
+"""A ttl with which two believe at the same time, however slow the rest is."""
 
-@pytest.mark.parametrize("guard", [True, False])
-async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_the_guard(
-    tmp_path: Path, session: aiohttp.ClientSession, guard: bool
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("safe", "current", "next_one"),
+    [
+        pytest.param(True, {}, {}, id="guarded"),
+        pytest.param(False, PATIENT | OFF, PATIENT | OFF, id="without the guard"),
+        pytest.param(False, PATIENT, {}, id="the current holder has a longer ttl"),
+        pytest.param(True, {}, {"LEASE_TTL": "12"}, id="the next holder has a longer ttl"),
+    ],
+)
+async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without_a_guard_of_their_longest_ttl(
+    tmp_path: Path,
+    session: aiohttp.ClientSession,
+    safe: bool,
+    current: dict[str, str],
+    next_one: dict[str, str],
 ) -> None:
     """The replica still shows the previous holder; the current holder is cut off and goes on leading."""
     async with AsyncExitStack() as open_:
@@ -24,10 +41,10 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
         link = await open_.enter_async_context(Proxy(old.port))
         heir = open_.enter_context(replicating(tmp_path / "heir", of=link.port))
         ways = [await open_.enter_async_context(Proxy(old.port)) for _ in range(2)]
-        patient = {} if guard else {"LEASE_TTL": "30"}  # the two believe at the same time, however slow the rest is
+        settings = [{"FAILOVER_GUARD": "true"} | each for each in (current, next_one)]
         one, other = tasks = [
-            Task(tmp_path, f"task-{name}", way, session, FAILOVER_GUARD=str(guard).lower(), **patient)
-            for name, way in zip("ab", ways, strict=True)
+            Task(tmp_path, f"task-{name}", way, session, **chosen)
+            for name, way, chosen in zip("ab", ways, settings, strict=True)
         ]
         with client_of(old) as redis:  # as if it had served for long: otherwise the guard delays the first term too
             server, replication = redis.info("server"), redis.info("replication")
@@ -51,7 +68,7 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
             await ways[1].cut()
             before = len(other.beliefs)
             await eventually(lambda: len(other.beliefs) > before)
-            if not guard:
+            if not safe:
                 await eventually(lambda: two_believers(tasks))  # otherwise this test could not fail
                 return
             assert two_believers(tasks) == []

@@ -23,6 +23,7 @@ def connections(task: Task) -> set[int]:
     return {one.laddr.port for one in found if one.raddr[1:] == (task.way.port,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["socket filter"] if iptables_lacks() else ["socket filter", "iptables"])
 async def test_a_half_open_connection_is_given_up_at_the_calls_limit_closed_and_made_anew(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, by: str

@@ -13,6 +13,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_replicas", [1, 0])
 async def test_two_clients_lead_at_an_isolated_primary_and_its_heir_only_without_min_replicas(
     tmp_path: Path, session: aiohttp.ClientSession, min_replicas: int

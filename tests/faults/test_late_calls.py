@@ -55,6 +55,7 @@ async def test_an_acquire_that_was_executed_and_whose_reply_was_lost_is_found_as
             assert one.token == token
 
 
+@pytest.mark.slow
 async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
     redis_of_its_own: RedisServer, one: Task
 ) -> None:
@@ -72,6 +73,7 @@ async def test_an_acquire_that_executes_after_its_client_went_takes_nothing(
         assert one.beliefs == []
 
 
+@pytest.mark.slow
 async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:
@@ -100,6 +102,7 @@ async def test_a_late_release_and_late_renewals_do_not_touch_the_next_term(
     await undisturbed(touches_nothing, bears=1.5)
 
 
+@pytest.mark.slow
 async def test_a_renewal_whose_reply_arrives_after_the_deadline_revives_nothing(
     redis_of_its_own: RedisServer, tasks: tuple[Task, Task]
 ) -> None:

@@ -83,6 +83,9 @@
 
 mtype = { acquire, renew, release, look };                           /* the calls */
 mtype = { acquired, adopted, renewed, released, superseded, refused }; /* their outcomes; refused: for any reason */
+#ifdef STEP_DOWN
+mtype = { stepping_down };           /* the outcome of an acquire or a renewal whose term is to be given up */
+#endif
 
 /* ---- Redis ---------------------------------------------------------------------------------------------------- */
 
@@ -94,7 +97,20 @@ typedef Data {       /* the data of a server about the lease, which replication 
   byte server;       /* the server that last acted on the lease, */
   byte changed_server; /* another server that was seen since, */
   byte wait          /* and the time for which the guard then stays closed */
+#ifdef STEP_DOWN
+  ; byte step_down   /* the token of the term that an operator asked its holder to give up */
+#endif
 };
+
+#ifdef STEP_DOWN
+#define copy_step_down(from, to) to.step_down = from.step_down
+#define steps_down               (redis.holder != NOBODY && redis.step_down == redis.token)
+#define same_step_down           (replica.step_down == redis.step_down)
+#else
+#define copy_step_down(from, to) skip
+#define steps_down               false
+#define same_step_down           true
+#endif
 
 Data redis;          /* the primary */
 Data replica;        /* while `lagging`: the data of the other server when its replication fell behind */
@@ -172,14 +188,22 @@ byte stored;         /* the token that Postgres keeps */
 byte written;        /* the newest term that has written */
 #endif
 
+#ifdef STEP_DOWN
+#define forget_step_down(data) data.step_down = 0 /* it names no later term */
+#else
+#define forget_step_down(data) skip
+#endif
+
 inline copy(from, to) {
   to.holder = from.holder; to.left = from.left; to.token = from.token; to.tenure = from.tenure;
-  to.server = from.server; to.changed_server = from.changed_server; to.wait = from.wait
+  to.server = from.server; to.changed_server = from.changed_server; to.wait = from.wait;
+  copy_step_down(from, to)
 }
 
 inline erase(data) {
   data.holder = NOBODY; data.left = 0; data.token = 0; data.tenure = 0;
-  data.server = 0; data.changed_server = 0; data.wait = 0
+  data.server = 0; data.changed_server = 0; data.wait = 0;
+  forget_step_down(data)
 }
 
 inline move(from, to) { copy(from, to); erase(from) }
@@ -250,7 +274,11 @@ inline execute(i, what, its_token, its_tenure) {
        if
        :: redis.holder != NOBODY && redis.holder != i
        :: (redis.holder == NOBODY || redis.holder == i) && !passes(i)
-       :: passes(i) && ours(i) ->    /* [Redis 3.1] */
+#ifdef STEP_DOWN
+       :: passes(i) && ours(i) && steps_down -> /* adopted only to be released: the key is not extended */
+            redis.tenure = its_tenure; outcome = stepping_down; told = redis.token
+#endif
+       :: passes(i) && ours(i) && !steps_down -> /* [Redis 3.1] */
             redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = adopted; told = redis.token
        :: passes(i) && (redis.holder == NOBODY || redis.holder == i) && !ours(i) ->
 #ifdef COUNTED_TOKENS
@@ -260,13 +288,24 @@ inline execute(i, what, its_token, its_tenure) {
 #endif
             assert(redis.token > newest); /* the words: a token is larger in every later term */
             newest = redis.token; told = redis.token;
-            redis.holder = i; redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = acquired
+            redis.holder = i; redis.tenure = its_tenure; redis.left = TTL; vouch(); outcome = acquired;
+            forget_step_down(redis)
        fi
   :: what == renew && ours(i) && redis.token == its_token && redis.tenure == its_tenure ->
        /* [Redis 4] no guard: the renewal of a term that is still led passes at once */
-       redis.left = TTL; vouch(); outcome = renewed
+       vouch();
+       if
+#ifdef STEP_DOWN
+#ifdef STEP_DOWN_NOT_EXTENDED
+       :: steps_down -> outcome = stepping_down
+#else
+       :: steps_down -> redis.left = TTL; outcome = stepping_down
+#endif
+#endif
+       :: !steps_down -> redis.left = TTL; outcome = renewed
+       fi
   :: what == release && ours(i) && same_term(its_token) && same_tenure(its_tenure) ->
-       redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released
+       redis.holder = NOBODY; redis.tenure = 0; redis.left = 0; outcome = released; forget_step_down(redis)
   :: else ->                         /* not ours: nothing is written except the note of a change of server */
        guard_wait();
        if
@@ -421,7 +460,8 @@ inline stop_replication() {
 }
 
 #define in_step (replica.holder == redis.holder && replica.left == redis.left && \
-                 replica.token == redis.token && replica.tenure == redis.tenure && replica.server == redis.server)
+                 replica.token == redis.token && replica.tenure == redis.tenure && replica.server == redis.server && \
+                 same_step_down)
 
 /* A stop of replication matters from the first write that it loses. */
 inline unless_nothing_was_written() {
@@ -521,6 +561,12 @@ inline leave(i) {
 #define believed(i) (LEAD - task[i].age)   /* [Time 2] */
 #endif
 
+#ifdef STEP_DOWN
+#define hears_step_down(i) (task[i].reply == stepping_down)
+#else
+#define hears_step_down(i) (false)
+#endif
+
 #define won(i) (task[i].reply == acquired || task[i].reply == adopted)
 
 #ifdef RELEASE_BEFORE_STOP
@@ -595,7 +641,22 @@ proctype sidecar(byte i) provided (!calm) {
        fi;
        printf("%d: the sidecar hears %e and leads for %d\n", i, task[i].reply, task[i].lead);
        forget_call(i) }
-  :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed ->
+#ifdef STEP_DOWN
+  :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* it leads no more, and waits for its client */
+       printf("%d: the sidecar hears %e to %e\n", i, task[i].reply, task[i].call);
+#ifdef STEP_DOWN_AT_ONCE
+       task[i].granted = 0;
+#endif
+       if
+       :: task[i].call == acquire ->
+            task[i].leaving = task[i].reply_token; task[i].leaving_tenure = task[i].call_tenure; next_tenure(i)
+       :: task[i].call == renew && task[i].token == task[i].call_token -> leave(i)
+       :: else                       /* given up, or ended, in the meantime */
+       fi;
+       forget_call(i) }
+#endif
+  :: d_step { task[i].gone == 0 && task[i].reply != NONE && !won(i) && task[i].reply != renewed &&
+              !hears_step_down(i) ->
        if
        :: task[i].call == renew && task[i].token == task[i].call_token ->
             task[i].lead = 0; task[i].token = 0; task[i].tenure = 0
@@ -654,7 +715,7 @@ proctype client(byte i) provided (!calm) {
 
 inline server_time_passes(data) {
   if
-  :: data.left == 1 -> data.holder = NOBODY; data.tenure = 0; data.left = 0
+  :: data.left == 1 -> data.holder = NOBODY; data.tenure = 0; data.left = 0; forget_step_down(data)
   :: data.left > 1 -> data.left--
   :: else
   fi;
@@ -803,6 +864,18 @@ proctype time() {
   od
 }
 
+/* ---- an operator ------------------------------------------------------------------------------------------------ */
+
+#ifdef STEP_DOWN
+proctype operator() provided (!calm) {
+  do
+  :: d_step { redis.holder != NOBODY && !steps_down ->
+       redis.step_down = redis.token;
+       printf("an operator asks for the end of term %d\n", redis.token) }
+  od
+}
+#endif
+
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 inline sidecar_ends(i) {
@@ -929,6 +1002,9 @@ init {
       run network(i); run sidecar(i); run client(i); run accident(i)
     };
     i = 0;
+#ifdef STEP_DOWN
+    run operator();
+#endif
     run accident_of_redis(); run time()
   }
 }

@@ -8,6 +8,7 @@ from tests.model.variants import BROKEN, RIGHT, Check
 pytestmark = pytest.mark.timeout(600)  # alone on a core the slowest takes a tenth of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check for check in RIGHT if not check.long], ids=lambda check: check.name)
 def test_the_right_protocol_holds(check: Check) -> None:
     verdict = run(check)

@@ -45,6 +45,12 @@ RIGHT = (
         holds=True,
     ),
     Check(
+        "step-down",
+        "promises 2, 4 and 6 while an operator asks any term's holder to step down, with a crash",
+        ("STEP_DOWN", "FAULTS=1", "TERMS=2", "DEATHS=0", "RESTARTS=0", "STEPS=0", *NO_FAILOVER),
+        holds=True,
+    ),
+    Check(
         "liveness",
         "promise 3: after a death, a restart of Redis or a failover somebody leads within a ttl and a tick of calm",
         ("LIVENESS", "FAULTS=1", "TERMS=1", "CRASHES=0", "STEPS=0"),
@@ -55,6 +61,13 @@ RIGHT = (
         "after a failover the old primary serves for three ticks more, to those whose connections lead there",
         LATE_DEMOTION,
         holds=True,
+    ),
+    Check(
+        "step-down-any-fault",
+        "the same, with any one fault",
+        ("STEP_DOWN", "FAULTS=1", "TERMS=2"),
+        holds=True,
+        long=True,
     ),
     Check("any-fault", "any one fault, two terms", ("FAULTS=1", "TERMS=2"), holds=True, long=True),
     Check("three-terms", "any one fault, three terms", ("FAULTS=1", "TERMS=3"), holds=True, long=True),
@@ -160,6 +173,16 @@ BROKEN = (
         "tenure_per_give_up",
         "successive acquires share a tenure: a late one brings it back for a late release",
         ("TENURE_PER_GIVE_UP", "LATE=2", "FAULTS=1", "TERMS=2", *NO_FAILOVER, "RESTARTS=0", "DEATHS=0", "STEPS=0"),
+    ),
+    Check(
+        "step_down_at_once",
+        "a leader that is asked to step down releases the lease while its client still acts",
+        ("STEP_DOWN", "STEP_DOWN_AT_ONCE", *BELIEFS_ONLY, *ONE_FAULT, *NO_FAILOVER),
+    ),
+    Check(
+        "step_down_not_extended",
+        "a renewal that tells of a step-down opens the guard, and leaves the key the life that a stale replica gave it",
+        ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
     Check("guard_adopts", "the guard lets the id in the key acquire", ("GUARD_ADOPTS", *ONE_FAULT, *FAILOVERS_ONLY)),

@@ -17,8 +17,8 @@ BUGS = [
     Bug(
         "the client counts from the answer",
         "sidecar/client/sidecar_api.py",
-        right="return parse(bytes(body), name, sent_at)",
-        wrong="return parse(bytes(body), name, self._clock())",
+        right="return parse(body, name, sent_at)",
+        wrong="return parse(body, name, self._clock())",
         test=_LEADERSHIP + "the_deadline_counts_from_before_the_request_was_sent",
     ),
     Bug(
@@ -39,8 +39,8 @@ BUGS = [
     Bug(
         "an HTTP error counts as an answer",
         "sidecar/client/sidecar_api.py",
-        right="if response.status != 200:\n                    raise",
-        wrong="if response.status == 0:\n                    raise",
+        right='if status != 200:\n            raise Unknown(f"the answer is HTTP {status}")',
+        wrong='if status == 0:\n            raise Unknown(f"the answer is HTTP {status}")',
         test=_HOSTILE + "a_hostile_sidecar_makes_nobody_lead_and_is_not_hammered[HTTP 500]",
     ),
     Bug(

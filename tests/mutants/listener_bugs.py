@@ -4,6 +4,7 @@ from tests.mutants.trial import Bug
 
 _LISTENER = "tests/runtime/test_listener.py::test_"
 _PAGES = "tests/sidecar/test_control_pages.py::test_"
+_CORS = "tests/service/api/test_cors.py::test_"
 
 BUGS = [
     Bug(
@@ -96,5 +97,33 @@ BUGS = [
         right="per_peer=8, ",
         wrong="",
         test="tests/sidecar/test_listener.py::test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics",
+    ),
+    Bug(
+        "an origin that contains an allowed one may read",
+        "service/api/cors.py",
+        right="origin if origin in self._origins else None",
+        wrong="origin if any(each in (origin or '') for each in self._origins) else None",
+        test=_CORS + "another_origin_may_read_nothing",
+    ),
+    Bug(
+        "a page cannot read errors",
+        "service/api/cors.py",
+        right="        if origin is not None:\n",
+        wrong="        if origin is not None and response.status < 400:\n",
+        test=_CORS + "a_page_can_read_every_answer_errors_included",
+    ),
+    Bug(
+        "a cache may give one origin's answer to another",
+        "service/api/cors.py",
+        right="response.headers[hdrs.VARY] = hdrs.ORIGIN",
+        wrong="response.headers[hdrs.VARY] = hdrs.ACCEPT",
+        test=_CORS + "without_an_origin_an_answer_still_varies_by_it",
+    ),
+    Bug(
+        "every client of a stream comes back after the same time",
+        "service/api/routes.py",
+        right="self._uniform(*RETRY_DELAY)",
+        wrong="max(RETRY_DELAY)",
+        test=_CORS + "streams_come_back_at_different_times",
     ),
 ]

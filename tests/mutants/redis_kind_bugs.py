@@ -56,8 +56,8 @@ CLUSTER = [
     Bug(
         "an operator's command does not follow a slot that migrates",
         "sidecar/commands/connection.py",
-        right="                    if not self._connection.redirects:\n",
-        wrong="                    if not isinstance(error, MovedError):\n",
+        right="                if not connection.redirects:\n",
+        wrong="                if not isinstance(error, MovedError):\n",
         test=_COMMANDS + "every_command_reaches_the_node_that_has_the_keys[migrating]",
     ),
     Bug(
@@ -140,8 +140,8 @@ WATCH = [
     Bug(
         "a watch at another server than the election's says that it hears everything",
         "sidecar/redis/watch.py",
-        right="        if not same_server:\n",
-        wrong="        if False:\n",
+        right="if _INVALIDATED in channels and same_server:",
+        wrong="if _INVALIDATED in channels:",
         test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the watch]",
     ),
     Bug(
@@ -153,4 +153,89 @@ WATCH = [
     ),
 ]
 
-BUGS = [*CLUSTER, *SENTINELS, *WATCH]
+_SHARED = "tests/faults/test_changes_for_all_tasks.py::test_"
+
+SHARED = [
+    Bug(
+        "a task does not see that the holder's ttl is longer than its own",
+        "sidecar/election/agreement.py",
+        right="(reply.ttl or 0.0) > self._limit:",
+        wrong="(reply.ttl or 0.0) > 9 * self._limit:",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+    ),
+    Bug(
+        "a disagreement about the ttl is logged at each reply",
+        "sidecar/telemetry.py",
+        right="if disagreement not in (None, self._disagreements.get(lease)):",
+        wrong="if disagreement is not None:",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+    ),
+    Bug(
+        "a short look at a key forgets that its holder's ttl is longer",
+        "sidecar/election/agreement.py",
+        right="reply.holder != self._holder:",
+        wrong="True:",
+        test="tests/sidecar/election/test_agreement.py::test_a_holder_with_a_longer_ttl_is_reported_while_it_holds",
+    ),
+]
+
+IMPORTS = [
+    Bug(
+        "the module of a kind is imported for every kind",
+        "sidecar/redis/connection.py",
+        right="        if isinstance(kind, Cluster):\n            from sidecar.redis.cluster import ClusterPlace\n",
+        wrong="        from sidecar.redis.cluster import ClusterPlace\n        if isinstance(kind, Cluster):\n",
+        test="tests/sidecar/test_imports.py::test_nothing_of_a_kind_that_is_not_used_is_imported[one server]",
+    ),
+]
+
+REPLICAS = [
+    Bug(
+        "a call that a node was asked for once counts without its replicas",
+        "sidecar/redis/store.py",
+        right="confirmed = await self._confirmation(speaking)",
+        wrong="confirmed = connection is not None or await self._confirmation(speaking)",
+        test="tests/sidecar/redis/test_cluster_replicas.py"
+        "::test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it[False]",
+    ),
+    Bug(
+        "a call that was sent on counts without the new node's replicas",
+        "sidecar/redis/store.py",
+        right="results[index] = result\n",
+        wrong="results[index] = (\n"
+        "                    result._replace(outcome=Outcome.RENEWED)\n"
+        "                    if isinstance(result, Reply) and result.outcome is Outcome.UNCONFIRMED\n"
+        "                    else result\n"
+        "                )\n",
+        test="tests/sidecar/redis/test_cluster_replicas.py"
+        "::test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on",
+    ),
+]
+
+_SERVERLESS = "tests/sidecar/redis/test_serverless.py::test_"
+
+SERVERLESS = [
+    Bug(
+        "a watch that hears notices only is logged again whenever it has another server",
+        "sidecar/redis/watch.py",
+        right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
+        wrong="if not same_server:",
+        test=_SERVERLESS + "the_watch_hears_notices_whichever_server_it_has_and_says_so_once",
+    ),
+    Bug(
+        "a watch at another server of one address counts as one that hears notices",
+        "sidecar/redis/watch.py",
+        right="(_INVALIDATED in channels or not connection.redirects)",
+        wrong="_INVALIDATED in channels",
+        test=_SERVERLESS + "without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none",
+    ),
+    Bug(
+        "the lack of WAIT is told without the setting that needs it",
+        "sidecar/redis/store.py",
+        right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")',
+        wrong="return replace(failure)",
+        test=_SERVERLESS + "min_replicas_is_refused_in_words",
+    ),
+]
+
+BUGS = [*CLUSTER, *SENTINELS, *WATCH, *SHARED, *IMPORTS, *REPLICAS, *SERVERLESS]

@@ -14,7 +14,53 @@ _READ_ONLY = "tests/service/database/test_read_only.py::test_"
 _CONNECTIONS = "tests/service/database/test_pool.py::test_"
 _RESPONSES = "tests/service/api/test_responses.py::test_"
 
+_ADMISSION = "tests/service/api/test_stream_admission.py::test_"
+_CGROUPS = "tests/service/api/test_cgroup_memory.py::test_"
+
 BUGS = [
+    Bug(
+        "new streams are accepted again as soon as the use is below the upper limit",
+        "service/api/stream_admission.py",
+        right="return use.share >= ACCEPT_BELOW",
+        wrong="return use.share >= REFUSE_ABOVE",
+        test=_ADMISSION + "streams_are_refused_above_85_percent_until_below_80",
+    ),
+    Bug(
+        "a stream begins although memory is short",
+        "service/api/routes.py",
+        right="        self._admission.admit()\n",
+        wrong="",
+        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_goes_on",
+    ),
+    Bug(
+        "file pages that the kernel frees first count as used memory",
+        "service/api/cgroup_memory.py",
+        right=' - _stat(group).get("inactive_file", 0)',
+        wrong="",
+        test=_CGROUPS + "file_pages_that_the_kernel_would_free_first_do_not_count",
+    ),
+    Bug(
+        "the limit of the task around the container does not count",
+        "service/api/cgroup_memory.py",
+        right="    yield from (parent for parent in folder.parents if parent.is_relative_to(point))\n",
+        wrong="",
+        test=_CGROUPS + "of_the_container_and_the_task_the_one_counts_that_is_nearer_to_its_limit",
+    ),
+    Bug(
+        "a task that refuses streams keeps the memory of the closed ones",
+        "service/api/stream_admission.py",
+        right="                await asyncio.to_thread(return_free_memory)",
+        wrong="                await asyncio.to_thread(lambda: None)",
+        test=_ADMISSION + "free_memory_is_returned_only_while_streams_are_refused",
+    ),
+    Bug(
+        "the reader of live values keeps closed streams",
+        "service/api/streams.py",
+        right="            try:\n                await self._serve(store, wanted)",
+        wrong="            kept = [*map(tuple, self._subscribers.values())]\n            try:\n"
+        "                await self._serve(store, wanted)",
+        test="tests/service/api/test_streams.py::test_a_closed_stream_leaves_nothing_behind",
+    ),
     Bug(
         "the fence is read by a plain SELECT",
         "service/database/sql/enter_fence.sql",
@@ -87,7 +133,7 @@ BUGS = [
     ),
     Bug(
         "the fence is repaired below the database's time",
-        "service/database/sql/mend_fence.sql",
+        "service/database/sql/repair_fence.sql",
         right="set token = (extract(epoch from clock_timestamp()) * 1000000)::bigint",
         wrong="set token = 1",
         test=_MENDING + "a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_disabled",
@@ -289,6 +335,35 @@ BUGS = [
         right="asyncio.timeout(HELPER_LIMIT)",
         wrong="asyncio.timeout(None)",
         test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
+    ),
+    Bug(
+        "a settled session is noticed at the next due run only",
+        "service/work/scheduler.py",
+        right="return failed == 0 and not self._given_up",
+        wrong="return failed == 0",
+        test="tests/service/work/test_scheduler.py::test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_minute",
+    ),
+    Bug(
+        "an unsettled session counts as a write that is due",
+        "service/work/scheduler.py",
+        right="if not waiting:",
+        wrong="if not undone:",
+        test="tests/service/work/test_scheduler.py::"
+        "test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database",
+    ),
+    Bug(
+        "a price source that was not asked counts as recovered",
+        "service/work/tracker.py",
+        right="            if answer:  #",
+        wrong="            if answer is not None:  #",
+        test="tests/service/work/test_tracker.py::test_a_source_that_was_not_asked_has_not_recovered",
+    ),
+    Bug(
+        "a retried run is logged each minute",
+        "service/work/run_log.py",
+        right="level = logging.INFO if first else logging.DEBUG",
+        wrong="level = logging.INFO",
+        test="tests/service/work/test_run_log.py::test_a_failure_that_lasts_is_one_line_in_a_term",
     ),
     Bug(
         "a run begins early because a clock is ahead",

@@ -153,7 +153,7 @@ ELECTION = [
     ),
     Bug(
         "a lease counts as following before the first reply of Redis",
-        "sidecar/election/lease.py",
+        "sidecar/election/facts.py",
         right="self._connected: bool | None = None",
         wrong="self._connected: bool | None = True",
         test="tests/sidecar/election/test_lease.py::test_before_redis_has_answered_the_lease_is_disconnected_and_not_followed",
@@ -449,21 +449,21 @@ SCRIPTS = [
         "sidecar/commands/fence.py",
         right="until = clock() + ttl",
         wrong="until = clock()",
-        test=_FENCE + "a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled[ahead]",
+        test=_FENCE + "a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled[ahead]",
     ),
     Bug(
         "a fence is repaired although its lease is not disabled",
         "sidecar/scripts/fence.lua",
         right="if not disabled() then",
         wrong="if false then",
-        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+        test=_FENCE + "the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
         "a fence that has changed since it was read is repaired",
         "sidecar/scripts/fence.lua",
         right="if state ~= ARGV[8] then",
         wrong="if state == '' then",
-        test=_FENCE + "the_script_mends_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
+        test=_FENCE + "the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled[wheel]",
     ),
     Bug(
         "a release without the right to publish fails",
@@ -495,7 +495,7 @@ SCRIPTS = [
     ),
     Bug(
         "a holder is printed without escapes",
-        "sidecar/commands/fence.py",
+        "sidecar/commands/look.py",
         right="one_line(holder)",
         wrong="holder",
         test=_HOSTILE + "no_command_prints_a_holder_or_a_token_as_it_is[escapes]",
@@ -519,7 +519,7 @@ SCRIPTS = [
         "sidecar/scripts/prelude.lua",
         right="return problem and disabled() and 'disabled' or problem",
         wrong="return problem",
-        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended[wheel-seven]",
+        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
     ),
 ]
 
@@ -680,8 +680,8 @@ CONNECTION = [
     Bug(
         "a task that follows only tries to lead",
         "sidecar/election/lease.py",
-        right="looks = self.follows_only or now < self._yield_until",
-        wrong="looks = now < self._yield_until",
+        right="looks = self.follows_only or now < self._rest.until",
+        wrong="looks = now < self._rest.until",
         test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
     ),
     Bug(

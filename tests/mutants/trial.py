@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("docs", "ops", "bench", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
-PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout")
+COPIED = ("bench", "docs", "examples", "ops", "runtime", "service", "sidecar", "supabase", "tests", "pyproject.toml")
+PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_rerunfailures")
 """The plugins that the tests need: loading every installed plugin takes longer than most tests."""
 TEST_LIMIT, LIMIT = 60, 600
 """Limits of a test, and of a run of pytest, in seconds, beside the other runs of `make mutants`."""
@@ -61,24 +61,24 @@ def copy(source: Path, target: Path) -> None:
             shutil.copy2(source / name, target / name)
 
 
-def attempt(source: Path, tests: list[str], bug: Bug | None = None) -> Verdict:
-    """Run these tests on a copy of `source`, with the bug if there is one."""
+def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: int = 0) -> Verdict:
+    """Run these tests on a copy of `source`, with the bug if there is one. A failed test is repeated `reruns` times."""
     with TemporaryDirectory(prefix="mutant-") as name:
         folder = Path(name)
         copy(source, folder)
         if bug is not None:
             bug.put_into(folder)
-        return _run(folder, tests)
+        return _run(folder, [f"--reruns={reruns}", *tests], len(tests))
 
 
-def _run(folder: Path, tests: list[str]) -> Verdict:
+def _run(folder: Path, arguments: list[str], expected: int) -> Verdict:
     report = folder / "report.xml"
     plugins = [word for plugin in PLUGINS for word in ("-p", plugin)]
     options = ["-q", "-x", "--tb=short", f"--timeout={TEST_LIMIT}", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", *plugins, *options, *tests],
+        [sys.executable, "-m", "pytest", *plugins, *options, *arguments],
         cwd=folder,
         env=environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdin=subprocess.DEVNULL,
@@ -97,4 +97,4 @@ def _run(folder: Path, tests: list[str]) -> Verdict:
     seconds = time.monotonic() - began
     cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
     failed = process.returncode == 1 and any(case.find("failure") is not None for case in cases)
-    return Verdict(failed, process.returncode == 0 and len(cases) >= len(tests), seconds, output)
+    return Verdict(failed, process.returncode == 0 and len(cases) >= expected, seconds, output)

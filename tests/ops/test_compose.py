@@ -11,6 +11,7 @@ import yaml
 
 from service.environment import KEPT
 from service.settings import Settings as ServiceSettings
+from service.settings import read_settings
 from sidecar import settings as sidecar_settings
 from tests.ops.test_task_definition import CONTAINERS
 
@@ -44,6 +45,8 @@ def test_each_container_is_run_as_ecs_runs_it(service: str, container: str) -> N
     assert "command" not in here, "the image's entry point, which is the task definition's"
     assert "entrypoint" not in here
     assert (here["user"], here["read_only"], here["init"]) == (defined["user"], True, True)
+    assert here["cap_drop"] == defined["linuxParameters"]["capabilities"]["drop"]
+    assert here["security_opt"] == ["no-new-privileges:true"]
     assert (seconds(here["stop_grace_period"]), here["mem_limit"]) == (defined["stopTimeout"], f"{defined['memory']}m")
     assert here["cpus"] * 1024 == defined["cpu"]
     check, health = here["healthcheck"], defined["healthCheck"]
@@ -71,7 +74,7 @@ def test_both_programs_accept_their_settings() -> None:
         assert sidecar.instance_id == f"task{number}"
         api = SERVICES[f"api{number}"]["environment"]
         assert api.keys() <= {*(name.upper() for name in ServiceSettings.model_fields), *KEPT}
-        ServiceSettings(**{name.lower(): value for name, value in api.items()})
+        read_settings(api)
 
 
 def test_an_api_shares_its_sidecar_s_network_and_every_port_is_on_this_machine_alone() -> None:

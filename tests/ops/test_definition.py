@@ -55,6 +55,10 @@ def test_a_shell_check_runs_in_a_shell() -> None:
         ({"family": "test"}, "containerDefinitions: Field required"),
         (definition(), "containerDefinitions: List should have at least 1 item"),
         (definition(container("a", stopTimeout=900)), "containerDefinitions[a].stopTimeout: Input should be less than"),
+        (
+            definition(container("a", linuxParameters={"capabilities": {"drop": ["all"]}})),
+            "containerDefinitions[a].linuxParameters.capabilities.drop[0]: Input should be 'ALL'",
+        ),
         (definition(container("a", stopTimeout=1)), "containerDefinitions[a].stopTimeout: Input should be greater"),
         (
             definition(container("a", stopTimeout="30")),

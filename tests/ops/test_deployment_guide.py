@@ -18,6 +18,7 @@ from tests.ops.test_task_definition import DOCUMENT
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/deployment-guide.md").read_text()
 STACK = (ROOT / "ops/aws/README.md").read_text()
+REDIS = (ROOT / "docs/redis.md").read_text()
 MARKS = {"", "start", "aws", "copilot", "docker"}
 CURL = """
 curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[-1]).read().decode())' "$@"; }
@@ -25,6 +26,7 @@ curl() { "$PYTHON" -c 'import sys, urllib.request; print(urllib.request.urlopen(
 """A replacement for a machine without curl."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_block_for_one_machine_runs_beside_make_run_and_says_what_the_guide_says(tmp_path: Path) -> None:
     ran = [block for block in blocks(GUIDE) if not block.mark]
@@ -71,7 +73,7 @@ def said(run: Run, ran: list[Block]) -> dict[int, str]:
 
 
 def test_each_block_that_is_not_run_is_marked_with_what_it_needs() -> None:
-    for document in (GUIDE, STACK):
+    for document in (GUIDE, STACK, REDIS):
         assert {block.mark for block in blocks(document)} <= MARKS
         assert document.count("```bash") == len(list(blocks(document)))
     for block in blocks(GUIDE):
@@ -79,10 +81,10 @@ def test_each_block_that_is_not_run_is_marked_with_what_it_needs() -> None:
             assert block.mark in ("aws", "copilot", "docker"), block.line
 
 
-@pytest.mark.parametrize("document", [GUIDE, STACK])
-def test_each_aws_command_has_an_operation_and_options_that_aws_knows(document: str) -> None:
+@pytest.mark.parametrize(("document", "least"), [(GUIDE, 8), (STACK, 8), (REDIS, 5)])
+def test_each_aws_command_has_an_operation_and_options_that_aws_knows(document: str, least: int) -> None:
     found = [words for block in blocks(document) for words in aws_commands(block.text)]
-    assert len(found) >= 8
+    assert len(found) >= least
     for words in found:
         assert unknown_options(words) == set(), words
 

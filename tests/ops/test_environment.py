@@ -173,7 +173,7 @@ def test_what_is_spelled_out_is_what_the_programs_do_without_it() -> None:
     fields = ServiceSettings.model_fields
     for name, value in DEFAULTS[API].items():
         if name not in ("AUTH", "PRICE_SOURCE"):  # without SUPABASE_URL, as with `supabase`, or this nothing starts
-            default = fields[name.lower()].default
+            default = fields[name.lower()].default or ""
             assert value in (str(default), f"{default:g}" if isinstance(default, float) else None), name
 
 

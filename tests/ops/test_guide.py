@@ -1,5 +1,6 @@
 """The printed commands reach the run's own Redis from any terminal, and contain no password."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -50,6 +51,12 @@ def test_a_server_with_tls_is_for_the_redis_cli_on_the_path(tmp_path: Path, monk
     certificate, key = Authority("ours").issue("client", tmp_path / "client")
     shown = {"REDIS_TLS_CERT_FILE": str(certificate), "REDIS_TLS_KEY_FILE": str(key)}
     assert line(REDIS_URL="rediss://there:7000", **shown) == f"-h there -p 7000 --tls --cert {certificate} --key {key}"
+
+
+def test_the_operators_page_comes_first_among_the_addresses_of_a_task() -> None:
+    task = guide.TaskView("task1", "127.0.0.1:8080", "127.0.0.1:9101", "127.0.0.1:4040", "127.0.0.1:9102", {"api": 7})
+    assert guide.page([task])[0].split()[0] == "http://127.0.0.1:9101/"
+    assert re.findall(r"http://\S+", guide.addresses([task])[0])[0] == "http://127.0.0.1:9101/"
 
 
 def test_a_job_by_hand_has_the_settings_of_the_api_but_no_address_that_may_hold_a_password() -> None:

@@ -1,7 +1,10 @@
 """`make images` without a program that builds images: one line, exit status 2. `.ci/run` builds real images."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,37 @@ def test_a_base_of_debian_s_packages_needs_debootstrap(tmp_path: Path) -> None:
     ended = make_images(tmp_path)
     assert ended.returncode == 2
     assert ended.stderr == "images: debootstrap is not installed; Debian has it in the package debootstrap\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_build_in_one_line_and_removes_the_working_container(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """The engine here is a script that writes down its calls, and whose container does not end by itself."""
+    script = 'echo "$1" >> "$0.calls"; test "$1" != from || echo box; test "$1" != run || exec sleep 600'
+    program(tmp_path, "buildah", script)
+    calls = tmp_path / "buildah.calls"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CONTAINER_ENGINE": "buildah", "PYTHON_IMAGE": "base"}
+    with subprocess.Popen(
+        [sys.executable, "-c", INSPECT_ALONE], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not calls.exists() or "run" not in calls.read_text().split():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "\nimages: interrupted\n")
+    assert calls.read_text().split()[-1] == "rm"
+
+
+INSPECT_ALONE = """
+import sys
+from ops.images import __main__ as made
+made._make_both = lambda: made.check_imports(made.engine(made.os.environ), "image", ("service",))
+sys.exit(made.main())
+"""
+"""`make images` from the step in which a container runs, since the script builds nothing."""
 
 
 def test_each_image_has_the_files_that_it_is_built_from() -> None:

@@ -114,6 +114,7 @@ async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: Re
     for name, labels in there.items():
         assert not labels & OF_PROMETHEUS, f"{name}: a scrape calls such a label exported_job, and job is its own"
     there |= {rule["record"]: {"lease"} for rule in RULES if "record" in rule} | {"up": set()}
+    there["ALERTS"] = {"alertname", "alertstate", "lease", "severity"}
     for text in ASKED:
         names = {selector.name for selector in selectors(promql_parser.parse(text))}
         labels_there = set().union(*(there.get(name, set()) for name in names), OF_PROMETHEUS)
@@ -148,8 +149,14 @@ def test_each_alert_says_how_bad_it_is_what_is_so_and_what_to_do() -> None:
     assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 10
     for alert in ALERTS:
         assert alert["labels"]["severity"] in ("critical", "warning"), alert["alert"]
-        assert set(alert["annotations"]) == {"summary", "runbook"}, alert["alert"]
-        assert all(text.endswith(".") for text in alert["annotations"].values()), alert["alert"]
+        assert set(alert["annotations"]) == {"summary", "runbook", "runbook_url"}, alert["alert"]
+        assert all(alert["annotations"][name].endswith(".") for name in ("summary", "runbook")), alert["alert"]
+
+
+def test_each_alert_that_silences_another_one_exists() -> None:
+    named = {name for names in re.findall(r'alertname=~?"([^"]+)"', " ".join(ASKED)) for name in names.split("|")}
+    assert "RedisUnreachable" in named
+    assert named <= {alert["alert"] for alert in ALERTS}
 
 
 def test_no_alert_on_who_leads_is_quicker_than_two_scrapes_of_a_hand_over() -> None:
@@ -180,6 +187,11 @@ def test_each_command_of_a_runbook_is_one_that_the_programs_have() -> None:
     runbooks = " ".join(alert["annotations"]["runbook"] for alert in ALERTS)
     said = set(re.findall(r"python -m (\w+) (\w+)", runbooks))
     assert {("sidecar", "status"), ("sidecar", "leaders"), ("service", "run"), ("service", "import")} <= said
+    assert_known(said)
+
+
+def assert_known(said: set[tuple[str, str]]) -> None:
+    """Each (program, command) is in the program's usage."""
     known = {"sidecar": commands.USAGE, "service": service_commands.USAGE}
     for program, command in said:
         assert re.search(rf"^ +{command}\b", known[program], re.MULTILINE), command

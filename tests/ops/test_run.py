@@ -257,6 +257,7 @@ def test_a_leader_s_killed_sidecar_is_restarted_and_takes_its_term_up_again(run:
     run.until_shown(f"task{task} leads again, in the same term (token {token})")
 
 
+@pytest.mark.slow
 def test_a_lease_that_an_operator_disables_is_led_by_nobody_until_it_expires(run: Run) -> None:
     (line,) = re.findall(r"^  (\S*redis-cli .* SET .* DISABLED EX )20$", run.screen, re.MULTILINE)
     name = re.findall(r"SET portfolio:(\w+):leader", line)[0]
@@ -266,6 +267,7 @@ def test_a_lease_that_an_operator_disables_is_led_by_nobody_until_it_expires(run
     run.until_led()
 
 
+@pytest.mark.slow
 def test_a_leader_s_killed_api_has_its_task_replaced_while_another_leads(run: Run) -> None:
     ((task, token),) = run.until_led()["daily_scheduler"]
     old = run.status(task)["instance_id"]
@@ -276,6 +278,7 @@ def test_a_leader_s_killed_api_has_its_task_replaced_while_another_leads(run: Ru
     assert run.status(task)["instance_id"] not in ("", old)
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) -> None:
     ((_, token),) = run.until_led()["daily_scheduler"]
     (redis,) = [child for child in run.note_children() if "redis-server" in child.name()]
@@ -285,6 +288,7 @@ def test_a_redis_that_is_killed_comes_back_and_is_led_after_the_guard(run: Run) 
     run.until(lambda: run.newer("daily_scheduler", token))
 
 
+@pytest.mark.slow
 def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_time_after_its_api_is_killed(
     start: Callable[..., Run],
 ) -> None:
@@ -312,6 +316,7 @@ def test_three_tasks_have_one_leader_a_lease_and_another_one_within_the_grant_ti
     assert run.end(signal.SIGINT) == 0
 
 
+@pytest.mark.slow
 def test_a_redis_of_the_caller_s_with_an_account_serves_the_run_and_the_line_to_paste_asks_for_its_password(
     start: Callable[..., Run], tmp_path: Path
 ) -> None:

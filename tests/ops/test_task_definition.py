@@ -60,7 +60,7 @@ def test_each_container_is_essential_unprivileged_and_read_only(name: str) -> No
     assert container["essential"] is True
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", container["user"])
     assert container["readonlyRootFilesystem"] is True
-    assert container["linuxParameters"]["initProcessEnabled"] is True
+    assert container["linuxParameters"] == {"initProcessEnabled": True, "capabilities": {"drop": ["ALL"]}}
     assert "privileged" not in container
 
 
@@ -191,9 +191,11 @@ def test_the_copilot_manifest_says_what_the_task_definition_says() -> None:
     for patch in patches:
         index, field = patch["path"].split("/")[-2:]
         value, defined = patch["value"], [*CONTAINERS.values()][int(index)][field[0].lower() + field[1:]]
-        if isinstance(value, dict):
-            value = {key[0].lower() + key[1:]: inner for key, inner in value.items()}
-        assert value == defined, patch["path"]
+        assert _as_ecs_s_input(value) == defined, patch["path"]
+    wanted = ("User", "ReadonlyRootFilesystem", "LinuxParameters", "Memory", "Cpu", "StopTimeout")
+    patched = {"/".join(patch["path"].split("/")[-2:]) for patch in patches}
+    assert {f"{index}/{field}" for index in (0, 1) for field in wanted} <= patched
+    assert (manifest["cpu"], manifest["memory"]) == (int(DOCUMENT["cpu"]), int(DOCUMENT["memory"]))
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -236,6 +238,13 @@ def test_what_an_image_copies_exists_and_is_let_through_by_the_ignore_file(name:
 def test_the_sidecar_s_image_holds_nothing_of_the_service() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES["sidecar"].read_text(), re.MULTILINE)
     assert copied == ["requirements/sidecar.txt", "runtime", "sidecar"]
+
+
+def _as_ecs_s_input(value: object) -> object:
+    """CloudFormation's names as those of RegisterTaskDefinition, which begin with a small letter."""
+    if isinstance(value, dict):
+        return {key[0].lower() + key[1:]: _as_ecs_s_input(inner) for key, inner in value.items()}
+    return value
 
 
 def _defined(name: str) -> ContainerDefinition:

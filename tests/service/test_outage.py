@@ -32,6 +32,7 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(caplog: pytes
     assert {line.__dict__["lease"] for line in caplog.records} == {"a"}
 
 
+@pytest.mark.slow
 async def test_each_component_logs_an_outage_of_the_database_once_and_its_end_once(
     new_sidecar: Callable[..., Sidecar],
     new_service: Callable[..., Service],

@@ -17,8 +17,8 @@ from service.settings import SettingsError, read_settings
 
 GOOD = "postgresql://app:topsecret@db.example/portfolio"
 VARIABLES = (
-    "DATABASE_URL SIDECAR_URL API_BIND INTERNAL_BIND MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE PRICE_SEED"
-    " LOG_FORMAT LOG_LEVEL"
+    "DATABASE_URL SIDECAR_URL API_BIND INTERNAL_BIND CORS_ORIGINS MARKET_CALENDAR TRACKER_INTERVAL PRICE_SOURCE"
+    " PRICE_SEED LOG_FORMAT LOG_LEVEL"
     " SHUTDOWN_TIMEOUT APCA_API_KEY_ID APCA_API_SECRET_KEY ALPACA_FEED ALPACA_DATA_URL AUTH SUPABASE_URL"
     " SUPABASE_JWT_SECRET"
 )
@@ -74,6 +74,30 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("API_BIND", "x" * 5000),
         ("API_BIND", "x" * 5000 + ":1"),
         ("API_BIND", "0.0.0.0:" + "1" * 5000),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://*.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "https://app.example.com/page"),
+        ("CORS_ORIGINS", "https://app.example.com?key=topsecret"),
+        ("CORS_ORIGINS", "https://me:topsecret@app.example.com"),
+        ("CORS_ORIGINS", "https://App.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com:443"),
+        ("CORS_ORIGINS", "https://app.example.com:99999"),
+        ("CORS_ORIGINS", "https://app.example.com:"),
+        ("CORS_ORIGINS", "https://app..example.com"),
+        ("CORS_ORIGINS", "https://münchen.example"),
+        ("CORS_ORIGINS", "https://a.example https://b.example"),
+        ("CORS_ORIGINS", "https://a.example,"),
+        ("CORS_ORIGINS", "https://a.example,,https://b.example"),
+        ("CORS_ORIGINS", "ftp://a.example"),
+        ("CORS_ORIGINS", "http://127.1"),
+        ("CORS_ORIGINS", "http://[::0:1]"),
+        ("CORS_ORIGINS", "http://[fe80::1%eth0]"),
+        ("CORS_ORIGINS", "https://" + "x" * 5000),
+        ("CORS_ORIGINS", "https://a.example\udcff"),
+        ("CORS_ORIGINS", "https://a.example\nhttps://b.example"),
         ("MARKET_CALENDAR", "LSE"),
         ("MARKET_CALENDAR", "N" * 5000),
         ("TRACKER_INTERVAL", "soon"),
@@ -146,6 +170,8 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
         ("SHUTDOWN_TIMEOUT", "inf", "'inf' is not a finite number"),
         ("PRICE_SEED", "1e3", "'1e3' is not a valid integer"),
         ("SIDECAR_URL", "http://\udcff:1", "not a valid string"),
+        ("CORS_ORIGINS", "https://a.example,*", "'*' is not of the form https://HOST[:PORT]"),
+        ("CORS_ORIGINS", "https://a.example,http://B:80/", "write it as browsers send it: http://b"),
     ],
 )
 def test_an_error_is_in_the_words_of_the_setting(
@@ -211,6 +237,14 @@ def test_a_projects_address_is_accepted_in_every_spelling_and_gives_one_issuer(
     url = read_settings().supabase_url
     assert url is not None
     assert issuer_of(url) == "https://project.supabase.co/auth/v1"
+
+
+def test_origins_are_separated_by_commas_and_none_is_the_default() -> None:
+    assert read_settings({"DATABASE_URL": GOOD}).cors_origins == frozenset()
+    assert read_settings({"DATABASE_URL": GOOD, "CORS_ORIGINS": " "}).cors_origins == frozenset()
+    given = "https://app.example.com, http://localhost:5173,http://[::1]:8000"
+    expected = {"https://app.example.com", "http://localhost:5173", "http://[::1]:8000"}
+    assert read_settings({"DATABASE_URL": GOOD, "CORS_ORIGINS": given}).cors_origins == expected
 
 
 def test_each_bad_setting_has_its_own_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import product
 
 import pytest
@@ -181,6 +181,26 @@ async def test_a_restarted_sidecar_answers_its_clients_first_question_with_the_s
         assert (first["is_leader"], first["token"]) == (True, token)
 
 
+async def test_status_shows_how_long_the_holder_s_key_lives_to_a_follower_too(sidecar: Served, redis: Redis) -> None:
+    async def holder_remaining() -> float | None:
+        remaining: float | None = (await sidecar.get("/status"))["leases"]["tracker"]["holder_remaining"]
+        return remaining
+
+    assert await holder_remaining() is None
+    redis.set(KEYS["tracker"], "another", px=20_000)
+    await sidecar.get("/is-leader/tracker")
+    first = await holder_remaining()
+    assert first is not None
+    assert 5 < first <= 20
+    await eventually(lambda: _is_below(holder_remaining, first))
+    redis.persist(KEYS["tracker"])
+    await eventually(lambda: _is_none(holder_remaining))
+    redis.delete(KEYS["tracker"])
+    await sidecar.lead()
+    led = (await sidecar.get("/status"))["leases"]["tracker"]
+    assert led["remaining"] < led["holder_remaining"] <= TIMINGS.ttl
+
+
 async def test_status_tells_what_is_wrong(sidecar: Served, redis: Redis) -> None:
     redis.lpush(KEYS["tracker"], "x")
     await sidecar.get("/is-leader/tracker")
@@ -323,3 +343,12 @@ async def test_a_client_that_talks_nonsense_harms_nobody_and_fills_no_log(
         async with sidecar.session.get(f"{url}/healthz") as response:
             assert response.status == 200
     assert capsys.readouterr() == ("", "")
+
+
+async def _is_below(value: Callable[[], Awaitable[float | None]], limit: float) -> bool:
+    found = await value()
+    return found is not None and found < limit
+
+
+async def _is_none(value: Callable[[], Awaitable[float | None]]) -> bool:
+    return await value() is None

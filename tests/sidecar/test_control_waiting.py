@@ -135,6 +135,7 @@ async def test_a_client_that_another_ones_grant_kept_out_is_not_held_back_once_i
     assert answer["version"] != refused["version"]
 
 
+@pytest.mark.slow
 @timed(Timings(ttl=30.0, heartbeat=1.0, grant_ttl=3.0, call_limit=5.0))
 async def test_a_leader_that_only_waits_leads_on(sidecar: Served) -> None:
     """For longer than the demand of one question lasts; the term is renewed all the while."""

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
@@ -79,6 +80,7 @@ async def campaigning(askers: list[Asker]) -> AsyncIterator[None]:
         await asker.resign()
 
 
+@pytest.mark.slow
 async def test_the_guide_s_candidate_and_our_sidecars_exclude_each_other_and_each_gets_its_turn(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ async def test_a_strangers_connection_on_which_no_whole_header_comes_is_closed_a
         assert (await own.readline()).startswith(b"HTTP/1.1 ")
 
 
+@pytest.mark.slow
 async def test_half_headers_of_one_peer_do_not_keep_another_from_the_metrics(redis_server: RedisServer) -> None:
     async with served(redis_server) as sidecar, AsyncExitStack() as stack:
         strange = [await stack.enter_async_context(connected(sidecar.metrics_url, "127.0.0.2")) for _ in range(64)]

@@ -443,6 +443,7 @@ async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovere
     assert await leader.is_healthy()
 
 
+@pytest.mark.slow
 async def test_two_sidecars_never_both_lead_while_one_after_the_other_is_restarted(
     server: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

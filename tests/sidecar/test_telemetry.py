@@ -9,12 +9,16 @@ import pytest
 
 from ops.local.servers import RedisServer
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.watch import RedisWatch, WatchMode
 from sidecar.telemetry import Telemetry, log_to_stdout
 from tests.support.one_lease import BELIEVED, fresh_lease, leading
 from tests.support.storing import Storing, at_port, storing
+
+
+def nothing(_: str) -> None:
+    """Nobody listens."""
 
 
 class Shown:
@@ -24,7 +28,7 @@ class Shown:
         self.now = 100.0
         self.leases: dict[str, Lease] = {"led": leading(100.0), "idle": fresh_lease()}
         self.telemetry = Telemetry("a", clock=lambda: self.now)
-        self.watch = RedisWatch(at_port(1), {}, lambda name: None, limit=1, interval=1, uniform=lambda low, high: low)
+        self.watch = RedisWatch(at_port(1), {}, nothing, nothing, limit=1, interval=1, uniform=lambda low, high: low)
         self.telemetry.watch(self.statuses, store.store, self.watch)
 
     def statuses(self) -> dict[str, LeaseStatus]:
@@ -75,7 +79,7 @@ def test_a_client_s_silence_is_counted_from_its_last_question(shown: Shown) -> N
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FENCE_AHEAD, Outcome.BAD_FENCE])
-def test_a_fence_that_refuses_every_term_shows_until_it_is_mended(shown: Shown, outcome: Outcome) -> None:
+def test_a_fence_that_refuses_every_term_shows_until_it_is_repaired(shown: Shown, outcome: Outcome) -> None:
     lease = shown.leases["idle"]
     assert shown.value("fence_refuses", lease="idle") == 0
 
@@ -135,6 +139,38 @@ def test_renewals_are_timed_and_nothing_else_is(shown: Shown) -> None:
     assert shown.value("renewal_duration_seconds_sum") == pytest.approx(0.03)
     assert shown.value("renewal_duration_seconds_bucket", le="0.05") == 1
     assert shown.value("renewal_duration_seconds_bucket", le="0.025") == 0
+
+
+def test_the_end_of_a_term_is_logged_with_its_length(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    shown.telemetry.transition("idle", Transition(leads=False, token=None, reason="held"))
+    shown.telemetry.transition("idle", Transition(leads=True, token=7, reason="acquired"))
+    shown.now += 12.5
+    shown.telemetry.transition("idle", Transition(leads=False, token=7, reason="deadline"))
+    fields = [(each["event"], each["token"], each["reason"], each.get("seconds")) for each in map(vars, caplog.records)]
+    assert fields == [
+        ("not_leading", None, "held", None),
+        ("term_began", 7, "acquired", None),
+        ("term_ended", 7, "deadline", 12.5),
+    ]
+
+
+def test_a_state_is_logged_when_it_or_the_holder_changes(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sidecar")
+    for state, holder in (
+        (State.FOLLOWING, "b"), (State.FOLLOWING, "b"), (State.FOLLOWING, "c"), (State.LEADING, "a"),
+        (State.DISABLED, "DISABLED"), (State.DISABLED, "DISABLED"), (State.DISCONNECTED, None),
+    ):  # fmt: skip
+        shown.telemetry.state("led", state, holder)
+    shown.telemetry.state("idle", State.DISCONNECTED, None)
+    fields = [(each["lease"], each["state"], each.get("holder")) for each in map(vars, caplog.records)]
+    assert fields == [
+        ("led", "following", "b"),
+        ("led", "following", "c"),
+        ("led", "disabled", "DISABLED"),
+        ("led", "disconnected", None),
+        ("idle", "disconnected", None),
+    ], "the line of a new term tells of leading"
 
 
 def test_failures_are_counted_each_and_said_once_a_reason(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:

@@ -152,6 +152,8 @@ class Sidecar:
             now=self.now(),
             uniform=self.world.random.uniform,
             require_client=scenario.require_client,
+            replicated=scenario.min_replicas > 0,
+            campaign=scenario.campaigns(self.task),
         )
         self._call, self._inbox, self._version = None, [], -1
         self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)
@@ -278,6 +280,16 @@ class Sidecar:
             self.lease.noticed(self.now())
             self.wake()
 
+    def step_down_noticed(self, server: Server) -> None:
+        """The watch reports an operator's step-down."""
+        if self.alive and self.watched is server:
+            if self.frozen:
+                self._inbox.append((self.step_down_noticed, server))
+                return
+            now = self.now()
+            self.lease.step_down_noticed(now)
+            self._wake_for(now)
+
     # The requests of clients.
 
     def asked(self, version: tuple[int, int] | None) -> bool:
@@ -308,7 +320,8 @@ class Sidecar:
         self.client.resign_answered()
         if self.alive:
             now = self.now()
-            leads = self.lease.leads(now)
+            steps_down = self.lease._term is not None and self.lease._term.step_down and not self.draining
+            leads = self.lease.leads(now) or steps_down
             if self.lease.resigned(now, token, client) and leads:
                 self.world.oracle.resigns(self)
             self.publish(now)
@@ -467,12 +480,13 @@ class Sidecar:
         server.set_clock(world.now)
         touched, published, offset = model.touched, model.published, model.offset
         guarding, kind = world.scenario.guard, call.kind
+        replicated = world.scenario.min_replicas > 0
         if kind is Kind.ACQUIRE:
-            answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure)
+            answer = model.acquire(instance, self._ttl_ms, deadline, guarding, call.tenure, replicated)
             if answer.outcome is Outcome.ACQUIRED:
                 world.oracle.won(self, answer.token, call.sent_at)
         elif kind is Kind.RENEW:
-            term, replicated = (call.token, call.tenure), world.scenario.min_replicas > 0
+            term = call.token, call.tenure
             answer = model.renew(instance, self._ttl_ms, deadline, guarding, *term, self._floor, replicated)
         else:
             answer = model.release(instance, self._ttl_ms, deadline, guarding, call.token, call.tenure)
@@ -518,6 +532,8 @@ class Sidecar:
         ):
             client.sync()
         lease.replied(call, reply, now)
+        if outcome is Outcome.STEPPING_DOWN:
+            self.world.oracle.steps_down(self, reply.token)
         if outcome is not Outcome.RENEWED:
             client.unsettled()
         self.step()  # `step` publishes

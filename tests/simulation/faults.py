@@ -67,6 +67,7 @@ class Faults:
             "DEL": self._delete,
             "wrong type": self._spoil_key,
             "bad fence": self._spoil_fence,
+            "step-down": self._step_down,
         }
 
     def begin(self) -> None:
@@ -407,9 +408,9 @@ class Faults:
         sidecars = self.world.sidecars if all_of_them else [self.world.sidecars[self._task()]]
         for sidecar in sidecars:
             sidecar.trouble = share
-        self._disturb(self._duration(), self._network_mends, sidecars)
+        self._disturb(self._duration(), self._network_repairs, sidecars)
 
-    def _network_mends(self, sidecars: "list[Sidecar]") -> None:
+    def _network_repairs(self, sidecars: "list[Sidecar]") -> None:
         for sidecar in sidecars:
             sidecar.trouble = None
 
@@ -493,7 +494,7 @@ class Faults:
             model.copy_data(server.model)
         server.model = model
         server.up, server.thaw_at, server.error = True, 0.0, None
-        server.mend_link()
+        server.repair_link()
         self._server_busy = False
 
     def _fail_over(self) -> None:
@@ -555,6 +556,9 @@ class Faults:
         if isolated_for is not None:
             world.old = old
             world.at(world.now + isolated_for, self._old_ends, old)
+        if "step-down" in self._kinds and self.random.random() < 0.5:  # the operator wants another leader now
+            later = self.random.choice((0.0, 0.0, self._duration()))
+            world.at(world.now + later, lambda _: self._asks_to_step_down())
         world.at(world.now + self.random.uniform(0.1, self.ttl / 2), self._replica_joins, (new, isolated_for is None))
 
     def _replica_joins(self, arg: tuple[Server, bool]) -> None:
@@ -667,6 +671,23 @@ class Faults:
         self.world.oracle.exempt(1.3 * self.ttl)
         self._type(RedisModel.delete)
 
+    def _step_down(self) -> None:
+        """An operator asks the leader to step down; sometimes just when a sidecar calls Redis."""
+        if self.random.random() < 0.3:
+            self.world.sidecars[self._task()].ambush = lambda _: self._asks_to_step_down()
+        else:
+            self._asks_to_step_down()
+
+    def _asks_to_step_down(self) -> None:
+        world, server = self.world, self.world.primary
+        if not server.up:
+            return
+        server.set_clock(world.now)
+        token = server.model.step_down()
+        if token is not None:
+            world.oracle.asked_to_step_down(token)
+            world.step_down_published(server)
+
     def _spoil_key(self) -> None:
         last = self._duration()
         self.world.oracle.exempt(last + 1.3 * self.ttl)
@@ -677,17 +698,19 @@ class Faults:
         """Such a fence gives no term; the operator repairs it while the lease is disabled."""
         token = self.random.choice(("abc", self.world.primary.set_clock(self.world.now) + 2 * DAY))
         self._type(lambda model: model.spoil_fence(token))
-        self._disturb(self._duration(), self._disable_to_mend)
+        self.world.oracle.fence_changed()
+        self._disturb(self._duration(), self._disable_to_repair)
 
-    def _disable_to_mend(self, _: None) -> None:
+    def _disable_to_repair(self, _: None) -> None:
         self.world.oracle.disabled()
         self._type(lambda model: model.set("DISABLED", int(3 * self.ttl * 1000)))
-        self._disturb(1.3 * self.ttl, self._mend_fence)
+        self._disturb(1.3 * self.ttl, self._repair_fence)
 
-    def _mend_fence(self, _: None) -> None:
+    def _repair_fence(self, _: None) -> None:
         model = self.world.primary.model
         self.world.primary.set_clock(self.world.now)
-        if model.mend_fence():
+        if model.repair_fence():
+            self.world.oracle.fence_changed()
             self._type(RedisModel.delete)
-        elif model.fence_needs_mending:
-            self._disable_to_mend(None)  # another operator has enabled it meanwhile
+        elif model.fence_needs_repairing:
+            self._disable_to_repair(None)  # another operator has enabled it meanwhile

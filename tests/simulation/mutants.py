@@ -15,7 +15,8 @@ from unittest.mock import patch
 from sidecar.client.term import Grant
 from sidecar.election.claims import Demand, HeldTerm
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
+from sidecar.election.rest import Rest
+from sidecar.protocol import YIELD_FOR, Call, Kind, Outcome, Reply, ServerClock, Timings
 from tests.simulation.candidate import Sidecar
 from tests.simulation.client import Client, HeardAnswer
 from tests.simulation.command_line import workers
@@ -196,6 +197,11 @@ def _(demand: Demand, now: float) -> bool:
     return True
 
 
+@mutant("a task with CAMPAIGN=false campaigns", Lease, "__init__")
+def _(lease: Lease, *arguments: Any, **options: Any) -> None:
+    _LEASE_INIT(lease, *arguments, **{**options, "campaign": True})
+
+
 @mutant("a notice during a call is forgotten in the lease", Lease, "noticed", mix="quiet")
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
@@ -203,7 +209,7 @@ def _(lease: Lease, now: float) -> None:
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:
-    lease._yield_until = -inf
+    lease._rest.until = -inf
     lease.__dict__["_campaigns"] = lambda now: True
     try:
         _LEASE_ACQUIRED(lease, call, reply, now)
@@ -235,7 +241,7 @@ def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> b
 @mutant("a candidate does not yield after a resign", Lease, "resigned", mix="quiet")
 def _(lease: Lease, now: float, token: int | None = None, client: str = "") -> bool:
     resigned = _LEASE_RESIGNED(lease, now, token, client)
-    lease._yield_until = -inf
+    lease._rest.until = -inf
     return resigned
 
 
@@ -273,6 +279,57 @@ def _(lease: Lease, *args: Any, **options: Any) -> None:
 @mutant("a follower waits for its heartbeat instead of the expiry", Lease, "_follow", mix="quiet")
 def _(lease: Lease, reply: Reply) -> float:
     return lease.timings.heartbeat
+
+
+# An operator's step-down.
+
+
+@mutant("a leader that is asked to step down leads on", Lease, "leads", mix="operator")
+def _(lease: Lease, now: float) -> bool:
+    return lease._term is not None and lease._drain_until is None and now < lease._term.lead_until
+
+
+@mutant("no script tells the holder of a step-down", RedisModel, "_stepping_down", mix="operator")
+def _(model: RedisModel) -> bool:
+    return False
+
+
+@mutant("a leader that steps down does not wait for its client", Lease, "_renew_replied", mix="operator")
+def _(lease: Lease, call: Call, reply: Reply, now: float) -> None:
+    _LEASE_RENEWED(lease, call, reply, now)
+    if reply.outcome is Outcome.STEPPING_DOWN:
+        lease._grants.until = -inf
+
+
+@mutant("a candidate that has stepped down does not rest", Rest, "stepped_down", mix="operator")
+def _(rest: Rest, token: int, now: float) -> None:
+    pass
+
+
+@mutant("a resign ends the rest after a step-down", Rest, "stepped_down", mix="quiet")
+def _(rest: Rest, token: int, now: float) -> None:
+    rest.until, rest._token = max(rest.until, now + YIELD_FOR), token
+
+
+def _any_step_down(model: RedisModel) -> bool:
+    return model.fence.step_down is not None
+
+
+def _acquire_of_an_older_version(model: RedisModel, *args: Any) -> Answer:
+    acquire: Any = _MODEL_ACQUIRE
+    step_down = model.fence.step_down
+    answer: Answer = acquire(model, *args)
+    model.fence.step_down = step_down
+    return answer
+
+
+MUTANTS.append(
+    Mutant(
+        "a step-down is not compared with the term's token",
+        ((RedisModel, "_stepping_down", _any_step_down), (RedisModel, "acquire", _acquire_of_an_older_version)),
+        mix="operator",
+    )
+)
 
 
 # The client.
@@ -361,25 +418,25 @@ def _(model: RedisModel, instance: str, token: int | None, tenure: str) -> bool:
 
 
 @mutant("acquire takes what another holds", RedisModel, "acquire")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     if model.value is not None and model.value != instance and model._left() < ttl / 2:
         model.value = None
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("DISABLED counts as a free key", RedisModel, "acquire", mix="operator")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     if model.value == "DISABLED":
         model.value = None
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("a candidate does not adopt the term of its own id", RedisModel, "acquire", mix="processes")
-def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
+def _(model: RedisModel, instance: str, ttl: int, deadline: int, guarding: bool, *term: Any) -> Answer:
     problem = model._read(deadline, guarding)
     if problem is None and model.value == instance:
         return model._answer(Outcome.HELD)
-    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, tenure)
+    return _MODEL_ACQUIRE(model, instance, ttl, deadline, guarding, *term)
 
 
 @mutant("tokens by INCR", RedisModel, "_next_token", mix="redis")

@@ -45,6 +45,10 @@ class Oracle:
         self._pendings = 0
         self._resigned = (-1, 0, 0.0)
         """The last resign: task, boot, local time; task -1 once a term has begun."""
+        self._asked: dict[int, float] = {}
+        """The terms that an operator asked to step down, and when."""
+        self._rests: dict[int, tuple[int, float]] = {}
+        """By task: the boot that has stepped down and released the lease, and when (local time)."""
         drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
         late = world.scenario.late_demotion
@@ -71,6 +75,8 @@ class Oracle:
 
     def won(self, sidecar: "Sidecar", token: object, sent_at: float) -> None:
         """A term began in Redis, by a call that was sent then (local time)."""
+        if not self.world.scenario.campaigns(sidecar.task):
+            raise Violation("follower leads", f"{sidecar.instance} has CAMPAIGN=false, and began a term")
         task, boot, resigned_at = self._resigned
         if task == sidecar.task:
             early = boot == sidecar.boot and 0 <= sent_at - resigned_at < YIELD_FOR - 1e-6
@@ -78,6 +84,12 @@ class Oracle:
                 text = f"{sidecar.instance} resigned and acquired again {sent_at - resigned_at:.3f} s later"
                 raise Violation("did not yield", text)
         self._resigned = (-1, 0, 0.0)
+        boot, released_at = self._rests.pop(sidecar.task, (-1, 0.0))
+        rested = sent_at - released_at
+        if boot == sidecar.boot and rested < self.world.scenario.timings.rest - 1e-6 and not self.exempted:
+            text = f"{sidecar.instance} stepped down and acquired again {rested:.3f} s later"
+            raise Violation("did not rest", text)
+        self._rests.clear()  # another candidate has led
         if isinstance(token, int):
             self._tenure(sidecar.instance, token)
 
@@ -161,6 +173,8 @@ class Oracle:
 
     def released(self, sidecar: "Sidecar", token: object) -> None:
         """A release deleted the key."""
+        if isinstance(token, int) and token in self._asked and sidecar.lease.step_down(sidecar.now()):
+            self._rests[sidecar.task] = sidecar.boot, sidecar.now()
         client = sidecar.client
         if client.working and client.tenure is not None and client.tenure.token == token and not self.exempted:
             client.sync()
@@ -170,6 +184,36 @@ class Oracle:
                     "released too early",
                     f"{sidecar.instance} released token {token} while its client works, {left:.3f} s too early",
                 )
+
+    # An operator's step-down.
+
+    def asked_to_step_down(self, token: int) -> None:
+        """An operator asked for the end of the term with this token."""
+        timings, now = self.world.scenario.timings, self.world.now
+        self._asked[token] = now
+        if not self._disturbed(now):
+            heard = 1.1 * timings.heartbeat + 2 * timings.call_limit + timings.grant_ttl
+            self.world.at(now + heard, self._stepped_down, (token, self._pendings))
+
+    def fence_changed(self) -> None:
+        """A person changed the fence: its token looks like that of a term, which ends a rest."""
+        self._rests.clear()
+
+    def _stepped_down(self, arg: tuple[int, int]) -> None:
+        """Check that no client acts under that term any more, if nothing has disturbed its holder."""
+        token, number = arg
+        for client in self.world.clients:
+            if number == self._pendings and client.believes and client.tenure and client.tenure.token == token:
+                client.sync()
+                if client.until() > self.world.now:
+                    raise Violation("kept its term", f"{client.tenure.holder} was asked to step down from {token}")
+
+    def steps_down(self, sidecar: "Sidecar", token: int | None) -> None:
+        """A holder has learned that it is to give up the term with this token."""
+        if token not in self._asked:
+            raise Violation("stepped down unasked", f"{sidecar.instance} gives up token {token}")
+        if sidecar.lease.leads(sidecar.now()):
+            raise Violation("leads on", f"{sidecar.instance} was asked to step down from {token}")
 
     # Writes.
 
@@ -300,10 +344,12 @@ class Oracle:
             raise Violation(f"slow {kind}", f"the {kind} is {late:.3f} s late, the bound is {self.bound:.3f} s")
 
     def _ready(self, client: "Client", since: float) -> bool:
-        """Whether a client has campaigned undisturbed for long enough."""
+        """Whether a client has campaigned undisturbed for long enough, beside a sidecar that may lead."""
         ready, sidecar = client.ready_since, client.sidecar
         spare = 2 * self.world.heartbeat + 2
-        return ready is not None and ready < since - spare and sidecar.alive and sidecar.started < since - spare
+        if ready is None or not self.world.scenario.campaigns(sidecar.task):
+            return False
+        return ready < since - spare and sidecar.alive and sidecar.started < since - spare
 
     def busy(self, sidecar: "Sidecar") -> None:
         """The election loops make rounds without a pause."""
@@ -328,7 +374,10 @@ class Oracle:
         ready = [
             client.ready_since
             for client in world.clients
-            if client.ready_since is not None and client.sidecar.alive and client.sidecar.started < now - self.patience
+            if client.ready_since is not None
+            and world.scenario.campaigns(client.sidecar.task)
+            and client.sidecar.alive
+            and client.sidecar.started < now - self.patience
         ]
         led = False
         for client in world.clients:

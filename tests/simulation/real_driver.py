@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as Disconnected
 from sidecar.control import Control
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
+from sidecar.history import Term
 from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
@@ -111,13 +112,15 @@ class Line:
 class Real:
     """The parts that `sidecar.run` wires, without sockets."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()
         self.loop = loop
         self.server = Server("run1", rate=1.0, offset=EPOCH, born=-1000.0)
         self.cut = False
         uniform = Random(seed).uniform
-        lease = Lease(ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True)
+        lease = Lease(
+            ME, TIMINGS, boot="1", now=self.now(), uniform=uniform, require_client=True, campaign=not follower
+        )
         store = RedisStore(
             lambda: cast("RedisConnection", Line(self)),
             ME,
@@ -135,7 +138,7 @@ class Real:
             clock=self.now,
             uniform=uniform,
         )
-        self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict)
+        self.control = Control(self.candidate, ME, PATIENT, boot="1", clock=self.now, status=dict, history=no_history)
         self._version = ""
         self._question: asyncio.Task[None] | None = None
         next_call = lease.next_call
@@ -159,10 +162,10 @@ class Real:
 
     def run_script(self, command: tuple[Any, ...]) -> str:
         """The answer of the script of an EVAL, in the format of `prelude.lua`."""
-        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _ = command
+        _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _, _ = command
         model, touched = self.server.model, self.server.model.touched
         if script == _SCRIPTS["acquire"]:
-            answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure)
+            answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure, bool(replicated))
         elif script == _SCRIPTS["renew"]:
             answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
         else:
@@ -170,7 +173,7 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, "-", answer.holder or "")))
+        return " ".join(map(str, (*words, answer.guard, "-", "-", answer.holder or "")))
 
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""
@@ -209,6 +212,10 @@ class Real:
         if self._runs():
             self.candidate.noticed(NAME)
 
+    def step_down_notice(self) -> None:
+        if self._runs():
+            self.candidate.step_down_noticed(NAME)
+
     def drain(self) -> None:
         self.candidate.drain()
 
@@ -227,6 +234,11 @@ class Real:
                 with suppress(asyncio.CancelledError):
                     await task
         return self.notes
+
+
+async def no_history(_: str) -> list[Term]:
+    """The history decides nothing, and no client of the simulation asks for it."""
+    return []
 
 
 class _Transitions(Telemetry):

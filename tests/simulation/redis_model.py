@@ -35,6 +35,8 @@ class Fence:
     changed_at: int | None = None
     others: str | None = None
     beat: int | None = None
+    recorded: int | None = None
+    step_down: int | None = None
 
 
 class Answer(NamedTuple):
@@ -54,12 +56,13 @@ class RedisModel:
     """One database with one lease.
 
     `now` is the server's wall clock in µs. The caller sets it before each call, as `TIME` would report it. `touched`
-    and `published` count what a watch sees: writes to the key, and messages on its channel. `offset` counts all writes,
-    as replication does.
+    and `published` count what a watch sees: writes to the key, and messages on its channel. `appended` counts the
+    entries of the history, which decide nothing. `offset` counts all writes, as replication does.
     """
 
     __slots__ = (
         "_guard",
+        "appended",
         "expires",
         "fence",
         "fence_is_hash",
@@ -95,6 +98,7 @@ class RedisModel:
         self.late = 0  # ms for which an old primary may serve after a promotion, as the candidates are set
         self.touched = 0
         self.published = 0
+        self.appended = 0
         self.offset = 0
 
     def copy_data(self, other: "RedisModel") -> None:
@@ -132,16 +136,27 @@ class RedisModel:
         self.fence.token = token
         self.offset += 1
 
+    def step_down(self) -> int | None:
+        """`step_down.lua`: ask the holder to give its term up. Returns the term's token; None if no term is led."""
+        self.expire()
+        if not self.key_is_string or not self.fence_is_hash or not isinstance(self.fence.token, int):
+            return None
+        if self.value is None or self.value != self.fence.holder:
+            return None
+        self.fence.step_down = self.fence.token
+        self.offset += 1
+        return self.fence.token
+
     @property
-    def fence_needs_mending(self) -> bool:
+    def fence_needs_repairing(self) -> bool:
         """Whether an operator sees that the fence gives no more terms."""
         token = self.fence.token
         return not self.fence_is_hash or isinstance(token, str) or far_ahead(token, self.now)
 
-    def mend_fence(self) -> bool:
+    def repair_fence(self) -> bool:
         """`fence.lua`: set a fence that refuses every term to the server's time, only while the lease is DISABLED."""
         self.expire()
-        if not self.fence_needs_mending or not self._is_disabled():
+        if not self.fence_needs_repairing or not self._is_disabled():
             return False
         if not self.fence_is_hash:
             self.fence, self.fence_is_hash = Fence(), True
@@ -156,8 +171,10 @@ class RedisModel:
 
     # The scripts.
 
-    def acquire(self, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str) -> Answer:
-        """`acquire.lua`."""
+    def acquire(
+        self, instance: str, ttl: int, deadline: int, guarding: bool, tenure: str, replicated: bool = False
+    ) -> Answer:
+        """`acquire.lua`; `replicated` if replicas must confirm the term."""
         problem = self._read(deadline, guarding)
         if problem is not None:
             return self._answer(problem)
@@ -167,7 +184,11 @@ class RedisModel:
         if wait > 0:
             return self._answer(Outcome.GUARDED, wait)
         if self._ours(instance):
-            self.fence.tenure = tenure
+            if self.fence.tenure != tenure:
+                self.fence.tenure = tenure
+                self.offset += 1
+            if self._stepping_down():
+                return self._answer(Outcome.STEPPING_DOWN)
             self._expire_in(ttl)
             self._vouch(guarding)
             return self._answer(Outcome.ADOPTED)
@@ -177,6 +198,8 @@ class RedisModel:
         self._vouch(guarding)
         self.value = instance
         self._expire_in(ttl)
+        self.fence.step_down = None
+        self.appended += not replicated
         return self._answer(Outcome.ACQUIRED)
 
     def renew(
@@ -203,7 +226,11 @@ class RedisModel:
             self.fence.beat = self.now  # a write for WAIT
             self.offset += 1
         self._vouch(guarding)
-        return self._answer(Outcome.RENEWED)
+        if replicated and self.fence.recorded != token:
+            self.fence.recorded = token
+            self.appended += 1
+            self.offset += 1
+        return self._answer(Outcome.STEPPING_DOWN if self._stepping_down() else Outcome.RENEWED)
 
     def release(self, instance: str, ttl: int, deadline: int, guarding: bool, token: int | None, tenure: str) -> Answer:
         """`release.lua`; a call without a token only looks."""
@@ -215,6 +242,7 @@ class RedisModel:
             return self._answer(self._held_otherwise(instance))
         self.delete()
         self.published += 1
+        self.appended += 1
         return self._answer(Outcome.RELEASED)
 
     # Parts of the scripts.
@@ -253,6 +281,9 @@ class RedisModel:
 
     def _our_term(self, instance: str, token: int | None, tenure: str) -> bool:
         return self._ours(instance) and self.fence.token == token and self.fence.tenure == tenure
+
+    def _stepping_down(self) -> bool:
+        return self.fence.token is not None and self.fence.step_down == self.fence.token
 
     def _held_otherwise(self, instance: str) -> Outcome:
         if self.value is None:

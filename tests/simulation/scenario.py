@@ -40,6 +40,7 @@ OPERATOR: Mix = {
     "wrong type": 0.5,
     "bad fence": 0.5,
     "server clock jump": 0.5,
+    "step-down": 4,
 }
 LATE: Mix = {
     "bad network": 4,
@@ -65,10 +66,10 @@ MIXES: dict[str, tuple[float, Mix]] = {
         2,
         NETWORK | {"late release": 1, "late acquire": 1, "client leaves": 2, "sidecar crash": 1, "client crash": 1},
     ),
-    "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1}),
+    "redis": (2, REDIS | {"client leaves": 3, "sidecar crash": 1, "step-down": 1}),
     "operator": (1, OPERATOR | PROCESSES | {"bad network": 2}),
     "isolation": (0.5, ISOLATION | NETWORK | {"client leaves": 2}),
-    "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
+    "replicas": (1.5, ISOLATION | REDIS | NETWORK | {"client leaves": 2, "sidecar crash": 1, "step-down": 1}),
     "sentinels": (1, DEMOTION | NETWORK | {"client leaves": 2, "sidecar crash": 1}),
     "late calls": (1, LATE),
     "quiet": (
@@ -82,6 +83,7 @@ MIXES: dict[str, tuple[float, Mix]] = {
             "client crash": 1,
             "task kill": 1,
             "deploy": 1,
+            "step-down": 2,
         },
     ),
 }
@@ -110,11 +112,17 @@ class Scenario:
     require_client: bool
     late_demotion: float = 0.0
     """For how long an old primary may serve after a promotion, as the candidates are set."""
+    follower: bool = False
+    """Whether the last task follows only (CAMPAIGN=false)."""
 
     @property
     def length(self) -> float:
         """The length of the world."""
         return LIFETIMES * self.timings.ttl
+
+    def campaigns(self, task: int) -> bool:
+        """Whether the task may lead."""
+        return not self.follower or task < self.tasks - 1
 
 
 def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pace: float | None = None) -> Scenario:
@@ -139,6 +147,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         min_replicas=int(name == "replicas"),
         late_demotion=timings.ttl * random.choice((0.3, 0.6, 1.5)) if name == "sentinels" else 0.0,
         require_client=random.random() < 0.9,
+        follower=tasks > 1 and random.random() < 0.15,
     )
 
 

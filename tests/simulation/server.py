@@ -68,7 +68,7 @@ class Server:
             self.replica = RedisModel(self.model.run_id, started=self.model.started)
             self.replica.copy_data(self.model)
 
-    def mend_link(self) -> None:
+    def repair_link(self) -> None:
         """Bring the replica in step again."""
         self.linked, self.replica, self.replicas = True, None, 1
 

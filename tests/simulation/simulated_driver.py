@@ -16,8 +16,8 @@ from tests.simulation.world import World
 class Bare(World):
     """A world of one task without clients, faults and oracles."""
 
-    def __init__(self, seed: int, notes: SidecarNotes) -> None:
-        nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True)
+    def __init__(self, seed: int, notes: SidecarNotes, *, follower: bool) -> None:
+        nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True, follower=follower)
         super().__init__(nature, Random(seed))
         self.random = Random(seed)
         self.notes = notes
@@ -53,9 +53,9 @@ class Observed(Sidecar):
 class Simulated:
     """The sidecar and its client: one question at a time, asked and held as `Control` does."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, follower: bool = False) -> None:
         self.notes = SidecarNotes()
-        self.world = Bare(seed, self.notes)
+        self.world = Bare(seed, self.notes, follower=follower)
         self.server = self.world.primary
         self.sidecar = Observed(self.world, 0, 1.0, START)
         self.sidecar.client = cast("Any", self)
@@ -141,6 +141,9 @@ class Simulated:
 
     def notice(self) -> None:
         self.sidecar.noticed(self.server)
+
+    def step_down_notice(self) -> None:
+        self.sidecar.step_down_noticed(self.server)
 
     def drain(self) -> None:
         self.sidecar.drain()

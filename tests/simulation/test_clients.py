@@ -104,6 +104,7 @@ def both(moments: list[tuple[int, str]], share: float, grant_ttl: float) -> tupl
     return Simulated(share, grant_ttl).run(history, end), Real(share, grant_ttl).run(history, end)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from sidecar.protocol import Kind
 from tests.simulation.driven import START, TIMINGS, Driven, Happening, SidecarNotes
 from tests.simulation.real_driver import Real
 from tests.simulation.redis_model import RedisModel
@@ -31,6 +32,12 @@ def changes_key(change: Callable[[RedisModel], None]) -> Happening:
         driven.touched()
 
     return happens
+
+
+def steps_down(driven: Driven) -> None:
+    """An operator asks the holder to step down, and the watch is deaf."""
+    driven.server.set_clock(driven.now() - START)
+    driven.server.model.step_down()
 
 
 def fails(error: str) -> Happening:
@@ -77,6 +84,8 @@ HAPPENINGS: dict[str, Happening] = {
     "b for 20 s": changes_key(lambda model: model.set("b", 20_000)),
     "DISABLED": changes_key(lambda model: model.set("DISABLED", 4000)),
     "DEL": changes_key(RedisModel.delete),
+    "step-down": steps_down,
+    "step-down notice": lambda driven: driven.step_down_notice(),
     "PERSIST": changes_key(RedisModel.persist),
     "errors": fails("LOADING Redis is loading the dataset in memory"),
     "errors from inside": fails(FROM_INSIDE),
@@ -99,7 +108,7 @@ MOMENTS = st.lists(
 """The steps since the previous moment, and the event."""
 
 
-def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, SidecarNotes]:
+def both(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> tuple[SidecarNotes, SidecarNotes]:
     """The notes of the simulated and of the real sidecar."""
     schedule, steps = [], 100
     for number, (gap, name) in enumerate(moments):
@@ -108,18 +117,19 @@ def both(moments: list[tuple[int, str]], seed: int) -> tuple[SidecarNotes, Sidec
     end = steps * STEP + 2 * TIMINGS.ttl
     loop = VirtualLoop(START)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        real = runner.run(Real(seed, loop).run(schedule, end))
-    return Simulated(seed).run(schedule, end), real
+        real = runner.run(Real(seed, loop, follower=follower).run(schedule, end))
+    return Simulated(seed, follower=follower).run(schedule, end), real
 
 
-def compare(moments: list[tuple[int, str]], seed: int) -> None:
-    """Run both through these moments."""
-    simulated, real = both(moments, seed)
+def compare(moments: list[tuple[int, str]], seed: int, *, follower: bool = False) -> SidecarNotes:
+    """Run both through these moments; returns the notes of the real sidecar."""
+    simulated, real = both(moments, seed, follower=follower)
     assert simulated.calls == real.calls
     assert simulated.transitions == real.transitions
     assert simulated.answers == real.answers
     assert simulated.called_at == pytest.approx(real.called_at, abs=CLOSE)
     assert simulated.answered == pytest.approx(real.answered, abs=CLOSE)
+    return real
 
 
 SELDOM = {
@@ -139,6 +149,14 @@ SELDOM = {
     "a call is made again where it surely was not executed, and once": [
         *((100, "errors"), (100, "asks, 0.0 s"), (200, "errors"), (200, "down"), (100, "asks, 4.9 s"), (300, "down")),
         *((300, "errors from inside"), (100, "asks, 4.9 s"), (400, "errors from inside"), (300, "asks, 0.0 s")),
+    ],
+    "a leader steps down at a notice, its client resigns, and it rests": [
+        *((100, "asks, 0.0 s"), (50, "step-down"), (1, "step-down notice"), (20, "resigns"), (10, "asks, 9.7 s")),
+        *((300, "notices"), (650, "asks, 9.7 s"), (700, "asks, 9.7 s")),
+    ],
+    "a leader steps down at a renewal, its client is silent, and another leads": [
+        *((100, "asks, 0.0 s"), (250, "asks, 4.9 s"), (250, "asks, 4.9 s"), (150, "step-down"), (700, "asks, 9.7 s")),
+        *((10, "b for 3 s"), (600, "asks, 9.7 s"), (900, "asks, 9.7 s")),
     ],
     "the server goes down under a call": [
         *((100, "asks, 0.0 s"), (99, "stops for 1 s"), (100, "resigns"), (10, "down"), (300, "down")),
@@ -170,3 +188,11 @@ def test_they_do_the_same_in_what_seldom_happens(moments: list[tuple[int, str]])
 )
 def test_the_simulated_sidecar_and_the_real_one_do_the_same(moments: list[tuple[int, str]], seed: int) -> None:
     compare(moments, seed)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(moments=MOMENTS, seed=st.integers(0, 1000))
+def test_they_do_the_same_where_the_task_follows_only(moments: list[tuple[int, str]], seed: int) -> None:
+    notes = compare(moments, seed, follower=True)
+    assert {kind for kind, _, _ in notes.calls} <= {Kind.LOOK}
+    assert not any(leads for leads, _, _ in notes.transitions)

@@ -155,26 +155,26 @@ class Both:
         assert (self.written() > written) == (model.offset > offset), what
         self.compare_fence(what)
         if reply.outcome in (Outcome.BAD_FENCE, Outcome.FENCE_AHEAD) and self.random.random() < 0.5:
-            self.mend()
+            self.repair()
         elif reply.outcome in (Outcome.WRONG_TYPE, Outcome.BAD_FENCE, Outcome.FENCE_AHEAD):
             self.type("DEL", KEY, FENCE)
             model.delete()
             model.fence, model.fence_is_hash = Fence(), True
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """The steps of the operator's command: look, then repair what was seen once the lease is disabled."""
         model = self.model
         self.delete()
-        assert not model.mend_fence()
+        assert not model.repair_fence()
         _, problem, *_, state = self.fence_script("")
-        assert (problem != "none") == model.fence_needs_mending
+        assert (problem != "none") == model.fence_needs_repairing
         assert self.fence_script(state)[0] == "not_disabled"
         self.type("SET", KEY, "DISABLED")
         model.set("DISABLED", None)
         done, _, _, _, now, *_ = self.fence_script(state)
         model.now = int(now)
-        assert (done, model.mend_fence()) == ("mended", True)
-        self.compare_fence("mend")
+        assert (done, model.repair_fence()) == ("repaired", True)
+        self.compare_fence("repair")
         self.delete()
 
     def fence_script(self, state: str) -> list[str]:
@@ -203,9 +203,10 @@ class Both:
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard, notice = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice, history = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        appended = model.appended
         if kind == "acquire":
-            answer = model.acquire(instance, TTL, deadline, guarding, tenure)
+            answer = model.acquire(instance, TTL, deadline, guarding, tenure, replicated)
         elif kind == "renew":
             answer = model.renew(instance, TTL, deadline, guarding, token, tenure, floor, replicated)
         else:
@@ -215,12 +216,14 @@ class Both:
             self.terms.append((instance, reply.token, tenure))
         assert (guard or "-") == answer.guard
         assert notice == ("sent" if reply.outcome is Outcome.RELEASED else None)
+        assert history == ("kept" if model.appended > appended else None)
         return f"{kind} {given}", reply, answer
 
     def meddle(self) -> None:
         """A change by an operator, a failover or time, to both."""
         model = self.model
         meddlings = [self.delete] * 4 + [self.set, self.disable, self.persist, self.expire, self.spoil_key]
+        meddlings += [self.step_down] * 4
         meddlings += [self.lose_fence] * 2 + [self.spoil_fence, self.spoil_token, self.change_server]
         if model.fence.changed_at is not None:
             meddlings += [self.change_moment] * 4 + [self.take_turns] * 2
@@ -270,6 +273,14 @@ class Both:
         token = self.random.choice(("garbage", 2**53 - 1, now + DAY + 10_000_000, now + DAY - 10_000_000))
         self.type("HSET", FENCE, "token", token)
         self.model.fence.token = token
+
+    def step_down(self) -> None:
+        """The operator's script, or what is left of it in a fence whose token has changed since."""
+        token = self.model.step_down()
+        if token is None:
+            token = self.random.choice((7, self.terms[-1][1] if self.terms else 7))
+            self.model.fence.step_down = token
+        self.type("HSET", FENCE, "step_down", token)
 
     def change_server(self) -> None:
         for name, value in self.random.choice(IDENTITIES).items():

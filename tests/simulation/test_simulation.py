@@ -14,6 +14,7 @@ from tests.simulation.scenario import MIXES
 HOURS = 3000
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_promises_hold_whatever_goes_wrong() -> None:
     choice = Choice("make test")
@@ -96,6 +97,7 @@ MOST_WORLDS = 200
 """The number of worlds that are searched when a change of the protocol or of the draws has moved a kept world."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "mix", "world"), KEPT)
 def test_a_bug_that_the_product_once_had_breaks_a_promise_where_it_is_brought_back(

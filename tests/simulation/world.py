@@ -149,6 +149,12 @@ class World:
             if sidecar.hears():
                 self.at(self.now + self.delay(), sidecar.noticed, server)
 
+    def step_down_published(self, server: Server) -> None:
+        """An operator's step-down is published: every watcher hears it."""
+        for sidecar in server.watchers:
+            if sidecar.hears():
+                self.at(self.now + self.delay(), sidecar.step_down_noticed, server)
+
     def drained(self, sidecar: Sidecar) -> None:
         """A sidecar has given up its lease and exited: the platform starts it, or its task, again."""
         self.faults.replace(sidecar)

@@ -1,15 +1,18 @@
-"""A fake sidecar for tests of the service. It leads every lease until that lease is resigned.
+"""Fake sidecars for tests of the service: one leads every lease until the resign, one reports what the test sets.
 
 `tests.support.hostile_sidecar` is for tests of the client: it has one lease that the test elects, and can misbehave.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from aiohttp import web
 
 from ops.local.servers import free_port
+from tests.support.listening import listening
 
 TOKEN = 7
 GRANT = 30.0
@@ -92,3 +95,73 @@ class LeadingSidecar:
         self.resigned.append(name)
         await self._on_resign(name)
         return web.json_response({})
+
+
+def lease_report(**changes: Any) -> dict[str, Any]:
+    """A lease in the JSON of `GET /status`: another task leads."""
+    true = {
+        "state": "following",
+        "is_leader": False,
+        "holder": "task-b",
+        "token": None,
+        "remaining": 0.0,
+        "trouble": None,
+    }
+    return true | changes
+
+
+def past_term(token: int, holder: str, **changes: Any) -> dict[str, Any]:
+    """A term in the JSON of `GET /history/LEASE`. It began `token` minutes after noon, and ended a minute later."""
+    began = datetime(2026, 11, 28, 12, tzinfo=UTC) + timedelta(minutes=token)
+    true = {
+        "token": token,
+        "holder": holder,
+        "acquired_at": f"{began:%Y-%m-%dT%H:%M:%S}.123Z",
+        "released_at": f"{began + timedelta(minutes=1):%Y-%m-%dT%H:%M:%S}.123Z",
+        "end": "released",
+        "reason": "resigned",
+    }
+    return true | changes
+
+
+class ReportingSidecar:
+    """Leads nothing, and reports the leases and the terms that the test sets.
+
+    Args:
+        names: the names of the leases.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.leases = {name: lease_report() for name in names}
+        self.terms: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        self.refusal: tuple[int, dict[str, Any]] | None = None
+        """Status and body in place of every history; an older sidecar answers 404."""
+        self.is_frozen = False
+        """Whether no request is answered."""
+        self.paths: list[str] = []
+        """The paths that were asked for."""
+        self.url = ""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Self]:
+        """Answer requests at `url`."""
+        app = web.Application()
+        app.router.add_get("/status", self._status)
+        app.router.add_get("/history/{name}", self._history)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        async with listening(runner) as self.url:
+            yield self
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        if self.is_frozen:
+            await asyncio.Event().wait()
+        return web.json_response({"instance_id": "task-a", "leases": self.leases, "redis": {"address": "redis:6379"}})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path)
+        if self.refusal is not None:
+            status, body = self.refusal
+            return web.json_response(body, status=status)
+        name = request.match_info["name"]
+        return web.json_response({"lease": name, "terms": self.terms[name]})

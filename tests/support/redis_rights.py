@@ -7,13 +7,21 @@ from pathlib import Path
 
 from redis import Redis
 
+from ops.local.servers import RedisServer
 from sidecar.redis.connection import RedisConnection
 from tests.sidecar.conftest import command
+from tests.support.redis_cluster import order
 from tests.support.storing import at_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/redis.md").read_text()
 [_LINE] = re.findall(r"^ACL SETUSER sidecar on >PASSWORD (.+)$", DOCUMENT, re.MULTILINE)
 LEAST = _LINE.split()
+OF_A_CLUSTER = ("+cluster|slots", "+asking")
+OF_SENTINELS = ("+role",)
+"""What the user needs beyond the least rights, with that kind of Redis."""
+[_SENTINELS] = re.findall(r"^ACL SETUSER asker on >PASSWORD (.+)$", DOCUMENT, re.MULTILINE)
+SENTINELS_OWN = _SENTINELS.split()
+"""The minimum rights of a user of the sentinels themselves."""
 _ROWS = re.findall(r"^\| `([^`]+)` \| \*\*([^*]+)\*\*", DOCUMENT, re.MULTILINE)
 COSTS = {right.replace("\\|", "|"): cost for right, cost in _ROWS}
 """The consequence of each missing right, from the document's table."""
@@ -46,3 +54,10 @@ def without(*rights: str) -> list[str]:
     """The minimum rights without these."""
     assert set(rights) <= set(LEAST), rights
     return [right for right in LEAST if right not in rights]
+
+
+def allow(servers: Sequence[RedisServer], *more: str) -> None:
+    """Give the user the minimum rights and these, on each server."""
+    for server in servers:
+        answer = order(server, "ACL", "SETUSER", "sidecar", "reset", "on", ">secret", *LEAST, *more)
+        assert answer == "OK", answer

@@ -22,6 +22,7 @@ class Answer(NamedTuple):
     wait: int
     guard: str
     notice: str
+    history: str
     holder: str
 
 
@@ -35,6 +36,8 @@ class Caller:
     ttl: int = 30_000
     guarding: bool = False
     late: int = 0
+    replicas: int = 0
+    reason: str = ""
 
     def acquire(self, *, deadline: int = 2**53) -> Answer:
         return self._call("acquire", "", deadline)
@@ -57,9 +60,10 @@ class Caller:
             token,
             self.tenure,
             self.ttl * 5 // 6,
-            0,
+            self.replicas,
             self.late,
+            self.reason,
         ]
         answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
-        outcome, token, tenure, left, time, wait, guard, notice, holder = answer.split(" ", 8)
-        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, holder)
+        outcome, token, tenure, left, time, wait, guard, notice, history, holder = answer.split(" ", 9)
+        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, history, holder)

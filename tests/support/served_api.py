@@ -12,12 +12,15 @@ from prometheus_client import CollectorRegistry
 
 from service.api.auth import Guard, OpenGuard
 from service.api.background_status import BackgroundStatus
+from service.api.cgroup_memory import MemoryUse
 from service.api.health import Health
 from service.api.internal_routes import Internal
+from service.api.lease_history import LeaseHistories
 from service.api.listener import runner
 from service.api.middleware import Middleware
 from service.api.routes import Api
 from service.api.store_access import StoreAccess
+from service.api.stream_admission import StreamAdmission
 from service.api.streams import Streams
 from service.clock import utc_now
 from service.commands.samples import SAMPLES
@@ -48,6 +51,10 @@ class Served:
     internal_url: str = ""
     now: datetime = NOON
     """The time by which values are fresh or stale."""
+    sidecar_url: str = "http://127.0.0.1:9"
+    last_tick: datetime | None = NOON
+    memory: MemoryUse | None = None
+    """What the API reads about its memory."""
 
     def __post_init__(self) -> None:
         metrics = HttpMetrics(self.registry)
@@ -55,11 +62,23 @@ class Served:
         calendar = AroundTheClockCalendar()
         freshness = Freshness(calendar, lambda: self.now)
         self.streams = Streams(metrics, freshness, utc_now)
-        leaderships = {lease: LeaseClient().leadership(lease) for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
-        status = BackgroundStatus(leaderships, self.access, calendar, lambda: None, lambda: None, lambda: NOON)
-        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar)
-        self.api = Api(self.access, self.streams, self.health, metrics, self.guard, freshness)
-        self.internal = Internal(status, self.health, self.registry, Middleware(metrics, self.access))
+        self.client = LeaseClient(self.sidecar_url)
+        leaderships = {lease: self.client.leadership(lease) for lease in (TRACKER_LEASE, SCHEDULER_LEASE)}
+        self.histories = LeaseHistories(leaderships)
+        self.status = status = BackgroundStatus(
+            leaderships,
+            self.client.status,
+            self.access,
+            calendar,
+            lambda: self.last_tick,
+            lambda: None,
+            30.0,
+            lambda: NOON,
+        )
+        self.admission = StreamAdmission(lambda: self.memory, metrics)
+        self.health = Health(lambda: self.access.trouble, lambda: status.sidecar, lambda: self.admission.memory)
+        self.api = Api(self.access, self.streams, self.admission, self.health, metrics, self.guard, freshness)
+        self.internal = Internal(status, self.histories, self.health, self.registry, Middleware(metrics, self.access))
         self.writes = 0
 
     async def _connect(self) -> Store:
@@ -69,7 +88,10 @@ class Served:
     async def listening(self, site: type[web.BaseSite], **options: Any) -> AsyncIterator[None]:
         """Serve the public listener on a site of that type, and the internal listener on its usual one."""
         serving = self.serving = runner(self.api.application(), shutdown_timeout=1)
-        async with listening(runner(self.internal.application(), shutdown_timeout=1)) as self.internal_url:
+        async with (
+            self.client,
+            listening(runner(self.internal.application(), shutdown_timeout=1)) as self.internal_url,
+        ):
             await serving.setup()
             try:
                 await site(serving, **options).start()
@@ -79,6 +101,8 @@ class Served:
             finally:
                 self.streams.close()
                 await serving.cleanup()
+                await self.status.close()
+                await self.histories.close()
 
     async def get(self, path: str, method: str = "GET", **more: Any) -> tuple[int, Any]:
         """Status and JSON of an answer of the public listener."""

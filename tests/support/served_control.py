@@ -18,6 +18,7 @@ from sidecar.control import METRICS_LIMITS, Control, metrics_app
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
 from sidecar.protocol import Timings
+from sidecar.redis.history import Histories
 from sidecar.redis.store import RedisStore
 from sidecar.redis.watch import RedisWatch
 from sidecar.telemetry import Telemetry
@@ -109,11 +110,15 @@ async def served(
     telemetry = Telemetry(instance_id, clock=elapsed)
     candidate = Candidate(leases, KEYS, store, timings, telemetry, clock=elapsed, uniform=random.uniform)
     watch = RedisWatch(
-        connect, KEYS, candidate.noticed,
+        connect, KEYS, candidate.noticed, candidate.step_down_noticed,
         limit=timings.call_limit, interval=timings.heartbeat, uniform=random.uniform,
     )  # fmt: skip
     telemetry.watch(candidate.statuses, store, watch)
-    control = Control(candidate, instance_id, timings, boot=boot, clock=elapsed, status=lambda: {"more": "told"})
+    histories = Histories(connect, KEYS, limit=timings.call_limit, clock=elapsed)
+    control = Control(
+        candidate, instance_id, timings,
+        boot=boot, clock=elapsed, status=lambda: {"more": "told"}, history=histories.terms,
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         app = control.app()
         url = await stack.enter_async_context(listening(_runner(app)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.api import background_status as status
+from service.api import recent
 from service.database.connection import StaleTerm, StoreError
 from service.database.store import Store
 from service.portfolio.records import Loading
@@ -44,7 +44,7 @@ def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
 async def test_however_many_ask_at_once_the_database_is_asked_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
@@ -57,7 +57,7 @@ async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest
         calls.append(None)
         raise StoreError("database: away")
 
-    monkeypatch.setattr(status, "MAX_AGE", 1000.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 1000.0)
     monkeypatch.setattr(served.store, "fences", fail)
     answers = await asyncio.gather(*(served.get_internal("/background/status") for _ in range(20)))
     assert {answer["database"] for _, answer in answers} == {"away"}
@@ -67,7 +67,7 @@ async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest
 async def test_the_databases_records_are_read_again_after_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         for _ in range(2):
             await served.get_internal("/background/status")
@@ -98,7 +98,7 @@ async def test_a_client_that_disconnects_does_not_take_the_answer_from_others(
 async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     now: list[Loading | None] = [None]
     await served.store.claim_fence(FakeTerm(1, "leader", LEASE))
@@ -127,7 +127,7 @@ async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
 async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     assert await told(served) == {"portfolios_done": 3, "portfolios": 7}
@@ -144,7 +144,7 @@ async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded
 async def test_progress_that_was_not_updated_lately_is_not_shown(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))
     async with served.store._connection() as connection:
@@ -155,7 +155,7 @@ async def test_progress_that_was_not_updated_lately_is_not_shown(
 async def test_an_outage_does_not_end_the_recording_of_progress(
     served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(status, "MAX_AGE", 0.0)
+    monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     monkeypatch.setattr(loading, "INTERVAL", 0.001)
     original, failed = served.store.record_loading, asyncio.Event()
 

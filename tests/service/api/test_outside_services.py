@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from aiohttp import ClientSession
 
 from service.commands.samples import SAMPLES
@@ -79,6 +80,7 @@ class Trading(dict[str, str]):
         return trade(super().__getitem__(symbol), datetime.now(UTC).isoformat())
 
 
+@pytest.mark.slow
 async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price_and_their_owner_learns_of_them(
     new_service: Callable[..., Service], stack: AsyncExitStack, session: ClientSession
 ) -> None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import asyncpg
+import pytest
 
 from service.commands.samples import SAMPLES
 from tests.support.processes import Service, Sidecar
@@ -15,6 +16,7 @@ from tests.support.waiting import eventually
 PORTFOLIO = next(iter(SAMPLES))
 
 
+@pytest.mark.slow
 async def test_with_three_connections_a_service_answers_everybody_ticks_and_streams(
     samples_url: str,
     new_sidecar: Callable[..., Sidecar],

@@ -127,7 +127,7 @@ async def test_history_is_the_newest_rows_between_two_dates_both_included_oldest
 
 async def test_healthz_is_503_only_while_draining(served: Served) -> None:
     served.access._probed = "cannot connect"
-    known = {"database": "cannot connect", "sidecar": "no answer yet"}
+    known = {"database": "cannot connect", "sidecar": "no answer yet", "memory": "ok"}
     assert await served.get_internal("/healthz") == (200, {"status": "ok", **known})
     served.health.draining = True
     assert await served.get("/healthz") == (503, {"status": "draining"})
@@ -172,6 +172,8 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
         "holder": None,
         "token": None,
         "remaining": 0.0,
+        "lease_remaining": None,
+        "trouble": None,
         "last_writer": None,
     }
     assert {name: job["next_run"] for name, job in answer["jobs"].items()} == {
@@ -185,7 +187,7 @@ async def test_the_status_has_leases_and_jobs_and_keeps_the_leases_while_the_dat
         raise StoreError("database: away")
 
     monkeypatch.setattr(served.store, "fences", fail)
-    monkeypatch.setattr("service.api.background_status.MAX_AGE", 0.0)
+    monkeypatch.setattr("service.api.recent.MAX_AGE", 0.0)
     status, away = await served.get_internal("/background/status")
     assert (status, away["database"], away["leases"]) == (200, "away", answer["leases"])
 

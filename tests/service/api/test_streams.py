@@ -1,8 +1,10 @@
 """Server-sent events: prompt, independent of each other, and ended cleanly."""
 
 import asyncio
+import gc
 import json
 import socket
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
@@ -13,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from service.api import routes as app
+from service.api.streams import Subscriber
 from service.clock import utc_now
 from service.database.connection import StoreError
 from service.portfolio.freshness import STALE_AFTER
@@ -125,6 +128,7 @@ async def test_a_value_that_becomes_stale_while_nobody_writes_is_sent_again(
     await asyncio.wait((reading,))
 
 
+@pytest.mark.slow
 async def test_a_task_that_does_not_lead_sends_a_tick_within_a_second(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
@@ -197,4 +201,18 @@ async def test_closing_ends_every_stream_cleanly_and_each_later_one_at_once(stre
         async with asyncio.timeout(20):
             await response.content.read()  # raises if the stream was cut
     async with asyncio.timeout(20), streaming.session.get(streaming.url + STREAM) as response:
-        assert await response.content.read() == b""
+        assert b"data:" not in await response.content.read()
+
+
+async def test_a_closed_stream_leaves_nothing_behind(streaming: Served) -> None:
+    """A subscriber that is kept holds pages of memory that the system would get back."""
+    await streaming.write_live("1")
+    async with streaming.session.get(streaming.url + STREAM) as response:
+        assert await line(response, b"data:")
+        (subscriber,) = [weakref.ref(each) for each in gc.get_objects() if isinstance(each, Subscriber)]
+
+    def gone() -> bool:
+        gc.collect()
+        return subscriber() is None
+
+    await eventually(gone)

@@ -94,16 +94,16 @@ async def test_a_token_that_refuses_all_is_set_back_to_now_while_the_lease_is_di
     await poison(database)
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
     before = await now_token(database)
-    with pytest.raises(StaleTerm, match=rf"{ABSURD} .* python -m service fence {LEASE} mends it"):
+    with pytest.raises(StaleTerm, match=rf"{ABSURD} .* python -m service fence {LEASE} repairs it"):
         await store.claim_fence(FakeTerm(before, "one", LEASE))
 
     await command(samples_url, sidecar.url, "--ttl", "2")
     said = capsys.readouterr().out
     assert r"who\x1b[2J\nknows" in said
-    mended = (await store.fences())[LEASE]
+    repaired = (await store.fences())[LEASE]
     after = await now_token(database)
-    assert before < mended.token <= after
-    assert mended.holder.startswith("mended:")
+    assert before < repaired.token <= after
+    assert repaired.holder.startswith("repaired:")
     with pytest.raises(StaleTerm):
         await store.claim_fence(FakeTerm(before, "a term of before", LEASE))
     await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
@@ -133,7 +133,7 @@ async def test_nothing_is_repaired_if_the_lease_is_enabled_before_its_ttl_is_ove
     await poison(database)
     key = (await keys_of(sidecar, session))[LEASE]
     await redis.set(key, "DISABLED", ex=3600)
-    mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "600"))
+    repairing = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "600"))
 
     async def state() -> bool:
         async with session.get(f"{sidecar.url}/status") as answer:
@@ -142,7 +142,7 @@ async def test_nothing_is_repaired_if_the_lease_is_enabled_before_its_ttl_is_ove
     await eventually(state)
     await redis.set(key, "another", ex=60)
     with pytest.raises(NotRepaired):
-        await mending
+        await repairing
     assert (await store.fences())[LEASE].token == ABSURD
 
 
@@ -178,9 +178,9 @@ async def test_a_repair_waits_for_the_write_under_way_and_ends_the_term(
     await database.execute("insert into lease_fence values ($1, $2, 'old')", LEASE, ABSURD)
     await redis.set((await keys_of(sidecar, session))[LEASE], "DISABLED", ex=3600)
     async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES):
-        mending = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "1"))
-        await waits_for_a_lock(mending, database)
-    await mending
+        repairing = asyncio.create_task(command(samples_url, sidecar.url, "--ttl", "1"))
+        await waits_for_a_lock(repairing, database)
+    await repairing
     with pytest.raises(StaleTerm):
         async with store.fenced(FakeTerm(ABSURD, "old", LEASE), VALUES) as writes:
             await writes.live(DAY, NOON)
@@ -226,6 +226,7 @@ async def test_a_failure_is_one_line_and_a_status(
     assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
 async def test_the_commands_of_the_alert_repair_a_service_whose_fences_refuse_every_term(
     samples_url: str,
     redis_server: RedisServer,

@@ -65,7 +65,7 @@ class Circle:
 
     async def sidecar_command(self, *words: str) -> str:
         said: list[str] = []
-        said.append(await asyncio.to_thread(commands.run, words, self.environment, said.append))
+        assert await asyncio.to_thread(commands.run, words, self.environment, said.append) is None
         return "\n".join(said)
 
     async def service_command(self, *options: str) -> None:

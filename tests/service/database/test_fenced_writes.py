@@ -68,6 +68,17 @@ async def test_an_older_term_is_refused_once_a_newer_one_has_claimed_the_fence(s
     assert (await store.fences())["lease"].token == 2
 
 
+async def test_the_refusal_of_an_older_term_names_both_causes_that_would_repeat_it(store: Store) -> None:
+    """Redis's token is behind, or the tasks elect at two places, and each election takes the fence from the other."""
+    await store.claim_fence(FakeTerm(2, "two"))
+    with pytest.raises(StaleTerm) as refused:
+        await store.claim_fence(FakeTerm(1, "one"))
+    text = str(refused.value)
+    assert "the database has the token 2 of two" in text
+    assert "python -m sidecar fence lease --above 2" in text
+    assert "if that holder leads now, the tasks do not share one Redis and LEASE_KEY: docs/redis.md" in text
+
+
 async def test_an_older_term_of_the_newest_holder_is_refused(store: Store) -> None:
     await store.claim_fence(FakeTerm())
     await store.claim_fence(FakeTerm(2, "one"))

@@ -76,11 +76,11 @@ async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, nam
 async def test_a_database_like_supabases_is_migrated_by_a_role_that_is_no_superuser(database_url: str) -> None:
     """On Supabase the roles and auth.uid() belong to others, and new tables are granted to everybody."""
     admin = await asyncpg.connect(database_url)
-    for role in ("anon", "authenticated", "service_role"):
+    for role, more in (("anon", ""), ("authenticated", ""), ("service_role", "bypassrls")):
         if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):
-            await admin.execute(f"create role {role} nologin noinherit")
+            await admin.execute(f"create role {role} nologin noinherit {more}")
     await admin.execute(f"""
-        create role the_owner login;
+        create role the_owner login createrole;
         grant create on database "{database_url.rsplit("/", 1)[1]}" to the_owner;
         grant create on schema public to the_owner;
         create schema auth;

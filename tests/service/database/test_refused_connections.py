@@ -168,6 +168,7 @@ async def test_an_unknown_host_name_is_reported_as_such() -> None:
         await connect("postgresql://app@db.invalid/portfolio?sslmode=require")
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_is_in_the_log_and_the_internal_healthz_and_tried_again(
     server: PostgresServer,
     new_service: Callable[..., Service],

@@ -15,6 +15,7 @@ from service.prices.batches import MAX_REFUSALS, Allowance
 from service.prices.standing import FIRST_REFUSAL, Crowd
 from tests.service.prices.alpaca_server import Alpaca, answering, bar, hang, trade
 from tests.service.prices.test_alpaca import CLOSE, FRIDAY, alpaca, source
+from tests.support.waiting import eventually
 
 __all__ = ["alpaca"]  # the fixture
 
@@ -128,6 +129,21 @@ async def test_the_log_names_a_few_refused_symbols_once(alpaca: Alpaca, caplog: 
         alpaca.now += FIRST_REFUSAL
         await prices.latest([*GOOD, *BAD[:15]])
         assert caplog.messages == []
+
+
+async def test_a_refusal_is_logged_though_the_caller_does_not_wait_for_the_other_answers(
+    alpaca: Alpaca, caplog: pytest.LogCaptureFixture
+) -> None:
+    market(alpaca)
+    async with source(alpaca) as prices:
+        alpaca.next = [answering(400, '{"message": "invalid symbol: BAD0000"}'), hang]
+        latest = asyncio.create_task(prices.latest(good_with(["BAD0000"])))
+        await eventually(lambda: len(alpaca.asked) == 2)
+        latest.cancel()
+        await asyncio.gather(latest, return_exceptions=True)
+        assert latest.cancelled()
+        assert prices.standing.refusing(["BAD0000"])
+    assert "Alpaca refuses BAD0000" in caplog.messages
 
 
 @pytest.mark.parametrize("named", [True, False])

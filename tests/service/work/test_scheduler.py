@@ -315,6 +315,59 @@ async def test_a_session_that_leaves_the_look_back_unsettled_is_reported_until_i
     assert [row.date.day for row in await store.history(UUID(int=1)) if row.date >= MONDAY] == [2, 3, 4, 5, 6, 9, 10]
 
 
+async def with_an_unsettled_session(store: Store, office: Office) -> None:
+    """Leave the session of 3 March behind the look-back of a leader that starts on 10 March."""
+    await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
+    office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)
+
+
+async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_minute(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    """The remedy of the alert SessionUnsettled must end the alert, and not only at the next due run."""
+    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    await with_an_unsettled_session(store, office)
+    jobs = Jobs(store, ScriptedPrices(closes=office.closes), NYSE, now=office.clock.now)
+    reported: list[tuple[timedelta, float]] = []
+    settled_at: datetime | None = None
+
+    async def sleep(seconds: float) -> None:
+        nonlocal settled_at
+        await Office.sleep(office, seconds)
+        if settled_at is None:
+            for session in NYSE.sessions(date(2026, 3, 3), date(2026, 3, 5)):
+                await jobs.run("snapshot", session, FakeTerm(2, "holder 2"))
+            settled_at = office.clock.time
+        else:
+            reported.append((office.clock.time - settled_at, office.given_up))
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(datetime(2026, 3, 10, 15, 10, tzinfo=UTC), token=2)
+    assert office.given_up == 0
+    assert min(after for after, given_up in reported if given_up == 0) <= timedelta(minutes=2)
+
+
+async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database(
+    store: Store, metrics: WorkMetrics
+) -> None:
+    """No write is due while only an old session is unsettled: the leader must not resign for want of a commit."""
+    office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
+    await with_an_unsettled_session(store, office)
+    writes = store.writes.of("lease")
+    due: list[float | None] = []
+
+    async def sleep(seconds: float) -> None:
+        due.append(writes.remaining())
+        writes.failed()
+        await Office.sleep(office, seconds)
+
+    office.sleep = sleep  # type: ignore[method-assign]
+    await office.work(datetime(2026, 3, 10, 15, 10, tzinfo=UTC), token=2)
+    assert office.given_up == 3
+    assert len(due) > 3
+    assert set(due) == {None}
+
+
 async def test_by_a_clock_that_is_ahead_no_run_begins_before_its_time(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:

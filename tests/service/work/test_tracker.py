@@ -1,6 +1,7 @@
 """The tracker's ticks, on a clock that moves only during sleeps."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -237,6 +238,18 @@ async def test_a_price_carried_over_the_night_is_neither_high_nor_low_of_the_day
     assert await day_figures(store) == (51, 50, 51, 50, 1)
 
 
+async def test_a_source_that_was_not_asked_has_not_recovered(
+    store: Store, metrics: WorkMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """New symbols wait for their turn, so a source that fails can answer with nothing between two failures."""
+    caplog.set_level(logging.INFO, "service.work.tracker")
+    await store.put_positions([entry(1, "A", "1")])
+    market = Market(store, metrics, OPEN, PricesUnavailable, {}, PricesUnavailable, {}, {"A": "50"})
+    await market.follow(5)
+    events = [event for record in caplog.records if "prices" in (event := getattr(record, "event", ""))]
+    assert events == ["prices_failed", "prices_recovered"]
+
+
 async def test_the_open_is_the_first_price_made_in_the_session_not_the_first_received(
     store: Store, metrics: WorkMetrics
 ) -> None:
@@ -414,12 +427,12 @@ async def test_a_database_that_fails_costs_ticks_and_not_the_term(
         """)
         return {"A": "11"}
 
-    async def mending() -> Answer:
+    async def repairing() -> Answer:
         await raw.execute("drop trigger meddle on portfolio_live")
         return {"A": "12"}
 
     await store.put_positions([entry(1, "A", "1")])
-    await Market(store, metrics, OPEN, {"A": "10"}, breaking, mending).follow(3)
+    await Market(store, metrics, OPEN, {"A": "10"}, breaking, repairing).follow(3)
     assert await slots(raw) == [OPEN, OPEN + 2 * TICK]
     assert (await live(store)).value == 12
 
@@ -437,12 +450,12 @@ async def test_after_a_tick_that_failed_the_prices_are_those_in_the_database(
         await raw.execute("update price_live set price = 11, at = $1", market.clock.time)  # as if it were committed
         return {}
 
-    async def mending() -> Answer:
+    async def repairing() -> Answer:
         await raw.execute("drop trigger meddle on portfolio_live")
         raise PricesUnavailable
 
     await store.put_positions([entry(1, "A", "1")])
-    market = Market(store, metrics, OPEN, {"A": "10"}, failing, mending)
+    market = Market(store, metrics, OPEN, {"A": "10"}, failing, repairing)
     await market.follow(3)
     assert await day_figures(store) == (11, 10, 11, 10, 1)
 
@@ -613,6 +626,7 @@ async def test_old_days_that_a_reader_holds_are_dropped_later_and_cost_no_tick(
     assert len([line for line in caplog.messages if "not dropped yet" in line]) == 1, "tried again after a pause"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_every_row_is_what_decimals_give_tick_by_tick(
     store: Store, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch, seed: int

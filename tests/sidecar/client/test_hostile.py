@@ -13,7 +13,8 @@ from aiohttp import web
 
 from ops.local.servers import free_port
 from sidecar.client import Leadership, LeaseClient
-from sidecar.client.sidecar_api import BURST, LONGEST_ANSWER, PAUSE, RATE, Unknown, parse
+from sidecar.client.sidecar_api import BURST, LONGEST_ANSWER, PAUSE, RATE, parse
+from sidecar.client.unknown import Unknown
 from tests.support.hostile_sidecar import NAME, FakeSidecar, Work, on_the_clock
 from tests.support.waiting import eventually
 

@@ -264,7 +264,10 @@ async def test_a_grant_is_prolonged_in_time_and_with_few_requests(sidecar: FakeS
 
 
 @on_the_clock(bears=0.5)
-async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: FakeSidecar) -> None:
+async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(
+    sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     sidecar.grant = 6.0
     work = Work(sidecar.events)
     async with running(sidecar, work, stop_before=3.0) as lead:
@@ -279,6 +282,8 @@ async def test_a_frozen_sidecar_has_the_work_ended_before_the_deadline(sidecar: 
         await eventually(lambda: "resign" in sidecar.events)
         await eventually(lambda: lead.holder is None)
         assert not lead.is_leader
+    events = [event for record in caplog.records if (event := getattr(record, "event", None))]
+    assert [event for event in events if event != "sidecar_unknown"] == ["work_began", "grant_over", "work_ended"]
 
 
 @on_the_clock(bears=0.5)

@@ -150,6 +150,7 @@ async def test_a_hand_over_takes_milliseconds(
     assert statistics.median(gaps) < 1, f"by a heartbeat, not by a notice: {times}"
 
 
+@pytest.mark.slow
 async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one:

@@ -2,23 +2,32 @@
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from sidecar.redis.store import fence_of
+from sidecar.redis.store import fence_of, history_of
+from tests.support.processes import command_of
 from tests.support.redis_cluster import order, redis_cluster
+from tests.support.waiting import eventually
 
 KEY = "{portfolio}:background_services:leader"
+REASON = "the slot moves"
+
+
+def settings(port: int) -> dict[str, str]:
+    """The environment of a command that begins with the node at this port."""
+    return {
+        "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true", "LEASE_TTL": "0.5",
+        "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1", "LEASE_KEY": "{portfolio}:{name}:leader",
+    }  # fmt: skip
 
 
 async def run(port: int, *words: str) -> tuple[int, str]:
     """The exit status of `python -m sidecar WORDS`, and what it printed."""
-    environment = {
-        **os.environ, "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(port), "REDIS_CLUSTER": "true", "LEASE_TTL": "0.5",
-        "HEARTBEAT_INTERVAL": "0.2", "GRANT_TTL": "0.1", "LEASE_KEY": "{portfolio}:{name}:leader",
-    }  # fmt: skip
+    environment = os.environ | settings(port)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "sidecar", *words, env=environment, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -27,6 +36,7 @@ async def run(port: int, *words: str) -> tuple[int, str]:
     return process.returncode or 0, said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["settled", "moved", "migrating"])
 async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, state: str) -> None:
     async with redis_cluster(tmp_path) as cluster:
@@ -41,12 +51,42 @@ async def test_every_command_reaches_the_node_that_has_the_keys(tmp_path: Path, 
             cluster.begin_migration(KEY, source, target)
             cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
         for port in (source.port, target.port):
-            status, said = await run(port, "disable", "background_services", "600")
+            status, said = await run(port, "disable", "background_services", "600", "--reason", REASON)
             assert (status, "disabled for 600 s" in said) == (0, True), said
+            assert "could not be stored" not in said
             status, said = await run(port, "leaders")
             if state != "migrating":  # else the other lease has no node yet
-                assert (status, "DISABLED" in said) == (0, True), said
+                assert (status, "DISABLED" in said, REASON in said) == (0, True, True), said
             status, said = await run(port, "fence", "background_services", "--above", "99")
-            assert (status, "mended" in said or "nothing to mend" in said) == (0, True), said
+            assert (status, "repaired" in said or "nothing to repair" in said) == (0, True), said
             status, said = await run(port, "enable", "background_services")
             assert (status, "enabled" in said) == (0, True), said
+
+
+async def test_history_and_step_down_reach_the_node_too(tmp_path: Path) -> None:
+    async with redis_cluster(tmp_path) as cluster:
+        source = cluster.owner(KEY)
+        assert source is not None
+        order(source, "SET", KEY, "task-1", "EX", "1000")
+        order(source, "HSET", fence_of(KEY), "token", "17", "holder", "task-1")
+        order(source, "XADD", history_of(KEY), "*", "event", "acquire", "token", "17", "holder", "task-1", "reason", "")
+        for port in (source.port, cluster.other(source).port):
+            status, said = await run(port, "history", "background_services")
+            assert (status, "leads now" in said) == (0, True), said
+            status, said = await run(port, "step-down", "background_services")
+            assert (status, "has not released it within" in said) == (1, True), said
+            assert order(source, "HGET", fence_of(KEY), "step_down") == "17"
+
+
+async def test_watch_follows_a_slot_that_moves(tmp_path: Path) -> None:
+    async with redis_cluster(tmp_path) as cluster:
+        source = cluster.owner(KEY)
+        assert source is not None
+        target = cluster.other(source)
+        order(source, "SET", KEY, "task-1")
+        async with command_of("sidecar", tmp_path / "watched", "watch", **settings(target.port)) as watching:
+            await eventually(lambda: "held by task-1" in watching.output)
+            cluster.move(KEY, target)
+            order(target, "SET", KEY, "task-2")
+            await eventually(lambda: "held by task-2" in watching.output)
+            assert watching.stop(signal.SIGINT) == 0

@@ -1,4 +1,4 @@
-"""`python -m sidecar fence LEASE` on real servers: what it shows, and when it mends a fence that refuses every term."""
+"""`python -m sidecar fence LEASE` on real servers: what it shows, and when it repairs a fence."""
 
 import re
 import threading
@@ -48,19 +48,19 @@ def test_a_sound_fence_is_shown_and_left_alone(redis: Redis, run: Run) -> None:
     assert status == 0
     assert f"token {token} (20" in said
     assert "of a; a holds the key for" in said
-    assert said.endswith("nothing to mend\n")
+    assert said.endswith("nothing to repair\n")
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_nobody_ever_held_has_nothing_to_mend(redis: Redis, run: Run) -> None:
+def test_a_lease_that_nobody_ever_held_has_nothing_to_repair(redis: Redis, run: Run) -> None:
     status, said, _ = run("fence", LEASE)
-    assert (status, said.splitlines()[-1]) == (0, "nothing to mend")
+    assert (status, said.splitlines()[-1]) == (0, "nothing to repair")
     assert "no token; nobody holds the key" in said
     assert not redis.keys()
 
 
 @pytest.mark.parametrize("spoilt", ["ahead", "garbage", "list"])
-def test_a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled(
+def test_a_fence_that_refuses_every_term_is_repaired_while_the_lease_is_disabled(
     redis: Redis, run: Run, spoilt: str
 ) -> None:
     legitimate = int(Caller(redis, "old").acquire().token)
@@ -75,15 +75,15 @@ def test_a_fence_that_refuses_every_term_is_mended_while_the_lease_is_disabled(
     status, said, _ = run("fence", LEASE, **SMALL)
     assert status == 0, said
     assert time.monotonic() - began >= 0.6, "the lease has been disabled for one ttl"
-    assert "every term is refused" in said
+    assert "every term is refused" in " ".join(said.split())
     assert "\x1b" not in said
-    mended = int(re.findall(r"mended: the token is ([0-9]+)", said)[0])
-    assert at_least <= mended <= now(redis)
-    assert redis.hget(FENCE, "token") == str(mended)
+    repaired = int(re.findall(r"repaired: the token is ([0-9]+)", said)[0])
+    assert at_least <= repaired <= now(redis)
+    assert redis.hget(FENCE, "token") == str(repaired)
     assert run("enable", LEASE)[0] == 0
     answer = Caller(redis).acquire()
     assert answer.outcome == "acquired"
-    assert int(answer.token) > mended > legitimate
+    assert int(answer.token) > repaired > legitimate
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(redis: Redis, run: Run) -> None:
@@ -97,19 +97,19 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(redis: Redis, run: R
 
 
 @pytest.mark.parametrize("holder", [None, "task-1", ""])
-def test_a_lease_that_is_not_disabled_is_not_mended(redis: Redis, run: Run, holder: str | None) -> None:
+def test_a_lease_that_is_not_disabled_is_not_repaired(redis: Redis, run: Run, holder: str | None) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
     if holder is not None:
         redis.set(KEY, holder, ex=60)
     before = redis.hgetall(FENCE)
     status, _, complained = run("fence", LEASE, **SMALL)
     assert status == 1
-    assert "not mended: it is not disabled" in complained
+    assert "not repaired: it is not disabled" in complained
     assert f"python -m sidecar disable {LEASE} 3600" in complained
     assert redis.hgetall(FENCE) == before
 
 
-def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_mended(redis: Redis, run: Run) -> None:
+def test_a_lease_that_is_disabled_for_less_than_a_ttl_is_not_repaired(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, "token", str(ABSURD))
     redis.set(KEY, "DISABLED", ex=10)
     status, _, complained = run("fence", LEASE)
@@ -141,10 +141,10 @@ def fence_script(redis: Redis, state: str) -> list[str]:
     return answer
 
 
-def test_the_script_mends_only_what_was_seen_and_only_while_it_is_disabled(any_redis: Redis) -> None:
+def test_the_script_repairs_only_what_was_seen_and_only_while_it_is_disabled(any_redis: Redis) -> None:
     """What happens between the command's last look and its write."""
     any_redis.hset(FENCE, "token", str(ABSURD))
-    state = fence_script(any_redis, "")[-1]
+    state = fence_script(any_redis, "")[8]
     for holder in (None, "task-1"):
         if holder is not None:
             any_redis.set(KEY, holder)
@@ -153,9 +153,9 @@ def test_the_script_mends_only_what_was_seen_and_only_while_it_is_disabled(any_r
     for name, value in (("holder", "b"), ("tenure", "t"), ("token", str(ABSURD - 1))):
         any_redis.hset(FENCE, name, value)
         assert fence_script(any_redis, state)[0] == "changed"
-        state = fence_script(any_redis, "")[-1]
+        state = fence_script(any_redis, "")[8]
     assert any_redis.hget(FENCE, "token") == str(ABSURD - 1)
-    assert fence_script(any_redis, state)[0] == "mended"
+    assert fence_script(any_redis, state)[0] == "repaired"
     assert fence_script(any_redis, state)[0] == "sound"
 
 
@@ -165,10 +165,10 @@ def test_with_the_database_s_token_the_next_term_s_is_larger(redis: Redis, run: 
     redis.set(KEY, "DISABLED", ex=600)
     of_the_database = now(redis) + 5 * 3600 * 10**6
     status, said, _ = run("fence", LEASE, "--above", str(of_the_database), **SMALL)
-    assert (status, f"mended: the token is {of_the_database}" in said) == (0, True)
+    assert (status, f"repaired: the token is {of_the_database}" in said) == (0, True)
     redis.delete(KEY)
     assert int(Caller(redis).acquire().token) == of_the_database + 1
-    assert "nothing to mend" in run("fence", LEASE, "--above", str(of_the_database))[1]
+    assert "nothing to repair" in run("fence", LEASE, "--above", str(of_the_database))[1]
 
 
 def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Run) -> None:
@@ -180,15 +180,21 @@ def test_a_token_that_would_refuse_every_term_is_not_given(redis: Redis, run: Ru
     assert not redis.exists(FENCE)
 
 
-@pytest.mark.parametrize("words", [["--mend"], ["--above"], ["--above", "-1"], ["--above", "9" * 17], ["--above", "²"]])
-def test_an_option_that_cannot_be_meant_is_named(run: Run, words: list[str]) -> None:
-    status, said, complained = run("fence", LEASE, *words)
-    assert (status, said) == (2, "")
-    assert f"--dry-run and --above TOKEN, not {' '.join(words)!r}" in complained
+@pytest.mark.parametrize("token", ["-1", "9" * 17, "²", ""])
+def test_a_token_that_cannot_be_meant_is_named(run: Run, token: str) -> None:
+    for words in (["--above", token], [f"--above={token}"]):
+        assert run("fence", LEASE, *words) == (2, "", f"sidecar: --above takes a token, not {token!r}\n")
 
 
-def test_leaders_names_a_fence_that_refuses_every_term_and_the_command_that_mends_it(redis: Redis, run: Run) -> None:
+@pytest.mark.parametrize("option", ["--repair", "--dry-run=yes", "--"])
+def test_an_option_that_cannot_be_meant_is_named(run: Run, option: str) -> None:
+    takes = "sidecar: fence takes --dry-run, --above TOKEN and --json, not"
+    assert run("fence", LEASE, option) == (2, "", f"{takes} {option!r}\n")
+
+
+def test_leaders_names_a_fence_that_refuses_every_term_and_the_command_that_repairs_it(redis: Redis, run: Run) -> None:
     redis.hset(FENCE, mapping={"token": str(ABSURD), "holder": "old"})
     status, said, _ = run("leaders")
     assert status == 0
-    assert said.splitlines()[-1].endswith(f"every term is refused; python -m sidecar fence {LEASE} mends it")
+    assert f"python -m sidecar fence {LEASE} repairs it" in said.splitlines()[-1]
+    assert "every term is refused" in " ".join(said.split())

@@ -122,6 +122,16 @@ def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize("words", [["leaders"], ["leaders", "--json"], ["watch"], ["--help"]])
+def test_a_full_disk_is_one_line(redis: Redis, redis_server: RedisServer, words: list[str]) -> None:
+    environment = os.environ | {"REDIS_URL": redis_server.url}
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "sidecar", *words]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
+    said = b"sidecar: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
+
+
 def test_status_without_a_sidecar_is_one_line(run: Run) -> None:
     status, said, complained = run("status", CONTROL_BIND=f"127.0.0.1:{free_port()}")
     assert (status, said) == (1, "")
@@ -155,11 +165,42 @@ async def test_a_leader_stops_at_disable_and_leads_again_at_enable(
 @pytest.mark.parametrize(
     ("words", "usage"),
     [
-        (["fence"], "fence LEASE [--dry-run] [--above TOKEN]"),
-        (["disable", "tracker"], "disable LEASE SECONDS"),
-        (["enable"], "enable LEASE"),
-        (["leaders", "tracker"], "leaders"),
+        (["fence"], "fence LEASE [--dry-run] [--above TOKEN] [--json]"),
+        (["disable", "tracker"], "disable LEASE SECONDS [--reason TEXT] [--json]"),
+        (["disable", "tracker", "60", "--reason"], "disable LEASE SECONDS [--reason TEXT] [--json]"),
+        (["enable"], "enable LEASE [--json]"),
+        (["leaders", "tracker"], "leaders [--json]"),
+        (["watch", "tracker"], "watch [--json]"),
+        (["history"], "history LEASE [--json]"),
+        (["step-down", "--json"], "step-down LEASE [--json]"),
+        (["healthcheck", "tracker"], "healthcheck"),
     ],
 )
 def test_a_command_with_wrong_arguments_says_which_ones_it_takes(run: Run, words: list[str], usage: str) -> None:
     assert run(*words) == (2, "", f"sidecar: usage: {usage}\n")
+
+
+@pytest.mark.parametrize(
+    "answer", ["$abc\r\n", "+OK\r\n", "*1\r\n$1\r\nx\r\n", "*13\r\n" + 13 * "$1\r\nx\r\n", "HTTP/1.1 400\r\n", ""]
+)
+@pytest.mark.parametrize(
+    "words", [["leaders"], ["disable", "background_services", "60"], ["enable", "background_services"]]
+)
+async def test_what_is_no_redis_is_one_line(run: Run, answer: str, words: list[str]) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer.encode())
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        status, said, complained = await asyncio.to_thread(run, *words, REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert (status, said, complained.count("\n")) == (1, "", 1)
+    assert complained.startswith("sidecar: ")
+
+
+def test_the_sidecar_imports_no_command_at_its_start() -> None:
+    """Only memory and time at the start would grow."""
+    program = "import sys, sidecar.__main__, sidecar.run; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not [name for name in ended.stdout.split() if name.startswith("sidecar.commands")]

@@ -305,8 +305,9 @@ class Elected:
             {"tracker": self.lease}, keys, self.store, TIMINGS, self.telemetry, clock=elapsed, uniform=random.uniform
         )
         self.watch = RedisWatch(
-            connect.companion, keys, self.candidate.noticed, limit=5.0, interval=0.5, uniform=random.uniform
-        )
+            connect.companion, keys, self.candidate.noticed, self.candidate.step_down_noticed,
+            limit=5.0, interval=0.5, uniform=random.uniform,
+        )  # fmt: skip
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -155,6 +155,7 @@ async def test_a_watch_that_hears_nonsense_tries_again(nonsense: bytes, greets: 
         await eventually(lambda: server.heard["watch"] >= 2)
 
 
+@pytest.mark.slow
 async def test_a_sidecar_lives_through_all_nonsense_healthy_and_leads_when_redis_is_back(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ async def state(sidecar: RealSidecar) -> str:
     return str(status["leases"][LEASE]["state"]) if status else ""
 
 
+@pytest.mark.slow
 async def test_with_the_least_rights_a_sidecar_leads_and_has_nothing_to_complain_of(
     restricted: Redis, redis_server: RedisServer, tmp_path: Path
 ) -> None:

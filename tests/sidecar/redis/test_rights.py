@@ -12,17 +12,18 @@ from ops.local.servers import RedisServer
 from sidecar.protocol import Kind, Outcome, Reply
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.failures import Failure
+from sidecar.redis.history import HistoryUnavailable, read_history
 from sidecar.redis.reconnects import FIRST
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import WatchMode
 from tests.sidecar.conftest import command
 from tests.sidecar.redis.test_watch import watching
-from tests.support.redis_rights import COSTS, LEAST, give, user, without
+from tests.support.redis_rights import COSTS, LEAST, OF_A_CLUSTER, OF_SENTINELS, give, user, without
 from tests.support.storing import KEY, Storing, storing
 from tests.support.waiting import eventually
 
 FENCE = fence_of(KEY)
-BEYOND = {"+wait", "+select"}
+BEYOND = {"+wait", "+select", *OF_A_CLUSTER, *OF_SENTINELS}
 """Rights that are needed only with a setting."""
 
 
@@ -63,6 +64,8 @@ class Trial:
         if self.store.store.guard != "on":
             assert self.store.store.eviction_policy is None
             return "no guard"
+        if self.store.store.history == "refused":
+            return "no history"
         return {"sent": "nothing", "refused": "no notices sent"}[str(self.store.store.release_notice)]
 
 
@@ -87,6 +90,11 @@ async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[st
         elif watch.watch.mode is WatchMode.NOTICES:
             what = "only notices heard" if what == "nothing" else what
         said += [watch.watch.refusal] if watch.watch.refusal else []
+    if what == "nothing":
+        try:
+            assert await read_history(connect, KEY, 10.0)
+        except HistoryUnavailable as error:
+            return "no history shown", [*said, str(error)]
     return what, said
 
 
@@ -101,7 +109,7 @@ async def test_a_right_that_is_missing_costs_what_the_document_says_and_is_named
         what, said = await lost(any_redis, connect)
     text = " ".join(said)
     assert what == COSTS[right]
-    if what not in ("nothing", "no notices sent", "no guard"):
+    if what not in ("nothing", "no notices sent", "no guard", "no history"):
         assert _named(right) in text, text
     assert not re.search("[0-9a-f]{40}|user_script", text)
 

@@ -89,10 +89,10 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
 
 
 @pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
-def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_mended(
+def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired(
     any_redis: Redis, token: str | None
 ) -> None:
-    """The commands that mend a fence, the database's too, go by it."""
+    """The commands that repair a fence, the database's too, go by it."""
     if token is None:
         any_redis.lpush(FENCE, "7")
     else:

@@ -13,6 +13,7 @@ from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import fence_of
 from sidecar.redis.watch import RedisWatch, WatchMode
 from tests.sidecar.conftest import client_of, command
+from tests.support.operator import step_down
 from tests.support.proxy import Proxy
 from tests.support.script_caller import Caller
 from tests.support.storing import at_port, storing
@@ -35,10 +36,12 @@ class Watching:
 
     def __init__(self, connect: Callable[[], RedisConnection], limit: float, retry: float) -> None:
         self.heard: list[str] = []
+        self.step_downs: list[str] = []
         self.watch = RedisWatch(
             connect,
             KEYS,
             self.heard.append,
+            self.step_downs.append,
             limit=limit,
             interval=0.3,
             uniform=lambda *_: 1.0,
@@ -199,3 +202,21 @@ async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_told_
                 assert "several servers" in str(watch.watch.refusal)
                 balancer.target = redis_of_its_own.port if moves == "the election" else redis_server.port
                 await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
+
+
+@pytest.mark.parametrize("rights", [["+client"], *REFUSED])
+async def test_a_step_down_is_told_as_one_and_as_no_change(
+    any_redis: Redis, any_server: RedisServer, rights: list[str]
+) -> None:
+    """A follower has no reason to wake: the key has not changed."""
+    command(any_redis, "ACL", "SETUSER", "sidecar", "on", ">x", "~*", "&*", "+@all", *rights)
+    try:
+        async with watching(at_port(any_server.port, username="sidecar", password="x")) as watch:
+            await watch.connected(WatchMode.TRACKING if rights == ["+client"] else WatchMode.NOTICES)
+            step_down(any_redis, KEY, token="1")
+            await eventually(lambda: watch.step_downs == ["tracker"])
+            any_redis.publish(f"{KEYS['scheduler']}:changed", "released")
+            await watch.hears("scheduler")
+            assert watch.step_downs == ["tracker"]
+    finally:
+        command(any_redis, "ACL", "DELUSER", "sidecar")

@@ -1,0 +1,138 @@
+// Follows a portfolio's live values, and connects again whenever the stream ends.
+
+import { Interrupted, readEvents } from "./events.js";
+
+/** Milliseconds without a byte after which a connection counts as dead. The server sends a comment every 15 s. */
+const SILENCE = 45_000;
+
+/** Statuses that mean "later": too many streams, a bug, a task that stops, a database that is away. */
+const LATER = new Set([408, 429, 500, 502, 503, 504]);
+
+/** Why there is no stream if the API does not answer, or if the browser keeps its answer from the page. */
+export const NO_ANSWER = "no answer";
+
+/** The API refuses the stream; to ask again would change nothing. */
+export class Refused extends Error {}
+
+export class Follower {
+  #options;
+  #attempt = new AbortController();
+  #stopped = false;
+  #retry = 1000 + Math.random() * 9000; // milliseconds, until the server says something else
+
+  /**
+   * @param {object} options
+   * @param {string} options.url the address of the stream
+   * @param {() => string} options.token the access token of the next connection; empty for none
+   * @param {() => Promise<boolean>} options.renew gets a new token; false if it cannot
+   * @param {(value: object) => void} options.onValue called with each value
+   * @param {(state: "connecting" | "live" | "waiting", wait?: {until: number, reason: string}) => void} options.onState
+   */
+  constructor(options) {
+    this.#options = options;
+  }
+
+  /** Follow until `stop`. Throws `Refused`. */
+  async run() {
+    let renewed = false; // since the last stream that opened
+    while (!this.#stopped) {
+      const attempt = (this.#attempt = new AbortController());
+      const silence = new Silence();
+      let reason = "the stream has ended";
+      let retryAfter = 0;
+      this.#options.onState("connecting");
+      try {
+        const response = await this.#open(AbortSignal.any([attempt.signal, silence.signal]));
+        if (response.status === 401) {
+          const problem = await problemOf(response);
+          if (renewed || !(await this.#options.renew())) throw new Refused(problem);
+          renewed = true;
+          continue;
+        }
+        renewed = false;
+        await this.#read(response, silence);
+      } catch (error) {
+        if (!(error instanceof Interrupted)) throw error;
+        reason = error.message;
+        retryAfter = error.retryAfter;
+      } finally {
+        silence.end();
+      }
+      if (attempt.signal.aborted) continue;
+      const pause = Math.max(this.#retry, retryAfter);
+      this.#options.onState("waiting", { until: Date.now() + pause, reason });
+      await sleep(pause, attempt.signal);
+    }
+  }
+
+  /** Connect again now: with a new token, or because the network is back. */
+  restart() {
+    this.#attempt.abort();
+  }
+
+  /** End `run`. */
+  stop() {
+    this.#stopped = true;
+    this.#attempt.abort();
+  }
+
+  async #open(signal) {
+    const token = this.#options.token();
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const response = await fetch(this.#options.url, { headers, signal, cache: "no-store" }).catch(() => {
+      throw new Interrupted(NO_ANSWER);
+    });
+    if (response.ok || response.status === 401) return response;
+    const problem = await problemOf(response);
+    if (!LATER.has(response.status)) throw new Refused(problem);
+    throw new Interrupted(problem, 1000 * (Number(response.headers.get("Retry-After")) || 0));
+  }
+
+  async #read(response, silence) {
+    this.#options.onState("live");
+    for await (const event of readEvents(response.body)) {
+      silence.broken();
+      if (event.retry !== undefined) this.#retry = event.retry;
+      else if (event.type === "message") this.#options.onValue(JSON.parse(event.data));
+    }
+  }
+}
+
+/** Aborts its signal when a connection has been silent for too long. */
+class Silence {
+  #controller = new AbortController();
+  #timer;
+
+  constructor() {
+    this.broken();
+  }
+
+  get signal() {
+    return this.#controller.signal;
+  }
+
+  broken() {
+    this.end();
+    this.#timer = setTimeout(() => this.#controller.abort(), SILENCE);
+  }
+
+  end() {
+    clearTimeout(this.#timer);
+  }
+}
+
+/** The API's own words for an error. */
+async function problemOf(response) {
+  const body = await response.json().catch(() => ({}));
+  return body.error ?? `status ${response.status}`;
+}
+
+function sleep(milliseconds, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,75 @@
+// A signed-in session: its access token, which is renewed before it expires.
+
+/** Where the development server renews tokens. A real front end asks its identity provider here. */
+const RENEWAL = "token";
+
+/** Share of a token's life after which it is renewed. */
+const RENEW_AT = 0.75;
+
+/** Milliseconds to the next attempt when a renewal had no answer. */
+const TRY_AGAIN = 5_000;
+
+export class Session {
+  #token;
+  #timer;
+  #onRenewal;
+  #ended = false;
+
+  /** The time of the next renewal in milliseconds since the epoch; null if the token is not renewed. */
+  nextRenewal = null;
+
+  /**
+   * @param {string} token empty for an API without authentication
+   * @param {() => void} onRenewal called after each renewal
+   */
+  constructor(token, onRenewal) {
+    this.#token = token;
+    this.#onRenewal = onRenewal;
+  }
+
+  get token() {
+    return this.#token;
+  }
+
+  /**
+   * Exchange the token for a new one, and do so again before that one expires.
+   *
+   * The server says for how long a token is valid, since this machine's clock may differ from the server's.
+   *
+   * @returns {Promise<boolean>} whether there is a new token
+   */
+  async renew() {
+    clearTimeout(this.#timer);
+    this.nextRenewal = null;
+    if (!this.#token || this.#ended) return false;
+    const headers = { Authorization: `Bearer ${this.#token}` };
+    let response;
+    try {
+      response = await fetch(RENEWAL, { method: "POST", headers, cache: "no-store" });
+    } catch {
+      this.#renewIn(TRY_AGAIN); // the old token may still be valid
+      return false;
+    }
+    if (response.status >= 500) this.#renewIn(TRY_AGAIN);
+    if (!response.ok || this.#ended) return false;
+    const { access_token: token, expires_in: seconds } = await response.json();
+    this.#token = token;
+    this.#renewIn(1000 * seconds * RENEW_AT);
+    this.#onRenewal();
+    return true;
+  }
+
+  /** Forget the token. */
+  end() {
+    this.#ended = true;
+    this.#token = "";
+    clearTimeout(this.#timer);
+    this.nextRenewal = null;
+  }
+
+  #renewIn(milliseconds) {
+    if (this.#ended) return;
+    this.nextRenewal = Date.now() + milliseconds;
+    this.#timer = setTimeout(() => void this.renew(), milliseconds);
+  }
+}

@@ -1,0 +1,82 @@
+"""A run with real containers: in a network of its own, ended by signals, and gone after it."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+from ops.rehearse.cgroups import groups, remove_groups, stage_group
+from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
+from ops.rehearse.podman import containers, remove_containers
+
+INTERRUPTED = 130
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+Result = TypeVar("Result")
+
+
+def interrupt_on_signals() -> None:
+    """Let each of the signals raise KeyboardInterrupt."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
+def alone(run: Callable[[], Coroutine[None, None, Result]]) -> tuple[Result, list[str]]:
+    """Run in a network namespace of our own; returns the result, and what the run had left when it ended.
+
+    Raises:
+        RehearsalError: this machine does not let us, or the run cannot go on.
+        KeyboardInterrupt: a signal has ended the run.
+    """
+    enter_private_network()
+    asyncio.run(_remove_all())  # what a run that was killed has left
+    left: list[str] = []
+    try:
+        with stage_group():
+            result = asyncio.run(_until_signalled(run()))
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        left += asyncio.run(_remove_all())
+    return result, left
+
+
+def empty(folder: Path) -> None:
+    """Remove what an earlier run has written, except the note that names the data of a Postgres that was killed."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif not path.is_dir() and path != folder / "postgres" / "private":
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+async def _remove_all() -> list[str]:
+    """Remove everything that a rehearsal makes; returns what of it was still there."""
+    left = [*await containers(), *await namespaces()]
+    await remove_containers()
+    await remove_namespaces()
+    await remove_groups()
+    return [*left, *map(str, groups())]
+
+
+async def _until_signalled(run: Coroutine[None, None, Result]) -> Result:
+    """The run; the first SIGINT, SIGTERM or SIGHUP ends it, and what it made is removed."""
+    task = asyncio.ensure_future(run)
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, lambda: None if task.cancelling() else task.cancel())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first of the errors of tasks that ended at the same time."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

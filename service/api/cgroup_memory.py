@@ -1,0 +1,124 @@
+"""The memory of this process's cgroups and their limits, for version 1 and version 2.
+
+ECS puts the containers of a task below a cgroup of the task, and both may have a limit. A container sees its own
+cgroup, and its parents only where the engine shows them. So every visible cgroup counts, from the process's to the
+mounted one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+NO_LIMIT = 1 << 60
+"""Limits from this size on, in bytes, are none: without a limit, version 1 has the largest multiple of a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The memory of a cgroup, in bytes."""
+
+    used: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """The used share of the limit."""
+        return self.used / self.limit
+
+
+class CgroupMemory:
+    """Reads a chain of cgroups, the process's own first.
+
+    Args:
+        groups: the folders of the cgroups.
+        unified: whether they have version 2.
+    """
+
+    def __init__(self, groups: tuple[Path, ...], *, unified: bool) -> None:
+        self._groups = groups
+        self._read_group = _read_v2 if unified else _read_v1
+
+    @classmethod
+    def of_process(cls, proc: Path = Path("/proc/self")) -> "CgroupMemory":
+        """The cgroups of a process; none if the process sees none. `proc` is its folder in /proc."""
+        try:
+            memberships = (proc / "cgroup").read_text().splitlines()
+            mounts = (proc / "mountinfo").read_text().splitlines()
+        except OSError:
+            return cls((), unified=False)
+        # In a hybrid set-up both versions are mounted, and one of them has the memory.
+        for unified in (False, True):
+            path, mount = _own_path(memberships, unified=unified), _mount(mounts, unified=unified)
+            if path is not None and mount is not None:
+                return cls(tuple(_chain(path, *mount)), unified=unified)
+        return cls((), unified=False)
+
+    def read(self) -> MemoryUse | None:
+        """The cgroup that has used the largest share of its limit; None if no limit is known."""
+        found = []
+        for group in self._groups:
+            try:
+                use = self._read_group(group)
+            except (OSError, ValueError):
+                continue  # the root of version 2 has no such files
+            if 0 < use.limit < NO_LIMIT:
+                found.append(use)
+        return max(found, key=lambda use: use.share, default=None)
+
+
+def _own_path(memberships: list[str], *, unified: bool) -> str | None:
+    """The path of the process's memory cgroup in /proc/self/cgroup."""
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if (not controllers) if unified else "memory" in controllers.split(","):
+            return path
+    return None
+
+
+def _mount(mounts: list[str], *, unified: bool) -> tuple[str, Path] | None:
+    """The cgroup that is mounted for memory, and its mount point, from /proc/self/mountinfo."""
+    for line in mounts:
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2" if unified else (kind == "cgroup" and "memory" in options.split(",")):
+            root, point = before.split(" ")[3:5]
+            return root, Path(point)
+    return None
+
+
+def _chain(path: str, root: str, point: Path) -> Iterator[Path]:
+    """The folders of the process's cgroup and of its visible parents.
+
+    A container without a cgroup namespace has the path of the host, and its own cgroup as the mounted one.
+    """
+    own, mounted = Path(path), Path(root)
+    inside = own.relative_to(mounted) if own.is_relative_to(mounted) else Path()
+    if ".." in inside.parts:  # outside the namespace
+        inside = Path()
+    folder = point / inside
+    yield folder
+    yield from (parent for parent in folder.parents if parent.is_relative_to(point))
+
+
+# The usage includes the page cache. Before the kernel kills a process, it frees the file pages that were not used
+# lately (`inactive_file`). So they are subtracted; `docker stats` and Kubernetes do the same, and call the rest the
+# working set. To subtract the whole cache would be too much: tmpfs is part of it, which the kernel cannot free.
+
+
+def _read_v1(group: Path) -> MemoryUse:
+    stat = _stat(group)
+    limit = int((group / "memory.limit_in_bytes").read_text())
+    used = int((group / "memory.usage_in_bytes").read_text()) - stat.get("total_inactive_file", 0)
+    # The smallest limit of this cgroup and of its parents, visible or not. The other children's use is not known here.
+    return MemoryUse(max(0, used), min(limit, stat.get("hierarchical_memory_limit", limit)))
+
+
+def _read_v2(group: Path) -> MemoryUse:
+    limit = (group / "memory.max").read_text().strip()
+    used = int((group / "memory.current").read_text()) - _stat(group).get("inactive_file", 0)
+    return MemoryUse(max(0, used), NO_LIMIT if limit == "max" else int(limit))
+
+
+def _stat(group: Path) -> dict[str, int]:
+    lines = (group / "memory.stat").read_text().splitlines()
+    return {name: int(value) for name, value in (line.split() for line in lines)}

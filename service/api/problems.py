@@ -1,0 +1,106 @@
+"""What is wrong, in words for the person who looks: pure functions of what this task knows."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+from service.api.internal_responses import Job, Lease, Problem
+from service.portfolio.records import JobName
+from service.work.timetable import DueRun
+
+RUN_GRACE = timedelta(minutes=15)
+"""Time for a job to be done after it is due, and for a run to make progress."""
+MISSED_TICKS = 3
+"""Number of ticks that may be missing."""
+TICK_GRACE = timedelta(seconds=15)
+"""Minimum time without a tick that is a problem, for short intervals."""
+
+
+def lease_problems(leases: Mapping[str, Lease]) -> Iterator[Problem]:
+    """What is wrong with the leases. Leases with the same problem share one text."""
+    names: dict[Problem, list[str]] = {}
+    for name, lease in leases.items():
+        for problem in _of_lease(lease):
+            names.setdefault(problem, []).append(name)
+    for problem, which in names.items():
+        yield Problem(severity=problem.severity, text=f"{' and '.join(which)}: {problem.text}")
+
+
+def _of_lease(lease: Lease) -> Iterator[Problem]:
+    because = f" ({lease.trouble})" if lease.trouble else ""
+    match lease.state:
+        case "disconnected":
+            yield _error(f"the sidecar of this task cannot use Redis{because}. This task cannot lead.")
+        case "disabled":
+            yield _warning(f"disabled{because}. No task leads until the lease is enabled or the time is over.")
+        case "guarded":
+            yield _warning(f"the Redis server has changed{because}. The next term starts after one lease time.")
+        case "draining":
+            yield _warning(f"this task is stopping and gives the lease up{because}.")
+        case "waiting":
+            yield _warning(f"this task does not want the lease{because}. Its work is starting or pauses.")
+        case _ if lease.holder is None and lease.state != "unknown":
+            yield _error(f"no task leads{because}.")
+        case _ if lease.trouble:
+            yield _warning(lease.trouble)
+
+
+def sidecar_problems(trouble: str | None) -> Iterator[Problem]:
+    """What is wrong with the sidecar of this task."""
+    if trouble is not None:
+        yield _error(
+            f"The sidecar of this task does not answer ({trouble}). This task cannot lead, and cannot see who leads."
+        )
+
+
+def database_problems(trouble: str | None) -> Iterator[Problem]:
+    """What is wrong with the database."""
+    if trouble is not None:
+        yield _error(f"The database cannot be used ({trouble}). No value and no job is written through this task.")
+
+
+def tick_problems(silent_since: datetime | None, interval: timedelta, now: datetime) -> Iterator[Problem]:
+    """What is wrong with the live values.
+
+    Args:
+        silent_since: when the last tick came, or when the first one was due; None while the market is closed.
+        interval: the time between two ticks.
+        now: the time.
+    """
+    if silent_since is not None and now - silent_since > max(MISSED_TICKS * interval, TICK_GRACE):
+        silence = in_words(now - silent_since)
+        yield _error(f"The market is open, but this task has received no new values for {silence}.")
+
+
+def job_problems(name: JobName, job: Job, last_due: DueRun, now: datetime) -> Iterator[Problem]:
+    """What is wrong with a daily job. `last_due` is the latest run that is due."""
+    run = job.last_run
+    error = f": {run.error}" if run is not None and run.error else ""
+    if run is not None and run.session_date >= last_due.session.date:
+        if run.status != "done" and error:
+            yield _error(f"The job {name} of {run.session_date} fails and is tried again{error}")
+        elif run.status != "done" and now - run.updated_at > RUN_GRACE:
+            yield _error(
+                f"The job {name} of {run.session_date} has made no progress for {in_words(now - run.updated_at)}."
+            )
+    elif now - last_due.due > RUN_GRACE:
+        late = in_words(now - last_due.due)
+        yield _error(f"The job {name} of {last_due.session.date} was due {late} ago and has not started.")
+
+
+def in_words(time: timedelta) -> str:
+    """A duration with its one or two largest units: `45 s`, `3 min`, `2 h 5 min`, `4 d 3 h`."""
+    seconds = int(time.total_seconds())
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def _error(text: str) -> Problem:
+    return Problem(severity="error", text=text)
+
+
+def _warning(text: str) -> Problem:
+    return Problem(severity="warning", text=text)

@@ -1,0 +1,106 @@
+"""New streams are refused while the memory of the container, or of the task, is short.
+
+A stream lives for hours, and a container above its limit is killed with all its streams. A refused client reaches
+another task with its next attempt. Open streams stay.
+"""
+
+import asyncio
+import ctypes
+import logging
+from collections.abc import Callable
+from itertools import count
+
+from service.api.cgroup_memory import MemoryUse
+from service.telemetry import HttpMetrics
+
+REFUSE_ABOVE = 0.85
+"""Share of the memory limit above which new streams are refused."""
+ACCEPT_BELOW = 0.80
+"""Share of the memory limit below which new streams are accepted again."""
+INTERVAL = 1.0
+"""Time between two readings, in seconds."""
+TRIM_EVERY = 10
+"""Readings from one return of free memory to the next, while new streams are refused."""
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryShort(Exception):
+    """The memory is too short for another stream."""
+
+
+def refuses(use: MemoryUse | None, *, refused_before: bool) -> bool:
+    """Whether new streams are refused at this use of the memory. Without a limit they never are."""
+    if use is None:
+        return False
+    if refused_before:
+        return use.share >= ACCEPT_BELOW
+    return use.share > REFUSE_ABOVE
+
+
+class StreamAdmission:
+    """Watches the memory, and decides whether a new stream may begin.
+
+    Args:
+        read: returns the use of the memory; None without a limit.
+        metrics: the metrics that show the use and the decision.
+    """
+
+    def __init__(self, read: Callable[[], MemoryUse | None], metrics: HttpMetrics) -> None:
+        self._read = read
+        self._metrics = metrics
+        self._use: MemoryUse | None = None
+        self._refusing = False
+
+    @property
+    def memory(self) -> str:
+        """`ok`, or that new streams are refused."""
+        return f"{_described(self._use)}; new streams are refused" if self._refusing else "ok"
+
+    def admit(self) -> None:
+        """Return if a new stream may begin.
+
+        Raises:
+            MemoryShort: new streams are refused.
+        """
+        if self._refusing:
+            raise MemoryShort("the memory of this task is short; no new stream can be opened now")
+
+    async def run(self) -> None:
+        """Watch the memory, until cancelled."""
+        for number in count():
+            self.look()
+            if self._refusing and number % TRIM_EVERY == 0:
+                await asyncio.to_thread(return_free_memory)
+            await asyncio.sleep(INTERVAL)
+
+    def look(self) -> None:
+        """Read the memory once, and decide."""
+        use = self._use = self._read()
+        refusing = refuses(use, refused_before=self._refusing)
+        if refusing and not self._refusing:
+            logger.warning("new streams are refused: %s; open streams stay", _described(use))
+        elif self._refusing and not refusing:
+            logger.info("new streams are accepted again: %s", _described(use))
+        self._refusing = refusing
+        self._metrics.streams_refused.set(refusing)
+        self._metrics.memory_share.set(use.share if use is not None else 0.0)
+
+
+def return_free_memory() -> None:
+    """Return the memory of closed streams to the system; does nothing without glibc.
+
+    The C library keeps freed memory for later, and the cgroup counts it. Without this call, a task that has once
+    refused streams would refuse them until its end. Python's own allocator keeps much more than the C library does, so
+    the image sets PYTHONMALLOC=malloc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _described(use: MemoryUse | None) -> str:
+    if use is None:
+        return "no memory limit is known"
+    mebibytes = 1 << 20
+    return f"{use.used / mebibytes:.0f} MiB of the memory limit of {use.limit / mebibytes:.0f} MiB are in use"

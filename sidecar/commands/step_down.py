@@ -1,0 +1,141 @@
+"""`python -m sidecar step-down LEASE`: asks the holder to hand the lease over, and waits for who leads next.
+
+The request names the term that this command saw. The holder stops its client's work, releases the lease, and leaves it
+to the other tasks for one and a half heartbeats.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from runtime.escape import one_line
+from sidecar.commands.changes import hearing
+from sidecar.commands.connection import CommandError, CommandRedis
+from sidecar.commands.look import FIXED, PROBLEMS, Look, document, look
+from sidecar.commands.report import Report
+from sidecar.protocol import Timings
+from sidecar.redis.failures import without_script
+from sidecar.redis.store import fence_of
+from sidecar.scripts import script
+from sidecar.settings import Settings
+
+_SCRIPT = script("call", "prelude", "step_down")
+
+Say = Callable[[str], None]
+
+
+def limit_of(timings: Timings) -> float:
+    """Seconds after which the command does not wait any longer for another holder.
+
+    The holder learns of the request within a heartbeat, releases the lease within a grant, and then rests for one and a
+    half heartbeats. If nobody else has taken the lease by then, it leads again. The calls have their own limit.
+    """
+    return timings.heartbeat + timings.grant_ttl + timings.rest + 4 * timings.call_limit
+
+
+async def step_down(
+    redis: CommandRedis, settings: Settings, lease: str, *, say: Say, clock: Callable[[], float]
+) -> Report:
+    """Ask the holder, and wait until another one leads, the same one leads again, or the limit is over.
+
+    Args:
+        redis: the connection.
+        settings: the leases' keys, and the timings of the sidecars.
+        lease: the lease's name.
+        say: shows a line at once.
+        clock: seconds that never step.
+
+    Raises:
+        CommandError: nobody was asked; the text says why.
+    """
+    key, limit = settings.keys[lease], limit_of(settings.timings)
+    async with hearing(redis, settings, {lease: key}) as changes:
+        before = await look(redis, key)
+        _check(lease, before)
+        asked = clock()
+        notice = await _ask(redis, lease, key, before)
+        say(f"{lease}: asked {before.holder} (token {before.token}) to step down; waiting up to {limit:.0f} s")
+        if notice:
+            say(
+                f"the notice was refused ({one_line(without_script(notice))}): the holder learns of the request at its"
+                f" next renewal, within {settings.timings.heartbeat:g} s"
+            )
+        try:
+            now, problem = before, ""
+            while (left := asked + limit - clock()) > 0:
+                try:
+                    now, problem = await look(redis, key), ""
+                except CommandError as error:
+                    problem = str(error)
+                if not problem and (end := _end(lease, before, now)) is not None:
+                    return _report(lease, before, now, clock() - asked, end)
+                await changes.wait(min(left, 1.0))
+        except asyncio.CancelledError:
+            say(f"{lease}: the request stands; this command waits no longer")
+            raise
+    return _report(lease, before, now, clock() - asked, problem or _after_limit(lease, before, now, limit))
+
+
+async def _ask(redis: CommandRedis, lease: str, key: str, seen: Look) -> str:
+    """Make the request; returns why the notice was refused, '' if it was not."""
+    _, ttl, deadline, guard, _, tenure = FIXED
+    arguments = ("", ttl, deadline, guard, seen.token, tenure)
+    outcome, notice = await redis.run_script(_SCRIPT, (key, fence_of(key)), *arguments, words=2)
+    if outcome != "asked":
+        why = {
+            "vacant": "nobody holds it any more",
+            "disabled": "it has just been disabled",
+            "changed": "another term has just begun; look again",
+        }
+        reason = why.get(outcome) or PROBLEMS.get(outcome, outcome)
+        raise CommandError(f"{lease}: nobody was asked to step down: {reason}")
+    return notice
+
+
+def _check(lease: str, seen: Look) -> None:
+    """Raise CommandError unless the holder can be asked."""
+    if seen.trouble is not None:
+        why = seen.trouble
+    elif seen.word == "vacant":
+        why = "nobody holds the lease"
+    elif seen.is_disabled:
+        why = f"it is {seen.disable or 'disabled'}; python -m sidecar enable {lease} ends this"
+    elif not seen.is_term:
+        why = f"{seen.holder or 'an empty word'} holds the key without a term of its own, and cannot be asked"
+    else:
+        return
+    raise CommandError(f"{lease}: nobody was asked to step down: {why}")
+
+
+def _end(lease: str, before: Look, now: Look) -> str | None:
+    """Whether the step-down has ended: '' if another candidate leads, else why nobody does; None if it goes on."""
+    if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
+        return None
+    if now.word == "held" and now.holder != before.holder:
+        return ""
+    if now.word == "held":
+        return f"{lease}: nobody else took it: {now.holder} leads again (token {now.token})"
+    return f"{lease}: nobody leads: {now.disable or now.held}"
+
+
+def _after_limit(lease: str, before: Look, now: Look, limit: float) -> str:
+    if now.word == "vacant":
+        return f"{lease}: nobody took it within {limit:.0f} s, and nobody leads"
+    return (
+        f"{lease}: {before.holder} has not released it within {limit:.0f} s;"
+        " a sidecar from before this command ignores the request"
+    )
+
+
+def _report(lease: str, before: Look, now: Look, seconds: float, failure: str) -> Report:
+    answer: dict[str, Any] = {
+        "lease": lease,
+        "handed_over": not failure,
+        "previous_holder": before.holder,
+        "previous_token": int(before.token),
+        "seconds": round(seconds, 3),
+        **document(now),
+    }
+    token = f" (token {now.token})" if now.token and now.token_holder == now.holder else ""
+    lines = [] if failure else [f"{lease}: {now.holder} leads now{token}, after {seconds:.2f} s"]
+    return Report(lines, answer, failure or None)

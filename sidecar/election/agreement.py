@@ -1,0 +1,35 @@
+"""What a task can see of the others' settings: a key that lives for longer than LEASE_TTL shows another LEASE_TTL.
+
+The guard waits for one ttl of the task that asks. A holder with a longer ttl may believe for longer than that.
+"""
+
+from sidecar.protocol import Outcome, Reply, Timings
+
+
+class LeaseTtl:
+    """Compares the time to live of one lease's key with our own ttl.
+
+    A holder with a shorter ttl cannot be told from one whose renewals are late, so nothing is said of it.
+
+    Args:
+        timings: the durations of the protocol. Half the margin is left for a server's clock that steps back.
+    """
+
+    def __init__(self, timings: Timings) -> None:
+        self._ttl = timings.ttl
+        self._limit = timings.ttl + timings.margin / 2
+        self._holder: str | None = None  # whose key lived for longer than the limit
+
+    def observe(self, reply: Reply) -> str | None:
+        """The disagreement that a reply shows, or that the same holder showed before, in a line for people."""
+        if reply.outcome is Outcome.HELD and (reply.ttl or 0.0) > self._limit:
+            self._holder = reply.holder
+        elif reply.outcome is not Outcome.LATE and reply.holder != self._holder:
+            self._holder = None
+        if self._holder is None:
+            return None
+        return (
+            f"{self._holder} holds the key for longer than this task's LEASE_TTL ({self._ttl:g} s): the tasks have"
+            " different values of LEASE_TTL, or somebody wrote the key by hand. After a failover two tasks may lead;"
+            ' docs/redis.md, "Change what all tasks share", says how to change it'
+        )

@@ -1,0 +1,132 @@
+"""The history of a lease in Redis, read over a connection of its own, so that no call of the election waits for it."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+from redis.exceptions import InvalidResponse
+
+from runtime.escape import one_line
+from sidecar.history import Term, entry_of, terms_of
+from sidecar.redis.connection import RedisConnection, log_in
+from sidecar.redis.failures import Failure, failure_of
+from sidecar.redis.store import fence_of, history_of
+from sidecar.scripts import script
+
+HISTORY = script("call", "history")
+"""The text of the script; its keys are those of `history_keys`, its argument is `MOST_ENTRIES`."""
+MOST_ENTRIES = 256
+"""Limit of the entries that are read: 100 terms have 200, and some more have no counterpart."""
+READ_EVERY = 1.0
+"""Minimum pause between two reads of one lease's history, in seconds."""
+
+_FACTS, _FIELDS = 2, 5
+
+
+class HistoryUnavailable(Exception):
+    """The history cannot be read; the text is one line for people."""
+
+
+def history_keys(key: str) -> tuple[str, str, str]:
+    """The keys of the script for a lease's key."""
+    return key, fence_of(key), history_of(key)
+
+
+def terms_in(answer: Sequence[object]) -> list[Term]:
+    """The terms in the script's answer, newest first, with escaped texts. An entry that no script wrote is left out.
+
+    Raises:
+        InvalidResponse: the answer has not the shape of `scripts/history.lua`.
+    """
+    if len(answer) < _FACTS or (len(answer) - _FACTS) % _FIELDS:
+        raise InvalidResponse("the history has not the shape that it should have")
+    holder, token, *texts = [one_line(each) for each in answer]
+    found = [entry_of(*texts[at : at + _FIELDS]) for at in range(0, len(texts), _FIELDS)]
+    known = int(token) if token.isascii() and token.isdecimal() else None
+    return terms_of([entry for entry in found if entry is not None], holder or None, known)
+
+
+async def read_history(connect: Callable[[], RedisConnection], key: str, limit: float) -> list[Term]:
+    """The terms of the lease with this key, newest first.
+
+    Args:
+        connect: makes a new, unconnected connection.
+        key: the lease's key.
+        limit: seconds that Redis may take.
+
+    Raises:
+        HistoryUnavailable: Redis cannot be reached, refuses, or gives a malformed answer.
+    """
+    connection = connect()
+    try:
+        async with asyncio.timeout(limit):
+            await log_in(connection)
+            keys = history_keys(key)
+            await connection.send_command("EVAL", HISTORY, len(keys), *keys, MOST_ENTRIES)
+            answer = await connection.read_response()
+        if not isinstance(answer, list):
+            raise InvalidResponse("the history is not a list")
+        return terms_in(answer)
+    except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        failure: Failure = failure_of(error, may_execute=False, keys=history_keys(key))
+        raise HistoryUnavailable(failure.text) from None
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+class Histories:
+    """The histories of a task's leases, each read from Redis at most once in `READ_EVERY` seconds.
+
+    Args:
+        connect: makes a new, unconnected connection.
+        keys: the Redis key of each lease, by name.
+        limit: seconds that Redis may take for one read.
+        clock: `runtime.clock.elapsed`.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], RedisConnection],
+        keys: Mapping[str, str],
+        *,
+        limit: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connect = connect
+        self._limit = limit
+        self._clock = clock
+        self._last = {name: _LastRead(key) for name, key in keys.items()}
+
+    async def terms(self, name: str) -> list[Term]:
+        """The terms of a lease, newest first: from Redis, or those of the last read.
+
+        Raises:
+            HistoryUnavailable: the last read has failed.
+        """
+        last = self._last[name]
+        async with last.lock:
+            pause = last.began_at + READ_EVERY - self._clock()
+            if pause > 0 and last.result is None:
+                await asyncio.sleep(pause)  # the last reader was cancelled
+            if pause <= 0 or last.result is None:
+                last.began_at, last.result = self._clock(), None
+                last.result = await self._read(last.key)
+        if isinstance(last.result, HistoryUnavailable):
+            raise HistoryUnavailable(str(last.result))
+        return last.result
+
+    async def _read(self, key: str) -> "list[Term] | HistoryUnavailable":
+        try:
+            return await read_history(self._connect, key, self._limit)
+        except HistoryUnavailable as error:
+            return error
+
+
+class _LastRead:
+    """The last read of one lease's history; `result` is None if it was cancelled."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.lock = asyncio.Lock()
+        self.began_at = -inf
+        self.result: list[Term] | HistoryUnavailable | None = None

@@ -1,0 +1,128 @@
+"""Whole sidecars behind one endpoint with TLS before several servers, as ElastiCache Serverless is."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ops.local.servers import RedisServer
+from sidecar.redis.store import fence_of
+from tests.faults.replication import in_step, promote, replicating
+from tests.faults.tasks import STEADY, Task, running, tokens_in_order, two_believers
+from tests.sidecar.conftest import client_of
+from tests.sidecar.redis.test_tls_texts import Certificates
+from tests.support.proxy import Proxy
+from tests.support.serverless import Serverless
+from tests.support.waiting import eventually
+
+
+@dataclass
+class Store:
+    """The owner of the keys, its replica behind a link, and an endpoint for each of two tasks."""
+
+    servers: list[RedisServer]
+    link: Proxy
+    endpoints: list[Serverless]
+    files: Certificates
+
+    def task(self, folder: Path, number: int, session: aiohttp.ClientSession, **environment: str) -> Task:
+        """A task at an endpoint of its own."""
+        settings = {
+            "REDIS_URL": "", "REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.endpoints[number].port),
+            "REDIS_CLUSTER": "true", "REDIS_TLS": "true", "REDIS_TLS_CA_FILE": str(self.files.ca),
+            "FAILOVER_GUARD": "true",
+        }  # fmt: skip
+        no_way = Proxy(self.endpoints[number].port)
+        return Task(folder, f"task-{number}", no_way, session, **(settings | environment))
+
+    def served_for_long(self, key: str) -> None:
+        """Let the owner count as the server that last acted on the lease."""
+        with client_of(self.servers[0]) as redis:
+            known = {"run_id": redis.info("server")["run_id"], "replid": redis.info("replication")["master_replid"]}
+            redis.hset(fence_of(key), mapping=known)
+
+    def fail_over(self) -> None:
+        """The owner dies, and its replica takes over behind the endpoints, whose connections stay open."""
+        self.servers[0].kill()
+        promote(self.servers[1])
+        for endpoint in self.endpoints:
+            endpoint.owner = self.servers[1].port
+            endpoint.servers = [self.servers[1].port]
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    files = Certificates(tmp_path)
+    async with AsyncExitStack() as open_:
+        owner = open_.enter_context(replicating(tmp_path / "owner"))
+        link = await open_.enter_async_context(Proxy(owner.port))
+        replica = open_.enter_context(replicating(tmp_path / "replica", of=link.port))
+        await eventually(lambda: in_step(owner, replica))
+        ports = [owner.port, replica.port]
+        endpoints = [await open_.enter_async_context(Serverless(ports, files.accepts())) for _ in range(2)]
+        yield Store([owner, replica], link, endpoints, files)
+
+
+async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
+    store: Store, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    slow = {"LEASE_TTL": "120", "HEARTBEAT_INTERVAL": "60"}  # nothing is noticed by a timer within the test
+    one, other = tasks = [store.task(tmp_path, number, session, **STEADY | slow) for number in range(2)]
+    store.served_for_long(one.key)
+    async with AsyncExitStack() as open_:
+        await open_.enter_async_context(running(*tasks))
+        client = await open_.enter_async_context(AsyncExitStack())
+        await client.enter_async_context(one.campaigning())
+        await eventually(lambda: one.leads)
+        await open_.enter_async_context(other.campaigning())
+        await eventually(lambda: _is_heard(other))
+        await client.aclose()
+        await one.resign()
+        await eventually(lambda: other.leads)
+        for task in tasks:
+            shown = await task.status()
+            assert (shown["redis"]["guard"], shown["watch"]["mode"]) == ("on", "notices")
+            assert "unknown command" in shown["watch"]["refusal"]
+            said = [line["message"] for line in task.sidecar.lines() if line["level"] in ("WARNING", "ERROR")]
+            assert [message.partition(":")[0] for message in said] == ["The watch hears of releases only"]
+    assert two_believers(tasks) == []
+
+
+@pytest.mark.parametrize("guard", [True, False])
+async def test_after_a_failover_behind_the_endpoint_two_lead_only_without_the_guard(
+    store: Store, tmp_path: Path, session: aiohttp.ClientSession, guard: bool
+) -> None:
+    """The replica misses the term of the first task, which is then cut off. No connection of the other one ends."""
+    patient = {} if guard else {"LEASE_TTL": "30"}  # the two believe at the same time, however slow the rest is
+    one, other = tasks = [
+        store.task(tmp_path, number, session, FAILOVER_GUARD=str(guard).lower(), **patient) for number in range(2)
+    ]
+    store.served_for_long(one.key)
+    async with AsyncExitStack() as open_:
+        await open_.enter_async_context(running(*tasks))
+        await eventually(lambda: in_step(*store.servers))
+        store.link.replies.hold()
+        await open_.enter_async_context(one.campaigning())
+        await eventually(lambda: one.leads)
+        await open_.enter_async_context(other.campaigning())
+        await eventually(lambda: _follows(other))
+        await store.endpoints[0].refuse()
+        store.fail_over()
+        await eventually(lambda: other.leads)
+        if not guard:
+            await eventually(lambda: two_believers(tasks))  # otherwise this test could not fail
+            return
+        assert two_believers(tasks) == []
+        assert tokens_in_order(tasks) == sorted(tokens_in_order(tasks))
+
+
+async def _follows(task: Task) -> bool:
+    return bool((await task.status())["state"] == "following")
+
+
+async def _is_heard(task: Task) -> bool:
+    """Whether a task follows, and its watch is connected."""
+    return await _follows(task) and bool((await task.status())["watch"]["mode"] == "notices")

@@ -1,0 +1,155 @@
+"""Bugs in the operator's commands, and the test that must find each."""
+
+from tests.mutants.trial import Bug
+
+_DISABLING = "tests/sidecar/commands/test_disabling.py::test_"
+_STEP_DOWN = "tests/sidecar/commands/test_step_down.py::test_"
+_WATCH = "tests/sidecar/commands/test_watch.py::test_"
+_JSON = "tests/sidecar/commands/test_json.py::test_"
+_LAYOUT = "tests/sidecar/commands/test_layout.py::test_"
+_CONTROL = "tests/sidecar/test_control.py::test_"
+
+DISABLING = [
+    Bug(
+        "the reason of an earlier disable is shown for a later one",
+        "sidecar/commands/look.py",
+        right="return left >= 0 and noted.isdecimal() and abs(int(noted) - ends) <= SAME_END",
+        wrong="return bool(noted)",
+        test=_DISABLING + "a_reason_is_not_shown_for_another_disable_or_for_none[by_hand0]",
+    ),
+    Bug(
+        "enable leaves the reason in the fence",
+        "sidecar/scripts/enable.lua",
+        right="  redis.pcall('HDEL', fence, 'disabled_by', 'disabled_reason', 'disabled_until')",
+        wrong="  ",
+        test=_DISABLING + "enable_removes_the_reason",
+    ),
+    Bug(
+        "a disable without a right to the fence fails halfway",
+        "sidecar/scripts/disable.lua",
+        right="local written, problem = pcall(function()",
+        wrong="local written, problem = (function(note) return true, note() end)(function()",
+        test=_DISABLING + "an_account_without_the_right_loses_the_reason_only[+hset]",
+    ),
+]
+"""Bugs in `disable` and `enable`."""
+
+STEP_DOWN = [
+    Bug(
+        "a step-down is asked of a newer term than the one that was seen",
+        "sidecar/scripts/step_down.lua",
+        right="if last ~= token or last_holder ~= holder then return {'changed', ''} end\n",
+        wrong="",
+        test=_STEP_DOWN + "the_script_asks_the_holder_of_that_term_alone[wheel]",
+    ),
+    Bug(
+        "a step-down counts as done when the same task leads again",
+        "sidecar/commands/step_down.py",
+        right='if now.word == "held" and now.holder != before.holder:',
+        wrong='if now.word == "held" and True:',
+        test=_STEP_DOWN + "if_nobody_else_takes_it_the_status_is_1",
+    ),
+    Bug(
+        "step-down does not wait for the next leader",
+        "sidecar/commands/step_down.py",
+        right="while (left := asked + limit - clock()) > 0:",
+        wrong="while (left := asked - clock()) > 0:",
+        test=_STEP_DOWN + "another_task_leads_and_the_command_says_which",
+    ),
+    Bug(
+        "a lost connection ends the waiting for a step-down",
+        "sidecar/commands/step_down.py",
+        right="                except CommandError as error:\n                    problem = str(error)\n",
+        wrong="                except CommandError as error:\n                    raise error\n",
+        test=_STEP_DOWN + "a_lost_connection_does_not_end_it",
+    ),
+    Bug(
+        "the lines of a command wait in a buffer until it ends",
+        "sidecar/__main__.py",
+        right="print(line, flush=True)",
+        wrong="print(line)",
+        test=_STEP_DOWN + "ctrl_c_ends_the_waiting_only",
+    ),
+]
+"""Bugs in `step-down`."""
+
+WATCHING = [
+    Bug(
+        "Ctrl-C ends watch with a traceback, or as a failure",
+        "sidecar/commands/watch.py",
+        right="            loop.add_signal_handler(number, end)\n",
+        wrong="            pass\n",
+        test=_WATCH + "the_time_moves_changes_are_drawn_and_ctrl_c_gives_the_screen_back",
+    ),
+    Bug(
+        "watch leaves the terminal on its second screen",
+        "sidecar/commands/display.py",
+        right="            return\n        self._leave()\n",
+        wrong="            return\n",
+        test=_WATCH + "the_time_moves_changes_are_drawn_and_ctrl_c_gives_the_screen_back",
+    ),
+    Bug(
+        "the remaining time stands still in watch",
+        "sidecar/commands/display.py",
+        right="tick: float | None = 1.0",
+        wrong="tick: float | None = None",
+        test=_WATCH + "the_time_moves_though_nothing_is_asked_of_redis",
+    ),
+    Bug(
+        "a restart of Redis ends watch",
+        "sidecar/commands/watch.py",
+        right="            if not answered:\n",
+        wrong="            if settings:\n",
+        test=_WATCH + "a_restart_of_redis_is_said_and_survived[options0]",
+    ),
+    Bug(
+        "each renewal is a change in watch",
+        "sidecar/commands/view.py",
+        right="return seen.word, seen.holder,",
+        wrong="return seen.left, seen.word, seen.holder,",
+        test=_WATCH + "in_a_pipe_there_is_one_line_for_each_change_and_none_for_a_renewal",
+    ),
+    Bug(
+        "watch waits for a change when nobody reads any more",
+        "sidecar/commands/watch.py",
+        right="add_reader(end, closed.set)",
+        wrong="time()",
+        test=_WATCH + "a_reader_that_has_seen_enough_ends_it_without_waiting_for_a_change",
+    ),
+    Bug(
+        "watch does not look again where it hears of no change",
+        "sidecar/commands/changes.py",
+        right="else POLL\n",
+        wrong="else 3_600.0\n",
+        test=_WATCH + "without_the_right_to_track_a_change_is_shown_a_second_late_and_that_is_said",
+    ),
+]
+"""Bugs in `watch`."""
+
+OUTPUT = [
+    Bug(
+        "a table is as wide as its names",
+        "sidecar/commands/layout.py",
+        right="while sum(widths) > room and max(widths) > 1:",
+        wrong="while sum(widths) > 1_000 and max(widths) > 1:",
+        test=_LAYOUT + "the_widest_columns_are_cut_first_and_the_cut_is_shown",
+    ),
+    Bug(
+        "the progress of a command stands in its JSON document",
+        "sidecar/commands/operator.py",
+        right="_say_beside if words.as_json else say",
+        wrong="say if words.as_json else say",
+        test=_JSON + "fence_keeps_its_progress_out_of_the_document",
+    ),
+    Bug(
+        "the status of a follower has no time",
+        "sidecar/election/candidate.py",
+        right="None if result.ttl is None else call.sent_at + result.ttl",
+        wrong="None if result else call.sent_at",
+        test=_CONTROL + "status_shows_how_long_the_holder_s_key_lives_to_a_follower_too",
+    ),
+]
+"""Bugs in what is shown."""
+
+BUGS = [*DISABLING, *STEP_DOWN, *WATCHING, *OUTPUT]
+"""All bugs of this module."""

@@ -1,0 +1,96 @@
+"""Seeded bugs in the example clients. `make languages` looks for them, since they need Node and Go."""
+
+from tests.mutants.trial import Bug
+
+_CLIENTS = "tests/languages/clients.py::test_"
+_HAND_OVER = _CLIENTS + "one_works_and_hands_over_when_it_is_told_to_stop"
+_LIES = _CLIENTS + "no_lie_makes_a_leader_and_a_liar_is_not_hammered"
+_GRANT = _CLIENTS + "a_grant_that_is_not_prolonged_ends_the_work_in_time"
+_NODE, _GO = "examples/node/lease_client.mjs", "examples/go/lease/client.go"
+
+BUGS = [
+    Bug(
+        "Node: an answer that names another holder leads",
+        _NODE,
+        right=" || token <= 0 || holder !== id)",
+        wrong=" || token <= 0)",
+        test=_LIES + "[node]",
+    ),
+    Bug(
+        "Node: an answer of another term extends this one",
+        _NODE,
+        right="if (answer.token !== term.token || answer.instance_id !== term.holder) return;",
+        wrong="if (answer.token === null) return;",
+        test=_LIES + "[node]",
+    ),
+    Bug(
+        "Node: nothing limits how often the client asks",
+        _NODE,
+        right="await sleep(Math.max(this.#sent + SPACING - now(), 0) * 1000);",
+        wrong="await sleep(0);",
+        test=_LIES + "[node]",
+    ),
+    Bug(
+        "Node: the client resigns before the work has ended",
+        _NODE,
+        right="      await quiet;\n      if (own)",
+        wrong="      if (own)",
+        test=_HAND_OVER + "[node]",
+    ),
+    Bug(
+        "Node: the client never resigns",
+        _NODE,
+        right='if ((await this.#request("POST", path, LIMIT)) === null) await this.#request("POST", path, LIMIT);',
+        wrong="void path;",
+        test=_HAND_OVER + "[node]",
+    ),
+    Bug(
+        "Node: the work is told to stop at the deadline only",
+        _NODE,
+        right="deadline - Math.min(this.stopBefore, Math.max(deadline - now(), 0) / 4);",
+        wrong="deadline;",
+        test=_GRANT + "[node]",
+    ),
+    Bug(
+        "Go: an answer that names another holder leads",
+        _GO,
+        right=" || told.Holder == nil || *told.Holder != *told.InstanceID ||",
+        wrong=" || told.Holder == nil ||",
+        test=_LIES + "[go]",
+    ),
+    Bug(
+        "Go: an answer of another term extends this one",
+        _GO,
+        right="told.token != term.Token || told.instanceID != term.Holder || !term.extend",
+        wrong="told.token == 0 || !term.extend",
+        test=_LIES + "[go]",
+    ),
+    Bug(
+        "Go: nothing limits how often the client asks",
+        _GO,
+        right="sleep(ctx, c.sent+spacing-now())",
+        wrong="sleep(ctx, c.sent-now())",
+        test=_LIES + "[go]",
+    ),
+    Bug(
+        "Go: the client resigns before the work has ended",
+        _GO,
+        right="	if !own {\n		<-done\n	}\n",
+        wrong="",
+        test=_HAND_OVER + "[go]",
+    ),
+    Bug(
+        "Go: the client never resigns",
+        _GO,
+        right="if _, err := c.request(context.Background(), http.MethodPost, path, limit); err != nil {",
+        wrong='if path == "" {',
+        test=_HAND_OVER + "[go]",
+    ),
+    Bug(
+        "Go: the work is told to stop at the deadline only",
+        _GO,
+        right="t.deadline, t.stopAt = deadline, deadline-before",
+        wrong="t.deadline, t.stopAt = deadline, deadline-0*before",
+        test=_GRANT + "[go]",
+    ),
+]

@@ -1,0 +1,227 @@
+"""Bugs in the history and in the step-down, each found by a test of the rules or by one with a real Redis."""
+
+from tests.mutants.trial import Bug
+
+_RULES = "tests/sidecar/election/test_step_down.py::test_"
+_SCRIPTS = "tests/sidecar/redis/test_scripts_step_down.py::test_"
+_HISTORY = "tests/sidecar/redis/test_history.py::test_"
+_TERMS = "tests/sidecar/test_history.py::test_"
+_CONTROL = "tests/sidecar/test_control_history.py::test_"
+
+STEP_DOWN = [
+    Bug(
+        "a renewal ignores the step-down",
+        "sidecar/scripts/renew.lua",
+        right="stepping_down() and 'stepping_down' or 'renewed'",
+        wrong="'renewed'",
+        test=_SCRIPTS + "a_renewal_tells_the_holder[wheel]",
+    ),
+    Bug(
+        "a renewal that tells of a step-down opens the guard and does not extend the key",
+        "sidecar/scripts/renew.lua",
+        right="if left < tonumber(ARGV[7])",
+        wrong="if stepping_down() then vouch() return answer('stepping_down') end\nif left < tonumber(ARGV[7])",
+        test=_SCRIPTS + "a_renewal_tells_the_holder[wheel]",
+    ),
+    Bug(
+        "a release after a step-down is given up while the key lives",
+        "sidecar/election/lease.py",
+        right="if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):",
+        wrong="term.step_down = reply.outcome is Outcome.STEPPING_DOWN\n        if reply.outcome is Outcome.RENEWED:",
+        test=_RULES + "a_release_is_tried_until_the_key_must_have_expired",
+    ),
+    Bug(
+        "a step-down ends whatever term there is",
+        "sidecar/scripts/prelude.lua",
+        right="return last and step_down and string.match(step_down, '^0*(%d+)$') == last",
+        wrong="return step_down",
+        test=_SCRIPTS + "an_earlier_terms_step_down_does_not_end_a_later_term[wheel]",
+    ),
+    Bug(
+        "a restarted sidecar leads on in spite of a step-down",
+        "sidecar/scripts/acquire.lua",
+        right="if stepping_down() then return answer('stepping_down') end",
+        wrong="",
+        test=_SCRIPTS + "a_term_that_is_found_again_is_adopted_only_to_be_released[wheel]",
+    ),
+    Bug(
+        "a new term cannot begin without the right to HDEL",
+        "sidecar/scripts/acquire.lua",
+        right="redis.pcall('HDEL', fence, 'step_down')",
+        wrong="call('HDEL', fence, 'step_down')",
+        test=_SCRIPTS + "without_the_right_to_hdel_the_next_term_is_led_all_the_same[wheel]",
+    ),
+    Bug(
+        "the answer to a step-down is a grant",
+        "sidecar/election/facts.py",
+        right="return self._drain_until is not None or term.step_down",
+        wrong="return self._drain_until is not None",
+        test=_RULES + "the_leader_leads_no_more_at_once",
+    ),
+    Bug(
+        "a step-down shows as following while the client works",
+        "sidecar/election/facts.py",
+        right="self._drain_until is not None or self._stepping_down():",
+        wrong="self._drain_until is not None:",
+        test=_RULES + "the_leader_leads_no_more_at_once",
+    ),
+    Bug(
+        "a term that ends while it steps down is campaigned for again",
+        "sidecar/election/lease.py",
+        right="now >= term.lead_until and not term.step_down:",
+        wrong="now >= term.lead_until:",
+        test=_RULES + "the_end_of_the_term_while_it_waits_releases_too",
+    ),
+    Bug(
+        "the loop does not sleep while it steps down",
+        "sidecar/election/lease.py",
+        right="times += [] if self._gives_up(self._term) else [self._due]",
+        wrong="times += [self._due]",
+        test=_RULES + "nothing_is_renewed_while_it_waits",
+    ),
+    Bug(
+        "the rest counts from the operator's command",
+        "sidecar/election/lease.py",
+        right="            self._left(now)  # its key has expired",
+        wrong="            self._to_release = None",
+        test=_RULES + "the_rest_counts_from_the_end_of_the_key",
+    ),
+    Bug(
+        "DISABLED ends the rest after a step-down",
+        "sidecar/election/rest.py",
+        right="others = reply.outcome not in _NOTHING_READ and (reply.outcome is Outcome.HELD or newer)",
+        wrong="others = others or newer",
+        test=_RULES + "an_operators_disabled_does_not_end_the_rest",
+    ),
+    Bug(
+        "a leader that was not seen does not end the rest",
+        "sidecar/election/rest.py",
+        right="(reply.outcome is Outcome.HELD or newer)",
+        wrong="reply.outcome is Outcome.HELD",
+        test=_RULES + "the_trace_of_another_leader_ends_the_rest_too",
+    ),
+    Bug(
+        "a late acquire of one's own ends the rest",
+        "sidecar/election/rest.py",
+        right=" and reply.holder != me",
+        wrong="",
+        test=_RULES + "a_newer_token_of_our_own_ends_no_rest",
+    ),
+    Bug(
+        "a step-down of long ago shortens the rest after a resign",
+        "sidecar/election/rest.py",
+        right="        if now >= self.until:\n            self._token = None\n",
+        wrong="",
+        test=_RULES + "a_resign_after_the_rest_is_a_rest_of_its_own",
+    ),
+    Bug(
+        "a notice of a step-down during a call is lost",
+        "sidecar/election/lease.py",
+        right="        if self._step_down_noticed:\n            self.step_down_noticed(now)\n",
+        wrong="",
+        test=_RULES + "a_notice_during_a_call_is_not_lost",
+    ),
+    Bug(
+        "a step-down wakes every follower",
+        "sidecar/redis/watch.py",
+        right="self._step_down if content == STEP_DOWN_NOTICE else self._changed",
+        wrong="self._changed",
+        test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_told_as_one_and_as_no_change[wheel-rights0]",
+    ),
+    Bug(
+        "the sidecar's watch does not pass a step-down on",
+        "sidecar/run.py",
+        right="candidate.noticed, candidate.step_down_noticed,",
+        wrong="candidate.noticed, lambda _: None,",
+        test="tests/sidecar/client/test_step_down.py::test_a_leader_with_a_watch_hears_of_it_long_before_its_renewal",
+    ),
+]
+
+HISTORY = [
+    Bug(
+        "a user without the history's right leads no more",
+        "sidecar/scripts/prelude.lua",
+        right="local appended = redis.pcall('XADD',",
+        wrong="local appended = call('XADD',",
+        test=_HISTORY + "an_account_from_before_the_history_keeps_its_leader_and_lacks_the_history_alone[wheel]",
+    ),
+    Bug(
+        "the history grows for ever",
+        "sidecar/scripts/prelude.lua",
+        right="'MAXLEN', '~', '1000', ",
+        wrong="",
+        test=_HISTORY + "a_history_is_capped[wheel]",
+    ),
+    Bug(
+        "the history of a key with a hash tag is in another slot",
+        "sidecar/scripts/prelude.lua",
+        right="(string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- as",
+        wrong="('{' .. key .. '}') -- as",
+        test=_HISTORY + "the_scripts_derive_the_name_that_is_read[wheel]",
+    ),
+    Bug(
+        "a term that is adopted again is recorded again",
+        "sidecar/scripts/acquire.lua",
+        right="if not adopted and ARGV[8] ~= '1' then record",
+        wrong="if ARGV[8] ~= '1' then record",
+        test=_HISTORY + "what_begins_or_ends_no_term_appends_nothing[wheel]",
+    ),
+    Bug(
+        "an unconfirmed acquire counts as a term",
+        "sidecar/scripts/acquire.lua",
+        right="if not adopted and ARGV[8] ~= '1' then record",
+        wrong="if not adopted then record",
+        test=_HISTORY + "an_unconfirmed_acquire_is_no_term[wheel]",
+    ),
+    Bug(
+        "with MIN_REPLICAS a term is recorded a heartbeat late",
+        "sidecar/election/lease.py",
+        right="self._due = now if self._replicated else call.sent_at",
+        wrong="self._due = call.sent_at",
+        test=_RULES + "with_min_replicas_the_first_renewal_follows_at_once",
+    ),
+    Bug(
+        "a release has no reason",
+        "sidecar/redis/store.py",
+        right="            call.reason,\n",
+        wrong='            "",\n',
+        test=_CONTROL + "a_term_is_told_while_it_lasts_and_after_its_end",
+    ),
+    Bug(
+        "a crashed term shows as the holder's",
+        "sidecar/history.py",
+        right="holds = not terms and (entry.holder, entry.token) == (holder, token)",
+        wrong="holds = not terms",
+        test=_TERMS + "the_last_term_holds_while_key_and_fence_say_so",
+    ),
+    Bug(
+        "an older term shows as the holder's",
+        "sidecar/history.py",
+        right="holds = not terms and (",
+        wrong="holds = (",
+        test=_TERMS + "only_the_last_term_can_hold",
+    ),
+    Bug(
+        "each question about the history costs a read",
+        "sidecar/redis/history.py",
+        right="if pause <= 0 or last.result is None:",
+        wrong="if True:",
+        test=_HISTORY + "it_is_read_once_a_second_however_many_ask[wheel]",
+    ),
+    Bug(
+        "whatever stands in the stream is shown as it is",
+        "sidecar/redis/history.py",
+        right="[one_line(each) for each in answer]",
+        wrong="[str(each) for each in answer]",
+        test=_HISTORY + "whatever_stands_in_the_stream_is_bounded_and_printable[wheel]",
+    ),
+    Bug(
+        "a history that cannot be read is a traceback",
+        "sidecar/control.py",
+        right="except HistoryUnavailable as error:",
+        wrong="except ZeroDivisionError as error:",
+        test=_CONTROL + "a_refusal_of_redis_is_an_error_in_json_with_its_cause",
+    ),
+]
+
+BUGS = [*STEP_DOWN, *HISTORY]

@@ -1,0 +1,165 @@
+"""New streams while memory is short: the rule, and the API that follows it."""
+
+import asyncio
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.api import stream_admission
+from service.api.cgroup_memory import MemoryUse
+from service.api.stream_admission import StreamAdmission, refuses
+from service.telemetry import HttpMetrics
+from tests.support.served_api import PORTFOLIO, Served
+from tests.support.waiting import eventually
+
+STREAM = f"/portfolios/{PORTFOLIO}/stream"
+
+
+@pytest.mark.parametrize(
+    ("share", "before", "refused"),
+    [
+        (0.10, False, False),
+        (0.79, False, False),
+        (0.82, False, False),
+        (0.85, False, False),
+        (0.86, False, True),
+        (1.00, False, True),
+        (0.86, True, True),
+        (0.85, True, True),
+        (0.80, True, True),
+        (0.79, True, False),
+    ],
+)
+def test_streams_are_refused_above_85_percent_until_below_80(share: float, before: bool, refused: bool) -> None:
+    assert refuses(MemoryUse(round(share * 1000), 1000), refused_before=before) is refused
+
+
+def test_without_a_limit_streams_are_never_refused() -> None:
+    assert refuses(None, refused_before=False) is False
+    assert refuses(None, refused_before=True) is False
+
+
+@pytest.fixture
+async def streaming(served: Served) -> AsyncIterator[Served]:
+    """The API with running streams."""
+    task = asyncio.create_task(served.streams.run(served.store))
+    yield served
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_a_new_stream_is_refused_while_an_open_one_goes_on(
+    streaming: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = streaming
+    caplog.set_level(logging.INFO, "service.api.stream_admission")
+    await served.write_live("1")
+    async with served.session.get(served.url + STREAM) as stream:
+        assert stream.status == 200
+        await _event(stream)
+
+        served.memory = MemoryUse(900, 1000)
+        served.admission.look()
+        async with served.session.get(served.url + STREAM) as refused:
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+            assert await refused.json() == {
+                "error": "the memory of this task is short; no new stream can be opened now"
+            }
+        assert (await served.get(f"/portfolios/{PORTFOLIO}/live"))[0] == 200
+        status, health = await served.get_internal("/healthz")
+        assert status == 200, "the task is healthy: a replacement would break the open streams"
+        assert health["memory"].endswith("are in use; new streams are refused")
+        assert served.registry.get_sample_value("portfolio_streams_refused") == 1
+        assert served.registry.get_sample_value("portfolio_memory_used_share") == 0.9
+
+        await served.write_live("2")
+        await _event(stream)
+
+        served.memory = MemoryUse(820, 1000)
+        served.admission.look()
+        async with served.session.get(served.url + STREAM) as refused:
+            assert refused.status == 503
+
+        served.memory = MemoryUse(790, 1000)
+        served.admission.look()
+        async with served.session.get(served.url + STREAM) as accepted:
+            assert accepted.status == 200
+    assert (await served.get_internal("/healthz"))[1]["memory"] == "ok"
+    assert served.registry.get_sample_value("portfolio_streams_refused") == 0
+    levels = [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+    assert levels == [("WARNING", "new streams are refused"), ("INFO", "new streams are accepted again")]
+
+
+async def test_a_request_at_fault_gets_its_own_error_while_memory_is_short(served: Served) -> None:
+    served.memory = MemoryUse(900, 1000)
+    served.admission.look()
+    assert (await served.get("/portfolios/nonsense/stream"))[0] == 400
+    assert (await served.get("/portfolios/00000000-0000-4000-8000-000000000000/stream"))[0] == 404
+
+
+async def _event(stream: aiohttp.ClientResponse) -> None:
+    async with asyncio.timeout(20):
+        while not (await stream.content.readline()).startswith(b"data:"):
+            pass
+
+
+SCATTERED = """
+import os
+from pathlib import Path
+from service.api.stream_admission import return_free_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+kept = [bytes(1000) for _ in range(50_000)]
+last = bytes(1000)  # above the others, so that they do not return by themselves
+del kept
+before = resident()
+return_free_memory()
+print(before, resident())
+"""
+
+
+def test_freed_memory_returns_to_the_system_with_the_allocator_of_the_image() -> None:
+    dockerfile = (Path(__file__).parents[3] / "Dockerfile.api").read_text()
+    (allocator,) = re.findall(r"PYTHONMALLOC=(\w+) ", dockerfile)
+    said = subprocess.run(
+        [sys.executable, "-c", SCATTERED],
+        env=os.environ | {"PYTHONMALLOC": allocator},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    before, after = map(int, said.split())
+    assert before - after > 40_000_000, "of 50,000 objects of 1,000 bytes"
+
+
+async def test_free_memory_is_returned_only_while_streams_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned, read, shares = 0, 0, [0.5] * 20 + [0.9] * 20
+
+    def read_next() -> MemoryUse:
+        nonlocal read
+        read += 1
+        assert read > 20 or not returned
+        return MemoryUse(round(1000 * (shares[read - 1] if read <= len(shares) else 0.9)), 1000)
+
+    def count() -> None:
+        nonlocal returned
+        returned += 1
+
+    monkeypatch.setattr(stream_admission, "INTERVAL", 0.0)
+    monkeypatch.setattr(stream_admission, "return_free_memory", count)
+    watching = asyncio.create_task(StreamAdmission(read_next, HttpMetrics(CollectorRegistry())).run())
+    await eventually(lambda: read >= 20 + 3 * stream_admission.TRIM_EVERY or watching.done())
+    watching.cancel()
+    await asyncio.wait((watching,))
+    assert watching.cancelled()
+    assert 2 <= returned <= read // stream_admission.TRIM_EVERY

@@ -1,0 +1,66 @@
+"""The operator's commands with real sentinels: they reach the primary, and follow it through a failover."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.processes import command_of
+from tests.support.redis_cluster import order
+from tests.support.redis_sentinels import Group, redis_sentinels
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
+
+LEASE = "background_services"
+KEY = f"portfolio:{LEASE}:leader"
+REASON = "the primary moves"
+
+
+def settings(group: Group) -> dict[str, str]:
+    """Short timings: the sentinels are asked once a heartbeat."""
+    return group.environment | {"HEARTBEAT_INTERVAL": "1", "LEASE_TTL": "30", "GRANT_TTL": "1", "REDIS_TIMEOUT": "2"}
+
+
+async def run(group: Group, *words: str) -> tuple[int, str]:
+    """The exit status of `python -m sidecar WORDS`, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sidecar", *words, env=os.environ | settings(group), stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
+    async with redis_sentinels(tmp_path) as group:
+        status, said = await run(group, "disable", LEASE, "600", "--reason", REASON)
+        assert (status, "disabled for 600 s" in said) == (0, True), said
+        status, said = await run(group, "leaders")
+        assert (status, REASON in said) == (0, True), said
+        status, said = await run(group, "step-down", LEASE)
+        assert (status, REASON in said) == (1, True), said
+        status, said = await run(group, "enable", LEASE)
+        assert status == 0, said
+        status, said = await run(group, "history", LEASE)
+        assert (status, said) == (0, f"{LEASE}: the history holds no term\n")
+        status, said = await run(group, "fence", LEASE)
+        assert (status, "nothing to repair" in said) == (0, True), said
+
+
+async def test_watch_follows_a_failover(tmp_path: Path) -> None:
+    async with redis_sentinels(tmp_path) as group:
+        order(group.servers[0], "SET", KEY, "task-1")
+        async with command_of("sidecar", tmp_path / "watched", "watch", **settings(group)) as watching:
+            with Terminal(("-m", "sidecar", "watch"), settings(group)) as terminal:
+                await eventually(lambda: "held by task-1" in watching.output)
+                await eventually(lambda: f"{LEASE}  task-1" in terminal.shown)
+                await eventually(lambda: order(group.servers[0], "WAIT", "1", "100") == 1)
+                group.fail_over()
+                await eventually(lambda: group.role(group.servers[1]) == "master")
+                order(group.servers[1], "SET", KEY, "task-2")
+                await eventually(lambda: "held by task-2" in watching.output)
+                await eventually(lambda: f"{LEASE}  task-2" in terminal.shown)
+                terminal.press("\x03")
+                assert terminal.status() == 0
+            assert watching.stop(signal.SIGINT) == 0

@@ -1,0 +1,149 @@
+"""`disable --reason`: the key stays what redis-cli knows; the reason stands beside it, for this disable only."""
+
+import json
+import os
+import socket
+
+import pytest
+from redis import Redis
+
+from sidecar.commands.disabling import operator
+from sidecar.scripts import script
+from tests.sidecar.commands.test_operator import KEY, Run
+from tests.sidecar.commands.test_operator import run as run
+from tests.sidecar.conftest import command
+from tests.support.redis_rights import LEAST, give, user
+from tests.support.script_caller import FENCE, Caller
+
+LEASE = "background_services"
+REASON = "the database moves at 04:00; ask Ana"
+BY = f"@{socket.gethostname()}"
+FIELDS = {"disabled_by", "disabled_reason", "disabled_until"}
+
+
+def shown(run: Run) -> str:
+    """What `leaders` says, without its line breaks."""
+    status, said, _ = run("leaders")
+    assert status == 0
+    return " ".join(said.split())
+
+
+def stored(redis: Redis) -> dict[str, str]:
+    """The fields of the fence that hold the reason."""
+    return {str(name): str(value) for name, value in redis.hgetall(FENCE).items() if name in FIELDS}
+
+
+def test_the_key_is_exactly_disabled_and_the_reason_and_who_gave_it_are_shown(redis: Redis, run: Run) -> None:
+    assert run("disable", LEASE, "3600", "--reason", REASON)[0] == 0
+    assert redis.get(KEY) == "DISABLED"
+    assert 3590 < redis.ttl(KEY) <= 3600
+    assert f"{LEASE}: disabled by " in shown(run)
+    assert f"{BY}: {REASON}" in shown(run)
+
+
+def test_enable_removes_the_reason(redis: Redis, run: Run) -> None:
+    run("disable", LEASE, "3600", "--reason", REASON)
+    assert stored(redis).keys() == FIELDS
+    assert run("enable", LEASE)[0] == 0
+    assert not stored(redis)
+
+
+def test_without_a_reason_who_disabled_it_is_shown_and_no_earlier_reason(redis: Redis, run: Run) -> None:
+    run("disable", LEASE, "3600", "--reason", REASON)
+    run("disable", LEASE, "3600")
+    assert BY in shown(run)
+    assert REASON not in shown(run)
+
+
+@pytest.mark.parametrize("by_hand", [["SET", KEY, "DISABLED", "EX", "7200"], ["SET", KEY, "DISABLED"], ["DEL", KEY]])
+def test_a_reason_is_not_shown_for_another_disable_or_for_none(redis: Redis, run: Run, by_hand: list[str]) -> None:
+    run("disable", LEASE, "3600", "--reason", REASON)
+    command(redis, *by_hand)
+    assert "disabled by" not in shown(run)
+
+
+def test_a_reason_is_not_shown_once_a_candidate_leads(redis: Redis, run: Run) -> None:
+    run("disable", LEASE, "3600", "--reason", REASON)
+    redis.delete(KEY)
+    assert Caller(redis).acquire().outcome == "acquired"
+    assert "disabled by" not in shown(run)
+    document = json.loads(run("leaders", "--json")[1])["leases"][LEASE]
+    assert (document["disabled_by"], document["reason"]) == (None, None)
+
+
+def test_a_key_with_a_hash_tag_has_its_reason_too(redis: Redis, run: Run) -> None:
+    tagged = {"LEASE_KEY": "{portfolio}:{name}:leader"}
+    run("disable", LEASE, "3600", "--reason", REASON, **tagged)
+    assert REASON in shown(run)
+    assert redis.hget("fence:{portfolio}:background_services:leader", "disabled_reason") == REASON
+
+
+@pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time"])
+def test_an_account_without_the_right_loses_the_reason_only(redis: Redis, run: Run, right: str) -> None:
+    with user(redis, LEAST):
+        give(redis, [each for each in LEAST if each != right])
+        login = {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD": "secret"}
+        status, said, complained = run("disable", LEASE, "3600", "--reason", REASON, **login)
+    assert (status, complained) == (0, "")
+    assert "is disabled for 3600 s" in said
+    assert "the reason could not be stored beside the key" in said
+    assert "user_script" not in said
+    assert redis.get(KEY) == "DISABLED"
+    assert not stored(redis)
+
+
+@pytest.mark.parametrize("right", ["~fence:{portfolio:*", "+hset", "+time", "&portfolio:*:changed"])
+def test_the_script_disables_on_every_version_whatever_is_refused_after_that(any_redis: Redis, right: str) -> None:
+    with user(any_redis, LEAST):
+        give(any_redis, [each for each in LEAST if each != right])
+        port = any_redis.connection_pool.connection_kwargs["port"]
+        with Redis(port=port, username="sidecar", password="secret", decode_responses=True, protocol=2) as restricted:
+            text = script("call", "disable")
+            holder, notice, note = restricted.eval(text, 1, KEY, "60", "somebody", REASON)
+    assert (holder, bool(notice), bool(note)) == ("", right[0] == "&", right[0] != "&")
+    assert any_redis.get(KEY) == "DISABLED"
+
+
+def test_a_fence_that_is_no_hash_costs_the_reason_only(redis: Redis, run: Run) -> None:
+    redis.lpush(FENCE, "x")
+    status, said, _ = run("disable", LEASE, "3600", "--reason", REASON)
+    assert (status, redis.get(KEY)) == (0, "DISABLED")
+    assert "the reason could not be stored beside the key (HSET: WRONGTYPE" in said
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "a\nb", "\x1b[2J", "a\u202eb", "\udcff"])
+def test_a_reason_that_is_not_one_short_line_is_refused(redis: Redis, run: Run, reason: str) -> None:
+    status, said, complained = run("disable", LEASE, "60", "--reason", reason)
+    assert (status, said) == (2, "")
+    assert complained == "sidecar: --reason takes one printable line of 1 to 200 characters\n"
+    assert not redis.keys()
+
+
+@pytest.mark.parametrize("hostile", ["a\x1b[2J\nforged", "x\n" * 1_000_000, b"\xff\x1b"])
+def test_a_reason_that_somebody_wrote_by_hand_is_shown_in_one_bounded_line(
+    redis: Redis, run: Run, hostile: str | bytes
+) -> None:
+    run("disable", LEASE, "3600", "--reason", REASON)
+    redis.hset(FENCE, mapping={"disabled_by": hostile, "disabled_reason": hostile})
+    _, said, _ = run("leaders")
+    assert "disabled by" in said
+    assert all(line.isprintable() and len(line) <= 80 for line in said.splitlines())
+    assert len(said) < 2_000
+    assert len(run("leaders", "--json")[1]) < 4_000
+
+
+def test_the_longest_reason_is_shown_whole(redis: Redis, run: Run) -> None:
+    reason = "語" * 200
+    assert run("disable", LEASE, "3600", "--reason", reason)[0] == 0
+    assert json.loads(run("leaders", "--json")[1])["leases"][LEASE]["reason"] == reason
+
+
+def test_a_user_without_a_name_is_shown_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user of its own."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert operator() == f"54321{BY}"
+    monkeypatch.setenv("LOGNAME", "a\x1b[2J\n" + "x" * 500)
+    assert operator().isprintable()
+    assert len(operator()) <= 128

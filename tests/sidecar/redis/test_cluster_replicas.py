@@ -1,0 +1,102 @@
+"""MIN_REPLICAS in a real cluster: the replicas of the node that executes a call confirm it, also after a hop."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import AskError
+
+from ops.local.servers import RedisServer
+from sidecar.protocol import Kind, Outcome, Timings
+from sidecar.redis.connection import Connector
+from sidecar.redis.store import fence_of
+from sidecar.server_kind import Cluster, slot_of
+from tests.support.redis_cluster import RedisCluster, order, redis_cluster
+from tests.support.storing import KEY, Storing, at_port, storing
+from tests.support.waiting import eventually
+
+SLOW = Timings(ttl=60.0, heartbeat=20.0, grant_ttl=5.0, call_limit=10.0)
+"""WAIT gets half of a call's limit, and a refusal at a node without replicas uses that half up."""
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[RedisCluster]:
+    """Two primaries; the first one has a replica."""
+    async with redis_cluster(tmp_path, masters=2, replicas=1) as cluster:
+        yield cluster
+
+
+def with_replica(cluster: RedisCluster) -> RedisServer:
+    return cluster.nodes[0]
+
+
+def without_replica(cluster: RedisCluster) -> RedisServer:
+    return cluster.nodes[1]
+
+
+def connector(cluster: RedisCluster) -> Connector:
+    return at_port(cluster.nodes[0].port, Cluster(slot_of(KEY)), limit=SLOW.call_limit)
+
+
+def place(cluster: RedisCluster, node: RedisServer) -> None:
+    """Let a node own the slot of the lease."""
+    if cluster.owner(KEY) is not node:
+        cluster.move(KEY, node)
+    assert cluster.owner(KEY) is node
+
+
+async def renew(store: Storing) -> Outcome:
+    """The outcome of a renewal that writes, whatever is left of the lease."""
+    result = await store.call(Kind.RENEW, limit=SLOW.call_limit)
+    outcome = getattr(result, "outcome", None)
+    assert isinstance(outcome, Outcome), result
+    return outcome
+
+
+async def test_the_replicas_of_the_new_node_confirm_a_call_that_was_sent_on(cluster: RedisCluster) -> None:
+    place(cluster, with_replica(cluster))
+    async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        place(cluster, without_replica(cluster))
+        assert await renew(store) is Outcome.UNCONFIRMED, "the old node's replica does not count"
+        place(cluster, with_replica(cluster))
+        assert await renew(store) is Outcome.RENEWED
+        assert store.store.connected
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+async def test_the_replicas_of_the_node_that_was_asked_for_one_call_confirm_it(
+    cluster: RedisCluster, confirmed: bool
+) -> None:
+    """The slot is migrating, and the keys have arrived already: ASK sends the call on, for this once."""
+    nodes = without_replica(cluster), with_replica(cluster)
+    source, target = nodes if confirmed else nodes[::-1]
+    place(cluster, source)
+    async with storing(connector(cluster), timings=SLOW) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        token = store.token
+    cluster.begin_migration(KEY, source, target)
+    cluster.migrate(KEY, fence_of(KEY), source=source, target=target)
+    async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
+        store.token = token
+        assert type(order(source, "GET", KEY)) is AskError
+        assert await renew(store) is (Outcome.RENEWED if confirmed else Outcome.UNCONFIRMED)
+
+
+async def test_a_node_whose_replica_took_over_confirms_only_with_a_replica_of_its_own(cluster: RedisCluster) -> None:
+    first, _, replica = cluster.nodes
+    place(cluster, first)
+    async with storing(connector(cluster), min_replicas=1, timings=SLOW) as store:
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        answer = order(replica, "CLUSTER", "FAILOVER")
+        assert answer == "OK", answer
+        # The old primary becomes the replica of the new one, and refuses writes from the open connection with MOVED.
+
+        async def renewed() -> bool:
+            result = await store.call(Kind.RENEW, limit=SLOW.call_limit)
+            return getattr(result, "outcome", None) is Outcome.RENEWED
+
+        await eventually(renewed, within=50)
+        assert cluster.owner(KEY) is replica
+        first.kill()
+        assert await renew(store) is Outcome.UNCONFIRMED

@@ -1,0 +1,213 @@
+"""The history of a lease on real servers: what the scripts append, what is read, and what a refusal costs."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from ops.local.servers import RedisServer
+from runtime.clock import elapsed
+from sidecar.history import Term
+from sidecar.protocol import Kind, Outcome
+from sidecar.redis.connection import RedisConnection
+from sidecar.redis.history import Histories, HistoryUnavailable, read_history
+from sidecar.redis.store import history_of
+from tests.sidecar.conftest import command
+from tests.support.redis_rights import LEAST, user, without
+from tests.support.script_caller import FENCE, KEY, Caller
+from tests.support.storing import at_port, storing
+
+HISTORY = history_of(KEY)
+LIMIT = 10.0
+
+
+def connector(redis: Redis) -> Callable[[], RedisConnection]:
+    return at_port(redis.connection_pool.connection_kwargs["port"])
+
+
+def events(redis: Redis) -> list[dict[str, str]]:
+    return [fields for _, fields in redis.xrange(HISTORY)]  # type: ignore[misc,union-attr]  # redis-py's own gap
+
+
+async def terms(redis: Redis) -> list[Term]:
+    return await read_history(connector(redis), KEY, LIMIT)
+
+
+async def ends(redis: Redis) -> list[tuple[str, str, str | None]]:
+    return [(term.holder, str(term.end), term.reason) for term in await terms(redis)]
+
+
+def test_a_new_term_and_its_release_are_appended(any_redis: Redis) -> None:
+    token = Caller(any_redis).acquire().token
+    assert Caller(any_redis, reason="resigned").release(token).history == "kept"
+    assert events(any_redis) == [
+        {"event": "acquire", "token": token, "holder": "a", "reason": ""},
+        {"event": "release", "token": token, "holder": "a", "reason": "resigned"},
+    ]
+
+
+def test_what_begins_or_ends_no_term_appends_nothing(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire()
+    answers = [
+        Caller(any_redis, tenure="boot-1").acquire(),
+        Caller(any_redis, tenure="boot-1").renew(first.token),
+        Caller(any_redis, "b").acquire(),
+        Caller(any_redis, "b").release(first.token),
+        Caller(any_redis).look(),
+        Caller(any_redis).acquire(deadline=0),
+    ]
+    assert [answer.outcome for answer in answers] == ["adopted", "renewed", "held", "held", "superseded", "late"]
+    assert {answer.history for answer in answers} == {"-"}
+    assert len(events(any_redis)) == 1
+
+
+def test_a_key_with_a_hash_tag_has_a_history_in_its_slot() -> None:
+    assert history_of("portfolio:x:leader") == "history:{portfolio:x:leader}"
+    assert history_of("{portfolio}:x:leader") == "history:{portfolio}:x:leader"
+
+
+async def test_the_scripts_derive_the_name_that_is_read(any_redis: Redis) -> None:
+    tagged = "{portfolio}:tagged:leader"
+    async with storing(connector(any_redis)) as store:
+        assert isinstance(await store.call(Kind.ACQUIRE, key=tagged, limit=LIMIT), tuple)
+        assert store.store.history == "kept"
+    assert any_redis.xlen(history_of(tagged)) == 1
+    [term] = await read_history(connector(any_redis), tagged, LIMIT)
+    assert term.end == "holding"
+
+
+def test_a_history_is_capped(any_redis: Redis) -> None:
+    for _ in range(700):
+        caller = Caller(any_redis)
+        caller.release(caller.acquire().token)
+    assert 1000 <= any_redis.xlen(HISTORY) < 1200
+
+
+async def test_the_terms_of_a_lease_are_told_with_their_ends(any_redis: Redis) -> None:
+    first = Caller(any_redis).acquire().token
+    Caller(any_redis, reason="drain").release(first)
+    Caller(any_redis, "b").acquire()
+    any_redis.delete(KEY)
+    third = Caller(any_redis, "c").acquire()
+    assert await ends(any_redis) == [
+        ("c", "holding", None),
+        ("b", "not released", None),
+        ("a", "released", "drain"),
+    ]
+    [newest, *_] = await terms(any_redis)
+    assert abs(newest.acquired_at.timestamp() * 1e6 - third.time) < 2000, "the times are those of Redis"
+    any_redis.set(KEY, "DISABLED", ex=60)
+    assert (await ends(any_redis))[0] == ("c", "not released", None)
+
+
+async def test_an_unconfirmed_acquire_is_no_term(any_redis: Redis) -> None:
+    """With MIN_REPLICAS the first renewal, which only a confirmed term makes, appends the acquire, and only once."""
+    caller = Caller(any_redis, replicas=1)
+    acquired = caller.acquire()
+    assert (acquired.outcome, acquired.history) == ("acquired", "-")
+    assert caller.acquire().outcome == "adopted"
+    assert await terms(any_redis) == []
+    assert [caller.renew(acquired.token).history for _ in range(3)] == ["kept", "-", "-"]
+    assert await ends(any_redis) == [("a", "holding", None)]
+    caller.release(acquired.token)
+    unconfirmed = caller.acquire().token
+    Caller(any_redis, replicas=1, reason="demand gone").release(unconfirmed)
+    assert [str(term.token) for term in await terms(any_redis)] == [acquired.token]
+
+
+async def test_an_account_from_before_the_history_keeps_its_leader_and_lacks_the_history_alone(
+    any_redis: Redis,
+) -> None:
+    rights = without("~history:{portfolio:*", "+xadd", "+xrevrange")
+    with user(any_redis, rights) as connect:
+        async with storing(connect) as store:
+            calls = (Kind.ACQUIRE, Kind.RENEW, Kind.ACQUIRE, Kind.RELEASE, Kind.ACQUIRE)
+            outcomes = [await store.outcome(kind) for kind in calls]
+            assert outcomes == ["acquired", "renewed", "adopted", "released", "acquired"]
+            assert store.store.history == "refused"
+        with pytest.raises(HistoryUnavailable, match=f"no permission for the key .*{HISTORY}.*docs/redis.md"):
+            await read_history(connect, KEY, LIMIT)
+    assert any_redis.exists(HISTORY) == 0
+
+
+@pytest.mark.parametrize("right", ["~history:{portfolio:*", "+xadd"])
+async def test_a_right_that_is_given_back_is_used_at_the_next_term(any_redis: Redis, right: str) -> None:
+    with user(any_redis, without(right)) as connect:
+        async with storing(connect) as store:
+            assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+            assert store.store.history == "refused"
+            command(any_redis, "ACL", "SETUSER", "sidecar", *LEAST)
+            assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+            assert store.store.history == "kept"
+
+
+async def test_a_history_of_another_type_costs_no_term_and_is_named(any_redis: Redis) -> None:
+    any_redis.set(HISTORY, "x")
+    acquired = Caller(any_redis).acquire()
+    assert (acquired.outcome, acquired.history) == ("acquired", "refused")
+    assert Caller(any_redis).release(acquired.token).outcome == "released"
+    assert any_redis.get(HISTORY) == "x"
+    with pytest.raises(HistoryUnavailable, match="WRONGTYPE"):
+        await terms(any_redis)
+
+
+async def test_a_key_and_a_fence_of_another_type_leave_the_history_readable(any_redis: Redis) -> None:
+    Caller(any_redis).acquire()
+    any_redis.delete(KEY, FENCE)
+    any_redis.lpush(KEY, "x")
+    any_redis.set(FENCE, "x")
+    assert await ends(any_redis) == [("a", "not released", None)]
+
+
+async def test_whatever_stands_in_the_stream_is_bounded_and_printable(any_redis: Redis) -> None:
+    any_redis.xadd(HISTORY, {"anything": "x"})
+    any_redis.xadd(HISTORY, {"event": "acquire", "token": "not a number", "holder": "a"})
+    any_redis.xadd(HISTORY, {"event": "acquire", "token": "7", "holder": "\x1b[2J\n" + "x" * 1_000_000})
+    any_redis.xadd(HISTORY, {"event": "release", "token": "7", "holder": "a", "reason": "y\u202e" * 100_000})
+    [term] = await terms(any_redis)
+    assert term.holder.isprintable()
+    assert term.holder.startswith("\\x1b[2J\\n")
+    assert len(term.holder) <= 300
+    assert term.reason is not None
+    assert term.reason.isprintable()
+    assert len(term.reason) <= 64
+
+
+async def test_it_is_read_once_a_second_however_many_ask(any_redis: Redis) -> None:
+    now = 100.0
+    histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=lambda: now)
+    Caller(any_redis).acquire()
+    before = _evals(any_redis)
+    answers = await asyncio.gather(*(histories.terms("tracker") for _ in range(50)))
+    assert [len(each) for each in answers] == [1] * 50
+    assert _evals(any_redis) == before + 1
+    any_redis.delete(KEY)
+    now += 0.9
+    assert [term.end for term in await histories.terms("tracker")] == ["holding"]
+    now += 0.2
+    assert [term.end for term in await histories.terms("tracker")] == ["not released"]
+    assert _evals(any_redis) == before + 2
+
+
+async def test_a_reader_that_leaves_does_not_end_the_question_of_the_others(any_redis: Redis) -> None:
+    histories = Histories(connector(any_redis), {"tracker": KEY}, limit=LIMIT, clock=elapsed)
+    before = _evals(any_redis)
+    leaving, staying = (asyncio.create_task(histories.terms("tracker")) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await staying == []
+    assert _evals(any_redis) <= before + 2
+
+
+async def test_a_redis_that_is_gone_is_asked_once_a_second_too(any_redis_of_its_own: RedisServer) -> None:
+    histories = Histories(at_port(any_redis_of_its_own.port), {"tracker": KEY}, limit=LIMIT, clock=lambda: 100.0)
+    any_redis_of_its_own.kill()
+    errors = await asyncio.gather(*(histories.terms("tracker") for _ in range(5)), return_exceptions=True)
+    assert len({str(error) for error in errors}) == 1
+    assert all(isinstance(error, HistoryUnavailable) for error in errors)
+
+
+def _evals(redis: Redis) -> int:
+    calls = redis.info("commandstats").get("cmdstat_eval", {"calls": 0})
+    return int(calls["calls"])

@@ -1,0 +1,105 @@
+"""A sidecar imports the modules of its own kind of Redis and login only: a real process of each kind."""
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ops.local.servers import RedisServer
+from tests.sidecar.conftest import client_of, command
+from tests.sidecar.redis.test_tls_texts import Certificates
+from tests.support.processes import ROOT, Sidecar, shows
+from tests.support.proxy import Proxy
+from tests.support.redis_cluster import redis_cluster
+from tests.support.redis_sentinels import redis_sentinels
+from tests.support.waiting import eventually
+
+OPTIONAL = {
+    "one server": set[str](),
+    "cluster": {"sidecar.redis.cluster"},
+    "sentinels": {"sidecar.redis.sentinels"},
+    "password file": {"sidecar.redis.credentials"},
+    "TLS": {"sidecar.redis.tls"},
+    "IAM": {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"},
+}
+"""The modules of each kind that no other kind needs."""
+NEVER = r"(sidecar\.(client|commands|wrapper)|service|botocore|asyncpg|numpy|sqlite3)\b"
+"""Modules of other programs of this project, and libraries that they use."""
+
+
+@asynccontextmanager
+async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIterator[dict[str, str]]:
+    """The environment of a sidecar that can work."""
+    async with AsyncExitStack() as open_:
+        if kind == "cluster":
+            cluster = await open_.enter_async_context(redis_cluster(folder))
+            yield {"REDIS_URL": cluster.nodes[0].url, "REDIS_CLUSTER": "true", "LEASE_KEY": "{a}:{name}"}
+        elif kind == "sentinels":
+            group = await open_.enter_async_context(redis_sentinels(folder))
+            yield {"REDIS_URL": "", "LEASE_TTL": "60", **group.environment}
+        elif kind == "password file":
+            (folder / "password").write_text("secret")
+            yield {"REDIS_USERNAME": "sidecar", "REDIS_PASSWORD_FILE": str(folder / "password")}
+        elif kind in ("TLS", "IAM"):
+            files = Certificates(folder)
+            way = await open_.enter_async_context(Proxy(server.port, files.accepts()))
+            tls = {"REDIS_URL": f"rediss://127.0.0.1:{way.port}", "REDIS_TLS_CA_FILE": str(files.ca)}
+            iam = {
+                "REDIS_IAM": "cache", "REDIS_USERNAME": "sidecar", "AWS_REGION": "eu-central-1",
+                "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "example",
+            }  # fmt: skip
+            yield tls | (iam if kind == "IAM" else {})
+        else:
+            yield {}
+
+
+@pytest.mark.parametrize("kind", OPTIONAL)
+async def test_nothing_of_a_kind_that_is_not_used_is_imported(
+    tmp_path: Path, redis_of_its_own: RedisServer, kind: str
+) -> None:
+    with client_of(redis_of_its_own) as redis:  # takes a token of AWS's, too
+        command(redis, "ACL", "SETUSER", "sidecar", "on", "nopass", "~*", "&*", "+@all")
+    async with settings_of(kind, tmp_path, redis_of_its_own) as settings:
+        log = tmp_path / "sidecar.log"
+        asked = {"REQUIRE_CLIENT": "false", "PYTHONPROFILEIMPORTTIME": "1", **settings}
+        async with Sidecar(log, redis_of_its_own.url, "a", **asked) as sidecar:
+            await eventually(lambda: _leads(sidecar), within=60)
+            sidecar.send()
+            assert await sidecar.end() == 0
+        loaded = set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", sidecar.output, re.MULTILINE))
+    assert {"sidecar.run", "redis.asyncio"} <= loaded, "the listing of the modules has its usual form"
+    assert loaded & set[str]().union(*OPTIONAL.values()) == OPTIONAL[kind]
+    assert [name for name in sorted(loaded) if re.match(NEVER, name)] == []
+
+
+def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
+    """A new module has to be put into a list."""
+    package = ROOT / "sidecar/redis"
+    listed = set[str]().union(*OPTIONAL.values())
+    common = {
+        "connection", "failures", "history", "login", "place", "reconnects", "repeats", "replies", "route",
+        "server_facts", "store", "watch",
+    }  # fmt: skip
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert modules - common == {name.rpartition(".")[2] for name in listed}
+
+
+async def _leads(sidecar: Sidecar) -> bool:
+    shown = await shows(f"{sidecar.url}/status")
+    return bool(shown) and all(lease["is_leader"] for lease in shown["leases"].values())
+
+
+def test_what_the_imports_made_is_not_searched_for_garbage() -> None:
+    """Each such search took a tenth of the start."""
+    program = (
+        "import gc, sidecar.__main__, sidecar.run\n"
+        "sidecar.run.run = lambda *_: print(gc.get_freeze_count(), gc.isenabled()) or 0\n"
+        "sidecar.__main__.main([])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    frozen, enabled = ran.stdout.split()
+    assert (int(frozen) > 50_000, enabled) == (True, "True")

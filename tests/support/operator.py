@@ -1,0 +1,15 @@
+"""An operator who asks the holder of a lease to step down: what the command's script does in Redis."""
+
+from redis import Redis
+
+from sidecar.protocol import STEP_DOWN_NOTICE
+from sidecar.redis.store import fence_of
+
+
+def step_down(redis: Redis, key: str, *, token: str | None = None, notice: bool = True) -> str:
+    """Ask for the end of the term with this token, by default the current one. Returns the token."""
+    token = token or str(redis.hget(fence_of(key), "token"))
+    redis.hset(fence_of(key), "step_down", token)
+    if notice:
+        redis.publish(f"{key}:changed", STEP_DOWN_NOTICE)
+    return token
