@@ -61,7 +61,7 @@ STEP_DOWN = [
         "sidecar/commands/step_down.py",
         right="                except CommandError as error:\n                    problem = str(error)\n",
         wrong="                except CommandError as error:\n                    raise error\n",
-        test=_STEP_DOWN + "a_lost_connection_does_not_end_it",
+        test=_STEP_DOWN + "a_lost_connection_does_not_end_the_waiting",
     ),
     Bug(
         "the lines of a command wait in a buffer until it ends",
