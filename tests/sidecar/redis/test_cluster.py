@@ -8,7 +8,7 @@ import pytest
 from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
 from sidecar.redis.history import read_history
-from sidecar.redis.store import fence_of
+from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, slot_of
 from tests.sidecar.redis.test_watch import watching
@@ -91,13 +91,13 @@ async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluste
         for key in (one, two):
             assert (await store.call(Kind.ACQUIRE, key=key, limit=10)).__class__.__name__ == "Reply"
         cluster.begin_migration(one, source, target)
-        cluster.migrate(one, fence_of(one), source=source, target=target)
+        cluster.migrate(one, fence_of(one), history_of(one), source=source, target=target)
         for key in (one, two):
             result = await store.call(Kind.ACQUIRE, key=key, limit=10)
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
-        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
-        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
-        cluster.migrate(two, fence_of(two), source=source, target=target)
+        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        cluster.migrate(two, fence_of(two), history_of(two), source=source, target=target)
         cluster.end_migration(one, target)
         for key in (one, two):
             result = await store.call(Kind.ACQUIRE, key=key, limit=10)
