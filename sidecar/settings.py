@@ -5,16 +5,19 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runtime.addresses import Address, in_url
 from runtime.host_names import may_be_host
-from sidecar.login_settings import Iam, login_settings
+from sidecar.login_settings import login_settings
 from sidecar.protocol import Timings, UnsafeTimings
 from sidecar.redis_host import checked_host
 from sidecar.server_kind import MAX_CALL, Sentinels, ServerKind, read_kind
-from sidecar.tls_settings import TlsSettings, tls_settings
+
+if TYPE_CHECKING:
+    from sidecar.iam_settings import Iam
+    from sidecar.tls_settings import TlsSettings
 
 T = TypeVar("T")
 
@@ -44,8 +47,8 @@ class RedisAddress:
     username: str | None
     password: str | None = field(repr=False)
     password_file: str | None = None
-    iam: Iam | None = None
-    tls: TlsSettings | None = None
+    iam: "Iam | None" = None
+    tls: "TlsSettings | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,11 @@ def read(environment: Mapping[str, str]) -> Settings:
     host, port = take("REDIS_HOST", checked_host, "localhost"), take("REDIS_PORT", _port, 6379)
     place = take("REDIS_URL", _place, None)
     login = login_settings(env, wrong, serverless=take("REDIS_IAM_SERVERLESS", _switch, None))
-    tls = tls_settings(env, wrong, asked=take("REDIS_TLS", _switch, None))
+    asked_tls, tls = take("REDIS_TLS", _switch, None), None
+    if _mentions_tls(env):
+        from sidecar.tls_settings import tls_settings
+
+        tls = tls_settings(env, wrong, asked=asked_tls)
     if login.iam is not None and tls is None and not wrong.keys() & {"REDIS_URL", "REDIS_TLS"}:
         wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only"
     redis = RedisAddress(
@@ -149,6 +156,12 @@ def read(environment: Mapping[str, str]) -> Settings:
     if wrong:
         raise SettingsError("\n".join(f"{name}: {why}" for name, why in wrong.items()))
     return settings
+
+
+def _mentions_tls(env: Mapping[str, str]) -> bool:
+    """Whether any setting is about TLS; else nothing of TLS is imported."""
+    by_url = env.get("REDIS_URL", "").lower().startswith("rediss:")
+    return by_url or any(name.startswith("REDIS_TLS") for name in env)
 
 
 def control_address(environment: Mapping[str, str]) -> Address:

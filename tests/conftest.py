@@ -1,6 +1,7 @@
 """Real servers for the tests: one Redis and one Postgres a session, a clean Redis and a database of its own a test."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,16 @@ settings.load_profile("steady")
 
 NO_SPIN = missing()
 collect_ignore = ["model"] if NO_SPIN and not os.environ.get("CI") else []  # in CI they fail, and say why
+
+
+def pytest_configure() -> None:
+    """Let the programs under test receive signals that this process ignores, for example in a background job.
+
+    A program inherits ignored signals, but not handlers.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_report_header() -> str:

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"__main__"},
     ),
     "sidecar": (
-        {"client", "ecs_metadata", "history", "protocol", "redis_host", "scripts"},
+        {"client", "ecs_metadata", "history", "iam_settings", "protocol", "redis_host", "scripts"},
         {"login_settings", "server_kind", "tls_settings"},
         {"control_openapi", "settings"},
         {"healthcheck", "identity", "redis", "wrapper"},

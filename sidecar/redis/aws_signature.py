@@ -8,7 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 from urllib.parse import quote
 
-from sidecar.login_settings import AwsKeys, Iam
+from sidecar.iam_settings import AwsKeys, Iam
 
 _VALID_FOR = 900
 """Seconds for which a token can be used to log in; ElastiCache takes no longer ones."""

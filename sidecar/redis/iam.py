@@ -13,7 +13,7 @@ import aiohttp
 
 from runtime.lookup import Lookups
 from sidecar.ecs_metadata import get_json
-from sidecar.login_settings import AwsKeys, CredentialsEndpoint, Iam
+from sidecar.iam_settings import AwsKeys, CredentialsEndpoint, Iam
 from sidecar.redis.aws_signature import login_token
 from sidecar.redis.credentials import Login, secret_in
 from sidecar.redis.failures import CredentialsError

@@ -113,6 +113,14 @@ SENTINELS = [
         test=_GUARD + "where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer[wheel]",
     ),
     Bug(
+        "a sidecar with sentinels does not tell the guard of the late demotion",
+        "sidecar/run.py",
+        right="late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,",
+        wrong="late_demotion=0.0,",
+        test="tests/bench/test_redis_kinds.py::"
+        "test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard[true-0]",
+    ),
+    Bug(
         "a note of one server ends the notes of the others",
         "sidecar/scripts/prelude.lua",
         right="string.match(others or '', name .. '=(%d+)')",

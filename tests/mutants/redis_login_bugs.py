@@ -83,7 +83,7 @@ IAM = [
     ),
     Bug(
         "the role's credentials are fetched without TLS from anywhere",
-        "sidecar/login_settings.py",
+        "sidecar/iam_settings.py",
         right='        return host == "localhost"\n',
         wrong="        return True\n",
         test=_IAM + "settings_of_iam_that_cannot_be_used_are_one_line",

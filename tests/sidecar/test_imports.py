@@ -23,9 +23,12 @@ OPTIONAL = {
     "cluster": {"sidecar.redis.cluster"},
     "sentinels": {"sidecar.redis.sentinels"},
     "password file": {"sidecar.redis.credentials"},
-    "TLS": {"sidecar.redis.tls"},
-    "IAM": {"sidecar.redis.tls", "sidecar.redis.credentials", "sidecar.redis.iam", "sidecar.redis.aws_signature"},
-}
+    "TLS": {"sidecar.redis.tls", "sidecar.tls_settings"},
+    "IAM": {
+        "sidecar.redis.tls", "sidecar.tls_settings", "sidecar.iam_settings", "sidecar.redis.credentials",
+        "sidecar.redis.iam", "sidecar.redis.aws_signature",
+    },
+}  # fmt: skip
 """The modules of each kind that no other kind needs."""
 NEVER = r"(sidecar\.(client|commands|wrapper)|service|botocore|asyncpg|numpy|sqlite3)\b"
 """Modules of other programs of this project, and libraries that they use."""
@@ -85,7 +88,7 @@ def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
         "server_facts", "store", "watch",
     }  # fmt: skip
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert modules - common == {name.rpartition(".")[2] for name in listed}
+    assert {f"sidecar.redis.{name}" for name in modules - common} == {name for name in listed if ".redis." in name}
 
 
 async def _leads(sidecar: Sidecar) -> bool:

@@ -244,6 +244,11 @@ def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option:
             read({"REDIS_URL": f"redis://:{SECRET}@h/?{option}={value}"})
 
 
+@pytest.mark.parametrize("url", ["rediss://h", "REDISS://h", " Rediss://h"])
+def test_each_spelling_of_the_scheme_asks_for_tls(url: str) -> None:
+    assert read({"REDIS_URL": url}).redis.tls is not None
+
+
 def test_what_the_url_may_ask_for_reaches_the_connection() -> None:
     asked = "db=3&ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ciphers=AES256-GCM-SHA384&ssl_min_version=771"
     connection = Connector(read({"REDIS_URL": f"rediss://:a%23b@h?{asked}"}).redis)()

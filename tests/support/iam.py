@@ -20,7 +20,7 @@ from botocore.hooks import HierarchicalEmitter
 from botocore.model import ServiceId
 from botocore.signers import RequestSigner
 
-from sidecar.login_settings import AwsKeys
+from sidecar.iam_settings import AwsKeys
 
 CACHE, REGION, USER = "portfolio", "eu-central-1", "sidecar"
 

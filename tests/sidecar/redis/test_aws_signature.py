@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sidecar.login_settings import AwsKeys, Iam
+from sidecar.iam_settings import AwsKeys, Iam
 from sidecar.redis.aws_signature import login_token
 from tests.support.iam import presigned_by_botocore
 

@@ -7,7 +7,8 @@ import pytest
 
 from sidecar.protocol import Kind, Outcome, Timings
 from sidecar.redis.connection import Connector
-from sidecar.redis.store import fence_of
+from sidecar.redis.history import read_history
+from sidecar.redis.store import fence_of, history_of
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Cluster, slot_of
 from tests.sidecar.redis.test_watch import watching
@@ -90,13 +91,13 @@ async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluste
         for key in (one, two):
             assert (await store.call(Kind.ACQUIRE, key=key, limit=10)).__class__.__name__ == "Reply"
         cluster.begin_migration(one, source, target)
-        cluster.migrate(one, fence_of(one), source=source, target=target)
+        cluster.migrate(one, fence_of(one), history_of(one), source=source, target=target)
         for key in (one, two):
             result = await store.call(Kind.ACQUIRE, key=key, limit=10)
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
-        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
-        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 2
-        cluster.migrate(two, fence_of(two), source=source, target=target)
+        assert order(target, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        assert order(source, "CLUSTER", "COUNTKEYSINSLOT", str(slot_of(one))) == 3
+        cluster.migrate(two, fence_of(two), history_of(two), source=source, target=target)
         cluster.end_migration(one, target)
         for key in (one, two):
             result = await store.call(Kind.ACQUIRE, key=key, limit=10)
@@ -156,3 +157,20 @@ async def test_calls_go_round_between_nodes_at_most_three_times(cluster: RedisCl
         assert failure.kind in ("ask", "moved")
         made = sum(connections(cluster)) - before - 2  # the two that count
         assert made <= 4, made
+
+
+async def test_the_history_is_kept_and_read_at_the_owner_of_the_slot_and_moves_with_it(cluster: RedisCluster) -> None:
+    connector = seeded_by(cluster, 0)
+    async with storing(connector) as store:
+        await lead(store)
+        assert store.store.history == "kept"
+        [term] = await read_history(connector.companion, KEY, 20.0)
+        assert term.end == "holding"
+        source = cluster.owner(KEY)
+        assert source is not None
+        cluster.move(KEY, cluster.other(source))
+        assert await store.outcome(Kind.RELEASE) is Outcome.RELEASED
+        assert store.store.history == "kept"
+        assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
+        newest, *_ = await read_history(connector.companion, KEY, 20.0)
+        assert newest.token == store.token

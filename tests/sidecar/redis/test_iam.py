@@ -18,7 +18,7 @@ from runtime.clock import elapsed
 from runtime.lookup import Lookups
 from sidecar.election.candidate import Candidate
 from sidecar.election.lease import Lease
-from sidecar.login_settings import AwsKeys, CredentialsEndpoint, Iam
+from sidecar.iam_settings import AwsKeys, CredentialsEndpoint, Iam
 from sidecar.protocol import Call, Kind, Outcome, Timings
 from sidecar.redis import iam
 from sidecar.redis.connection import Connector
