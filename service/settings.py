@@ -118,7 +118,7 @@ def _sent_by_browsers(parts: SplitResult) -> str:
         raise ValueError("has a %")
     if ":" in host:
         host = f"[{ipaddress.IPv6Address(host)}]"
-    elif re.search(r"(^|\.)[0-9]+\.?$", host):  # browsers take a host that ends with a number for an address
+    elif re.search(r"(^|\.)[0-9]+\.?$", host):  # browsers treat a host that ends with a number as an address
         host = str(ipaddress.IPv4Address(host))
     port = "" if parts.port in (None, DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}"

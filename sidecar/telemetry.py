@@ -145,7 +145,7 @@ class Telemetry:
         release_notice: str | None = None,
         history: str | None = None,
     ) -> None:
-        """Log each property of the server that costs something, when it is first known and when it changes."""
+        """Log each limitation of the server when it is first known and when it changes."""
         was_guard, was_policy, was_notice, was_history = self._server
         self._server = (guard, eviction_policy, release_notice, history)
         if guard == "unavailable" and guard != was_guard:

@@ -41,7 +41,7 @@ ABOUT = {
     Event.FAILOVER: "failover by hand; the old primary lives",
     Event.KILL: "kill -9 of the primary, which comes back without data after the promotion",
     Event.RESTART: "kill -9 of the primary, which comes back without data before a promotion",
-    Event.UNSEEN: "failover by hand; the leader cannot ask the sentinels, and the old primary serves on",
+    Event.UNSEEN: "failover by hand; the leader cannot ask the sentinels, and the old primary continues to serve",
     Event.MIGRATION: "the slot of the leases moves to another master",
     Event.ROTATION: "the password changes, and every connection of the sidecars is cut",
 }

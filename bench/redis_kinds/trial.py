@@ -24,7 +24,7 @@ HAND_OVERS = 9
 STARTS_WITHIN = 120.0
 """Seconds for the start of the servers and of the tasks on a busy machine."""
 SETTLES_WITHIN = 120.0
-"""Seconds beyond the guard and one ttl within which everything must have its place again."""
+"""Seconds beyond the guard and one ttl within which all servers and tasks must be in place again."""
 
 Tell = Callable[[str], None]
 
@@ -48,7 +48,7 @@ class Row:
 
 
 class Broken(Exception):
-    """A row that came to no end; the text says where."""
+    """A row that did not finish; the text gives the step."""
 
 
 async def trial(redis: Redis, event: Event, ttl: float, folder: Path, tell: Tell) -> Row:

@@ -53,7 +53,7 @@ def empty(folder: Path) -> None:
 
 
 async def _remove_all() -> list[str]:
-    """Remove everything that a rehearsal makes; returns what of it was still there."""
+    """Remove everything that a rehearsal makes; returns what still existed."""
     left = [*await containers(), *await namespaces()]
     await remove_containers()
     await remove_namespaces()

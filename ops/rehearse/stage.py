@@ -174,7 +174,7 @@ class Stage:
             if found if isinstance(found, bool) else await found:
                 return
             if time.monotonic() > deadline:
-                raise RehearsalError(f"after {limit:g} s it is still not so that {what}")
+                raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
             await asyncio.sleep(0.1)
 
     def fail_over(self) -> Awaitable[None]:

@@ -176,5 +176,5 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], limit: float, w
         if found if isinstance(found, bool) else await found:
             return
         if time.monotonic() > deadline:
-            raise RehearsalError(f"after {limit:g} s it is still not so that {what}")
+            raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
         await asyncio.sleep(0.2)

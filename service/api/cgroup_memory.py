@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NO_LIMIT = 1 << 60
-"""Limits from this size on, in bytes, are none: without a limit, version 1 has the largest multiple of a page."""
+"""Smallest size, in bytes, that means no limit: without a limit, version 1 reports the largest multiple of a page."""
 
 
 @dataclass(frozen=True, slots=True)

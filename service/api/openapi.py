@@ -86,7 +86,7 @@ def description() -> Json:
                 "get": _owners(
                     "Server-sent events: the current value, then each new value. The stream ends when the access token "
                     "expires or the portfolio is no longer the caller's. Its `retry` is a random 1 to 10 s: after the "
-                    "end, connect again in that time. "
+                    "end, connect again after that time. "
                     "A slow client misses values; comments keep an idle stream open",
                     # The schema of each event. OpenAPI 3.1 has no `itemSchema` for streams, as 3.2 has.
                     {"text/event-stream": {"schema": ref("schemas", "LiveEvent")}},

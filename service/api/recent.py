@@ -1,4 +1,4 @@
-"""Values that are read when somebody asks for them, however many ask."""
+"""Values that are read on request, once for all requests that arrive together."""
 
 import asyncio
 import time

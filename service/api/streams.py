@@ -169,7 +169,7 @@ class Streams:
             outage.recovered()
 
     async def _serve(self, store: Store, wanted: set[UUID]) -> None:
-        """Read the values of these portfolios, and offer them to the subscribers who were there before.
+        """Read the values of these portfolios, and offer them to the subscribers that exist at the start.
 
         No subscriber is kept beyond this call: a closed stream leaves its memory to the system.
 

@@ -42,7 +42,7 @@ class RunLog:
 
     @contextmanager
     def attempt(self, run: JobRun, term: Term) -> Iterator[Attempt]:
-        """Log an attempt at a run, which is the block: its beginning, and its end, failure or interruption."""
+        """Log the attempt at a run in the block: its beginning, and its end, failure or interruption."""
         attempt, began = Attempt(), self._clock()
         fields: dict[str, object] = {
             "lease": term.name,

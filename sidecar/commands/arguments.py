@@ -16,7 +16,8 @@ usage: python -m sidecar [COMMAND]
   leaders                show the holder of each lease, its remaining time, and the last token
   watch                  show the same live until Ctrl-C; in a pipe or a file, one line for each change
   history LEASE          show the last terms, newest first: when they began, who led, how they ended
-  step-down LEASE        let another task lead: the holder stops its work, then releases the lease; waits for the end
+  step-down LEASE        let another task lead: the holder stops its work, then releases the lease; the command waits
+                         for the next leader
   disable LEASE SECONDS [--reason TEXT]
                          let nobody lead for that time; work stops at once
   enable LEASE           end what disable began

@@ -74,7 +74,7 @@ class CommandRedis:
             if words not in (None, len(answer)):
                 raise InvalidResponse(MALFORMED)
         except asyncio.CancelledError:
-            await self.close()  # its answer is still under way
+            await self.close()  # the script's answer is still under way
             raise
         except CommandError:
             raise
@@ -169,4 +169,4 @@ def in_redis(settings: Settings, work: Callable[[CommandRedis], Awaitable[T]]) -
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """Do nothing."""

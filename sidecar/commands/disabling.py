@@ -1,6 +1,6 @@
 """`python -m sidecar disable LEASE SECONDS` lets nobody lead for that time; `enable LEASE` ends it.
 
-The key's value is exactly `DISABLED`, as after `SET KEY DISABLED EX SECONDS`. The reason stands in the lease's fence.
+The key's value is exactly `DISABLED`, as after `SET KEY DISABLED EX SECONDS`. The lease's fence stores the reason.
 """
 
 import getpass
@@ -33,7 +33,7 @@ async def disable(
         seconds: the time.
         reason: one line for the other operators; '' for none.
         by: who disables the lease.
-        heartbeat: of the sidecars, in seconds.
+        heartbeat: the heartbeat of the sidecars, in seconds.
 
     Raises:
         CommandError: Redis refuses, or does not answer.

@@ -14,7 +14,7 @@ _ENTER = "\x1b[?1049h\x1b[?25l"
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _UNKNOWN_SIZE = os.terminal_size((COLUMNS, 24))
-"""Size of a terminal that does not know its own."""
+"""Size for a terminal that does not report its size."""
 
 
 class Display(Protocol):
@@ -30,7 +30,7 @@ class Display(Protocol):
         """Show the view as it is now."""
 
     def close(self, view: View) -> None:
-        """Leave the output to whatever comes after."""
+        """Restore the output for the program that writes next."""
 
 
 class Lines:
@@ -57,14 +57,14 @@ class Lines:
         self._stream.flush()
 
     def show(self, view: View) -> None:
-        """Nothing but changes is shown."""
+        """Do nothing: only changes are shown."""
 
     def close(self, view: View) -> None:
-        """Nothing is left to do."""
+        """Do nothing: there is nothing to restore."""
 
 
 class Screen:
-    """A table on the second screen of a terminal. In the end the last table stands on the first one.
+    """A table on the second screen of a terminal. At the end the first screen shows the last table.
 
     Args:
         stream: the terminal.

@@ -70,7 +70,7 @@ async def fence(
     repaired = await look(redis, key, least=above, state=seen.state)
     if repaired.done != "repaired":
         _check(lease, seen, repaired, 0.0)
-        raise CommandError(f"{lease}: not repaired: the fence needs no repairing any more")
+        raise CommandError(f"{lease}: not repaired: the fence no longer needs a repair")
     lines = [
         f"repaired: the token is {repaired.target} ({time_of(repaired.target)}); the next term's is larger",
         f"to elect again: python -m sidecar enable {lease}",
@@ -100,7 +100,7 @@ def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
 
 
 def _document(lease: str, seen: Look, result: str, new_token: int | None) -> dict[str, Any]:
-    """The answer of `--json`: the fence as it was found, and what became of it."""
+    """The answer of `--json`: the fence as it was found, and the result of the repair."""
     found = {**document(seen), "token_holder": seen.token_holder or None, "redis_time": seen.now}
     return {"lease": lease, "result": result, "new_token": new_token, **found}
 

@@ -35,7 +35,7 @@ async def history(redis: CommandRedis, lease: str, key: str, layout: Layout) -> 
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them, for people."""
+    """A time in seconds as text, in a suitable unit."""
     for unit, length, limit in (("s", 1, 100), ("min", 60, 7_200), ("h", 3_600, 172_800)):
         if seconds < limit:
             return f"{seconds / length:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Tables and lines for a terminal or a file: none is wider than it may be, whatever texts it holds."""
+"""Tables and lines for a terminal or a file, never wider than the limit."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ _INDENT = "  "
 
 
 class Layout:
-    """Lays text out in columns of a terminal, which letters of some scripts fill by twos.
+    """Lays text out in columns of a terminal. Wide letters fill two columns.
 
     Args:
         columns: the limit of a line.

@@ -82,7 +82,7 @@ class Look(NamedTuple):
 
     @property
     def disable(self) -> str | None:
-        """Who disabled the lease and why, for people; None if nobody did, or did not say."""
+        """Who disabled the lease and why, for people; None if the fence does not record it."""
         if not self.disabled_by:
             return None
         return f"disabled by {self.disabled_by}" + (f": {self.reason}" if self.reason else "")

@@ -28,7 +28,7 @@ __all__ = ["FORMS", "USAGE", "CommandError", "UsageError", "run"]
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> str | None:
-    """Run a command, and say what it found or did. Returns a line about what was not reached, if anything was not.
+    """Run a command, and show its result. Returns one line about a goal that was not reached; None if all were reached.
 
     Args:
         arguments: the command line.
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> s
         CommandError: Redis or the sidecar does not answer, or the lease is not as the command wants it.
     """
     words = parse(arguments)
-    logging.getLogger("sidecar").addHandler(logging.NullHandler())  # a command says itself what it lacks
+    logging.getLogger("sidecar").addHandler(logging.NullHandler())  # a command reports its own failures
     report = _report(words, environment, _say_beside if words.as_json else say)
     if report is None:  # the command has shown everything itself
         return None
@@ -91,7 +91,7 @@ def _watch(words: Words, settings: Settings, environment: Mapping[str, str]) -> 
 
 
 def _say_beside(line: str) -> None:
-    """Show a line of progress where it is no part of the JSON document."""
+    """Show a line of progress on standard error, apart from the JSON document."""
     sys.stderr.write(f"{line}\n")
 
 

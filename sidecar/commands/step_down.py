@@ -1,4 +1,4 @@
-"""`python -m sidecar step-down LEASE`: asks the holder to hand the lease over, and waits for who leads next.
+"""`python -m sidecar step-down LEASE`: asks the holder to hand the lease over, and waits for the next leader.
 
 The request names the term that this command saw. The holder stops its client's work, releases the lease, and leaves it
 to the other tasks for one and a half heartbeats.
@@ -71,7 +71,7 @@ async def step_down(
                     return _report(lease, before, now, clock() - asked, end)
                 await changes.wait(min(left, 1.0))
         except asyncio.CancelledError:
-            say(f"{lease}: the request stands; this command waits no longer")
+            say(f"{lease}: the request remains in force; this command no longer waits")
             raise
     return _report(lease, before, now, clock() - asked, problem or _after_limit(lease, before, now, limit))
 
@@ -108,7 +108,7 @@ def _check(lease: str, seen: Look) -> None:
 
 
 def _end(lease: str, before: Look, now: Look) -> str | None:
-    """Whether the step-down has ended: '' if another candidate leads, else why nobody does; None if it goes on."""
+    """Whether the step-down has ended: '' if another candidate leads, else why none does; None while it continues."""
     if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
         return None
     if now.word == "held" and now.holder != before.holder:

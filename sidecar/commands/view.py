@@ -1,4 +1,4 @@
-"""What `python -m sidecar watch` knows of the leases, and each change as one line."""
+"""What `python -m sidecar watch` knows about the leases, and each change as one line."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -98,7 +98,7 @@ class View:
         return [head, "", *table, "", *last][:height]
 
     def table(self, layout: Layout) -> list[str]:
-        """The leases as a table, and what is to be said about them."""
+        """The leases as a table, and the notes about them."""
         rows, notes = [HEAD], []
         for lease, seen in self._seen.items():
             if seen is None:
@@ -112,7 +112,7 @@ class View:
         return [*layout.table(rows), *(line for note in notes for line in layout.wrapped(note))]
 
     def _left(self, lease: str) -> int:
-        """What is left of a key's time by now, in ms."""
+        """The remaining time of a key at this instant, in ms."""
         seen = self._seen[lease]
         if seen is None or seen.left < 0:
             return -1

@@ -121,7 +121,7 @@ class Facts:
         return self._term is None or not self._term.owner.predecessors or self._term.token == token
 
     def _gives_up(self, term: HeldTerm) -> bool:
-        """Whether the term is led no more: it waits for the client's resign, or for the end of the last grant."""
+        """Whether the term no longer leads: it waits for the client's resign, or for the end of the last grant."""
         return self._drain_until is not None or term.step_down
 
     def _stepping_down(self) -> bool:

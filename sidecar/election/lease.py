@@ -304,7 +304,7 @@ class Lease(Facts):
         self._begin_release(term, now, _LEFT_FOR[reason])
 
     def _unwanted(self) -> ReleaseReason:
-        """Why a term is released that nobody has used."""
+        """Why a term that no client has used is released."""
         return ReleaseReason.DEMAND_GONE if self._drain_until is None else ReleaseReason.DRAIN
 
     def _begin_release(self, term: HeldTerm, now: float, why: ReleaseReason) -> None:

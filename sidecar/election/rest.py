@@ -39,8 +39,8 @@ class Rest:
     def heard(self, reply: Reply, me: str) -> None:
         """End the rest if a reply shows that another candidate has led.
 
-        After a step-down an operator's `DISABLED` is no such candidate. A newer token is the trace of one that has
-        released the lease already.
+        After a step-down an operator's `DISABLED` does not count as such a candidate. A newer token shows that another
+        candidate has led and has already released the lease.
         """
         others = reply.holder not in (None, me)
         if self._token is not None:

@@ -336,4 +336,4 @@ async def log_in(connection: RedisConnection) -> None:
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """Do nothing."""

@@ -76,7 +76,7 @@ class PasswordFile(Login):
 
 
 def _ignore(_problem: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing."""
 
 
 def secret_in(path: str, setting: str) -> str:

@@ -36,10 +36,10 @@ def terms_in(answer: Sequence[object]) -> list[Term]:
     """The terms in the script's answer, newest first, with escaped texts. An entry that no script wrote is left out.
 
     Raises:
-        InvalidResponse: the answer has not the shape of `scripts/history.lua`.
+        InvalidResponse: the answer does not have the shape of `scripts/history.lua`'s.
     """
     if len(answer) < _FACTS or (len(answer) - _FACTS) % _FIELDS:
-        raise InvalidResponse("the history has not the shape that it should have")
+        raise InvalidResponse("the history does not have the expected shape")
     holder, token, *texts = [one_line(each) for each in answer]
     found = [entry_of(*texts[at : at + _FIELDS]) for at in range(0, len(texts), _FIELDS)]
     known = int(token) if token.isascii() and token.isdecimal() else None

@@ -357,7 +357,7 @@ class RedisStore:
             return number(await connection.read_response()) >= self._min_replicas
         except ResponseError as error:
             failure = failure_of(error, may_execute=True)
-            return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")
+            return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
@@ -376,7 +376,7 @@ async def _identify(connection: RedisConnection) -> None:
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """Do nothing."""
 
 
 def fence_of(key: str) -> str:

@@ -33,7 +33,7 @@ _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
 """Kinds of errors that a server goes on answering: a missing right, and a command that the server does not know."""
 _SEVERAL_SERVERS = (
-    "one address leads to several servers, and the watch has another than the election; connect to one of them,"
+    "one address leads to several servers, and the watch is at another one than the election; connect to one of them,"
     " or set REDIS_CLUSTER=true if they are one store"
 )
 
@@ -139,8 +139,8 @@ class RedisWatch:
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
         if _INVALIDATED in channels and same_server:
             return WatchMode.TRACKING, None, channels  # it hears releases, too: nothing is missed without their channel
-        # In a cluster every node passes notices on, so there another server costs only the tracking. Other servers pass
-        # nothing on.
+        # In a cluster every node passes notices on, so a watch at another node lacks only the tracking. Other servers
+        # pass nothing on.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
             return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels

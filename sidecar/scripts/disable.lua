@@ -1,11 +1,11 @@
--- Let nobody lead for a time, and notify the candidates at once. The reason stands beside, in the lease's fence.
+-- Let nobody lead for a time, and notify the candidates at once. The lease's fence stores the reason.
 -- KEYS[1]  the lease's key
 -- ARGV[1]  the time in seconds
 -- ARGV[2]  who disables the lease
 -- ARGV[3]  the reason; '' for none
 -- Returns the holder that was found ('' if none), why the notice was refused, and why the reason was ('' if it was not).
 --
--- The fence is not a key of the call: a user without the right to the fence loses the reason only. `disabled_until` (ms)
+-- The fence is not a key of the call: a user without the right to the fence loses only the reason. `disabled_until` (ms)
 -- ties the reason to this DISABLED: a later SET by hand has another end.
 local fence = string.find(KEYS[1], '{', 1, true) and 'fence:' .. KEYS[1] or 'fence:{' .. KEYS[1] .. '}'
 local holder = redis.pcall('GET', KEYS[1]) -- only for the answer: a key of another type is disabled too

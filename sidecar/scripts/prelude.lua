@@ -5,7 +5,7 @@
 --          that acquired or adopted that term), run_id and replid (of the server that last acted on the lease), changed
 --          (another server that was seen since), changed_at (µs: when that server was first seen), others (the same for
 --          servers that were seen before that server), beat (µs: the last renewal that replicas had to confirm),
---          recorded (with MIN_REPLICAS: the last token of which the history has the acquire), step_down (the token of
+--          recorded (with MIN_REPLICAS: the last token whose acquire is in the history), step_down (the token of
 --          the term that an operator asked its holder to give up)
 -- ARGV[1]  our instance id
 -- ARGV[2]  the lease's ttl in ms
@@ -137,7 +137,8 @@ local function vouch()
 end
 
 -- Append an event of the last term to the lease's history, as the last step of a script. Nothing depends on the append,
--- and a refusal costs the entry alone. The stream is not in KEYS: a user without a right to it could call no script.
+-- and a refusal loses only the entry. The stream is not in KEYS: otherwise a user without a right to it could call no
+-- script.
 local function record(event, reason)
   local stream = 'history:' .. (string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- as the fence's name
   local appended = redis.pcall('XADD', stream, 'MAXLEN', '~', '1000', '*',

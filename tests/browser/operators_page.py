@@ -58,7 +58,7 @@ async def remember(page: Page) -> None:
 
 
 async def is_clean(page: Page, service: Service) -> None:
-    """The page asked its own task alone, loaded once, and had no error."""
+    """The page asked only its own task, loaded once, and had no error."""
     assert await page.evaluate("window.remembered"), "the page was loaded again"
     urls = {request.url for request in page.requests}
     assert all(url.startswith(f"{service.internal_url}/") for url in urls), urls
@@ -68,7 +68,7 @@ async def is_clean(page: Page, service: Service) -> None:
 
 
 def past(*minutes: int) -> list[dict[str, Any]]:
-    """Terms of three tasks that began so many minutes ago, newest first. The newest still runs."""
+    """Terms of three tasks that began the given numbers of minutes ago, newest first. The newest term still runs."""
     now = datetime.now(UTC)
     return [
         {

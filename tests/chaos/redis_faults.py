@@ -22,7 +22,7 @@ LAG = 1.2
 
 
 class RedisFaults:
-    """Causes a fault of Redis in a fleet, and returns once it is over; `told` is called at its begin."""
+    """Causes a fault of Redis in a fleet, and returns once it is over; `told` is called when the fault begins."""
 
     def __init__(self, fleet: "Fleet", told: "Callable[[Happening], None]") -> None:
         self._fleet = fleet

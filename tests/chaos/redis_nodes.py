@@ -104,7 +104,7 @@ class RedisNodes:
                 await asyncio.sleep(0.1)
 
     async def _served_for_long(self) -> None:
-        """Record the primary as the server that acted last, or the guard would delay the first term of the run."""
+        """Record the primary as the server that acted last; otherwise the guard would delay the run's first term."""
         primary = await self.patiently(self.primary)
         told = [await self.patiently(partial(ask, primary, "INFO", part)) for part in ("server", "replication")]
         known = dict(line.split(":", 1) for line in "".join(told).splitlines() if ":" in line)
@@ -146,7 +146,7 @@ class RedisNodes:
         raise NotImplementedError
 
     async def promote(self) -> None:
-        """Tell the servers, as an operator does, that another one becomes the primary.
+        """Make another server the primary, as an operator does.
 
         Raises:
             Unsettled: they refuse.

@@ -1,4 +1,4 @@
-"""Whole sidecars behind one endpoint with TLS before several servers, as ElastiCache Serverless is."""
+"""Whole sidecars behind one endpoint with TLS in front of several servers, as ElastiCache Serverless is."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack

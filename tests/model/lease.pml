@@ -920,7 +920,7 @@ inline requests_are_lost() {
 }
 
 #if DEMOTION
-/* The connections lead to the old primary still. */
+/* The connections still lead to the old primary. */
 inline requests_stay() {
   for (k : 1 .. N) {
     task[k].on_old = 1;
@@ -958,7 +958,7 @@ proctype accident_of_redis() provided (!calm) {
        promoted = 1; young = 0;
 #if DEMOTION
        requests_stay();
-       printf("FAILOVER to the replica; the old primary serves on\n") }
+       printf("FAILOVER to the replica; the old primary continues to serve\n") }
 #else
        requests_are_lost();
        printf("FAILOVER to the replica\n") }

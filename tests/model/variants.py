@@ -181,7 +181,7 @@ BROKEN = (
     ),
     Check(
         "step_down_not_extended",
-        "a renewal that tells of a step-down opens the guard, and leaves the key the life that a stale replica gave it",
+        "a renewal that reports a step-down opens the guard, and leaves the key the life that a stale replica gave it",
         ("STEP_DOWN", "STEP_DOWN_NOT_EXTENDED", "FAULTS=1", "TERMS=2", *FAILOVERS_ONLY),
     ),
     Check("no_guard", "there is no failover guard", ("NO_GUARD", *ONE_FAULT)),
@@ -203,7 +203,7 @@ BROKEN = (
     ),
     Check(
         "short_guard",
-        "the guard does not wait for an old primary that serves on",
+        "the guard does not wait for an old primary that continues to serve",
         ("SHORT_GUARD", *LATE_DEMOTION),
     ),
     Check(

@@ -110,14 +110,14 @@ WATCHING = [
         test=_WATCH + "in_a_pipe_there_is_one_line_for_each_change_and_none_for_a_renewal",
     ),
     Bug(
-        "watch waits for a change when nobody reads any more",
+        "watch waits for a change after the reader has closed the pipe",
         "sidecar/commands/watch.py",
         right="add_reader(end, closed.set)",
         wrong="time()",
         test=_WATCH + "a_reader_that_has_seen_enough_ends_it_without_waiting_for_a_change",
     ),
     Bug(
-        "watch does not look again where it hears of no change",
+        "watch does not look again while it cannot notice a change",
         "sidecar/commands/changes.py",
         right="else POLL\n",
         wrong="else 3_600.0\n",

@@ -113,7 +113,7 @@ SENTINELS = [
         test=_GUARD + "where_an_old_primary_may_serve_on_the_guard_waits_for_so_much_longer[wheel]",
     ),
     Bug(
-        "a sidecar with sentinels does not tell the guard of the late demotion",
+        "a sidecar with sentinels does not give the guard the time of the late demotion",
         "sidecar/run.py",
         right="late_demotion=LATE_DEMOTION if isinstance(settings.kind, Sentinels) else 0.0,",
         wrong="late_demotion=0.0,",
@@ -230,9 +230,9 @@ SERVERLESS = [
         test=_SERVERLESS + "without_the_setting_for_a_cluster_a_watch_at_another_server_counts_as_none",
     ),
     Bug(
-        "the lack of WAIT is told without the setting that needs it",
+        "the lack of WAIT is reported without the setting that needs it",
         "sidecar/redis/store.py",
-        right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS needs WAIT, and 0 does without")',
+        right='return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")',
         wrong="return replace(failure)",
         test=_SERVERLESS + "min_replicas_is_refused_in_words",
     ),

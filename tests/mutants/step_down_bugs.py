@@ -17,7 +17,7 @@ STEP_DOWN = [
         test=_SCRIPTS + "a_renewal_tells_the_holder[wheel]",
     ),
     Bug(
-        "a renewal that tells of a step-down opens the guard and does not extend the key",
+        "a renewal that reports a step-down opens the guard and does not extend the key",
         "sidecar/scripts/renew.lua",
         right="if left < tonumber(ARGV[7])",
         wrong="if stepping_down() then vouch() return answer('stepping_down') end\nif left < tonumber(ARGV[7])",
@@ -38,7 +38,7 @@ STEP_DOWN = [
         test=_SCRIPTS + "an_earlier_terms_step_down_does_not_end_a_later_term[wheel]",
     ),
     Bug(
-        "a restarted sidecar leads on in spite of a step-down",
+        "a restarted sidecar continues to lead in spite of a step-down",
         "sidecar/scripts/acquire.lua",
         right="if stepping_down() then return answer('stepping_down') end",
         wrong="",
@@ -139,7 +139,7 @@ STEP_DOWN = [
 
 HISTORY = [
     Bug(
-        "a user without the history's right leads no more",
+        "a user without the right to the history can no longer lead",
         "sidecar/scripts/prelude.lua",
         right="local appended = redis.pcall('XADD',",
         wrong="local appended = call('XADD',",
@@ -209,7 +209,7 @@ HISTORY = [
         test=_HISTORY + "it_is_read_once_a_second_however_many_ask[wheel]",
     ),
     Bug(
-        "whatever stands in the stream is shown as it is",
+        "any entry of the stream is shown unchecked",
         "sidecar/redis/history.py",
         right="[one_line(each) for each in answer]",
         wrong="[str(each) for each in answer]",

@@ -123,7 +123,7 @@ def test_each_link_to_a_section_leads_to_one() -> None:
 
 
 def test_a_page_is_about_the_whole_service_and_not_about_one_task() -> None:
-    """If one task fails, another one leads: that can wait for the day."""
+    """If one task fails, another one leads: that can wait for the next day."""
     for alert in ALERTS:
         if alert["labels"]["severity"] == "critical":
             assert "$labels.instance" not in alert["annotations"]["summary"], alert["alert"]

@@ -40,7 +40,7 @@ def documented() -> dict[str, set[str]]:
 
 
 def rows_of(stream: str, process: Process) -> list[dict[str, Any]]:
-    """The lines of a process as Insights sees them: a line that is no JSON has a message only."""
+    """The lines of a process as Insights sees them: a line that is not JSON has only a message."""
     rows: list[dict[str, Any]] = []
     for line in process.output.splitlines():
         fields = json.loads(line) if line.startswith("{") else {}

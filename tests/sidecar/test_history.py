@@ -69,7 +69,7 @@ def test_a_released_term_does_not_hold_though_the_key_is_back() -> None:
 
 
 def test_a_release_of_a_term_that_has_no_acquire_is_left_out() -> None:
-    """It was trimmed, or a sidecar of an older version acquired it."""
+    """The acquire was trimmed, or an older version of the sidecar acquired the lease."""
     assert ends([release(0, 1), acquire(1, 2), release(2, 2)]) == [(2, "released")]
 
 

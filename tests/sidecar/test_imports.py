@@ -64,7 +64,7 @@ async def settings_of(kind: str, folder: Path, server: RedisServer) -> AsyncIter
 async def test_nothing_of_a_kind_that_is_not_used_is_imported(
     tmp_path: Path, redis_of_its_own: RedisServer, kind: str
 ) -> None:
-    with client_of(redis_of_its_own) as redis:  # takes a token of AWS's, too
+    with client_of(redis_of_its_own) as redis:  # accepts an AWS token, too
         command(redis, "ACL", "SETUSER", "sidecar", "on", "nopass", "~*", "&*", "+@all")
     async with settings_of(kind, tmp_path, redis_of_its_own) as settings:
         log = tmp_path / "sidecar.log"

@@ -5,7 +5,7 @@ import { Interrupted, readEvents } from "./events.js";
 /** Milliseconds without a byte after which a connection counts as dead. The server sends a comment every 15 s. */
 const SILENCE = 45_000;
 
-/** Statuses that mean "later": too many streams, a bug, a task that stops, a database that is away. */
+/** Statuses that mean "later": too many streams, a bug, a task that stops, a database that does not answer. */
 const LATER = new Set([408, 429, 500, 502, 503, 504]);
 
 /** Why there is no stream if the API does not answer, or if the browser keeps its answer from the page. */

@@ -4,8 +4,8 @@ import { JobCard } from "./jobs.js";
 import { LeaseCard } from "./leases.js";
 import { clock, duration, fill, set, write } from "./text.js";
 
-const POLL = 1000; // milliseconds from an answer to the next question
-const DRAW = 250; // milliseconds between two drawings of what moves
+const POLL = 1000; // milliseconds from an answer to the next request
+const DRAW = 250; // milliseconds between two updates of the moving parts
 const LIMIT = 10000; // milliseconds for an answer
 const HISTORY = 5000; // milliseconds after which the last terms are asked for without a change
 const SETTLING = 3000; // milliseconds after a change in which an answer may be from before it

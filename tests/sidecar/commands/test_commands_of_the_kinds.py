@@ -62,7 +62,7 @@ async def test_in_a_cluster_the_least_rights_are_enough_for_every_command(tmp_pa
 async def test_through_sentinels_every_command_reaches_the_primary_that_they_name(
     tmp_path: Path, failover: bool
 ) -> None:
-    """After a failover the old primary serves on, and has the lease too."""
+    """After a failover the old primary continues to serve, and has the lease too."""
     async with redis_sentinels(tmp_path) as group:
         allow(group.servers, *OF_SENTINELS)
         primary, heir = group.servers

@@ -25,7 +25,7 @@ RIGHTS = _LINE.split()
 [_WRITES] = re.findall(r"only looks .* does not need `([^`]+)`", DOCUMENT)
 READS = [right for right in RIGHTS if right not in _WRITES.split()]
 WATCHES = {"+client|id", "+client|tracking", "+subscribe"}
-"""Rights of the watch; `tests/sidecar/redis/test_rights.py` has what each is good for."""
+"""Rights of the watch; `tests/sidecar/redis/test_rights.py` shows what each right is for."""
 ABSURD = str(2**53 - 1)
 
 

@@ -161,7 +161,7 @@ async def test_ctrl_c_ends_the_waiting_only(redis: Redis, redis_server: RedisSer
     async with asking(tmp_path, redis_server) as asked:
         await eventually(lambda: "waiting up to" in asked.output)
         assert asked.stop(signal.SIGINT) == 130, asked.output
-        assert asked.output.splitlines()[1:] == [f"{LEASE}: the request stands; this command waits no longer"]
+        assert asked.output.splitlines()[1:] == [f"{LEASE}: the request remains in force; this command no longer waits"]
     assert redis.hget(FENCE, "step_down") == token
 
 

@@ -92,7 +92,7 @@ def test_the_end_of_the_term_while_it_waits_releases_too() -> None:
 
 
 def test_a_release_is_tried_until_the_key_must_have_expired() -> None:
-    """The renewal that told of the step-down has extended the key."""
+    """The renewal that reported the step-down has extended the key."""
     lease = asked()
     lease.resigned(STEPS, 1)
     lease.failed(due(lease, STEPS, Kind.RELEASE), STEPS, may_execute=True)
@@ -127,7 +127,7 @@ def test_another_leader_ends_the_rest() -> None:
 
 
 def test_the_trace_of_another_leader_ends_the_rest_too() -> None:
-    """It has released the lease before this candidate looked."""
+    """The other leader has released the lease before this candidate looked."""
     lease = resting()
     answer(lease, due(lease, STEPS, Kind.LOOK), STEPS, Outcome.VACANT, holder=None, token=2)
     due(lease, STEPS, Kind.ACQUIRE)
@@ -246,7 +246,7 @@ def test_the_term_ends_once_and_for_this_reason() -> None:
 
 
 def test_with_min_replicas_the_first_renewal_follows_at_once() -> None:
-    """It appends the confirmed term to the history."""
+    """The renewal appends the confirmed term to the history."""
     lease = Lease("a", T, boot="boot", now=0.0, uniform=lambda low, _: low, replicated=True)
     lease.asked(100.0)
     lease.hold()

@@ -92,7 +92,7 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
 def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired(
     any_redis: Redis, token: str | None
 ) -> None:
-    """The commands that repair a fence, the database's too, go by it."""
+    """The commands that repair Redis's fence or the database's fence depend on this outcome."""
     if token is None:
         any_redis.lpush(FENCE, "7")
     else:

@@ -94,7 +94,7 @@ def test_after_a_late_step_down_nothing_happens(any_redis: Redis) -> None:
 
 
 def test_a_leader_that_steps_down_after_a_failover_leaves_no_guard_behind(any_redis_of_its_own: RedisServer) -> None:
-    """Its renewal shows that no write was lost, as any renewal does."""
+    """The leader's renewal shows that no write was lost, as any renewal does."""
     with client_of(any_redis_of_its_own) as redis:
         leader, other = Caller(redis, guarding=True, ttl=300), Caller(redis, "b", guarding=True, ttl=300)
         token = Caller(redis, ttl=300).acquire().token

@@ -51,7 +51,7 @@ async def test_after_a_failover_the_new_primary_is_used_though_the_old_one_serve
         group.fail_over()
         heir = group.servers[1]
         await eventually(lambda: not store.store.connected)
-        assert group.role(group.servers[0]) == "master", "it serves on: the sentinels alone tell of the change"
+        assert group.role(group.servers[0]) == "master", "it continues to serve: only the sentinels report the change"
         assert await store.outcome(Kind.RENEW) is Outcome.RENEWED
         await watched.connected(WatchMode.TRACKING)
         order(heir, "DEL", "portfolio:background_services:leader")
@@ -119,7 +119,7 @@ async def test_a_sentinel_that_was_left_behind_is_outvoted_by_a_newer_epoch(grou
 
 
 async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
-    """Its host is down: the connection waits, and the two others are a majority."""
+    """The host of one sentinel is down: the connection waits, and the two others are a majority."""
     silent = group.sentinels[1]
     assert silent.process is not None
     silent.process.send_signal(SIGSTOP)

@@ -1,4 +1,4 @@
-"""One endpoint with TLS before several servers that are one store, as ElastiCache Serverless is."""
+"""One endpoint with TLS in front of several servers that form one store, as ElastiCache Serverless is."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -123,4 +123,4 @@ async def test_min_replicas_is_refused_in_words(connector: Connector) -> None:
     async with storing(connector, min_replicas=1, timings=PATIENT) as store:
         failure = await store.failure(Kind.ACQUIRE)
     assert failure.kind == "response"
-    assert "MIN_REPLICAS needs WAIT" in failure.text
+    assert "MIN_REPLICAS above 0 needs WAIT" in failure.text
