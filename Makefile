@@ -79,7 +79,7 @@ bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=10000
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
 	@$(BIN)/python -m bench.redis_kinds $(ARGS)
 
-failovers: $(STAMP) ## Fail over with sentinels at default timings, in about five minutes: two believers fail it
+failovers: $(STAMP) ## Fail over with sentinels at default timings, in about five minutes; it fails if two clients believe that they lead
 	@$(BIN)/python -m bench.redis_kinds --kind sentinels --ttl 30 --event failover --event unseen --event kill --event restart --jobs 4
 
 images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podman): PYTHON_IMAGE=name

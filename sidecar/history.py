@@ -68,7 +68,7 @@ class Term(NamedTuple):
 
 
 def entry_of(identifier: str, event: str, token: str, holder: str, reason: str) -> Entry | None:
-    """The entry with these texts; None if they are not those of a script of ours."""
+    """The entry with these texts; None if no script of this project wrote them."""
     at = re.fullmatch(r"([0-9]{1,15})-[0-9]{1,20}", identifier)
     usable = at and int(at[1]) <= _LAST_MS and event in set(Event) and re.fullmatch(r"[0-9]{1,16}", token) and holder
     if not (at and usable):

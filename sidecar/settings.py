@@ -159,7 +159,7 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def _mentions_tls(env: Mapping[str, str]) -> bool:
-    """Whether any setting is about TLS; else nothing of TLS is imported."""
+    """Whether any setting is about TLS; otherwise no TLS module is imported."""
     by_url = env.get("REDIS_URL", "").lower().startswith("rediss:")
     return by_url or any(name.startswith("REDIS_TLS") for name in env)
 

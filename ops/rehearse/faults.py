@@ -42,7 +42,7 @@ for _ in range(int(size) >> 20):
 print("taken", flush=True)
 time.sleep(1e6)
 """
-"""Takes so many bytes in the container's cgroup, and keeps them until it is ended."""
+"""Takes the given number of bytes in the container's cgroup, and keeps them until the program ends."""
 
 
 async def kill(member: Member, container: str) -> None:

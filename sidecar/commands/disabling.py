@@ -24,7 +24,7 @@ _DISABLE, _ENABLE = script("call", "disable"), script("call", "enable")
 async def disable(
     redis: CommandRedis, lease: str, key: str, *, seconds: int, reason: str, by: str, heartbeat: float
 ) -> Report:
-    """Let nobody lead for so many seconds.
+    """Let nobody lead for the given time.
 
     Args:
         redis: the connection.

@@ -10,7 +10,7 @@ from sidecar.commands.report import to_json
 from sidecar.commands.view import Change, View
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
-"""Control sequences for the terminal's second screen, and no cursor."""
+"""Control sequences that show the second screen of the terminal and hide the cursor."""
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _UNKNOWN_SIZE = os.terminal_size((COLUMNS, 24))
@@ -89,7 +89,7 @@ class Screen:
         self._is_entered = True
 
     def close(self, view: View) -> None:
-        """Give the first screen back, and leave the last table there."""
+        """Restore the first screen, and leave the last table there."""
         if not self._is_entered:
             return
         self._leave()
@@ -97,7 +97,7 @@ class Screen:
         self._write("".join(f"{line}\n" for line in view.table(layout)))
 
     def suspend(self) -> None:
-        """Stop this process as Ctrl-Z does, with the first screen given back; `show` then takes the second again."""
+        """Restore the first screen, and stop as Ctrl-Z does; a later `show` enters the second screen again."""
         self._leave()
         os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -115,7 +115,7 @@ class Screen:
         return Layout(min(columns, COLUMNS), self._encoding), lines
 
     def _write(self, text: str) -> None:
-        """Write past Python's buffer, which would fail once more at the exit if the terminal is gone."""
+        """Write past Python's buffer, which would fail again at the exit if the terminal is closed."""
         rest = text.encode(self._encoding, "backslashreplace")
         with suppress(OSError):
             while rest:
@@ -123,7 +123,7 @@ class Screen:
 
 
 def display_for(stream: TextIO, *, as_json: bool, term: str) -> Display:
-    """A screen where the output is a terminal that has one, else lines.
+    """A screen if the output is a terminal that supports one, else lines.
 
     Args:
         stream: the output.

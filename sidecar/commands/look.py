@@ -24,7 +24,7 @@ NO_KEY = -2
 """Value of `Look.left` if nobody holds the key; -1 stands for a key without a time limit."""
 
 FIXED = ("", 1, 2**53, 0, "", "")
-"""Arguments of `scripts/prelude.lua` for a script that concerns no term of ours: no id, and no deadline."""
+"""Arguments of `scripts/prelude.lua` for a script that concerns no term of a sidecar: no id, and no deadline."""
 
 _SCRIPT = script("call", "prelude", "fence")
 

@@ -114,7 +114,7 @@ def _end(lease: str, before: Look, now: Look) -> str | None:
     if now.word == "held" and now.holder != before.holder:
         return ""
     if now.word == "held":
-        return f"{lease}: nobody else took it: {now.holder} leads again (token {now.token})"
+        return f"{lease}: no other task took it: {now.holder} leads again (token {now.token})"
     return f"{lease}: nobody leads: {now.disable or now.held}"
 
 

@@ -1,4 +1,4 @@
-"""`python -m sidecar watch`: shows the leases live until Ctrl-C, whatever Redis does after the first look."""
+"""`python -m sidecar watch`: shows the leases live until Ctrl-C, even if Redis fails after the first look."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def watch(redis: CommandRedis, settings: Settings, stream: TextIO, *, as_json: bool, term: str) -> None:
-    """Show the leases until a signal, or until nobody reads the lines any more.
+    """Show the leases until a signal, or until the reader of the lines has closed the pipe.
 
     Args:
         redis: the connection.
@@ -112,7 +112,7 @@ async def _signals(display: Display, view: View, end: Callable[[], None]) -> Asy
     if isinstance(display, Screen):
         loop.add_signal_handler(signal.SIGWINCH, _redraw, view, display)
         loop.add_signal_handler(signal.SIGTSTP, _suspend, view, display)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # a signal that came before arrives now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # a blocked signal arrives now
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from math import inf
 from sidecar.protocol import YIELD_FOR, Outcome, Reply
 
 _NOTHING_READ = (Outcome.LATE, Outcome.WRONG_TYPE, Outcome.BAD_FENCE, Outcome.FENCE_AHEAD)
-"""Outcomes of which the reply may lack the holder or the token."""
+"""Outcomes whose reply may lack the holder or the token."""
 
 
 class Rest:
@@ -27,13 +27,13 @@ class Rest:
         self._token: int | None = None  # of the term that was stepped down from; None after a resign
 
     def resigned(self, now: float) -> None:
-        """Rest after a resign. A longer rest goes on."""
+        """Rest after a resign. A longer rest is kept."""
         if now >= self.until:
             self._token = None
         self.until = max(self.until, now + YIELD_FOR)
 
     def stepped_down(self, token: int, now: float) -> None:
-        """Rest after a step-down; `token` names the term, of which the key has just gone."""
+        """Rest after a step-down; `token` names the term whose key has just been deleted."""
         self.until, self._token = max(self.until, now + self._after_step_down), token
 
     def heard(self, reply: Reply, me: str) -> None:

@@ -16,7 +16,7 @@ from sidecar.scripts import script
 HISTORY = script("call", "history")
 """The text of the script; its keys are those of `history_keys`, its argument is `MOST_ENTRIES`."""
 MOST_ENTRIES = 256
-"""Limit of the entries that are read: 100 terms have 200, and some more have no counterpart."""
+"""Limit of the entries that are read: 100 terms have 200 entries, and some entries have no counterpart."""
 READ_EVERY = 1.0
 """Minimum pause between two reads of one lease's history, in seconds."""
 

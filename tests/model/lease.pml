@@ -396,7 +396,7 @@ inline tidy(i) {
 #define next_tenure(i) skip
 #endif
 
-/* Between two swaps, what is said of Redis is said of the old primary. */
+/* Between two swaps, the variables of Redis are those of the old primary. */
 #if DEMOTION
 inline swap_if(leads_there) {
   if
@@ -642,7 +642,7 @@ proctype sidecar(byte i) provided (!calm) {
        printf("%d: the sidecar hears %e and leads for %d\n", i, task[i].reply, task[i].lead);
        forget_call(i) }
 #ifdef STEP_DOWN
-  :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* it leads no more, and waits for its client */
+  :: d_step { task[i].gone == 0 && task[i].reply == stepping_down -> /* the sidecar no longer leads, and waits for its client */
        printf("%d: the sidecar hears %e to %e\n", i, task[i].reply, task[i].call);
 #ifdef STEP_DOWN_AT_ONCE
        task[i].granted = 0;

@@ -135,7 +135,7 @@ OUTPUT = [
         test=_LAYOUT + "the_widest_columns_are_cut_first_and_the_cut_is_shown",
     ),
     Bug(
-        "the progress of a command stands in its JSON document",
+        "the progress of a command is part of its JSON document",
         "sidecar/commands/operator.py",
         right="_say_beside if words.as_json else say",
         wrong="say if words.as_json else say",

@@ -45,7 +45,7 @@ BUGS = [
         test=_HAND_OVER + "[node]",
     ),
     Bug(
-        "Node: the work is told to stop at the deadline only",
+        "Node: the work is cancelled only at the deadline",
         _NODE,
         right="deadline - Math.min(this.stopBefore, Math.max(deadline - now(), 0) / 4);",
         wrong="deadline;",
@@ -87,7 +87,7 @@ BUGS = [
         test=_HAND_OVER + "[go]",
     ),
     Bug(
-        "Go: the work is told to stop at the deadline only",
+        "Go: the work is cancelled only at the deadline",
         _GO,
         right="t.deadline, t.stopAt = deadline, deadline-before",
         wrong="t.deadline, t.stopAt = deadline, deadline-0*before",

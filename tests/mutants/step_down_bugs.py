@@ -31,7 +31,7 @@ STEP_DOWN = [
         test=_RULES + "a_release_is_tried_until_the_key_must_have_expired",
     ),
     Bug(
-        "a step-down ends whatever term there is",
+        "a step-down ends a term with any token",
         "sidecar/scripts/prelude.lua",
         right="return last and step_down and string.match(step_down, '^0*(%d+)$') == last",
         wrong="return step_down",

@@ -170,7 +170,7 @@ def test_a_state_is_logged_when_it_or_the_holder_changes(shown: Shown, caplog: p
         ("led", "disabled", "DISABLED"),
         ("led", "disconnected", None),
         ("idle", "disconnected", None),
-    ], "the line of a new term tells of leading"
+    ], "the line of a new term reports the lead"
 
 
 def test_failures_are_counted_each_and_said_once_a_reason(shown: Shown, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,7 @@ export class Follower {
   #options;
   #attempt = new AbortController();
   #stopped = false;
-  #retry = 1000 + Math.random() * 9000; // milliseconds, until the server says something else
+  #retry = 1000 + Math.random() * 9000; // milliseconds, until the server sends another value
 
   /**
    * @param {object} options

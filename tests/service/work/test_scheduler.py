@@ -350,7 +350,7 @@ async def test_a_snapshot_by_hand_ends_the_report_of_the_same_leader_within_a_mi
 async def test_an_unsettled_session_does_not_hide_the_recovery_from_a_failure_of_the_database(
     store: Store, metrics: WorkMetrics
 ) -> None:
-    """No write is due while only an old session is unsettled: the leader must not resign for want of a commit."""
+    """No write is due while only an old session is unsettled: the leader must not resign without a commit."""
     office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await with_an_unsettled_session(store, office)
     writes = store.writes.of("lease")

@@ -79,7 +79,7 @@ async def test_if_nobody_else_takes_it_the_status_is_1(
     assert document["token"] > document["previous_token"]
     waiting, failure = complained.splitlines()
     assert "waiting up to 6 s" in waiting
-    assert re.fullmatch(rf"sidecar: {LEASE}: nobody else took it: task-1 leads again \(token \d+\)", failure)
+    assert re.fullmatch(rf"sidecar: {LEASE}: no other task took it: task-1 leads again \(token \d+\)", failure)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def released(lease: Lease, now: float, *, token: int = 1) -> Call:
 
 
 def resting() -> Lease:
-    """A leader that has stepped down and released the lease at `STEPS`, and hears of a change."""
+    """A leader that has stepped down and released the lease at `STEPS`, and notices a change."""
     lease = asked()
     assert lease.resigned(STEPS, 1)
     lease.asked(STEPS)

@@ -46,7 +46,7 @@ def place(cluster: RedisCluster, node: RedisServer) -> None:
 
 
 async def renew(store: Storing) -> Outcome:
-    """The outcome of a renewal that writes, whatever is left of the lease."""
+    """The outcome of a renewal that always writes, also early in the lease."""
     result = await store.call(Kind.RENEW, limit=SLOW.call_limit)
     outcome = getattr(result, "outcome", None)
     assert isinstance(outcome, Outcome), result
