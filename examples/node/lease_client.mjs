@@ -183,7 +183,8 @@ export class LeaseClient {
   #request(method, path, limit, signal) {
     return new Promise((resolve) => {
       const headers = { "X-Lease-Client": this.#client };
-      const { hostname, port } = this.url;
+      const hostname = this.url.hostname.replace(/^\[|\]$/g, ""); // an IPv6 address has brackets in a URL only
+      const { port } = this.url;
       const request = http.request({ method, hostname, port, path, headers, agent: this.#agent }, (response) => {
         let text = "";
         response.setEncoding("utf8");

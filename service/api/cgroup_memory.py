@@ -42,8 +42,8 @@ class CgroupMemory:
     def of_process(cls, proc: Path = Path("/proc/self")) -> "CgroupMemory":
         """The cgroups of a process; none if the process sees none. `proc` is its folder in /proc."""
         try:
-            memberships = (proc / "cgroup").read_text().splitlines()
-            mounts = (proc / "mountinfo").read_text().splitlines()
+            memberships = (proc / "cgroup").read_text(errors="surrogateescape").splitlines()
+            mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
         except OSError:
             return cls((), unified=False)
         # In a hybrid set-up both versions are mounted, and one of them has the memory.
@@ -120,5 +120,10 @@ def _read_v2(group: Path) -> MemoryUse:
 
 
 def _stat(group: Path) -> dict[str, int]:
-    lines = (group / "memory.stat").read_text().splitlines()
-    return {name: int(value) for name, value in (line.split() for line in lines)}
+    """The numbers of memory.stat; none if the file cannot be read, so that the limit holds for the whole usage."""
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(" ") for line in lines)
+    return {name: int(value) for name, _, value in pairs if value.isdecimal()}

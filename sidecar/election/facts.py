@@ -118,7 +118,8 @@ class Facts:
 
     def _admits(self, token: int | None) -> bool:
         """True unless the term belongs to a previous process's client that did not present its token."""
-        return self._term is None or not self._term.owner.predecessors or self._term.token == token
+        term = self._term or self._to_release
+        return term is None or not term.owner.predecessors or term.token == token
 
     def _gives_up(self, term: HeldTerm) -> bool:
         """Whether the term no longer leads: it waits for the client's resign, or for the end of the last grant."""

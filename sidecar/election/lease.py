@@ -221,7 +221,7 @@ class Lease(Facts):
             return
         self._unanswered.answered(call.sent_at)
         assert reply.token is not None  # noqa: S101 - the scripts' contract: a term has a token
-        owner = self._owner_of(reply.token) if reply.outcome is Outcome.ADOPTED else TermOwner()
+        owner = TermOwner() if reply.outcome is Outcome.ACQUIRED else self._owner_of(reply.token)
         term = HeldTerm(reply.token, call.tenure, now, self.timings.believed_until(call.sent_at, reply.ttl), owner)
         if reply.outcome is Outcome.STEPPING_DOWN:
             self._begin_release(term, now, ReleaseReason.STEP_DOWN)

@@ -15,7 +15,13 @@ local adopted = ours()
 if adopted then
   if last_tenure ~= tenure then call('HSET', fence, 'tenure', tenure) end
   last_tenure = tenure
-  if stepping_down() then return answer('stepping_down') end
+  if stepping_down() then
+    if left < 0 or left > ttl then -- somebody removed or raised it; without a ttl the caller could not release the key
+      call('SET', key, id, 'PX', ttl)
+      left = ttl
+    end
+    return answer('stepping_down')
+  end
 else
   last = integer(math.max((tonumber(last or '') or 0) + 1, now)) -- a counter alone goes back if the server loses data
   call('HSET', fence, 'token', last, 'holder', id, 'tenure', tenure) -- before the key, so every term has its token

@@ -12,7 +12,7 @@ import pytest
 import redis
 from aiohttp import web
 
-from ops.local.servers import RedisServer
+from ops.local.servers import RedisServer, free_port
 from tests.sidecar.client.test_hostile import LIES
 from tests.sidecar.wrapper.programs import NAME, follows
 from tests.support.hostile_sidecar import FakeSidecar, fake_sidecar
@@ -41,6 +41,18 @@ class Worker(Process):
     def words(self) -> list[list[str]]:
         """Each line's first two words: what happened, and where."""
         return [line[:2] for line in self.diary]
+
+
+async def test_a_sidecar_with_an_ipv6_address_is_asked(
+    redis_of_its_own: RedisServer, tmp_path: Path, worker: list[str]
+) -> None:
+    port = free_port()
+    sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", CONTROL_BIND=f"[::1]:{port}")
+    one = Worker(tmp_path, "worker", f"http://[::1]:{port}", worker)
+    with ended(one, sidecar):
+        sidecar.start()
+        one.start()
+        await eventually(lambda: one.words() == [["begin", "task-a"]])
 
 
 async def test_one_works_and_hands_over_when_it_is_told_to_stop(

@@ -40,9 +40,30 @@ STEP_DOWN = [
     Bug(
         "a restarted sidecar continues to lead in spite of a step-down",
         "sidecar/scripts/acquire.lua",
-        right="if stepping_down() then return answer('stepping_down') end",
-        wrong="",
+        right="if stepping_down() then",
+        wrong="if false then",
         test=_SCRIPTS + "a_term_that_is_found_again_is_adopted_only_to_be_released[wheel]",
+    ),
+    Bug(
+        "a restarted sidecar finds no ttl at a key that it is to release",
+        "sidecar/scripts/acquire.lua",
+        right="if left < 0 or left > ttl then",
+        wrong="if false then",
+        test=_SCRIPTS + "a_term_that_is_found_again_gets_a_ttl_whatever_somebody_made_of_it[wheel-None]",
+    ),
+    Bug(
+        "another client's resign ends the grant of a client of the former process",
+        "sidecar/election/facts.py",
+        right="term = self._term or self._to_release\n        return term is None or not term.owner",
+        wrong="term = self._term\n        return term is None or not term.owner",
+        test=_RULES + "no_other_client_ends_the_grant_of_a_former_processs_client",
+    ),
+    Bug(
+        "a restarted sidecar knows no former client of a term that it is to give up",
+        "sidecar/election/lease.py",
+        right="TermOwner() if reply.outcome is Outcome.ACQUIRED else self._owner_of(reply.token)",
+        wrong="self._owner_of(reply.token) if reply.outcome is Outcome.ADOPTED else TermOwner()",
+        test=_RULES + "no_other_client_ends_the_grant_of_a_former_processs_client",
     ),
     Bug(
         "a new term cannot begin without the right to HDEL",

@@ -188,6 +188,8 @@ class RedisModel:
                 self.fence.tenure = tenure
                 self.offset += 1
             if self._stepping_down():
+                if not 0 <= self._left() <= ttl:
+                    self._expire_in(ttl)
                 return self._answer(Outcome.STEPPING_DOWN)
             self._expire_in(ttl)
             self._vouch(guarding)

@@ -166,7 +166,8 @@ class Both:
         model = self.model
         self.delete()
         assert not model.repair_fence()
-        _, problem, _, _, _, _, _, _, state, *_ = self.fence_script("")
+        _, problem, *_ = seen = self.fence_script("")
+        state = seen[8]
         assert (problem != "none") == model.fence_needs_repairing
         assert self.fence_script(state)[0] == "not_disabled"
         self.type("SET", KEY, "DISABLED")

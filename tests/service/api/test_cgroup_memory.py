@@ -133,6 +133,26 @@ def test_a_cgroup_that_cannot_be_read_is_no_limit(container: Container, tmp_path
     assert CgroupMemory.of_process(tmp_path / "none").read() is None
 
 
+@pytest.mark.parametrize("stat", [None, "", "inactive_file\n", "total_inactive_file x\n"])
+def test_a_limit_holds_for_the_whole_usage_where_the_file_pages_are_unknown(
+    container: Container, stat: str | None
+) -> None:
+    container.group("", usage=90, limit=100, inactive=50)
+    (container.mounted / "memory.stat").unlink()
+    if stat is not None:
+        (container.mounted / "memory.stat").write_text(stat)
+    assert container.sees(path="/", root="/").read() == mebibytes(90, 100)
+
+
+def test_the_name_of_another_cgroup_may_be_any_bytes(container: Container) -> None:
+    container.group("", usage=90, limit=100)
+    container.sees(path="/", root="/")
+    for name in ("cgroup", "mountinfo"):
+        file = container.proc / name
+        file.write_bytes(file.read_bytes() + (b"9:pids:/\xff\n" if name == "cgroup" else b""))
+    assert CgroupMemory.of_process(container.proc).read() == mebibytes(90, 100)
+
+
 def test_each_reading_is_a_new_one(container: Container) -> None:
     container.group("", usage=90, limit=100)
     reader = container.sees(path="/", root="/")

@@ -164,6 +164,17 @@ def test_a_term_that_is_adopted_too_late_is_kept_while_a_predecessors_client_may
     due(lease, 200 + T.grant_ttl, Kind.RELEASE)
 
 
+def test_no_other_client_ends_the_grant_of_a_predecessors_client_by_a_resign() -> None:
+    lease = fresh_lease(now=200)
+    lease.asked(200)
+    call = due(lease, 200, Kind.ACQUIRE)
+    lease.drain(200.1)
+    answer(lease, call, 200.2, Outcome.ADOPTED)
+    assert lease.resigned(200.3, None, "another") is False
+    assert lease.next_call(201) is None
+    due(lease, 200 + T.grant_ttl, Kind.RELEASE)
+
+
 def test_a_key_whose_term_has_run_out_is_looked_after_when_the_demand_ends() -> None:
     """The renewals may have executed although their replies were lost: the key may live, and no other can lead."""
     lease = leading(100)

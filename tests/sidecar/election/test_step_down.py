@@ -180,6 +180,18 @@ def test_a_term_that_is_found_again_is_released_and_never_led() -> None:
     due(lease, T.grant_ttl, Kind.LOOK)
 
 
+def test_no_other_client_ends_the_grant_of_a_former_processs_client() -> None:
+    """The sidecar was restarted after the operator's command, and another worker of the API stops."""
+    lease = fresh_lease()
+    lease.asked(0.0)
+    lease.hold()
+    answer(lease, due(lease, 0.0, Kind.ACQUIRE), 0.1, Outcome.STEPPING_DOWN, token=7)
+    assert lease.resigned(0.2, None, "another") is False
+    lease.asked(0.3)
+    assert lease.next_call(T.grant_ttl - 0.01) is None
+    released(lease, T.grant_ttl, token=7)
+
+
 def test_a_follower_is_not_woken() -> None:
     lease = fresh_lease()
     lease.asked(100.0)

@@ -65,6 +65,18 @@ def test_a_term_that_is_found_again_is_adopted_only_to_be_released(any_redis: Re
     assert restarted.release(token).outcome == "released"
 
 
+@pytest.mark.parametrize("left", [None, 3_600_000])
+def test_a_term_that_is_found_again_gets_a_ttl_whatever_somebody_made_of_it(any_redis: Redis, left: int | None) -> None:
+    """A candidate that reads no ttl takes the key for expired, and would not release it."""
+    token = Caller(any_redis).acquire().token
+    step_down(any_redis, KEY)
+    any_redis.persist(KEY) if left is None else any_redis.pexpire(KEY, left)
+    answer = Caller(any_redis, tenure="boot-1").acquire()
+    assert (answer.outcome, answer.token) == ("stepping_down", token)
+    assert 29_000 < answer.left <= 30_000
+    assert 29_000 < any_redis.pttl(KEY) <= 30_000
+
+
 def test_nobody_else_is_concerned(any_redis: Redis) -> None:
     Caller(any_redis).acquire()
     step_down(any_redis, KEY)
