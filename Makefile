@@ -113,7 +113,7 @@ proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (nee
 languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
 	@for each in node go; do command -v $$each >/dev/null \
 		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
-	$(BIN)/python -m pytest tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
 
 browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
 	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
