@@ -179,8 +179,9 @@ class _Service:
 
     async def _listen(self) -> None:
         settings = self._settings
-        await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
+        # The internal listener is first: a task that answers its health check can be scraped.
         await _start("INTERNAL_BIND", settings.internal_bind, self._internal_runner, INTERNAL_LIMITS)
+        await _start("API_BIND", settings.api_bind, self._runner, connection_limits())
         binds = settings.api_bind, settings.internal_bind
         logger.info("listening on http://%s, and for operators on http://%s", *binds, extra={"event": "api_started"})
         if self._settings.auth == "off":
