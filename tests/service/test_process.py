@@ -308,14 +308,16 @@ async def has_value(service: Service) -> bool:
         return response.status == 200
 
 
+@pytest.mark.parametrize(("in_use", "free"), [("API_BIND", "INTERNAL_BIND"), ("INTERNAL_BIND", "API_BIND")])
 async def test_a_port_in_use_is_one_line_and_exit_status_2(
-    new_service: Callable[..., Service], tmp_path: Path, stack: AsyncExitStack
+    new_service: Callable[..., Service], tmp_path: Path, stack: AsyncExitStack, in_use: str, free: str
 ) -> None:
     service = await stack.enter_async_context(new_service("one", NOBODY))
-    second = command_of("service", tmp_path / "second.log", **service.environment)
+    settings = service.environment | {free: f"127.0.0.1:{free_port()}"}
+    second = command_of("service", tmp_path / "second.log", **settings)
     await stack.enter_async_context(second)
     assert await second.end() == 2
-    assert second.output == f"API_BIND: cannot listen on 127.0.0.1:{service.port}: Address already in use\n"
+    assert second.output == f"{in_use}: cannot listen on {settings[in_use]}: Address already in use\n"
 
 
 async def test_the_log_is_json_lines_with_utc_times_and_without_secrets(
