@@ -6,13 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.images.engine import ImageError, engine
-from ops.local.definition import DefinitionError
-from ops.local.server import ServerError
+from ops.images.engine import engine
 from ops.rehearse.events import BETWEEN, USUAL, Event
 from ops.rehearse.events import SHORT as SHORT_EVENTS
-from ops.rehearse.host import check, configure_podman, only_one
-from ops.rehearse.isolation import INTERRUPTED, alone, empty, interrupt_on_signals
+from ops.rehearse.host import configure_podman
+from ops.rehearse.isolation import alone, empty, exit_status
 from ops.rehearse.journal import Journal
 from ops.rehearse.picture import draw
 from ops.rehearse.play import rehearse
@@ -27,17 +25,7 @@ FOLDER = ROOT / ".run" / "rehearse"
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 if every row is as promised, 1 if not, 2 if the rehearsal cannot be held."""
     options = _options(arguments)
-    interrupt_on_signals()
-    try:
-        check()
-        with only_one():
-            return _rehearse(options)
-    except (RehearsalError, ServerError, DefinitionError, ImageError) as error:
-        print(f"rehearse: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nrehearse: interrupted; nothing is left", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status("rehearse", lambda: _rehearse(options))
 
 
 def _rehearse(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ops.rehearse import faults
+from ops.rehearse.isolation import until
 from ops.rehearse.measure import Fault, Span
 from ops.rehearse.member import API
 from ops.rehearse.network import POSTGRES, REDIS
@@ -76,7 +77,7 @@ async def _deploy(stage: Stage, report: Report, *, version: str, migrations: boo
         await stage.one_off(version, "migrate")
         report.since = time.time()
     stage.deploy(version)
-    await stage.until(lambda: stage.service.reached, WELL_WITHIN, "the new version is healthy")
+    await until(lambda: stage.service.reached, WELL_WITHIN, "the new version is healthy")
     if stage.service.version.name != version:
         report.complaints.append("the circuit breaker took the deployment back")
 
@@ -84,7 +85,7 @@ async def _deploy(stage: Stage, report: Report, *, version: str, migrations: boo
 async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
     stage.deploy(version)
     service = stage.service
-    await stage.until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
+    await until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
     if not stage.service.rolled_back:
         report.complaints.append("a version that cannot run was taken for healthy")
 
@@ -97,7 +98,7 @@ async def _scale(stage: Stage, report: Report) -> None:
             unwanted_since = time.time()
         stage.service.scale(desired)
         report.since = time.time()
-        await stage.until(stage.is_well, WELL_WITHIN, f"{desired} tasks are healthy")
+        await until(stage.is_well, WELL_WITHIN, f"{desired} tasks are healthy")
     served_again = min(member.healthy_at for member in stage.service.running if member.healthy_at is not None)
     report.unwanted.append(Span(unwanted_since, served_again))
 
@@ -141,10 +142,10 @@ async def _short_of_memory(stage: Stage, report: Report) -> None:
         return (await stage.new_stream(member))[0] == 200
 
     async with faults.memory_taken(member, API, TAKEN):
-        await stage.until(refused, NOTICED_WITHIN, "the API refuses a new stream")
+        await until(refused, NOTICED_WITHIN, "the API refuses a new stream")
     report.hit(member.label, began)
     report.since = time.time()
-    await stage.until(accepted, NOTICED_WITHIN, "the API accepts a new stream again")
+    await until(accepted, NOTICED_WITHIN, "the API accepts a new stream again")
     if broken := sum(each.at >= began for each in stage.load.broken):
         report.complaints.append(f"{broken} open streams broke")
 
@@ -163,7 +164,7 @@ async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> No
         return any(member.healthy for member in stage.service.running if member.version.name == version)
 
     stage.deploy(version)
-    await stage.until(serves, WELL_WITHIN, "the new version serves")
+    await until(serves, WELL_WITHIN, "the new version serves")
     await _kill(stage, report, container="api")
 
 
@@ -182,7 +183,7 @@ async def _interrupt(stage: Stage, report: Report) -> None:
     report.hit(member.label, time.time())
     member.stop(delay=0.0)
     try:
-        await stage.until(lambda: member.ended is not None, notice, f"{member.label} has ended")
+        await until(lambda: member.ended is not None, notice, f"{member.label} has ended")
     except RehearsalError as error:
         member.kill()
         report.complaints.append(str(error))

@@ -2,13 +2,20 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TypeVar
 
+from ops.images.engine import ImageError
+from ops.local.definition import DefinitionError
+from ops.local.server import ServerError
 from ops.rehearse.cgroups import groups, remove_groups, stage_group
+from ops.rehearse.host import check, only_one
 from ops.rehearse.network import enter_private_network, namespaces, remove_namespaces
 from ops.rehearse.podman import containers, remove_containers
+from ops.rehearse.programs import RehearsalError
 
 INTERRUPTED = 130
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -16,10 +23,39 @@ SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 Result = TypeVar("Result")
 
 
-def interrupt_on_signals() -> None:
-    """Let each of the signals raise KeyboardInterrupt."""
+def exit_status(name: str, run: Callable[[], int]) -> int:
+    """The exit status of `run()`: 2 with one line if this machine or the input does not let it run.
+
+    Each signal raises KeyboardInterrupt in `run`. No other run may be active on the machine.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)
+    try:
+        check()
+        with only_one():
+            return run()
+    except (RehearsalError, ServerError, DefinitionError, ImageError) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{name}: interrupted; nothing is left\n")
+        return INTERRUPTED
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], limit: float, what: str) -> None:
+    """Wait until the condition holds.
+
+    Raises:
+        RehearsalError: the condition does not hold within `limit` seconds.
+    """
+    deadline = time.monotonic() + limit
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        if time.monotonic() > deadline:
+            raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
+        await asyncio.sleep(0.1)
 
 
 def alone(run: Callable[[], Coroutine[None, None, Result]]) -> tuple[Result, list[str]]:

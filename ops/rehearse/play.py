@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 
 from ops.rehearse.events import AT_ONCE, WELL_WITHIN, Event, Report
+from ops.rehearse.isolation import until
 from ops.rehearse.journal import Journal
 from ops.rehearse.leaders import Led
 from ops.rehearse.load import Broken, Request
@@ -100,7 +101,7 @@ async def _play(stage: Stage, event: Event) -> _Played:
     healthy_after = None
     try:
         await event.play(stage, report)
-        await stage.until(stage.is_well, WELL_WITHIN, "the service is healthy and led")
+        await until(stage.is_well, WELL_WITHIN, "the service is healthy and led")
         healthy_after = time.time() - report.since
         await asyncio.sleep(stage.profile.settle + report.hold)
     except RehearsalError as error:

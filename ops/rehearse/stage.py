@@ -1,8 +1,7 @@
 """Everything that a rehearsal runs: network, servers, load balancer, service, load and observers."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ops.rehearse.balancer import PORT, TARGET_PORT, Balancer
 from ops.rehearse.cgroups import task_group
 from ops.rehearse.endpoints import Protections, endpoints_server
 from ops.rehearse.environment import container_environment
+from ops.rehearse.isolation import until
 from ops.rehearse.journal import Journal
 from ops.rehearse.leaders import LEASES, LeaderWatch
 from ops.rehearse.load import Account, Load
@@ -86,8 +86,8 @@ class Stage:
                         for run in (self.balancer.watch(), self.service.keep(), self.leaders.run())
                     ]
                     self.service.scale(TASKS)
-                    await self.until(self.is_well, 120.0, "the first tasks are healthy")
-                    await self.until(self._has_values, 60.0, "the portfolios have values")
+                    await until(self.is_well, 120.0, "the first tasks are healthy")
+                    await until(self._has_values, 60.0, "the portfolios have values")
                     sending = group.create_task(self.load.run())
                     yield
                     sending.cancel()
@@ -161,21 +161,6 @@ class Stage:
         """Return true if the service is steady and, unless no task is wanted, each lease has a leader."""
         led = self.service.desired == 0 or set(self.leaders.leaders()) == set(LEASES)
         return self.service.steady and led
-
-    async def until(self, condition: Callable[[], bool | Awaitable[bool]], limit: float, what: str) -> None:
-        """Wait for it.
-
-        Raises:
-            RehearsalError: it has not come within `limit` seconds.
-        """
-        deadline = time.monotonic() + limit
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
-            if time.monotonic() > deadline:
-                raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
-            await asyncio.sleep(0.1)
 
     def fail_over(self) -> Awaitable[None]:
         """Kill the Redis primary; its replica takes its name."""

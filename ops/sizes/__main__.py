@@ -6,15 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ops.images.engine import ImageError, engine
-from ops.local.definition import DefinitionError
+from ops.images.engine import engine
 from ops.local.fargate import SIZES
-from ops.local.server import ServerError
-from ops.rehearse.host import check, configure_podman, only_one
-from ops.rehearse.isolation import INTERRUPTED, alone, empty, interrupt_on_signals
+from ops.rehearse.host import configure_podman
+from ops.rehearse.isolation import alone, empty, exit_status
 from ops.rehearse.journal import Journal
 from ops.rehearse.network import Pods, make_bridge
-from ops.rehearse.programs import RehearsalError
 from ops.rehearse.versions import ROOT, Version, build
 from ops.sizes.measure import SHORT, Refusal, Size, measure_refusal, measure_size
 from ops.sizes.table import table
@@ -30,17 +27,7 @@ MOST_STREAMS = 4000
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 after the table, 1 if something was left, 2 if the sizes cannot be measured."""
     options = _options(arguments)
-    interrupt_on_signals()
-    try:
-        check()
-        with only_one():
-            return _measure(options)
-    except (RehearsalError, ServerError, DefinitionError, ImageError) as error:
-        print(f"sizes: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nsizes: interrupted; nothing is left", file=sys.stderr)
-        return INTERRUPTED
+    return exit_status("sizes", lambda: _measure(options))
 
 
 def _measure(options: argparse.Namespace) -> int:

@@ -10,12 +10,13 @@ from statistics import median
 
 from tqdm import tqdm
 
+from ops.rehearse.isolation import until
 from ops.rehearse.journal import Journal
 from ops.rehearse.member import Member
 from ops.rehearse.network import Pods
 from ops.rehearse.programs import RehearsalError
 from ops.rehearse.versions import Version
-from ops.sizes.stage import Stage, metrics, until
+from ops.sizes.stage import Stage, metrics
 from ops.sizes.streams import OPENING_AT_ONCE, OpenStreams
 from ops.sizes.usage import Usage
 

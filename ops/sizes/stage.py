@@ -1,8 +1,7 @@
 """One task of real containers with its servers, and as many portfolios as wanted."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from ops.rehearse.balancer import Balancer
 from ops.rehearse.cgroups import task_group
 from ops.rehearse.endpoints import Protections, endpoints_server
 from ops.rehearse.environment import container_environment
+from ops.rehearse.isolation import until
 from ops.rehearse.journal import Journal
 from ops.rehearse.member import API, Member
 from ops.rehearse.names import Names
@@ -162,19 +162,3 @@ async def metrics(member: Member) -> dict[str, float]:
         return {}
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {sample.name: sample.value for sample in samples if not sample.labels}
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], limit: float, what: str) -> None:
-    """Wait for it.
-
-    Raises:
-        RehearsalError: it has not come within `limit` seconds.
-    """
-    deadline = time.monotonic() + limit
-    while True:
-        found = condition()
-        if found if isinstance(found, bool) else await found:
-            return
-        if time.monotonic() > deadline:
-            raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
-        await asyncio.sleep(0.2)

@@ -25,7 +25,7 @@ def needed(size: Size) -> int:
 
 
 def smallest_task(api: int, sidecar: int, cpu: int) -> int | None:
-    """The smallest memory of a Fargate task with that processor for both containers, in MiB; None if there is none."""
+    """The smallest memory of a Fargate task with that processor for both containers, in MiB; None if no task has it."""
     return next((memory for memory in SIZES[cpu] if memory >= api + sidecar), None)
 
 

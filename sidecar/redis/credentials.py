@@ -32,7 +32,7 @@ class Login(CredentialProvider):
         return None
 
     async def prepare(self) -> None:
-        """Have the first credentials, or the reason why there are none, within a few seconds."""
+        """Fetch the first credentials, or find out why that fails, within a few seconds."""
 
     async def run(self) -> None:
         """Keep the credentials fresh until cancelled."""
@@ -42,7 +42,7 @@ class Login(CredentialProvider):
         """The password, or the user and the password.
 
         Raises:
-            CredentialsError: there are none now.
+            CredentialsError: no credentials are available now.
         """
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:

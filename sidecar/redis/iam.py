@@ -126,7 +126,7 @@ class _Role:
         """The credentials, while they are valid.
 
         Raises:
-            CredentialsError: there are none.
+            CredentialsError: no credentials are available.
         """
         if self._keys is None or self._now() >= self._valid_until:
             expired = "" if self._keys is None else "the former ones have expired, and "
@@ -144,7 +144,10 @@ class _Role:
                 await self.fetch(when_failed)
 
     async def fetch(self, when_failed: Callable[[str], None]) -> None:
-        """Fetch them once. A failure is reported, logged once, and told to each connection while there are none."""
+        """Fetch the credentials once. A failure is logged once.
+
+        While no credentials are available, each connection fails with the reason.
+        """
         try:
             answer = await get_json(
                 self._endpoint.url, self._lookups, limit=FETCH_LIMIT, headers=_authorization(self._endpoint)

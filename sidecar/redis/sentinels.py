@@ -66,7 +66,7 @@ class SentinelPlace(NoRedirects):
         """Have the server say that it is a primary.
 
         Raises:
-            NoPrimary: it says that it is none.
+            NoPrimary: the server says that it is not a primary.
             RedisError: it does not answer, or the user has no right to ROLE.
         """
         await connection.send_command("ROLE")

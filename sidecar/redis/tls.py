@@ -134,7 +134,7 @@ def _reason(error: Exception) -> str:
 
 
 def _stamp(path: str) -> _Stamp:
-    """What differs once a file has been replaced or written; None while there is none."""
+    """What differs once a file has been replaced or written; None if no file exists."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
