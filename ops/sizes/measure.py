@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -185,7 +186,7 @@ async def _ticks(member: Member, wanted: int) -> list[float]:
     before = await metrics(member)
     while len(found) < wanted:
         count = before.get(TICKS_WRITTEN, 0.0)
-        await until(lambda count=count: _ticked(member, count + 1), TICK_WITHIN, "another tick is written")  # type: ignore[misc]
+        await until(partial(_ticked, member, count + 1), TICK_WITHIN, "another tick is written")
         now = await metrics(member)
         total = TICKS_WRITTEN.replace("count", "sum")
         found.append((now[total] - before[total]) / (now[TICKS_WRITTEN] - count))

@@ -24,7 +24,7 @@ WATCH = ("-m", "sidecar", "watch")
 
 
 def remaining(terminal: Terminal) -> float:
-    """The remaining time of the lease on the screen; -1 if there is none."""
+    """The remaining time of the lease on the screen; -1 if the screen shows no time."""
     found = re.search(rf"^{LEASE}  .*?  +([0-9.]+)  ", terminal.shown, re.MULTILINE)
     return float(found.group(1)) if found else -1.0
 
