@@ -1,0 +1,74 @@
+"""Write `docs/benchmarks.md` and its plots from the reports in `build/bench`: `python -m bench.docs`.
+
+The text of the document is in `bench/benchmarks.md`. A line `<!-- report: NAME -->` there is replaced by the tables and
+the plots of `build/bench/NAME.json`, which the benchmarks write.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from bench.report import Plot, Report
+
+TEMPLATE = Path("bench/benchmarks.md")
+RESULTS = Path("build/bench")
+DOCUMENT = Path("docs/benchmarks.md")
+PICTURES = Path("docs/benchmarks")
+MARK = re.compile(r"^<!-- report: ([a-z_]+) -->$", re.MULTILINE)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
+
+
+def draw(plot: Plot, file: Path) -> None:
+    """Draw the plot as an SVG file. The same plot gives the same bytes."""
+    with rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        axis = figure.subplots()
+        for (name, points), colour in zip(plot.series.items(), COLOURS * 2, strict=False):
+            if plot.kind == "distribution":
+                axis.ecdf([y for _, y in points], label=name, color=colour)
+            else:
+                axis.plot([x for x, _ in points], [y for _, y in points], label=name, color=colour, marker=".")
+        axis.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
+        if plot.log_x:
+            axis.set_xscale("log")
+        if plot.log_y:
+            axis.set_yscale("log")
+        axis.grid(visible=True, alpha=0.3)
+        axis.legend(fontsize="small")
+        figure.savefig(file, metadata={"Date": None})
+
+
+def section(report: Report) -> str:
+    """Return the report in Markdown; the plots are files beside the document."""
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    parts = [f"## {report.title}", report.text]
+    for table in report.tables:
+        parts += [part for part in (table.markdown(), table.note) if part]
+    parts += [f"![{plot.title}]({PICTURES.name}/{plot.name}.svg)" for plot in report.plots]
+    measured = f"`{report.command}`, {report.at}. {report.machine}"
+    parts.append(f"{measured}. {versions}." if versions else f"{measured}.")
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Write the document and its plots."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    reports: dict[str, Report] = {}
+    for name in MARK.findall(text):
+        file = RESULTS / f"{name}.json"
+        if not file.exists():
+            print(f"{file} does not exist: run `python -m bench.{name} --json {file}`", file=sys.stderr)
+            raise SystemExit(2)
+        reports[name] = Report.from_json(file.read_text(encoding="utf-8"))
+    PICTURES.mkdir(exist_ok=True)
+    for plot in (plot for report in reports.values() for plot in report.plots):
+        draw(plot, PICTURES / f"{plot.name}.svg")
+    DOCUMENT.write_text(MARK.sub(lambda match: section(reports[match[1]]), text), encoding="utf-8")
+    print(f"{DOCUMENT}: {', '.join(reports)}")
+
+
+if __name__ == "__main__":
+    main()
