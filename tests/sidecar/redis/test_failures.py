@@ -95,7 +95,7 @@ async def test_a_server_that_expects_tls_is_told_of_as_a_hint(front: Proxy) -> N
         failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "connection"
-    assert "a server that expects TLS does this too: REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
+    assert "a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
 
 
 async def test_a_server_that_speaks_no_tls_is_told_of_as_a_hint(pem: Path) -> None:
@@ -155,7 +155,7 @@ async def test_the_port_of_a_sentinel_is_told_of_as_a_hint(tmp_path: Path, datab
             failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "response"
-    assert failure.text.endswith("; a Sentinel answers so: REDIS_SENTINELS is the setting for its address")
+    assert failure.text.endswith("; a Sentinel answers like this: put its address into REDIS_SENTINELS")
 
 
 async def test_a_lookup_that_hangs_is_told_as_such(redis: Redis, redis_server: RedisServer) -> None:
