@@ -1,4 +1,4 @@
-"""A connection whose other end has gone without a word: the kernel drops packets, and nothing is reset."""
+"""A connection whose other end vanished silently: the kernel drops packets, and nothing is reset."""
 
 from pathlib import Path
 

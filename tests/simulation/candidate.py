@@ -180,7 +180,7 @@ class Sidecar:
         self.client.unsettled()
 
     def thaw(self) -> None:
-        """Continue the process (SIGCONT): it handles what came meanwhile, in the order of arrival."""
+        """Continue the process (SIGCONT). It handles everything that arrived during the pause, in order."""
         if not (self.alive and self.frozen):
             return
         self.frozen = False

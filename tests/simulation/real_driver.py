@@ -1,7 +1,7 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-One known difference from the simulation is left out: here a server that was stopped answers a greeting when it goes on,
-in the simulation never.
+One known difference from the simulation is not modelled: here a stopped server answers a greeting after it continues;
+in the simulation it never does.
 """
 
 import asyncio

@@ -169,7 +169,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but nothing that others update can be vacuumed meanwhile."""
+    """It holds no fence, but rows that others update cannot be vacuumed while it is open."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"

@@ -1,4 +1,4 @@
-"""Failed work: its lease is free, the other work goes on, and the failed work is restarted. With real sidecars."""
+"""With real sidecars: failed work frees its lease and is restarted, and the other work continues."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

@@ -178,7 +178,7 @@ async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, m
         assert (role.asked, "ASIAROLE0" in login.current()[1]) == (1, True)
         now.ahead = role.valid_for - iam.AHEAD + timedelta(seconds=5)
         role.valid_for *= 2
-        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and never without any meanwhile
+        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and none was missing
         assert role.asked == 2
     finally:
         running.cancel()
@@ -267,7 +267,9 @@ async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
     now.ahead = role.valid_for + timedelta(seconds=1)
     role.answers = web.Response(status=500)
     await login.prepare()
-    with pytest.raises(CredentialsError, match=r"the former ones have expired, and the credentials endpoint .* status 500$"):
+    with pytest.raises(
+        CredentialsError, match=r"the former ones have expired, and the credentials endpoint .* status 500$"
+    ):
         login.current()
 
 

@@ -155,7 +155,7 @@ async def test_the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_
 async def test_an_idle_connection_that_the_server_kills_is_noticed(
     any_redis: Redis, any_server: RedisServer, store: Storing
 ) -> None:
-    """Nothing reads the socket meanwhile; a call that follows has its own reply."""
+    """Nothing else reads the socket, so the next call gets its own reply."""
     for _ in range(5):
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         command(any_redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -26,7 +26,7 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 
 
 LIMIT = 5.0
-"""A machine that stands still for less costs no connection, after which everything is heard of."""
+"""A shorter pause of the machine ends no connection. Every change is reported after the pause."""
 RETRY = 0.5
 """Until what was refused is tried again."""
 
