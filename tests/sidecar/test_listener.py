@@ -42,9 +42,7 @@ async def answers(url: str) -> bool:
 async def test_of_strangers_connections_there_are_so_many_and_the_client_is_answered_all_the_same(
     redis_server: RedisServer,
 ) -> None:
-    """Otherwise a peer that reaches the metrics could use up the file descriptors, and the client would lose the
-    lead.
-    """
+    """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lead."""
     async with served(redis_server, limits=Limits(connections=2)) as sidecar:
         async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
             for line in (writer, other):
