@@ -126,7 +126,7 @@ ELECTION = [
         "sidecar/election/lease.py",
         right="self._drain_until = now + self",
         wrong="self._grants.until = now\n            self._drain_until = now + self",
-        test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
+        test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
         "an adopted term may be granted to any client",
@@ -660,7 +660,7 @@ CONNECTION = [
         "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
         wrong="            pass\n",
-        test="tests/sidecar/redis/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
+        test="tests/sidecar/redis/test_failures.py::test_a_lookup_that_hangs_is_reported_as_such",
     ),
     Bug(
         "a server that answers no command gets a hint about TLS",
@@ -682,7 +682,7 @@ CONNECTION = [
         "sidecar/election/lease.py",
         right="looks = self.follows_only or now < self._rest.until",
         wrong="looks = now < self._rest.until",
-        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
+        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_reports_it",
     ),
     Bug(
         "a task that follows only looks at a vacant key without a pause",

@@ -147,7 +147,7 @@ STEP_DOWN = [
         "sidecar/redis/watch.py",
         right="self._step_down if content == STEP_DOWN_NOTICE else self._changed",
         wrong="self._changed",
-        test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_told_as_one_and_as_no_change[wheel-rights0]",
+        test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_reported_as_one_and_as_no_change[wheel-rights0]",
     ),
     Bug(
         "the sidecar's watch does not pass a step-down on",

@@ -36,7 +36,7 @@ async def test_redis_starts_beside_a_loop_and_starts_again_on_its_port_after_a_k
         server.stop()
 
 
-def test_a_server_that_cannot_start_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = RedisServer(tmp_path / "redis", port=listener.getsockname()[1])
         with pytest.raises(ServerError, match=r"^RedisServer did not start on port \d+: .*$"):
@@ -55,7 +55,7 @@ def test_a_free_port_is_nobody_else_s_before_it_is_listened_on_and_after_its_ser
         server.kill()
 
 
-def test_only_so_many_ports_are_held_at_a_time() -> None:
+def test_the_number_of_held_ports_is_limited() -> None:
     ports = {free_port() for _ in range(MOST_HELD + 10)}
     assert len(ports) > MOST_HELD
     assert len(_held) <= MOST_HELD

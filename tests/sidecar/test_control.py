@@ -26,7 +26,7 @@ async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Serv
         yield sidecar
 
 
-async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Served, redis: Redis) -> None:
+async def test_one_lease_is_reported_with_every_field_of_the_contract(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["tracker"], "b", ex=60)
     first = await sidecar.get("/is-leader/tracker")
     assert (first["token"], first["expires_in"], first["is_leader"]) == (None, None, False)
@@ -201,7 +201,7 @@ async def test_status_shows_how_long_the_holder_s_key_lives_to_a_follower_too(si
     assert led["remaining"] < led["holder_remaining"] <= TIMINGS.ttl
 
 
-async def test_status_tells_what_is_wrong(sidecar: Served, redis: Redis) -> None:
+async def test_status_reports_what_is_wrong(sidecar: Served, redis: Redis) -> None:
     redis.lpush(KEYS["tracker"], "x")
     await sidecar.get("/is-leader/tracker")
 

@@ -415,7 +415,7 @@ Act = Callable[[RedisServer, Redis, Asker], None]
     ],
 )
 @timed
-async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovered_from(
+async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_recovered_from(
     leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
 ) -> None:
     if word == "oom":  # a renewal needs no memory: only a new term is refused

@@ -108,7 +108,7 @@ async def test_leases_do_not_fence_each_other(store: Store) -> None:
     await write(store, 1)
 
 
-async def test_of_many_first_claims_at_once_the_newest_stays(store: Store) -> None:
+async def test_the_newest_of_many_simultaneous_first_claims_stays(store: Store) -> None:
     await asyncio.gather(
         *(store.claim_fence(FakeTerm(token, "any", "new")) for token in range(1, 20)), return_exceptions=True
     )

@@ -220,7 +220,7 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
 
 
-async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: Store) -> None:
+async def test_loading_reports_its_progress_and_can_be_stopped(store: Store) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     reported: list[tuple[int, int]] = []
     await store.load_positions(DAY, lambda done, total: reported.append((done, total)))

@@ -317,7 +317,7 @@ async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: 
     assert (shown.rows_added, shown.rows_changed) == (1, 1)
 
 
-async def test_the_snapshot_writes_the_row_that_is_missing_and_says_so(store: Store, term: FakeTerm) -> None:
+async def test_the_snapshot_writes_the_row_that_is_missing_and_reports_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).origin, (await one_row(store)).revision) == ("reconstructed", 1)

@@ -238,7 +238,7 @@ def test_a_drain_during_a_step_down_gives_the_lease_up() -> None:
     assert lease.drained(STEPS + 1)
 
 
-def test_it_is_told_in_words() -> None:
+def test_it_is_reported_in_words() -> None:
     lease = leading(100.0)
     assert lease.step_down(STEPS) is None
     asked(lease)

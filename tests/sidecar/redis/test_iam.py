@@ -112,7 +112,7 @@ async def test_keys_in_the_environment_log_in_without_an_endpoint(
     assert (cache.logins, role.asked) == (["AKIASTATIC"], 0)
 
 
-async def test_a_login_that_the_cache_refuses_is_told_with_what_it_can_mean(
+async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, AWS_ACCESS_KEY_ID="AKIAUNKNOWN", AWS_SECRET_ACCESS_KEY="nobody/knows")
@@ -397,7 +397,7 @@ async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_
         assert secret not in shown
 
 
-async def test_a_whole_sidecar_without_credentials_says_so_and_counts_it(
+async def test_a_whole_sidecar_without_credentials_reports_it_and_counts_it(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.answers = web.Response(status=500)

@@ -126,14 +126,14 @@ def test_every_right_has_its_line_in_the_document() -> None:
     assert set(COSTS) == {right for right in LEAST if right[0] in "+~&"} | BEYOND
 
 
-async def test_min_replicas_needs_wait_and_says_so(any_redis: Redis) -> None:
+async def test_min_replicas_needs_wait_and_reports_it(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
         async with storing(connect, min_replicas=1) as store:
             failure = await store.failure(Kind.ACQUIRE)
     assert (failure.kind, "the command WAIT" in failure.text) == ("noperm", True)
 
 
-async def test_a_database_number_needs_select_and_says_so(any_redis: Redis) -> None:
+async def test_a_database_number_needs_select_and_reports_it(any_redis: Redis) -> None:
     with user(any_redis, LEAST, database=1) as connect:
         async with storing(connect) as store:
             failure = await store.store.open()

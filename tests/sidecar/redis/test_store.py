@@ -108,7 +108,7 @@ async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good(proxy: Proxy) -> None:
+async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_forever(proxy: Proxy) -> None:
     """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
     limit = 3.0
     for _ in range(ROUNDS):

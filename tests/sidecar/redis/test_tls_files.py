@@ -53,7 +53,9 @@ def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
     assert refused(settings | {name: pem}) == f"{name}: holds a certificate or a key; the path of a file belongs here"
 
 
-def test_a_key_of_another_certificate_is_told_with_both_files(files: Certificates, settings: dict[str, str]) -> None:
+def test_a_key_of_another_certificate_is_reported_with_both_files(
+    files: Certificates, settings: dict[str, str]
+) -> None:
     _, other = files.authority.issue("client", files.folder / "another")
     assert refused(settings | {"REDIS_TLS_KEY_FILE": str(other)}) == (
         f"REDIS_TLS_KEY_FILE: the file {other} holds a key that does not belong to the certificate in"
@@ -61,7 +63,7 @@ def test_a_key_of_another_certificate_is_told_with_both_files(files: Certificate
     )
 
 
-def test_a_certificate_without_its_key_is_told_with_the_setting_that_is_missing(
+def test_a_certificate_without_its_key_is_reported_with_the_setting_that_is_missing(
     files: Certificates, settings: dict[str, str]
 ) -> None:
     del settings["REDIS_TLS_KEY_FILE"]
