@@ -30,7 +30,7 @@ BUGS = [
         "service/api/routes.py",
         right="        self._admission.admit()\n",
         wrong="",
-        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_goes_on",
+        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_continues",
     ),
     Bug(
         "file pages that the kernel frees first count as used memory",
@@ -334,7 +334,7 @@ BUGS = [
         "service/database/store.py",
         right="asyncio.timeout(HELPER_LIMIT)",
         wrong="asyncio.timeout(None)",
-        test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
+        test=_CONNECTIONS + "a_load_continues_without_the_connections_that_it_does_not_get",
     ),
     Bug(
         "a settled session is noticed at the next due run only",

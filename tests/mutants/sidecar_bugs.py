@@ -163,7 +163,7 @@ ELECTION = [
         "sidecar/redis/watch.py",
         right="            self._all_changed()  # what happened meanwhile was not heard\n",
         wrong="",
-        test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
+        test=_WATCH + "after_its_connection_was_killed_it_reports_everything_and_watches_on[wheel]",
     ),
     Bug(
         "a held request outlives the term during a call",
@@ -313,7 +313,7 @@ REDIS = [
         "sidecar/redis/store.py",
         right="clock.observe(time, self._clock())\n        return reply",
         wrong="return reply",
-        test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good[wheel]",
+        test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_forever[wheel]",
     ),
     Bug(
         "an error of Redis counts as a reply",
@@ -519,7 +519,7 @@ SCRIPTS = [
         "sidecar/scripts/prelude.lua",
         right="return problem and disabled() and 'disabled' or problem",
         wrong="return problem",
-        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
+        test=_FAULTS + "a_disabled_lease_is_reported_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
     ),
 ]
 
