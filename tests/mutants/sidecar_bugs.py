@@ -2,6 +2,7 @@
 
 from tests.mutants.trial import Bug
 
+_HERD = "tests/sidecar/election/test_herd.py::test_"
 _LATE = "tests/sidecar/election/test_lease_late_calls.py::test_"
 _CANDIDATE = "tests/sidecar/election/test_candidate.py::test_"
 _PROCESS = "tests/sidecar/test_process.py::test_"
@@ -676,6 +677,27 @@ CONNECTION = [
         right="min(give_up_at, self._drain_until or inf)",
         wrong="give_up_at",
         test="tests/sidecar/election/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
+    ),
+    Bug(
+        "all candidates of a large fleet call at once after a notice",
+        "sidecar/election/lease.py",
+        right="now + herd.delay(self._watchers, self._uniform))",
+        wrong="now)",
+        test=_HERD + "a_follower_of_many_looks_within_the_spread_after_a_notice",
+    ),
+    Bug(
+        "all candidates of a large fleet call at once at an expiry",
+        "sidecar/election/lease.py",
+        right="self._uniform(0.001, 0.004) + herd.delay(self._watchers, self._uniform)",
+        wrong="self._uniform(0.001, 0.004)",
+        test=_HERD + "the_calls_of_many_at_an_expiry_and_at_the_end_of_the_guard_are_spread",
+    ),
+    Bug(
+        "the candidates are not counted",
+        "sidecar/scripts/prelude.lua",
+        right="local function held_otherwise()\n  count_watchers()",
+        wrong="local function held_otherwise()",
+        test=_SCRIPTS + "a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease[wheel]",
     ),
     Bug(
         "a task that follows only tries to lead",
