@@ -1,7 +1,8 @@
 """ops/copilot against the task definition: the template that Copilot makes of the manifest, with the patches applied.
 
-`rendered` repeats what Copilot's templates do with the fields that the manifest uses (`sidecars.yml`, `workload-container.yml`
-and `volumes.yml` of aws/copilot-cli). Copilot ignores a field that it does not know, so the fields are listed here.
+`rendered` repeats what Copilot's templates do with the fields that the manifest uses (`sidecars.yml`,
+`workload-container.yml` and `volumes.yml` of aws/copilot-cli). Copilot ignores a field that it does not know, so the
+fields are listed here.
 """
 
 from pathlib import Path
@@ -95,7 +96,7 @@ def rendered() -> dict[str, Any]:
 
 def patched() -> dict[str, Any]:
     """Return the same part after the patches, as RFC 6902 applies them."""
-    document = rendered()
+    document: dict[str, Any] = rendered()
     for patch in PATCHES:
         assert patch.keys() == {"op", "path", "value"}
         assert patch["op"] == "add"
@@ -109,7 +110,8 @@ def patched() -> dict[str, Any]:
         else:
             assert last not in place, f"{patch['path']}: the manifest can say it"
             place[last] = patch["value"]
-    return document["Resources"]
+    resources: dict[str, Any] = document["Resources"]
+    return resources
 
 
 def test_each_field_is_one_that_copilot_knows() -> None:
