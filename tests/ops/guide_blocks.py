@@ -16,7 +16,6 @@ OF_THE_CLIENT = {"query", "output", "region", "cli-input-json", "max-items", "pr
 WITHOUT_MODEL = {
     ("ecr", "get-login-password"): {"none"},
     ("cloudformation", "deploy"): {"stack-name", "template-file", "capabilities", "parameter-overrides"},
-    ("cloudformation", "wait"): {"stack-name"},
     ("ecs", "wait"): {"cluster", "services", "tasks"},
 }
 """Commands that the aws program builds from several calls, with the options that documents use."""
