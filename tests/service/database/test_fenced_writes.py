@@ -215,7 +215,8 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
-        assert frozen.get_server_version().major >= 17, "the first with a limit for the whole transaction"
+        if frozen.get_server_version().major < 17:
+            pytest.skip("POSTGRES_SERVER is older than 17: it has no limit for the whole transaction")
         await frozen.execute("begin")
         assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "60000", "1000")
         parse = b"\0select 1\0" + bytes(2)
