@@ -1,0 +1,51 @@
+"""What a candidate reports to the benchmark, and what it waits for.
+
+The benchmark writes a line to the candidate's standard input when the candidate may campaign. It sends SIGTERM when the
+work of the leader has to stop. The candidate then ends its work, releases the lease and waits for the next line. It
+reports each event on standard output as a word and a time of the monotonic clock, which all processes share:
+
+- `ready`: the program has started and waits for a line.
+- `began`: the first line of the work.
+- `ended`: the line after the work. The candidate writes it once the lease is released, so that writing delays nothing.
+- `renewed`: the lease was extended by a request sent at that time. Only candidates that renew by themselves report it.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+SIGNALS = {signal.SIGTERM}
+
+
+def now() -> float:
+    """Return seconds of the monotonic clock."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def report(word: str, at: float) -> None:
+    """Report an event."""
+    os.write(sys.stdout.fileno(), f"{word} {at!r}\n".encode())
+
+
+def log() -> None:
+    """Log to standard error from the level INFO on, as a program in production does."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def turns() -> Iterator[None]:
+    """Yield each time the candidate may campaign. SIGTERM is blocked, and `work` waits for it."""
+    log()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    report("ready", now())
+    for _ in sys.stdin:
+        yield
+
+
+def work() -> float:
+    """Work until SIGTERM; returns the time of the end."""
+    report("began", now())
+    signal.sigwait(SIGNALS)
+    return now()

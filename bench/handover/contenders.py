@@ -1,0 +1,46 @@
+"""The contenders: leases and locks whose hand-over is measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.handover.servers import LeaseServer, RedisLease
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library, the program that uses it, and its server."""
+
+    name: str
+    program: str
+    """The module of `bench.handover.candidates`."""
+    server: Callable[[Path], LeaseServer]
+    arguments: tuple[str, ...] = ()
+    """Arguments of the program before the address."""
+    project: str | None = None
+    """The project of `bench.environments` that has the library; None for this project's environment."""
+    sidecar: bool = False
+    """Whether a sidecar runs beside each program."""
+    hold: tuple[float, float] = (0.05, 0.1)
+    """Bounds of the seconds for which the work runs in a round. For a lock that polls the bounds differ by the pause
+    between two polls, so that a release comes at any moment of the pause."""
+    candidates: int = 3
+    rounds: int | None = None
+    """Number of hand-overs by SIGTERM where a hand-over takes seconds; None for as many as the fast ones."""
+    loses: bool = True
+    """Whether a lost leader is replaced at all."""
+
+
+def _redis(key: str) -> Callable[[Path], LeaseServer]:
+    return lambda folder: RedisLease(folder, key)
+
+
+LIBRARY = Contender("sidecar, client library", "sidecar_library", _redis("portfolio:bench:leader"), sidecar=True)
+HTTP = Contender("sidecar, http.client", "sidecar_http", _redis("portfolio:bench:leader"), sidecar=True)
+PYTHON_REDIS_LOCK = Contender(
+    "python-redis-lock", "redis_locks", _redis("lock:bench"), ("python-redis-lock",), "python-redis-lock"
+)
+REDIS_PY = Contender("redis-py Lock", "redis_locks", _redis("bench"), ("redis-py",), "redis", hold=(0.05, 0.15))
+LIMIT = Contender("DEL and PUBLISH alone", "limit", _redis("bench"), candidates=2, loses=False)
+
+CONTENDERS = (LIBRARY, HTTP, PYTHON_REDIS_LOCK, REDIS_PY, LIMIT)
