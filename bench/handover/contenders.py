@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.handover.servers import LeaseServer, RedisLease
+from bench.handover.servers import EtcdLease, LeaseServer, RedisLease, ZooKeeperSession
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ PYTHON_REDIS_LOCK = Contender(
     "python-redis-lock", "redis_locks", _redis("lock:bench"), ("python-redis-lock",), "python-redis-lock"
 )
 REDIS_PY = Contender("redis-py Lock", "redis_locks", _redis("bench"), ("redis-py",), "redis", hold=(0.05, 0.15))
+POTTERY = Contender(
+    "pottery Redlock", "redis_locks", _redis("redlock:bench"), ("pottery",), "pottery", hold=(0.05, 0.25)
+)
+KAZOO = Contender("kazoo on ZooKeeper", "zookeeper", ZooKeeperSession, project="kazoo")
+ETCD = Contender("etcd3gw on etcd", "etcd", EtcdLease, project="etcd3gw")
+GUIDE = Contender(
+    "deployment guide's loop", "redis_locks", _redis("portfolio:background_services:leader"), ("guide",), "redis",
+    hold=(0.05, 10.05), rounds=20,
+)  # fmt: skip
 LIMIT = Contender("DEL and PUBLISH alone", "limit", _redis("bench"), candidates=2, loses=False)
 
-CONTENDERS = (LIBRARY, HTTP, PYTHON_REDIS_LOCK, REDIS_PY, LIMIT)
+CONTENDERS = (LIBRARY, HTTP, PYTHON_REDIS_LOCK, REDIS_PY, POTTERY, KAZOO, ETCD, GUIDE, LIMIT)

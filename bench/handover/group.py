@@ -128,10 +128,10 @@ class Group:
             await candidate.ready.wait()
         return candidate
 
-    async def hand_overs(self, rounds: int, done: Callable[[], object]) -> list[float]:
-        """End the leader's work by SIGTERM again and again, and let every candidate rest at the end.
+    async def hand_overs(self, rounds: int, done: Callable[[], object]) -> tuple[list[float], Candidate]:
+        """End the leader's work by SIGTERM again and again.
 
-        Returns the seconds from the end of each work to the first line of the next work.
+        Returns the seconds from the end of each work to the first line of the next work, and the last leader.
         """
         leader = await self.elect()
         took = []
@@ -141,11 +141,14 @@ class Group:
             if number >= WARM_UP:
                 took.append(seconds)
                 done()
+        return took, leader
+
+    async def rest(self, leader: Candidate) -> None:
+        """End the work of one candidate after the other, until none campaigns."""
         for _ in self.candidates[1:]:
             _, leader = await self._hand_over(leader)
         leader.end_work()
         await self._next()
-        return took
 
     async def elect(self) -> Candidate:
         """Let every candidate campaign; returns the leader."""

@@ -62,7 +62,9 @@ class _Run:
             with progress(rounds * len(groups), "SIGTERM", "hand-over") as bar:
                 for done in range(0, rounds, TURN):
                     for each in groups:
-                        took[each.contender] += await each.hand_overs(min(TURN, rounds - done), bar.update)
+                        found, leader = await each.hand_overs(min(TURN, rounds - done), bar.update)
+                        await each.rest(leader)
+                        took[each.contender] += found
         return took
 
     async def side_by_side(self) -> tuple[Samples, Samples]:
@@ -82,7 +84,7 @@ class _Run:
 
     async def _stops(self, contender: Contender, took: list[float], done: Callable[[], object]) -> None:
         async with self._group(contender) as each:
-            took += await each.hand_overs(contender.rounds or 0, done)
+            took += (await each.hand_overs(contender.rounds or 0, done))[0]
 
     async def _losses(self, contender: Contender, took: list[float], done: Callable[[], object]) -> None:
         async with self._group(contender, self.options.ttl) as each:

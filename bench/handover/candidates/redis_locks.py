@@ -45,6 +45,8 @@ def pottery(url: str, ttl: float | None) -> AbstractContextManager[object]:
     return lock
 
 
+POLLS_EVERY = {"redis-py": 0.1}
+"""Seconds between two polls of a lock that polls at a fixed pace."""
 LOCKS: dict[str, Callable[[str, float | None], AbstractContextManager[object]]] = {
     "python-redis-lock": python_redis_lock,
     "redis-py": redis_py,
@@ -52,9 +54,9 @@ LOCKS: dict[str, Callable[[str, float | None], AbstractContextManager[object]]] 
 }
 
 
-def with_lock(lock: AbstractContextManager[object]) -> None:
+def with_lock(lock: AbstractContextManager[object], polls_every: float) -> None:
     """Work under the lock after each line of the benchmark."""
-    for _ in turns():
+    for _ in turns(polls_every):
         with lock:
             ended = work()
         report("ended", ended)
@@ -66,7 +68,7 @@ def with_loop(url: str, ttl: float | None) -> None:
     name, lease = str(uuid.uuid4()), ttl or TTL
     heartbeat = lease * HEARTBEAT / TTL
     renew, release = client.register_script(RENEW), client.register_script(RELEASE)
-    for _ in turns():
+    for _ in turns(heartbeat):
         while not client.set(GUIDE_KEY, name, nx=True, ex=round(lease)):
             sleep(heartbeat)
         report("began", now())
@@ -82,7 +84,7 @@ def main(kind: str, url: str, ttl: float | None) -> None:
     if kind == "guide":
         with_loop(url, ttl)
     else:
-        with_lock(LOCKS[kind](url, ttl))
+        with_lock(LOCKS[kind](url, ttl), POLLS_EVERY.get(kind, 0.0))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ reports each event on standard output as a word and a time of the monotonic cloc
 
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -35,12 +36,17 @@ def log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def turns() -> Iterator[None]:
-    """Yield each time the candidate may campaign. SIGTERM is blocked, and `work` waits for it."""
+def turns(polls_every: float = 0.0) -> Iterator[None]:
+    """Yield each time the candidate may campaign. SIGTERM is blocked, and `work` waits for it.
+
+    For a lock that polls, the first poll comes at any moment of the pause between two polls. Without this the candidates
+    would poll at the same moments in all rounds, since each of them begins to poll when another one begins its work.
+    """
     log()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     report("ready", now())
     for _ in sys.stdin:
+        time.sleep(random.uniform(0, polls_every))
         yield
 
 
