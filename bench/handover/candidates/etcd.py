@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import etcd3gw
 
-from bench.handover.candidates.stage import now, report, turns, work
+from bench.handover.candidates.stage import now, prepare, report, turns, work
 
 TTL = 60
 
@@ -25,6 +25,7 @@ def text(words: str) -> str:
 
 def main(url: str, ttl: int) -> None:
     """Campaign after each line of the benchmark."""
+    prepare()
     address = urlsplit(url)
     client = etcd3gw.client(host=address.hostname, port=address.port)
     report("renewed", now())

@@ -10,7 +10,7 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-from bench.handover.candidates.stage import SIGNALS, now, report, turns
+from bench.handover.candidates.stage import SIGNALS, now, prepare, report, turns
 
 RELEASE = "redis.call('del', KEYS[1]) return redis.call('publish', KEYS[1], 'released')"
 MESSAGE_LINES = 7
@@ -44,6 +44,7 @@ class Connection:
 
 def main(url: str) -> None:
     """Wait for the release of the other program after each line of the benchmark."""
+    prepare()
     calls = Connection(url)
     calls.call("SCRIPT", "LOAD", RELEASE)
     release = calls.line().decode()

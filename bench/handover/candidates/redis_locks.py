@@ -12,7 +12,7 @@ from time import sleep
 
 import redis
 
-from bench.handover.candidates.stage import SIGNALS, now, report, turns, work
+from bench.handover.candidates.stage import SIGNALS, now, prepare, report, turns, work
 
 TTL, HEARTBEAT = 30.0, 10.0
 """Seconds: the guide's lease and heartbeat."""
@@ -81,6 +81,7 @@ def with_loop(url: str, ttl: float | None) -> None:
 
 def main(kind: str, url: str, ttl: float | None) -> None:
     """Run the lock or the guide's loop."""
+    prepare()
     if kind == "guide":
         with_loop(url, ttl)
     else:

@@ -36,14 +36,18 @@ def log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def turns(polls_every: float = 0.0) -> Iterator[None]:
-    """Yield each time the candidate may campaign. SIGTERM is blocked, and `work` waits for it.
-
-    For a lock that polls, the first poll comes at any moment of the pause between two polls. Without this the candidates
-    would poll at the same moments in all rounds, since each of them begins to poll when another one begins its work.
-    """
+def prepare() -> None:
+    """Log, and block SIGTERM in this thread and in the threads that it starts: `work` waits for SIGTERM."""
     log()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def turns(polls_every: float = 0.0) -> Iterator[None]:
+    """Yield each time the candidate may campaign.
+
+    For a lock that polls, the first poll comes at any moment of the pause between two polls. Otherwise the candidates
+    would poll at the same moments, since each of them begins to poll when another one begins its work.
+    """
     report("ready", now())
     for _ in sys.stdin:
         time.sleep(random.uniform(0, polls_every))

@@ -7,11 +7,12 @@ import sys
 
 from kazoo.client import KazooClient
 
-from bench.handover.candidates.stage import report, turns, work
+from bench.handover.candidates.stage import prepare, report, turns, work
 
 
 def main(address: str, ttl: float | None) -> None:
     """Campaign after each line of the benchmark."""
+    prepare()
     client = KazooClient(address, **({"timeout": ttl} if ttl else {}))
     client.start()
     election = client.Election("/bench")
