@@ -19,15 +19,17 @@ from ops.local.servers import ServerError
 def main(arguments: list[str]) -> None:
     """Measure, and print the report."""
     parser = argparse.ArgumentParser(
-        description="Measure the hand-over of leases and locks.", epilog="--json FILE: also write the report as JSON"
+        prog="python -m bench.handover",
+        description="Measure the hand-over of leases and locks.",
+        epilog="--json FILE: also write the report as JSON",
     )
     parser.add_argument("--rounds", type=int, default=200, help="hand-overs by SIGTERM of each contender (200)")
     parser.add_argument("--kills", type=int, default=30, help="hand-overs by SIGKILL of each contender (30)")
     parser.add_argument("--ttl", type=float, default=6.0, help="seconds of a lease in rounds by SIGKILL (6)")
-    names = [each.name for each in CONTENDERS]
+    names = [each.key for each in CONTENDERS]
     parser.add_argument("--without", action="append", default=[], choices=names, help="leave this contender out")
     options, rest = parser.parse_known_args(arguments)
-    contenders = tuple(each for each in CONTENDERS if each.name not in options.without)
+    contenders = tuple(each for each in CONTENDERS if each.key not in options.without)
     chosen = Options(contenders, options.rounds, options.kills, options.ttl)
     failed = False
     try:

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +88,19 @@ class Event:
     at: float
 
 
+@dataclass(frozen=True)
+class HandOver:
+    """The times of the end of a work and of the next work's first line."""
+
+    ended: float
+    began: float
+
+    @property
+    def seconds(self) -> float:
+        """The time between them."""
+        return self.began - self.ended
+
+
 @dataclass
 class Group:
     """The candidates of one contender. `group` starts and ends it."""
@@ -110,9 +123,7 @@ class Group:
             port = free_port()
             url = f"http://127.0.0.1:{port}"
             sidecar_log = self.folder / f"sidecar-{self._started}.log"
-            sidecar = await self._start(
-                "-m", "sidecar", python=Path(sys.executable), settings=self._settings(port), log=sidecar_log
-            )
+            sidecar = await self._start(Path(sys.executable), "-m", "sidecar", log=sidecar_log, **self._settings(port))
             async with self._limit("its sidecar did not start", sidecar_log):
                 await _healthy(f"{url}/healthz")
         module = f"bench.handover.candidates.{self.contender.program}"
@@ -120,7 +131,7 @@ class Group:
         if self.ttl is not None and sidecar is None:
             arguments.append(f"{self.ttl:g}")
         log = self.folder / f"program-{self._started}.log"
-        program = await self._start("-m", module, *arguments, python=self.python, settings={}, log=log)
+        program = await self._start(self.python, "-m", module, *arguments, log=log, stdout=PIPE)
         candidate = Candidate(program, sidecar, log)
         self.candidates.append(candidate)
         candidate.listening = asyncio.create_task(self._listen(candidate))
@@ -128,18 +139,15 @@ class Group:
             await candidate.ready.wait()
         return candidate
 
-    async def hand_overs(self, rounds: int, done: Callable[[], object]) -> tuple[list[float], Candidate]:
-        """End the leader's work by SIGTERM again and again.
-
-        Returns the seconds from the end of each work to the first line of the next work, and the last leader.
-        """
+    async def hand_overs(self, rounds: int, done: Callable[[], object]) -> tuple[list[HandOver], Candidate]:
+        """End the leader's work by SIGTERM a number of times; returns the hand-overs and the last leader."""
         leader = await self.elect()
         took = []
         for number in range(WARM_UP + rounds):
-            former, (seconds, leader) = leader, await self._hand_over(leader)
+            former, (hand_over, leader) = leader, await self._hand_over(leader)
             former.campaign()
             if number >= WARM_UP:
-                took.append(seconds)
+                took.append(hand_over)
                 done()
         return took, leader
 
@@ -171,17 +179,17 @@ class Group:
         event = await self._next()
         return event.at - expires, event.by
 
-    async def _hand_over(self, leader: Candidate) -> tuple[float, Candidate]:
-        """End the leader's work; returns the seconds until the next work begins, and the next leader."""
+    async def _hand_over(self, leader: Candidate) -> tuple[HandOver, Candidate]:
+        """End the leader's work; returns the hand-over and the next leader."""
         await asyncio.sleep(_uniform(*self.contender.hold))
         leader.end_work()
         found = {event.word: event for event in (await self._next(), await self._next())}
         if found.keys() != {"ended", "began"} or found["ended"].by is not leader:
             raise Stuck(f"{self.contender.name}: after SIGTERM came {' and '.join(found)}")
-        seconds = found["began"].at - found["ended"].at
-        if seconds <= 0:
-            raise Stuck(f"{self.contender.name}: two candidates worked at once for {-seconds * 1000:.2f} ms")
-        return seconds, found["began"].by
+        hand_over = HandOver(found["ended"].at, found["began"].at)
+        if hand_over.seconds <= 0:
+            raise Stuck(f"{self.contender.name}: two candidates worked at once for {-1000 * hand_over.seconds:.2f} ms")
+        return hand_over, found["began"].by
 
     async def _next(self) -> Event:
         """Return the next event of any candidate."""
@@ -219,11 +227,14 @@ class Group:
         except TimeoutError:
             raise Stuck(f"{self.contender.name}: {trouble} within {WITHIN:g} s: {_last_line(log)}") from None
 
-    async def _start(self, *arguments: str, python: Path, settings: Mapping[str, str], log: Path) -> Process:
+    async def _start(
+        self, python: Path, *arguments: str, log: Path, stdout: int | None = None, **settings: str
+    ) -> Process:
+        """Start a program in this project's folder; its log is a file. Without `stdout` the log has the output, too."""
         with log.open("wb") as output:
             return await asyncio.create_subprocess_exec(
-                python, *arguments, stdin=PIPE, stdout=PIPE, stderr=output, cwd=ROOT, env={**os.environ, **settings},
-                preexec_fn=die_with_us(signal.SIGKILL),
+                python, *arguments, stdin=PIPE, stdout=stdout or output, stderr=output, cwd=ROOT,
+                env={**os.environ, **settings}, preexec_fn=die_with_us(signal.SIGKILL),
             )  # fmt: skip
 
     def _settings(self, port: int) -> dict[str, str]:

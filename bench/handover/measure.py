@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import environments
+from bench.environments import Missing
 from bench.handover.contenders import Contender
 from bench.handover.group import Group, group
+from bench.handover.legs import Legs, legs
+from bench.handover.servers import RedisLease
 from bench.handover.tables import Options, Samples, report
 from bench.report import Report, progress
 
 TURN = 25
 """Number of hand-overs of one contender before the next contender's turn."""
+LEGS = 50
+"""Number of hand-overs whose legs are measured."""
 
 
 async def measure(options: Options) -> Report:
@@ -30,9 +35,9 @@ async def measure(options: Options) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(options, Path(folder))
         run.install()
-        stops = await run.stops_in_turns()
+        stops, legs = await run.stops_in_turns()
         slow, kills = await run.side_by_side()
-    return report(options, stops | slow, kills, run.versions)
+    return report(options, stops | slow, kills, legs, run.versions)
 
 
 @dataclass
@@ -43,29 +48,51 @@ class _Run:
     versions: dict[str, str] = field(default_factory=dict)
 
     def install(self) -> None:
-        """Find or make the environment of each contender."""
+        """Find the server of each contender, and find or make its environment.
+
+        Raises:
+            Missing: one of them is missing; the text names the option that leaves the contender out.
+        """
         with progress(len(self.options.contenders), "installing", "library") as bar:
             for contender in self.options.contenders:
-                self.pythons[contender] = Path(sys.executable)
-                if contender.project is not None:
-                    self.pythons[contender] = environments.environment(contender.project) / "python"
-                    self.versions[contender.project] = environments.version(contender.project)
+                try:
+                    contender.server(self.folder).check()
+                    self.pythons[contender] = self._python(contender)
+                except Missing as error:
+                    raise Missing(f"{error}. The option --without {contender.key} leaves it out.") from None
                 bar.update()
 
-    async def stops_in_turns(self) -> Samples:
-        """Hand over by SIGTERM; the contenders take turns, so that other load affects all alike."""
+    def _python(self, contender: Contender) -> Path:
+        """Return the interpreter for the contender's programs, and keep the library's version."""
+        if contender.project is None:
+            return Path(sys.executable)
+        programs = environments.environment(contender.project)
+        self.versions[contender.project] = environments.version(contender.project)
+        return programs / "python"
+
+    async def stops_in_turns(self) -> tuple[Samples, dict[str, list[Legs]]]:
+        """Hand over by SIGTERM; the contenders take turns, so that other load affects all alike.
+
+        The legs are measured in hand-overs of their own, since MONITOR slows Redis down.
+        """
         rounds = self.options.rounds
         contenders = [each for each in self.options.contenders if each.rounds is None]
         took: Samples = {contender: [] for contender in contenders}
+        found: dict[str, list[Legs]] = {}
         async with AsyncExitStack() as stack:
             groups = [await stack.enter_async_context(self._group(contender)) for contender in contenders]
-            with progress(rounds * len(groups), "SIGTERM", "hand-over") as bar:
+            monitored = [each for each in groups if each.contender.legs]
+            total = rounds * len(groups) + min(LEGS, rounds) * len(monitored)
+            with progress(total, "SIGTERM", "hand-over") as bar:
                 for done in range(0, rounds, TURN):
                     for each in groups:
-                        found, leader = await each.hand_overs(min(TURN, rounds - done), bar.update)
+                        hand_overs, leader = await each.hand_overs(min(TURN, rounds - done), bar.update)
                         await each.rest(leader)
-                        took[each.contender] += found
-        return took
+                        took[each.contender] += [hand_over.seconds for hand_over in hand_overs]
+                for each in monitored:
+                    assert isinstance(each.server, RedisLease)
+                    found[each.contender.name] = await legs(each, each.server, min(LEGS, rounds), bar.update)
+        return took, found
 
     async def side_by_side(self) -> tuple[Samples, Samples]:
         """Hand over by SIGKILL, and by SIGTERM where that takes seconds; all contenders wait at the same time."""
@@ -84,7 +111,8 @@ class _Run:
 
     async def _stops(self, contender: Contender, took: list[float], done: Callable[[], object]) -> None:
         async with self._group(contender) as each:
-            took += (await each.hand_overs(contender.rounds or 0, done))[0]
+            hand_overs, _ = await each.hand_overs(contender.rounds or 0, done)
+            took += [hand_over.seconds for hand_over in hand_overs]
 
     async def _losses(self, contender: Contender, took: list[float], done: Callable[[], object]) -> None:
         async with self._group(contender, self.options.ttl) as each:

@@ -23,6 +23,13 @@ class LeaseServer(Protocol):
     def url(self) -> str:
         """The address for the candidates."""
 
+    def check(self) -> None:
+        """Find the program of the server.
+
+        Raises:
+            Missing: the program does not exist.
+        """
+
     async def start_beside(self) -> object:
         """Start the server; returns once it answers."""
 
@@ -48,6 +55,9 @@ class RedisLease(RedisServer):
     def __init__(self, folder: Path, key: str) -> None:
         super().__init__(folder)
         self.key = key
+
+    def check(self) -> None:
+        """Do nothing, since the program was found."""
 
     def version(self) -> tuple[str, str]:
         """Return "Redis" and the version of the running server."""
@@ -77,14 +87,13 @@ class ZooKeeperSession(Server):
         """The address for the clients."""
         return f"127.0.0.1:{self.port}"
 
-    def prepare(self) -> None:
-        """Write the settings.
-
-        Raises:
-            Missing: Java or ZooKeeper is not installed.
-        """
+    def check(self) -> None:
+        """Find Java and ZooKeeper."""
         if shutil.which("java") is None or not self.jar.exists():
-            raise Missing("ZooKeeper does not exist; Debian has it in the package zookeeper")
+            raise Missing("ZooKeeper is missing; Debian has it in the package zookeeper")
+
+    def prepare(self) -> None:
+        """Write the settings."""
         super().prepare()
         settings = {
             "tickTime": 2000, "initLimit": 10, "syncLimit": 5, "dataDir": self.folder / "data",
@@ -142,15 +151,10 @@ class EtcdLease(Server):
         """The address for the clients."""
         return f"http://127.0.0.1:{self.port}"
 
-    def prepare(self) -> None:
-        """Make the folder.
-
-        Raises:
-            Missing: etcd is not installed.
-        """
+    def check(self) -> None:
+        """Find etcd."""
         if shutil.which("etcd") is None:
-            raise Missing("etcd does not exist; Debian has it in the package etcd-server")
-        super().prepare()
+            raise Missing("etcd is missing; Debian has it in the package etcd-server")
 
     def command(self) -> list[str]:
         """The command line: loopback only."""

@@ -1,9 +1,11 @@
 """The report of the hand-overs: ratios first, then milliseconds."""
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.handover.contenders import LIBRARY, PYTHON_REDIS_LOCK, Contender
+from bench.handover.legs import Legs
 from bench.report import Plot, Report, Spread, Table
 
 Samples = dict[Contender, list[float]]
@@ -30,10 +32,14 @@ class Options:
     """Duration of the lease in rounds by SIGKILL, in seconds."""
 
 
-def report(options: Options, stops: Samples, kills: Samples, versions: Mapping[str, str]) -> Report:
+def report(
+    options: Options, stops: Samples, kills: Samples, legs: Mapping[str, list[Legs]], versions: Mapping[str, str]
+) -> Report:
     """Return the report of all rounds."""
     ordered = {contender: stops[contender] for contender in options.contenders}
     tables, plots = [stop_table(ordered)], [_plot("handover", "Hand-over by SIGTERM", "ms", ordered)]
+    if legs:
+        tables.append(legs_table(legs))
     if kills:
         tables.append(kill_table(kills, options.ttl))
         plots.append(_plot("handover-kill", "Hand-over by SIGKILL", "ms past the lease's expiry", kills))
@@ -59,6 +65,17 @@ def stop_table(stops: Samples) -> Table:
         rows.append((name, *ratios, *figures, str(spread.rounds)))
     header = ("SIGTERM", "median, ratio", "p99, ratio", "median, ms", "p99, ms", "worst, ms", "rounds")
     note = "" if base is None or library is None else _goal(library, base)
+    return Table(header, tuple(rows), note)
+
+
+def legs_table(legs: Mapping[str, list[Legs]]) -> Table:
+    """Return the table of the legs of a hand-over by SIGTERM."""
+    rows = []
+    for name, found in legs.items():
+        parts = [[each.release for each in found], [each.acquire for each in found], [each.start for each in found]]
+        rows.append((name, *(f"{1000 * statistics.median(part):.2f}" for part in parts), str(len(found))))
+    header = ("legs, median in ms", "work's end to release", "release to acquire", "acquire to work's start", "rounds")
+    note = "Redis's MONITOR gives the times of the release and of the acquire; it delays both a little."
     return Table(header, tuple(rows), note)
 
 
