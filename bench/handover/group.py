@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +123,9 @@ class Group:
             port = free_port()
             url = f"http://127.0.0.1:{port}"
             sidecar_log = self.folder / f"sidecar-{self._started}.log"
-            sidecar = await self._start(Path(sys.executable), "-m", "sidecar", log=sidecar_log, **self._settings(port))
+            sidecar = await self._start(
+                Path(sys.executable), "-m", "sidecar", stdout=None, settings=self._settings(port), log=sidecar_log
+            )
             async with self._limit("its sidecar did not start", sidecar_log):
                 await _healthy(f"{url}/healthz")
         module = f"bench.handover.candidates.{self.contender.program}"
@@ -131,7 +133,7 @@ class Group:
         if self.ttl is not None and sidecar is None:
             arguments.append(f"{self.ttl:g}")
         log = self.folder / f"program-{self._started}.log"
-        program = await self._start(self.python, "-m", module, *arguments, log=log, stdout=PIPE)
+        program = await self._start(self.python, "-m", module, *arguments, stdout=PIPE, settings={}, log=log)
         candidate = Candidate(program, sidecar, log)
         self.candidates.append(candidate)
         candidate.listening = asyncio.create_task(self._listen(candidate))
@@ -228,7 +230,7 @@ class Group:
             raise Stuck(f"{self.contender.name}: {trouble} within {WITHIN:g} s: {_last_line(log)}") from None
 
     async def _start(
-        self, python: Path, *arguments: str, log: Path, stdout: int | None = None, **settings: str
+        self, python: Path, *arguments: str, stdout: int | None, settings: Mapping[str, str], log: Path
     ) -> Process:
         """Start a program in this project's folder; its log is a file. Without `stdout` the log has the output, too."""
         with log.open("wb") as output:
