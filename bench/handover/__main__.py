@@ -16,6 +16,13 @@ from bench.report import run
 from ops.local.servers import ServerError
 
 
+def _number(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def main(arguments: list[str]) -> None:
     """Measure, and print the report."""
     parser = argparse.ArgumentParser(
@@ -23,9 +30,11 @@ def main(arguments: list[str]) -> None:
         description="Measure the hand-over of leases and locks.",
         epilog="--json FILE: also write the report as JSON",
     )
-    parser.add_argument("--rounds", type=int, default=200, help="hand-overs by SIGTERM of each contender (200)")
-    parser.add_argument("--kills", type=int, default=30, help="hand-overs by SIGKILL of each contender (30)")
-    parser.add_argument("--ttl", type=float, default=6.0, help="seconds of a lease in rounds by SIGKILL (6)")
+    parser.add_argument("--rounds", type=_number, default=200, help="hand-overs by SIGTERM of each contender (200)")
+    parser.add_argument("--kills", type=_number, default=30, help="hand-overs by SIGKILL of each contender (30)")
+    parser.add_argument(
+        "--ttl", type=int, choices=range(3, 7), default=6, help="seconds of a lease in rounds by SIGKILL (6)"
+    )
     names = [each.key for each in CONTENDERS]
     parser.add_argument("--without", action="append", default=[], choices=names, help="leave this contender out")
     options, rest = parser.parse_known_args(arguments)

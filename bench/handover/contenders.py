@@ -24,7 +24,7 @@ class Contender:
     """The project of `bench.environments` that has the library; None for this project's environment."""
     sidecar: bool = False
     """Whether a sidecar runs beside each program."""
-    hold: tuple[float, float] = (0.05, 0.1)
+    hold: tuple[float, float] = (0.04, 0.08)
     """Bounds of the seconds for which the work runs in a round. For a lock that polls at a fixed pace the bounds differ
     by the pause between two polls, so that a release comes at any moment of the pause."""
     candidates: int = 3
@@ -49,14 +49,14 @@ PYTHON_REDIS_LOCK = Contender(
     ("python-redis-lock",), "python-redis-lock", legs=True,
 )  # fmt: skip
 REDIS_PY = Contender(
-    "redis-py", "redis-py Lock", "redis_locks", _redis("bench"), ("redis-py",), "redis", hold=(0.05, 0.15)
+    "redis-py", "redis-py Lock", "redis_locks", _redis("bench"), ("redis-py",), "redis", hold=(0.04, 0.14)
 )
 POTTERY = Contender("pottery", "pottery Redlock", "redis_locks", _redis("redlock:bench"), ("pottery",), "pottery")
 KAZOO = Contender("kazoo", "kazoo on ZooKeeper", "zookeeper", ZooKeeperSession, project="kazoo")
 ETCD = Contender("etcd", "etcd3gw on etcd", "etcd", EtcdLease, project="etcd3gw")
 GUIDE = Contender(
     "guide", "deployment guide's loop", "redis_locks", _redis("portfolio:background_services:leader"),
-    ("guide",), "redis", hold=(0.05, 10.05), rounds=20,
+    ("guide",), "redis", hold=(0.04, 10.04), rounds=20,
 )  # fmt: skip
 LIMIT = Contender("limit", "DEL and PUBLISH alone", "limit", _redis("bench"), candidates=2, loses=False)
 

@@ -15,7 +15,7 @@ import aiohttp
 
 from bench.environments import ROOT
 from bench.handover.contenders import Contender
-from bench.handover.servers import LeaseServer
+from bench.handover.servers import LeaseServer, NoLease
 from ops.local.processes import die_with_us
 from ops.local.servers import free_port
 
@@ -174,7 +174,10 @@ class Group:
         assert self.ttl is not None
         await asyncio.sleep(_uniform(*LEAD))
         leader.freeze()  # no renewal comes between the look at the lease and the kill
-        expires = self.server.expiry(leader.program.pid, self.ttl, leader.renewed)
+        try:
+            expires = self.server.expiry(leader.program.pid, self.ttl, leader.renewed)
+        except NoLease as error:
+            raise Stuck(f"{self.contender.name}: the leader has lost the lease before it is killed: {error}") from None
         await leader.kill()
         self.candidates.remove(leader)
         (await self.add()).campaign()

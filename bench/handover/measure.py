@@ -17,7 +17,7 @@ from bench.handover.servers import RedisLease
 from bench.handover.tables import Options, Samples, report
 from bench.report import Report, progress
 
-TURN = 25
+TURN = 20
 """Number of hand-overs of one contender before the next contender's turn."""
 LEGS = 50
 """Number of hand-overs whose legs are measured."""

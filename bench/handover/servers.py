@@ -16,6 +16,10 @@ from bench.environments import Missing
 from ops.local.servers import RedisServer, Server, free_port
 
 
+class NoLease(Exception):
+    """The leader has no lease any more."""
+
+
 class LeaseServer(Protocol):
     """A server that holds one lease."""
 
@@ -46,6 +50,9 @@ class LeaseServer(Protocol):
             leader: the id of the leader's process, which is frozen.
             ttl: the duration of the lease in seconds.
             renewed: the time of the leader's last renewal, if the leader reports its renewals.
+
+        Raises:
+            NoLease: the leader has lost the lease already.
         """
 
 
@@ -69,7 +76,7 @@ class RedisLease(RedisServer):
         with redis.Redis.from_url(self.url) as client:
             left = int(client.pttl(self.key))
         if left < 0:
-            raise RuntimeError(f"{self.key} does not exist, or has no expiry: {left}")
+            raise NoLease(f"{self.key} does not exist, or has no expiry: {left}")
         return time.monotonic() + left / 1000
 
 
@@ -130,7 +137,7 @@ class ZooKeeperSession(Server):
             found = re.match(r"\s*/127\.0\.0\.1:(\d+)\[.*,to=(\d+),.*,lresp=(\d+),", line)
             if found and int(found[1]) in ports:
                 return (int(found[2]) + int(found[3])) / 1000
-        raise RuntimeError("the leader has no session")
+        raise NoLease("the leader has no session")
 
     def _ask(self, word: str) -> str:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
@@ -179,7 +186,7 @@ class EtcdLease(Server):
     def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - etcd tells whole seconds
         """Return the time of the last renewal that the leader sent, and the duration of the lease."""
         if renewed is None:
-            raise RuntimeError("the leader has reported no renewal")
+            raise NoLease("the leader has reported no renewal")
         return renewed + ttl
 
     def _get(self, path: str) -> dict[str, Any]:

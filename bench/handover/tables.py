@@ -14,6 +14,9 @@ Samples = dict[Contender, list[float]]
 MEDIAN_GOAL, P99_GOAL = 1.0, 1.5
 """Goals for the library, as ratios to python-redis-lock."""
 
+LEAST = 0.1
+"""Milliseconds as which a plot shows smaller figures, since its axis is logarithmic: Redis tells an expiry to 1 ms."""
+
 TEXT = """\
 Three candidates campaign for one lease, and one of them works. The time runs from the line after the end of its work to
 the first line of the next candidate's work, on one clock. All programs have started and wait before the time runs."""
@@ -104,7 +107,7 @@ def _met(ratio: float, goal: float) -> str:
 
 def _plot(name: str, title: str, unit: str, samples: Samples) -> Plot:
     series = {
-        contender.name: [(float(number), 1000 * seconds) for number, seconds in enumerate(took)]
+        contender.name: [(float(number), max(1000 * seconds, LEAST)) for number, seconds in enumerate(took)]
         for contender, took in samples.items()
     }
     return Plot(name, title, unit, "share of the rounds", series, "distribution", log_x=True)

@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 SIGNALS = {signal.SIGTERM}
 
@@ -54,8 +54,12 @@ def turns(polls_every: float = 0.0) -> Iterator[None]:
         yield
 
 
-def work() -> float:
-    """Work until SIGTERM; returns the time of the end."""
+def work(renew: Callable[[], object] | None = None, every: float = 0.0) -> float:
+    """Work until SIGTERM, and renew the lease every so many seconds; returns the time of the end."""
     report("began", now())
-    signal.sigwait(SIGNALS)
+    if renew is None:
+        signal.sigwait(SIGNALS)
+    else:
+        while signal.sigtimedwait(SIGNALS, every) is None:
+            renew()
     return now()
