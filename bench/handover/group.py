@@ -55,7 +55,7 @@ class Candidate:
 
     def end_work(self) -> None:
         """Send SIGTERM to the program."""
-        self.program.send_signal(signal.SIGTERM)
+        _signal(self.program, signal.SIGTERM)
 
     def freeze(self) -> None:
         """Send SIGSTOP to every process."""
@@ -75,8 +75,14 @@ class Candidate:
 
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes():
-            if process.returncode is None:
-                process.send_signal(number)
+            _signal(process, number)
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal if the process runs. asyncio's `send_signal` can reap it, and the exit code is then lost."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 @dataclass(frozen=True)

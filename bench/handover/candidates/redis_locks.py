@@ -43,11 +43,14 @@ def redis_py(url: str, ttl: float | None) -> None:
 
 
 def pottery(url: str, ttl: float | None) -> None:
-    """Use pottery's Redlock on one server. It polls after random pauses of up to 0.2 s."""
+    """Use pottery's Redlock on one server. It polls after random pauses of up to 0.2 s.
+
+    By default it refuses the fourth renewal, so a program that leads for longer has to set another number.
+    """
     from pottery import Redlock
 
     timeout = {"auto_release_time": ttl} if ttl else {}
-    lock = Redlock(key="bench", masters={redis.Redis.from_url(url)}, **timeout)
+    lock = Redlock(key="bench", masters={redis.Redis.from_url(url)}, num_extensions=sys.maxsize, **timeout)
     for _ in turns():
         with lock:
             ended = work(lock.extend, lock.auto_release_time / RENEWALS)
