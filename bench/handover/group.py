@@ -173,12 +173,14 @@ class Group:
         return (await self._next()).by
 
     async def loss(self, leader: Candidate) -> tuple[float, Candidate]:
-        """Kill the leader while it works, and start another candidate.
+        """Kill the leader, or its successor, while it works, and start another candidate.
 
         Returns the seconds from the expiry of the lease to the first line of the next work, and the next leader.
         """
         assert self.ttl is not None
         await asyncio.sleep(_uniform(*LEAD))
+        while not self._events.empty():  # a machine that stood still has cost the leader its lease
+            leader = (await self._next()).by
         leader.freeze()  # no renewal comes between the look at the lease and the kill
         try:
             expires = self.server.expiry(leader.program.pid, self.ttl, leader.renewed)
@@ -206,6 +208,8 @@ class Group:
         """Return the next event of any candidate."""
         async with self._limit("no candidate did anything", self.candidates[-1].log):
             event = await self._events.get()
+            while event.by.killed:  # it reported this shortly before its end
+                event = await self._events.get()
         if event.word == "gone":
             raise Stuck(f"{self.contender.name}: a program ended: {_last_line(event.by.log)}")
         return event
