@@ -1,0 +1,81 @@
+"""The report of a soak: tables, a plot of each measure, and the verdict."""
+
+import redis
+
+from bench.report import Plot, Report, Spread, Table
+from bench.soak.flat import MEASURES, WARM_UP, Measure, thinned
+from bench.soak.fleet import RESTARTED, SETTINGS
+from bench.soak.logs import MAX_LINES
+from bench.soak.run import Record
+from bench.soak.samples import Life
+
+MAX_POINTS = 150
+"""Points of one process in a plot."""
+
+TEXT = f"""\
+Three whole tasks (sidecar and API), a real Redis and a real Postgres. An operator asks a leader to step down each
+second, a lease renews after {1000 * float(SETTINGS["HEARTBEAT_INTERVAL"]):.0f} ms, {RESTARTED} restarts once a minute,
+streams come and go, and requests reach every listener. `LEASE_TTL` is {SETTINGS["LEASE_TTL"]} s, `GRANT_TTL` is
+{SETTINGS["GRANT_TTL"]} s.
+
+A measure is flat if its growth after the first {100 * WARM_UP:.0f} % of the run stays within a limit. The growth is the
+greater one of the Theil-Sen slope times the duration, and the difference between the medians of the last and the first
+fifth."""
+
+
+def report(record: Record) -> Report:
+    """Return the report."""
+    return Report(
+        name="soak",
+        title="Soak",
+        command=f"make soak MINUTES={record.minutes:g}",
+        text=TEXT,
+        tables=(_growths(record), _counts(record)),
+        plots=tuple(_plot(record, measure) for measure in MEASURES),
+        versions={"redis-py": redis.__version__},
+    )
+
+
+def verdict(record: Record) -> str:
+    """Return one line for each broken rule, or one line if every rule was kept."""
+    return "\n".join(f"BROKEN  {line}" for line in record.broken) or "VERDICT  every rule was kept"
+
+
+def _growths(record: Record) -> Table:
+    rows = [
+        (name, f"{measure.name}, {measure.unit}", f"{found.start:.1f}", f"{found.grown:+.1f}", f"{found.limit:.1f}")
+        for (name, measure), found in record.growths.items()
+    ]
+    return Table(("process", "measure", "after the warm-up", "growth", "limit"), tuple(rows))
+
+
+def _counts(record: Record) -> Table:
+    gap = Spread.of(record.gaps) if record.gaps else Spread(0, 0, 0, 0)
+    rows = [
+        ("hand-overs", f"{record.hand_overs}"),
+        ("from a release to the next term, median, ms", f"{gap.median:.0f}"),
+        ("99th percentile, ms", f"{gap.p99:.0f}"),
+        ("worst, ms", f"{gap.worst:.0f}"),
+        (f"restarts of {RESTARTED}", f"{record.restarts}"),
+        ("requests", f"{record.visits.requests}"),
+        ("streams", f"{record.visits.streams}"),
+        ("values in streams", f"{record.visits.events}"),
+        (f"log lines for each hand-over (limit {MAX_LINES:g})", f"{record.lines:.1f}"),
+        ("standstills of the machine above 0.5 s", f"{record.standstills}"),
+        ("broken rules", f"{len(record.broken)}"),
+    ]
+    return Table(("in the run", "number"), tuple(rows))
+
+
+def _plot(record: Record, measure: Measure) -> Plot:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for life in record.lives:
+        if life.points[measure]:
+            series.setdefault(life.name, []).extend(_in_minutes(life, measure, record))
+    return Plot(f"soak-{measure.name}", f"{measure.name.capitalize()} of each process", "minutes", measure.unit, series)
+
+
+def _in_minutes(life: Life, measure: Measure, record: Record) -> list[tuple[float, float]]:
+    points = life.points[measure]
+    share = (points[-1][0] - points[0][0]) / (60 * record.minutes)
+    return [(at / 60, value) for at, value in thinned(points, max(2, round(MAX_POINTS * share)))]
