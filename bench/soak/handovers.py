@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from bench.soak.fleet import RESTARTED, Fleet
 from bench.soak.leads import Causes
@@ -29,8 +30,8 @@ STANDSTILL = 0.5
 
 
 def epoch_ms() -> float:
-    """Return the time of the wall clock, which all processes share, in ms since 1970."""
-    return time.time() * 1000
+    """Return the time of the wall clock, which all processes share, in whole ms since 1970, as logs have it."""
+    return float(time.time_ns() // 1_000_000)
 
 
 class HandOvers:
@@ -105,10 +106,16 @@ class HandOvers:
 
 
 class Histories:
-    """Reads the histories of the leases. `entries` has the entries of each lease since the first read, in order."""
+    """Reads the histories of the leases.
+
+    Attributes:
+        entries: the entries of each lease since the first read, in order.
+        problems: why a read failed.
+    """
 
     def __init__(self, client: "redis.asyncio.Redis", keys: dict[str, str]) -> None:
         self.entries: dict[str, list[Entry]] = {name: [] for name in keys}
+        self.problems: list[str] = []
         self._client = client
         self._keys = keys
         self._last = dict.fromkeys(keys, "-")
@@ -117,7 +124,7 @@ class Histories:
         """Read until cancelled."""
         while True:
             await asyncio.sleep(READ_EVERY)
-            await self.read()
+            await self.try_to_read()
 
     async def delete_keys(self) -> NoReturn:
         """Delete the key of a lease now and then, which no sidecar expects: a planted fault."""
@@ -126,8 +133,14 @@ class Histories:
             await self._client.delete(key)
         raise AssertionError("a cycle ends only without keys")
 
-    async def read(self) -> None:
-        """Read the new entries."""
+    async def try_to_read(self) -> None:
+        """Read the new entries, or record why that is impossible."""
+        try:
+            await self._read()
+        except RedisError as error:
+            self.problems.append(str(error))
+
+    async def _read(self) -> None:
         for name, key in self._keys.items():
             found: Any = await self._client.xrange(history_of(key), min=self._last[name])
             for identifier, fields in found:

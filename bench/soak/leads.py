@@ -24,37 +24,55 @@ class Causes:
         """Return true if the machine stood still at that time, or a moment before."""
         return any(began <= at <= ended + GRACE_MS for began, ended in self.standstills)
 
+    def explain(self, token: int, holder: str, at: float) -> bool:
+        """Return true if this term of this holder may end at that time."""
+        stopped_at = self.stopped.get(holder)
+        stopped = stopped_at is not None and at >= stopped_at
+        return token in self.stepped_down or stopped or self.stood_still(at)
+
 
 @dataclass(frozen=True)
-class Lost:
-    """A lead that was lost without a cause."""
+class Ended:
+    """The end of a term in a container's log; `at` is in ms since 1970."""
 
+    where: str
     lease: str
-    entry: Entry
-    text: str
+    token: int
+    holder: str
+    at: float
 
 
-def lost_leads(histories: Mapping[str, Sequence[Entry]], causes: Causes) -> list[Lost]:
-    """Return the terms that ended without a cause, in each lease's history; the entries are in order."""
-    return [lost for lease, entries in histories.items() for lost in _lost(lease, entries, causes)]
+def lost_in_histories(histories: Mapping[str, Sequence[Entry]], causes: Causes) -> list[str]:
+    """Return a line for each term that ended without a cause, by each lease's history; the entries are in order."""
+    return [line for lease, entries in histories.items() for line in _lost(lease, entries, causes)]
 
 
-def _lost(lease: str, entries: Sequence[Entry], causes: Causes) -> Iterable[Lost]:
+def lost_in_logs(ends: Iterable[Ended], causes: Causes) -> list[str]:
+    """Return a line for each term that ended without a cause, by the logs of sidecars and APIs.
+
+    A candidate that gives up and is re-elected under the same token, and a client that stops its work while its sidecar
+    leads, leave nothing in a history.
+    """
+    return [
+        f"{end.where}: term {end.token} of {end.lease} ended without a cause"
+        for end in ends
+        if not causes.explain(end.token, end.holder, end.at)
+    ]
+
+
+def _lost(lease: str, entries: Sequence[Entry], causes: Causes) -> Iterable[str]:
     current: Entry | None = None
     for entry in entries:
         if entry.event is Event.ACQUIRE:
             if current is not None and current.token != entry.token and not causes.stood_still(entry.at):
-                text = f"{current.holder} lost term {current.token} of {lease} without a release"
-                yield Lost(lease, current, text)
+                yield f"{current.holder} lost term {current.token} of {lease} without a release"
             current = entry
             continue
         if current is not None and current.token == entry.token:
             current = None
-        stopped_at = causes.stopped.get(entry.holder)
-        caused = entry.token in causes.stepped_down or (stopped_at is not None and entry.at >= stopped_at)
-        if not caused and not causes.stood_still(entry.at):
+        if not causes.explain(entry.token, entry.holder, entry.at):
             why = f" ({entry.reason})" if entry.reason else ""
-            yield Lost(lease, entry, f"{entry.holder} released term {entry.token} of {lease} without a cause{why}")
+            yield f"{entry.holder} released term {entry.token} of {lease} without a cause{why}"
 
 
 def gaps(entries: Sequence[Entry]) -> list[float]:

@@ -2,13 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from bench.soak.leads import Ended
 
 MAX_LINES = 20.0
 """Lines of all containers for each hand-over, on average. A run without faults has thirteen."""
+ENDS = "term_ended", "work_ended"
+"""The events of a sidecar and of an API at the end of a term."""
 _CALM = ("DEBUG", "INFO")
 
 
@@ -20,6 +25,7 @@ class Line:
     at: float
     level: str
     message: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse(where: str, text: str) -> Line:
@@ -27,7 +33,7 @@ def parse(where: str, text: str) -> Line:
     try:
         found = json.loads(text)
         at = datetime.fromisoformat(found["time"]).timestamp() * 1000
-        return Line(where, at, str(found["level"]), str(found["message"]))
+        return Line(where, at, str(found["level"]), str(found["message"]), found)
     except (ValueError, KeyError, TypeError):
         return Line(where, 0.0, "", text)
 
@@ -48,6 +54,15 @@ def alarming(lines: Iterable[Line], excused: Callable[[Line], bool]) -> list[str
             kinds[kind] += 1
             first.setdefault(kind, line)
     return [_described(first[kind], number) for kind, number in kinds.most_common()]
+
+
+def ended_terms(lines: Iterable[Line]) -> list[Ended]:
+    """Return the ends of terms: a sidecar that no longer leads, and an API whose work has ended."""
+    return [
+        Ended(line.where, line.fields["lease"], line.fields["token"], line.fields["instance"], line.at)
+        for line in lines
+        if line.fields.get("event") in ENDS
+    ]
 
 
 def per_hand_over(lines: Sequence[Line], hand_overs: int) -> float:

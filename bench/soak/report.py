@@ -53,6 +53,7 @@ def _counts(record: Record) -> Table:
     gap = Spread.of(record.gaps) if record.gaps else Spread(0, 0, 0, 0)
     rows = [
         ("hand-overs", f"{record.hand_overs}"),
+        ("renewals", f"{record.renewals:.0f}"),
         ("from a release to the next term, median, ms", f"{gap.median:.0f}"),
         ("99th percentile, ms", f"{gap.p99:.0f}"),
         ("worst, ms", f"{gap.worst:.0f}"),

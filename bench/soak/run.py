@@ -8,10 +8,11 @@ from pathlib import Path
 
 from bench.report import progress
 from bench.soak.flat import MEASURES, TASKS, Growth, Measure, growth
-from bench.soak.fleet import LABELS, RESTARTED, Fleet
+from bench.soak.fleet import LABELS, RESTARTED, SETTINGS, Fleet
+from bench.soak.handovers import EVERY as HAND_OVERS_EVERY
 from bench.soak.handovers import HandOvers, Histories, epoch_ms, histories
-from bench.soak.leads import gaps, lost_leads
-from bench.soak.logs import MAX_LINES, Line, alarming, per_hand_over, read_log
+from bench.soak.leads import gaps, lost_in_histories, lost_in_logs
+from bench.soak.logs import MAX_LINES, Line, alarming, ended_terms, per_hand_over, read_log
 from bench.soak.planted import LEAD, PLANTS
 from bench.soak.samples import METRICS, REDIS, Life, Sampler
 from bench.soak.visitors import Visitors, Visits
@@ -34,6 +35,7 @@ class Record:
     growths: dict[tuple[str, Measure], Growth] = field(default_factory=dict)
     """The growth of each process that lived for the whole run, by its name and measure."""
     hand_overs: int = 0
+    renewals: float = 0.0
     gaps: list[float] = field(default_factory=list)
     """Milliseconds from a release to the next acquire."""
     restarts: int = 0
@@ -70,7 +72,7 @@ async def soak(folder: Path, minutes: float, plants: Sequence[str] = ()) -> Reco
         if LEAD in plants:
             works.append(history.delete_keys())
         await _load(60 * minutes, works, hand_overs, record.visits)
-        await history.read()
+        await history.try_to_read()
         ended_at = epoch_ms()
     lines = [line for path in fleet.log_files() for line in read_log(path)]
     lines = [line for line in lines if began_at <= line.at <= ended_at or not line.at]
@@ -85,7 +87,7 @@ async def _led(history: Histories) -> bool:
         if elapsed() > deadline:
             return False
         await asyncio.sleep(0.1)
-        await history.read()
+        await history.try_to_read()
     return True
 
 
@@ -122,17 +124,27 @@ def _judge(record: Record, sampler: Sampler, hand_overs: HandOvers, history: His
         return causes.stood_still(at) or any(began <= at <= ended for began, ended in restarts)
 
     record.broken += _growing(record)
-    record.broken += _some([lost.text for lost in lost_leads(history.entries, causes)])
+    record.broken += _some(lost_in_histories(history.entries, causes))
+    record.broken += _some(lost_in_logs(ended_terms(lines), causes))
     record.broken += _some([f"a hand-over failed: {problem}" for problem in hand_overs.problems])
+    record.broken += _some([f"a history cannot be read: {problem}" for problem in history.problems])
     loud = alarming(lines, lambda line: line.message.startswith(EXPECTED) or causes.stood_still(line.at))
     record.broken += _some([f"the log is not quiet: {line}" for line in loud])
     if record.lines > MAX_LINES:
         record.broken.append(f"the log is not quiet: {record.lines:.1f} lines for each hand-over, above {MAX_LINES:g}")
     failed = [each for each in record.visits.failures if not away(each.label, each.at)]
     record.broken += _some([f"a request to {each.label} failed: {each.text}" for each in failed])
-    least = record.minutes * 60 / 2
-    if record.hand_overs < least:
-        record.broken.append(f"{record.hand_overs} hand-overs are fewer than {least:.0f}, one in two seconds")
+    record.renewals = sum(life.renewals for life in record.lives)
+    for what, number, most in (
+        ("hand-overs", record.hand_overs, 60 * record.minutes / HAND_OVERS_EVERY),
+        (
+            "renewals",
+            record.renewals,
+            60 * record.minutes * len(history.entries) / float(SETTINGS["HEARTBEAT_INTERVAL"]),
+        ),
+    ):
+        if number < most / 2:
+            record.broken.append(f"{number:.0f} {what} are fewer than half of {most:.0f}: the load was too small")
 
 
 def _growing(record: Record) -> list[str]:

@@ -19,6 +19,7 @@ METRICS = {SIDECAR: "METRICS_BIND", API: "INTERNAL_BIND"}
 REDIS = "redis"
 
 _TASKS = re.compile(rb"^python_asyncio_tasks ([0-9.]+)$", re.MULTILINE)
+_RENEWALS = re.compile(rb"^sidecar_renewal_duration_seconds_count ([0-9.]+)$", re.MULTILINE)
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Life:
 
     name: str
     pid: int
+    renewals: float = 0.0
+    """The renewals of a sidecar so far."""
     points: dict[Measure, list[Point]] = field(default_factory=lambda: {measure: [] for measure in MEASURES})
 
     @property
@@ -71,9 +74,11 @@ class Sampler:
                 continue
             for container, pid in self._fleet.slots[label].task.pids.items():
                 life = self._measure(f"{label} {container}", pid)
-                tasks = await self._tasks(session, label, container)
-                if life is not None and tasks is not None:
-                    life.points[TASKS].append((elapsed() - self._began, tasks))
+                metrics = await self._metrics(session, label, container)
+                if life is not None and (tasks := _TASKS.search(metrics)):
+                    life.points[TASKS].append((elapsed() - self._began, float(tasks[1])))
+                if life is not None and (renewals := _RENEWALS.search(metrics)):
+                    life.renewals = float(renewals[1])
 
     def _measure(self, name: str, pid: int) -> Life | None:
         try:
@@ -91,11 +96,10 @@ class Sampler:
             life.points[measure].append((elapsed() - self._began, value))
         return life
 
-    async def _tasks(self, session: aiohttp.ClientSession, label: str, container: str) -> float | None:
+    async def _metrics(self, session: aiohttp.ClientSession, label: str, container: str) -> bytes:
         url = f"http://{self._fleet.address(label, container, METRICS[container])}/metrics"
         try:
             async with session.get(url) as answer:
-                found = _TASKS.search(await answer.read())
+                return await answer.read()
         except (aiohttp.ClientError, TimeoutError):  # it is restarting; the log and the visitors report anything else
-            return None
-        return float(found[1]) if found else None
+            return b""

@@ -4,12 +4,13 @@ import json
 import random
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.soak.flat import DESCRIPTORS, MEASURES, MEMORY, TASKS, THREADS, Measure, Point, growth, judged, thinned
-from bench.soak.leads import GRACE_MS, Causes, gaps, lost_leads
-from bench.soak.logs import Line, alarming, parse, per_hand_over, read_log
+from bench.soak.leads import GRACE_MS, Causes, Ended, gaps, lost_in_histories, lost_in_logs
+from bench.soak.logs import Line, alarming, ended_terms, parse, per_hand_over, read_log
 from sidecar.history import Entry, Event
 
 SAMPLES = range(0, 300, 3)
@@ -97,7 +98,7 @@ def term(token: int, holder: str = "one", at: int | None = None, reason: str = "
 
 
 def texts(entries: list[Entry], causes: Causes) -> list[str]:
-    return [lost.text for lost in lost_leads({"work": entries}, causes)]
+    return lost_in_histories({"work": entries}, causes)
 
 
 def test_a_step_down_is_the_cause_of_a_release() -> None:
@@ -132,21 +133,36 @@ def test_a_standstill_of_the_machine_is_a_cause() -> None:
     assert len(texts(terms, Causes({2}, standstills=[(500, 1999 - GRACE_MS)]))) == 1
 
 
+def test_an_end_in_a_log_needs_a_cause() -> None:
+    """The candidate may have been elected again under the same token, so that the history shows nothing."""
+    end = Ended("task1-sidecar", "work", 1, "one", 1500.0)
+    assert lost_in_logs([end], Causes()) == ["task1-sidecar: term 1 of work ended without a cause"]
+    assert lost_in_logs([end], Causes(stopped={"one": 1600.0})) != []
+    for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
+        assert lost_in_logs([end], causes) == []
+
+
+def test_the_ends_of_sidecars_and_apis_are_found() -> None:
+    fields: dict[str, Any] = {"lease": "work", "token": 1, "instance": "one"}
+    lines = [parse("any", line(event, event=event, **fields)) for event in ("term_ended", "work_ended", "term_began")]
+    assert ended_terms(lines) == [Ended("any", "work", 1, "one", 1795903200500.0)] * 2
+
+
 def test_the_gaps_are_between_a_release_and_the_next_term() -> None:
     terms = list(chain(term(1), term(2, "two"), term(3, at=3010)))
     assert gaps(terms) == [2, 12]
     assert all(after.at >= before.at for before, after in pairwise(terms))
 
 
-def line(message: str, level: str = "INFO") -> str:
-    return json.dumps({"time": "2026-11-28T22:00:00.500Z", "level": level, "logger": "any", "message": message})
+def line(message: str, level: str = "INFO", **fields: object) -> str:
+    return json.dumps({"time": "2026-11-28T22:00:00.500Z", "level": level, "message": message, **fields})
 
 
 def test_a_log_is_read_with_its_times(tmp_path: Path) -> None:
     file = tmp_path / "task1-api.log"
     file.write_text(line("first") + "\nTraceback (most recent call last):\n")
     first, second = read_log(file)
-    assert first == Line("task1-api", 1795903200500.0, "INFO", "first")
+    assert (first.where, first.at, first.level, first.message) == ("task1-api", 1795903200500.0, "INFO", "first")
     assert second == Line("task1-api", 0.0, "", "Traceback (most recent call last):")
 
 
