@@ -17,7 +17,7 @@ from ops.local.server import ServerError
 from tests.simulation.command_line import INTERRUPTED, Parser
 
 if TYPE_CHECKING:
-    from bench.soak.run import Record
+    from bench.soak.judge import Observed
 
 SHORTEST, LONGEST = 0.6, 1440.0
 """Minutes of a run; a shorter one has too few samples."""
@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
         return 2
 
     from bench.docs import draw
-    from bench.soak.report import report, verdict
+    from bench.soak.judge import judge
+    from bench.soak.report import lines_of, report
     from bench.soak.run import soak
 
     try:
@@ -42,24 +43,27 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(parents=True)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         (folder / MARK).touch()
-        record = asyncio.run(_until_signalled(soak(folder, options.minutes, options.plant)))
+        observed = asyncio.run(_until_signalled(soak(folder, options.minutes, options.plant)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\nsoak: interrupted; nothing is left running", file=sys.stderr)
         return INTERRUPTED
     except (ServerError, OSError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 2
-    found = dataclasses.replace(report(record), machine=machine(), at=datetime.now(UTC).isoformat(timespec="minutes"))
+    verdict = judge(observed)
+    found = dataclasses.replace(
+        report(observed, verdict), machine=machine(), at=datetime.now(UTC).isoformat(timespec="minutes")
+    )
     options.json.write_text(found.to_json(), encoding="utf-8")
     pictures = [options.json.parent / f"{plot.name}.svg" for plot in found.plots]
     for plot, picture in zip(found.plots, pictures, strict=True):
         draw(plot, picture)
     print(found.terminal())
-    print(f"\nLogs: {folder / 'logs'}\nPlots: {' '.join(map(str, pictures))}\n\n{verdict(record)}")
-    return 1 if record.broken else 0
+    print(f"\nLogs: {folder / 'logs'}\nPlots: {' '.join(map(str, pictures))}\n\n{lines_of(verdict)}")
+    return 1 if verdict.broken else 0
 
 
-async def _until_signalled(run: Coroutine[None, None, "Record"]) -> "Record":
+async def _until_signalled(run: Coroutine[None, None, "Observed"]) -> "Observed":
     """Await the run; SIGTERM ends it in order, as Ctrl-C does."""
     task = asyncio.ensure_future(run)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -11,7 +11,7 @@ from ops.local.console import Console
 from ops.local.definition import TaskDefinition, read
 from ops.local.environment import container_environment
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
-from ops.local.programs import API, SIDECAR, spelled_out
+from ops.local.programs import SIDECAR, spelled_out
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
@@ -150,6 +150,3 @@ def _with_plants(definition: TaskDefinition, plants: Sequence[str]) -> TaskDefin
         for container in definition.container_definitions
     ]
     return definition.model_copy(update={"container_definitions": containers})
-
-
-__all__ = ["API", "LABELS", "RESTARTED", "SIDECAR", "Fleet"]

@@ -66,12 +66,12 @@ class HandOvers:
                 except CommandError as error:
                     # A task that has just begun to stop may release the lease before the request.
                     if not self._restarting():
-                        self.problems.append(str(error))
+                        self.problems.append(f"a hand-over failed: {error}")
                 else:
                     self.asked += 1
                     self.causes.stepped_down.add(report.document["previous_token"])
                     if report.failure and not self._restarting():
-                        self.problems.append(report.failure)
+                        self.problems.append(f"a hand-over failed: {report.failure}")
                 due = max(due + EVERY, elapsed())
                 await asyncio.sleep(due - elapsed())
         finally:
@@ -138,7 +138,7 @@ class Histories:
         try:
             await self._read()
         except RedisError as error:
-            self.problems.append(str(error))
+            self.problems.append(f"the histories cannot be read: {error}")
 
     async def _read(self) -> None:
         for name, key in self._keys.items():

@@ -5,8 +5,8 @@ import redis
 from bench.report import Plot, Report, Spread, Table
 from bench.soak.flat import MEASURES, WARM_UP, Measure, thinned
 from bench.soak.fleet import RESTARTED, SETTINGS
+from bench.soak.judge import Observed, Verdict
 from bench.soak.logs import MAX_LINES
-from bench.soak.run import Record
 from bench.soak.samples import Life
 
 MAX_POINTS = 150
@@ -23,60 +23,60 @@ greater one of the Theil-Sen slope times the duration, and the difference betwee
 fifth."""
 
 
-def report(record: Record) -> Report:
+def report(observed: Observed, verdict: Verdict) -> Report:
     """Return the report."""
     return Report(
         name="soak",
         title="Soak",
-        command=f"make soak MINUTES={record.minutes:g}",
+        command=f"make soak MINUTES={observed.minutes:g}",
         text=TEXT,
-        tables=(_growths(record), _counts(record)),
-        plots=tuple(_plot(record, measure) for measure in MEASURES),
+        tables=(_growths(verdict), _counts(observed, verdict)),
+        plots=tuple(_plot(observed, measure) for measure in MEASURES),
         versions={"redis-py": redis.__version__},
     )
 
 
-def verdict(record: Record) -> str:
+def lines_of(verdict: Verdict) -> str:
     """Return one line for each broken rule, or one line if every rule was kept."""
-    return "\n".join(f"BROKEN  {line}" for line in record.broken) or "VERDICT  every rule was kept"
+    return "\n".join(f"BROKEN  {line}" for line in verdict.broken) or "VERDICT  every rule was kept"
 
 
-def _growths(record: Record) -> Table:
+def _growths(verdict: Verdict) -> Table:
     rows = [
         (name, f"{measure.name}, {measure.unit}", f"{found.start:.1f}", f"{found.grown:+.1f}", f"{found.limit:.1f}")
-        for (name, measure), found in record.growths.items()
+        for (name, measure), found in verdict.growths.items()
     ]
     return Table(("process", "measure", "after the warm-up", "growth", "limit"), tuple(rows))
 
 
-def _counts(record: Record) -> Table:
-    gap = Spread.of(record.gaps) if record.gaps else Spread(0, 0, 0, 0)
+def _counts(observed: Observed, verdict: Verdict) -> Table:
+    gap = Spread.of(observed.gaps) if observed.gaps else Spread(0, 0, 0, 0)
     rows = [
-        ("hand-overs", f"{record.hand_overs}"),
-        ("renewals", f"{record.renewals:.0f}"),
+        ("hand-overs", f"{gap.rounds}"),
+        ("renewals", f"{observed.renewals:.0f}"),
         ("from a release to the next term, median, ms", f"{gap.median:.0f}"),
         ("99th percentile, ms", f"{gap.p99:.0f}"),
         ("worst, ms", f"{gap.worst:.0f}"),
-        (f"restarts of {RESTARTED}", f"{record.restarts}"),
-        ("requests", f"{record.visits.requests}"),
-        ("streams", f"{record.visits.streams}"),
-        ("values in streams", f"{record.visits.events}"),
-        (f"log lines for each hand-over (limit {MAX_LINES:g})", f"{record.lines:.1f}"),
-        ("standstills of the machine above 0.5 s", f"{record.standstills}"),
-        ("broken rules", f"{len(record.broken)}"),
+        (f"restarts of {RESTARTED}", f"{len(observed.restarts)}"),
+        ("requests", f"{observed.visits.requests}"),
+        ("streams", f"{observed.visits.streams}"),
+        ("values in streams", f"{observed.visits.events}"),
+        (f"log lines for each hand-over (limit {MAX_LINES:g})", f"{observed.lines_per_hand_over:.1f}"),
+        ("standstills of the machine above 0.5 s", f"{len(observed.causes.standstills)}"),
+        ("broken rules", f"{len(verdict.broken)}"),
     ]
     return Table(("in the run", "number"), tuple(rows))
 
 
-def _plot(record: Record, measure: Measure) -> Plot:
+def _plot(observed: Observed, measure: Measure) -> Plot:
     series: dict[str, list[tuple[float, float]]] = {}
-    for life in record.lives:
+    for life in observed.lives:
         if life.points[measure]:
-            series.setdefault(life.name, []).extend(_in_minutes(life, measure, record))
+            series.setdefault(life.name, []).extend(_in_minutes(life, measure, observed.minutes))
     return Plot(f"soak-{measure.name}", f"{measure.name.capitalize()} of each process", "minutes", measure.unit, series)
 
 
-def _in_minutes(life: Life, measure: Measure, record: Record) -> list[tuple[float, float]]:
+def _in_minutes(life: Life, measure: Measure, minutes: float) -> list[tuple[float, float]]:
     points = life.points[measure]
-    share = (points[-1][0] - points[0][0]) / (60 * record.minutes)
+    share = (points[-1][0] - points[0][0]) / (60 * minutes)
     return [(at / 60, value) for at, value in thinned(points, max(2, round(MAX_POINTS * share)))]

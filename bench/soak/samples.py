@@ -9,7 +9,8 @@ import aiohttp
 import psutil
 
 from bench.soak.flat import DESCRIPTORS, MEASURES, MEMORY, TASKS, THREADS, Measure, Point
-from bench.soak.fleet import API, LABELS, SIDECAR, Fleet
+from bench.soak.fleet import LABELS, Fleet
+from ops.local.programs import API, SIDECAR
 from runtime.clock import elapsed
 
 EVERY = 3.0
@@ -31,11 +32,6 @@ class Life:
     renewals: float = 0.0
     """The renewals of a sidecar so far."""
     points: dict[Measure, list[Point]] = field(default_factory=lambda: {measure: [] for measure in MEASURES})
-
-    @property
-    def began(self) -> float:
-        """The time of the first sample."""
-        return self.points[MEMORY][0][0]
 
     @property
     def ended(self) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from bench.soak.fleet import API, SIDECAR, Fleet
+from bench.soak.fleet import Fleet
 from bench.soak.handovers import epoch_ms
+from ops.local.programs import API, SIDECAR
 from service.commands.samples import SAMPLES
 
 STREAMS = 8
