@@ -32,7 +32,7 @@ class Measure:
 MEMORY = Measure("memory", "MiB", 3.0, 0.03)
 DESCRIPTORS = Measure("descriptors", "open", 6.0, 0.1)
 TASKS = Measure("tasks", "unfinished", 8.0, 0.1)
-THREADS = Measure("threads", "running", 2.0, 0.0)
+THREADS = Measure("threads", "running", 3.0, 0.0)
 MEASURES = MEMORY, DESCRIPTORS, TASKS, THREADS
 
 

@@ -25,8 +25,6 @@ RESTART_EVERY = 60.0
 """Seconds between two restarts."""
 READ_EVERY = 5.0
 """Seconds between two reads of the histories; a history keeps a thousand entries."""
-STANDSTILL = 0.5
-"""Seconds for which this process must stand still to count as a standstill of the machine."""
 
 
 def epoch_ms() -> float:
@@ -44,8 +42,8 @@ class HandOvers:
         problems: the step-downs that failed.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.causes = Causes()
+    def __init__(self, fleet: Fleet, causes: Causes) -> None:
+        self.causes = causes
         self.asked = 0
         self.restarts: list[tuple[float, float]] = []
         self.problems: list[str] = []
@@ -90,16 +88,6 @@ class HandOvers:
                 self.problems.append(f"{RESTARTED} has not become healthy after a restart")
             self.restarts[-1] = began, epoch_ms()
             await asyncio.sleep(RESTART_EVERY / 2)
-
-    async def watch_the_machine(self) -> NoReturn:
-        """Record standstills of this process until cancelled: the other processes stood still too."""
-        at = epoch_ms()
-        while True:
-            await asyncio.sleep(0.05)
-            now = epoch_ms()
-            if now - at > 1000 * STANDSTILL:
-                self.causes.standstills.append((at, now))
-            at = now
 
     def _restarting(self) -> bool:
         return bool(self.restarts) and self.restarts[-1][1] == float("inf")

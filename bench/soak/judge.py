@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from bench.soak.flat import MEASURES, TASKS, Growth, Measure, growth
 from bench.soak.fleet import LABELS, RESTARTED, SETTINGS
@@ -16,6 +17,8 @@ EXPECTED = "AUTH=off", "PRICE_SOURCE=simulated"
 """The beginnings of the warnings that the soak's settings cause at the start of an API."""
 SHOWN = 5
 """Limit of the lines for one rule."""
+CALLS = 2
+"""Calls of a renewal: a leader also looks at its key when it notices its own write."""
 JUDGED = REDIS, *(f"{label} {container}" for label in LABELS if label != RESTARTED for container in METRICS)
 """The processes that live for the whole run."""
 
@@ -51,7 +54,7 @@ class Observed:
 
     @property
     def renewals(self) -> float:
-        """The renewals of all sidecars."""
+        """The calls with which the sidecars renewed."""
         return sum(life.renewals for life in self.lives)
 
     @property
@@ -84,7 +87,7 @@ def judge(observed: Observed) -> Verdict:
         observed.problems,
         [f"the log is not quiet: {line}" for line in alarming(observed.lines, lambda line: _expected(observed, line))],
         [
-            f"a request to {failure.label} failed: {failure.text}"
+            f"a request to {failure.label} failed at {_time(failure.at)}: {failure.text}"
             for failure in observed.visits.failures
             if not observed.excuses(failure.label, failure.at)
         ],
@@ -115,6 +118,11 @@ def _growing(observed: Observed, name: str, growths: dict[tuple[str, Measure], G
             yield f"{name}: {measure.name} {grown}, at most {found.limit:.1f} is allowed"
 
 
+def _time(at: float) -> str:
+    """Return a time as logs have it."""
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%H:%M:%S.%f}"[:-3]
+
+
 def _expected(observed: Observed, line: Line) -> bool:
     return line.message.startswith(EXPECTED) or observed.causes.stood_still(line.at)
 
@@ -125,7 +133,7 @@ def _measured(observed: Observed) -> Iterator[str]:
         lines = f"{observed.lines_per_hand_over:.1f} lines for each hand-over"
         yield f"the log is not quiet: {lines}, at most {MAX_LINES:g} are allowed"
     seconds = 60 * observed.minutes
-    renewals = seconds * len(observed.histories) / float(SETTINGS["HEARTBEAT_INTERVAL"])
+    renewals = CALLS * seconds * len(observed.histories) / float(SETTINGS["HEARTBEAT_INTERVAL"])
     for what, number, most in (
         ("hand-overs", len(observed.gaps), seconds / HAND_OVERS_EVERY),
         ("renewals", observed.renewals, renewals),

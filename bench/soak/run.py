@@ -9,7 +9,9 @@ from bench.report import progress
 from bench.soak.fleet import LABELS, Fleet
 from bench.soak.handovers import HandOvers, Histories, epoch_ms, histories
 from bench.soak.judge import Observed
+from bench.soak.leads import Causes
 from bench.soak.logs import read_log
+from bench.soak.machine import Machine
 from bench.soak.planted import LEAD, PLANTS
 from bench.soak.samples import Sampler
 from bench.soak.visitors import Visitors, Visits
@@ -44,12 +46,13 @@ async def soak(folder: Path, minutes: float, plants: Sequence[str] = ()) -> Obse
 async def _observe(fleet: Fleet, history: Histories, minutes: float, plants: Sequence[str]) -> Observed:
     """Put the load on the fleet."""
     began_at, visits = epoch_ms(), Visits()
-    sampler, hand_overs = Sampler(fleet, elapsed()), HandOvers(fleet)
+    machine = Machine(fleet.pids, epoch_ms)
+    sampler, hand_overs = Sampler(fleet, elapsed()), HandOvers(fleet, Causes(standstills=machine.standstills))
     works: list[Coroutine[None, None, object]] = [
         sampler.run(),
         history.run(),
         hand_overs.restart_now_and_then(),
-        hand_overs.watch_the_machine(),
+        machine.run(),
         *(Visitors(fleet, label, visits, random.Random(label)).run() for label in LABELS),
     ]
     if LEAD in plants:

@@ -30,7 +30,7 @@ class Life:
     name: str
     pid: int
     renewals: float = 0.0
-    """The renewals of a sidecar so far."""
+    """The calls with which a sidecar has renewed so far."""
     points: dict[Measure, list[Point]] = field(default_factory=lambda: {measure: [] for measure in MEASURES})
 
     @property

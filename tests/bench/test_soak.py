@@ -1,17 +1,21 @@
 """The rules of the soak: what is flat, which lead is lost, and what is loud."""
 
+import asyncio
 import json
+import os
 import random
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.soak import machine
 from bench.soak.flat import DESCRIPTORS, MEASURES, MEMORY, TASKS, THREADS, Measure, Point, growth, judged, thinned
 from bench.soak.leads import GRACE_MS, Causes, Ended, gaps, lost_in_histories, lost_in_logs
 from bench.soak.logs import Line, alarming, ended_terms, parse, per_hand_over, read_log
 from sidecar.history import Entry, Event
+from tests.support.waiting import eventually
 
 SAMPLES = range(0, 300, 3)
 """The times of the samples of five minutes."""
@@ -185,3 +189,30 @@ def test_the_lines_count_for_each_hand_over() -> None:
     lines = [parse("task1-api", line("any"))] * 30
     assert per_hand_over(lines, 10) == 3
     assert per_hand_over(lines, 0) == 30
+
+
+async def test_a_process_without_a_processor_is_a_standstill_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times are the clock's: each look at it is a step of 50 ms later."""
+    steps, waits = count(0, 50), chain([0.0, 0.01, 0.2], repeat(0.2))
+    monkeypatch.setattr(machine, "waited_for_processor", lambda _: next(waits))
+    monkeypatch.setattr(machine, "_STEP", 0.0)
+    watched = machine.Machine(lambda: [1], lambda: float(next(steps)))
+    watching = asyncio.create_task(watched.run())
+    await eventually(lambda: watched.standstills)
+    watching.cancel()
+    assert watched.standstills == [(500, 750)]
+
+
+async def test_a_standstill_of_this_process_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = chain([0.0, 30.0, 330.0, 580.0], repeat(580.0))
+    monkeypatch.setattr(machine, "_STEP", 0.0)
+    watched = machine.Machine(list, lambda: next(times))
+    watching = asyncio.create_task(watched.run())
+    await eventually(lambda: len(watched.standstills) == 1 and watched.standstills[0][1] == 580)
+    watching.cancel()
+    assert watched.standstills == [(30, 580)]
+
+
+def test_the_wait_for_a_processor_is_known_here() -> None:
+    assert machine.waited_for_processor(os.getpid()) >= 0
+    assert machine.waited_for_processor(2**22 + 1) == 0

@@ -25,7 +25,7 @@ def life(name: str, leak: float = 0.0, ended: int = SECONDS) -> Life:
         measure: [(float(at), 40 + leak * at) for at in range(0, ended, 3)]
         for measure in (MEMORY, DESCRIPTORS, THREADS)
     }
-    return Life(name, 1, 6000.0, points | {TASKS: [] if name == "redis" else points[MEMORY]})
+    return Life(name, 1, 12000.0, points | {TASKS: [] if name == "redis" else points[MEMORY]})
 
 
 def good() -> Observed:
@@ -93,11 +93,11 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     "a hand-over that failed": (lambda run: {"problems": ["nobody took it"]}, "nobody took it"),
     "a request that failed": (
         lambda run: {"visits": Visits(failures=[Failure("task3", 15_000, "/healthz: status 500")])},
-        "a request to task3 failed: /healthz: status 500",
+        "a request to task3 failed at 00:00:15.000: /healthz: status 500",
     ),
     "a request to another task during the restart": (
         lambda run: {"visits": Visits(failures=[Failure("task1", 12_000, "refused")])},
-        "a request to task1 failed: refused",
+        "a request to task1 failed at 00:00:12.000: refused",
     ),
     "a warning": (
         lambda run: {"lines": [*run.lines, Line("task1-api", 5_000, "WARNING", "slow")]},
@@ -110,7 +110,7 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     ),
     "few renewals": (
         lambda run: {"lives": [Life(one.name, 1, 7.0, one.points) for one in run.lives]},
-        "the load was too small: 42 renewals are fewer than half of 12000",
+        "the load was too small: 42 renewals are fewer than half of 24000",
     ),
 }
 
