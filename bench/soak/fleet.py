@@ -6,18 +6,20 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import aiohttp
+
 from ops.local.addresses import shifted
 from ops.local.console import Console
 from ops.local.definition import TaskDefinition, read
 from ops.local.environment import container_environment
 from ops.local.metadata import ContainerView, MetadataServer, new_task_id, view
-from ops.local.programs import SIDECAR, spelled_out
+from ops.local.programs import API, SIDECAR, spelled_out
 from ops.local.servers import PostgresServer, RedisServer
 from ops.local.settings import PORT_STEP
 from ops.local.slots import Slot
 from ops.local.tasks import Task
 from runtime.clock import elapsed
-from service.commands.samples import load_samples
+from service.commands.samples import SAMPLES, load_samples
 from service.database.migrations import migrate
 from service.database.store import Store
 from sidecar.settings import Settings
@@ -88,13 +90,27 @@ class Fleet:
                 self.postgres.stop()
 
     async def steady(self, label: str) -> bool:
-        """Wait until every container of the task is healthy; returns False if that takes too long."""
+        """Wait until every container of the task is healthy, and the API has connected to Postgres.
+
+        Returns:
+            False if that takes too long.
+        """
         deadline = elapsed() + STEADY_WITHIN
-        while not self.is_steady(label):
-            if elapsed() > deadline:
-                return False
-            await asyncio.sleep(0.05)
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEADY_WITHIN)) as session:
+            while not (self.is_steady(label) and await self._connected(session, label)):
+                if elapsed() > deadline:
+                    return False
+                await asyncio.sleep(0.05)
         return True
+
+    async def _connected(self, session: aiohttp.ClientSession, label: str) -> bool:
+        """Return true if requests reach the database: an API is healthy before, so that no outage restarts it."""
+        url = f"http://{self.address(label, API, 'API_BIND')}/portfolios/{next(iter(SAMPLES))}/stream"
+        try:
+            async with session.get(url) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     def is_steady(self, label: str) -> bool:
         """Return true if every container of the task runs and is healthy."""

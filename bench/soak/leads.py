@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sidecar.history import Entry, Event
 
-GRACE_MS = 3000
+GRACE_MS = 1000
 """Time after a standstill of the machine for which a lost lead is its consequence: a grant and a retry."""
 
 
