@@ -1,5 +1,6 @@
 """The rules of a soak, held against what a run observed. No I/O."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from sidecar.history import Entry
 
 EXPECTED = "AUTH=off", "PRICE_SOURCE=simulated"
 """The beginnings of the warnings that the soak's settings cause at the start of an API."""
+LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped)\b")
+"""Parts of the warnings that a standstill of the machine causes."""
 SHOWN = 5
 """Limit of the lines for one rule."""
 CALLS = 2
@@ -124,7 +127,8 @@ def _time(at: float) -> str:
 
 
 def _expected(observed: Observed, line: Line) -> bool:
-    return line.message.startswith(EXPECTED) or observed.causes.stood_still(line.at)
+    late = LATE.search(line.message) is not None and observed.causes.stood_still(line.at)
+    return line.message.startswith(EXPECTED) or late
 
 
 def _measured(observed: Observed) -> Iterator[str]:

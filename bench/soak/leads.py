@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.history import Entry, Event
+from sidecar.protocol import Reason
 
 GRACE_MS = 1000
 """Time after a standstill of the machine for which a lost lead is its consequence: a grant and a retry."""
+LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE
+"""The reasons with which a standstill can end a term. It deletes no key, for example."""
 
 
 @dataclass
@@ -24,11 +27,11 @@ class Causes:
         """Return true if the machine stood still at that time, or a moment before."""
         return any(began <= at <= ended + GRACE_MS for began, ended in self.standstills)
 
-    def explain(self, token: int, holder: str, at: float) -> bool:
-        """Return true if this term of this holder may end at that time."""
+    def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
+        """Return true if this term of this holder may end at that time; `late` if a standstill can end it so."""
         stopped_at = self.stopped.get(holder)
         stopped = stopped_at is not None and at >= stopped_at
-        return token in self.stepped_down or stopped or self.stood_still(at)
+        return token in self.stepped_down or stopped or (late and self.stood_still(at))
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Ended:
     token: int
     holder: str
     at: float
+    reason: str = ""
+    """The sidecar's reason; empty for an API, whose client only knows that its term is over."""
 
 
 def lost_in_histories(histories: Mapping[str, Sequence[Entry]], causes: Causes) -> list[str]:
@@ -54,9 +59,9 @@ def lost_in_logs(ends: Iterable[Ended], causes: Causes) -> list[str]:
     leads, leave nothing in a history.
     """
     return [
-        f"{end.where}: term {end.token} of {end.lease} ended without a cause"
+        f"{end.where}: term {end.token} of {end.lease} ended without a cause{f' ({end.reason})' if end.reason else ''}"
         for end in ends
-        if not causes.explain(end.token, end.holder, end.at)
+        if not causes.explain(end.token, end.holder, end.at, late=end.reason in LATE)
     ]
 
 
@@ -70,7 +75,7 @@ def _lost(lease: str, entries: Sequence[Entry], causes: Causes) -> Iterable[str]
             continue
         if current is not None and current.token == entry.token:
             current = None
-        if not causes.explain(entry.token, entry.holder, entry.at):
+        if not causes.explain(entry.token, entry.holder, entry.at, late=True):
             why = f" ({entry.reason})" if entry.reason else ""
             yield f"{entry.holder} released term {entry.token} of {lease} without a cause{why}"
 

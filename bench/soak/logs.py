@@ -59,7 +59,14 @@ def alarming(lines: Iterable[Line], excused: Callable[[Line], bool]) -> list[str
 def ended_terms(lines: Iterable[Line]) -> list[Ended]:
     """Return the ends of terms: a sidecar that no longer leads, and an API whose work has ended."""
     return [
-        Ended(line.where, line.fields["lease"], line.fields["token"], line.fields["instance"], line.at)
+        Ended(
+            line.where,
+            line.fields["lease"],
+            line.fields["token"],
+            line.fields["instance"],
+            line.at,
+            line.fields.get("reason", ""),
+        )
         for line in lines
         if line.fields.get("event") in ENDS
     ]

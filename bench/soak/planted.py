@@ -17,7 +17,7 @@ from sidecar.telemetry import Telemetry, log
 
 LEAD = "lead"
 """A fault that the soak itself plants: it deletes the keys of leases."""
-LEAKED = 64 * 1024
+LEAKED = 128 * 1024
 """Bytes of a leak of memory."""
 
 _kept: list[object] = []

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+from dataclasses import replace
 from itertools import chain, count, pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,10 @@ def test_an_end_in_a_log_needs_a_cause() -> None:
     end = Ended("task1-sidecar", "work", 1, "one", 1500.0)
     assert lost_in_logs([end], Causes()) == ["task1-sidecar: term 1 of work ended without a cause"]
     assert lost_in_logs([end], Causes(stopped={"one": 1600.0})) != []
+    deleted = replace(end, reason="vacant")
+    assert lost_in_logs([deleted], Causes(standstills=[(1000, 1500)])) == [
+        "task1-sidecar: term 1 of work ended without a cause (vacant)"
+    ]
     for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
         assert lost_in_logs([end], causes) == []
 

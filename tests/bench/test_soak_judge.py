@@ -44,7 +44,10 @@ def good() -> Observed:
         problems=[],
         visits=Visits(failures=[Failure("task3", 12_000, "refused"), Failure("task1", 100_500, "late")]),
         lines=[Line("task1-api", 1000.0 * token, "INFO", "any") for token in TERMS for _ in range(13)]
-        + [Line("task3-api", 12_000, "WARNING", "AUTH=off: everybody"), Line("task1-api", 101_000, "ERROR", "late")],
+        + [
+            Line("task3-api", 12_000, "WARNING", "AUTH=off: everybody"),
+            Line("task1-api", 101_000, "ERROR", "no answer in time"),
+        ],
     )
 
 
@@ -102,6 +105,14 @@ FAULTS: dict[str, tuple[Callable[[Observed], dict[str, Any]], str]] = {
     "a warning": (
         lambda run: {"lines": [*run.lines, Line("task1-api", 5_000, "WARNING", "slow")]},
         "the log is not quiet: task1-api: WARNING: slow",
+    ),
+    "a warning that a standstill does not cause": (
+        lambda run: {"lines": [*run.lines, Line("task1-api", 100_500, "WARNING", "a fault")]},
+        "the log is not quiet: task1-api: WARNING: a fault",
+    ),
+    "a late answer without a standstill": (
+        lambda run: {"lines": [*run.lines, Line("task1-api", 90_000, "ERROR", "no answer in time")]},
+        "the log is not quiet: task1-api: ERROR: no answer in time",
     ),
     "a long log": (lambda run: {"lines": list(run.lines) * 2}, "the log is not quiet: 26.1 lines for each hand-over"),
     "few hand-overs": (
