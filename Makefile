@@ -12,7 +12,7 @@ SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
 	alerts aws bench bench-docs bench-tracker browser chaos failovers images languages model mutants proxy redis-kinds redis-versions \
-	rehearse release-check simulate sizes test-slow
+	rehearse release-check simulate sizes soak test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -79,6 +79,9 @@ bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `ma
 
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
 	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+
+soak: $(STAMP) ## Run whole tasks under a compressed load; nothing may leak, get lost or become loud: MINUTES=60
+	@$(BIN)/python -m bench.soak --minutes '$(or $(MINUTES),60)'
 
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
 	@$(BIN)/python -m bench.redis_kinds $(ARGS)
