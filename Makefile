@@ -73,8 +73,8 @@ bench: $(STAMP) ## Measure hand-over, memory, start and speed, and compare with 
 	$(BIN)/python -m bench.handover
 	$(BIN)/python -m bench.footprint
 
-bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
-	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size
+	@$(BIN)/python -m bench.tracker $(foreach number,$(PORTFOLIOS),'$(number)') --json build/bench/tracker.json
 
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
 	@$(BIN)/python -m bench.redis_kinds $(ARGS)
