@@ -15,7 +15,6 @@ select id, 'S' || lpad((((hashtextextended(id::text, 0) & 1073741823) + k * 397)
     date '{since}', ((hashtextextended(id::text || k, 0) & 1073741823) % 100000) * 0.01 + 0.5
 from (select id from portfolio where id > '{after}' order by id limit {count}) as few,
     generate_series(1, {positions}) as k
-order by 1, 2
 """
 
 

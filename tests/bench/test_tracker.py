@@ -13,6 +13,7 @@ from bench.tracker.quota import NoQuotaError, half_a_core
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_run_prints_and_writes_every_table(tmp_path: Path) -> None:
     file = tmp_path / "tracker.json"
     done = tracker("10000", "--json", str(file))
