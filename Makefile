@@ -77,8 +77,8 @@ bench: $(STAMP) ## Compare with other libraries in about fifteen minutes (needs 
 bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `make bench`
 	@$(BIN)/python -m bench.docs
 
-bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
-	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size
+	@$(BIN)/python -m bench.tracker $(foreach number,$(PORTFOLIOS),'$(number)') --json build/bench/tracker.json
 
 soak: $(STAMP) ## Run whole tasks under a compressed load; nothing may leak, get lost or become loud: MINUTES=60
 	@$(BIN)/python -m bench.soak --minutes '$(or $(MINUTES),60)'
