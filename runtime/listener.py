@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import json
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
@@ -84,7 +85,8 @@ class _Admission(asyncio.Protocol):
             # Without this limit an unread answer keeps a connection open forever, even after it was closed here.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        connection = _Connection(self._server, self._limits)
+        kind = _Connection if self._limits.header == inf else _TimedConnection
+        connection = kind(self._server, self._limits)
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
@@ -99,45 +101,20 @@ class _Admission(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's request handler, but its built-in errors are JSON, and the time for a header is limited."""
+    """aiohttp's request handler, but its built-in errors are JSON."""
 
-    __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes", "network")
+    __slots__ = ("network",)
 
     def __init__(self, server: web.Server, limits: Limits) -> None:
         options: dict[str, Any] = {} if limits.idle == inf else {"keepalive_timeout": limits.idle}
         options["access_log"] = None  # a metric counts requests
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self._header_limit = limits.header
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._body: StreamReader = EMPTY_PAYLOAD  # the body of the last request
-        self._last_bytes = b""
         self.network = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection."""
         self.network = _network(transport)
         super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the timer of the header."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse the bytes, and notice where a header begins and ends."""
-        of_header, requests = self._body.is_eof(), self._request_count
-        super().data_received(data)
-        if self._header_limit == inf:
-            return
-        self._last_bytes = (self._last_bytes + data)[-4:]
-        if self._request_count > requests:
-            self._stop_timer()
-            self._body = self._messages[-1][1]
-            # These bytes may also contain the beginning of the next header. After a request with a body, only the
-            # next bytes can show that.
-            of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
-        if of_header and data and self._header_timer is None:
-            self._start_timer()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -148,14 +125,46 @@ class _Connection(web.RequestHandler):
             _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), MAX_ERROR)}")
         return answer
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send the answer. One of aiohttp's built-in errors becomes JSON first."""
         if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
             is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
             _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
-        return await super().finish_response(request, resp, start_time)
+        return super().finish_response(request, resp, start_time)
+
+
+class _TimedConnection(_Connection):
+    """A connection with a limit for the time of a request's header."""
+
+    __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes")
+
+    def __init__(self, server: web.Server, limits: Limits) -> None:
+        super().__init__(server, limits)
+        self._header_limit = limits.header
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD  # the body of the last request
+        self._last_bytes = b""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the timer of the header."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes, and notice where a header begins and ends."""
+        of_header, requests = self._body.is_eof(), self._request_count
+        super().data_received(data)
+        self._last_bytes = (self._last_bytes + data)[-4:]
+        if self._request_count > requests:
+            self._stop_timer()
+            self._body = self._messages[-1][1]
+            # These bytes may also contain the beginning of the next header. After a request with a body, only the
+            # next bytes can show that.
+            of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
+        if of_header and data and self._header_timer is None:
+            self._start_timer()
 
     def _start_timer(self) -> None:
         self._header_timer = asyncio.get_running_loop().call_later(self._header_limit, self._header_is_late)
