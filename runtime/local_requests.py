@@ -4,6 +4,7 @@ A browser on the same machine reaches the loopback, and so does a page whose nam
 """
 
 import re
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -36,6 +37,7 @@ def refusal(request: web.BaseRequest) -> str | None:
     return None
 
 
+@lru_cache(maxsize=64)  # most requests of a client have the same host
 def is_loopback(host: str) -> bool:
     """Whether the value of a Host header, with a port or without, names the loopback."""
     match = _HOST.fullmatch(host)
