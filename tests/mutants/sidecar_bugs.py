@@ -246,14 +246,14 @@ LISTENER = [
         "expires_in is measured from the answer, not from the request",
         "sidecar/control.py",
         right='"expires_in": grant,',
-        wrong='"expires_in": grant and grant + self._clock() - arrived,',
+        wrong='"expires_in": grant and grant + self._clock() - question.arrived,',
         test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
     ),
     Bug(
         "every client that asks is granted the lead",
         "sidecar/control.py",
-        right="grant = self._candidate.granted(name, arrived, _client(request), _token(request))",
-        wrong='grant = self._candidate.granted(name, arrived, "", None)',
+        right="grant, view = self._candidate.granted(name, *question)",
+        wrong='grant, view = self._candidate.granted(name, question.arrived, "", None)',
         test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
@@ -262,6 +262,22 @@ LISTENER = [
         right="await self._candidate.first_replies(names, self._timings.call_limit)",
         wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a restarted sidecar answers no at once before Redis has replied",
+        "sidecar/control.py",
+        right=" or not self._candidate.heard_from_redis(names):",
+        wrong=":",
+        test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a question that is answered at once is no demand",
+        "sidecar/control.py",
+        right="""            self._candidate.asked(name)
+        answer = """,
+        wrong="""            pass
+        answer = """,
+        test=_CONTROL + "a_question_that_is_answered_at_once_is_demand",
     ),
     Bug(
         "versions repeat after a restart",
@@ -273,14 +289,14 @@ LISTENER = [
     Bug(
         "a resign ends any term",
         "sidecar/control.py",
-        right="self._candidate.resigned(name, _token(request), _client(request))",
-        wrong="self._candidate.resigned(name, None, _client(request))",
+        right='self._candidate.resigned(name, _token(request.query.get("token")), _client(request.headers))',
+        wrong="self._candidate.resigned(name, None, _client(request.headers))",
         test=_RESIGN + "a_resign_may_name_its_term_and_gives_up_no_other",
     ),
     Bug(
         "a resign needs no header",
         "sidecar/control.py",
-        right="if not _client(request):",
+        right="if not _client(request.headers):",
         wrong="if not name:",
         test=_RESIGN + "a_resign_needs_the_header",
     ),
