@@ -16,7 +16,7 @@ from runtime.local_requests import refusal, refusal_of
 from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
 from sidecar.history import Term
-from sidecar.protocol import Timings
+from sidecar.protocol import Timings, View
 from sidecar.redis.history import HistoryUnavailable
 
 LONGEST_WAIT = 30.0
@@ -191,13 +191,18 @@ class Control:
         return f"{self._boot}-{self._candidate.version(names)}"
 
     def _answers(self, names: tuple[str, ...], question: _Question) -> dict[str, Any]:
-        leases = {name: self._answer(name, question) for name in names}
-        is_leader = all(answer["is_leader"] for answer in leases.values())
-        version = self._version(names)
-        return {"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases}
+        found = {name: self._candidate.granted(name, *question) for name in names}
+        return {
+            "instance_id": self._instance_id,
+            "is_leader": all(grant is not None for grant, _ in found.values()),
+            "version": f"{self._boot}-{sum(view.version for _, view in found.values())}",
+            "leases": {name: self._fields(name, grant, view) for name, (grant, view) in found.items()},
+        }
 
     def _answer(self, name: str, question: _Question) -> dict[str, Any]:
-        grant, view = self._candidate.granted(name, *question)
+        return self._fields(name, *self._candidate.granted(name, *question))
+
+    def _fields(self, name: str, grant: float | None, view: View) -> dict[str, Any]:
         return {
             "lease": name,
             "is_leader": grant is not None,

@@ -127,9 +127,9 @@ class Candidate:
     def asked(self, name: str) -> None:
         """Record that a client asked about a lease."""
         now = self._clock()
-        self._leases[name].asked(now)
         self._telemetry.polled(name, now)
-        self._wake_for(name, now)
+        if self._leases[name].asked(now):  # else nothing is due earlier than before
+            self._wake_for(name, now)
 
     def granted(self, name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
         """`Lease.grant` for the client that asked at `arrived` and is answered now, and the lease as it then is."""

@@ -96,8 +96,8 @@ ELECTION = [
     Bug(
         "a question does not wake the loop",
         "sidecar/election/candidate.py",
-        right="self._telemetry.polled(name, now)\n        self._wake_for(name, now)",
-        wrong="self._telemetry.polled(name, now)",
+        right="        if self._leases[name].asked(now):  # else nothing is due earlier than before\n    ",
+        wrong="        if not self._leases[name].asked(now):\n    ",
         test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
     ),
     Bug(
@@ -244,16 +244,16 @@ LISTENER = [
     ),
     Bug(
         "expires_in is measured from the answer, not from the request",
-        "sidecar/control.py",
-        right='"expires_in": grant,',
-        wrong='"expires_in": grant and grant + self._clock() - question.arrived,',
+        "sidecar/election/candidate.py",
+        right="grant = lease.grant(arrived, now, client, token)",
+        wrong="grant = lease.grant(arrived, now, client, token)\n        grant = grant and grant + now - arrived",
         test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
     ),
     Bug(
         "every client that asks is granted the lead",
         "sidecar/control.py",
-        right="grant, view = self._candidate.granted(name, *question)",
-        wrong='grant, view = self._candidate.granted(name, question.arrived, "", None)',
+        right="return self._fields(name, *self._candidate.granted(name, *question))",
+        wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
