@@ -30,11 +30,13 @@ class Lease(Facts):
 
     # Events of the clients.
 
-    def asked(self, now: float) -> None:
-        """Record that a client asked: to ask is to campaign."""
-        if not self._demand.wanted(now):
+    def asked(self, now: float) -> bool:
+        """Record that a client asked: to ask is to campaign. Returns true if no client wanted the lease before."""
+        begins = not self._demand.wanted(now)
+        if begins:
             self._due = min(self._due, now)
         self._demand.asked(now)
+        return begins
 
     def hold(self) -> int:
         """Record that a client's request is held, which counts as asking; returns the ticket for `unhold`."""

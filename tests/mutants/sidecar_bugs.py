@@ -97,8 +97,8 @@ ELECTION = [
     Bug(
         "a question does not wake the loop",
         "sidecar/election/candidate.py",
-        right="self._telemetry.polled(name, now)\n        self._wake_for(name, now)",
-        wrong="self._telemetry.polled(name, now)",
+        right="        if self._leases[name].asked(now):  # else nothing is due earlier than before\n    ",
+        wrong="        if not self._leases[name].asked(now):\n    ",
         test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
     ),
     Bug(
@@ -245,16 +245,16 @@ LISTENER = [
     ),
     Bug(
         "expires_in is measured from the answer, not from the request",
-        "sidecar/control.py",
-        right='"expires_in": grant,',
-        wrong='"expires_in": grant and grant + self._clock() - arrived,',
+        "sidecar/election/candidate.py",
+        right="grant = lease.grant(arrived, now, client, token)",
+        wrong="grant = lease.grant(arrived, now, client, token)\n        grant = grant and grant + now - arrived",
         test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
     ),
     Bug(
         "every client that asks is granted the lead",
         "sidecar/control.py",
-        right="grant = self._candidate.granted(name, arrived, _client(request), _token(request))",
-        wrong='grant = self._candidate.granted(name, arrived, "", None)',
+        right="return self._fields(name, *self._candidate.granted(name, *question))",
+        wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
@@ -263,6 +263,22 @@ LISTENER = [
         right="await self._candidate.first_replies(names, self._timings.call_limit)",
         wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a restarted sidecar answers no at once before Redis has replied",
+        "sidecar/control.py",
+        right=" or not self._candidate.heard_from_redis(names):",
+        wrong=":",
+        test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a question that is answered at once is no demand",
+        "sidecar/control.py",
+        right="""            self._candidate.asked(name)
+        answer = """,
+        wrong="""            pass
+        answer = """,
+        test=_CONTROL + "a_question_that_is_answered_at_once_is_demand",
     ),
     Bug(
         "versions repeat after a restart",
@@ -274,14 +290,14 @@ LISTENER = [
     Bug(
         "a resign ends any term",
         "sidecar/control.py",
-        right="self._candidate.resigned(name, _token(request), _client(request))",
-        wrong="self._candidate.resigned(name, None, _client(request))",
+        right='self._candidate.resigned(name, _token(request.query.get("token")), _client(request.headers))',
+        wrong="self._candidate.resigned(name, None, _client(request.headers))",
         test=_RESIGN + "a_resign_may_name_its_term_and_gives_up_no_other",
     ),
     Bug(
         "a resign needs no header",
         "sidecar/control.py",
-        right="if not _client(request):",
+        right="if not _client(request.headers):",
         wrong="if not name:",
         test=_RESIGN + "a_resign_needs_the_header",
     ),
