@@ -54,6 +54,9 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	@touch $@
 
 # Four processes even on two cores, since most tests wait for other processes.
+# Bytecode is written even if the caller's environment forbids it: otherwise each process compiles each test module.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist worksteal --reruns '$(or $(RERUNS),0)'
 
 test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
