@@ -162,7 +162,7 @@ ELECTION = [
     Bug(
         "a change while the watch was disconnected is missed",
         "sidecar/redis/watch.py",
-        right="            self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # changes before this moment were not reported\n",
         wrong="",
         test=_WATCH + "after_its_connection_was_killed_it_reports_everything_and_watches_on[wheel]",
     ),
