@@ -23,7 +23,7 @@ WITHIN = 60.0
 """Seconds within which each event must come."""
 WARM_UP = 3
 """Number of hand-overs at the start of a turn that do not count, so that every candidate has led once."""
-LEAD = (0.5, 2.5)
+LEAD = (0.5, 1.5)
 """Bounds of the seconds for which a leader works before SIGKILL."""
 
 _uniform = random.SystemRandom().uniform

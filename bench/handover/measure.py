@@ -67,7 +67,8 @@ class _Run:
         if contender.project is None:
             return Path(sys.executable)
         programs = environments.environment(contender.project)
-        self.versions[contender.project] = environments.version(contender.project)
+        name = "redis-py" if contender.project == "redis" else contender.project  # `Redis` is the server
+        self.versions[name] = environments.version(contender.project)
         return programs / "python"
 
     async def stops_in_turns(self) -> tuple[Samples, dict[str, list[Legs]]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import environments
 from bench.handover.contenders import CONTENDERS, LIBRARY, PYTHON_REDIS_LOCK
 from bench.handover.measure import measure
 from bench.handover.tables import Options, stop_table
@@ -61,3 +63,11 @@ def test_a_missing_server_is_named_with_the_option_that_leaves_it_out(key: str, 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].endswith(f"package {package}. The option --without {key} leaves it out.")
+
+
+def test_every_library_has_a_lock_file_that_make_lock_updates() -> None:
+    files = {file.stem for file in environments.LOCKS.iterdir()}
+    assert {each.project for each in CONTENDERS if each.project} <= files
+    assert all(environments.version(project) for project in files)
+    peers = re.findall(r"^PEERS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(peers[0].split()) == files
