@@ -303,10 +303,10 @@ class Lease(Facts):
         return Call(kind, now, give_up_at, token, tenure, why or "")
 
     def _end_and_release(self, term: HeldTerm, reason: Reason, now: float) -> None:
+        if reason is Reason.CLIENT_SILENT:  # after a step-down too: nobody would use the next term
+            self._demand.forget_answered()
         reason = Reason.STEP_DOWN if term.step_down else reason
         self._end(reason, now)
-        if reason is Reason.CLIENT_SILENT:
-            self._demand.forget_answered()
         self._begin_release(term, now, _LEFT_FOR[reason])
 
     def _unwanted(self) -> ReleaseReason:
