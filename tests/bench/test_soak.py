@@ -147,8 +147,10 @@ def test_an_end_in_a_log_needs_a_cause() -> None:
     assert lost_in_logs([deleted], Causes(standstills=[(1000, 1500)])) == [
         "task1-sidecar: term 1 of work ended without a cause (vacant)"
     ]
-    for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
-        assert lost_in_logs([end], causes) == []
+    for reason in ("", "resigned", "client_silent", "deadline"):
+        for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
+            assert lost_in_logs([replace(end, reason=reason)], causes) == []
+        assert lost_in_logs([replace(end, reason=reason)], Causes()) != []
 
 
 def test_the_ends_of_sidecars_and_apis_are_found() -> None:
