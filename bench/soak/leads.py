@@ -9,7 +9,7 @@ from sidecar.protocol import Reason
 GRACE_MS = 1000
 """Time after a standstill of the machine for which a lost lead is its consequence: a grant and a retry."""
 LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
-"""The reasons with which a standstill can end a term: a client that was late resigns. It deletes no key, for example."""
+"""The reasons with which a standstill can end a term: a late client resigns. It deletes no key, for example."""
 
 
 @dataclass
