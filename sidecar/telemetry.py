@@ -8,8 +8,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from runtime import logs
-from runtime.event_loop import TaskCollector
 from runtime.escape import one_line
+from runtime.event_loop import TaskCollector
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
