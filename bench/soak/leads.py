@@ -27,6 +27,15 @@ class Causes:
         """Return true if the machine stood still at that time, or a moment before."""
         return any(began <= at <= ended + GRACE_MS for began, ended in self.standstills)
 
+    @property
+    def stood_still_for(self) -> float:
+        """The ms in which the machine stood still; overlaps count once."""
+        total = reached = 0.0
+        for began, ended in sorted(self.standstills):
+            total += max(0.0, ended - max(began, reached))
+            reached = max(reached, ended)
+        return total
+
     def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
         """Return true if this term of this holder may end at that time; `late` if a standstill can end it so."""
         stopped_at = self.stopped.get(holder)
