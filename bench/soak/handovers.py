@@ -39,14 +39,14 @@ class HandOvers:
         causes: why a term may have ended.
         asked: the number of step-downs.
         restarts: from when until when the restarted task was away, in ms since 1970.
-        problems: the step-downs that failed.
+        problems: the hand-overs that failed, each with its time in ms since 1970.
     """
 
     def __init__(self, fleet: Fleet, causes: Causes) -> None:
         self.causes = causes
         self.asked = 0
         self.restarts: list[tuple[float, float]] = []
-        self.problems: list[str] = []
+        self.problems: list[tuple[float, str]] = []
         self.stopping = asyncio.Event()
         self._fleet = fleet
         self._settings = fleet.sidecar_settings()
@@ -64,12 +64,12 @@ class HandOvers:
                 except CommandError as error:
                     # A task that has just begun to stop may release the lease before the request.
                     if not self._restarting():
-                        self.problems.append(f"a hand-over failed: {error}")
+                        self._failed(str(error))
                 else:
                     self.asked += 1
                     self.causes.stepped_down.add(report.document["previous_token"])
                     if report.failure and not self._restarting():
-                        self.problems.append(f"a hand-over failed: {report.failure}")
+                        self._failed(report.failure)
                 due = max(due + EVERY, elapsed())
                 await asyncio.sleep(due - elapsed())
         finally:
@@ -85,9 +85,12 @@ class HandOvers:
             self.restarts.append((began, float("inf")))
             task.stop("the soak restarts it")
             if not await self._fleet.steady(RESTARTED):
-                self.problems.append(f"{RESTARTED} has not become healthy after a restart")
+                self._failed(f"{RESTARTED} has not become healthy after a restart")
             self.restarts[-1] = began, epoch_ms()
             await asyncio.sleep(RESTART_EVERY / 2)
+
+    def _failed(self, text: str) -> None:
+        self.problems.append((epoch_ms(), f"a hand-over failed: {text}"))
 
     def _restarting(self) -> bool:
         return bool(self.restarts) and self.restarts[-1][1] == float("inf")

@@ -8,8 +8,8 @@ from sidecar.protocol import Reason
 
 GRACE_MS = 1000
 """Time after a standstill of the machine for which a lost lead is its consequence: a grant and a retry."""
-LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE
-"""The reasons with which a standstill can end a term. It deletes no key, for example."""
+LATE = "", Reason.CLIENT_SILENT, Reason.DEADLINE, Reason.RESIGNED
+"""The reasons with which a standstill can end a term: a late client resigns. It deletes no key, for example."""
 
 
 @dataclass
@@ -26,6 +26,15 @@ class Causes:
     def stood_still(self, at: float) -> bool:
         """Return true if the machine stood still at that time, or a moment before."""
         return any(began <= at <= ended + GRACE_MS for began, ended in self.standstills)
+
+    @property
+    def stood_still_for(self) -> float:
+        """The ms in which the machine stood still; overlaps count once."""
+        total = reached = 0.0
+        for began, ended in sorted(self.standstills):
+            total += max(0.0, ended - max(began, reached))
+            reached = max(reached, ended)
+        return total
 
     def explain(self, token: int, holder: str, at: float, *, late: bool) -> bool:
         """Return true if this term of this holder may end at that time; `late` if a standstill can end it so."""

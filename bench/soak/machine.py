@@ -1,12 +1,14 @@
 """Standstills of the machine. A process that does not get a processor can lose a lead without a fault of its own."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
 STANDSTILL = 0.2
-"""Seconds for which this process must stand still to count as a standstill of the machine."""
+"""Seconds for which a processor must stand still to count as a standstill of the machine."""
 WINDOW = 0.25
 """Seconds between two looks at the waits of the other processes."""
 STARVED = 0.1
@@ -15,7 +17,9 @@ _STEP = 0.02
 
 
 class Machine:
-    """Watches for standstills. `standstills` has from when until when each of them lasted, in ms since 1970.
+    """Watches for standstills.
+
+    `standstills` has from when until when each of them lasted, in ms since 1970. They may overlap.
 
     Args:
         pids: returns the processes that the machine must not starve.
@@ -29,24 +33,32 @@ class Machine:
 
     async def run(self) -> NoReturn:
         """Watch until cancelled."""
-        waited: dict[int, float] = {}
-        at = looked_at = self._now()
-        while True:
-            await asyncio.sleep(_STEP)
+        stop = threading.Event()
+        for processor in os.sched_getaffinity(0):
+            threading.Thread(target=self._watch_processor, args=(processor, stop), daemon=True).start()
+        try:
+            await self._watch_waits()
+        finally:
+            stop.set()
+
+    def _watch_processor(self, processor: int, stop: threading.Event) -> None:
+        """Watch one processor: a hypervisor can take it away while the others run, and no wait shows that."""
+        os.sched_setaffinity(0, {processor})  # of this thread alone
+        at = self._now()
+        while not stop.wait(_STEP):
             before, at = at, self._now()
             if at - before > 1000 * STANDSTILL:
-                self._add(before, at)
-            if at - looked_at >= 1000 * WINDOW:
-                known, waited = waited, {pid: waited_for_processor(pid) for pid in self._pids()}
-                if any(seconds - known.get(pid, seconds) > STARVED for pid, seconds in waited.items()):
-                    self._add(looked_at, at)
-                looked_at = at
+                self.standstills.append((before, at))
 
-    def _add(self, began: float, ended: float) -> None:
-        """Add a standstill, or prolong the last one."""
-        if self.standstills and began <= self.standstills[-1][1]:
-            began = min(began, self.standstills.pop()[0])
-        self.standstills.append((began, ended))
+    async def _watch_waits(self) -> NoReturn:
+        waited: dict[int, float] = {}
+        at = self._now()
+        while True:
+            await asyncio.sleep(WINDOW)
+            before, at = at, self._now()
+            known, waited = waited, {pid: waited_for_processor(pid) for pid in self._pids()}
+            if any(seconds - known.get(pid, seconds) > STARVED for pid, seconds in waited.items()):
+                self.standstills.append((before, at))
 
 
 def waited_for_processor(pid: int) -> float:

@@ -50,7 +50,6 @@ def _growths(verdict: Verdict) -> Table:
 
 
 def _counts(observed: Observed, verdict: Verdict) -> Table:
-    stood_still = sum(ended - began for began, ended in observed.causes.standstills)
     gap = Spread.of(observed.gaps) if observed.gaps else Spread(0, 0, 0, 0)
     rows = [
         ("hand-overs", f"{gap.rounds}"),
@@ -63,7 +62,7 @@ def _counts(observed: Observed, verdict: Verdict) -> Table:
         ("streams", f"{observed.visits.streams}"),
         ("values in streams", f"{observed.visits.events}"),
         (f"log lines for each hand-over (limit {MAX_LINES:g})", f"{observed.lines_per_hand_over:.1f}"),
-        ("standstills of the machine, s", f"{stood_still / 1000:.1f}"),
+        ("standstills of the machine, s", f"{observed.causes.stood_still_for / 1000:.1f}"),
         ("broken rules", f"{len(verdict.broken)}"),
     ]
     return Table(("in the run", "number"), tuple(rows))

@@ -67,7 +67,7 @@ async def _observe(fleet: Fleet, history: Histories, minutes: float, plants: Seq
         history.entries,
         hand_overs.causes,
         hand_overs.restarts,
-        [*hand_overs.problems, *history.problems],
+        [text for at, text in hand_overs.problems if not hand_overs.causes.stood_still(at)] + history.problems,
         visits,
         [line for line in lines if began_at <= line.at <= ended_at or not line.at],
     )

@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, count, pairwise, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from bench.soak import machine
 from bench.soak.flat import DESCRIPTORS, MEASURES, MEMORY, TASKS, THREADS, Measure, Point, growth, judged, thinned
+from bench.soak.handovers import epoch_ms
 from bench.soak.leads import GRACE_MS, Causes, Ended, gaps, lost_in_histories, lost_in_logs
 from bench.soak.logs import Line, alarming, ended_terms, parse, per_hand_over, read_log
 from sidecar.history import Entry, Event
@@ -147,8 +149,10 @@ def test_an_end_in_a_log_needs_a_cause() -> None:
     assert lost_in_logs([deleted], Causes(standstills=[(1000, 1500)])) == [
         "task1-sidecar: term 1 of work ended without a cause (vacant)"
     ]
-    for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
-        assert lost_in_logs([end], causes) == []
+    for reason in ("", "resigned", "client_silent", "deadline"):
+        for causes in (Causes({1}), Causes(stopped={"one": 1400.0}), Causes(standstills=[(1000, 1500)])):
+            assert lost_in_logs([replace(end, reason=reason)], causes) == []
+        assert lost_in_logs([replace(end, reason=reason)], Causes()) != []
 
 
 def test_the_ends_of_sidecars_and_apis_are_found() -> None:
@@ -197,25 +201,31 @@ def test_the_lines_count_for_each_hand_over() -> None:
 
 
 async def test_a_process_without_a_processor_is_a_standstill_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The times are the clock's: each look at it is a step of 50 ms later."""
-    steps, waits = count(0, 50), chain([0.0, 0.01, 0.2], repeat(0.2))
+    waits = chain([0.0, 0.01, 0.2], repeat(0.2))
     monkeypatch.setattr(machine, "waited_for_processor", lambda _: next(waits))
-    monkeypatch.setattr(machine, "_STEP", 0.0)
-    watched = machine.Machine(lambda: [1], lambda: float(next(steps)))
+    monkeypatch.setattr(machine, "WINDOW", 0.0)
+    found = await standstills(lambda: [1])
+    assert len(found) == 1
+
+
+async def test_a_processor_that_stands_still_is_a_standstill_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To each thread its processor seems to stand still, since the threshold is below its pause."""
+    monkeypatch.setattr(machine, "STANDSTILL", 0.001)
+    assert all(ended > began for began, ended in await standstills(list))
+
+
+async def standstills(pids: Callable[[], list[int]]) -> list[tuple[float, float]]:
+    """Watch until the machine has a standstill."""
+    watched = machine.Machine(pids, epoch_ms)
     watching = asyncio.create_task(watched.run())
     await eventually(lambda: watched.standstills)
     watching.cancel()
-    assert watched.standstills == [(500, 750)]
+    await asyncio.wait([watching])
+    return watched.standstills
 
 
-async def test_a_standstill_of_this_process_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = chain([0.0, 30.0, 330.0, 580.0], repeat(580.0))
-    monkeypatch.setattr(machine, "_STEP", 0.0)
-    watched = machine.Machine(list, lambda: next(times))
-    watching = asyncio.create_task(watched.run())
-    await eventually(lambda: len(watched.standstills) == 1 and watched.standstills[0][1] == 580)
-    watching.cancel()
-    assert watched.standstills == [(30, 580)]
+def test_standstills_that_overlap_count_once() -> None:
+    assert Causes(standstills=[(100, 300), (50, 200), (250, 260), (400, 500)]).stood_still_for == 350
 
 
 def test_the_wait_for_a_processor_is_known_here() -> None:
