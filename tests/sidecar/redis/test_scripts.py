@@ -1,9 +1,12 @@
 """The three scripts on real servers: what each outcome means, and who may touch the key."""
 
+from pathlib import Path
+
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
+from sidecar import scripts
 from tests.sidecar.conftest import client_of
 from tests.support.script_caller import FENCE, KEY, Caller
 
@@ -203,3 +206,12 @@ def test_we_cannot_take_a_lease_that_the_guides_candidate_holds(any_redis: Redis
     taken = Caller(any_redis).acquire()
     assert taken.outcome == "acquired"
     assert int(taken.token) > int(ours)
+
+
+@pytest.mark.parametrize("file", sorted(Path(scripts.__file__).parent.glob("*.lua")), ids=lambda file: file.stem)
+def test_a_script_is_sent_without_its_comments_and_nothing_else_is_left_out(file: Path) -> None:
+    assert "--" not in scripts.script(file.stem)
+    for line in file.read_text().splitlines():
+        code, _, _ = line.partition("--")
+        assert (code.count("'"), code.count('"')) == (code.count("'") // 2 * 2, 0), f"a string contains --: {line}"
+        assert code.strip() in scripts.script(file.stem)
