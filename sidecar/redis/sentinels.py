@@ -75,6 +75,8 @@ class SentinelPlace(NoRedirects):
         if role != "master":
             raise NoPrimary(f"the sentinels name {connection.host}:{connection.port}, which says that it is no primary")
 
+    assured = False
+
     async def assure(self) -> None:
         """Have a majority of the sentinels name the primary that was found last, at this moment.
 

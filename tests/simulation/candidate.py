@@ -1,8 +1,8 @@
 """A sidecar in the world: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
-For one lease, this module repeats the loop of `Candidate` (`run`, `_open`, `_sleep`, `_wake_for`), the part of a result
-that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules are those
-of the production lease. `test_drivers.py` compares this module with the real code.
+For one lease, this module repeats the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of
+a result that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules
+are those of the production lease. `test_drivers.py` compares this module with the real code.
 
 A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
 simulator's speed. Most of this module, the connection and its limits, would still be a copy.
