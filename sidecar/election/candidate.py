@@ -7,7 +7,7 @@ from math import inf
 
 from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
+from sidecar.protocol import RESIGN_ANSWER_DELAY, Call, Kind, LeaseStatus, Outcome, Reply, Timings
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import Reconnects
 from sidecar.redis.store import KeyedCall, RedisStore, Sent
@@ -66,6 +66,7 @@ class Candidate:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._versions = dict.fromkeys(leases, 0)
+        self._unpublished: set[str] = set()  # leases whose resign is not answered yet
         self._progress_at = self._open_at = clock()
         self._reconnects = Reconnects(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
@@ -165,6 +166,9 @@ class Candidate:
         """Record that a client's work under a lease has stopped; see `Lease.resigned`."""
         resigned = self._leases[name].resigned(self._clock(), token, client)
         self._act()  # the release is on its way before anything else happens
+        if resigned:
+            self._unpublished.add(name)
+            asyncio.get_running_loop().call_later(RESIGN_ANSWER_DELAY, self._publish_resign, name)
         self._publish()
         return resigned
 
@@ -301,11 +305,18 @@ class Candidate:
 
     def _publish(self) -> None:
         now = self._clock()
-        versions = {name: lease.view(now).version for name, lease in self._leases.items()}
+        versions = {
+            name: self._versions[name] if name in self._unpublished else lease.view(now).version
+            for name, lease in self._leases.items()
+        }
         if versions != self._versions:
             self._versions = versions
             self._changed.set()  # wakes the requests that wait now; later ones wait for the next change
             self._changed = asyncio.Event()
+
+    def _publish_resign(self, name: str) -> None:
+        self._unpublished.discard(name)
+        self._publish()
 
     def _forget_old_trouble(self) -> None:
         """Forget trouble that no recent call has shown. A campaign makes a call every heartbeat."""

@@ -87,6 +87,20 @@ ELECTION = [
         test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
     ),
     Bug(
+        "the requests that a resign ends are answered before the next leader's",
+        "sidecar/election/candidate.py",
+        right="            self._unpublished.add(name)\n",
+        wrong="",
+        test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
+    ),
+    Bug(
+        "the requests that a resign ends are not answered",
+        "sidecar/election/candidate.py",
+        right="        self._unpublished.discard(name)\n        self._publish()",
+        wrong="        self._publish()\n        self._unpublished.discard(name)",
+        test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
+    ),
+    Bug(
         "the acquire after a notice waits for the loop",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())\n        self._act()",

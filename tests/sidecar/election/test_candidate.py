@@ -283,6 +283,25 @@ async def test_a_resign_sends_the_release_before_it_returns(
         await eventually(lambda: redis.get(KEYS["tracker"]) is None)
 
 
+async def test_a_resign_is_published_later_and_without_fail(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        candidate = sidecar.candidate
+        for _ in range(5):  # a timer may fire a little early by the clock of the protocol
+            await sidecar.lead()
+            version = candidate.version(["tracker"])
+            held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))
+            await asyncio.sleep(0)
+            changed = candidate._changed
+            assert candidate.resigned("tracker", None, "")
+            candidate._publish()
+            assert not changed.is_set()
+            async with asyncio.timeout(10):
+                await held
+            candidate._leases["tracker"]._rest.until = elapsed()
+
+
 async def test_a_notice_sends_the_acquire_before_it_returns(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
