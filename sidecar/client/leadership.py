@@ -191,7 +191,7 @@ class Leadership:
             except asyncio.CancelledError as cancelled:
                 interruption = cancelled
                 job.cancel()
-            if not job.done():
+            if not (job.done() or dropped):
                 dropped = True
                 asking.cancel()
             if grant.overdue and not job.done():

@@ -82,8 +82,8 @@ BUGS = [
     Bug(
         "the client campaigns while its work unwinds",
         "sidecar/client/leadership.py",
-        right="self._poll.stopped = True  # to ask",
-        wrong="asyncio.get_running_loop().call_later(3, setattr, self._poll, 'stopped', True)  # to ask",
+        right="        dropped = reported = False\n",
+        wrong="        self._poll.stopped, dropped, reported = False, True, False\n",
         test=_LEADERSHIP + "nothing_is_asked_while_the_work_unwinds",
     ),
     Bug(
