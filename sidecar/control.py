@@ -1,5 +1,6 @@
 """The applications of the two HTTP listeners: control on the task's loopback, and metrics for the network."""
 
+import asyncio
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from runtime.local_requests import refusal, refusal_of
 from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
 from sidecar.history import Term
-from sidecar.protocol import Timings, View
+from sidecar.protocol import RESIGN_ANSWER_DELAY, Timings, View
 from sidecar.redis.history import HistoryUnavailable
 
 LONGEST_WAIT = 30.0
@@ -136,6 +137,7 @@ class Control:
         if not _client(request.headers):
             raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
         resigned = self._candidate.resigned(name, _token(request.query.get("token")), _client(request.headers))
+        await asyncio.sleep(RESIGN_ANSWER_DELAY)
         return _json({"lease": name, "resigned": resigned})
 
     async def _report_status(self, _: web.Request) -> web.Response:

@@ -11,6 +11,8 @@ ECHO_DELAY = 0.005
 """Seconds from the notice of a change of the key until a leader looks at the key. Most changes are the leader's own, so
 the answers to its client go first."""
 
+RESIGN_ANSWER_DELAY = 0.005
+"""Seconds from a resign until it and the requests that it ends are answered. The next leader's calls go first."""
 
 STEP_DOWN_NOTICE = "step-down"
 """Message on `KEY:changed` after an operator's step-down. It concerns the holder alone, and wakes no follower."""

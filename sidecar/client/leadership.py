@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 TICK = 0.25
 """Seconds between a leader's looks at the clock: the event loop's timers do not count a suspended machine's time."""
+UNWIND = 0.05
+"""Seconds for which a question stays open while the work unwinds. Most work ends earlier, and then the resign has the
+sidecar answer the question: its connection need not be closed before the resign."""
 
 _uniform = random.SystemRandom().uniform
 
@@ -97,14 +100,19 @@ class Leadership:
         try:
             while True:
                 over = False
+                asking: asyncio.Task[bool] | None = None
+                spare: asyncio.Task[None] | None = None
                 try:
-                    job = await self._lead(work)
-                    if job is not None:
+                    term, grant = await self._begin()
+                    job = self._start(work, term)
+                    asking = asyncio.create_task(self._extend(term, grant))
+                    spare = asyncio.create_task(self._sidecar.open_spare_connection(self.name))
+                    if await self._lead(term, grant, job, asking):
                         return job.result()
                     over = True
                 finally:
-                    term, self._term = self._term, None
-                    await self._sidecar.resign(self.name, term.token if over and term is not None else None)
+                    ended, self._term = self._term, None
+                    await self._resign(ended, over, asking, spare)
         finally:
             self._running = False
             self._poll.answer = None
@@ -132,16 +140,37 @@ class Leadership:
         """
         return await self._sidecar.history(self.name)
 
-    async def _lead(self, work: Callable[[Term], Awaitable[T]]) -> asyncio.Task[T] | None:
-        """Wait for a term and run the work to its end. Returns the ended work; None if the end of the term ended it."""
-        term, grant = await self._begin()
+    def _start(self, work: Callable[[Term], Awaitable[T]], term: Term) -> asyncio.Task[T]:
+        """Start the work, and log that after its first step."""
 
         async def begin() -> T:
             return await work(term)
 
         job = asyncio.create_task(begin(), name=f"{self.name} {term.token}")
-        asking = asyncio.create_task(self._extend(term, grant))
-        spare = asyncio.create_task(self._sidecar.open_spare_connection(self.name))
+        self._log_next(term, "leading; the work begins", "work_began")
+        return job
+
+    async def _resign(
+        self, term: Term | None, over: bool, asking: asyncio.Task[bool] | None, spare: asyncio.Task[None] | None
+    ) -> None:
+        """Resign the term that is over, or the lease; then await the end of the tasks beside the work.
+
+        The question that the sidecar holds stays open, because the sidecar answers it when the resign arrives. To close
+        its connection would cost time before the resign, and a new connection after it.
+        """
+        try:
+            resign = self._sidecar.start_resign(self.name, term.token if over and term is not None else None)
+            if term is not None:
+                self._log_next(term, "the work has ended", "work_ended")
+            await self._sidecar.await_resign(self.name, resign, asking if self._poll.is_asking else None)
+        finally:
+            beside = [task for task in (asking, spare) if task is not None]
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _lead(self, term: Term, grant: Grant, job: asyncio.Task[T], asking: asyncio.Task[bool]) -> bool:
+        """Await the end of the work. Returns whether the work ended by itself; False if its term ended it."""
         interruption: asyncio.CancelledError | None = None
         try:
             while not (job.done() or asking.done()) and (left := grant.working_time()) > 0:
@@ -153,16 +182,18 @@ class Leadership:
         if not (job.done() or reported_by_sidecar or interruption is not None):
             text = "the sidecar has not extended the grant, which ends: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
+        self._poll.stopped = True  # to ask is to campaign, which ends before the work unwinds
         stopped = job.cancel()
-        asking.cancel()  # to ask is to campaign, which ends before the work unwinds
-        spare.cancel()
-        reported = False
-        while pending := [task for task in (job, asking, spare) if not task.done()]:
+        dropped = reported = False
+        while not job.done():
             try:
-                await asyncio.wait(pending, timeout=None if reported else TICK)
+                await asyncio.wait((job,), timeout=None if reported else TICK if dropped else UNWIND)
             except asyncio.CancelledError as cancelled:
                 interruption = cancelled
                 job.cancel()
+            if not (job.done() or dropped):
+                dropped = True
+                asking.cancel()
             if grant.overdue and not job.done():
                 if not reported:
                     reported = True
@@ -177,7 +208,6 @@ class Leadership:
         if grant.overdue and not reported:
             text = "the work blocked the event loop, or was frozen, past its deadline"
             self._log(logging.ERROR, term, text, "work_overdue")
-        self._log(logging.INFO, term, "the work has ended", "work_ended")
 
         error = None if job.cancelled() else job.exception()
         if isinstance(error, TermOver) and grant.remaining() <= 0:
@@ -185,16 +215,17 @@ class Leadership:
         grant.end()  # for code that still looks at the term
         if error is not None:
             raise error
-        if not asking.cancelled():
+        if asking.done() and not asking.cancelled():
             asking.result()  # raises an error of the polling task, which is a bug
         if interruption is not None:
             raise interruption
         if job.cancelled() and not stopped:
             raise RuntimeError(f"the work of {self.name} cancelled itself")
-        return None if stopped else job
+        return not stopped
 
     async def _begin(self) -> tuple[Term, Grant]:
         """Campaign until a grant leaves time to work."""
+        self._poll.stopped = False
         self._poll.forget_version()
         while True:
             answer = await self._poll.next(lambda: inf, self._last_token)
@@ -212,7 +243,6 @@ class Leadership:
                     grant_left=grant.left,
                 )
                 self._last_token = answer.token
-                self._log(logging.INFO, self._term, "leading; the work begins", "work_began")
                 return self._term, grant
             self._poll.forget_version()  # this grant came too late
 
@@ -220,6 +250,8 @@ class Leadership:
         """Extend the grant with each answer until the term is over; returns whether the sidecar reported that."""
         while grant.working_time() > 0:
             answer = await self._poll.next(grant.working_time, term.token)
+            if self._poll.stopped:
+                break
             if answer is None:
                 continue
             if answer.deadline is None or (answer.token, answer.instance_id) != (term.token, term.holder):
@@ -240,6 +272,10 @@ class Leadership:
             self._late_check = token
             text = "term.check() was called after the work had ended: a thread or task that the work started still runs"
             logger.error("%s, term %d: %s", self.name, token, text, extra={"lease": self.name, "token": token})
+
+    def _log_next(self, term: Term, text: str, event: str) -> None:
+        """Log in the next turn of the event loop, after the tasks that were started before."""
+        asyncio.get_running_loop().call_soon(self._log, logging.INFO, term, text, event)
 
     def _log(self, level: int, term: Term, text: str, event: str) -> None:
         fields = {"lease": term.name, "token": term.token, "instance": term.holder, "event": event}

@@ -25,6 +25,8 @@ WAIT = 10.0
 """Seconds for which a follower lets the sidecar hold a request."""
 LIMIT = 1.0
 """Seconds that a request may take beyond the time for which it is held."""
+ANSWERED = 0.1
+"""Seconds from a resign within which the sidecar answers the question that it holds."""
 PAUSE = (0.1, 0.5)
 """Bounds of the pause, in seconds, after a request without a valid answer."""
 BURST, RATE = 100, 20.0
@@ -121,6 +123,7 @@ class SidecarApi:
             # The name of this process: the sidecar does not mistake a resign of an earlier process for ours.
             headers={"Accept-Encoding": "identity", "X-Lease-Client": secrets.token_hex(8)},
             auto_decompress=False,
+            skip_auto_headers=("Accept", "Content-Type", "User-Agent"),  # the sidecar reads none of them
             trust_env=False,  # no proxy stands between a program and its sidecar
         )
 
@@ -209,14 +212,32 @@ class SidecarApi:
         grant. The method waits `LIMIT` seconds at most. The request continues until it is answered or the connection
         breaks.
         """
+        await self.await_resign(name, self.start_resign(name, token))
+
+    def start_resign(self, name: str, token: int | None) -> asyncio.Task[None]:
+        """Start `resign`; a resign of the lease that is not answered yet is not sent again."""
         resign = self._resigns.get(name)
         if resign is None or resign.done():
             resign = self._resigns[name] = asyncio.create_task(self._resign(name, token), name=f"resign {name}")
-        await asyncio.wait((resign,), timeout=LIMIT)
+        return resign
+
+    async def await_resign(
+        self, name: str, resign: asyncio.Task[None], question: asyncio.Task[bool] | None = None
+    ) -> None:
+        """Await the end of a resign, at most `LIMIT` seconds.
+
+        The sidecar also answers the `question` that it holds. A question without an answer is cancelled after a moment.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LIMIT
+        if question is not None:
+            await asyncio.wait((resign, question), timeout=ANSWERED)
+            question.cancel()
+        await asyncio.wait((resign,), timeout=until - loop.time())
         if resign.done():
             resign.result()
         else:
-            logger.info("%s: the resign is not answered yet", name, extra={"lease": name, "token": token})
+            logger.info("%s: the resign is not answered yet", name, extra={"lease": name})
 
     async def _resign(self, name: str, token: int | None) -> None:
         term = {"token": str(token)} if token is not None else {}
@@ -271,7 +292,9 @@ def pause_before_retry(left: float, uniform: Callable[[float, float], float]) ->
 class Poll:
     """The long poll about one lease: the last answer, and when to ask again.
 
-    `answer` is the last valid answer; `trouble` says why no valid answer has come since, or is None.
+    `answer` is the last valid answer. `trouble` says why no valid answer has come since, or is None. `is_asking` is
+    true while a request is under way. The owner sets `stopped` when it needs no more answers: then nothing is asked,
+    and the end of a request changes nothing here.
 
     Args:
         name: the name of the lease.
@@ -288,6 +311,7 @@ class Poll:
         self._credit, self._counted_at = float(BURST), -inf
         self.answer: Answer | None = None
         self.trouble: str | None = None
+        self.is_asking = self.stopped = False
 
     def forget_version(self) -> None:
         """Let the sidecar answer the next request at once, whether something changed or not."""
@@ -304,19 +328,26 @@ class Poll:
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(pause_before_retry(left(), self._uniform))
-            if left() <= 0:  # the process was frozen, and a request now would campaign while the work ends
+            if (
+                self.stopped or left() <= 0
+            ):  # the process was frozen, and a request now would campaign while the work ends
                 return None
         wait, limit = wait_and_limit(left(), holds=self._version is not None)
         hold = {} if self._version is None else {"wait": f"{wait:.3f}", "version": self._version}
         believed = {} if token is None else {"token": str(token)}
+        self.is_asking = True
         try:
             answer = await self._sidecar.ask(self._name, hold | believed, limit)
         except Unknown as unknown:
             self._version = None
-            if self.trouble != str(unknown):
+            if self.trouble != str(unknown) and not self.stopped:
                 self.trouble = str(unknown)
                 fields = {"lease": self._name, "event": "sidecar_unknown"}
                 logger.warning("%s: the leader is unknown: %s", self._name, unknown, extra=fields)
+            return None
+        finally:
+            self.is_asking = False
+        if self.stopped:
             return None
         if self.trouble is not None:
             fields = {"lease": self._name, "event": "sidecar_recovered"}

@@ -7,10 +7,10 @@ from math import inf
 
 from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings, View
+from sidecar.protocol import RESIGN_ANSWER_DELAY, Call, Kind, LeaseStatus, Outcome, Reply, Timings, View
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import Reconnects
-from sidecar.redis.store import KeyedCall, RedisStore
+from sidecar.redis.store import KeyedCall, RedisStore, Sent
 from sidecar.telemetry import Telemetry
 
 _TROUBLE = {
@@ -66,11 +66,13 @@ class Candidate:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._versions = dict.fromkeys(leases, 0)
+        self._unpublished: set[str] = set()  # leases whose resign is not answered yet
         self._progress_at = self._open_at = clock()
         self._reconnects = Reconnects(timings.heartbeat, uniform)
         store.when_ended = self._connection_ended
         self._asleep_until = -inf
-        self._calling = self._draining = False
+        self._under_way: tuple[dict[str, Call], Sent | None] | None = None  # the calls of a round trip
+        self._draining = False
 
     async def run(self) -> None:
         """Campaign until drained, then close the connection."""
@@ -78,11 +80,11 @@ class Candidate:
             await self._open()
             while not all(lease.drained(self._clock()) for lease in self._leases.values()):
                 self._wake.clear()
-                now = self._progress_at = self._clock()
-                calls = {name: call for name, lease in self._leases.items() if (call := lease.next_call(now))}
+                self._progress_at = self._clock()
+                self._begin_calls()
                 self._publish()
-                if calls:
-                    await self._make(calls)
+                if self._under_way is not None:
+                    await self._finish_calls(*self._under_way)
                 else:
                     await asyncio.sleep(0)  # held requests are answered before the change is logged
                     self._report_transitions()
@@ -167,14 +169,17 @@ class Candidate:
     def resigned(self, name: str, token: int | None, client: str) -> bool:
         """Record that a client's work under a lease has stopped; see `Lease.resigned`."""
         resigned = self._leases[name].resigned(self._clock(), token, client)
+        self._act()  # the release is on its way before anything else happens
+        if resigned:
+            self._unpublished.add(name)
+            asyncio.get_running_loop().call_later(RESIGN_ANSWER_DELAY, self._publish_resign, name)
         self._publish()
-        self._wake.set()
         return resigned
 
     def noticed(self, name: str) -> None:
         """Record that the key of a lease may have changed."""
         self._leases[name].noticed(self._clock())
-        self._wake.set()
+        self._act()
 
     def step_down_noticed(self, name: str) -> None:
         """Record that an operator asked the holder of a lease to step down."""
@@ -194,17 +199,38 @@ class Candidate:
         store = self._store
         self._telemetry.server(store.guard, store.eviction_policy, store.release_notice, store.history)
 
-    async def _make(self, calls: Mapping[str, Call]) -> None:
-        """Make the calls in one round trip, and pass their results to the leases."""
-        self._calling = True
-        results = await self._store.execute([KeyedCall(self._keys[name], call) for name, call in calls.items()])
-        self._calling = False
-        for (name, call), result in zip(calls.items(), results, strict=True):
-            self._settle(name, call, result)
+    def _act(self) -> None:
+        """Send the calls that are due at once if the loop sleeps, and wake it to await their replies."""
+        if self._asleep_until > -inf:
+            self._begin_calls()
+        self._wake.set()
+
+    def _begin_calls(self) -> None:
+        """Send the calls that are due, unless a round trip is under way."""
+        if self._under_way is None:
+            now = self._clock()
+            calls = {name: call for name, lease in self._leases.items() if (call := lease.next_call(now))}
+            if calls:
+                self._under_way = calls, self._store.send(self._keyed(calls))
+
+    async def _finish_calls(self, calls: Mapping[str, Call], sent: Sent | None) -> None:
+        """Await the results of the calls, and pass them to the leases; calls that were not `sent` are made now."""
+        results = await self._store.execute(self._keyed(calls), sent)
+        self._under_way = None
+        now = self._clock()
+        ended = list(zip(calls.items(), results, strict=True))
+        for (name, call), result in ended:
+            self._settle(name, call, result, now)
+        self._publish()
+        await asyncio.sleep(0)  # held requests are answered before the results are logged and counted
+        for (name, call), result in ended:
+            self._report(name, call, result, now)
         if not self._store.connected:
             self._replace_connection()
         self.report_server()
-        self._publish()
+
+    def _keyed(self, calls: Mapping[str, Call]) -> list[KeyedCall]:
+        return [KeyedCall(self._keys[name], call) for name, call in calls.items()]
 
     async def _hold(self, names: Sequence[str], version: int, wait: float) -> None:
         """Hold a client's request while `version` is the version of these leases, at most `wait` seconds."""
@@ -235,7 +261,7 @@ class Candidate:
 
     def _connection_ended(self) -> None:
         """Record that the server or the network has closed the connection."""
-        if not self._calling:  # else the call fails, or is made again
+        if self._under_way is None:  # else the call fails, or is made again
             self._replace_connection()
             self._wake.set()
 
@@ -256,18 +282,24 @@ class Candidate:
             self._trouble[name] = f"{failure.kind}: {failure.text}" if failure is not None else None
             self._trouble_at[name] = self._clock()
 
-    def _settle(self, name: str, call: Call, result: Reply | Failure) -> None:
-        lease, now = self._leases[name], self._clock()
-        self._trouble_at[name] = now
+    def _settle(self, name: str, call: Call, result: Reply | Failure, now: float) -> None:
+        """Pass the result of a call to its lease."""
+        lease = self._leases[name]
         if isinstance(result, Failure):
             lease.failed(call, now, may_execute=result.may_execute)
+            return
+        if result.outcome is not Outcome.LATE:
+            self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
+        lease.replied(call, result, now)
+
+    def _report(self, name: str, call: Call, result: Reply | Failure, now: float) -> None:
+        """Log and count the result of a call that came at `now`."""
+        self._trouble_at[name] = now
+        if isinstance(result, Failure):
             self._telemetry.failed(name, result)
             self._trouble[name] = f"{result.kind}: {result.text}"
             return
         self._reconnects.succeeded()
-        if result.outcome is not Outcome.LATE:
-            self._key_expires_at[name] = None if result.ttl is None else call.sent_at + result.ttl
-        lease.replied(call, result, now)
         self._telemetry.answered(name, call, result.outcome, now)
         trouble, disagreement = _trouble_of(call, result), self._ttls[name].observe(result)
         if trouble is not None and trouble != self._trouble[name]:
@@ -277,11 +309,18 @@ class Candidate:
 
     def _publish(self) -> None:
         now = self._clock()
-        versions = {name: lease.view(now).version for name, lease in self._leases.items()}
+        versions = {
+            name: self._versions[name] if name in self._unpublished else lease.view(now).version
+            for name, lease in self._leases.items()
+        }
         if versions != self._versions:
             self._versions = versions
             self._changed.set()  # wakes the requests that wait now; later ones wait for the next change
             self._changed = asyncio.Event()
+
+    def _publish_resign(self, name: str) -> None:
+        self._unpublished.discard(name)
+        self._publish()
 
     def _forget_old_trouble(self) -> None:
         """Forget trouble that no recent call has shown. A campaign makes a call every heartbeat."""

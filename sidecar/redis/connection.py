@@ -8,7 +8,7 @@ when it ends. Only the caller that waits for a reply reads from the socket. A `P
 import asyncio
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
@@ -109,6 +109,26 @@ class RedisConnection(Connection):
     def distrust(self) -> None:
         """Make the next connection find the server again, and try the other addresses of its name first."""
         self._route.failed(self.host, self.port, self.address)
+
+    @property
+    def writable(self) -> bool:
+        """Whether `write` can write to the server: the connection is made, and has not ended."""
+        return not self.ended and self._writer is not None and not self._writer.is_closing()
+
+    def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
+        """Write commands at once. Whether they arrived is known from their replies.
+
+        Raises:
+            redis.exceptions.ConnectionError: the connection is not made, or was closed; nothing was written.
+        """
+        if self._writer is None:
+            raise Disconnected("Connection closed")
+        self._writer.writelines(self.pack_commands(commands))
+
+    @property
+    def assured(self) -> bool:
+        """Whether `assure` has nothing to ask."""
+        return self._route.place.assured
 
     async def assure(self) -> None:
         """Check that the server is still the right one, before a lease is acquired (`Place.assure`)."""

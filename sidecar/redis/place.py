@@ -25,6 +25,10 @@ class Place(Protocol):
             RedisError, OSError: the server is not the right one, or does not answer.
         """
 
+    @property
+    def assured(self) -> bool:
+        """Whether `assure` has nothing to ask, because the server itself refuses a call that it may not serve."""
+
     async def assure(self) -> None:
         """Check that the server that was found last is the right one at this moment, before a lease is taken.
 
@@ -54,6 +58,7 @@ class NoRedirects:
     """For a place where no server knows a better one."""
 
     redirects = False
+    assured = True
 
     async def assure(self) -> None:
         """The server itself says so, if anybody does."""

@@ -76,6 +76,8 @@ class SentinelPlace(NoRedirects):
             server = f"{connection.host}:{connection.port}"
             raise NoPrimary(f"the sentinels name {server}, which says that it is not a primary")
 
+    assured = False
+
     async def assure(self) -> None:
         """Check that a majority of the sentinels still names the primary that was found last.
 

@@ -24,7 +24,7 @@ from math import inf
 
 from redis.exceptions import AskError, AuthenticationError, BusyLoadingError, MovedError, ResponseError
 
-from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock, Timings
+from sidecar.protocol import Kind, Outcome, Reply, ServerClock, Timings
 from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.redis.failures import Failure, failure_of
 from sidecar.redis.repeats import (
@@ -36,11 +36,10 @@ from sidecar.redis.repeats import (
     repeatable,
 )
 from sidecar.redis.replies import number, parse, server_time, text
-from sidecar.scripts import script
+from sidecar.redis.script_calls import KeyedCall, ScriptCalls, fence_of, history_of
 from sidecar.server_kind import Node
 
-_SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire", "renew", "release")}
-_SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
+__all__ = ["HOPS", "KeyedCall", "RedisStore", "Sent", "fence_of", "history_of"]
 
 HOPS = 3
 """Maximum number of nodes to which one call is redirected."""
@@ -51,11 +50,11 @@ _REPLACE_ATTEMPTS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class KeyedCall:
-    """A call and the key of the lease that it is for."""
+class Sent:
+    """Calls that have been written; `asks_policy` if a question about the eviction policy follows them."""
 
-    key: str
-    call: Call
+    connection: RedisConnection
+    asks_policy: bool
 
 
 class RedisStore:
@@ -83,11 +82,12 @@ class RedisStore:
     ) -> None:
         self._connect = connect
         self._clock = clock
-        self._instance_id = instance_id
         self._timings = timings
         self._failover_guard = failover_guard
         self._min_replicas = min_replicas
-        self._late_demotion = late_demotion
+        self._script_calls = ScriptCalls(
+            instance_id, timings, failover_guard=failover_guard, min_replicas=min_replicas, late_demotion=late_demotion
+        )
         self._connection: RedisConnection | None = None
         self._served: set[str] = set()  # keys whose last call over this connection was answered
         self._server_clock = ServerClock(timings.server_time_valid_for)
@@ -157,19 +157,33 @@ class RedisStore:
             await former.disconnect(nowait=True)
         return None
 
-    async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
+    def send(self, calls: Sequence[KeyedCall]) -> Sent | None:
+        """Write the calls at once; `execute` then awaits their replies.
+
+        Returns None if the calls were not written, because something has to be awaited before: a connection, or the
+        sentinels' word about the primary.
+        """
+        connection = self._connection
+        if connection is None or not connection.writable or (_acquires(calls) and not connection.assured):
+            return None
+        try:
+            return self._write(connection, calls, self._server_clock)
+        except Exception:  # noqa: BLE001 - nothing was written; `execute` meets the same error and returns a `Failure`
+            return None
+
+    async def execute(self, calls: Sequence[KeyedCall], sent: Sent | None = None) -> list[Reply | Failure]:
         """Make the calls in one round trip, within the earliest of their limits.
 
-        Returns one result for each, in order.
+        Returns one result for each, in order. `sent` is the result of `send` for these calls.
         """
-        results = await self._round_trip(calls)
+        results = await self._round_trip(calls, sent)
         for hops in range(HOPS):
             again = repeatable(results, hops)
             if not again or self._clock() >= min(calls[index].call.give_up_at for index in again):
                 break
             refused = results[again[0]]
             beside = refused.hop if isinstance(refused, NotExecuted) and refused.once else None
-            repeated = await self._round_trip([calls[index] for index in again], beside)
+            repeated = await self._round_trip([calls[index] for index in again], None, beside)
             for index, result in zip(again, repeated, strict=True):
                 results[index] = result
         return results
@@ -186,37 +200,45 @@ class RedisStore:
         if self._connection is not None:
             self._connection.abort()
 
-    async def _round_trip(self, calls: Sequence[KeyedCall], beside: Node | None = None) -> list[Reply | Failure]:
+    def _write(
+        self, connection: RedisConnection, calls: Sequence[KeyedCall], clock: ServerClock, *, asking: bool = False
+    ) -> Sent:
+        """Write the calls; `clock` gives the time of the node behind the connection."""
+        commands = self._script_calls.commands(calls, clock, asking=asking)
+        asks_policy = self._clock() - self._policy_at > _POLICY_AGE
+        connection.write([*commands, ("INFO", "memory")] if asks_policy else commands)
+        return Sent(connection, asks_policy)
+
+    async def _round_trip(
+        self, calls: Sequence[KeyedCall], sent: Sent | None, beside: Node | None = None
+    ) -> list[Reply | Failure]:
         """The results of the calls. `beside` is the node for these calls, if it is not the connected one."""
         results: list[Reply | Failure] = []
         problem: Failure | None = None
-        sent = False
         connection = None if beside is None or self._connection is None else self._connection.beside(beside)
-        asking = [("ASKING",)] if connection is not None else []
+        clock = self._server_clock
         try:
             async with asyncio.timeout(max(0.0, min(keyed.call.give_up_at for keyed in calls) - self._clock())):
-                if connection is None:
-                    speaking, clock = await self._ready(), self._server_clock
-                else:
-                    speaking, clock = connection, await self._greet(connection)
-                if any(keyed.call.kind is Kind.ACQUIRE for keyed in calls):
-                    await speaking.assure()
-                asks_policy = self._clock() - self._policy_at > _POLICY_AGE
-                along = [*self._wait(), *([("INFO", "memory")] if asks_policy else [])]
-                evals = [command for keyed in calls for command in (*asking, self._eval(keyed, clock))]
-                packed = speaking.pack_commands([*evals, *along])
-                sent = True
-                await speaking.send_packed_command(packed)
+                if sent is None and connection is not None:
+                    clock = await self._greet(connection)
+                    sent = self._write(connection, calls, clock, asking=True)
+                elif sent is None:
+                    own = await self._ready()
+                    clock = self._server_clock
+                    if _acquires(calls):
+                        await own.assure()
+                    sent = self._write(own, calls, clock)
+                speaking = sent.connection
                 for keyed in calls:  # results before a failure count
-                    for _ in asking:
-                        await speaking.read_response()
+                    if connection is not None:
+                        await speaking.read_response()  # to ASKING
                     results.append(await self._result(speaking, clock, keyed.key))
                 confirmed = await self._confirmation(speaking)
-                if asks_policy:
+                if sent.asks_policy:
                     await self._read_policy(speaking)
         except Exception as error:  # noqa: BLE001 - see the module
-            problem = failure_of(error, may_execute=sent)
-            if not sent and could_not_connect(error):
+            problem = failure_of(error, may_execute=sent is not None)
+            if sent is None and could_not_connect(error):
                 problem = not_executed(problem)
         else:
             if isinstance(confirmed, Failure) or not confirmed:
@@ -282,31 +304,6 @@ class RedisStore:
         if connection is self._connection:  # otherwise the sidecar closed it
             self.when_ended()
 
-    def _eval(self, keyed: KeyedCall, clock: ServerClock) -> tuple[bytes | str | int, ...]:
-        # EVAL, not EVALSHA: a few KB each heartbeat, and no NOSCRIPT after a restart, a failover or a SCRIPT FLUSH.
-        call = keyed.call
-        ttl = self._timings.ttl
-        return (
-            "EVAL",
-            _SCRIPTS[_SCRIPT_OF[call.kind]],
-            2,
-            keyed.key,
-            fence_of(keyed.key),
-            self._instance_id,
-            int(ttl * 1000),
-            clock.at(call.give_up_at, call.sent_at),
-            int(self._failover_guard),
-            "" if call.token is None else call.token,
-            call.tenure,
-            int((ttl - self._timings.heartbeat / 2) * 1000),
-            int(self._min_replicas > 0),
-            int(self._late_demotion * 1000),
-            call.reason,
-        )
-
-    def _wait(self) -> list[tuple[bytes | str | int, ...]]:
-        return [("WAIT", self._min_replicas, int(self._timings.call_limit * 500))] if self._min_replicas else []
-
     async def _result(self, connection: RedisConnection, clock: ServerClock, key: str) -> Reply | Failure:
         try:
             answer = await connection.read_response(disconnect_on_error=False)
@@ -364,6 +361,10 @@ class RedisStore:
             return replace(failure, text=f"{failure.text}; MIN_REPLICAS above 0 needs WAIT")
 
 
+def _acquires(calls: Sequence[KeyedCall]) -> bool:
+    return any(keyed.call.kind is Kind.ACQUIRE for keyed in calls)
+
+
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
     """An acquire or a renewal does not count if too few replicas have it."""
     won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
@@ -381,16 +382,3 @@ async def _identify(connection: RedisConnection) -> None:
 
 def _ignore() -> None:
     """Do nothing."""
-
-
-def fence_of(key: str) -> str:
-    """The key of a lease's fence.
-
-    Its hash tag puts it into the lease's slot, and its prefix keeps it out of a watch on the key.
-    """
-    return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"
-
-
-def history_of(key: str) -> str:
-    """The key of a lease's history, a stream, named like the fence. The scripts derive the same name."""
-    return f"history:{fence_of(key).removeprefix('fence:')}"

@@ -4,6 +4,7 @@ from tests.mutants.trial import Bug
 
 _LEADERSHIP = "tests/sidecar/client/test_leadership.py::test_"
 _HOSTILE = "tests/sidecar/client/test_hostile.py::test_"
+_RESIGN = "tests/sidecar/client/test_resign.py::test_"
 _THREAD = "tests/sidecar/client/test_work_thread.py::test_"
 
 BUGS = [
@@ -31,8 +32,8 @@ BUGS = [
     Bug(
         "a failed request extends the grant",
         "sidecar/client/leadership.py",
-        right="if answer is None:\n                continue\n            if answer.deadline is None",
-        wrong="if answer is None:\n                grant.extend(grant._deadline + 1.0)\n"
+        right="            if answer is None:\n                continue\n            if answer.deadline is None",
+        wrong="            if answer is None:\n                grant.extend(grant._deadline + 1.0)\n"
         "                continue\n            if answer.deadline is None",
         test=_LEADERSHIP + "a_frozen_sidecar_has_the_work_ended_before_the_deadline",
     ),
@@ -74,16 +75,45 @@ BUGS = [
     Bug(
         "the client resigns before its work has ended",
         "sidecar/client/leadership.py",
-        right="stopped = job.cancel()\n        asking",
-        wrong="stopped = job.cancel()\n        await self._sidecar.resign(self.name)\n        asking",
+        right="stopped = job.cancel()\n",
+        wrong="stopped = job.cancel()\n        await self._sidecar.resign(self.name)\n",
         test=_LEADERSHIP + "work_is_awaited_to_its_end_before_the_resign_and_the_next_term",
     ),
     Bug(
         "the client campaigns while its work unwinds",
         "sidecar/client/leadership.py",
-        right="asking.cancel()  # to ask",
-        wrong="asyncio.get_running_loop().call_later(3, asking.cancel)  # to ask",
+        right="        dropped = reported = False\n",
+        wrong="        self._poll.stopped, dropped, reported = False, True, False\n",
         test=_LEADERSHIP + "nothing_is_asked_while_the_work_unwinds",
+    ),
+    Bug(
+        "the client closes the connection of its question before it resigns",
+        "sidecar/client/leadership.py",
+        right="            resign = self._sidecar.start_resign(",
+        wrong="            if asking is not None:\n                asking.cancel()\n"
+        "            resign = self._sidecar.start_resign(",
+        test=_RESIGN + "terms_end_and_begin_over_two_connections",
+    ),
+    Bug(
+        "the client asks on after its work has ended",
+        "sidecar/client/leadership.py",
+        right="            if self._poll.stopped:\n",
+        wrong="            if self._poll.stopped and (await self._poll.next(lambda: 1.0) or True):\n",
+        test=_RESIGN + "nothing_is_asked_after_the_work_though_its_question_is_still_held",
+    ),
+    Bug(
+        "the client holds its question open for as long as its work unwinds",
+        "sidecar/client/leadership.py",
+        right="                dropped = True\n                asking.cancel()",
+        wrong="                dropped = True",
+        test=_RESIGN + "a_question_is_given_up_while_the_work_unwinds_for_long",
+    ),
+    Bug(
+        "the client waits for its question for as long as the sidecar holds it",
+        "sidecar/client/sidecar_api.py",
+        right="timeout=ANSWERED",
+        wrong="timeout=None",
+        test=_RESIGN + "a_question_that_stays_unanswered_after_the_resign_delays_nobody",
     ),
     Bug(
         "the resign of a term that is over ends any term",

@@ -13,8 +13,8 @@ CLUSTER = [
     Bug(
         "a call that was sent on has a deadline in the old node's time",
         "sidecar/redis/store.py",
-        right="speaking, clock = await self._ready(), self._server_clock",
-        wrong="clock, speaking = self._server_clock, await self._ready()",
+        right="                    clock = self._server_clock\n",
+        wrong="",
         test=_CLUSTER + "the_deadline_of_a_call_that_was_sent_on_is_in_the_time_of_the_new_node",
     ),
     Bug(
@@ -101,8 +101,15 @@ SENTINELS = [
     Bug(
         "the sentinels are not asked before a lease is taken",
         "sidecar/redis/store.py",
-        right="if any(keyed.call.kind is Kind.ACQUIRE for keyed in calls):",
+        right="if _acquires(calls):",
         wrong="if False:",
+        test=_SENTINELS + "no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on",
+    ),
+    Bug(
+        "an acquire is sent at once though the sentinels have to be asked first",
+        "sidecar/redis/store.py",
+        right=" or (_acquires(calls) and not connection.assured)",
+        wrong="",
         test=_SENTINELS + "no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_on",
     ),
     Bug(

@@ -81,6 +81,48 @@ ELECTION = [
         test=_CANDIDATE + "an_acquire_that_was_executed_unheard_is_given_up_where_nobody_asks_any_more",
     ),
     Bug(
+        "the release of a resign waits for the loop",
+        "sidecar/election/candidate.py",
+        right="self._act()  # the release is on its way before anything else happens",
+        wrong="self._wake.set()",
+        test=_CANDIDATE + "a_resign_sends_the_release_before_it_returns",
+    ),
+    Bug(
+        "the requests that a resign ends are answered before the next leader's",
+        "sidecar/election/candidate.py",
+        right="            self._unpublished.add(name)\n",
+        wrong="",
+        test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
+    ),
+    Bug(
+        "the requests that a resign ends are not answered",
+        "sidecar/election/candidate.py",
+        right="        self._unpublished.discard(name)\n        self._publish()",
+        wrong="        self._publish()\n        self._unpublished.discard(name)",
+        test=_CANDIDATE + "a_resign_is_published_later_and_without_fail",
+    ),
+    Bug(
+        "the acquire after a notice waits for the loop",
+        "sidecar/election/candidate.py",
+        right="self._leases[name].noticed(self._clock())\n        self._act()",
+        wrong="self._leases[name].noticed(self._clock())\n        self._wake.set()",
+        test=_CANDIDATE + "a_notice_sends_the_acquire_before_it_returns",
+    ),
+    Bug(
+        "a notice during a connect calls beside the loop",
+        "sidecar/election/candidate.py",
+        right="if self._asleep_until > -inf:\n            self._begin_calls()",
+        wrong="self._begin_calls()",
+        test=_CANDIDATE + "a_notice_while_the_loop_connects_sends_nothing",
+    ),
+    Bug(
+        "a result is logged before the held requests are answered",
+        "sidecar/election/candidate.py",
+        right="await asyncio.sleep(0)  # held requests are answered before the results are logged and counted",
+        wrong="pass",
+        test=_CANDIDATE + "a_held_request_is_answered_before_the_acquire_is_logged",
+    ),
+    Bug(
         "a notice during a call is forgotten",
         "sidecar/election/candidate.py",
         right="self._leases[name].noticed(self._clock())",
@@ -313,7 +355,7 @@ LISTENER = [
 REDIS = [
     Bug(
         "scripts are sent without a deadline",
-        "sidecar/redis/store.py",
+        "sidecar/redis/script_calls.py",
         right="            clock.at(call.give_up_at, call.sent_at),",
         wrong="            2**52,",
         test=_STORE + "what_was_given_up_and_arrives_late_has_no_effect[wheel-acquire]",
@@ -342,7 +384,7 @@ REDIS = [
     Bug(
         "a sent call is reported as not sent",
         "sidecar/redis/store.py",
-        right="problem = failure_of(error, may_execute=sent)",
+        right="problem = failure_of(error, may_execute=sent is not None)",
         wrong="problem = failure_of(error, may_execute=False)",
         test=_STORE + "an_acquire_whose_reply_was_lost_finds_its_own_term[wheel]",
     ),
@@ -625,7 +667,7 @@ CONNECTION = [
     Bug(
         "a call whose stream ended after it was sent is repeated",
         "sidecar/redis/store.py",
-        right="if not sent and could_not_connect(error):",
+        right="if sent is None and could_not_connect(error):",
         wrong="if could_not_connect(error):",
         test=_STORE + "a_call_whose_connection_ends_after_it_was_sent_is_not_made_again[wheel]",
     ),
@@ -639,9 +681,9 @@ CONNECTION = [
     Bug(
         "a repeated call has a new limit",
         "sidecar/redis/store.py",
-        right="self._round_trip([calls[index] for index in again], beside)",
+        right="self._round_trip([calls[index] for index in again], None, beside)",
         wrong="self._round_trip([KeyedCall(calls[index].key, calls[index].call._replace("
-        "give_up_at=self._clock() + 15)) for index in again], beside)",
+        "give_up_at=self._clock() + 15)) for index in again], None, beside)",
         test=_STORE + "a_call_is_made_again_only_where_the_reply_refuses_the_eval_itself",
     ),
     Bug(

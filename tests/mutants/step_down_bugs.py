@@ -210,7 +210,7 @@ HISTORY = [
     ),
     Bug(
         "a release has no reason",
-        "sidecar/redis/store.py",
+        "sidecar/redis/script_calls.py",
         right="            call.reason,\n",
         wrong='            "",\n',
         test=_CONTROL + "a_term_is_reported_while_it_lasts_and_after_its_end",

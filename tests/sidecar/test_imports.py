@@ -85,7 +85,7 @@ def test_every_module_of_the_package_is_for_all_kinds_or_listed() -> None:
     listed = set[str]().union(*OPTIONAL.values())
     common = {
         "connection", "failures", "history", "login", "place", "reconnects", "repeats", "replies", "route",
-        "server_facts", "store", "watch",
+        "script_calls", "server_facts", "store", "watch",
     }  # fmt: skip
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
     assert {f"sidecar.redis.{name}" for name in modules - common} == {name for name in listed if ".redis." in name}

@@ -1,8 +1,8 @@
 """A sidecar in the world: drives the production `Lease` as `sidecar.election.candidate` and `sidecar.redis.store` do.
 
-For one lease, this module repeats the loop of `Candidate` (`run`, `_open`, `_sleep`, `_wake_for`), the part of a result
-that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules are those
-of the production lease. `test_drivers.py` compares this module with the real code.
+For one lease, this module repeats the loop of `Candidate` (`run`, `_act`, `_open`, `_sleep`, `_wake_for`), the part of
+a result that the lease sees (`_settle`), and the notice of a change (`_publish`); `hold` is in the client. The rules
+are those of the production lease. `test_drivers.py` compares this module with the real code.
 
 A loop without I/O, shared with `Candidate`, was tried: it would replace about 60 lines here, at a fifth of the
 simulator's speed. Most of this module, the connection and its limits, would still be a copy.
@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, Outcome, Reply, ServerClock
+from sidecar.protocol import RESIGN_ANSWER_DELAY, Call, Kind, Outcome, Reply, ServerClock
 from sidecar.redis.reconnects import Reconnects
 from tests.simulation.redis_model import Answer
 from tests.simulation.server import FROM_INSIDE, Server
@@ -55,6 +55,7 @@ class Sidecar:
         "_offset",
         "_open_at",
         "_opening",
+        "_published_after",
         "_reconnects",
         "_sent",
         "_timer",
@@ -112,6 +113,7 @@ class Sidecar:
         self._floor = int((timings.ttl - timings.heartbeat / 2) * 1000)
         self._timer = self._attempt = 0
         self._version = -1
+        self._published_after = -inf
         self._inbox: list[tuple[Callable[[Any], None], Any]] = []
         self.answered_at = 0.0
         """The time of the last reply of Redis that was not `late`."""
@@ -157,7 +159,7 @@ class Sidecar:
             replicated=scenario.min_replicas > 0,
             campaign=scenario.campaigns(self.task),
         )
-        self._call, self._inbox, self._version = None, [], -1
+        self._call, self._inbox, self._version, self._published_after = None, [], -1, -inf
         self._reconnects = Reconnects(scenario.timings.heartbeat, self.world.random.uniform)
         self._disconnect()
         self.world.at(self.world.now, self.watch, self.boot)
@@ -269,8 +271,18 @@ class Sidecar:
             self._version = version
             for transition in self.lease.transitions():
                 self.world.transition(self, transition)
+            if self.client.held and now < self._published_after:
+                self.world.at(self.true(self._published_after) + TIMER, self._answer_held, self.boot)
+            else:
+                self._answer_held(self.boot)
+
+    def _answer_held(self, boot: int) -> None:
+        """Answer the held question, whose version has changed."""
+        if self.frozen:
+            self._inbox.append((self._answer_held, boot))
+        elif self.alive and boot == self.boot and self.client.held:
+            self.client.sync()
             if self.client.held:
-                self.client.sync()
                 self.client.release(answered=True)
 
     def noticed(self, server: Server) -> None:
@@ -319,17 +331,27 @@ class Sidecar:
             self._inbox.append((self.resigned, arg))
             return
         ticket, client, token = arg
-        self.client.resign_answered()
-        if self.alive:
+        if not self.alive:
+            self.client.resign_answered()
+        else:
             now = self.now()
             steps_down = self.lease._term is not None and self.lease._term.step_down and not self.draining
             leads = self.lease.leads(now) or steps_down
-            if self.lease.resigned(now, token, client) and leads:
-                self.world.oracle.resigns(self)
+            if self.lease.resigned(now, token, client):
+                self._published_after = now + RESIGN_ANSWER_DELAY
+                if leads:
+                    self.world.oracle.resigns(self)
             self.publish(now)
             self.wake()
             if ticket is not None and self.alive:
                 self.lease.unhold(ticket, self.now(), answered=False)
+            self.world.at(self.true(now + RESIGN_ANSWER_DELAY) + TIMER, self._answer_resign, self.boot)
+
+    def _answer_resign(self, boot: int) -> None:
+        if self.frozen:
+            self._inbox.append((self._answer_resign, boot))
+        elif self.alive and boot == self.boot:
+            self.client.resign_answered()
 
     def later(self, action: Callable[[Any], None], argument: object) -> None:
         """Keep an event for the frozen process."""

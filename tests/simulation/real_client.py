@@ -68,6 +68,7 @@ class Real:
         if process := self.running:
             process.kill()
             self.loop.frozen, self.loop.touched = False, True
+            self._quiet = False
             if self._question is not None:
                 self.hangs_up(self._question)
 
@@ -92,6 +93,8 @@ class Real:
 
     def look(self) -> None:
         process, question = self.running, self.asks
+        if question is not None and _is_last(question):
+            question = None
         left = process.leadership.remaining() if process else 0.0
         token = process.leadership.token if process else None
         times = (question.sent_at, question.wait) if question is not None else ()
@@ -122,6 +125,7 @@ class Real:
         self._pending.append(request)
         if request.call == f"GET /is-leader/{NAME}":
             self._question = self.asks = request
+            request.of_work = process.believes
             if sidecar.frozen:
                 sidecar.later(self._arrives, request)
             else:
@@ -249,7 +253,7 @@ class Real:
             if request is self._question:
                 self._question = None
             if "version" in answer:
-                self._quiet = answer["version"] == request.version
+                self._quiet = answer["version"] == request.version and not _is_last(request)
             self.loop.touch(request.answer, json.dumps(answer).encode())
 
     # Events of the simulated sidecar.
@@ -299,6 +303,11 @@ class Real:
                 if self._process is not None:
                     self._process.dead = True
         return self.notes
+
+
+def _is_last(question: Request) -> bool:
+    """Whether the client asks no more, and only lets the sidecar answer this question."""
+    return question.process.dead or (question.of_work and question.process.leadership._poll.stopped)
 
 
 def _parsed(version: str | None) -> tuple[int, int] | None:

@@ -21,7 +21,8 @@ from sidecar.election.lease import Lease
 from sidecar.history import Term
 from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
-from sidecar.redis.store import _SCRIPTS, RedisStore
+from sidecar.redis.script_calls import SCRIPTS
+from sidecar.redis.store import RedisStore
 from sidecar.telemetry import Telemetry
 from tests.simulation.candidate import COUNTING
 from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, WATCHERS, Schedule, SidecarNotes
@@ -38,6 +39,7 @@ class Line:
         self._real = real
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self.ended = self.redirects = False
+        self.assured = True
         self.when_ended: Callable[[], None] = lambda: None
 
     async def assure(self) -> None:
@@ -57,6 +59,13 @@ class Line:
         return commands
 
     async def send_packed_command(self, commands: list[tuple[Any, ...]]) -> None:
+        self.write(commands)
+
+    @property
+    def writable(self) -> bool:
+        return not self.ended
+
+    def write(self, commands: list[tuple[Any, ...]]) -> None:
         self._real.later(DELAY, self._arrive, commands, self._real.cut)
 
     async def read_response(self, *, disconnect_on_error: bool = True) -> Any:
@@ -165,9 +174,9 @@ class Real:
         """The answer of the script of an EVAL, in the format of `prelude.lua`."""
         _, script, _, _, _, instance, ttl, deadline, guarding, token, tenure, floor, replicated, _, _ = command
         model, touched = self.server.model, self.server.model.touched
-        if script == _SCRIPTS["acquire"]:
+        if script == SCRIPTS["acquire"]:
             answer = model.acquire(instance, ttl, deadline, bool(guarding), tenure, bool(replicated))
-        elif script == _SCRIPTS["renew"]:
+        elif script == SCRIPTS["renew"]:
             answer = model.renew(instance, ttl, deadline, bool(guarding), token, tenure, floor, bool(replicated))
         else:
             answer = model.release(instance, ttl, deadline, bool(guarding), token or None, tenure)
@@ -180,7 +189,7 @@ class Real:
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""
         line = cast("Line | None", self.candidate._store._connection)
-        if line is not None and not self.candidate._calling and not self.cut:
+        if line is not None and self.candidate._under_way is None and not self.cut:
             self.later(DELAY, line.end)
 
     def touched(self) -> None:

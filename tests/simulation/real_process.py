@@ -40,7 +40,7 @@ class Request:
         self.content = self
         self.status = 200
         self.body = b""
-        self.gone = False
+        self.gone = self.of_work = False
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Self:

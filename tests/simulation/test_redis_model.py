@@ -20,7 +20,7 @@ from redis.connection import Connection
 from ops.local.servers import RedisServer
 from sidecar.protocol import Outcome, Reply
 from sidecar.redis.replies import parse
-from sidecar.redis.store import _SCRIPTS, fence_of
+from sidecar.redis.script_calls import SCRIPTS, fence_of
 from sidecar.scripts import script
 from tests.faults.replication import ARGUMENTS, in_step, promote
 from tests.sidecar.conftest import BINARIES, client_of, command
@@ -204,7 +204,7 @@ class Both:
         name = "release" if kind == "look" else kind
         model.info_allowed = random.random() < 0.95
         redis = self.real if model.info_allowed else self.managed
-        reply, model.now, guard, notice, history = parse(redis.eval(_SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
+        reply, model.now, guard, notice, history = parse(redis.eval(SCRIPTS[name].decode(), 2, KEY, FENCE, *given))
         appended = model.appended
         if kind == "acquire":
             answer = model.acquire(instance, TTL, deadline, guarding, tenure, replicated)
@@ -330,6 +330,6 @@ def test_the_model_guards_a_server_that_has_just_started_as_the_scripts_do(tmp_p
 
 
 def test_every_outcome_of_the_scripts_is_in_the_model() -> None:
-    outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(_SCRIPTS.values()).decode()))
+    outcomes = set(re.findall(r"'([a-z_]+)'", b"".join(SCRIPTS.values()).decode()))
 
     assert {outcome.value for outcome in Outcome} - {"unconfirmed"} <= outcomes

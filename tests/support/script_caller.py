@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from sidecar.redis.store import _SCRIPTS, fence_of
+from sidecar.redis.script_calls import SCRIPTS, fence_of
 
 KEY = "portfolio:background_services:leader"
 FENCE = fence_of(KEY)
@@ -65,6 +65,6 @@ class Caller:
             self.late,
             self.reason,
         ]
-        answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
+        answer = str(self.redis.eval(SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
         outcome, token, tenure, left, time, wait, guard, notice, history, watchers, holder = answer.split(" ", 10)
         return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, history, watchers, holder)

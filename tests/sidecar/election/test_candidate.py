@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,9 +11,9 @@ from redis import Redis
 from ops.local.servers import RedisServer
 from runtime.clock import elapsed
 from sidecar.election.candidate import Candidate
-from sidecar.protocol import Timings
+from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Timings, View
 from sidecar.redis.reconnects import FIRST
-from sidecar.redis.store import RedisStore, fence_of
+from sidecar.redis.store import KeyedCall, RedisStore, Sent, fence_of
 from sidecar.redis.watch import WatchMode
 from sidecar.telemetry import Telemetry
 from tests.support.one_lease import BELIEVED, T, leading
@@ -250,6 +250,121 @@ async def test_a_fence_that_was_deleted_is_blamed_on_no_other_process(
         sidecar.candidate.noticed("tracker")
         await eventually(lambda: not sidecar.candidate._leases["tracker"].leads(elapsed()))
         assert sidecar.candidate._trouble["tracker"] is None
+
+
+def sent_by(sidecar: Served) -> list[str]:
+    """The kinds of the calls that the sidecar writes from now on, as they are written."""
+    kinds: list[str] = []
+    store = sidecar.candidate._store
+    send = store.send
+
+    def observed(calls: Sequence[KeyedCall]) -> Sent | None:
+        sent = send(calls)
+        kinds.extend(keyed.call.kind for keyed in calls if sent is not None)
+        return sent
+
+    store.send = observed  # type: ignore[method-assign]
+    return kinds
+
+
+async def asleep(sidecar: Served) -> None:
+    await eventually(lambda: sidecar.candidate._asleep_until > elapsed() + SLOW.heartbeat / 2)
+
+
+async def test_a_resign_sends_the_release_before_it_returns(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.lead()
+        await asleep(sidecar)
+        sent = sent_by(sidecar)
+        assert sidecar.candidate.resigned("tracker", None, "")
+        assert sent == [Kind.RELEASE]
+        await eventually(lambda: redis.get(KEYS["tracker"]) is None)
+
+
+async def test_a_resign_is_published_later_and_without_fail(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    async with connected(redis_server, way, SLOW) as sidecar:
+        candidate = sidecar.candidate
+        for _ in range(5):  # a timer may fire a little early by the clock of the protocol
+            await sidecar.lead()
+            version = candidate.version(["tracker"])
+            held = asyncio.create_task(candidate.hold(["tracker"], version, 20, "", None))
+            await asyncio.sleep(0)
+            changed = candidate._changed
+            assert candidate.resigned("tracker", None, "")
+            candidate._publish()
+            assert not changed.is_set()
+            async with asyncio.timeout(10):
+                await held
+            candidate._leases["tracker"]._rest.until = elapsed()
+
+
+async def test_a_notice_sends_the_acquire_before_it_returns(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        asking = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: sidecar.candidate.status("tracker").holder == "b")
+        await asleep(sidecar)
+        sent = sent_by(sidecar)
+        sidecar.candidate.noticed("tracker")
+        assert sent == [Kind.ACQUIRE]
+        sidecar.candidate.noticed("tracker")
+        assert sent == [Kind.ACQUIRE], "one round trip at a time"
+        redis.delete(KEYS["tracker"])
+        async with asyncio.timeout(SLOW.heartbeat / 2):
+            assert (await asking)["is_leader"]
+
+
+async def test_a_notice_while_the_loop_connects_sends_nothing(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    """The connection that is being replaced may still be open, but the loop does not await its replies."""
+    async with connected(redis_server, way, SLOW) as sidecar:
+        await sidecar.get("/is-leader/tracker")
+        await asleep(sidecar)
+        sidecar.candidate._store._replace_at = elapsed()
+        way.replies.hold()
+        sidecar.candidate._wake.set()
+        await eventually(lambda: sidecar.candidate._asleep_until < 0)
+        sent = sent_by(sidecar)
+        sidecar.candidate.noticed("tracker")
+        await asyncio.sleep(ECHO_DELAY * 2)
+        sidecar.candidate.noticed("tracker")
+        assert sent == []
+        way.replies.flow()
+
+
+async def test_a_held_request_is_answered_before_the_acquire_is_logged(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        candidate = sidecar.candidate
+        events: list[str] = []
+        grant, answered = candidate.granted, candidate._telemetry.answered
+
+        def granted(name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
+            expires_in, view = grant(name, arrived, client, token)
+            events.append("no" if expires_in is None else "answer")
+            return expires_in, view
+
+        def reported(lease: str, call: Call, outcome: Outcome, now: float) -> None:
+            events.append(str(outcome))
+            answered(lease, call, outcome, now)
+
+        candidate.granted, candidate._telemetry.answered = granted, reported  # type: ignore[method-assign]
+        asking = asyncio.create_task(sidecar.lead())
+        await eventually(lambda: candidate.status("tracker").holder == "b")
+        await asleep(sidecar)
+        redis.delete(KEYS["tracker"])
+        await asking
+        await eventually(lambda: "acquired" in events)
+        assert events.index("answer") < events.index("acquired")
 
 
 async def test_without_a_client_each_outage_is_said_and_its_end_too(

@@ -1,9 +1,12 @@
 """The three scripts on real servers: what each outcome means, and who may touch the key."""
 
+from pathlib import Path
+
 import pytest
 from redis import Redis
 
 from ops.local.servers import RedisServer
+from sidecar import scripts
 from tests.sidecar.conftest import client_of
 from tests.support.script_caller import FENCE, KEY, Caller
 
@@ -216,3 +219,12 @@ def test_a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease
             watch.subscribe(f"{KEY}:changed")
             watch.get_message(timeout=10)
         assert counted() == ["2", "2"]
+
+
+@pytest.mark.parametrize("file", sorted(Path(scripts.__file__).parent.glob("*.lua")), ids=lambda file: file.stem)
+def test_a_script_is_sent_without_its_comments_and_nothing_else_is_left_out(file: Path) -> None:
+    assert "--" not in scripts.script(file.stem)
+    for line in file.read_text().splitlines():
+        code, _, _ = line.partition("--")
+        assert (code.count("'"), code.count('"')) == (code.count("'") // 2 * 2, 0), f"a string contains --: {line}"
+        assert code.strip() in scripts.script(file.stem)

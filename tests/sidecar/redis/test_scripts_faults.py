@@ -9,7 +9,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from ops.local.servers import RedisServer
 from sidecar.protocol import Outcome
 from sidecar.redis.replies import parse
-from sidecar.redis.store import _SCRIPTS
+from sidecar.redis.script_calls import SCRIPTS
 from tests.sidecar.conftest import client_of, command
 from tests.support.script_caller import FENCE, KEY, Answer, Caller
 
@@ -84,7 +84,7 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
     before = dumped(any_redis)
     assert every_call(any_redis, "1") == ["fence_ahead"] * 4
     assert dumped(any_redis) == before
-    reply, *_ = parse(any_redis.eval(_SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
+    reply, *_ = parse(any_redis.eval(SCRIPTS["release"].decode(), 2, KEY, FENCE, "a", 30_000, 2**53, 0, "", "t"))
     assert reply.outcome is Outcome.FENCE_AHEAD, "no malformed answer, however long the token is"
 
 

@@ -8,14 +8,16 @@ from signal import SIGCONT, SIGSTOP
 import pytest
 
 from ops.local.servers import RedisServer, free_port
-from sidecar.protocol import Kind, Outcome
+from runtime.clock import elapsed
+from sidecar.protocol import Call, Kind, Outcome
 from sidecar.redis.connection import Connector
+from sidecar.redis.store import KeyedCall
 from sidecar.redis.watch import WatchMode
 from sidecar.server_kind import Sentinels
 from tests.sidecar.redis.test_watch import watching
 from tests.support.redis_cluster import order
 from tests.support.redis_sentinels import MASTER, Group, redis_sentinels
-from tests.support.storing import at_port, storing
+from tests.support.storing import KEY, at_port, storing
 from tests.support.waiting import eventually
 
 
@@ -178,6 +180,8 @@ async def test_no_lease_is_taken_at_an_old_primary_over_a_connection_that_lives_
         await eventually(lambda: sum(group.primary(each) is heir for each in range(3)) >= 2)
         assert group.role(old) == "master"
         assert store.store.connected
+        now = elapsed()
+        assert store.store.send([KeyedCall(KEY, Call(Kind.ACQUIRE, now, now + 5))]) is None
         assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
         assert order(heir, "EXISTS", "portfolio:background_services:leader") == 1
         assert "cmdstat_set:" not in str(order(old, "INFO", "commandstats"))
