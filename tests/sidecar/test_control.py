@@ -264,7 +264,7 @@ async def test_the_sidecar_is_healthy_while_its_loop_goes_round_and_only_then(
     await sidecar.get("/healthz")
     stuck = asyncio.Event()
 
-    async def hang(calls: object) -> None:
+    async def hang(*_: object) -> None:
         stuck.set()
         await asyncio.Event().wait()
 

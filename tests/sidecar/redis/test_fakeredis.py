@@ -1,6 +1,6 @@
 """The sidecar's Redis parts on a server that knows neither INFO in scripts nor client tracking: the fallbacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import pytest
@@ -20,6 +20,8 @@ class Fake(FakeAsyncRedisConnection):
 
     ended = False
     redirects = False
+    writable = True
+    assured = True
     when_ended: Callable[[], None]
 
     def identify(self, _: object) -> bool:
@@ -28,6 +30,11 @@ class Fake(FakeAsyncRedisConnection):
 
     async def assure(self) -> None:
         """There is one server."""
+
+    def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
+        """Write commands at once."""
+        assert self._writer is not None
+        self._writer.writelines(self.pack_commands(commands))
 
     def distrust(self) -> None:
         """There is one server."""

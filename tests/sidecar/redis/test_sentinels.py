@@ -132,7 +132,7 @@ async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("not a sentinel", "no sentinel"),
+        ("not a sentinel", "it is not a sentinel"),
         ("another name", "REDIS_SENTINEL_MASTER"),
         ("nothing", "connecting to 127.0.0.1"),
     ],
@@ -154,7 +154,7 @@ async def test_a_server_that_says_that_it_is_no_primary_gets_no_call(group: Grou
     async with storing(by_all(group)) as store:
         failure = await store.failure(Kind.ACQUIRE)
         assert (failure.kind, failure.may_execute) == ("sentinel", False)
-        assert "no primary" in failure.text
+        assert "not a primary" in failure.text
 
 
 async def test_the_password_of_the_sentinels_is_theirs_alone(group: Group) -> None:
