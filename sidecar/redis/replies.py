@@ -38,8 +38,8 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
         InvalidResponse: the answer does not have that shape.
     """
     try:
-        outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 9)
-        guard, notice, history = (None if fact == "-" else fact for fact in facts)
+        outcome, token, tenure, ttl, time, wait, *facts, holder = text(answer).split(" ", 10)
+        guard, notice, history, watchers = (None if fact == "-" else fact for fact in facts)
         left = int(ttl)
         reply = Reply(
             outcome=Outcome(outcome),
@@ -48,6 +48,7 @@ def parse(answer: object) -> tuple[Reply, int, str | None, str | None, str | Non
             ttl=left / 1000 if left >= 0 else None,
             wait=int(wait) / 1000,
             tenure=tenure,
+            watchers=None if watchers is None else int(watchers),
         )
         if reply.token is None and reply.outcome in (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.STEPPING_DOWN):
             raise ValueError("a term without a token")

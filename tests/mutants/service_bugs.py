@@ -184,8 +184,8 @@ BUGS = [
     Bug(
         "the tracker does not check its term before it writes",
         "service/work/tracker.py",
-        right="term.check()\n        await self._write(",
-        wrong="await self._write(",
+        right="            term.check()\n            if lanes > 1:",
+        wrong="            if lanes > 1:",
         test="tests/service/work/test_tracker.py::test_a_term_that_ends_while_values_are_computed_writes_nothing",
     ),
     Bug(

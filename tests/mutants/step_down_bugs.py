@@ -24,6 +24,13 @@ STEP_DOWN = [
         test=_SCRIPTS + "a_renewal_reports_the_holder[wheel]",
     ),
     Bug(
+        "a step-down keeps the demand of a silent client",
+        "sidecar/election/lease.py",
+        right="        if reason is Reason.CLIENT_SILENT:",
+        wrong="        if reason is Reason.CLIENT_SILENT and not term.step_down:",
+        test=_RULES + "after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it",
+    ),
+    Bug(
         "a release after a step-down is given up while the key lives",
         "sidecar/election/lease.py",
         right="if reply.outcome in (Outcome.RENEWED, Outcome.STEPPING_DOWN):",

@@ -76,6 +76,17 @@ def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
         time.sleep(0.02)
 
 
+def test_a_postgres_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = min(postgres_server.postgres_binaries().parent.parent.glob("pginstall*/bin/postgres"))
+    monkeypatch.setenv("POSTGRES_SERVER", str(older))
+    assert PostgresServer(tmp_path).binaries == older.parent.resolve()
+    monkeypatch.setenv("POSTGRES_SERVER", str(tmp_path / "none"))
+    with pytest.raises(ServerError, match=r"^POSTGRES_SERVER: .* is not a program$"):
+        PostgresServer(tmp_path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Postgres to another user")
 def test_root_s_postgres_runs_as_nobody_from_binaries_that_nobody_else_can_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -181,11 +181,11 @@ async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
             await eventually(lambda: len(said()) == 2)
             assert said()[1][0] == "WARNING"
-            assert said()[1][1].startswith("The watch hears of releases only: ")
+            assert said()[1][1].startswith("The watch receives releases only: ")
             give(any_redis, LEAST)
             await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
             assert watch.watch.refusal is None
-            assert said()[2:] == [("INFO", "The watch hears of every change again")]
+            assert said()[2:] == [("INFO", "The watch receives every change again")]
             watch.heard.clear()
             any_redis.set(KEY, "b")
             await watch.hears("tracker")
