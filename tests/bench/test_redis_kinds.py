@@ -43,6 +43,7 @@ def test_a_line_shows_a_goal_that_was_missed(row: Row, shown: str) -> None:
     assert line(row).endswith(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("guard", "status"), [("true", 0), ("false", 1)])
 def test_a_primary_that_is_demoted_late_has_two_believers_only_without_the_guard(guard: str, status: int) -> None:

@@ -39,6 +39,7 @@ def test_a_run_without_the_fence_finds_that_a_stale_leader_wrote(tmp_path: Path)
     assert "  stale write: " in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("redis", "fault"), [("cluster", "zone outage"), ("sentinels", "unseen failover")])
 def test_a_run_without_the_guard_finds_two_believers_on_each_kind_of_redis(
