@@ -1,8 +1,9 @@
-"""Many candidates for one lease in one process, wired as a sidecar is: `python -m bench.candidates COUNT URL NAME MODE`.
+"""Many candidates for one lease in one process, wired as in a sidecar.
 
-MODE is `measured`, or `crowd` for a process with the lowest priority. The process prints `ready` when every candidate
-watches and has heard from Redis, `began T` when a candidate leads, and `ended T` just before it resigns; T is in seconds
-of the machine's monotonic clock. A line on standard input makes the candidate that leads resign.
+`python -m bench.candidates COUNT URL NAME MODE`. MODE is `measured`, or `crowd` for a process with the lowest priority.
+The process prints `ready T` when every candidate watches and has heard from Redis, `began T` when a candidate leads,
+and `ended T` just before it resigns. T is in seconds of the machine's monotonic clock. A line on standard input makes
+the candidate that leads resign.
 
 Measured candidates draw the lowest random number, so they are among the few that call at once after a release.
 """
@@ -32,6 +33,8 @@ from sidecar.telemetry import Telemetry
 LEASE = "growth"
 STARTS = 20
 """Number of candidates that connect at the same time."""
+LOOK = 0.02
+"""Seconds between two looks at candidates that start."""
 
 
 def say(word: str) -> None:
@@ -64,10 +67,10 @@ class Campaigner:
         """Whether the candidate leads."""
         return self.candidate.status(LEASE).leads
 
-    async def ready(self) -> None:
-        """Wait until the candidate watches and has heard from Redis."""
-        while self.watch.mode is not WatchMode.TRACKING or self.candidate.status(LEASE).holder is None:
-            await asyncio.sleep(0.02)
+    @property
+    def ready(self) -> bool:
+        """Whether the candidate watches and has heard from Redis."""
+        return self.watch.mode is WatchMode.TRACKING and self.candidate.status(LEASE).holder is not None
 
     async def report(self) -> None:
         """Print each beginning of a term, as a held request of a client learns of it."""
@@ -88,7 +91,7 @@ class Campaigner:
 
 async def main(count: int, redis_url: str, name: str, measured: bool) -> None:
     """Campaign until standard input ends."""
-    uniform: Callable[[float, float], float] = (lambda low, _: low) if measured else random.Random(name).uniform  # noqa: S311 - spreads calls
+    uniform: Callable[[float, float], float] = (lambda low, _: low) if measured else random.Random(name).uniform
     campaigners = [Campaigner(redis_url, f"{name}-{number}", uniform) for number in range(count)]
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -98,8 +101,8 @@ async def main(count: int, redis_url: str, name: str, measured: bool) -> None:
             started = campaigners[first : first + STARTS]
             for each in started:
                 running += [tasks.create_task(run) for run in (each.watch.run(), each.candidate.run(), each.report())]
-            for each in started:
-                await each.ready()
+            while not all(each.ready for each in started):  # noqa: ASYNC110 - a watch has no event for its mode
+                await asyncio.sleep(LOOK)
         say("ready")
         while await lines.readline():
             for each in campaigners:

@@ -1,8 +1,8 @@
 """The cost of more candidates on one Redis: `python -m bench.growth`.
 
-A crowd of candidates shares one process of the lowest priority. Two measured candidates have a process each. All of them
-want the lease. For each size of the fleet the benchmark counts Redis's commands and processor time in a steady state,
-then hands the lease over and over.
+A crowd of candidates shares one process of the lowest priority. Two measured candidates have a process each. All of
+them want the lease. For each size of the fleet the benchmark counts Redis's scripts and processor time in a steady
+state, and then hands the lease over many times.
 """
 
 import queue
@@ -40,8 +40,8 @@ START_LIMIT = 120.0
 """Limit for the start of a crowd, in seconds."""
 FLEET = 100_000
 """Number of tasks of the estimate."""
-HEARTBEAT = 10.0
-"""Seconds between two renewals, the default."""
+HEARTBEAT, CALL_LIMIT = 10.0, 2.0
+"""Defaults of `HEARTBEAT_INTERVAL` and `REDIS_TIMEOUT`, in seconds."""
 CONNECTIONS = 2
 """Connections of one candidate: its calls and its watch."""
 MOST_CLIENTS = (("Redis's default `maxclients`", 10_000), ("a node of ElastiCache", 65_000))
@@ -77,6 +77,8 @@ class Measured:
     """Scripts a second in a steady state."""
     processor: float
     """Seconds of Redis's processor time a second in a steady state."""
+    idle: float
+    """The same without candidates."""
     memory: int
     """Bytes of Redis."""
     herd: tuple[float, ...]
@@ -88,8 +90,8 @@ class Measured:
 
     @property
     def processor_each(self) -> float:
-        """Microseconds of Redis's processor time a second for each candidate."""
-        return self.processor / self.candidates * 1e6
+        """Microseconds of Redis's processor time a second for each candidate, above the time without candidates."""
+        return max(0.0, self.processor - self.idle) / self.candidates * 1e6
 
 
 class Candidates:
@@ -110,6 +112,10 @@ class Candidates:
         self._process.kill()
         self._process.wait()
         self._listener.join()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
 
     def resign(self) -> None:
         """Make the candidate that leads give the lease up."""
@@ -210,16 +216,31 @@ def measure(sizes: Sequence[int] = SIZES, steady: float = STEADY, rounds: int = 
         Redis.from_url(server.url) as redis,
     ):
         empty = Counters.read(redis).memory
+        idle = _idle(redis, steady)
         version = str(redis.info("server")["redis_version"])
         with progress(len(sizes) * (rounds + 1), "fleets", "step") as bar:
             for size in sizes:
                 redis.flushall()
-                results.append(_measure(redis, server.url, size, steady, rounds, bar.update))
+                results.append(_measure(redis, server.url, size, idle, steady, rounds, bar.update))
     return report(results, empty, version)
 
 
+def _idle(redis: Redis, seconds: float) -> float:
+    """Redis's processor time a second without candidates."""
+    before = Counters.read(redis)
+    time.sleep(seconds)
+    after = Counters.read(redis)
+    return (after.processor - before.processor) / (after.at - before.at)
+
+
 def _measure(
-    redis: Redis, redis_url: str, candidates: int, steady: float, rounds: int, step: Callable[[], object]
+    redis: Redis,
+    redis_url: str,
+    candidates: int,
+    idle: float,
+    steady: float,
+    rounds: int,
+    step: Callable[[], object],
 ) -> Measured:
     with ExitStack() as open_:
         fleet = Fleet(redis, redis_url, candidates, open_)
@@ -234,7 +255,7 @@ def _measure(
                 found.append(handed_over)
             step()
     herd, release, gaps = zip(*found, strict=True) if found else ((), (), ())
-    return Measured(candidates, scripts, processor, after.memory, herd, release, gaps)
+    return Measured(candidates, scripts, processor, idle, after.memory, herd, release, gaps)
 
 
 def report(results: Sequence[Measured], empty: int, version: str) -> Report:
@@ -263,7 +284,8 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
                 "Redis, KiB for each",
             ),
             steady,
-            "A steady state: one candidate leads, and the others follow.",
+            "A steady state: one candidate leads, and the others follow. The time for each candidate is what exceeds"
+            " the time of a Redis without candidates.",
         ),
         Table(
             ("candidates", "times two", "median, ms", "p99, ms", "worst, ms", "rounds", "scripts", "Redis, ms"),
@@ -327,42 +349,44 @@ few. In a real fleet each candidate has processors of its own."""
 def estimate(results: Sequence[Measured], empty: int) -> str:
     """Return the arithmetic for a fleet of `FLEET` tasks, with the slopes of the largest measured fleet."""
     largest = max(results, key=lambda each: each.candidates)
-    each = largest.processor_each
-    used = FLEET * each / 1e6
-    scripts = largest.scripts / largest.candidates
-    per_candidate = max(0.0, (largest.memory - empty) / largest.candidates)
-    release = mean(largest.release) / largest.candidates * FLEET if largest.release else None
-    limits = ", ".join(f"{limit // CONNECTIONS:,} tasks ({name}: {limit:,})" for name, limit in MOST_CLIENTS)
-    lines = [
-        f"### {FLEET:,} tasks, on paper",
-        f"The slopes are those of {largest.candidates:,} candidates with one lease. From the first limit to the last:",
-        f"1. **Connections.** A task has {CONNECTIONS}: its calls and its watch. {CONNECTIONS} x {FLEET:,} ="
-        f" {CONNECTIONS * FLEET:,}. Redis refuses more than `maxclients`, so this limit is the first:"
-        f" {limits}. No setting of the sidecar needs fewer connections: set `maxclients`, or give groups of tasks a Redis"
-        f" each.",
-        f"2. **Processor, steady state.** {each:.0f} µs a second x {FLEET:,} = {used:.1f} cores, of the one that Redis"
-        f" uses ({scripts * FLEET:,.0f} scripts a second). Redis has no time left at {1e6 / each:,.0f} tasks."
-        f" `HEARTBEAT_INTERVAL` moves this limit in proportion: with `LEASE_TTL=300` and `HEARTBEAT_INTERVAL=100` it is"
-        f" {used / 10:.1f} cores. A lost task's lease is then free after 300 s.",
+    each, scripts = largest.processor_each, largest.scripts / largest.candidates
+    memory = max(0.0, (largest.memory - empty) / largest.candidates)
+    clients = ", ".join(f"{name} allows {limit:,}, so {limit // CONNECTIONS:,} tasks" for name, limit in MOST_CLIENTS)
+    limits = [
+        (
+            MOST_CLIENTS[0][1] / CONNECTIONS,
+            f"**Connections.** A task has {CONNECTIONS}: its calls and its watch. {CONNECTIONS} x {FLEET:,} ="
+            f" {CONNECTIONS * FLEET:,}. Redis refuses more than `maxclients`: {clients}. No setting of the sidecar"
+            " saves a connection. Raise `maxclients`, or give each group of tasks leases and a Redis of its own.",
+        ),
+        (
+            1e6 / max(each, 1e-3),
+            f"**Processor in a steady state.** {each:.0f} µs a second x {FLEET:,} = {each * FLEET / 1e6:.1f} cores, for"
+            f" {scripts * FLEET:,.0f} scripts a second. Redis runs scripts on one core, which is enough for"
+            f" {1e6 / max(each, 1e-3):,.0f} tasks. `HEARTBEAT_INTERVAL` moves this limit in proportion: with"
+            f" `LEASE_TTL=300` and `HEARTBEAT_INTERVAL=100` the fleet needs {each * FLEET / 1e7:.1f} cores. After a"
+            " lost task its lease is then free after 300 s.",
+        ),
     ]
-    if release is not None:
-        share = release / FLEET * 1e6
-        lines.append(
-            f"3. **Each hand-over.** Redis spends {share:.0f} µs for each candidate, mostly on the messages that tell"
-            f" every watch of the release and of the next leader: {share:.0f} µs x {FLEET:,} = {release:.1f} s, in which"
-            f" it serves nobody else. A call ends after `REDIS_TIMEOUT` (2 s), so calls fail from"
-            f" {2e6 / max(share, 1e-9):,.0f} tasks on. Nothing is unsafe: a leader has {25:.0f} s for a renewal. A larger"
-            f" `LEASE_TTL` makes `REDIS_TIMEOUT`, a fifteenth of it, larger, too."
+    if largest.release:
+        share = max(mean(largest.release) / largest.candidates, 1e-9)
+        limits.append(
+            (
+                CALL_LIMIT / share,
+                f"**Each hand-over.** Redis spends {share * 1e6:.0f} µs for each candidate, on scripts and on messages"
+                f" to every watch: {share * 1e6:.0f} µs x {FLEET:,} = {share * FLEET:.1f} s. A call ends after"
+                f" `REDIS_TIMEOUT` ({CALL_LIMIT:g} s), so calls may fail from {CALL_LIMIT / share:,.0f} tasks on. A"
+                " call that fails is made again, and no promise about safety depends on it. `LEASE_TTL` moves this"
+                " limit, because the default of `REDIS_TIMEOUT` is a fifteenth of it.",
+            )
         )
-    lines.append(
-        f"{len(lines) - 1}. **Memory of Redis.** {per_candidate / 1024:.0f} KiB x {FLEET:,} ="
-        f" {per_candidate * FLEET / 2**30:.1f} GiB for the connections. The lease itself needs less than 1 KiB."
+    lines = [f"{number}. {text}" for number, (_, text) in enumerate(sorted(limits), start=1)]
+    last = (
+        f"Redis's memory for the connections is {memory / 1024:.0f} KiB x {FLEET:,} = {memory * FLEET / 2**30:.1f} GiB."
+        " The lease itself needs less than 1 KiB."
     )
-    lines.append(
-        "A fleet of this size has many tasks that need not lead. `CAMPAIGN=false` saves no connection; a task without a"
-        " sidecar does, and it can ask a task with one ([routing.md](routing.md))."
-    )
-    return "\n\n".join(lines)
+    first = f"The slopes are those of {largest.candidates:,} candidates for one lease. The lowest limit comes first."
+    return "\n\n".join([f"### {FLEET:,} tasks, on paper", first, *lines, last])
 
 
 if __name__ == "__main__":
