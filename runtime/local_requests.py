@@ -4,8 +4,10 @@ A browser on the same machine reaches the loopback, and so does a page whose nam
 """
 
 import re
+from functools import lru_cache
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from runtime import addresses
 
@@ -18,24 +20,29 @@ def refusal(request: web.BaseRequest) -> str | None:
     A request is refused if its `Host`, or the host in its target, is not the loopback, or if a page of another origin
     made it. Only requests that change something need a `Host`: every browser sends one, but a shell script may not.
     """
-    headers = request.headers
+    return refusal_of(request.method, request.headers, request.host if "Host" in request.headers else None)
+
+
+def refusal_of(method: str, headers: MultiMapping[str], target: str | None = None) -> str | None:
+    """Why a request with this method and these headers is refused; `target` is the host in its target, or its Host."""
     hosts = headers.getall("Host", [])
-    if hosts and request.host != hosts[0]:  # the target has a host, as in a proxy's request
-        hosts.append(f"[{request.host}]" if ":" in request.host else request.host)
+    if target is not None and target != hosts[0]:  # the target has a host, as in a proxy's request
+        hosts.append(f"[{target}]" if ":" in target else target)
     for host in hosts:
         if not is_loopback(host):
             return f"the host {host[:80]!r} is not this task's loopback"
-    if not hosts and request.method not in ("GET", "HEAD"):
+    if not hosts and method not in ("GET", "HEAD"):
         return "the header Host is missing"
-    for origin in headers.getall("Origin", []):
+    for origin in headers.getall("Origin", ()):
         if origin.lower() not in {f"http://{host}".lower() for host in hosts}:
             return f"the origin {origin[:80]!r} is a page of another origin"
-    for site in headers.getall("Sec-Fetch-Site", []):
+    for site in headers.getall("Sec-Fetch-Site", ()):
         if site.lower() not in ("same-origin", "none"):
             return f"the request comes from a page of another origin (Sec-Fetch-Site: {site[:80]!r})"
     return None
 
 
+@lru_cache(maxsize=64)  # most requests of a client have the same host
 def is_loopback(host: str) -> bool:
     """Whether the value of a Host header, with a port or without, names the loopback."""
     match = _HOST.fullmatch(host)

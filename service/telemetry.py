@@ -17,6 +17,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runtime.event_loop import TaskCollector
 from runtime.logs import log_to_stdout
 from sidecar.client import Leadership
 
@@ -30,12 +31,13 @@ def set_up_logs(form: Literal["json", "text"], level: str) -> None:
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the metrics of the process: memory, processor time, open files."""
+    """A registry with the metrics of the process: memory, processor time, open files, asyncio tasks."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation there
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    registry.register(TaskCollector())
     return registry
 
 

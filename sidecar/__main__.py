@@ -13,6 +13,8 @@ from sidecar.settings import SettingsError
 
 _LIBRARIES = ("aiohttp.web", "prometheus_client", "redis.asyncio", "uvloop")
 """The large libraries of the sidecar."""
+_THRESHOLDS = (50_000, 1_000, 10)
+"""Thresholds of the garbage collection while the libraries are imported: little of what an import makes is garbage."""
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
 
@@ -40,12 +42,15 @@ def _run(ignored: Sequence[str]) -> int:
     import logging
     from importlib import import_module
 
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*_THRESHOLDS)
     for library in _LIBRARIES:
         import_module(library)
     gc.freeze()  # each search for garbage among all that the libraries made would take a tenth of the start
     from sidecar.run import run
 
     gc.freeze()
+    gc.set_threshold(*thresholds)
     try:
         return run(os.environ, ignored)
     except Exception as error:

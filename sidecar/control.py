@@ -3,24 +3,27 @@
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from runtime.listener import Limits
-from runtime.local_requests import refusal
+from runtime.local_requests import refusal, refusal_of
 from sidecar.control_openapi import description
 from sidecar.election.candidate import Candidate
 from sidecar.history import Term
-from sidecar.protocol import Timings
+from sidecar.protocol import Timings, View
 from sidecar.redis.history import HistoryUnavailable
 
 LONGEST_WAIT = 30.0
 """Limit of `wait`, in seconds."""
 
+ALL = "/is-leader"
+"""The path of the question about all leases. The path of the question about one lease ends with its name."""
 CLIENT = "X-Lease-Client"
 """The header with a client's name for itself. A resign requires it, because a web page cannot send it."""
 LONGEST_NAME = 64
@@ -30,6 +33,18 @@ METRICS_LIMITS = Limits(connections=64, per_peer=8, header=10.0, idle=75.0)
 """Limits of the metrics listener: the network may reach it, but Redis and the client need file descriptors too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_NUMBER = re.compile(r"[0-9.eE+-]+")
+_VERSION = re.compile(r"[0-9a-f]+-[0-9]+")
+_TOKEN = re.compile(r"[0-9]{1,16}")
+
+
+class _Question(NamedTuple):
+    """A client's question: when it arrived, the client's name, and the token of the client's last term."""
+
+    arrived: float
+    client: str
+    token: int | None = None
 
 
 class Control:
@@ -63,12 +78,13 @@ class Control:
         self._clock = clock
         self._status = status
         self._history = history
+        self._questions = {ALL: candidate.names} | {f"{ALL}/{name}": (name,) for name in candidate.names}
 
     def app(self) -> web.Application:
         """The control listener's application, for a `Listener`. It needs handler cancellation."""
         app = web.Application(client_max_size=1024, middlewares=[_refuse_pages])
-        app.router.add_get("/is-leader", self._are_leaders, allow_head=False)
-        app.router.add_get("/is-leader/{lease}", self._is_leader, allow_head=False)
+        app.router.add_get(ALL, self._are_leaders, allow_head=False)
+        app.router.add_get(f"{ALL}/{{lease}}", self._is_leader, allow_head=False)
         app.router.add_get("/leader/{lease}", self.leader)
         app.router.add_post("/resign/{lease}", self._resign)
         app.router.add_get("/status", self._report_status)
@@ -76,6 +92,23 @@ class Control:
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/openapi.json", self._report_description)
         return app
+
+    def answer_at_once(self, message: RawRequestMessage) -> bytes | None:
+        """The body of the answer to a question without a query, for a `Listener`; None for every other request.
+
+        Questions are the most frequent requests. A request that is refused, or that waits for the first reply of Redis,
+        is left to the application.
+        """
+        names = self._questions.get(message.path)
+        if names is None or message.method != "GET" or "Expect" in message.headers:
+            return None
+        if refusal_of(message.method, message.headers) or not self._candidate.heard_from_redis(names):
+            return None
+        question = _Question(self._clock(), _client(message.headers))
+        for name in names:
+            self._candidate.asked(name)
+        answer = self._answers(names, question) if message.path == ALL else self._answer(names[0], question)
+        return json.dumps(answer).encode()
 
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the election loop makes progress, whatever Redis does; else 503."""
@@ -86,17 +119,11 @@ class Control:
     async def _is_leader(self, request: web.Request) -> web.Response:
         arrived = self._clock()
         name = self._lease(request)
-        await self._asked([name], request)
-        return _json(self._answer(name, arrived, request))
+        return _json(self._answer(name, await self._asked((name,), arrived, request)))
 
     async def _are_leaders(self, request: web.Request) -> web.Response:
-        arrived = self._clock()
-        names = list(self._candidate.names)
-        await self._asked(names, request)
-        leases = {name: self._answer(name, arrived, request) for name in names}
-        is_leader = all(answer["is_leader"] for answer in leases.values())
-        version = self._version(names)
-        return _json({"instance_id": self._instance_id, "is_leader": is_leader, "version": version, "leases": leases})
+        arrived, names = self._clock(), self._candidate.names
+        return _json(self._answers(names, await self._asked(names, arrived, request)))
 
     async def leader(self, request: web.Request) -> web.Response:
         """200 while this task leads the lease, else 503: for probes, proxies and load balancers."""
@@ -106,9 +133,9 @@ class Control:
 
     async def _resign(self, request: web.Request) -> web.Response:
         name = self._lease(request)
-        if not _client(request):
+        if not _client(request.headers):
             raise _refusal(web.HTTPForbidden, f"the header {CLIENT} is missing")
-        resigned = self._candidate.resigned(name, _token(request), _client(request))
+        resigned = self._candidate.resigned(name, _token(request.query.get("token")), _client(request.headers))
         return _json({"lease": name, "resigned": resigned})
 
     async def _report_status(self, _: web.Request) -> web.Response:
@@ -146,32 +173,45 @@ class Control:
             raise _refusal(web.HTTPNotFound, f"there is no lease {name!r}", leases=list(self._candidate.names))
         return name
 
-    async def _asked(self, names: list[str], request: web.Request) -> None:
+    async def _asked(self, names: tuple[str, ...], arrived: float, request: web.Request) -> _Question:
         """Count a request as demand, and hold it until the version changes, for at most its `wait` seconds."""
-        wait, version, token = _wait(request), request.query.get("version"), _token(request)
-        if version is not None and not re.fullmatch(r"[0-9a-f]+-[0-9]+", version):
+        query = request.query
+        wait, version = _wait(query.get("wait")), query.get("version")
+        question = _Question(arrived, _client(request.headers), _token(query.get("token")))
+        if version is not None and not _VERSION.fullmatch(version):
             raise _refusal(web.HTTPBadRequest, f"version: {version[:80]!r} is not the version of an answer")
         for name in names:
             self._candidate.asked(name)
         await self._candidate.first_replies(names, self._timings.call_limit)
         if wait and version == self._version(names):
-            await self._candidate.hold(names, self._candidate.version(names), wait, _client(request), token)
+            await self._candidate.hold(names, self._candidate.version(names), wait, question.client, question.token)
+        return question
 
-    def _version(self, names: list[str]) -> str:
+    def _version(self, names: tuple[str, ...]) -> str:
         return f"{self._boot}-{self._candidate.version(names)}"
 
-    def _answer(self, name: str, arrived: float, request: web.Request) -> dict[str, Any]:
-        grant = self._candidate.granted(name, arrived, _client(request), _token(request))
-        status = self._candidate.status(name)
+    def _answers(self, names: tuple[str, ...], question: _Question) -> dict[str, Any]:
+        found = {name: self._candidate.granted(name, *question) for name in names}
+        return {
+            "instance_id": self._instance_id,
+            "is_leader": all(grant is not None for grant, _ in found.values()),
+            "version": f"{self._boot}-{sum(view.version for _, view in found.values())}",
+            "leases": {name: self._fields(name, grant, view) for name, (grant, view) in found.items()},
+        }
+
+    def _answer(self, name: str, question: _Question) -> dict[str, Any]:
+        return self._fields(name, *self._candidate.granted(name, *question))
+
+    def _fields(self, name: str, grant: float | None, view: View) -> dict[str, Any]:
         return {
             "lease": name,
             "is_leader": grant is not None,
             "instance_id": self._instance_id,
-            "holder": status.holder,
-            "token": status.token if grant is not None else None,
+            "holder": view.holder,
+            "token": view.token if grant is not None else None,
             "expires_in": grant,
-            "state": status.state,
-            "version": f"{self._boot}-{status.version}",
+            "state": view.state,
+            "version": f"{self._boot}-{view.version}",
         }
 
 
@@ -188,12 +228,11 @@ def metrics_app(registry: CollectorRegistry, healthz: Handler, leader: Handler) 
     return app
 
 
-def _wait(request: web.Request) -> float:
-    text = request.query.get("wait")
+def _wait(text: str | None) -> float:
     if text is None:
         return 0.0
     try:
-        wait = float(text) if re.fullmatch(r"[0-9.eE+-]+", text) else math.nan  # float also takes 1_0 and '\u06f1'
+        wait = float(text) if _NUMBER.fullmatch(text) else math.nan  # float also takes 1_0 and '\u06f1'
     except ValueError:
         wait = math.nan
     if not 0 < wait <= LONGEST_WAIT:
@@ -202,16 +241,15 @@ def _wait(request: web.Request) -> float:
     return wait
 
 
-def _client(request: web.Request) -> str:
-    return request.headers.get(CLIENT, "")[:LONGEST_NAME]
+def _client(headers: Mapping[str, str]) -> str:
+    return headers.get(CLIENT, "")[:LONGEST_NAME]
 
 
-def _token(request: web.Request) -> int | None:
+def _token(text: str | None) -> int | None:
     """The token in the query: of the term that the client believes in, or resigns."""
-    token = request.query.get("token")
-    if token is not None and not re.fullmatch(r"[0-9]{1,16}", token):
-        raise _refusal(web.HTTPBadRequest, f"token: {token[:80]!r} is not the token of an answer")
-    return int(token) if token is not None else None
+    if text is not None and not _TOKEN.fullmatch(text):
+        raise _refusal(web.HTTPBadRequest, f"token: {text[:80]!r} is not the token of an answer")
+    return int(text) if text is not None else None
 
 
 @web.middleware

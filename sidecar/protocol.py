@@ -164,7 +164,10 @@ class Call(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None for a key without a TTL, and without a key."""
+    """The reply of a script. `ttl` and `wait` are seconds; `ttl` is None for a key without a TTL, and without a key.
+
+    `watchers` is the number of candidates that watch the lease at this server; None if the script did not count them.
+    """
 
     outcome: Outcome
     holder: str | None = None
@@ -172,6 +175,7 @@ class Reply(NamedTuple):
     ttl: float | None = None
     wait: float = 0.0
     tenure: str = ""
+    watchers: int | None = None
 
 
 class Transition(NamedTuple):

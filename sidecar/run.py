@@ -15,7 +15,7 @@ from aiohttp import web
 from runtime.addresses import Address
 from runtime.clock import elapsed
 from runtime.environment import log_ignored
-from runtime.listener import Limits, Listener
+from runtime.listener import AtOnce, Limits, Listener
 from runtime.lookup import Lookups
 from runtime.metric_lines import log_metrics
 from sidecar.control import METRICS_LIMITS, Control, metrics_app
@@ -130,7 +130,7 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, candidate.drain)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start arrives now
     listeners = [
-        await _listen("CONTROL_BIND", settings.control, control.app(), Limits()),
+        await _listen("CONTROL_BIND", settings.control, control.app(), Limits(), control.answer_at_once),
         await _listen("METRICS_BIND", settings.metrics, metrics, METRICS_LIMITS),
     ]
     try:
@@ -151,11 +151,13 @@ async def _run(settings: Settings) -> None:
         log.info("Sidecar %s has given up its leases", name, extra={"instance": name, "event": "sidecar_stopped"})
 
 
-async def _listen(setting: str, address: Address, app: web.Application, limits: Limits) -> web.AppRunner:
+async def _listen(
+    setting: str, address: Address, app: web.Application, limits: Limits, at_once: AtOnce | None = None
+) -> web.AppRunner:
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     try:
-        await Listener(runner, address, limits).start()
+        await Listener(runner, address, limits, at_once).start()
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise SettingsError(f"{setting}: cannot listen on {address}: {why}") from None

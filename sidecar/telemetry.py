@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from runtime import logs
 from runtime.escape import one_line
+from runtime.event_loop import TaskCollector
 from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reason, State, Transition
 from sidecar.redis.failures import Failure
 from sidecar.redis.store import RedisStore
@@ -30,6 +31,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+        self.registry.register(TaskCollector())
         self._instance_id = instance_id
         self._clock = clock
         self._transitions = Counter(

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from ops.local.servers import PostgresServer, RedisServer
 from tests.model.spin import missing
 
-# Whatever the machine does meanwhile, and the same examples in every run: what they find is not left to chance.
+# No deadline, since the machine may be slow. The same examples in every run, so that a failure can be repeated.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 

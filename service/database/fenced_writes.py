@@ -1,6 +1,8 @@
 """The statements of one transaction that has passed the fence: everything that a leader may write."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -8,11 +10,11 @@ import asyncpg
 
 from runtime.escape import one_line
 from service.database.connection import ERROR_SHOWN, Connection, StaleTerm, row_count
-from service.database.copy_format import copy_rows
+from service.database.copy_format import HEADER, TRAILER, copy_rows
 from service.database.sql import statement
 from service.database.term import FencedTerm
 from service.market.tick_schedule import EPOCH
-from service.portfolio.positions import uuids
+from service.portfolio.positions import Ids, uuids
 from service.portfolio.records import Cursor, JobName, JobRun, Origin, Overwrite, Quote, WriteCounts, job_run
 from service.portfolio.valuation import Values
 from service.prices import Price
@@ -23,8 +25,26 @@ FORGET_REFUSALS = timedelta(days=7)
 LIVE_CHANNEL = "portfolio_live"
 
 
-async def stage(connection: Connection, values: Values, idle_limit: float) -> None:
+@dataclass
+class Staged:
+    """The portfolios whose values a transaction has staged: their number, and the first and the last of them."""
+
+    count: int = 0
+    between: list[UUID] = field(default_factory=list)
+    """Two ids, or none if `count` is 0."""
+
+    def add(self, ids: Ids) -> None:
+        """Add portfolios that follow those before them in key order."""
+        if len(ids):
+            self.count += len(ids)
+            first, last = uuids(ids[[0, -1]])
+            self.between = [*self.between[:1], last] if self.between else [first, last]
+
+
+async def stage(connection: Connection, values: AsyncIterator[Values], idle_limit: float) -> Staged:
     """Copy values, in key order, to the server, for the statements of this transaction that write staged values.
+
+    The server receives one part of the values while the next part is computed and encoded.
 
     From then on the server ends the transaction when it is idle for `idle_limit` seconds, unless a later statement
     changes the limit.
@@ -33,7 +53,10 @@ async def stage(connection: Connection, values: Values, idle_limit: float) -> No
     # The join of a million rows should stay in memory. Compiling a statement takes as long as running it.
     limit = f"set local idle_in_transaction_session_timeout = {int(idle_limit * 1000)}"
     await connection.execute(f"set local work_mem = '128MB'; set local jit = off; {limit}")
-    await connection.copy_to_table("staged_value", schema_name="pg_temp", source=_parts(values), format="binary")
+    staged = Staged()
+    rows = _copied(values, staged)
+    await connection.copy_to_table("staged_value", schema_name="pg_temp", source=rows, format="binary")
+    return staged
 
 
 class FencedWrites:
@@ -43,7 +66,7 @@ class FencedWrites:
     skipped.
     """
 
-    def __init__(self, connection: Connection, term: FencedTerm, *, staged: Values | None) -> None:
+    def __init__(self, connection: Connection, term: FencedTerm, staged: Staged) -> None:
         self._connection = connection
         self._token = term.token
         self._holder = term.holder
@@ -51,11 +74,11 @@ class FencedWrites:
 
     async def live(self, session_date: date, as_of: datetime) -> None:
         """Set the live values to the staged ones."""
-        if not self._staged:
+        if not self._staged.count:
             return
-        known, between = (session_date, as_of, self._token), uuids(self._staged.ids[[0, -1]])
+        known, between = (session_date, as_of, self._token), self._staged.between
         updated = row_count(await self._connection.execute(statement("update_live"), *known, *between))
-        if updated < len(self._staged):
+        if updated < self._staged.count:
             await self._connection.execute(statement("insert_live"), *known)
 
     async def block_deletions(self) -> None:
@@ -150,9 +173,9 @@ class FencedWrites:
         old value is kept. A captured row becomes settled.
         """
         await self._connection.execute("select public.make_history_partition($1)", day)
-        if not self._staged:
+        if not self._staged.count:
             return WriteCounts()
-        between = uuids(self._staged.ids[[0, -1]])
+        between = self._staged.between
         if overwrite == "none":
             try:
                 async with self._connection.transaction():
@@ -211,6 +234,10 @@ class FencedWrites:
             raise StaleTerm("another worker has claimed or ended this run")
 
 
-async def _parts(values: Values) -> AsyncIterator[bytes]:
-    for part in copy_rows(values):
-        yield part
+async def _copied(values: AsyncIterator[Values], staged: Staged) -> AsyncIterator[bytes]:
+    """The values as a COPY FROM into `staged_value`; their portfolios are added to `staged`."""
+    yield HEADER
+    async for part in values:
+        staged.add(part.ids)
+        yield await asyncio.to_thread(copy_rows, part)  # other requests go on
+    yield TRAILER

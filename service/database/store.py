@@ -17,7 +17,7 @@ import asyncpg
 
 from service.database.connection import Connection, StaleTerm, StoreError, run_concurrently
 from service.database.fence_state import explain_refusal
-from service.database.fenced_writes import FencedWrites, stage
+from service.database.fenced_writes import FencedWrites, Staged, stage
 from service.database.live_notifications import Notice, listen
 from service.database.position_reader import PositionReader, Progress, no_progress
 from service.database.position_writes import put_own_positions, put_positions
@@ -54,6 +54,11 @@ READERS = 2
 
 async def _at_once() -> None:
     """The turn of a transaction that waits for no other."""
+
+
+async def _complete(values: Values) -> AsyncIterator[Values]:
+    """The values as the only part."""
+    yield values
 
 
 class Store(Transactions):
@@ -128,17 +133,19 @@ class Store(Transactions):
         Raises:
             StaleTerm: the term is not the newest; nothing of the block was committed.
         """
-        async with self.fenced_lanes(term, [values], turn) as (writes,):
+        async with self.fenced_lanes(term, [None if values is None else _complete(values)], turn) as (writes,):
             yield writes
 
     @asynccontextmanager
     async def fenced_lanes(
         self,
         term: FencedTerm,
-        lanes: Sequence[Values | None],
+        lanes: Sequence[AsyncIterator[Values] | None],
         turn: Callable[[], Awaitable[object]] = _at_once,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         """One transaction like `fenced` for each lane's values, so that several processors of the server write.
+
+        A lane's values come in parts, in key order. The parts may be computed while earlier parts are copied.
 
         When the block ends without an error the transactions are committed one after another, the first lane last.
         Otherwise none is committed. If the database fails between two of these commits, the caller must be able to
@@ -151,19 +158,17 @@ class Store(Transactions):
         writes.due()
         async with AsyncExitStack() as transactions:
             connections = [await transactions.enter_async_context(self._transaction()) for _ in lanes]
-            await run_concurrently(
-                stage(connection, values, TURN_IDLE_FACTOR * self._call_limit)
-                for connection, values in zip(connections, lanes, strict=True)
-                if values is not None
-            )
+            staged = [Staged() for _ in lanes]
+
+            async def copy(lane: int, values: AsyncIterator[Values]) -> None:
+                staged[lane] = await stage(connections[lane], values, TURN_IDLE_FACTOR * self._call_limit)
+
+            await run_concurrently(copy(lane, values) for lane, values in enumerate(lanes) if values is not None)
             await turn()
             idle = self._idle_limit * (1 if len(lanes) == 1 else LANE_IDLE_FACTOR)
             for connection in connections:
                 await self._enter_fence(connection, term, idle)
-            yield [
-                FencedWrites(connection, term, staged=values)
-                for connection, values in zip(connections, lanes, strict=True)
-            ]
+            yield [FencedWrites(connection, term, rows) for connection, rows in zip(connections, staged, strict=True)]
         writes.committed()
 
     async def _enter_fence(self, connection: Connection, term: FencedTerm, idle_limit: float) -> None:

@@ -76,6 +76,13 @@ class Block:
             np.concatenate([block.quantities for block in blocks]),
         )
 
+    def between(self, first: int, end: int) -> "Block":
+        """The portfolios from row `first` up to row `end`, which is excluded."""
+        at, until = self.starts[first], self.starts[end]
+        return Block(
+            self.ids[first:end], self.starts[first : end + 1] - at, self.symbols[at:until], self.quantities[at:until]
+        )
+
     def take(self, rows: NDArray[np.intp]) -> "Block":
         """The portfolios of those rows, in that order."""
         counts = self.counts[rows]
@@ -133,6 +140,23 @@ class Book:
                 changed[block_of_changed == index], fresh.take(np.flatnonzero(block_of_fresh == index))
             )
         self.blocks = [part for block in blocks for part in _split(block)]
+
+
+def divided(blocks: Sequence[Block], parts: int) -> list[list[Block]]:
+    """The blocks in adjacent parts of about equal numbers of portfolios. A block may be cut in two."""
+    ends = np.cumsum([len(block) for block in blocks], dtype=np.int64)
+    total = int(ends[-1]) if len(blocks) else 0
+
+    def part(first: int, end: int) -> Iterator[Block]:
+        for block, block_end in zip(blocks, ends, strict=True):
+            start = int(block_end) - len(block)
+            inner = max(first - start, 0), min(end - start, len(block))
+            if inner == (0, len(block)):
+                yield block
+            elif inner[0] < inner[1]:
+                yield block.between(*inner)
+
+    return [list(part(total * number // parts, total * (number + 1) // parts)) for number in range(parts)]
 
 
 class Symbols:

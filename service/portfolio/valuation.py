@@ -7,7 +7,7 @@ are exact; see `_sums`.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,20 +101,10 @@ class Values:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @classmethod
-    def joined(cls, parts: Sequence["Values"]) -> Self:
-        """Join one part or more, in the given order."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
-
-    def part(self, number: int, parts: int) -> "Values":
-        """Part `number`, from 0, of `parts` parts of about equal length."""
-        first, end = (len(self) * index // parts for index in (number, number + 1))
-        return Values(*(getattr(self, name)[first:end] for name in self.__dataclass_fields__))
-
-
-def value_all(blocks: Iterable[Block], marks: Marks) -> Values:
-    """The values of every portfolio of the blocks; see `value_block`."""
-    return Values.joined([value_block(block, marks) for block in blocks] or [value_block(Block.empty(), marks)])
+    @property
+    def overflowing(self) -> Ids:
+        """The ids of the portfolios whose positions overflow."""
+        return self.ids[self.overflow]
 
 
 def value_block(block: Block, marks: Marks) -> Values:
@@ -167,24 +157,18 @@ def _fractions(parts: Numbers, wholes: Numbers) -> Numbers:
     return np.where(wholes == 0, VALUE_UNITS, fractions)
 
 
-def report_overflow(values: Values, already_reported: set[UUID] | None = None) -> None:
-    """Log the portfolios that have no value because their positions overflow.
+def report_overflow(overflow: Ids, already_reported: set[UUID] | None = None) -> None:
+    """Log the portfolios that have no value because their positions overflow, if there are any.
 
     The log line counts all of them and names a few. It leaves out those in `already_reported`, to which the others are
     added.
     """
-    overflow = [
-        portfolio_id
-        for portfolio_id in uuids(values.ids[values.overflow])
-        if portfolio_id not in (already_reported or ())
-    ]
+    new = [portfolio_id for portfolio_id in uuids(overflow) if portfolio_id not in (already_reported or ())]
     if already_reported is not None:
-        already_reported.update(overflow)
-    if overflow:
-        shown = ", ".join(map(str, overflow[:OVERFLOWS_SHOWN])) + (", ..." if len(overflow) > OVERFLOWS_SHOWN else "")
-        logger.error(
-            "%d portfolios have no value: their positions exceed 792 trillion dollars: %s", len(overflow), shown
-        )
+        already_reported.update(new)
+    if new:
+        shown = ", ".join(map(str, new[:OVERFLOWS_SHOWN])) + (", ..." if len(new) > OVERFLOWS_SHOWN else "")
+        logger.error("%d portfolios have no value: their positions exceed 792 trillion dollars: %s", len(new), shown)
 
 
 def _millionths(dollars: Decimal) -> int:

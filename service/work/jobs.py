@@ -268,7 +268,7 @@ class _JobAttempt:
             nonlocal rows, done
             for index, block in chunks:
                 values = await asyncio.to_thread(value_block, block, by_number)
-                report_overflow(values)
+                report_overflow(values.overflowing)
                 async with self._store.fenced(self.term, values, turns[index].wait) as writes:
                     self.term.check()
                     written = await writes.history(KIND, day, origin=self._origin, overwrite=OVERWRITE[self.job])

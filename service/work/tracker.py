@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Never
 from uuid import UUID
+
+import numpy as np
 
 from service.clock import utc_now
 from service.database.connection import StoreError, run_concurrently
@@ -17,11 +19,11 @@ from service.market.tick_schedule import EPOCH, TickSchedule
 from service.outage import Outage
 from service.portfolio.crowds import set_trial_order
 from service.portfolio.freshness import is_fresh
-from service.portfolio.positions import Book, uuids
+from service.portfolio.positions import Block, Book, Ids, divided, uuids
 from service.portfolio.quotes import priced_in, updated_quote, valid_prices
 from service.portfolio.records import Loading, Quote
 from service.portfolio.split_suspects import report_split_suspects
-from service.portfolio.valuation import Mark, Marks, Values, report_overflow, value_all
+from service.portfolio.valuation import Mark, Marks, Values, report_overflow, value_block
 from service.prices import LATEST_TIMEOUT, Price, PriceSource, PricesUnavailable
 from service.prices.standing import Refusals, standing_of
 from service.work.metrics import WorkMetrics
@@ -217,11 +219,10 @@ class Tracker:
             )
             for symbol, quote in quotes.items()
         }
-        values = await asyncio.to_thread(value_all, book.blocks, Marks.of(book.symbols, marks))
         refusals = self._standing.changes() if self._standing is not None else {}
-        report_overflow(values, already_reported)
-        term.check()
-        await self._write(term, session, slot, as_of, values, changed.values(), refusals, book.checkpoint.snapshot)
+        by_number = Marks.of(book.symbols, marks)
+        overflowing = await self._write(term, session, slot, as_of, book, by_number, changed.values(), refusals)
+        report_overflow(overflowing, already_reported)
         if self._standing is not None:
             self._standing.saved(refusals)
         self.last_run = as_of
@@ -234,41 +235,55 @@ class Tracker:
         session: Session,
         slot: datetime,
         as_of: datetime,
-        values: Values,
+        book: Book,
+        marks: Marks,
         quotes: Collection[Quote],
         refusals: Refusals,
-        seen: str,
-    ) -> None:
-        lanes = min(-(-len(values) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
-        parts = [values.part(lane, lanes) for lane in range(lanes)]
+    ) -> Ids:
+        """Value and write every portfolio; returns the portfolios that overflow.
+
+        Each lane values one block while the server receives the block before it.
+        """
+        lanes = min(-(-len(book) // PORTFOLIOS_PER_LANE), MAX_LANES) or 1
+        parts = divided(book.blocks, lanes)
+        overflowing = [np.empty(0, "S16")]
         if lanes > 1:  # otherwise each lane would wait for the other to create it
             async with self._store.fenced(term) as first:
                 await first.make_intraday(session.date)
 
-        async def write(lane: FencedWrites, part: Values) -> None:
+        async def valued(part: Sequence[Block]) -> AsyncIterator[Values]:
+            for block in part:
+                values = await asyncio.to_thread(value_block, block, marks)
+                overflowing.append(values.overflowing)
+                yield values
+
+        async def write(lane: FencedWrites, part: Sequence[Block]) -> None:
             if lane is writes[-1]:  # committed first, so that no value is committed before its prices
                 await lane.quotes(quotes)
                 await lane.refusals(refusals)
             await lane.live(session.date, as_of)
-            if len(part):
+            if part:
                 await lane.intraday(session.date, slot, *self._portfolios_in_turn(part, self._points_per_tick // lanes))
 
-        async with self._store.fenced_lanes(term, parts) as writes:
+        async with self._store.fenced_lanes(term, [valued(part) for part in parts]) as writes:
+            term.check()
             if lanes > 1:
                 await writes[0].block_deletions()  # committed last
             await run_concurrently(write(*lane) for lane in zip(writes, parts, strict=True))
-            await writes[0].forget_changes(seen)
+            await writes[0].forget_changes(book.checkpoint.snapshot)
             await writes[0].notify(as_of)
         self._written += 1
+        return np.concatenate(overflowing)
 
-    def _portfolios_in_turn(self, values: Values, points: int) -> tuple[UUID, UUID]:
+    def _portfolios_in_turn(self, part: Sequence[Block], points: int) -> tuple[UUID, UUID]:
         """The first and the last of the portfolios that get a point at this tick: all, if `points` is large enough.
 
         Otherwise adjacent portfolios take turns, in at most `MAX_TURNS` ticks. A turn depends on the ticks that were
         written and not on the clock: if every second tick were skipped, half of the portfolios would have no course.
         """
-        turns = min(-(-len(values) // max(points, 1)), MAX_TURNS)
-        first, last = uuids(values.part(self._written % turns, turns).ids[[0, -1]])
+        turns = min(-(-sum(map(len, part)) // max(points, 1)), MAX_TURNS)
+        in_turn = divided(part, turns)[self._written % turns]
+        (first,), (last,) = uuids(in_turn[0].ids[:1]), uuids(in_turn[-1].ids[-1:])
         return first, last
 
     async def _latest(self, symbols: Collection[str]) -> dict[str, Price]:

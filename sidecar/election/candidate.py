@@ -7,7 +7,7 @@ from math import inf
 
 from sidecar.election.agreement import LeaseTtl
 from sidecar.election.lease import Lease
-from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings
+from sidecar.protocol import Call, Kind, LeaseStatus, Outcome, Reply, Timings, View
 from sidecar.redis.failures import Failure
 from sidecar.redis.reconnects import Reconnects
 from sidecar.redis.store import KeyedCall, RedisStore
@@ -127,16 +127,20 @@ class Candidate:
     def asked(self, name: str) -> None:
         """Record that a client asked about a lease."""
         now = self._clock()
-        self._leases[name].asked(now)
         self._telemetry.polled(name, now)
-        self._wake_for(name, now)
+        if self._leases[name].asked(now):  # else nothing is due earlier than before
+            self._wake_for(name, now)
 
-    def granted(self, name: str, arrived: float, client: str, token: int | None) -> float | None:
-        """`Lease.grant` for the client that asked at `arrived` and is answered now."""
-        now = self._clock()
-        grant = self._leases[name].grant(arrived, now, client, token)
+    def granted(self, name: str, arrived: float, client: str, token: int | None) -> tuple[float | None, View]:
+        """`Lease.grant` for the client that asked at `arrived` and is answered now, and the lease as it then is."""
+        lease, now = self._leases[name], self._clock()
+        grant = lease.grant(arrived, now, client, token)
         self._wake_for(name, now)
-        return grant
+        return grant, lease.view(now)
+
+    def heard_from_redis(self, names: Sequence[str]) -> bool:
+        """Whether Redis has replied about these leases, or failed to."""
+        return all(self._leases[name].heard_from_redis() for name in names)
 
     async def first_replies(self, names: Sequence[str], limit: float) -> None:
         """Hold a client's request until Redis has replied about these leases, at most `limit` seconds.

@@ -62,6 +62,7 @@ class Facts:
         self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
         self._connected: bool | None = None  # None before the first reply or failure
         self._holder: str | None = None
+        self._watchers: int | None = None  # the number of candidates, by the last reply that had it
         self._reported_leading: bool | None = None  # by the last transition
         self._transitions: list[Transition] = []
         self._version = 0

@@ -12,6 +12,7 @@ server's clock may step, by as much as the margin allows. Clocks of different ma
 
 from math import inf
 
+from sidecar.election import herd
 from sidecar.election.claims import HeldTerm, TermOwner
 from sidecar.election.facts import Facts
 from sidecar.protocol import ECHO_DELAY, Call, Kind, Outcome, Reason, ReleaseReason, Reply, Transition
@@ -29,11 +30,13 @@ class Lease(Facts):
 
     # Events of the clients.
 
-    def asked(self, now: float) -> None:
-        """Record that a client asked: to ask is to campaign."""
-        if not self._demand.wanted(now):
+    def asked(self, now: float) -> bool:
+        """Record that a client asked: to ask is to campaign. Returns true if no client wanted the lease before."""
+        begins = not self._demand.wanted(now)
+        if begins:
             self._due = min(self._due, now)
         self._demand.asked(now)
+        return begins
 
     def hold(self) -> int:
         """Record that a client's request is held, which counts as asking; returns the ticket for `unhold`."""
@@ -109,13 +112,13 @@ class Lease(Facts):
     # Events of Redis.
 
     def noticed(self, now: float) -> None:
-        """The key may have changed: look at it at once."""
+        """The key may have changed: look at it at once, or within `herd.SPREAD` as one of many candidates."""
         if self._in_flight is not None:
             self._noticed = True
         elif self._term is not None:
             self._due = min(self._due, now + ECHO_DELAY)
         elif self._outcome is not Outcome.UNCONFIRMED:  # else the change is our own write, which waits for replicas
-            self._due = min(self._due, now)
+            self._due = min(self._due, now + herd.delay(self._watchers, self._uniform))
 
     def step_down_noticed(self, now: float) -> None:
         """A term of the lease was asked to step down. The holder renews at once; nobody else does anything."""
@@ -132,6 +135,7 @@ class Lease(Facts):
         self._outcome = reply.outcome
         if reply.outcome is not Outcome.LATE:
             self._holder = reply.holder
+        self._watchers = self._watchers if reply.watchers is None else reply.watchers
         self._rest.heard(reply, self.instance_id)
         if reply.outcome in (Outcome.LATE, Outcome.UNCONFIRMED):
             corrected = reply.outcome is Outcome.LATE and not late_again  # the reply corrected our server time
@@ -278,7 +282,9 @@ class Lease(Facts):
         """Seconds until a follower calls again: until the expiry or the end of the guard, at most one heartbeat."""
         longest = self.timings.heartbeat * self._uniform(0.9, 1.0)
         rest = reply.wait if reply.outcome is Outcome.GUARDED else reply.ttl
-        return longest if rest is None else min(longest, rest + self._uniform(0.001, 0.004))
+        if rest is None:
+            return longest
+        return min(longest, rest + self._uniform(0.001, 0.004) + herd.delay(self._watchers, self._uniform))
 
     def _rested(self, now: float) -> float:
         """When to call while the lease is left to others: at the end of the rest, and once a heartbeat."""
@@ -297,10 +303,10 @@ class Lease(Facts):
         return Call(kind, now, give_up_at, token, tenure, why or "")
 
     def _end_and_release(self, term: HeldTerm, reason: Reason, now: float) -> None:
+        if reason is Reason.CLIENT_SILENT:  # after a step-down too: nobody would use the next term
+            self._demand.forget_answered()
         reason = Reason.STEP_DOWN if term.step_down else reason
         self._end(reason, now)
-        if reason is Reason.CLIENT_SILENT:
-            self._demand.forget_answered()
         self._begin_release(term, now, _LEFT_FOR[reason])
 
     def _unwanted(self) -> ReleaseReason:

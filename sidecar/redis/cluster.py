@@ -1,7 +1,7 @@
 """The node of a cluster that owns the leases' hash slot.
 
-The nodes say who owns the slot. MOVED says so too, and proves that nothing was executed. A node that fails is asked
-last: until the failover has ended, all nodes name the one that failed.
+The nodes say who owns the slot. MOVED says so too, and proves that nothing was executed. A node that failed is asked
+last, because all nodes name the failed node until the failover has ended.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from sidecar.redis.connection import RedisConnection, log_in
 from sidecar.server_kind import Node
 
 TRIES = 3
-"""Nodes that are asked for one connection, one after the other."""
+"""Maximum number of nodes that are asked, in turn, for one connection."""
 REMEMBERED = 32
-"""Nodes of which the addresses are kept."""
+"""Maximum number of nodes whose addresses are kept."""
 
 
 class ClusterPlace:
@@ -26,7 +26,7 @@ class ClusterPlace:
         seed: the node that the settings name; the name may have many addresses.
         slot: the hash slot of the leases.
         direct: makes a connection to a node, apart from the connections of the election.
-        limit: seconds for one connection of the election, with the question who owns the slot.
+        limit: seconds for one connection of the election, including the question for the slot's owner.
     """
 
     redirects = True
@@ -38,10 +38,10 @@ class ClusterPlace:
         self._share = limit / (TRIES + 1)
         self._owner: Node | None = None
         self._found: Node | None = None
-        self._nodes: list[Node] = []  # of the cluster, those that failed lately last
+        self._nodes: list[Node] = []  # nodes of the cluster; recently failed nodes come last
 
     async def find(self) -> Node:
-        """The owner; the nodes are asked where it is not known.
+        """The owner. If the owner is unknown, the nodes are asked.
 
         Raises:
             ClusterDownError: no node owns the slot.
@@ -51,22 +51,22 @@ class ClusterPlace:
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:
-        """Learn the other nodes; a node that is not the owner says so at the first call."""
+        """Learn the other nodes. A node that is not the owner refuses the first call with MOVED."""
         async with asyncio.timeout(self._share):
             await self._slots(connection, (str(connection.host), int(connection.port)))
         self._owner = self._found
 
     async def assure(self) -> None:
-        """A node that is not the owner says so."""
+        """Do nothing: a node that is not the owner refuses the call with MOVED."""
 
     def doubt(self) -> None:
-        """The owner failed: ask the other nodes first."""
+        """Forget the owner, which failed. The other nodes are asked first."""
         if self._found is not None:
             self._put_last(self._found)
         self._owner = None
 
     def moved(self, node: Node) -> None:
-        """A node named the owner."""
+        """Use the owner that a node named."""
         self._owner = self._named(node, self._found or self._seed)
 
     def beside(self, node: Node) -> RedisConnection:
@@ -74,14 +74,14 @@ class ClusterPlace:
         return self._direct(self._named(node, self._found or self._seed))
 
     async def elsewhere(self) -> bool:
-        """A node says by itself that it is not the owner any more."""
+        """Return False: a node that has lost the slot refuses calls with MOVED."""
         return False
 
     async def _ask(self) -> Node:
         candidates = [*self._nodes, self._seed] if self._seed not in self._nodes else self._nodes
         tried: list[Node] = candidates[:TRIES]
         if self._seed not in tried:
-            tried[-1] = self._seed  # it may be the only one that is left
+            tried[-1] = self._seed  # the seed may be the only node that still answers
         problem: Exception = ClusterDownError("no node of the cluster can be asked")
         for node in tried:
             connection = self._direct(node)
@@ -97,18 +97,18 @@ class ClusterPlace:
         raise problem
 
     async def _slots(self, connection: RedisConnection, asked: Node) -> Node:
-        """The owner of the slot, from the answer of a node, which says its own host by no name."""
+        """The owner of the slot, from the answer of a node. A node may leave its own host empty."""
         await connection.send_command("CLUSTER", "SLOTS")
         try:
             answer: Any = await connection.read_response()
         except ResponseError as error:
             if type(error) in (NoPermissionError, ResponseError):
-                return asked  # which cannot say who owns the slot; MOVED does
+                return asked  # this node may not answer CLUSTER SLOTS; MOVED will name the owner
             raise
         try:
             ranges = [(int(first), int(last), [_node(each) for each in nodes]) for first, last, *nodes in answer]
         except (TypeError, ValueError, IndexError) as error:
-            raise InvalidResponse("the answer to CLUSTER SLOTS has not the shape it should have") from error
+            raise InvalidResponse("the answer to CLUSTER SLOTS does not have the expected shape") from error
         nodes = dict.fromkeys(self._named(node, asked) for _, _, nodes in ranges for node in nodes)
         kept = [node for node in self._nodes if node in nodes]
         self._nodes = [*(node for node in nodes if node not in kept), *kept][:REMEMBERED]
@@ -127,6 +127,6 @@ class ClusterPlace:
 
 
 def _node(entry: Sequence[Any]) -> Node:
-    """A node of CLUSTER SLOTS; '' for the host stands for the host that was asked."""
+    """A node of CLUSTER SLOTS. An empty host means the host that was asked."""
     host, port = entry[0], int(entry[1])
     return ("" if host in (None, "", "?") else str(host)), port

@@ -1,9 +1,8 @@
-"""Connections to Redis: made without redis-py's own retries and limits, over all addresses, and aware of their end.
+"""Connections to Redis that try all addresses, notice their end at once, and do not retry by themselves.
 
-redis-py resolves a name and tries its addresses by `asyncio.open_connection`, which waits for each in turn, and notices
-that the server has closed a connection only when it next reads. Here a connection is made by `runtime.connecting`, and
-its stream calls back when it ends. Only the caller that waits for a reply reads from the socket. A `Place` knows where
-the server is.
+redis-py connects by `asyncio.open_connection`, which waits for each address in turn. It notices that the server has
+closed a connection only at the next read. Here `runtime.connecting` makes the connection, and the stream calls back
+when it ends. Only the caller that waits for a reply reads from the socket. A `Place` knows where the server is.
 """
 
 import asyncio
@@ -34,13 +33,13 @@ if TYPE_CHECKING:
     from sidecar.redis.tls import Tls
 
 _NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {instead}"
-"""What a server that speaks no TLS does as a rule: it waits for the end of what it takes for a command."""
+"""Error for a server that probably does not speak TLS: it takes the handshake for a command and waits for its end."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Answer of a Sentinel to the number of a database."""
 
 
 class _Stream(asyncio.StreamReader):
-    """A reader that reports the end of the stream, however it comes, and explains it."""
+    """A reader that reports and explains the end of the stream, whatever the cause."""
 
     def __init__(
         self,
@@ -72,9 +71,9 @@ class RedisConnection(Connection):
     """A connection of redis-py that knows when its stream has ended.
 
     Args:
-        route: the way to the host, shared with the other connections of the process.
-        leading: whether this connection chooses the server; a companion follows it.
-        options: redis-py's.
+        route: the route to the server, shared with the other connections of the process.
+        leading: whether this connection chooses the server. Companions follow it.
+        options: arguments of redis-py's connection.
     """
 
     def __init__(self, *, route: Route, leading: bool, **options: Any) -> None:
@@ -82,37 +81,37 @@ class RedisConnection(Connection):
         self._route = route
         self._leading = leading
         self.ended = False
-        """Whether the stream has ended, whoever closed it."""
+        """Whether the stream has ended, on either side."""
         self.when_ended: Callable[[], None] = _ignore
         """Called when the stream has ended."""
         self.address: Any = None
         """The socket address of the server, once connected."""
         self.server: str | None = None
         """The run id of the server; None while unknown, or where INFO is refused."""
-        self._has_transport = False  # stays true when redis-py has dropped the stream
+        self._has_transport = False  # remains true after redis-py has dropped the stream
 
     def awaited(self) -> str | None:
-        """What the connection waits for, where the server's answer is not what is missing: a line for people."""
+        """A line for people about the step that the connection waits for; None if it waits for the server's answer."""
         hangs = self._leading and self.address is None and self._route.looks_up(self.host, self.port)
         return f"the lookup of the name {self.host} hangs" if hangs else None
 
     @property
     def login_hint(self) -> str:
-        """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+        """Other causes of a refused password than a wrong one, as the end of a line."""
         login = cast("Login | None", self.credential_provider)
         return "" if login is None else login.hint
 
     def lifetime(self) -> float | None:
-        """Seconds after which the connection is to be replaced, before the server cuts it; None for no limit."""
+        """Seconds after which the connection must be replaced, before the server cuts it. None means no limit."""
         login = cast("Login | None", self.credential_provider)
         return None if login is None else login.connection_lifetime()
 
     def distrust(self) -> None:
-        """Let the next connection find the server again, and try the other addresses of its name first."""
+        """Make the next connection find the server again, and try the other addresses of its name first."""
         self._route.failed(self.host, self.port, self.address)
 
     async def assure(self) -> None:
-        """Check that the server is the right one at this moment, before a lease is taken (`Place.assure`)."""
+        """Check that the server is still the right one, before a lease is acquired (`Place.assure`)."""
         await self._route.place.assure()
 
     @property
@@ -121,7 +120,7 @@ class RedisConnection(Connection):
         return self._route.place.redirects
 
     def moved(self, node: Node) -> None:
-        """The server named another node: the next leading connection goes there."""
+        """Use another node, which the server named, for the next leading connection."""
         self._route.place.moved(node)
 
     def beside(self, node: Node) -> "RedisConnection":
@@ -129,10 +128,10 @@ class RedisConnection(Connection):
         return self._route.place.beside(node)
 
     async def connect(self) -> None:
-        """Connect and log in; a leading connection finds the server, and checks that it is the right one.
+        """Connect and log in. A leading connection finds the server and checks that it is the right one.
 
         Raises:
-            RedisError, OSError: it cannot be found, cannot be reached, refuses the user, or is not the right one.
+            RedisError, OSError: the server cannot be found or reached, refuses the user, or is not the right one.
         """
         if self._leading:
             self.host, self.port = await self._route.place.find()
@@ -141,9 +140,9 @@ class RedisConnection(Connection):
             await self._route.place.confirm(self)
 
     def identify(self, info: object) -> bool:
-        """Learn the server from an answer to INFO server; one address may lead to several servers.
+        """Learn the server's run id from an answer to INFO server. One address may lead to several servers.
 
-        Returns whether it is that of the leading connection, as far as both are known.
+        Returns False if the leading connection is known to have another server.
         """
         found = re.search(r"run_id:(\w+)", info) if isinstance(info, str) else None
         self.server = found.group(1) if found else None
@@ -181,10 +180,10 @@ class RedisConnection(Connection):
         return transport
 
     def _explained(self, error: Exception | None) -> Exception | None:
-        """What ended the stream before anything was received, in words for people; None where there is no more to say.
+        """A readable cause for a stream that ended before anything was received; None if `error` says enough.
 
         Args:
-            error: the event loop's; None where the server has closed the stream.
+            error: the event loop's error; None if the server closed the stream.
         """
 
     def _stream_ended(self) -> None:
@@ -192,13 +191,13 @@ class RedisConnection(Connection):
             return
         self.ended = True
         self._route.left(self)
-        if self._leading and self.is_connected:  # else we closed it
+        if self._leading and self.is_connected:  # otherwise the sidecar closed it
             self._route.may_have_moved(self.host, self.port)
         self.when_ended()
 
 
 class _ByTls(RedisConnection):
-    """The certificate has to be for the name, whichever of its addresses answers."""
+    """A connection by TLS. The certificate must be valid for the name, whichever of its addresses answers."""
 
     def __init__(self, *, tls: "Tls", **options: Any) -> None:
         super().__init__(**options)
@@ -236,12 +235,12 @@ class _ByUnixSocket(RedisConnection, UnixDomainSocketConnection):
 
 
 class Connector:
-    """Makes connections to one Redis, unconnected yet, with redis-py's own retries, limits and greetings turned off.
+    """Makes unconnected connections to one Redis. Retries, limits and greetings of redis-py are turned off.
 
     Args:
-        address: where Redis is.
+        address: the address of Redis.
         kind: the kind of Redis.
-        lookups: name lookups shared with others; its own unless given.
+        lookups: the name lookups to use; by default, new ones.
         limit: seconds for the lookup and for all addresses of one connection.
 
     Raises:
@@ -253,7 +252,7 @@ class Connector:
     ) -> None:
         given: dict[str, Any] = {"host": address.host, "port": address.port}
         if address.url is not None:
-            url, _, options = address.url.partition("?")  # those of TLS are in `address.tls`
+            url, _, options = address.url.partition("?")  # the options of TLS are in `address.tls`
             given = {**parse_url(url), **{name: int(value) for name, value in parse_qsl(options) if name == "db"}}
         by_socket = given.pop("connection_class", None) is UnixDomainSocketConnection
         self._make: Callable[..., RedisConnection] = _ByUnixSocket if by_socket else RedisConnection
@@ -264,7 +263,7 @@ class Connector:
             self._make = _ByTls
         lookups = lookups or Lookups()
         self.login = login_of(address, lookups)
-        """The login, where it may change while the sidecar runs."""
+        """The login, if it may change while the sidecar runs; otherwise None."""
         fixed = {"username": address.username, "password": address.password}
         given |= {name: value for name, value in fixed.items() if value is not None and self.login is None}
         given["credential_provider"] = self.login
@@ -277,22 +276,22 @@ class Connector:
         self._route = Route(self._place, lookups, limit)
 
     def __call__(self) -> RedisConnection:
-        """A leading connection: it looks the name up, and chooses among its addresses."""
+        """A leading connection, which looks the name up and chooses among its addresses."""
         return self._make(route=self._route, leading=True, **self._options)
 
     def companion(self) -> RedisConnection:
-        """A connection to the server that the leading connection has, ended once that is another one."""
+        """A connection to the leading connection's server. It ends when the leading connection has another server."""
         return self._make(route=self._route, leading=False, **self._options)
 
     async def follow(self, changed: Callable[[], None], interval: float) -> None:
-        """Look every `interval` seconds whether the server is elsewhere, and call `changed` then, until cancelled."""
+        """Check every `interval` seconds whether the server is elsewhere, and call `changed` if so, until cancelled."""
         while True:
             await asyncio.sleep(interval)
             if await self._place.elsewhere():
                 changed()
 
     def _place_of(self, kind: ServerKind) -> Place:
-        """Only the module of the kind that is used is imported."""
+        """The place of the server. Only the module of the configured kind is imported."""
         node = str(self._options.get("host") or "localhost"), int(self._options.get("port") or 6379)
         if isinstance(kind, Cluster):
             from sidecar.redis.cluster import ClusterPlace
@@ -306,15 +305,15 @@ class Connector:
         return FixedPlace(*node)
 
     def _direct(self, node: Node, **options: Any) -> RedisConnection:
-        """A connection to a node by itself, which leads nobody."""
+        """A separate connection to a node, without companions."""
         route = Route(FixedPlace(*node), self._lookups, self._limit)
         return self._make(route=route, leading=True, **{**self._options, **options})
 
 
 async def log_in(connection: RedisConnection) -> None:
-    """Connect; what it raises repeats nothing of a password.
+    """Connect and log in. Errors contain no part of a password.
 
-    A cancellation gets a note of what it interrupted: the TimeoutError of the caller's limit has it as its cause.
+    A cancellation gets a note that names the interrupted step. It becomes the cause of the caller's TimeoutError.
     """
     try:
         await connection.connect()
@@ -332,7 +331,7 @@ async def log_in(connection: RedisConnection) -> None:
         if (unknown := _UNKNOWN_SELECT.match(str(error))) is not None:
             raise ResponseError(unknown.group()) from None
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
-        raise kind("the server refuses AUTH or SELECT") from None  # its words may repeat the password
+        raise kind("the server refuses AUTH or SELECT") from None  # the server's words may repeat the password
 
 
 def _ignore() -> None:

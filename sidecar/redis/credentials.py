@@ -1,7 +1,7 @@
-"""The login of a connection, where it may change while the sidecar runs: asked for at each connect.
+"""Logins that may change while the sidecar runs. redis-py asks for the login at each connect.
 
-redis-py asks a `Login` for user and password when it greets a server. The answer is there at once: what takes time is
-fetched in the background, and what cannot be had is a `CredentialsError`, a failure of a kind of its own.
+A `Login` answers at once. Credentials that take time are fetched in the background. Credentials that are not available
+are a `CredentialsError`, a kind of failure of its own.
 """
 
 import os
@@ -21,18 +21,18 @@ class Login(CredentialProvider):
     """A user and a password that may change. It logs in each new connection."""
 
     hint = ""
-    """What a refusal of the password can mean beside a wrong one, as the end of a line."""
+    """Other causes of a refused password than a wrong one, as the end of a line."""
 
     def __init__(self) -> None:
         self.when_failed: Callable[[str], None] = _ignore
         """Called with the reason for each failed attempt to fetch credentials."""
 
     def connection_lifetime(self) -> float | None:
-        """Seconds after which a connection is to be replaced, before the server cuts it; None for no limit."""
+        """Seconds after which a connection must be replaced, before the server cuts it. None means no limit."""
         return None
 
     async def prepare(self) -> None:
-        """Fetch the first credentials, or find out why that fails, within a few seconds."""
+        """Fetch the first credentials, or learn why that fails, within a few seconds."""
 
     async def run(self) -> None:
         """Keep the credentials fresh until cancelled."""
@@ -46,7 +46,7 @@ class Login(CredentialProvider):
         """
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """What redis-py asks for."""
+        """The credentials, in the form that redis-py asks for."""
         return self.current()
 
 
@@ -69,7 +69,7 @@ class PasswordFile(Login):
         """The password in the file, without the line break at its end.
 
         Raises:
-            CredentialsError: the file cannot be read, or holds no password.
+            CredentialsError: the file cannot be read, or contains no password.
         """
         password = secret_in(self._path, "REDIS_PASSWORD_FILE")
         return (password,) if self._username is None else (self._username, password)
@@ -80,16 +80,16 @@ def _ignore(_problem: str) -> None:
 
 
 def secret_in(path: str, setting: str) -> str:
-    """The only line of a file. Neither the path nor the content is repeated in an error: either may be the secret.
+    """The only line of a file. Errors contain neither the path nor the content, since either may be the secret.
 
     Raises:
-        CredentialsError: the file cannot be read, is no regular file, or holds nothing, several lines or too much.
+        CredentialsError: the file cannot be read, is not a regular file, is empty or too large, or has several lines.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the open of a pipe may block
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe may block
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CredentialsError(f"{setting}: the file is no regular file")
+                raise CredentialsError(f"{setting}: the file is not a regular file")
             content = os.read(descriptor, LARGEST + 1)
         finally:
             os.close(descriptor)
@@ -101,9 +101,9 @@ def secret_in(path: str, setting: str) -> str:
     try:
         secret = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise CredentialsError(f"{setting}: the file is not text in UTF-8") from None
+        raise CredentialsError(f"{setting}: the file is not UTF-8 text") from None
     if not secret:
         raise CredentialsError(f"{setting}: the file is empty")
     if "\n" in secret:
-        raise CredentialsError(f"{setting}: the file holds several lines; a password is one line")
+        raise CredentialsError(f"{setting}: the file has several lines; a password is one line")
     return secret

@@ -1,4 +1,4 @@
-"""Why a call to Redis got no reply: a label for metrics, and a line for people."""
+"""Reasons why a call to Redis got no reply: a label for metrics, and a line for people."""
 
 import re
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from runtime.escape import one_line
 _CODES = re.compile(
     r"\b(READONLY|LOADING|MASTERDOWN|BUSY|OOM|NOAUTH|NOPERM|CLUSTERDOWN|MISCONF|NOREPLICAS|WRONGTYPE)\b"
 )
-"""Error codes that say what is wrong, where redis-py knows no class for them or a script's error holds them."""
+"""Error codes for which redis-py has no class, or that a script's error contains."""
 
 
 class CredentialsError(RedisError):
-    """There is no password to log in with; the text says why, for people."""
+    """No password is available for the login. The text says why, for people."""
 
 
 class TlsError(OSError):
-    """A connection that TLS has ended; the text says why, for people. redis-py raises an error of its own from it."""
+    """A connection that TLS ended. The text says why, for people. redis-py raises its own error from this one."""
 
 
 KINDS: dict[type[Exception], str] = {
@@ -51,7 +51,7 @@ KINDS: dict[type[Exception], str] = {
     ReadOnlyError: "readonly",
     TryAgainError: "tryagain",
 }
-"""Where redis-py makes a class of an error code and takes it from the text."""
+"""Labels of the errors for which redis-py has a class. redis-py removes the error code from their texts."""
 
 _SCRIPT_NOISE = re.compile(
     r"Error running script \(call to f_[0-9a-f]{40}\): |@?user_script: ?\d+: |(?<=: )-?ERR |^-?ERR "
@@ -59,9 +59,9 @@ _SCRIPT_NOISE = re.compile(
 )
 _IN_SCRIPT = "user executing the script"
 _COMMAND = re.compile(rf"run the '(?P<direct>[^']+)' command|^(?P<script>[A-Z]+): .*{_IN_SCRIPT} can't run")
-"""The command that a refusal is about: the server's words, or within a script those of `scripts/call.lua`."""
-_EXPECTS_TLS = "; a server that expects TLS does this too: REDIS_TLS=true, or rediss:// in REDIS_URL"
-_IS_SENTINEL = "; a Sentinel answers so: REDIS_SENTINELS is the setting for its address"
+"""The refused command, in the words of the server or, within a script, of `scripts/call.lua`."""
+_EXPECTS_TLS = "; a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL"
+_IS_SENTINEL = "; a Sentinel answers like this: put its address into REDIS_SENTINELS"
 _HINTS = {
     "Connection reset by peer": _EXPECTS_TLS,
     "Connection closed by server": _EXPECTS_TLS,
@@ -70,7 +70,7 @@ _HINTS = {
     "unknown command 'SELECT'": _IS_SENTINEL,
     "unknown command `SELECT`": _IS_SENTINEL,
 }
-"""What else an error before the first call can mean, by its words."""
+"""Another possible cause of an error before the first call, by the error's words."""
 _WORDS = {
     "ask": "the key's slot of the cluster is migrating, and another node has the key; REDIS_CLUSTER=true follows it",
     "clusterdown": "the cluster does not serve the key",
@@ -78,17 +78,17 @@ _WORDS = {
     "moved": "a cluster of several nodes, and the key is not at this one; REDIS_CLUSTER=true follows it",
     "tryagain": "the key's slot of the cluster is migrating, and no node has all of it yet",
 }
-"""What a cluster's error codes mean."""
+"""The meaning of a cluster's error codes."""
 LONGEST = 300
 """Limit of a failure's text, in characters."""
 
 
 class NoPrimary(RedisError):
-    """The sentinels name no primary, or one that does not say of itself that it is one."""
+    """The sentinels name no primary, or the server that they name says that it is not a primary."""
 
 
 class OtherPrimary(NoPrimary):
-    """The sentinels name another primary than the one that a connection was made to."""
+    """The sentinels name another primary than the connected one."""
 
 
 KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
@@ -96,7 +96,10 @@ KINDS |= {NoPrimary: "sentinel", OtherPrimary: "sentinel"}
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call without a reply: `kind` is a label, `text` for people. It `may_execute` until its deadline."""
+    """A call without a reply: `kind` is a label, and `text` is for people.
+
+    If `may_execute`, the server may still execute it.
+    """
 
     kind: str
     text: str
@@ -106,13 +109,13 @@ class Failure:
 def failure_of(
     error: Exception, *, may_execute: bool, keys: Sequence[str] = (), channels: Sequence[str] = ()
 ) -> Failure:
-    """The failure that an error of redis-py, of the network or of the event loop stands for.
+    """The failure for an error of redis-py, of the network or of the event loop.
 
     Args:
-        error: what was raised.
-        may_execute: whether the server may carry the call out in spite of the error.
-        keys: the keys of the call; they are named where the user has no right to one, since the server names none.
-        channels: the same of the channels.
+        error: the error.
+        may_execute: whether the server may execute the call despite the error.
+        keys: the keys of the call. The failure names them if the user has no right to one, since the server names none.
+        channels: the channels of the call, for the same purpose.
     """
     text = without_script(str(error).partition("\n")[0].partition(", with args")[0])
     if isinstance(error, TimeoutError):
@@ -131,7 +134,7 @@ def failure_of(
     elif isinstance(error, (RedisError, OSError)) and not isinstance(error, InvalidResponse):
         kind = "connection"
     else:
-        kind, text = "malformed", f"no answer of Redis's: {type(error).__name__}: {text}"
+        kind, text = "malformed", f"not an answer of Redis: {type(error).__name__}: {text}"
     if kind in ("connection", "response") and not may_execute:
         text += next((hint for words, hint in _HINTS.items() if words in text), "")
     if kind == "noperm":
@@ -140,24 +143,24 @@ def failure_of(
 
 
 def without_script(text: str) -> str:
-    """An error without the hash, the line numbers and the codes that a script's error has around its words."""
+    """The text of an error without the hash, the line numbers and the codes that surround a script's error."""
     return _SCRIPT_NOISE.sub("", text).strip()
 
 
 def _tls_error(error: Exception) -> TlsError | None:
-    """The failure of TLS from which redis-py has made an error."""
+    """The TLS failure that is the cause of redis-py's error."""
     causes = (error, error.__cause__, error.__context__)
     return next((each for each in causes if isinstance(each, TlsError)), None)
 
 
 def _awaited(error: TimeoutError) -> str | None:
-    """What a connection waited for when a limit interrupted it: the note of `redis_connection.log_in`."""
+    """The step that a limit interrupted, from the note of `sidecar.redis.connection.log_in`."""
     notes: list[str] = getattr(error.__cause__, "__notes__", [])
     return notes[0] if notes else None
 
 
 def _missing_right(text: str, keys: Sequence[str], channels: Sequence[str]) -> str:
-    """What the user of Redis lacks, as far as the server says it; its own words where they are of no known form."""
+    """The right that the user of Redis lacks, or the server's own words if they have no known form."""
     if found := _COMMAND.search(text):
         what = f"the command {(found['direct'] or found['script']).replace('|', ' ').upper()}"
     elif "channel" in text and channels:

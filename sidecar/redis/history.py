@@ -14,7 +14,7 @@ from sidecar.redis.store import fence_of, history_of
 from sidecar.scripts import script
 
 HISTORY = script("call", "history")
-"""The text of the script; its keys are those of `history_keys`, its argument is `MOST_ENTRIES`."""
+"""The text of the script. Its keys are `history_keys`, and its argument is `MOST_ENTRIES`."""
 MOST_ENTRIES = 256
 """Limit of the entries that are read: 100 terms have 200 entries, and some entries have no counterpart."""
 READ_EVERY = 1.0

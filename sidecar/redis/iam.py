@@ -1,6 +1,6 @@
-"""Login by ElastiCache IAM: a token that is signed at each connect, with credentials that are fetched beforehand.
+"""Login by ElastiCache IAM: each connect signs a token with credentials that were fetched in the background.
 
-A token lives for 15 minutes and logs one connection in. ElastiCache cuts the connection after 12 hours.
+A token is valid for 15 minutes and logs one connection in. ElastiCache cuts the connection after 12 hours.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ LIFETIME = 11 * 3600.0
 FETCH_LIMIT = 2.0
 """Limit of a request for the role's credentials, in seconds."""
 AHEAD = timedelta(minutes=15)
-"""Remaining validity from which on the role's credentials are fetched again."""
+"""Remaining validity at which the role's credentials are fetched again."""
 LOOK = 60.0
-"""Seconds between two looks at that, and the longest pause between two attempts after a failed one."""
+"""Seconds between two checks of the validity, and the longest pause between two attempts after a failed one."""
 
 
 class IamLogin(Login):
     """A user who logs in with a signed token.
 
     Args:
-        iam: for which cache, and with whose credentials.
+        iam: the cache, and the source of the credentials.
         username: the user of Redis, whose id at ElastiCache is the same.
-        lookups: where the name of the credentials' endpoint is looked up.
-        uniform: `random.uniform`; spreads what a fleet does at the same time.
-        now: the time of day in UTC, which AWS compares with its own.
+        lookups: the name lookups to use for the credentials' endpoint.
+        uniform: `random.uniform`; spreads the requests of a fleet.
+        now: the time of day in UTC. AWS rejects signatures from a wrong clock.
         lifetime: age in seconds at which a connection is replaced.
     """
 
     hint = (
-        "; with REDIS_IAM this means as a rule: no cache has that name and region, the role has no permission"
-        " elasticache:Connect for the cache and for the user, or the clock is wrong"
+        "; with REDIS_IAM this usually means that no cache has that name and region, that the role has no permission"
+        " elasticache:Connect for the cache and for the user, or that the clock is wrong"
     )
 
     def __init__(
@@ -68,7 +68,7 @@ class IamLogin(Login):
         self._role = _Role(source, lookups, uniform, now) if isinstance(source, CredentialsEndpoint) else _Fixed(source)
 
     def connection_lifetime(self) -> float:
-        """Seconds, spread so that the connections of a fleet are not replaced at one time."""
+        """Seconds, varied so that a fleet does not replace its connections at the same time."""
         return self._lifetime * self._uniform(0.9, 1.0)
 
     async def prepare(self) -> None:
@@ -83,13 +83,13 @@ class IamLogin(Login):
         """The user and a fresh token.
 
         Raises:
-            CredentialsError: there are no valid credentials to sign it with.
+            CredentialsError: no valid credentials are available.
         """
         return self._username, login_token(self._iam, self._username, self._role.keys(), self._now())
 
 
 class _Fixed:
-    """Credentials that stay as they were set."""
+    """Credentials that never change."""
 
     def __init__(self, keys: AwsKeys) -> None:
         self._keys = keys
@@ -134,7 +134,7 @@ class _Role:
         return self._keys
 
     async def keep_fresh(self, when_failed: Callable[[str], None]) -> None:
-        """Fetch them ahead of their expiry, until cancelled."""
+        """Fetch the credentials before they expire, until cancelled."""
         while True:
             if self._problem is None and self._valid_until - self._now() > AHEAD:
                 self._pauses.succeeded()
@@ -175,10 +175,10 @@ def _authorization(endpoint: CredentialsEndpoint) -> dict[str, str]:
 
 
 def _parsed(answer: Any) -> tuple[AwsKeys, datetime]:
-    """The credentials in an answer, and until when they are valid.
+    """The credentials in an answer, and the time of their expiry.
 
     Raises:
-        ValueError: the answer holds none; the text repeats nothing of it.
+        ValueError: the answer contains no credentials. The text repeats no part of the answer.
     """
     try:
         keys = AwsKeys(*(answer[name] for name in ("AccessKeyId", "SecretAccessKey", "Token")))
@@ -187,17 +187,17 @@ def _parsed(answer: Any) -> tuple[AwsKeys, datetime]:
             raise TypeError
         return keys, valid_until if valid_until.tzinfo is not None else valid_until.replace(tzinfo=UTC)
     except (KeyError, TypeError, ValueError):
-        raise ValueError("the answer holds no credentials") from None
+        raise ValueError("the answer contains no credentials") from None
 
 
 def _told(error: Exception) -> str:
-    """Why a fetch failed, without the endpoint's address: it stands for the role."""
+    """The reason of a failed fetch, without the endpoint's address, which grants access to the role."""
     if isinstance(error, CredentialsError):
         return str(error)
     if isinstance(error, TimeoutError):
-        return f"the endpoint of the credentials does not answer within {FETCH_LIMIT:g} s"
+        return f"the credentials endpoint does not answer within {FETCH_LIMIT:g} s"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"the endpoint of the credentials answers with status {error.status}"
+        return f"the credentials endpoint answers with status {error.status}"
     if isinstance(error, aiohttp.ClientError):
-        return f"the endpoint of the credentials cannot be reached ({type(error).__name__})"
-    return "the endpoint of the credentials does not answer with credentials"
+        return f"the credentials endpoint cannot be reached ({type(error).__name__})"
+    return "the credentials endpoint does not answer with credentials"

@@ -1,4 +1,4 @@
-"""Which login the settings ask for, where it may change while the sidecar runs."""
+"""The choice of the login that may change while the sidecar runs, from the settings."""
 
 import random
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def login_of(address: RedisAddress, lookups: Lookups) -> "Login | None":
-    """The login; None for a password that stays, or for none. Only the module of the way that is used is imported.
+    """The login; None for a fixed password or no password. Only the module of the chosen login is imported.
 
     Raises:
         SettingsError: the file with the password cannot be used.

@@ -1,4 +1,4 @@
-"""Where the server of the leases is: at a fixed address, or where the nodes of a cluster or the sentinels say."""
+"""The place of the leases' server: a fixed address, or an address that cluster nodes or sentinels name."""
 
 from typing import TYPE_CHECKING, Protocol
 

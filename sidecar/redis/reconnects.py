@@ -1,16 +1,16 @@
-"""When a connection is made again that a call does not need yet."""
+"""Pauses before a lost connection is replaced in the background."""
 
 from collections.abc import Callable
 
 FIRST = 0.05
-"""The pause before the first attempt, in seconds, on average."""
+"""Average pause before the first attempt, in seconds."""
 
 
 class Reconnects:
-    """Pauses that double from attempt to attempt, spread at random: a failover ends the connections of a whole fleet.
+    """Random pauses that double from attempt to attempt: a failover ends the connections of a whole fleet.
 
     Args:
-        most: the longest pause, in seconds, on average.
+        most: average of the longest pause, in seconds.
         uniform: `random.uniform`.
     """
 
@@ -25,5 +25,5 @@ class Reconnects:
         return pause * self._uniform(0.5, 1.5)
 
     def succeeded(self) -> None:
-        """The connection carried a call and its reply: the next attempt is a first one."""
+        """Start again with the first pause, because the connection carried a call and its reply."""
         self._next = FIRST

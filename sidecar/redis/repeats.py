@@ -1,4 +1,4 @@
-"""Which calls were surely not executed and may be made again at once, and where."""
+"""Rules for calls that were certainly not executed: which calls may be repeated at once, and at which node."""
 
 import re
 from collections.abc import Sequence
@@ -20,18 +20,20 @@ from sidecar.redis.failures import Failure, OtherPrimary
 from sidecar.server_kind import Node
 
 _REFUSALS = (AskError, BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-"""Refusals of a command that another server, or this one on a new connection, may not repeat; MOVED is an ASK."""
+"""Refusals of a command. The same call may succeed at another server or on a new connection. MOVED is a kind of
+AskError."""
 _ABOUT_ONE_KEY = ("ask", "crossslot", "moved", "noperm", "tryagain", "wrongtype")
-"""Kinds of failures that say nothing of other keys: the server is well, and said all that it had to say."""
+"""Kinds of failures that concern one key only: the server works, and its reply is complete."""
 _FROM_INSIDE = re.compile(r"script: |user_script|running script")
-"""Words of an error that a command inside a script raised: some of the script may have been executed."""
+"""Words in an error that a command inside a script raised. Part of such a script may have been executed."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotExecuted(Failure):
-    """A failure after which the call is known not to have been executed, and may be made again at once.
+    """A failure of a call that was certainly not executed, and that may be repeated at once.
 
-    `hop`: the node that the server named, if that is followed; `once`: for this call only (ASK).
+    `hop`: the node that the server named, if the place follows redirects; `once`: the redirect is for this call only
+    (ASK).
     """
 
     hop: Node | None = None
@@ -39,24 +41,24 @@ class NotExecuted(Failure):
 
 
 def is_about_one_key(failure: Failure) -> bool:
-    """Whether a failure says nothing of other keys."""
+    """Whether a failure concerns one key only."""
     return failure.kind in _ABOUT_ONE_KEY or (failure.kind == "clusterdown" and "not served" in failure.text)
 
 
 def repeatable(results: Sequence[Reply | Failure], hops: int) -> list[int]:
-    """Which calls are made again at once, at one node; after the first time only those that were sent on to it."""
+    """Indices of the calls to repeat at once, all at one node; after the first hop, only the redirected calls."""
     refused = {i: each for i, each in enumerate(results) if isinstance(each, NotExecuted) and (each.hop or not hops)}
     first = next(iter(refused.values()), None)
     return [i for i, each in refused.items() if first and (each.hop, each.once) == (first.hop, first.once)]
 
 
 def not_executed(failure: Failure) -> NotExecuted:
-    """The same failure of a call that was surely not executed."""
+    """The failure, marked as one of a call that was certainly not executed."""
     return NotExecuted(failure.kind, failure.text, may_execute=False)
 
 
 def could_not_connect(error: Exception) -> bool:
-    """Whether the right server was not reached; one that refuses the password refuses it again."""
+    """Whether the right server was not reached. A refused password does not count: the server would refuse it again."""
     lost = isinstance(error, (Disconnected, OSError, OtherPrimary)) and not isinstance(error, TimeoutError)
     return lost and not isinstance(error, AuthenticationError)
 

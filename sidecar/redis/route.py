@@ -1,4 +1,4 @@
-"""The way to the server: which one the connections of a process go to, and which of its addresses are tried first."""
+"""The route to the server: which server a process's connections use, and in which order its addresses are tried."""
 
 import asyncio
 import socket
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from sidecar.redis.connection import RedisConnection
 
 _REMEMBERED = 16
-"""Addresses of servers that failed, of which the order is kept."""
+"""Maximum number of failed addresses that are remembered."""
 
 
 class Route:
-    """The way to the server, shared by the connections of a process.
+    """The route to the server, shared by the connections of a process.
 
     Args:
         place: where the server is.
-        lookups: where the name is looked up.
+        lookups: the name lookups to use.
         limit: seconds for the lookup and for all addresses of one connection.
     """
 
@@ -28,15 +28,15 @@ class Route:
         self.place = place
         self._lookups = lookups
         self._limit = limit
-        self._failed: list[Any] = []  # socket addresses, the one that failed last at the end
+        self._failed: list[Any] = []  # socket addresses, the most recent failure last
         self._companions: set[RedisConnection] = set()
         self._known = asyncio.Event()
         self._host = ""
-        self._server: str | None = None  # of the leading connection, as `RedisConnection.server`
-        self._address: Any = None  # to which the leading connection was made last
+        self._server: str | None = None  # `RedisConnection.server` of the leading connection
+        self._address: Any = None  # the address of the last leading connection
 
     async def lead(self, host: str, port: int) -> socket.socket:
-        """A socket for a leading connection: to whichever address answers, those that failed lately last."""
+        """A socket for a leading connection. Recently failed addresses are tried last."""
         connected = await connected_socket(self._lookups, host, port, limit=self._limit, last=self._failed)
         self._host, self._address = host, connected.getpeername()
         self._known.set()
@@ -45,19 +45,19 @@ class Route:
         return connected
 
     async def follow(self) -> tuple[str, socket.socket]:
-        """A socket for a companion, and its host: to the server of the leading connection, once that was made."""
+        """A socket for a companion, and its host. It waits for the leading connection and uses the same server."""
         await self._known.wait()
         name, (host, port) = self._host, self._address[:2]
         return name, await connected_socket(self._lookups, host, port, limit=self._limit)
 
     def joined(self, companion: "RedisConnection") -> None:
-        """The companion is connected; it is aborted where the leading connection has another server."""
+        """Register a connected companion. It is aborted if the leading connection has another server."""
         self._companions.add(companion)
         if companion.address != self._address:
             companion.abort()
 
     def identified(self, connection: "RedisConnection", *, leading: bool) -> bool:
-        """A connection knows its server. Returns whether a companion has that of the leading connection, if known."""
+        """Record a connection's server; returns False if a companion's server is not the leading connection's."""
         if not leading:
             return None in (self._server, connection.server) or self._server == connection.server
         self._server = connection.server
@@ -66,7 +66,7 @@ class Route:
         return True
 
     def left(self, companion: "RedisConnection") -> None:
-        """The companion's stream has ended."""
+        """Remove a companion whose stream has ended."""
         self._companions.discard(companion)
 
     def looks_up(self, host: str, port: int) -> bool:
@@ -74,12 +74,12 @@ class Route:
         return self._lookups.pending(host, port)
 
     def may_have_moved(self, host: str, port: int) -> None:
-        """What the name stands for may have changed, or where the server is: use nothing from before."""
+        """Discard earlier lookups, because the name's addresses or the server's place may have changed."""
         self._lookups.forget(host, port)
         self.place.doubt()
 
     def failed(self, host: str, port: int, address: Any) -> None:
-        """The server failed: find it again; at an `address`, try the other addresses of its name first."""
+        """Record that the server failed. If `address` is given, the name's other addresses are tried first."""
         self.may_have_moved(host, port)
         if address is None:
             return

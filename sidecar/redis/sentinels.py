@@ -1,13 +1,13 @@
 """The primary that sentinels name.
 
 A sentinel that was cut off, or that has just started, may name an old primary. So a majority of the sentinels has to
-name the same primary, of the same configuration epoch. Two majorities have a sentinel in common, and no sentinel goes
-back to an older epoch: once a majority names a new primary, none names the old one any more. The server then has to say
-of itself that it is a primary (ROLE).
+name the same primary, of the same configuration epoch. Two majorities share a sentinel, and no sentinel returns to an
+older epoch. So after a majority has named a new primary, no majority names the old one again. The server itself must
+confirm that it is a primary (ROLE).
 
-After a failover an old primary may go on serving, and a connection to it goes on working. So the sentinels are asked
-again every heartbeat, and before each attempt to take a lease: where the holder has moved to the new primary, the key
-expires at the old one.
+After a failover an old primary may still serve, and a connection to it still works. If the holder has moved to the new
+primary, its key expires at the old one, where another candidate could take it. So the sentinels are asked again every
+heartbeat, and before each attempt to acquire a lease.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Named(NamedTuple):
-    """What a sentinel says: the primary, as of a configuration epoch; larger is newer."""
+    """A sentinel's answer: the primary and its configuration epoch. A larger epoch is newer."""
 
     epoch: int
     host: str
@@ -43,7 +43,7 @@ class SentinelPlace(NoRedirects):
     Args:
         sentinels: their addresses, and the name of the primary's group.
         direct: makes a connection to a sentinel.
-        limit: seconds for one connection of the election, with the question to the sentinels.
+        limit: seconds for one connection of the election, including the question to the sentinels.
     """
 
     def __init__(self, sentinels: Sentinels, direct: Callable[[Node], RedisConnection], limit: float) -> None:
@@ -63,20 +63,21 @@ class SentinelPlace(NoRedirects):
         return self._found
 
     async def confirm(self, connection: RedisConnection) -> None:
-        """Have the server say that it is a primary.
+        """Check that the server itself says it is a primary.
 
         Raises:
             NoPrimary: the server says that it is not a primary.
-            RedisError: it does not answer, or the user has no right to ROLE.
+            RedisError: the server does not answer, or the user has no right to ROLE.
         """
         await connection.send_command("ROLE")
         answer: Any = await connection.read_response()
         role = answer[0] if isinstance(answer, list) and answer else None
         if role != "master":
-            raise NoPrimary(f"the sentinels name {connection.host}:{connection.port}, which says that it is no primary")
+            server = f"{connection.host}:{connection.port}"
+            raise NoPrimary(f"the sentinels name {server}, which says that it is not a primary")
 
     async def assure(self) -> None:
-        """Have a majority of the sentinels name the primary that was found last, at this moment.
+        """Check that a majority of the sentinels still names the primary that was found last.
 
         Raises:
             OtherPrimary: the majority names another one.
@@ -86,10 +87,10 @@ class SentinelPlace(NoRedirects):
             raise OtherPrimary("the sentinels name another primary now")
 
     def doubt(self) -> None:
-        """The sentinels are asked for each connection anyway."""
+        """Do nothing: the sentinels are asked for each connection."""
 
     async def elsewhere(self) -> bool:
-        """Whether the sentinels name another primary than the one found last; False where they do not answer."""
+        """Whether the sentinels name another primary than the one found last. False if they do not answer."""
         if self._found is None:
             return False
         try:
@@ -101,7 +102,7 @@ class SentinelPlace(NoRedirects):
         return named != self._found
 
     async def _ask(self) -> Node:
-        """Return the primary as soon as a majority names it: a silent sentinel delays nothing."""
+        """Return the primary as soon as a majority names it, so that a silent sentinel causes no delay."""
         nodes = self._sentinels.nodes
         asked = {asyncio.ensure_future(self._answer(node)): node for node in nodes}
         answers: dict[Node, Named | str] = {}
@@ -121,7 +122,7 @@ class SentinelPlace(NoRedirects):
         raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
 
     async def _answer(self, node: Node) -> Named | str:
-        """What one sentinel names, or why it names nothing."""
+        """The primary that one sentinel names, or the reason why it names none."""
         connection = self._direct(node)
         try:
             async with asyncio.timeout(self._share):
@@ -136,7 +137,7 @@ class SentinelPlace(NoRedirects):
 
     async def _named(self, connection: RedisConnection) -> Named:
         master = self._sentinels.master
-        # In one write: both answers are of one moment.
+        # One write, so that both answers describe the same moment.
         packed = connection.pack_commands(
             [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", master), ("SENTINEL", "MASTER", master)]
         )
@@ -146,18 +147,18 @@ class SentinelPlace(NoRedirects):
             fields: Any = await connection.read_response()
         except ResponseError as error:
             if "unknown command" in str(error).lower():
-                raise NoPrimary("it is no sentinel; a sentinel's port is 26379 as a rule") from None
+                raise NoPrimary("it is not a sentinel; a sentinel's port is usually 26379") from None
             if "No such master" in str(error):
-                raise NoPrimary(f"it watches no primary of the name {master} (REDIS_SENTINEL_MASTER)") from None
+                raise NoPrimary(f"it watches no primary named {master} (REDIS_SENTINEL_MASTER)") from None
             raise
         try:
             epoch = int(fields[fields.index("config-epoch") + 1])
             return Named(epoch, str(address[0]), int(address[1]))
         except (TypeError, ValueError, IndexError) as error:
-            raise InvalidResponse("the answer of a sentinel has not the shape it should have") from error
+            raise InvalidResponse("the answer of a sentinel does not have the expected shape") from error
 
     def _report(self, problem: str | None) -> None:
-        """Log once that the sentinels cannot be asked, and once that they can again."""
+        """Log once that the sentinels do not answer, and once that they answer again."""
         if problem == self._problem:
             return
         self._problem = problem
@@ -169,6 +170,6 @@ class SentinelPlace(NoRedirects):
 
 
 def _most_named(answers: Iterable[Named | str]) -> tuple[Named | None, int]:
-    """Return what most sentinels name, and how many of them do."""
+    """Return the primary that most sentinels name, and the number of those sentinels."""
     counted = Counter(answer for answer in answers if isinstance(answer, Named)).most_common(1)
     return counted[0] if counted else (None, 0)

@@ -1,7 +1,7 @@
-"""What the sidecar says of its Redis server beside the leases, kept up to date while no call asks.
+"""Facts about the Redis server that the sidecar shows, kept up to date while no call of the election asks for them.
 
-A call of the election asks along for the eviction policy, and most scripts tell of the guard. A sidecar that makes no
-calls, or whose scripts do not ask, would show for ever what was so when it connected.
+Calls of the election also ask for the eviction policy, and most scripts report whether the guard works. A sidecar that
+makes no calls, or whose scripts do not ask, would show the facts of its first connection forever.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from sidecar.redis.store import RedisStore
 log = logging.getLogger(__name__)
 
 OLD = 20.0
-"""Age, in seconds, from which on a fact is asked for by itself: what is shown is at most 30 s old."""
+"""Age, in seconds, at which a fact is asked for separately, so that no shown fact is older than 30 s."""
 LOOK = 4.0
-"""Seconds between two looks at the age of the facts."""
+"""Seconds between two checks of the facts' age."""
 
 _GUARD = """
 local server, replication = redis.pcall('INFO', 'server'), redis.pcall('INFO', 'replication')
@@ -27,16 +27,17 @@ return type(server) == 'string' and type(replication) == 'string' and 1 or 0
 
 
 class ServerFacts:
-    """Asks the server of the election's own connection, over a connection that lasts as long as the question.
+    """Asks the server of the election's connection, over a short-lived connection.
 
     Args:
         connect: makes a companion of the election's connection.
         store: where the facts are kept.
-        learned: called when they have been asked for.
-        channel: a lease's channel for notices; while they are refused, one is published to see whether they still are.
-        limit: seconds that the server may take.
-        look: seconds between two looks at the age of the facts.
-        old: age in seconds from which on they are asked for.
+        learned: called when the facts were updated.
+        channel: a lease's channel for notices. While notices are refused, one is published to see whether they still
+            are.
+        limit: seconds that the server may take to answer.
+        look: seconds between two checks of the facts' age.
+        old: age, in seconds, at which the facts are asked for.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ServerFacts:
         try:
             async with asyncio.timeout(self._limit):
                 await log_in(connection)
-                # Whoever hears the notice looks at the lease once, and finds nothing.
+                # A candidate that receives the notice looks at the lease once, and finds no change.
                 notices = [("PUBLISH", self._channel, "looked")] if self._store.release_notice == "refused" else []
                 packed = connection.pack_commands([("INFO", "memory"), ("EVAL", _GUARD, 0), *notices])
                 await connection.send_packed_command(packed)
@@ -80,15 +81,15 @@ class ServerFacts:
             self._store.learn(policy, guarded=guard == 1, notice=notice)
             self._learned()
         except TimeoutError:
-            self._store.abort()  # the server, or the way to it, stands still: to connect again shows whether it does
+            self._store.abort()  # the server or the network hangs; a new connection shows whether it still does
         except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
-            log.debug("What the server is like cannot be asked: %s", type(error).__name__)  # the election tells why
+            log.debug("The server's facts cannot be read: %s", type(error).__name__)  # the election logs the reason
         finally:
             await connection.disconnect(nowait=True)
 
 
 async def _answer(connection: RedisConnection) -> object:
-    """The answer to a command; None where the server refuses it."""
+    """The answer to a command; None if the server refuses the command."""
     try:
         return await connection.read_response()
     except ResponseError:

@@ -1,18 +1,19 @@
-"""The leases in Redis: the calls of one round trip out, their replies back. Only this module sends their scripts.
+"""The leases in Redis: sends the calls of one round trip, and reads their replies. Only this module sends the scripts.
 
-One connection, no retries of the client library's own, and a limit on each round trip: a hidden retry of an acquire
-that did execute would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is made
-again at once, and once, where it surely was not executed: the connection could not be made, or the reply refuses the
-EVAL as a whole. A timeout, an end of the stream after the call was sent, and an error from inside a script leave that
-open. The second attempt has the anchor, the limit and the tenure of the first. In a cluster a reply may name the node
-that is to be asked: then only the calls that it refused are sent there, with a deadline in the time of that node.
+There is one connection, and each round trip has a limit. The client library's own retries are off: a hidden retry of an
+executed acquire would report 'not acquired', and redis-py's default timeouts can block for a minute. A call is repeated
+at once, and once only, if it certainly was not executed: the connection could not be made, or the reply refuses the
+EVAL as a whole. After a timeout, an end of the stream after the call was sent, or an error from inside a script, the
+call may have been executed, so it is not repeated. The second attempt has the anchor, the limit and the tenure of the
+first. In a cluster a reply may name another node. Then only the refused calls are sent to that node, with a deadline in
+the time of that node.
 
-A connection is closed after a failure. After a complete reply that is about one key it is kept, as long as another
-lease is served over it.
+A connection is closed after a failure. After a complete reply about one key it stays open, as long as another lease
+uses it.
 
-Whatever comes back, a call ends with a `Reply` or a `Failure`. redis-py does not wrap all that a malformed answer makes
-it raise (ValueError for `$abc`, for `-MOVED x`; RecursionError for brackets), hence the broad `except Exception`: Redis
-being odd must not end the sidecar. A cancellation is no Exception, and passes.
+A call always ends with a `Reply` or a `Failure`. A malformed answer can make redis-py raise any error (ValueError for
+`$abc` or `-MOVED x`, RecursionError for brackets). It must not end the sidecar, hence the broad `except Exception`. A
+cancellation is not an Exception, and passes.
 """
 
 import asyncio
@@ -42,9 +43,9 @@ _SCRIPTS = {name: script("call", "prelude", name).encode() for name in ("acquire
 _SCRIPT_OF = {Kind.ACQUIRE: "acquire", Kind.RENEW: "renew", Kind.RELEASE: "release", Kind.LOOK: "release"}
 
 HOPS = 3
-"""Limit of the nodes that one call is sent on to."""
+"""Maximum number of nodes to which one call is redirected."""
 _POLICY_AGE = 9.0
-"""Age of the eviction policy, in seconds, from which on the next call asks for it along."""
+"""Age of the eviction policy, in seconds, at which the next call also asks for it."""
 _REPLACE_ATTEMPTS = 60
 """Divisor of a connection's lifetime that gives the pause after a failed replacement: 11 minutes for 11 hours."""
 
@@ -58,15 +59,15 @@ class KeyedCall:
 
 
 class RedisStore:
-    """One connection to Redis, made when it is first needed and anew after every failure.
+    """One connection to Redis, opened when it is first needed and again after every failure.
 
     Args:
-        connect: makes a new, unconnected connection; the name is resolved when it connects, so a failover is followed.
+        connect: makes a new, unconnected connection. The name is resolved at each connect, so a failover is followed.
         clock: `runtime.clock.elapsed`.
-        failover_guard: whether a new term waits where a failover may have lost a write.
-        min_replicas: replicas that have to confirm a term.
-        late_demotion: seconds for which an old primary may go on serving after a promotion; the guard waits for so much
-            longer.
+        failover_guard: whether a new term waits after a failover that may have lost a write.
+        min_replicas: number of replicas that must confirm a term.
+        late_demotion: seconds for which an old primary may still serve after a promotion. The guard waits longer by
+            this time.
     """
 
     def __init__(
@@ -92,16 +93,16 @@ class RedisStore:
         self._server_clock = ServerClock(timings.server_time_valid_for)
         self._replace_at = self._replace_pause = inf
         self.when_ended: Callable[[], None] = _ignore
-        """Called when the connection ends by itself; in the midst of a call, too."""
+        """Called when the connection ends by itself, even during a call."""
         self.guard: str | None = None
-        """`on`, `off`, or `unavailable` where a script may not ask INFO; None before the first reply."""
+        """`on`, `off`, or `unavailable` if a script may not call INFO; None before the first reply."""
         self.eviction_policy: str | None = None
-        """The server's maxmemory policy: any but `noeviction` may throw a lease away. None while unknown."""
+        """The server's maxmemory policy. Any policy other than `noeviction` may evict a lease. None while unknown."""
         self._policy_at = self._guard_at = self._notice_at = -inf
         self.release_notice: str | None = None
-        """`sent`, or `refused` where a script may not PUBLISH; None before the first release."""
+        """`sent`, or `refused` if a script may not PUBLISH; None before the first release."""
         self.history: str | None = None
-        """`kept`, or `refused` where a script may not append to a lease's history; None before the first append."""
+        """`kept`, or `refused` if a script may not append to a lease's history; None before the first append."""
 
     @property
     def connected(self) -> bool:
@@ -110,25 +111,25 @@ class RedisStore:
 
     @property
     def facts_age(self) -> float:
-        """Seconds since the oldest of guard, eviction policy and a refusal of the release notice was learned."""
+        """Age, in seconds, of the oldest of the guard, the eviction policy and a refusal of the release notice."""
         guard_at = self._guard_at if self._failover_guard else inf
         notice_at = self._notice_at if self.release_notice == "refused" else inf
         return self._clock() - min(self._policy_at, guard_at, notice_at)
 
     def learn(self, memory: object, *, guarded: bool, notice: str | None) -> None:
-        """Take in what was asked beside the calls.
+        """Record facts that were asked for separately from the calls.
 
         Args:
-            memory: an answer to INFO memory; None where it is refused.
-            guarded: whether a script may ask what the guard asks.
-            notice: `sent` or `refused`; None where no notice was published.
+            memory: an answer to INFO memory; None if the server refused it.
+            guarded: whether a script may call INFO, which the guard needs.
+            notice: `sent` or `refused`; None if no notice was published.
         """
         self._learn_policy(memory)
         self._learn_guard("on" if guarded else "unavailable")
         self._learn_notice(notice)
 
     async def open(self) -> Failure | None:
-        """Connect before the first call needs it: trouble is told at the start, and the first call is quick."""
+        """Connect before the first call, so that trouble is reported at the start and the first call is quick."""
         try:
             async with asyncio.timeout(self._timings.call_limit):
                 await self._ready()
@@ -138,11 +139,11 @@ class RedisStore:
 
     @property
     def to_be_replaced(self) -> bool:
-        """Whether the server is going to cut the connection, by the age at which it does that."""
+        """Whether the connection has reached the age at which it must be replaced, before the server cuts it."""
         return self.connected and self._clock() >= self._replace_at
 
     async def replace(self) -> Failure | None:
-        """Have a new connection in place of one that is going to be cut; where that fails the old one stays in use."""
+        """Replace the connection before the server cuts it. If that fails, the old connection stays in use."""
         former, connection = self._connection, self._connect()
         try:
             async with asyncio.timeout(self._timings.call_limit):
@@ -157,7 +158,10 @@ class RedisStore:
         return None
 
     async def execute(self, calls: Sequence[KeyedCall]) -> list[Reply | Failure]:
-        """Make the calls in one round trip, within the earliest of their limits; one result for each, in order."""
+        """Make the calls in one round trip, within the earliest of their limits.
+
+        Returns one result for each, in order.
+        """
         results = await self._round_trip(calls)
         for hops in range(HOPS):
             again = repeatable(results, hops)
@@ -171,19 +175,19 @@ class RedisStore:
         return results
 
     async def close(self) -> None:
-        """Drop the connection, whatever state it is in."""
+        """Close the connection, in whatever state it is."""
         connection, self._connection = self._connection, None
         self._served.clear()
         if connection is not None:
             await connection.disconnect(nowait=True)
 
     def abort(self) -> None:
-        """End the connection as if the server had: nothing answers there, though nobody has said that it is closed."""
+        """End the connection as if the server had ended it, because the server no longer answers."""
         if self._connection is not None:
             self._connection.abort()
 
     async def _round_trip(self, calls: Sequence[KeyedCall], beside: Node | None = None) -> list[Reply | Failure]:
-        """The results of the calls; `beside` names a node that is asked for these calls only."""
+        """The results of the calls. `beside` is the node for these calls, if it is not the connected one."""
         results: list[Reply | Failure] = []
         problem: Failure | None = None
         sent = False
@@ -203,7 +207,7 @@ class RedisStore:
                 packed = speaking.pack_commands([*evals, *along])
                 sent = True
                 await speaking.send_packed_command(packed)
-                for keyed in calls:  # what came before a failure counts
+                for keyed in calls:  # results before a failure count
                     for _ in asking:
                         await speaking.read_response()
                     results.append(await self._result(speaking, clock, keyed.key))
@@ -228,7 +232,7 @@ class RedisStore:
         return results
 
     async def _close_after(self, keys: Sequence[str], results: Sequence[Reply | Failure]) -> None:
-        """Close the connection where the results say so."""
+        """Close the connection if the results require it."""
         failures = [result for result in results if isinstance(result, Failure)]
         self._served.difference_update(keys)
         self._served.update(key for key, result in zip(keys, results, strict=True) if isinstance(result, Reply))
@@ -237,12 +241,12 @@ class RedisStore:
         if len(sent_on) < len(failures) and not (useful and all(map(is_about_one_key, failures))):
             if self._connection is not None:
                 self._connection.distrust()
-            await self.close()  # after an error the server may no longer be the one to talk to
+            await self.close()  # after an error the server may no longer be the right one
         elif not all(failure.once for failure in sent_on):
-            await self.close()  # the slot has moved, and so all leases have
+            await self.close()  # the slot has moved, with all leases
 
     async def _ready(self) -> RedisConnection:
-        """The connection; another one where it has ended, before anything was written to it."""
+        """The connection. If it has ended, a new one, before anything is written."""
         if self._connection is not None and self._connection.ended:
             await self.close()
         if self._connection is not None:
@@ -252,14 +256,14 @@ class RedisStore:
         return connection
 
     def _adopt(self, connection: RedisConnection, clock: ServerClock) -> None:
-        """Use a connection that has been made."""
+        """Use this connection from now on."""
         connection.when_ended = lambda: self._ended(connection)
         self._connection, self._server_clock = connection, clock
         lifetime = connection.lifetime() or inf
         self._replace_at, self._replace_pause = self._clock() + lifetime, lifetime / _REPLACE_ATTEMPTS
 
     async def _greet(self, connection: RedisConnection) -> ServerClock:
-        """Connect, and learn the server's time and policy; the time belongs to the connection."""
+        """Connect, and learn the server's time and policy. The time belongs to the connection."""
         clock = ServerClock(self._timings.server_time_valid_for)
         try:
             await log_in(connection)
@@ -275,7 +279,7 @@ class RedisStore:
         return clock
 
     def _ended(self, connection: RedisConnection) -> None:
-        if connection is self._connection:  # else we closed it
+        if connection is self._connection:  # otherwise the sidecar closed it
             self.when_ended()
 
     def _eval(self, keyed: KeyedCall, clock: ServerClock) -> tuple[bytes | str | int, ...]:
@@ -318,7 +322,7 @@ class RedisStore:
         return reply
 
     def _refused(self, error: Exception, failure: Failure) -> Failure:
-        """What to do after a reply that refuses a call: ask another node, or this one again."""
+        """The step after a reply that refuses a call: ask another node, or the same node again."""
         if not isinstance(error, AskError):
             return not_executed(failure)
         node = str(error.host), int(error.port)
@@ -350,7 +354,7 @@ class RedisStore:
             self._notice_at = self._clock()
 
     async def _confirmation(self, connection: RedisConnection) -> bool | Failure:
-        """Whether enough replicas have what this round trip wrote."""
+        """Whether enough replicas have the writes of this round trip."""
         if not self._min_replicas:
             return True
         try:
@@ -361,7 +365,7 @@ class RedisStore:
 
 
 def _unconfirmed(result: Reply | Failure, confirmed: bool | Failure) -> Reply | Failure:
-    """What was acquired or renewed does not count where too few replicas have it."""
+    """An acquire or a renewal does not count if too few replicas have it."""
     won = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
     if isinstance(result, Failure) or result.outcome not in won:
         return result
@@ -380,10 +384,13 @@ def _ignore() -> None:
 
 
 def fence_of(key: str) -> str:
-    """The key of a lease's fence: in the slot of the lease by a hash tag, and out of a watch on it by the prefix."""
+    """The key of a lease's fence.
+
+    Its hash tag puts it into the lease's slot, and its prefix keeps it out of a watch on the key.
+    """
     return f"fence:{key}" if "{" in key else f"fence:{{{key}}}"
 
 
 def history_of(key: str) -> str:
-    """The key of a lease's history, a stream; named as the fence is. The scripts derive the same name."""
+    """The key of a lease's history, a stream, named like the fence. The scripts derive the same name."""
     return f"history:{fence_of(key).removeprefix('fence:')}"

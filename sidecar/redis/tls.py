@@ -1,7 +1,7 @@
-"""The TLS of connections to Redis: one context for all of them, made again when a file changes, and plain words.
+"""TLS for connections to Redis: one context, renewed when a file changes, and readable errors.
 
-OpenSSL names neither the setting nor the file that an error is about. `Tls` does: a file that cannot be used at the
-start is a `SettingsError`, and a failed handshake a `TlsError`.
+OpenSSL's errors name neither the setting nor the file. The errors of `Tls` do: a `SettingsError` for a file that cannot
+be used at the start, and a `TlsError` for a failed handshake.
 """
 
 import logging
@@ -29,7 +29,7 @@ _ABOUT_OUR_CERTIFICATE = {
     "CERTIFICATE_UNKNOWN": "the server finds it invalid",
     "DECRYPT_ERROR": "the server finds its signature invalid",
 }
-"""Alerts of the server about the certificate that it was shown, and their meaning."""
+"""Alerts of the server about the sidecar's certificate, and their meaning."""
 
 _Stamp = tuple[int, int, int] | None
 
@@ -38,10 +38,10 @@ class Tls:
     """The TLS context of the connections to one Redis.
 
     Args:
-        settings: what is verified, and which certificate is shown.
+        settings: the checks of the server's certificate, and the sidecar's own certificate.
 
     Raises:
-        SettingsError: a file or an option cannot be used; one line, which names both.
+        SettingsError: a file or an option cannot be used. The text is one line that names the setting and the file.
     """
 
     def __init__(self, settings: TlsSettings) -> None:
@@ -50,7 +50,10 @@ class Tls:
         self._context = _context(settings)
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new connection. Files that have changed are read; invalid ones leave it as it was."""
+        """The context for a new connection.
+
+        Changed files are read again; if they are invalid, the old context stays.
+        """
         if (stamps := self._stamps_now()) != self._stamps:
             self._stamps = stamps
             try:
@@ -67,11 +70,11 @@ class Tls:
         return "redis:// in REDIS_URL" if self._settings.asked_by == "REDIS_URL" else "REDIS_TLS=false"
 
     def failed_handshake(self, error: OSError, host: str) -> TlsError:
-        """What a handshake has ended with.
+        """The reason why a handshake failed.
 
         Args:
-            error: what OpenSSL, the event loop or the network raised.
-            host: the name for which the server's certificate has to be.
+            error: the error of OpenSSL, the event loop or the network.
+            host: the name that the server's certificate must have.
         """
         if isinstance(error, ssl.SSLCertVerificationError):
             return TlsError(f"{self._verification(error, host)} (certificate verify failed: {error.verify_message})")
@@ -85,9 +88,9 @@ class Tls:
         )
 
     def closed_at_once(self, error: Exception | None) -> TlsError:
-        """What has ended a connection after the handshake and before the server's first word.
+        """The reason why a connection ended after the handshake, before the server sent anything.
 
-        With TLS 1.3 a server looks at our certificate only then.
+        With TLS 1.3 a server checks the sidecar's certificate only then.
         """
         return (None if error is None else self._refusal(_reason(error))) or TlsError(
             "the server has closed the connection after the TLS handshake; one that asks for a client's certificate,"
@@ -111,7 +114,7 @@ class Tls:
         return "the CA of the server's certificate is not one that this system trusts: name it in REDIS_TLS_CA_FILE"
 
     def _refusal(self, reason: str) -> TlsError | None:
-        """What the server's alert says of our certificate, or of our ciphers; None for another alert."""
+        """The meaning of a server's alert about the sidecar's certificate or ciphers; None for other alerts."""
         ours = self._settings.certificate
         text = None
         if "CERTIFICATE_REQUIRED" in reason or ("HANDSHAKE_FAILURE" in reason and ours is None):
@@ -129,12 +132,12 @@ class Tls:
 
 
 def _reason(error: Exception) -> str:
-    """OpenSSL's name of an error, or what else there is of it."""
+    """OpenSSL's name of an error, or else the name of its class."""
     return getattr(error, "reason", None) or type(error).__name__
 
 
 def _stamp(path: str) -> _Stamp:
-    """What differs once a file has been replaced or written; None if no file exists."""
+    """A stamp that changes when the file is replaced or written; None if the file does not exist."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -151,7 +154,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.ca is not None:
         _trust(context, settings.ca)
     if settings.ca_folder is not None and not Path(settings.ca_folder.path).is_dir():
-        raise SettingsError(settings.ca_folder.line("is no folder"))
+        raise SettingsError(settings.ca_folder.line("is not a folder"))
     if settings.ca_folder is not None or settings.ca_data is not None:
         try:
             context.load_verify_locations(
@@ -192,7 +195,7 @@ def _show(context: ssl.SSLContext, certificate: File, key: File, password: str |
             key.line("is encrypted; decrypt the key, or set its password as the option ssl_password of REDIS_URL")
         )
     try:
-        # A password is always given: without one OpenSSL would ask the terminal for it.
+        # A password is always given, because OpenSSL would otherwise ask for it on the terminal.
         context.load_cert_chain(certificate.path, key.path, password or "")
     except (ssl.SSLError, ValueError, OSError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
@@ -205,14 +208,14 @@ def _show(context: ssl.SSLContext, certificate: File, key: File, password: str |
 
 
 def _content(file: File) -> bytes:
-    """What a regular file holds.
+    """The content of a regular file.
 
     Raises:
         SettingsError: it cannot be read.
     """
     try:
         if os.path.exists(file.path) and not os.path.isfile(file.path):  # noqa: PTH110, PTH113 - a path with a NUL is False
-            raise SettingsError(file.line("is no regular file"))
+            raise SettingsError(file.line("is not a regular file"))
         return Path(file.path).read_bytes()
     except ValueError:
         raise SettingsError(file.line("cannot be read: its path is malformed")) from None
@@ -221,7 +224,7 @@ def _content(file: File) -> bytes:
 
 
 def _all_expired(context: ssl.SSLContext) -> bool:
-    """Whether no CA of the context is valid any more."""
+    """Whether every CA of the context has expired."""
     now = datetime.now(UTC).timestamp()
     ends = [ssl.cert_time_to_seconds(str(each["notAfter"])) for each in context.get_ca_certs()]
     return bool(ends) and max(ends) < now

@@ -1,12 +1,12 @@
-"""Hearing of a change to a lease at once: one pub/sub connection for all leases of a task.
+"""Immediate notices of changes to leases, over one pub/sub connection for all leases of a task.
 
 Every candidate that releases publishes on `KEY:changed`. Where the server allows it, client tracking in broadcast mode,
-redirected to this very connection, tells of everything else too: a raw DEL, a SET by an operator, an expiry.
+redirected to this connection, also reports every other change: a raw DEL, a SET by an operator, an expiry.
 
-A user of Redis may lack the right to any part. Each part is asked for by itself, and a refusal costs that part: the
-watch steps down from tracking to notices, and from notices to off. While it is less than it could be it is set up again
-every `RETRY` seconds, since no server announces that a right was given back. Behind a proxy or a balancer one address
-leads to several servers: a watch that has another server than the election is told as less, too, and set up again.
+A user of Redis may lack the right to any part. Each part is requested separately, and a refusal costs that part: the
+watch degrades from tracking to notices, and from notices to off. A degraded watch is set up again every `RETRY`
+seconds, since no server announces a new right. Behind a proxy or a balancer, one address leads to several servers. A
+watch at another server than the election's is also degraded, and set up again.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from sidecar.redis.reconnects import Reconnects
 log = logging.getLogger(__name__)
 
 RETRY = 25.0
-"""Seconds after which a watch that was refused something is set up again; two and a half heartbeats if that is less."""
+"""Seconds after which a degraded watch is set up again, at most two and a half heartbeats."""
 
 _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
-"""Kinds of errors that a server goes on answering: a missing right, and a command that the server does not know."""
+"""Kinds of refusals that last: a missing right, and a command that the server does not know."""
 _SEVERAL_SERVERS = (
     "one address leads to several servers, and the watch is at another one than the election; connect to one of them,"
     " or set REDIS_CLUSTER=true if they are one store"
@@ -39,7 +39,7 @@ _SEVERAL_SERVERS = (
 
 
 class WatchMode(StrEnum):
-    """How much a watch hears: every change, releases only, or nothing while it is not connected."""
+    """The coverage of a watch: every change, releases only, or nothing (also while the watch is not connected)."""
 
     TRACKING = "tracking"
     NOTICES = "notices"
@@ -47,17 +47,17 @@ class WatchMode(StrEnum):
 
 
 class RedisWatch:
-    """Tells of changes to keys until it is cancelled, whatever happens to its connection.
+    """Reports changes to keys until it is cancelled, and replaces its connection when necessary.
 
     Args:
         connect: makes a new, unconnected connection.
         keys: the keys to watch, by lease name.
-        changed: called with a lease's name when something may have happened to it.
-        step_down: called with a lease's name when an operator asked its holder to step down.
+        changed: called with a lease's name when the lease may have changed.
+        step_down: called with a lease's name when an operator asked the holder to step down.
         limit: seconds that the server may take to answer.
-        interval: seconds between two signs of life; a connection without one is given up.
+        interval: seconds between two signs of life. A connection without a sign of life is replaced.
         uniform: `random.uniform`; spreads the attempts to connect again.
-        retry: seconds after which a watch that was refused something is set up again; None for the default.
+        retry: seconds after which a degraded watch is set up again; None for the default.
         clock: seconds that never step.
     """
 
@@ -86,7 +86,7 @@ class RedisWatch:
         self._clock = clock
         self.mode = WatchMode.OFF
         self.refusal: str | None = None
-        """What the server refuses, where the watch is less than it could be."""
+        """The server's refusals, if the watch is degraded."""
         self._reported: tuple[WatchMode, str | None] = WatchMode.TRACKING, None
 
     async def run(self) -> None:
@@ -100,13 +100,13 @@ class RedisWatch:
             self.mode = WatchMode.OFF
 
     async def _watch(self) -> bool:
-        """Watch over one connection; true when it is time for another one, false if it was lost."""
+        """Watch over one connection. Returns True when the connection is due for replacement, False if it was lost."""
         connection = self._connect()
         try:
             async with asyncio.timeout(self._limit):
                 self.mode, self.refusal, channels = await self._subscribe(connection)
             self._report()
-            self._all_changed()  # what happened meanwhile was not heard
+            self._all_changed()  # changes before this moment were not reported
             retry_at = inf if self.refusal is None else self._clock() + self._retry * self._uniform(0.8, 1.0)
             retry_at = min(retry_at, self._clock() + (connection.lifetime() or inf))
             if channels:
@@ -115,8 +115,8 @@ class RedisWatch:
                 await connection.disconnect(nowait=True)
                 await asyncio.sleep(retry_at - self._clock())
         except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
-            # No more than this: the election's own connection tells of it, the watch only makes it faster.
-            log.debug("The watch is lost: %s", type(error).__name__)  # its words may repeat the password
+            # At debug level only: the election's own connection reports an outage, and works without the watch.
+            log.debug("The watch is lost: %s", type(error).__name__)  # the error's text may repeat the password
             return False
         else:
             return True
@@ -124,7 +124,7 @@ class RedisWatch:
             await connection.disconnect(nowait=True)
 
     async def _subscribe(self, connection: RedisConnection) -> tuple[WatchMode, str | None, list[str]]:
-        """Ask for all there is; returns the mode, what was refused, and the channels that may be listened to."""
+        """Request every part. Returns the mode, the refusals, and the subscribed channels."""
         await connection.connect()
         refusals: list[str] = []
         same_server = connection.identify(await self._ask(connection, [], _is_text, "INFO", "server"))
@@ -138,9 +138,9 @@ class RedisWatch:
         wanted += [f"{key}:changed" for key in self._keys.values()]
         channels = [each for each in wanted if await self._ask(connection, refusals, _is_subscribed, "SUBSCRIBE", each)]
         if _INVALIDATED in channels and same_server:
-            return WatchMode.TRACKING, None, channels  # it hears releases, too: nothing is missed without their channel
-        # In a cluster every node passes notices on, so a watch at another node lacks only the tracking. Other servers
-        # pass nothing on.
+            return WatchMode.TRACKING, None, channels  # tracking also reports releases, so their channel is not needed
+        # Every node of a cluster forwards notices, so a watch at another node lacks only the tracking. Other servers
+        # forward nothing.
         if not same_server and (_INVALIDATED in channels or not connection.redirects):
             return WatchMode.NOTICES if connection.redirects else WatchMode.OFF, _SEVERAL_SERVERS, channels
         return WatchMode.NOTICES if channels else WatchMode.OFF, "; ".join(dict.fromkeys(refusals)), channels
@@ -148,11 +148,11 @@ class RedisWatch:
     async def _ask(
         self, connection: RedisConnection, refusals: list[str], is_answer: Callable[[object], bool], *words: str
     ) -> Any:
-        """The answer to a command; None, and one more refusal, where the server goes on refusing it."""
+        """The answer to a command. A lasting refusal is appended to `refusals`, and the result is None."""
         await connection.send_command(*words)
         try:
             while _is_message(answer := await connection.read_response()):
-                pass  # one that came before the answer: whoever subscribes looks at everything afterwards
+                pass  # a message before the answer: after the subscription all leases are looked at anyway
         except ResponseError as error:
             failure = failure_of(error, may_execute=False, channels=words[1:])
             if failure.kind not in _REFUSALS:
@@ -164,28 +164,28 @@ class RedisWatch:
         return answer
 
     def _report(self) -> None:
-        """Log a step down once, with what it costs and what would end it, and the way back."""
+        """Log each change of the mode once, with its consequence and its remedy."""
         if (self.mode, self.refusal) == self._reported:
             return
         self._reported = self.mode, self.refusal
         limits = self._interval, self._retry
         if self.mode is WatchMode.TRACKING:
-            log.info("The watch hears of every change again")
+            log.info("The watch receives every change again")
         elif self.mode is WatchMode.NOTICES:
             log.warning(
-                "The watch hears of releases only: %s. A key that expires or that an operator changes is noticed within"
-                " %g s, not at once. A right that is given is used within %g s", self.refusal, *limits,
+                "The watch receives releases only: %s. A key that expires or that an operator changes is noticed within"
+                " %g s, not at once. A new right is used within %g s", self.refusal, *limits,
             )  # fmt: skip
         else:
             log.warning(
-                "There is no watch: %s. A hand-over takes up to %g s, in place of milliseconds."
-                " A right that is given is used within %g s", self.refusal, *limits,
+                "There is no watch: %s. A hand-over takes up to %g s instead of milliseconds."
+                " A new right is used within %g s", self.refusal, *limits,
             )  # fmt: skip
 
     async def _listen(self, connection: RedisConnection, channel: str, until: float) -> None:
-        """Pass messages on until `until`; raises whatever redis-py does when the connection is no longer good.
+        """Pass messages on until `until`. Raises redis-py's errors when the connection is lost.
 
-        To subscribe once more to a `channel` that is subscribed to is the sign of life: it needs no right to PING.
+        The sign of life is another SUBSCRIBE to a subscribed `channel`, which needs no right to PING.
         """
         while (left := until - self._clock()) > 0:
             try:

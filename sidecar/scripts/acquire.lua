@@ -6,7 +6,10 @@ if problem then return answer(problem) end
 
 local wait = guard_wait() -- called for every holder: the wait counts from when the change was first seen
 if holder and holder ~= id then return answer(held_otherwise()) end
-if wait > 0 then return answer('guarded', wait) end
+if wait > 0 then
+  count_watchers()
+  return answer('guarded', wait)
+end
 
 -- This SET never writes, because its condition is false. If Redis refuses it, the fence has not been changed yet.
 call('SET', key, id, holder and 'NX' or 'XX', 'PX', ttl)

@@ -19,7 +19,8 @@
 -- Returns one line, which a client reads several times faster than a table. Its words are separated by spaces: outcome,
 -- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
 -- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
--- publish), history ('kept', 'refused', or '-' if there was nothing to append), holder (may be empty).
+-- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
+-- lease ('-' if it was not counted, or may not be), holder (may be empty).
 --
 -- No script stops halfway: Redis refuses the commands that a script needs before the script has changed anything, and
 -- the other commands use pcall.
@@ -35,14 +36,14 @@ local function integer(number) return string.format('%.0f', number) end -- tostr
 
 local holder, left, last, last_holder, last_tenure = false, -2, false, false, false
 local recorded, step_down = false, false
-local guard, notice, history = guarding and '-' or 'off', '-', '-'
+local guard, notice, history, watchers = guarding and '-' or 'off', '-', '-', '-'
 
 local function whole(text) return text and #text <= 32 and string.match(text, '^%d+$') or '-' end
 local function word(text) return text and #text <= 64 and string.match(text, '^[^ ]+$') or '-' end
 
 local function answer(outcome, wait)
   return table.concat({outcome, whole(last), word(last_tenure), integer(left), integer(now), integer(wait or 0), guard,
-                       notice, history, holder and string.sub(holder, 1, 256) or ''}, ' ')
+                       notice, history, watchers, holder and string.sub(holder, 1, 256) or ''}, ' ')
 end
 
 local function disabled() return holder and string.upper(holder) == 'DISABLED' end
@@ -69,7 +70,15 @@ local function read()
   return problem and disabled() and 'disabled' or problem -- a person repairs a fence while the lease is disabled
 end
 
+-- Count the candidates that watch the lease: this number decides by how much each of them delays its calls after a
+-- notice. A user may lack the right; then none delays them.
+local function count_watchers()
+  local counted = redis.pcall('PUBSUB', 'NUMSUB', key .. ':changed')
+  if type(counted[2]) == 'number' then watchers = integer(counted[2]) end
+end
+
 local function held_otherwise()
+  count_watchers()
   if not holder then return 'vacant' end
   if holder == id then return 'superseded' end
   return disabled() and 'disabled' or 'held'

@@ -1,4 +1,4 @@
-"""The words of `python -m sidecar exec` and the variables that it reads."""
+"""The arguments of `python -m sidecar exec`, and the variables that it reads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class UsageError(Exception):
-    """A command line that cannot be carried out; the text is one line."""
+    """An invalid command line. The text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The command line. `grace` is in seconds, None where it was not given."""
+    """The command line. `grace` is in seconds; None if it was not given."""
 
     lease: str
     command: tuple[str, ...]
@@ -47,10 +47,10 @@ class Variables:
 
 
 def parse(words: Sequence[str]) -> Arguments:
-    """Read the words that follow `exec`.
+    """Read the arguments after `exec`.
 
     Raises:
-        UsageError: a word is missing, unknown or has an invalid value.
+        UsageError: an argument is missing, unknown or invalid.
     """
     if "--" not in words:
         raise UsageError("exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]: '--' and COMMAND are missing")
@@ -81,10 +81,10 @@ def parse(words: Sequence[str]) -> Arguments:
 
 
 def read(environment: Mapping[str, str]) -> Variables:
-    """Read the variables; one that is empty counts as not set.
+    """Read the variables. An empty variable counts as unset.
 
     Raises:
-        SettingsError: a value is invalid; the text has a line for each.
+        SettingsError: a value is invalid. The text has one line for each.
     """
     env = {name: value.strip() for name, value in environment.items() if value.strip()}
     form, level = env.get("LOG_FORMAT", "json").lower(), env.get("LOG_LEVEL", "info").lower()

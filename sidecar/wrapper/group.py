@@ -1,4 +1,4 @@
-"""COMMAND's processes: a session of their own that COMMAND leads, and the watchdog beside it."""
+"""COMMAND's processes, in a session that COMMAND leads, and their watchdog."""
 
 import asyncio
 import errno
@@ -27,12 +27,12 @@ class NotStarted(Exception):
 
 
 class Group:
-    """The processes of one COMMAND, from before its start until all of them have ended.
+    """The processes of one COMMAND, from its start until all of them have ended.
 
-    COMMAND is not reaped before that: its id, which names its process group and its session, is not reused meanwhile.
+    COMMAND is reaped last. Its id names its process group and its session, and must not be reused before.
 
     Args:
-        grace: seconds between SIGTERM and SIGKILL where the watchdog has to end the processes.
+        grace: seconds between SIGTERM and SIGKILL if the watchdog has to end the processes.
         clock: gives seconds that never step; `runtime.clock.elapsed`.
         changed: set when a child of this process has ended (SIGCHLD).
     """
@@ -50,14 +50,14 @@ class Group:
         return self._command
 
     async def start(self, command: Sequence[str], variables: Mapping[str, str], kill_at: float) -> None:
-        """Start COMMAND with these variables beside this process's own, to be killed at that time at the latest.
+        """Start COMMAND with these additional variables. The watchdog kills COMMAND at `kill_at` at the latest.
 
         Raises:
             NotStarted: it cannot be executed.
         """
         try:
             self._command, word, report = _starter(command, variables)
-        except OSError as error:  # no process can be made, or the arguments are too long
+        except OSError as error:  # no process can be created, or the arguments are too long
             raise NotStarted(command[0], error.errno or errno.EAGAIN) from None
         try:
             self.tell(kill_at)
@@ -73,14 +73,14 @@ class Group:
             raise NotStarted(command[0], number)
 
     def tell(self, kill_at: float) -> None:
-        """Tell the watchdog until when COMMAND may run, in seconds of the clock."""
+        """Tell the watchdog the time until which COMMAND may run, in seconds of the clock."""
         try:
             os.write(self._watched, f"{self._command} {kill_at:.6f}\n".encode())
         except (BrokenPipeError, BlockingIOError):  # it has ended, or has not read for minutes
             self.watchdog_ended = True
 
     async def wait(self, timeout: float) -> None:
-        """Wait until a child of this process has ended since the last time, at most so many seconds."""
+        """Wait until a child of this process has ended, at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
@@ -89,7 +89,7 @@ class Group:
 
     @property
     def status(self) -> int | None:
-        """COMMAND's exit status, 128 and the signal's number where a signal ended it; None while it runs."""
+        """COMMAND's exit status: 128 plus the signal's number if a signal ended COMMAND. None while COMMAND runs."""
         if not self._command:
             return None
         ended = os.waitid(os.P_PID, self._command, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -98,24 +98,24 @@ class Group:
         return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
     async def end(self, kill_at: float, latest: float, report: Callable[[str], None]) -> int | None:
-        """End all processes: SIGTERM, and SIGKILL at a time; returns COMMAND's status when none runs any more.
+        """End all processes by SIGTERM, then by SIGKILL; returns COMMAND's status when all have ended.
 
         Args:
-            kill_at: when SIGKILL is sent, in seconds of the clock.
-            latest: when the watchdog sends SIGKILL if this process does not; not after the deadline of the term.
-            report: is told, as a sentence, what did not end when it should.
+            kill_at: time of SIGKILL, in seconds of the clock.
+            latest: time at which the watchdog sends SIGKILL if this process does not, at most the term's deadline.
+            report: called with a sentence about processes that did not end in time.
         """
         if self._command:
             left = members(self._command)
             if left:
                 self.tell(latest)
                 send(self._command, signal.SIGTERM, left)
-                send(self._command, signal.SIGCONT, left)  # a stopped process hears no SIGTERM
+                send(self._command, signal.SIGCONT, left)  # a stopped process does not handle SIGTERM
             while left and (seconds := kill_at - self._clock()) > 0:
                 await self.wait(min(seconds, LOOK))
                 left = members(self._command)
             if left:
-                report(f"{len(left)} of the processes did not end on SIGTERM: SIGKILL")
+                report(f"{len(left)} processes did not end on SIGTERM: SIGKILL")
             await self._kill(left, report)
         status = self.status
         self._close()
@@ -124,7 +124,8 @@ class Group:
     async def _kill(self, left: list[Member], report: Callable[[str], None]) -> None:
         """Send SIGKILL until no process runs.
 
-        No process of the group can fork past the signal. One in another group of the session can, and is found again.
+        A process of the group cannot escape the signal by a fork. A process in another group of the session can, and is
+        found in the next round.
         """
         complain_at = self._clock() + CONFIRM
         while True:
@@ -135,10 +136,10 @@ class Group:
             await self.wait(LOOK)
             if self._clock() >= complain_at:
                 complain_at = inf
-                report("the processes run on though SIGKILL was sent; the lease is not resigned before they end")
+                report("the processes still run after SIGKILL; the lease is not resigned before they end")
 
     def _close(self) -> None:
-        """End the watchdog, which may not look at the id of COMMAND once that is free, and reap both."""
+        """End and reap the watchdog, then COMMAND: after that the id of COMMAND may be reused."""
         os.close(self._watched)
         if self._watchdog:
             os.kill(self._watchdog, signal.SIGKILL)
@@ -149,7 +150,7 @@ class Group:
             self._command = 0
 
     def _reap(self) -> None:
-        """Reap the watchdog, and what COMMAND left behind where this process is the container's init; never COMMAND."""
+        """Reap the watchdog and, if this process is the container's init, COMMAND's orphans; never COMMAND itself."""
         if self._watchdog and os.waitpid(self._watchdog, os.WNOHANG)[0]:
             self._watchdog, self.watchdog_ended = 0, True
         while True:
@@ -163,7 +164,7 @@ class Group:
 
 
 def _watchdog(grace: float) -> tuple[int, int]:
-    """Start a watchdog; returns its id, and the pipe through which it is told. It hears no signal but SIGKILL."""
+    """Start a watchdog; returns its id and the pipe to it. SIGKILL is the only signal that ends the watchdog."""
     read, write = os.pipe()
     try:
         words = [sys.executable, "-I", "-S", str(FOLDER / "watchdog.py"), str(grace)]
@@ -180,7 +181,7 @@ def _watchdog(grace: float) -> tuple[int, int]:
 
 
 def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int, int, int]:
-    """Start the process that becomes COMMAND; returns its id, the pipe for the word to begin, and that for an error."""
+    """Start the process that becomes COMMAND; returns its id, the pipe that starts it, and the pipe for an error."""
     read, word = os.pipe()
     report, write = os.pipe()
     try:
@@ -199,7 +200,7 @@ def _starter(command: Sequence[str], variables: Mapping[str, str]) -> tuple[int,
 
 
 async def _number(report: int) -> int:
-    """Wait for the end of the pipe; returns the number of the error that came through it, 0 for none."""
+    """Wait for the end of the pipe; returns the error number that came through it, or 0."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(report, done.set)
     try:

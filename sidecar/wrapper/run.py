@@ -1,4 +1,4 @@
-"""Runs COMMAND while this task leads, and starts it again, until the wrapper is told to stop."""
+"""Runs COMMAND while this task leads, and restarts COMMAND when it ends, until the wrapper is stopped."""
 
 import asyncio
 import errno
@@ -25,9 +25,9 @@ from sidecar.wrapper.pauses import Pauses
 from sidecar.wrapper.watchdog import TICK
 
 MARGIN = 0.5
-"""Seconds between the last SIGKILL and the deadline of the term; an eighth of the grant where that is less."""
+"""Seconds between SIGKILL and the deadline of the term, at most an eighth of the grant."""
 LOOKUP = 2.0
-"""Limit of the question whether the sidecar has the lease, in seconds."""
+"""Limit of the request whether the sidecar has the lease, in seconds."""
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -35,10 +35,10 @@ log = logging.getLogger("sidecar.exec")
 
 
 def run(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Carry `exec` out; returns the exit status: COMMAND's with `--once`, else 0 once told to stop.
+    """Run `exec`; returns the exit status: COMMAND's with `--once`, otherwise 0 after a signal to stop.
 
     Raises:
-        UsageError: a word cannot be understood, or the sidecar has no such lease.
+        UsageError: an argument is invalid, or the sidecar has no such lease.
         SettingsError: a variable has an invalid value.
     """
     arguments, variables = parse(words), read(environment)
@@ -75,7 +75,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
     loop.add_signal_handler(signal.SIGCHLD, changed.set)
     for number in _STOP:
         loop.add_signal_handler(number, stop, number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # one that came during the start is heard now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)  # a signal that came during the start is handled now
     try:
         return await work
     except asyncio.CancelledError:
@@ -85,7 +85,7 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
 
 
 class TermEndedFirst(Exception):
-    """The term ended before COMMAND, which was to run once."""
+    """The term ended while COMMAND of `--once` was running."""
 
 
 class Wrapper:
@@ -100,7 +100,7 @@ class Wrapper:
         self.status: int | None = None
         """The exit status of the last COMMAND that ran; None before that."""
         self.stopping = False
-        """True once the wrapper is told to stop."""
+        """True after a signal to stop."""
         self._arguments = arguments
         self._grace = _grace(arguments)
         self._clock = clock
@@ -109,7 +109,7 @@ class Wrapper:
         self._warned = arguments.grace is None
 
     async def run(self, client: LeaseClient) -> int:
-        """Campaign, and run COMMAND under each term; returns its status with `--once`, else never.
+        """Campaign, and run COMMAND under each term. With `--once`, return its status; otherwise never return.
 
         Raises:
             NotStarted: COMMAND cannot be executed.
@@ -128,7 +128,7 @@ class Wrapper:
                 await asyncio.sleep(pause)
 
     async def _work(self, term: Term) -> float:
-        """Run COMMAND until it ends by itself; returns for how many seconds it ran."""
+        """Run COMMAND until it ends by itself; returns the seconds for which it ran."""
         grant = term.grant_left()
         margin = min(MARGIN, grant / 8)
         self._warn(grant, margin, term)
@@ -147,7 +147,7 @@ class Wrapper:
             while not ending.done():
                 try:
                     await asyncio.wait((ending,))
-                except asyncio.CancelledError as cancelled:  # the end of COMMAND comes first
+                except asyncio.CancelledError as cancelled:  # COMMAND must end first
                     interruption = interruption or cancelled
         status = ending.result()
         if started:
@@ -159,7 +159,7 @@ class Wrapper:
         raise interruption
 
     async def _attend(self, group: Group, term: Term, grant: float, margin: float) -> None:
-        """Tell the watchdog each new deadline until COMMAND, or the watchdog, has ended."""
+        """Tell the watchdog each new deadline until COMMAND or the watchdog has ended."""
         told = 0.0
         while group.status is None:
             if group.watchdog_ended:
@@ -175,7 +175,7 @@ class Wrapper:
         """End every process of the group before the deadline; returns COMMAND's status."""
         own = group.status
         cause = "the wrapper stops" if self.stopping else "the term is over" if interrupted else "the watchdog ended"
-        stopped = own is None and (interrupted or group.watchdog_ended)  # else COMMAND was not started
+        stopped = own is None and (interrupted or group.watchdog_ended)  # otherwise COMMAND was not started
         if own is not None:
             self._log(logging.INFO, term, f"COMMAND ended with status {own}")
         if stopped:
@@ -216,14 +216,17 @@ def _variables(term: Term) -> dict[str, str]:
 
 
 def _find(command: str) -> None:
-    """Raise NotStarted if there is no such program: a lease is not taken for it."""
+    """Raise NotStarted if there is no such program, before a lease is acquired for it."""
     if shutil.which(command) is None:
         there = "/" in command and Path(command).exists()
         raise NotStarted(command, errno.EACCES if there else errno.ENOENT)
 
 
 def _find_lease(url: str, lease: str) -> None:
-    """Raise UsageError if the sidecar answers that it has no such lease; one that does not answer may start later."""
+    """Raise UsageError if the sidecar says that it has no such lease.
+
+    A sidecar that does not answer may start later.
+    """
     question = f"{url.rstrip('/')}/leader/{quote(lease, safe='')}"
     try:
         build_opener(ProxyHandler({})).open(question, timeout=LOOKUP).close()
@@ -239,7 +242,7 @@ def _find_lease(url: str, lease: str) -> None:
 
 
 def _log_to_stderr(variables: Variables) -> None:
-    """Log to standard error: standard output belongs to COMMAND."""
+    """Log to standard error, because standard output belongs to COMMAND."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if variables.log_format == "json" else TextLines())
     logging.basicConfig(level=variables.log_level, handlers=[handler], force=True)

@@ -1,8 +1,9 @@
-"""The process that becomes COMMAND: a program of its own that waits until the watchdog knows its session.
+"""The process that becomes COMMAND. It waits until the watchdog knows its session.
 
-Standard input is a pipe: one byte is the word to begin, its end means that the wrapper is gone. The file descriptor of
-the first argument is a pipe for the number of the error where COMMAND cannot be executed; it ends without one where
-COMMAND begins. It runs with `python -I -S` and imports nothing but the standard library.
+Standard input is a pipe: one byte is the start signal, and the end of the pipe means that the wrapper has ended. The
+first argument is the file descriptor of a pipe for an error: if COMMAND cannot be executed, the error's number is
+written there. If COMMAND begins, the pipe ends without a number. It runs with `python -I -S` and imports only the
+standard library.
 """
 
 import os
@@ -13,7 +14,7 @@ import sys
 def first_environment() -> dict[bytes, bytes]:
     """Return the environment with which this process was started.
 
-    `os.environ` may differ: the interpreter adds LC_CTYPE where there is no locale.
+    `os.environ` may differ: without a locale, the interpreter adds LC_CTYPE.
     """
     with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib would be imported for it
         pairs = [entry.partition(b"=") for entry in file.read().split(b"\0")]
@@ -26,7 +27,7 @@ def main(report: int, command: list[str]) -> None:
     if os.read(0, 1) != b"1":
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them, and COMMAND would inherit that
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # COMMAND would inherit that they are ignored
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, first_environment())  # noqa: S606 - no shell is wanted

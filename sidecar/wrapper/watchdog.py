@@ -1,9 +1,9 @@
-"""The watchdog of the wrapper: a program of its own that ends COMMAND's processes where the wrapper cannot.
+"""The watchdog of the wrapper: a separate program that ends COMMAND's processes if the wrapper cannot.
 
-The wrapper starts it with a pipe as its standard input, and writes into the pipe which session COMMAND leads and until
-when COMMAND may run. The watchdog kills the session at that time, so that a frozen wrapper keeps nothing running. When
-the pipe ends, the wrapper is gone: the watchdog sends SIGTERM, and SIGKILL after the grace or at that time, whichever
-is first.
+The wrapper starts the watchdog with a pipe as its standard input. Into the pipe the wrapper writes the id of COMMAND's
+session and the time until which COMMAND may run. The watchdog kills the session at that time, so that COMMAND ends even
+if the wrapper is frozen. If the pipe ends, the wrapper has ended: the watchdog sends SIGTERM, and SIGKILL after the
+grace or at that time, whichever is first.
 
 It runs with `python -I -S`: it imports nothing but the standard library. The wrapper imports the functions about
 processes from here.
@@ -19,14 +19,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 TICK = 0.25
-"""Seconds between two looks at the clock: the timer of `select` does not count a machine's suspended time."""
+"""Seconds between two checks of the clock. The timer of `select` does not count a machine's suspended time."""
 LOOK = 0.02
-"""Seconds between two looks at processes that are to end."""
+"""Seconds between two checks of processes that must end."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Member(NamedTuple):
-    """A process of a session that runs, and the id of its process group."""
+    """A running process of a session, and the id of its process group."""
 
     pid: int
     group: int
@@ -43,7 +43,7 @@ def members(session: int) -> list[Member]:
 def send(session: int, number: signal.Signals, seen: list[Member]) -> None:
     """Send a signal to the process group that leads a session, and to those seen in other groups of the session.
 
-    The leader must not have been reaped: else its id may belong to another process.
+    The leader must not have been reaped, because its id could then belong to another process.
     """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, number)
@@ -69,7 +69,7 @@ def _processes() -> Iterator[tuple[Member, int]]:
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - likewise
-                fields = file.read().rpartition(b")")[2].split()  # a program's name may hold any character
+                fields = file.read().rpartition(b")")[2].split()  # a program's name may contain any character
         except OSError:  # it has ended meanwhile
             continue
         state, group, session, threads = fields[0], int(fields[2]), int(fields[3]), int(fields[17])
@@ -78,7 +78,7 @@ def _processes() -> Iterator[tuple[Member, int]]:
 
 
 class Watchdog:
-    """What the wrapper told last: the session to end (0: none), and when, in seconds of the clock that never steps."""
+    """The wrapper's last message: the session to end (0: none), and its deadline in seconds of the clock."""
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
@@ -86,7 +86,7 @@ class Watchdog:
         self._text = b""
 
     def run(self) -> None:
-        """Watch the pipe and the clock; return when the wrapper is gone and nothing of the session runs."""
+        """Watch the pipe and the clock. Return when the wrapper has ended and no process of the session runs."""
         while True:
             left = self._kill_at - time.clock_gettime(_CLOCK)
             if self._session and left <= 0 and (seen := members(self._session)):
@@ -98,7 +98,7 @@ class Watchdog:
             self._end()
 
     def _read(self) -> bool:
-        """Take in what the wrapper wrote; False at the pipe's end."""
+        """Read the wrapper's message; returns False at the pipe's end."""
         chunk = os.read(0, 4096)
         *lines, self._text = (self._text + chunk).split(b"\n")
         if lines:

@@ -233,7 +233,7 @@ async def test_the_page_shows_the_api_s_own_words_for_a_refusal(
     assert await page.evaluate("document.forms[0].token.value") == ""
 
 
-async def test_a_page_that_the_api_does_not_admit_says_so(page: Page, service: Service, tmp_path: Path) -> None:
+async def test_a_page_that_the_api_does_not_admit_reports_it(page: Page, service: Service, tmp_path: Path) -> None:
     async with PageServer(tmp_path / "other.log", service.url, free_port()) as other:
         await page.navigate(await other.link())
         await page.wait_for(f"{STATE} === 'waiting'")

@@ -198,7 +198,7 @@ async def test_redis_that_is_down_is_the_first_thing_said_and_the_last_terms_sta
     await is_clean(page, service)
 
 
-async def test_without_a_leader_the_page_says_so(page: Page, reported: ReportingSidecar, task: Service) -> None:
+async def test_without_a_leader_the_page_reports_it(page: Page, reported: ReportingSidecar, task: Service) -> None:
     await page.navigate(task.internal_url)
     await remember(page)
     await page.wait_for(holder_is("task-b"))

@@ -104,7 +104,7 @@ def _observe_store(diary: Diary) -> None:
     async def observed_lanes(
         self: service.database.store.Store,
         term: FencedTerm,
-        lanes: Sequence[Values | None],
+        lanes: Sequence[AsyncIterator[Values] | None],
         *turn: Any,
     ) -> AsyncIterator[Sequence[FencedWrites]]:
         began = elapsed()

@@ -96,7 +96,7 @@ def chaos(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
         ["--only", "slot migration"],
     ],
 )
-def test_wrong_arguments_are_told_in_one_line(wrong: list[str]) -> None:
+def test_wrong_arguments_are_reported_in_one_line(wrong: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", *wrong], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -134,7 +134,7 @@ def test_a_writer_is_between_check_and_write_from_its_word_to_its_next(tmp_path:
         assert not seen.checked
 
 
-def test_a_traceback_in_a_log_is_found_and_told_by_its_last_line() -> None:
+def test_a_traceback_in_a_log_is_found_and_reported_by_its_last_line() -> None:
     fallen = [
         "it begins",
         "Traceback (most recent call last):",

@@ -14,12 +14,12 @@ NOTHING = Record(seed=1, tasks=["task1"], ttl=3.0, boot=0.0, began=0.0, ended=10
 REFUSAL = Refusal("task1", LEASES[0], 5, began=1.0, at=2.0)
 
 
-def test_a_run_that_tried_no_stale_write_says_so() -> None:
+def test_a_run_that_tried_no_stale_write_reports_it() -> None:
     assert "promise 1 was not tried" in verdict(NOTHING)
     assert verdict(replace(NOTHING, refusals=[REFUSAL])).endswith("VERDICT: every promise was kept.")
 
 
-def test_a_fault_that_was_left_out_is_told_and_not_counted() -> None:
+def test_a_fault_that_was_left_out_is_reported_and_not_counted() -> None:
     happenings = [
         Happening(Kind.STEP_CLOCK, "redis", 1.0, note=f"{LEFT_OUT}there is no C compiler"),
         Happening(Kind.CUT, "task1", 2.0),

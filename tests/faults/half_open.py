@@ -1,4 +1,4 @@
-"""Two ways to let the kernel drop the packets of a sidecar without a word to the sender."""
+"""Two ways to make the kernel drop the packets of a sidecar silently."""
 
 import os
 import shutil

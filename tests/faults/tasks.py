@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 LEASE = "background_services"
 TTL = 8.0
-"""Timings under which no lease moves when Redis stands still for four seconds, or a task for two."""
+"""Timings under which no lease moves when Redis hangs for four seconds, or a task for two."""
 MARGIN = TTL / 6
 CALL_LIMIT = 1.0
 TIMINGS = {
@@ -29,7 +29,7 @@ TIMINGS = {
     "LOG_FORMAT": "json",
 }
 STEADY = {"LEASE_TTL": "30", "GRANT_TTL": "10", "REDIS_TIMEOUT": "5"}
-"""Timings under which nothing ends when the machine stands still for seconds."""
+"""Timings under which nothing ends when the machine hangs for seconds."""
 
 
 @dataclass

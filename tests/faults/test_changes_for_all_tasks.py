@@ -232,7 +232,7 @@ async def test_old_tasks_that_cannot_be_stopped_are_ended_by_disabling_the_old_p
         assert two_believers(rolling.tasks) == []
 
 
-async def test_a_task_whose_ttl_is_shorter_than_the_holders_says_so_once(
+async def test_a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once(
     tmp_path: Path, session: aiohttp.ClientSession, redis_of_its_own: RedisServer
 ) -> None:
     async with AsyncExitStack() as open_:

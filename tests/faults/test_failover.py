@@ -35,7 +35,7 @@ async def test_two_clients_lead_after_a_failover_to_a_stale_replica_only_without
     current: dict[str, str],
     next_one: dict[str, str],
 ) -> None:
-    """The replica still shows the previous holder; the current holder is cut off and goes on leading."""
+    """The replica still shows the previous holder. The current holder is cut off and still leads."""
     async with AsyncExitStack() as open_:
         old = open_.enter_context(replicating(tmp_path / "old"))
         link = await open_.enter_async_context(Proxy(old.port))

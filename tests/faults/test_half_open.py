@@ -1,4 +1,4 @@
-"""A connection whose other end has gone without a word: the kernel drops packets, and nothing is reset."""
+"""A connection whose other end vanished silently: the kernel drops packets, and nothing is reset."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def connections(task: Task) -> set[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["socket filter"] if iptables_lacks() else ["socket filter", "iptables"])
-async def test_a_half_open_connection_is_given_up_at_the_calls_limit_closed_and_made_anew(
+async def test_a_half_open_connection_is_given_up_at_the_calls_limit_and_replaced(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession, by: str
 ) -> None:
     async with FilteredProxy(redis_of_its_own.port) as way:

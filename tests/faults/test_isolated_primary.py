@@ -1,4 +1,4 @@
-"""An old primary that is cut off serves on, and its replica is promoted: the reason for MIN_REPLICAS."""
+"""An old primary that is cut off still serves while its replica is promoted: the reason for MIN_REPLICAS."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path

@@ -87,7 +87,7 @@ async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
             assert (shown["redis"]["guard"], shown["watch"]["mode"]) == ("on", "notices")
             assert "unknown command" in shown["watch"]["refusal"]
             said = [line["message"] for line in task.sidecar.lines() if line["level"] in ("WARNING", "ERROR")]
-            assert [message.partition(":")[0] for message in said] == ["The watch hears of releases only"]
+            assert [message.partition(":")[0] for message in said] == ["The watch receives releases only"]
     assert two_believers(tasks) == []
 
 

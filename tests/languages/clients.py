@@ -55,7 +55,7 @@ async def test_a_sidecar_with_an_ipv6_address_is_asked(
         await eventually(lambda: one.words() == [["begin", "task-a"]])
 
 
-async def test_one_works_and_hands_over_when_it_is_told_to_stop(
+async def test_one_works_and_hands_over_when_it_is_asked_to_stop(
     sidecars: Pair, tmp_path: Path, worker: list[str]
 ) -> None:
     one, other = (Worker(tmp_path, f"worker-{i}", each.url, worker) for i, each in enumerate(sidecars))

@@ -104,7 +104,7 @@ BUGS = [
         "sidecar/client/leadership.py",
         right="timeout=min(left, TICK)",
         wrong="timeout=left",
-        test=_LEADERSHIP + "work_is_stopped_when_the_clock_says_so_and_the_loop_slept",
+        test=_LEADERSHIP + "work_is_stopped_by_the_clock_even_if_the_loop_slept",
     ),
     Bug(
         "the work goes on until the deadline",

@@ -108,7 +108,7 @@ BUGS = [
         right="while not (job.done() or asking.done()) and",
         wrong="while not asking.done() and",
         test="tests/service/work/test_background.py::"
-        "test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_goes_on",
+        "test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_continues",
     ),
     Bug(
         "fault 10: a key is renewed whoever holds it",

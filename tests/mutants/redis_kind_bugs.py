@@ -142,14 +142,14 @@ WATCH = [
         "sidecar/redis/watch.py",
         right="if _INVALIDATED in channels and same_server:",
         wrong="if _INVALIDATED in channels:",
-        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the watch]",
+        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker[the watch]",
     ),
     Bug(
         "the watch stays where it is when the election's connection has another server behind the same address",
         "sidecar/redis/route.py",
         right="            companion.abort()\n        return True",
         wrong="            pass\n        return True",
-        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker[the election]",
+        test=_WATCH + "a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker[the election]",
     ),
 ]
 
@@ -161,14 +161,14 @@ SHARED = [
         "sidecar/election/agreement.py",
         right="(reply.ttl or 0.0) > self._limit:",
         wrong="(reply.ttl or 0.0) > 9 * self._limit:",
-        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once",
     ),
     Bug(
         "a disagreement about the ttl is logged at each reply",
         "sidecar/telemetry.py",
         right="if disagreement not in (None, self._disagreements.get(lease)):",
         wrong="if disagreement is not None:",
-        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_says_so_once",
+        test=_SHARED + "a_task_whose_ttl_is_shorter_than_the_holders_reports_it_once",
     ),
     Bug(
         "a short look at a key forgets that its holder's ttl is longer",
@@ -220,7 +220,7 @@ SERVERLESS = [
         "sidecar/redis/watch.py",
         right="if not same_server and (_INVALIDATED in channels or not connection.redirects):",
         wrong="if not same_server:",
-        test=_SERVERLESS + "the_watch_hears_notices_whichever_server_it_has_and_says_so_once",
+        test=_SERVERLESS + "the_watch_hears_notices_whichever_server_it_has_and_reports_it_once",
     ),
     Bug(
         "a watch at another server of one address counts as one that hears notices",

@@ -124,7 +124,7 @@ TLS = [
         "sidecar/redis/tls.py",
         right="context.check_hostname = settings.verify and settings.check_name",
         wrong="context.check_hostname = False",
-        test=_TEXTS + "a_certificate_of_another_name_is_told_with_the_name",
+        test=_TEXTS + "a_certificate_of_another_name_is_reported_with_the_name",
     ),
     Bug(
         "the system's CAs are trusted beside the one that is named",
@@ -152,7 +152,7 @@ TLS = [
         "sidecar/redis/connection.py",
         right="        return self._tls.closed_at_once(error)\n",
         wrong="        return None\n",
-        test=_TEXTS + "a_certificate_of_ours_that_the_server_refuses_is_told_with_its_file",
+        test=_TEXTS + "a_certificate_of_ours_that_the_server_refuses_is_reported_with_its_file",
     ),
     Bug(
         "REDIS_TLS=false is overruled by the URL",

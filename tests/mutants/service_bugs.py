@@ -30,7 +30,7 @@ BUGS = [
         "service/api/routes.py",
         right="        self._admission.admit()\n",
         wrong="",
-        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_goes_on",
+        test=_ADMISSION + "a_new_stream_is_refused_while_an_open_one_continues",
     ),
     Bug(
         "file pages that the kernel frees first count as used memory",
@@ -184,8 +184,8 @@ BUGS = [
     Bug(
         "the tracker does not check its term before it writes",
         "service/work/tracker.py",
-        right="term.check()\n        await self._write(",
-        wrong="await self._write(",
+        right="            term.check()\n            if lanes > 1:",
+        wrong="            if lanes > 1:",
         test="tests/service/work/test_tracker.py::test_a_term_that_ends_while_values_are_computed_writes_nothing",
     ),
     Bug(
@@ -334,7 +334,7 @@ BUGS = [
         "service/database/store.py",
         right="asyncio.timeout(HELPER_LIMIT)",
         wrong="asyncio.timeout(None)",
-        test=_CONNECTIONS + "a_load_goes_on_without_the_connections_that_it_does_not_get",
+        test=_CONNECTIONS + "a_load_continues_without_the_connections_that_it_does_not_get",
     ),
     Bug(
         "a settled session is noticed at the next due run only",

@@ -2,6 +2,7 @@
 
 from tests.mutants.trial import Bug
 
+_HERD = "tests/sidecar/election/test_herd.py::test_"
 _LATE = "tests/sidecar/election/test_lease_late_calls.py::test_"
 _CANDIDATE = "tests/sidecar/election/test_candidate.py::test_"
 _PROCESS = "tests/sidecar/test_process.py::test_"
@@ -96,8 +97,8 @@ ELECTION = [
     Bug(
         "a question does not wake the loop",
         "sidecar/election/candidate.py",
-        right="self._telemetry.polled(name, now)\n        self._wake_for(name, now)",
-        wrong="self._telemetry.polled(name, now)",
+        right="        if self._leases[name].asked(now):  # else nothing is due earlier than before\n    ",
+        wrong="        if not self._leases[name].asked(now):\n    ",
         test=_CANDIDATE + "a_question_wakes_a_loop_that_sleeps",
     ),
     Bug(
@@ -126,7 +127,7 @@ ELECTION = [
         "sidecar/election/lease.py",
         right="self._drain_until = now + self",
         wrong="self._grants.until = now\n            self._drain_until = now + self",
-        test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end",
+        test="tests/sidecar/client/test_real_sidecar.py::test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end",
     ),
     Bug(
         "an adopted term may be granted to any client",
@@ -161,9 +162,9 @@ ELECTION = [
     Bug(
         "a change while the watch was disconnected is missed",
         "sidecar/redis/watch.py",
-        right="            self._all_changed()  # what happened meanwhile was not heard\n",
+        right="            self._all_changed()  # changes before this moment were not reported\n",
         wrong="",
-        test=_WATCH + "after_its_connection_was_killed_it_tells_of_everything_and_watches_on[wheel]",
+        test=_WATCH + "after_its_connection_was_killed_it_reports_everything_and_watches_on[wheel]",
     ),
     Bug(
         "a held request outlives the term during a call",
@@ -244,16 +245,16 @@ LISTENER = [
     ),
     Bug(
         "expires_in is measured from the answer, not from the request",
-        "sidecar/control.py",
-        right='"expires_in": grant,',
-        wrong='"expires_in": grant and grant + self._clock() - arrived,',
+        "sidecar/election/candidate.py",
+        right="grant = lease.grant(arrived, now, client, token)",
+        wrong="grant = lease.grant(arrived, now, client, token)\n        grant = grant and grant + now - arrived",
         test=_CONTROL + "a_grant_counts_from_the_requests_arrival",
     ),
     Bug(
         "every client that asks is granted the lead",
         "sidecar/control.py",
-        right="grant = self._candidate.granted(name, arrived, _client(request), _token(request))",
-        wrong='grant = self._candidate.granted(name, arrived, "", None)',
+        right="return self._fields(name, *self._candidate.granted(name, *question))",
+        wrong='return self._fields(name, *self._candidate.granted(name, question.arrived, "", None))',
         test="tests/sidecar/client/test_real_sidecar.py::test_of_two_clients_at_one_sidecar_one_leads_at_a_time",
     ),
     Bug(
@@ -262,6 +263,22 @@ LISTENER = [
         right="await self._candidate.first_replies(names, self._timings.call_limit)",
         wrong="",
         test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a restarted sidecar answers no at once before Redis has replied",
+        "sidecar/control.py",
+        right=" or not self._candidate.heard_from_redis(names):",
+        wrong=":",
+        test=_CONTROL + "a_restarted_sidecar_answers_its_clients_first_question_with_the_same_term",
+    ),
+    Bug(
+        "a question that is answered at once is no demand",
+        "sidecar/control.py",
+        right="""            self._candidate.asked(name)
+        answer = """,
+        wrong="""            pass
+        answer = """,
+        test=_CONTROL + "a_question_that_is_answered_at_once_is_demand",
     ),
     Bug(
         "versions repeat after a restart",
@@ -273,14 +290,14 @@ LISTENER = [
     Bug(
         "a resign ends any term",
         "sidecar/control.py",
-        right="self._candidate.resigned(name, _token(request), _client(request))",
-        wrong="self._candidate.resigned(name, None, _client(request))",
+        right='self._candidate.resigned(name, _token(request.query.get("token")), _client(request.headers))',
+        wrong="self._candidate.resigned(name, None, _client(request.headers))",
         test=_RESIGN + "a_resign_may_name_its_term_and_gives_up_no_other",
     ),
     Bug(
         "a resign needs no header",
         "sidecar/control.py",
-        right="if not _client(request):",
+        right="if not _client(request.headers):",
         wrong="if not name:",
         test=_RESIGN + "a_resign_needs_the_header",
     ),
@@ -313,7 +330,7 @@ REDIS = [
         "sidecar/redis/store.py",
         right="clock.observe(time, self._clock())\n        return reply",
         wrong="return reply",
-        test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good[wheel]",
+        test=_STORE + "a_slow_answer_does_not_spoil_the_next_calls_deadline_forever[wheel]",
     ),
     Bug(
         "an error of Redis counts as a reply",
@@ -519,7 +536,7 @@ SCRIPTS = [
         "sidecar/scripts/prelude.lua",
         right="return problem and disabled() and 'disabled' or problem",
         wrong="return problem",
-        test=_FAULTS + "a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
+        test=_FAULTS + "a_disabled_lease_is_reported_as_disabled_though_its_fence_is_to_be_repaired[wheel-seven]",
     ),
 ]
 
@@ -660,7 +677,7 @@ CONNECTION = [
         "sidecar/redis/connection.py",
         right="            cancelled.add_note(awaited)\n",
         wrong="            pass\n",
-        test="tests/sidecar/redis/test_failures.py::test_a_lookup_that_hangs_is_told_as_such",
+        test="tests/sidecar/redis/test_failures.py::test_a_lookup_that_hangs_is_reported_as_such",
     ),
     Bug(
         "a server that answers no command gets a hint about TLS",
@@ -678,11 +695,32 @@ CONNECTION = [
         test="tests/sidecar/election/test_lease_giving_up.py::test_no_call_outlives_the_end_of_a_drain",
     ),
     Bug(
+        "all candidates of a large fleet call at once after a notice",
+        "sidecar/election/lease.py",
+        right="now + herd.delay(self._watchers, self._uniform))",
+        wrong="now)",
+        test=_HERD + "a_follower_of_many_looks_within_the_spread_after_a_notice",
+    ),
+    Bug(
+        "all candidates of a large fleet call at once at an expiry",
+        "sidecar/election/lease.py",
+        right="self._uniform(0.001, 0.004) + herd.delay(self._watchers, self._uniform)",
+        wrong="self._uniform(0.001, 0.004)",
+        test=_HERD + "the_calls_of_many_at_an_expiry_and_at_the_end_of_the_guard_are_spread",
+    ),
+    Bug(
+        "the candidates are not counted",
+        "sidecar/scripts/prelude.lua",
+        right="local function held_otherwise()\n  count_watchers()",
+        wrong="local function held_otherwise()",
+        test=_SCRIPTS + "a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease[wheel]",
+    ),
+    Bug(
         "a task that follows only tries to lead",
         "sidecar/election/lease.py",
         right="looks = self.follows_only or now < self._rest.until",
         wrong="looks = now < self._rest.until",
-        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_says_so",
+        test="tests/sidecar/election/test_follows_only.py::test_a_task_that_follows_only_never_leads_and_reports_it",
     ),
     Bug(
         "a task that follows only looks at a vacant key without a pause",

@@ -14,14 +14,21 @@ STEP_DOWN = [
         "sidecar/scripts/renew.lua",
         right="stepping_down() and 'stepping_down' or 'renewed'",
         wrong="'renewed'",
-        test=_SCRIPTS + "a_renewal_tells_the_holder[wheel]",
+        test=_SCRIPTS + "a_renewal_reports_the_holder[wheel]",
     ),
     Bug(
         "a renewal that reports a step-down opens the guard and does not extend the key",
         "sidecar/scripts/renew.lua",
         right="if left < tonumber(ARGV[7])",
         wrong="if stepping_down() then vouch() return answer('stepping_down') end\nif left < tonumber(ARGV[7])",
-        test=_SCRIPTS + "a_renewal_tells_the_holder[wheel]",
+        test=_SCRIPTS + "a_renewal_reports_the_holder[wheel]",
+    ),
+    Bug(
+        "a step-down keeps the demand of a silent client",
+        "sidecar/election/lease.py",
+        right="        if reason is Reason.CLIENT_SILENT:",
+        wrong="        if reason is Reason.CLIENT_SILENT and not term.step_down:",
+        test=_RULES + "after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it",
     ),
     Bug(
         "a release after a step-down is given up while the key lives",
@@ -70,7 +77,7 @@ STEP_DOWN = [
         "sidecar/scripts/acquire.lua",
         right="redis.pcall('HDEL', fence, 'step_down')",
         wrong="call('HDEL', fence, 'step_down')",
-        test=_SCRIPTS + "without_the_right_to_hdel_the_next_term_is_led_all_the_same[wheel]",
+        test=_SCRIPTS + "without_the_right_to_hdel_the_next_term_is_led_anyway[wheel]",
     ),
     Bug(
         "the answer to a step-down is a grant",
@@ -147,7 +154,7 @@ STEP_DOWN = [
         "sidecar/redis/watch.py",
         right="self._step_down if content == STEP_DOWN_NOTICE else self._changed",
         wrong="self._changed",
-        test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_told_as_one_and_as_no_change[wheel-rights0]",
+        test="tests/sidecar/redis/test_watch.py::test_a_step_down_is_reported_as_one_and_as_no_change[wheel-rights0]",
     ),
     Bug(
         "the sidecar's watch does not pass a step-down on",
@@ -206,14 +213,14 @@ HISTORY = [
         "sidecar/redis/store.py",
         right="            call.reason,\n",
         wrong='            "",\n',
-        test=_CONTROL + "a_term_is_told_while_it_lasts_and_after_its_end",
+        test=_CONTROL + "a_term_is_reported_while_it_lasts_and_after_its_end",
     ),
     Bug(
         "a crashed term shows as the holder's",
         "sidecar/history.py",
         right="holds = not terms and (entry.holder, entry.token) == (holder, token)",
         wrong="holds = not terms",
-        test=_TERMS + "the_last_term_holds_while_key_and_fence_say_so",
+        test=_TERMS + "the_last_term_holds_while_key_and_fence_agree",
     ),
     Bug(
         "an older term shows as the holder's",

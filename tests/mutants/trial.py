@@ -74,7 +74,8 @@ def attempt(source: Path, tests: list[str], bug: Bug | None = None, *, reruns: i
 def _run(folder: Path, arguments: list[str], expected: int) -> Verdict:
     report = folder / "report.xml"
     plugins = [word for plugin in PLUGINS for word in ("-p", plugin)]
-    options = ["-q", "-x", "--tb=short", f"--timeout={TEST_LIMIT}", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = ["-o", "addopts=", "-q", "-x", "--tb=short", f"--timeout={TEST_LIMIT}"]  # addopts loads more plugins
+    options += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     began = time.monotonic()
     with subprocess.Popen(

@@ -20,6 +20,20 @@ WITHOUT_MODEL = {
 }
 """Commands that the aws program builds from several calls, with the options that documents use."""
 
+OF_COPILOT = {
+    "app init": {"domain"},
+    "env init": {"name", "profile", "import-cert-arns", "default-config"},
+    "env deploy": {"name"},
+    "env show": {"name", "resources"},
+    "svc init": {"name", "svc-type", "dockerfile", "port"},
+    "svc deploy": {"name", "env", "tag", "force"},
+    "svc exec": {"name", "env", "container", "command"},
+    "svc logs": {"name", "env", "since", "follow"},
+    "svc show": {"name"},
+    "svc status": {"name", "env"},
+}
+"""Copilot's commands that documents use, with the options of Copilot's documentation that documents use."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -50,8 +64,15 @@ def aws_commands(text: str) -> Iterator[list[str]]:
         yield shlex.split(found[1])
 
 
+def copilot_commands(text: str) -> Iterator[tuple[str, set[str]]]:
+    """Return each `copilot` command, such as `svc deploy`, and its options."""
+    for found in re.finditer(r"\bcopilot ((?:app|env|svc) [a-z]+)((?: [^\n`|;&]*)?)", text):
+        yield found[1], set(re.findall(r" --([a-z-]+)", found[2]))
+
+
 @cache
-def _service(name: str) -> botocore.model.ServiceModel:
+def service_model(name: str) -> botocore.model.ServiceModel:
+    """Return botocore's model of a service, such as `ecs`."""
     return botocore.model.ServiceModel(botocore.loaders.Loader().load_service_model(name, "service-2"))
 
 
@@ -65,8 +86,8 @@ def unknown_options(words: list[str]) -> set[str]:
     given = {word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")}
     known: set[str] | dict[str, Any] = WITHOUT_MODEL.get((service, command), set())
     if not known:
-        names = {xform_name(name, "-"): name for name in _service(service).operation_names}
-        shape = _service(service).operation_model(names[command]).input_shape
+        names = {xform_name(name, "-"): name for name in service_model(service).operation_names}
+        shape = service_model(service).operation_model(names[command]).input_shape
         members = {} if shape is None else shape.members
         known = {xform_name(name, "-") for name in members} | {f"no-{xform_name(name, '-')}" for name in members}
     return given - OF_THE_CLIENT - set(known)

@@ -55,7 +55,7 @@ def test_all_output_goes_to_the_file_and_a_long_line_is_cut_on_the_screen(tmp_pa
     assert len(line) < WIDEST + 40
 
 
-def test_a_log_that_a_full_disk_ends_is_told_once_and_the_screen_goes_on(tmp_path: Path) -> None:
+def test_a_log_that_a_full_disk_ends_is_reported_once_and_the_screen_continues(tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(screen, tmp_path, colours=False, closed=lambda: None)
     full = tmp_path / "task1-api.log"

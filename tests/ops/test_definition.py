@@ -106,7 +106,7 @@ def test_a_shell_check_runs_in_a_shell() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_with_its_field(document: object, complaint: str) -> None:
+def test_what_is_wrong_is_reported_with_its_field(document: object, complaint: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse(document, "x.json")
     assert str(caught.value).startswith("x.json: ")
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_told_with_its_field(document: object, complaint: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_json_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_or_not_json_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"^t\.json: cannot be read: No such file"):
         read(tmp_path / "t.json")
     (tmp_path / "t.json").write_text("{")

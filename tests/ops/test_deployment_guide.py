@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.ops.cloudformation import load
-from tests.ops.guide_blocks import Block, aws_commands, blocks, unknown_options
+from tests.ops.guide_blocks import OF_COPILOT, Block, aws_commands, blocks, copilot_commands, unknown_options
 from tests.ops.test_run import Run
 from tests.ops.test_task_definition import DOCUMENT
 
@@ -50,8 +50,7 @@ def said(run: Run, ran: list[Block]) -> dict[int, str]:
     """Return the output of each block, by its line; the script ends at the first failing command."""
 
     def here(text: str) -> str:
-        text = re.sub(r"(127\.0\.0\.1:)(\d+)", lambda port: f"{port[1]}{int(port[2]) + run.offset}", text)
-        text = re.sub(r"\b9102\b(?! )", str(9102 + run.offset), re.sub(r"in 9102 ;", f"in {9102 + run.offset} ;", text))
+        text = re.sub(r"\b(4040|8080|8180|9101|9102|9202)\b", lambda port: str(int(port[1]) + run.offset), text)
         text = text.replace("$PWD/.venv/bin", str(Path(sys.executable).parent))
         return text.replace(".run/", f"{run.folder}/")
 
@@ -89,18 +88,28 @@ def test_each_aws_command_has_an_operation_and_options_that_aws_knows(document: 
         assert unknown_options(words) == set(), words
 
 
+def test_each_copilot_command_has_options_of_copilot_s_documentation() -> None:
+    manifest = (ROOT / "ops/copilot/manifest.yml").read_text()
+    found = [command for text in (GUIDE, manifest) for command in copilot_commands(text)]
+    assert {command for command, _ in found} == OF_COPILOT.keys()
+    for command, options in found:
+        assert options <= OF_COPILOT[command], command
+
+
 def test_a_wrong_option_would_be_seen() -> None:
     [words] = aws_commands('aws ecs run-task --cluster production --overides "x"')
     assert unknown_options(words) == {"overides"}
 
 
-def test_each_section_that_an_alarm_or_the_guide_names_is_there() -> None:
+def test_each_alarm_and_each_reference_of_the_guide_names_a_section_that_is_there() -> None:
     headings = set(re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE))
-    alarms = str([entry for entry in load()["Resources"].values() if entry["Type"].endswith("::Alarm")])
-    named = re.findall(r'docs/deployment-guide\.md, "([^"]+)"', alarms) + re.findall(
-        r'"([A-Z][a-z][^"\n]+)", below', GUIDE
-    )
-    assert len(named) >= 5
+    alarms = [entry for entry in load()["Resources"].values() if entry["Type"].endswith("::Alarm")]
+    for alarm in alarms:
+        description = alarm["Properties"]["AlarmDescription"]
+        [section] = re.findall(r'docs/deployment-guide\.md, "([^"]+)"', description)
+        assert section in headings, description
+    named = re.findall(r'"([A-Z][a-z][^"\n]+)", below', GUIDE)
+    assert len(named) >= 3
     assert set(named) <= headings
 
 

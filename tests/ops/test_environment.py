@@ -46,7 +46,7 @@ def test_an_address_elsewhere_or_none_at_all_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("value", ["here", "8080", ":8080", "0.0.0.0:"])
-def test_an_address_that_is_none_is_told(value: str) -> None:
+def test_an_invalid_address_is_reported(value: str) -> None:
     with pytest.raises(DefinitionError, match=rf"^container c: environment API_BIND='{value}' is not host:port$"):
         shifted(container({"API_BIND": value}), 100)
 
@@ -183,7 +183,7 @@ def test_what_the_definition_says_is_not_overruled_by_a_default() -> None:
 
 
 @pytest.mark.parametrize("name", [API, SIDECAR])
-def test_a_definition_without_one_of_the_two_programs_is_told(name: str) -> None:
+def test_a_definition_without_one_of_the_two_programs_is_reported(name: str) -> None:
     other = parse({"family": "test", "containerDefinitions": [container({}, name=name)]})
     with pytest.raises(DefinitionError, match=r"^task definition: no container is named (api|sidecar)$"):
         spelled_out(other)
@@ -199,7 +199,7 @@ def test_a_container_whose_command_is_its_image_s_is_not_run() -> None:
     assert [entry.name for entry in found.container_definitions] == [API, SIDECAR]
 
 
-def test_a_port_in_use_is_told_with_its_user_and_a_way_out() -> None:
+def test_a_port_in_use_is_reported_with_its_user_and_a_way_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(UsageError, match=rf"^port {port}, which task1/api needs, is in use by .* RUN_PORT_OFFSET"):
@@ -208,7 +208,7 @@ def test_a_port_in_use_is_told_with_its_user_and_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "10", "x", "2.5", "-1"])
-def test_a_bad_number_of_tasks_is_told_with_its_name(text: str, tmp_path: Path) -> None:
+def test_a_bad_number_of_tasks_is_reported_with_its_name(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"^RUN_TASKS='{text}' is not a whole number from 1 to 9$"):
         RunSettings.read({"RUN_TASKS": text}, tmp_path)
 

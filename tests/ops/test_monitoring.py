@@ -107,7 +107,7 @@ def risen(expression: Any) -> Iterator[str]:
         yield from risen(argument)
 
 
-async def test_every_metric_and_label_that_is_asked_for_is_told(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_every_metric_and_label_that_is_asked_for_is_reported(redis_server: RedisServer, tmp_path: Path) -> None:
     of_sidecar = await of_a_sidecar(redis_server, tmp_path)
     of_sidecar["sidecar_redis_errors_total"] = {"kind"}  # counts nothing while all is well
     there = of_sidecar | of_the_service()
@@ -213,7 +213,7 @@ def test_the_guide_s_numbers_are_the_rules() -> None:
         assert [f"{each}m" for each in minutes] == [waits[alert]][: len(minutes)], alert
 
 
-def test_an_observer_of_docker_labels_is_told_of_labels_that_are_there() -> None:
+def test_an_observer_of_docker_labels_is_shown_labels_that_are_there() -> None:
     guide = (OPS.parent / "docs/monitoring.md").read_text()
     named = set(re.findall(r"`\w+_label: (\w+)`", guide))
     assert len(named) == 3

@@ -50,7 +50,7 @@ def test_a_write_of_an_older_term_after_one_of_a_newer_is_an_overlap() -> None:
     assert overlap(written((1, 10.0), (2, 11.0), (1, 11.5)), LEASES[1], WINDOW) == 0, "another lease's"
 
 
-def test_the_longest_time_without_a_leader_is_told_but_for_when_no_task_was_wanted() -> None:
+def test_the_longest_time_without_a_leader_is_reported_except_when_no_task_was_wanted() -> None:
     led = [Led("task1", LEASE, -5.0, 40.0), Led("task2", LEASE, 30.0, 50.0), Led("task3", LEASE, 53.0, 90.0)]
     assert leaderless(led, LEASE, WINDOW) == 10.0
     assert leaderless(led, LEASE, WINDOW, [Span(88.0, 99.0)]) == 3.0

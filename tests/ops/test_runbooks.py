@@ -42,7 +42,7 @@ def test_each_alert_links_to_its_section_and_each_section_has_an_alert() -> None
     assert set(ALL) == {alert["alert"] for alert in ALERTS}
 
 
-def test_each_section_stands_under_the_severity_of_its_alert() -> None:
+def test_each_section_is_below_the_severity_of_its_alert() -> None:
     for group, severity in GROUPS.items():
         assert set(sections(group)) == {rule["alert"] for rule in ALERTS if rule["labels"]["severity"] == severity}
 

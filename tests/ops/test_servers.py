@@ -36,7 +36,7 @@ async def test_redis_starts_beside_a_loop_and_starts_again_on_its_port_after_a_k
         server.stop()
 
 
-def test_a_server_that_cannot_start_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = RedisServer(tmp_path / "redis", port=listener.getsockname()[1])
         with pytest.raises(ServerError, match=r"^RedisServer did not start on port \d+: .*$"):
@@ -55,7 +55,7 @@ def test_a_free_port_is_nobody_else_s_before_it_is_listened_on_and_after_its_ser
         server.kill()
 
 
-def test_only_so_many_ports_are_held_at_a_time() -> None:
+def test_the_number_of_held_ports_is_limited() -> None:
     ports = {free_port() for _ in range(MOST_HELD + 10)}
     assert len(ports) > MOST_HELD
     assert len(_held) <= MOST_HELD
@@ -74,6 +74,17 @@ def test_servers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     while lives(server):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_postgres_of_one_s_own_choice_takes_the_place_of_the_wheel_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = min(postgres_server.postgres_binaries().parent.parent.glob("pginstall*/bin/postgres"))
+    monkeypatch.setenv("POSTGRES_SERVER", str(older))
+    assert PostgresServer(tmp_path).binaries == older.parent.resolve()
+    monkeypatch.setenv("POSTGRES_SERVER", str(tmp_path / "none"))
+    with pytest.raises(ServerError, match=r"^POSTGRES_SERVER: .* is not a program$"):
+        PostgresServer(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to hand Postgres to another user")

@@ -1,4 +1,4 @@
-"""The task definition, the Dockerfiles, the Copilot manifest: mistakes that ECS refuses or does not notice."""
+"""The task definition and the Dockerfiles: mistakes that ECS refuses or does not notice."""
 
 import json
 import re
@@ -11,7 +11,6 @@ import botocore.loaders
 import botocore.model
 import botocore.validate
 import pytest
-import yaml
 
 from ops.local.definition import ContainerDefinition, read
 from ops.local.environment import container_environment
@@ -151,7 +150,7 @@ def test_the_redis_password_travels_only_encrypted_and_belongs_to_a_user_of_the_
 
 
 def test_placeholders_are_obvious_and_the_same_everywhere() -> None:
-    text = FILE.read_text() + (ROOT / "ops/copilot/manifest.yml").read_text()
+    text = FILE.read_text()
     assert set(re.findall(r"\b\d{12}\b", text)) == {"000000000000"}
     assert set(re.findall(r"\b[a-z]{2}-[a-z]+-\d\b", text)) == {"us-west-1"}
 
@@ -166,36 +165,6 @@ def test_logs_never_hold_a_container_up(name: str) -> None:
 def test_a_sidecar_that_dies_is_restarted_but_not_for_settings_that_it_refuses() -> None:
     policy = CONTAINERS["sidecar"]["restartPolicy"]
     assert policy == {"enabled": True, "ignoredExitCodes": [2], "restartAttemptPeriod": 60}
-
-
-def test_the_copilot_manifest_says_what_the_task_definition_says() -> None:
-    manifest = yaml.safe_load((ROOT / "ops/copilot/manifest.yml").read_text())
-    sidecar = manifest["sidecars"]["sidecar"]
-    assert manifest["variables"] == _defined("api").variables
-    assert sidecar["variables"] == _defined("sidecar").variables
-    assert manifest["image"]["depends_on"] == {"sidecar": "healthy"}
-    assert sidecar["image"] == CONTAINERS["sidecar"]["image"]
-    volumes = manifest["storage"]["volumes"]
-    assert all(volume["read_only"] is False for volume in volumes.values())
-    assert {name: volume["path"] for name, volume in volumes.items()} == {
-        mount["sourceVolume"]: mount["containerPath"] for mount in CONTAINERS["api"]["mountPoints"]
-    }
-    for said, defined in (
-        (manifest["image"]["healthcheck"], CONTAINERS["api"]["healthCheck"]),
-        (sidecar["healthcheck"], CONTAINERS["sidecar"]["healthCheck"]),
-    ):
-        assert said["command"] == defined["command"]
-        assert (said["interval"], said["timeout"]) == (f"{defined['interval']}s", f"{defined['timeout']}s")
-        assert (said["retries"], said["start_period"]) == (defined["retries"], f"{defined['startPeriod']}s")
-    patches = yaml.safe_load((ROOT / "ops/copilot/overrides/cfn.patches.yml").read_text())
-    for patch in patches:
-        index, field = patch["path"].split("/")[-2:]
-        value, defined = patch["value"], [*CONTAINERS.values()][int(index)][field[0].lower() + field[1:]]
-        assert _as_ecs_s_input(value) == defined, patch["path"]
-    wanted = ("User", "ReadonlyRootFilesystem", "LinuxParameters", "Memory", "Cpu", "StopTimeout")
-    patched = {"/".join(patch["path"].split("/")[-2:]) for patch in patches}
-    assert {f"{index}/{field}" for index in (0, 1) for field in wanted} <= patched
-    assert (manifest["cpu"], manifest["memory"]) == (int(DOCUMENT["cpu"]), int(DOCUMENT["memory"]))
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -238,13 +207,6 @@ def test_what_an_image_copies_exists_and_is_let_through_by_the_ignore_file(name:
 def test_the_sidecar_s_image_holds_nothing_of_the_service() -> None:
     copied = re.findall(r"^COPY ([^-]\S*) ", DOCKERFILES["sidecar"].read_text(), re.MULTILINE)
     assert copied == ["requirements/sidecar.txt", "runtime", "sidecar"]
-
-
-def _as_ecs_s_input(value: object) -> object:
-    """CloudFormation's names as those of RegisterTaskDefinition, which begin with a small letter."""
-    if isinstance(value, dict):
-        return {key[0].lower() + key[1:]: _as_ecs_s_input(inner) for key, inner in value.items()}
-    return value
 
 
 def _defined(name: str) -> ContainerDefinition:

@@ -257,7 +257,7 @@ async def test_a_container_that_exits_too_soon_is_not_restarted(tmp_path: Path) 
     assert len(heard.events) == 1
 
 
-async def test_a_container_s_last_words_are_told_when_it_fails_by_itself(tmp_path: Path) -> None:
+async def test_a_container_s_last_words_are_reported_when_it_fails_by_itself(tmp_path: Path) -> None:
     words = "echo starting; echo 'API_BIND: no such address' >&2; "
     for end, said in ("exit 2", True), ("exit 0", False), ("kill -9 $$", False):
         task, heard = new_task(tmp_path, define(container("api", words + end)))

@@ -91,7 +91,7 @@ async def test_a_refusal_says_why() -> None:
         await port_of(known(bad))
 
 
-async def test_an_unknown_name_says_so() -> None:
+async def test_an_unknown_name_reports_it() -> None:
     def unknown(host: str, port: int) -> Sequence[AddressInfo]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import select
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -10,8 +12,9 @@ from dataclasses import dataclass
 import pytest
 import uvloop
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
-from runtime.listener import Limits, network_of
+from runtime.listener import AtOnce, Limits, network_of
 from tests.support.listening import listening
 from tests.support.waiting import eventually
 
@@ -20,6 +23,10 @@ HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 LARGE = 64 * 1024 * 1024
 """Length of an answer that no buffer can hold, in bytes."""
+AT_ONCE = b'{"at": "once"}'
+LATE = b'{"at": "last"}'
+"""The application's answer to a request that `at_once` answers."""
+WHOLE_AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Connection:
@@ -34,11 +41,19 @@ class Connection:
 
     async def answer(self) -> int:
         """The status of the next answer, whose body is read too."""
+        head, _ = await self.whole_answer()
+        return int(head.split(b" ")[1])
+
+    async def body(self) -> bytes:
+        """The body of the next answer."""
+        return (await self.whole_answer())[1]
+
+    async def whole_answer(self) -> tuple[bytes, bytes]:
+        """The head and the body of the next answer."""
         async with asyncio.timeout(20):
             head = await self.reader.readuntil(b"\r\n\r\n")
             (length,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-            await self.reader.readexactly(int(length.split(b":")[1]))
-        return int(head.split(b" ")[1])
+            return head, await self.reader.readexactly(int(length.split(b":")[1]))
 
     async def is_closed(self) -> bool:
         """Wait until the connection is closed; false if an answer comes first."""
@@ -77,15 +92,24 @@ class Served:
         assert await cut.is_closed()
 
     @property
+    def requests(self) -> int:
+        """The number of requests that the application has answered or is answering."""
+        assert self.runner.server is not None
+        return self.runner.server.requests_count
+
+    @property
     def open(self) -> int:
         assert self.runner.server is not None
         return len(self.runner.server.connections)
 
 
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[Served]:
+async def serving(limits: Limits, at_once: AtOnce | None = None) -> AsyncIterator[Served]:
     async def root(request: web.Request) -> web.Response:
         return web.Response(body=await request.read())
+
+    async def late(_: web.Request) -> web.Response:
+        return web.Response(body=LATE, content_type="application/json")
 
     async def wait(_: web.Request) -> web.Response:
         await held.wait()
@@ -97,9 +121,19 @@ async def serving(limits: Limits) -> AsyncIterator[Served]:
     held = asyncio.Event()
     app = web.Application()
     app.add_routes([web.get("/", root), web.post("/", root), web.get("/held", wait), web.get("/large", large)])
+    app.add_routes([web.get("/at-once", late), web.post("/at-once", late)])
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.2)
-    async with listening(runner, limits):
+    async with listening(runner, limits, at_once):
         yield Served(runner, held)
+
+
+def at_once(message: RawRequestMessage) -> bytes | None:
+    """Answer `GET /at-once`."""
+    return AT_ONCE if (message.method, message.path) == ("GET", "/at-once") else None
+
+
+def fails(_: RawRequestMessage) -> bytes | None:
+    raise RuntimeError("a bug")
 
 
 async def drip(connection: Connection) -> None:
@@ -248,4 +282,102 @@ async def test_an_error_of_the_servers_own_is_json(sent: bytes, status: int, err
         assert b"content-type: application/json" in head.lower()
         assert (b"allow: get,head,post" in head.lower()) == (status == 405)
         assert json.loads(body)["error"].startswith(error)
+        connection.close()
+
+
+async def test_an_answer_at_once_has_the_headers_of_the_applications() -> None:
+    heads = []
+    for answers in (at_once, None):
+        async with serving(Limits(), answers) as served:
+            connection = await served.connect()
+            for _ in range(2):
+                connection.send(WHOLE_AT_ONCE)
+                heads.append(re.sub(rb"Date: [^\r]*", b"Date", (await connection.whole_answer())[0]))
+            assert served.requests == (2 if answers is None else 0)
+            connection.close()
+    assert len(set(heads)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        pytest.param(WHOLE_AT_ONCE.replace(b"1.1", b"1.0"), at_once, id="1.0"),
+        pytest.param(WHOLE_AT_ONCE.replace(b"Host", b"Connection: close\r\nHost"), at_once, id="close"),
+        pytest.param(WHOLE_AT_ONCE.replace(b"Host", b"Content-Length: 1\r\nHost") + b"x", at_once, id="body"),
+        pytest.param(WHOLE_AT_ONCE.replace(b"GET", b"POST"), at_once, id="another method"),
+        pytest.param(WHOLE_AT_ONCE, fails, id="error"),
+    ],
+)
+async def test_the_application_answers_what_is_not_answered_at_once(sent: bytes, answers: AtOnce) -> None:
+    async with serving(Limits(), answers) as served:
+        connection = await served.connect()
+        connection.send(sent)
+        assert await connection.body() == LATE
+        if b"close" in sent or b"1.0" in sent:
+            assert await connection.is_closed()
+        connection.close()
+
+
+async def test_an_answer_at_once_waits_for_the_answers_before_it() -> None:
+    async with serving(Limits(), at_once) as served:
+        connection = await served.connect()
+        connection.send(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+        await eventually(lambda: served.requests == 1)
+        connection.send(WHOLE_AT_ONCE)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await connection.reader.readexactly(1)
+        served.held.set()
+        assert [await connection.body(), await connection.body()] == [b"held", LATE]
+        connection.send(WHOLE_AT_ONCE * 2)
+        assert [await connection.body(), await connection.body()] == [LATE, LATE]
+        connection.send(WHOLE_AT_ONCE)
+        assert await connection.body() == AT_ONCE
+        connection.close()
+
+
+async def test_answers_at_once_have_no_limit_of_their_number() -> None:
+    """The parser counts the requests that wait for an answer, and stops at a limit."""
+    async with serving(Limits(), at_once) as served:
+        connection = await served.connect()
+        for _ in range(300):
+            connection.send(WHOLE_AT_ONCE)
+            assert await connection.body() == AT_ONCE
+        connection.send(WHOLE_AT_ONCE * 2)
+        assert [await connection.body(), await connection.body()] == [LATE, LATE]
+        connection.close()
+
+
+async def test_a_peer_that_does_not_read_gets_no_answers_at_once() -> None:
+    """The application waits until the peer reads; answers at once would use up the memory."""
+    async with serving(Limits(), lambda message: bytes(LARGE) if at_once(message) else None) as served:
+        with socket.create_connection(served.runner.addresses[0][:2]) as unread:
+            unread.sendall(WHOLE_AT_ONCE)
+            await eventually(lambda: select.select([unread], [], [], 0)[0])
+            unread.sendall(WHOLE_AT_ONCE)
+            await eventually(lambda: served.requests == 1)
+
+
+async def test_a_connection_with_answers_at_once_is_not_idle() -> None:
+    async with serving(Limits(idle=2.0), at_once) as served:
+        connection = await served.connect()
+        async with asyncio.timeout(30):
+            until = asyncio.get_running_loop().time() + 2.5
+            while asyncio.get_running_loop().time() < until:
+                connection.send(WHOLE_AT_ONCE)
+                assert await connection.body() == AT_ONCE
+                await asyncio.sleep(0.01)
+        connection.close()
+
+
+async def test_an_answer_at_once_ends_the_time_of_its_header() -> None:
+    async with serving(Limits(header=0.2), at_once) as served:
+        connection = await served.connect()
+        connection.send(WHOLE_AT_ONCE[:10])
+        await asyncio.sleep(0.01)  # the rest of the header comes later
+        connection.send(WHOLE_AT_ONCE[10:])
+        assert await connection.body() == AT_ONCE
+        await served.passes_limit()
+        connection.send(WHOLE_AT_ONCE)
+        assert await connection.body() == AT_ONCE
         connection.close()

@@ -138,7 +138,7 @@ async def test_an_outdated_lookup_without_callers_leaves_nothing() -> None:
     assert resolver.asked == 2
 
 
-async def test_a_result_is_not_kept_for_ever() -> None:
+async def test_a_result_is_not_kept_forever() -> None:
     resolver, now = Resolver(), [0.0]
     lookups = Lookups(resolver, clock=lambda: now[0])
     (await asked(lookups)).cancel()

@@ -188,7 +188,7 @@ def test_an_error_is_in_the_words_of_the_setting(
 @pytest.mark.parametrize(
     "where", ["127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:{port},127.0.0.2:{port}/", "/?host=127.0.0.1&port={port}"]
 )
-def test_any_password_leads_to_the_host_that_is_named_and_is_told_to_nobody(
+def test_any_password_leads_to_the_named_host_and_is_never_shown(
     password: str, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
@@ -319,7 +319,7 @@ COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "he
 
 @pytest.mark.parametrize("help_", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_tells_its_use_without_any_setting(
+def test_each_command_reports_its_use_without_any_setting(
     command: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")

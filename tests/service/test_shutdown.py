@@ -40,7 +40,7 @@ socket.getaddrinfo = hangs
 """
 HANGING_THREAD = """
 import service.work.tracker, time
-service.work.tracker.value_all = lambda *_: time.sleep(600)
+service.work.tracker.value_block = lambda *_: time.sleep(600)
 """
 
 

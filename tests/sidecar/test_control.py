@@ -26,7 +26,7 @@ async def sidecar(redis_server: RedisServer, redis: Redis) -> AsyncIterator[Serv
         yield sidecar
 
 
-async def test_one_lease_is_told_with_every_field_of_the_contract(sidecar: Served, redis: Redis) -> None:
+async def test_one_lease_is_reported_with_every_field_of_the_contract(sidecar: Served, redis: Redis) -> None:
     redis.set(KEYS["tracker"], "b", ex=60)
     first = await sidecar.get("/is-leader/tracker")
     assert (first["token"], first["expires_in"], first["is_leader"]) == (None, None, False)
@@ -56,6 +56,49 @@ async def test_a_grant_counts_from_the_requests_arrival(sidecar: Served) -> None
     assert (await sidecar.get("/is-leader/tracker"))["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6)
     held = await sidecar.get("/is-leader/tracker", wait=0.1, version=answer["version"])
     assert held["expires_in"] == pytest.approx(TIMINGS.grant_ttl, abs=1e-6), "though it was given 0.1 s later"
+
+
+@pytest.mark.parametrize("path", ["/is-leader", "/is-leader/tracker"])
+@pytest.mark.parametrize("client", [{}, CLIENT, {"Expect": "a miracle"}, {"Expect": "100-continue"}])
+async def test_a_question_has_the_same_answer_at_once_and_from_the_application(
+    sidecar: Served, path: str, client: dict[str, str]
+) -> None:
+    """The listener answers a question without a query; a query leaves it to the application."""
+    for name in KEYS:
+        await sidecar.lead(name)
+    answers = []
+    for query in ("", "?unknown=1"):
+        async with sidecar.session.get(f"{sidecar.url}{path}{query}", headers=client) as response:
+            headers = {
+                name: value for name, value in response.headers.items() if name not in ("Date", "Content-Length")
+            }
+            text = re.sub(r'("expires_in": )[0-9.]+', r"\1", await response.text())
+            answers.append((response.status, headers, text))
+    assert answers[0] == answers[1]
+
+
+async def test_a_question_needs_the_application_only_until_redis_has_replied(
+    sidecar: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The router and the middlewares would take most of the time of an answer."""
+    await sidecar.lead()
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the application answers")
+
+    monkeypatch.setattr(sidecar.candidate, "first_replies", fail)
+    assert (await sidecar.get("/is-leader/tracker"))["is_leader"] is True
+    assert (await sidecar.refusal("GET", "/is-leader/tracker?token=1"))[0] == 500
+
+
+async def test_a_question_that_is_answered_at_once_is_demand(redis_server: RedisServer, redis: Redis) -> None:
+    redis.set(KEYS["tracker"], "b", ex=60)
+    async with served(redis_server, timings=QUICK) as sidecar:
+        answer, until = await sidecar.get("/is-leader/tracker"), elapsed() + 2 * QUICK.demand
+        while elapsed() < until:
+            await asyncio.sleep(QUICK.demand / 20)
+            answer = await sidecar.get("/is-leader/tracker")
+        assert answer["state"] == "following"
 
 
 async def test_all_leases_are_led_only_if_each_is(sidecar: Served, redis: Redis) -> None:
@@ -201,7 +244,7 @@ async def test_status_shows_how_long_the_holder_s_key_lives_to_a_follower_too(si
     assert led["remaining"] < led["holder_remaining"] <= TIMINGS.ttl
 
 
-async def test_status_tells_what_is_wrong(sidecar: Served, redis: Redis) -> None:
+async def test_status_reports_what_is_wrong(sidecar: Served, redis: Redis) -> None:
     redis.lpush(KEYS["tracker"], "x")
     await sidecar.get("/is-leader/tracker")
 

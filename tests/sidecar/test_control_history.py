@@ -23,7 +23,7 @@ async def ends(sidecar: Served) -> list[tuple[str, str, str | None]]:
     return [(term["holder"], term["end"], term["reason"]) for term in (await sidecar.get("/history/tracker"))["terms"]]
 
 
-async def test_a_term_is_told_while_it_lasts_and_after_its_end(sidecar: Served) -> None:
+async def test_a_term_is_reported_while_it_lasts_and_after_its_end(sidecar: Served) -> None:
     token = (await sidecar.lead())["token"]
     answer = await sidecar.get("/history/tracker")
     [term] = answer["terms"]

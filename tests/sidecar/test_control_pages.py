@@ -78,6 +78,20 @@ async def test_a_page_is_refused_on_every_route(sidecar: Served, redis: Redis, h
     assert redis.get(KEYS["tracker"]) == "a"
 
 
+@pytest.mark.parametrize("headers", FOREIGN.values(), ids=FOREIGN)
+async def test_a_page_is_refused_after_the_first_answer_too(sidecar: Served, headers: list[bytes]) -> None:
+    """The listener then answers questions without the application, which refuses pages."""
+    await sidecar.lead()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sidecar.url.rpartition(":")[2]))
+    for path in (b"/is-leader/tracker", b"/is-leader"):
+        writer.write(b"\r\n".join([b"GET %b HTTP/1.1" % path, *headers, b"", b""]))
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+            await reader.readuntil(b"}")
+    writer.close()
+    await writer.wait_closed()
+
+
 @pytest.mark.parametrize("headers", OURS.values(), ids=OURS)
 async def test_a_program_of_the_task_is_answered_on_every_route(sidecar: Served, headers: list[bytes]) -> None:
     statuses = [

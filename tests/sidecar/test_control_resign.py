@@ -60,9 +60,7 @@ async def test_a_resign_may_name_its_term_and_gives_up_no_other(sidecar: Served,
     await eventually(lambda: redis.get(KEYS["tracker"]) is None)
 
 
-async def test_a_resign_of_a_client_of_another_name_leaves_the_lead_to_who_was_told(
-    sidecar: Served, redis: Redis
-) -> None:
+async def test_a_resign_by_a_client_of_another_name_does_not_end_the_lead(sidecar: Served, redis: Redis) -> None:
     await sidecar.lead()
     named = {"X-Lease-Client": "another"}
     async with sidecar.session.get(f"{sidecar.url}/is-leader/tracker", headers=named) as response:

@@ -56,7 +56,7 @@ def test_a_crash_a_delete_and_an_expiry_are_not_released() -> None:
         ("a", None, "not released"),
     ],
 )
-def test_the_last_term_holds_while_key_and_fence_say_so(holder: str | None, token: int | None, end: str) -> None:
+def test_the_last_term_holds_while_key_and_fence_agree(holder: str | None, token: int | None, end: str) -> None:
     assert ends([acquire(0, 1), acquire(1, 2)], holder, token)[0] == (2, end)
 
 

@@ -39,10 +39,10 @@ async def answers(url: str) -> bool:
     return False
 
 
-async def test_of_strangers_connections_there_are_so_many_and_the_client_is_answered_all_the_same(
+async def test_strangers_have_a_limited_number_of_connections_and_the_client_is_still_answered(
     redis_server: RedisServer,
 ) -> None:
-    """Else whoever reaches the metrics takes every file descriptor: the client loses the lead, the task its health."""
+    """Otherwise a peer at the metrics could use up the file descriptors, and the client would lose the lead."""
     async with served(redis_server, limits=Limits(connections=2)) as sidecar:
         async with connected(sidecar.metrics_url) as (one, writer), connected(sidecar.metrics_url) as (two, other):
             for line in (writer, other):

@@ -47,7 +47,7 @@ class Asker:
         return self.last
 
     async def campaign(self) -> None:
-        """Ask for ever; a sidecar that is gone is asked again."""
+        """Ask forever. If the sidecar has ended, ask again."""
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(2):
@@ -60,7 +60,7 @@ class Asker:
         return {**status, **status["leases"][LEASE]}
 
     async def is_healthy(self) -> bool:
-        """Whether one of some looks says so: a sidecar that stood still is stuck until its loop has come round."""
+        """Whether one of several looks reports it: after a freeze, the sidecar is stuck until its loop has run once."""
         for _ in range(ROUNDS):
             async with self._session.get(f"{self.sidecar.url}/healthz") as response:
                 if response.status == 200:
@@ -111,7 +111,7 @@ async def one(
 
 @pytest.fixture
 async def leader(one: Asker) -> AsyncIterator[Asker]:
-    """A sidecar that leads, with a client that goes on asking."""
+    """A sidecar that leads, with a client that keeps asking."""
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(one.campaign())
         await eventually(lambda: one.last.get("is_leader"))
@@ -334,7 +334,7 @@ async def test_a_sigterm_that_comes_during_the_start_ends_it_as_any_other(server
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        await reader.read()  # until whoever asks has had enough
+        await reader.read()  # until the test stops asking
         writer.close()
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as metadata:
@@ -415,7 +415,7 @@ Act = Callable[[RedisServer, Redis, Asker], None]
     ],
 )
 @timed
-async def test_what_is_wrong_with_redis_is_told_is_not_unhealthy_and_is_recovered_from(
+async def test_what_is_wrong_with_redis_is_reported_is_not_unhealthy_and_is_recovered_from(
     leader: Asker, server: RedisServer, redis: Redis, harm: Act, heal: Act, word: str
 ) -> None:
     if word == "oom":  # a renewal needs no memory: only a new term is refused

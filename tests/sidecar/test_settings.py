@@ -339,7 +339,7 @@ def test_the_health_check_reads_the_same_variable() -> None:
 
 
 @pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:0", "0.0.0.0:4040", "localhost:4040"])
-def test_the_health_check_of_an_address_that_is_none_is_unhealthy_and_silent(bind: str) -> None:
+def test_the_health_check_of_an_invalid_address_is_unhealthy_and_silent(bind: str) -> None:
     ended = run({"CONTROL_BIND": bind}, "healthcheck")
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("sidecar: CONTROL_BIND: ")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 WON = (Outcome.ACQUIRED, Outcome.ADOPTED, Outcome.RENEWED)
+COUNTING = (Outcome.HELD, Outcome.VACANT, Outcome.DISABLED, Outcome.SUPERSEDED, Outcome.GUARDED)
+"""Outcomes of scripts that count the candidates."""
 HANDLING = 2e-4
 """The time that a message over loopback takes, in seconds."""
 TIMER = 1e-6
@@ -180,7 +182,7 @@ class Sidecar:
         self.client.unsettled()
 
     def thaw(self) -> None:
-        """Continue the process (SIGCONT): it handles what came meanwhile, in the order of arrival."""
+        """Continue the process (SIGCONT). It handles everything that arrived during the pause, in order."""
         if not (self.alive and self.frozen):
             return
         self.frozen = False
@@ -522,6 +524,7 @@ class Sidecar:
             left / 1000 if left >= 0 else None,
             answer.wait / 1000,
             answer.tenure or "-",
+            self.world.scenario.watchers if outcome in COUNTING else None,
         )
         lease, client = self.lease, self.client
         self._reconnects.succeeded()

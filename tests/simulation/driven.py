@@ -14,6 +14,8 @@ START = 1000.0
 """The task's clock at the beginning."""
 DELAY = 0.00037
 """The time of a message to or from Redis, in seconds: no two events then coincide."""
+WATCHERS = 20
+"""The number of candidates that the scripts report: a large fleet, whose calls are spread."""
 NAME, ME = "lease", "a"
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import inf
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 from sidecar.client.term import Grant
+from sidecar.election import herd
 from sidecar.election.claims import Demand, HeldTerm
 from sidecar.election.lease import Lease
 from sidecar.election.rest import Rest
@@ -37,7 +39,7 @@ class Mutant:
     """One bug: the replaced functions and their substitutes. The search begins with the worlds of `mix`."""
 
     name: str
-    replaced: tuple[tuple[type, str, Any], ...]
+    replaced: tuple[tuple[type | ModuleType, str, Any], ...]
     mix: str | None = None
     pace: float = PACE
 
@@ -67,6 +69,7 @@ class Finding:
 MUTANTS: list[Mutant] = []
 
 _LEASE_REPLIED, _LEASE_FAILED, _LEASE_CALL, _LEASE_INIT = Lease.replied, Lease.failed, Lease._call, Lease.__init__
+_HERD_DELAY = herd.delay
 _LEASE_RESIGNED, _LEASE_GIVE_UP_AT, _LEASE_ACQUIRED = Lease.resigned, Lease._give_up_at, Lease._acquire_replied
 _LEASE_DRAIN, _LEASE_WAKE_AT, _LEASE_RENEWED = Lease.drain, Lease.wake_at, Lease._renew_replied
 _GUARD_WAIT, _MODEL_RENEW, _MODEL_ACQUIRE = RedisModel._guard_wait, RedisModel.renew, RedisModel.acquire
@@ -77,7 +80,7 @@ _LEASE_GRANT, _LEASE_ANSWER_VALID_FOR = Lease.grant, Lease.answer_valid_for
 
 
 def mutant(
-    name: str, owner: type, attribute: str, *, mix: str | None = None, pace: float = PACE
+    name: str, owner: type | ModuleType, attribute: str, *, mix: str | None = None, pace: float = PACE
 ) -> Callable[[Any], Any]:
     """Register the decorated function as a bug in the place of `owner.attribute`."""
 
@@ -206,6 +209,11 @@ def _(lease: Lease, *arguments: Any, **options: Any) -> None:
 def _(lease: Lease, now: float) -> None:
     if lease._in_flight is None:
         lease._due = min(lease._due, now)
+
+
+@mutant("a candidate of a large fleet waits for a second", herd, "delay", mix="quiet")
+def _(candidates: int | None, uniform: Callable[[float, float], float]) -> float:
+    return 1.0 if _HERD_DELAY(candidates, uniform) else 0.0
 
 
 def _acquired_for_nobody(lease: Lease, call: Call, reply: Reply, now: float) -> None:

@@ -7,6 +7,7 @@ holds: no write of an older term after a write of a newer one.
 
 from typing import TYPE_CHECKING
 
+from sidecar.election import herd
 from sidecar.protocol import YIELD_FOR
 from tests.simulation.store import Store, Tenure
 
@@ -51,6 +52,8 @@ class Oracle:
         """By task: the boot that has stepped down and released the lease, and when (local time)."""
         drift = 0.045 * timings.heartbeat  # a follower counts the rest of the key's life by its own clock
         self.bound = 0.1 + drift + (timings.heartbeat if world.scenario.watch == "off" else 0.0)
+        if (world.scenario.watchers or 0) > herd.SMALL_FLEET:
+            self.bound += herd.SPREAD
         late = world.scenario.late_demotion
         self.patience = 2.5 * timings.ttl + 15 * timings.call_limit + 5 + late
         self.quiet = 3 * timings.ttl + late

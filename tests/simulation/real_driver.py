@@ -1,7 +1,7 @@
 """`Control`, `Candidate` and `RedisStore` on a loop with virtual time, over a connection to a model of Redis.
 
-One known difference from the simulation is left out: here a server that was stopped answers a greeting when it goes on,
-in the simulation never.
+One known difference from the simulation is not modelled: here a stopped server answers a greeting after it continues;
+in the simulation it never does.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ from sidecar.protocol import Call, Transition
 from sidecar.redis.connection import RedisConnection
 from sidecar.redis.store import _SCRIPTS, RedisStore
 from sidecar.telemetry import Telemetry
-from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
+from tests.simulation.candidate import COUNTING
+from tests.simulation.driven import DELAY, ME, NAME, PATIENT, START, TIMINGS, WATCHERS, Schedule, SidecarNotes
 from tests.simulation.server import EPOCH, Server
 from tests.simulation.virtual_time import VirtualLoop
 
@@ -173,7 +174,8 @@ class Real:
         if model.touched != touched:
             self.touched()
         words = (answer.outcome, answer.token or "-", answer.tenure or "-", answer.left, answer.time, answer.wait)
-        return " ".join(map(str, (*words, answer.guard, "-", "-", answer.holder or "")))
+        watchers = WATCHERS if answer.outcome in COUNTING else "-"
+        return " ".join(map(str, (*words, answer.guard, "-", "-", watchers, answer.holder or "")))
 
     def hang_up_server(self) -> None:
         """The server closes the connection, if no call uses it."""

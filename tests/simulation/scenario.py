@@ -114,6 +114,8 @@ class Scenario:
     """For how long an old primary may serve after a promotion, as the candidates are set."""
     follower: bool = False
     """Whether the last task follows only (CAMPAIGN=false)."""
+    watchers: int | None = None
+    """The number of candidates that the scripts report, which may be wrong. None if they may not count."""
 
     @property
     def length(self) -> float:
@@ -148,6 +150,7 @@ def draw(random: Random, *, mix: str | None = None, ttl: float | None = None, pa
         late_demotion=timings.ttl * random.choice((0.3, 0.6, 1.5)) if name == "sentinels" else 0.0,
         require_client=random.random() < 0.9,
         follower=tasks > 1 and random.random() < 0.15,
+        watchers=random.choice((None, tasks, tasks, 10, 300)),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sidecar.protocol import Call, Transition
 from tests.simulation.candidate import TIMER, Sidecar
-from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, Schedule, SidecarNotes
+from tests.simulation.driven import DELAY, ME, PATIENT, START, TIMINGS, WATCHERS, Schedule, SidecarNotes
 from tests.simulation.scenario import Scenario
 from tests.simulation.server import Server
 from tests.simulation.world import World
@@ -17,7 +17,9 @@ class Bare(World):
     """A world of one task without clients, faults and oracles."""
 
     def __init__(self, seed: int, notes: SidecarNotes, *, follower: bool) -> None:
-        nature = Scenario("bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True, follower=follower)
+        nature = Scenario(
+            "bare", {}, 1e9, TIMINGS, 1, 1.0, (1.0,), "off", True, 0, True, follower=follower, watchers=WATCHERS
+        )
         super().__init__(nature, Random(seed))
         self.random = Random(seed)
         self.notes = notes

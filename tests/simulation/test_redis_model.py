@@ -150,7 +150,7 @@ class Both:
         assert abs(1000 * reply.wait - answer.wait) <= 2, what
         heard = self.watch.heard()
         assert heard[CHANNEL] == model.published - published, what
-        if expires is None or model.now // 1000 < expires:  # an expiry is heard too, which the simulator does without
+        if expires is None or model.now // 1000 < expires:  # the simulator needs no report of an expiry
             assert (heard["__redis__:invalidate"] > 0) == (model.touched > touched), what
         assert (self.written() > written) == (model.offset > offset), what
         self.compare_fence(what)

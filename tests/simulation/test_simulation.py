@@ -63,7 +63,7 @@ def test_as_many_worlds_are_planned_as_make_up_the_hours() -> None:
     assert plan(Choice("again", ttl=30.0), 10) == 5
 
 
-def test_a_violation_is_told_with_the_events_before_it() -> None:
+def test_a_violation_is_reported_with_the_events_before_it() -> None:
     number = next(number for number, bug in enumerate(MUTANTS) if bug.name == "a term is believed for the whole ttl")
     with MUTANTS[number].applied():
         world = next(world for world in range(1000) if run_world(Choice("story", ttl=30.0, pace=1.5), world).law)

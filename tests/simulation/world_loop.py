@@ -10,7 +10,10 @@ from tests.simulation.driven import START
 
 
 class WorldLoop(asyncio.SelectorEventLoop):
-    """A loop on the world's clock: while it waits, the world goes on; while it is `frozen`, only the world goes on."""
+    """A loop on the world's clock.
+
+    While the loop waits, the world runs. While the loop is `frozen`, only the world runs.
+    """
 
     def __init__(self, world: Bare) -> None:
         self.world = world

@@ -23,6 +23,7 @@ class Answer(NamedTuple):
     guard: str
     notice: str
     history: str
+    watchers: str
     holder: str
 
 
@@ -65,5 +66,5 @@ class Caller:
             self.reason,
         ]
         answer = str(self.redis.eval(_SCRIPTS[script].decode(), 2, KEY, FENCE, *(str(each) for each in arguments)))
-        outcome, token, tenure, left, time, wait, guard, notice, history, holder = answer.split(" ", 9)
-        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, history, holder)
+        outcome, token, tenure, left, time, wait, guard, notice, history, watchers, holder = answer.split(" ", 10)
+        return Answer(outcome, token, tenure, int(left), int(time), int(wait), guard, notice, history, watchers, holder)

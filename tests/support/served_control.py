@@ -121,7 +121,7 @@ async def served(
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         app = control.app()
-        url = await stack.enter_async_context(listening(_runner(app)))
+        url = await stack.enter_async_context(listening(_runner(app), at_once=control.answer_at_once))
         metrics = metrics_app(telemetry.registry, control.healthz, control.leader)
         metrics_url = await stack.enter_async_context(listening(_runner(metrics), limits))
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -198,7 +198,7 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
         ({"aud": {"authenticated": 1}}, "not for the audience 'authenticated'"),
     ],
 )
-async def test_only_a_signed_in_user_is_admitted_and_others_are_told_why(
+async def test_only_a_signed_in_user_is_admitted_and_others_are_given_the_reason(
     claims: dict[str, Any], told: str, project: Project, guard: TokenGuard
 ) -> None:
     for token in (project.token(SECRET, **claims), project.token(ec_key("one"), "one", **claims)):
@@ -271,7 +271,7 @@ async def test_an_issuer_of_any_size_and_kind_is_one_short_line(
     assert len(message) < 400
 
 
-async def test_an_expired_token_is_told_so_after_a_little_leeway(project: Project, guard: TokenGuard) -> None:
+async def test_an_expired_token_is_rejected_as_such_after_a_little_leeway(project: Project, guard: TokenGuard) -> None:
     assert await who(guard, project.token(SECRET, exp=int(time.time()) - 2)) == USER
     assert await refused(guard, project.token(SECRET, exp=int(time.time()) - 60)) == "the access token has expired"
 
@@ -325,7 +325,7 @@ async def test_a_header_without_a_token_is_refused(header: str, guard: TokenGuar
         await guard.caller(header)
 
 
-async def test_no_header_is_told_that_a_token_is_needed(guard: TokenGuard) -> None:
+async def test_no_header_is_answered_that_a_token_is_needed(guard: TokenGuard) -> None:
     with pytest.raises(Unauthorized, match=r"^an access token is needed$"):
         await guard.caller(None)
 

@@ -203,7 +203,7 @@ async def test_without_the_setting_nothing_is_different(guarded: Served) -> None
         assert not [name for name in response.headers if name.startswith("Access-Control") or name == "Vary"]
 
 
-async def test_only_the_public_listener_of_a_service_lets_pages_in(
+async def test_only_the_public_listener_of_a_service_admits_pages(
     new_service: Callable[..., Service], stack: AsyncExitStack
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:

@@ -142,7 +142,7 @@ def test_the_owner_is_answered_as_described(case: Case, running: Running) -> Non
 
 
 @unauthenticated.parametrize()
-def test_a_caller_without_a_token_is_answered_as_described_and_told_nothing(case: Case, running: Running) -> None:
+def test_a_caller_without_a_token_learns_nothing_and_is_answered_as_described(case: Case, running: Running) -> None:
     response = running.call(case)
     if case.operation.label in OWNERS:
         there = response.json() != {"error": "no such path"}  # an id with a slash

@@ -147,7 +147,7 @@ async def test_what_is_wrong_comes_first_and_in_words(beside: Served, sidecar: R
     assert texts[0].startswith("background_services and daily_scheduler: the sidecar of this task cannot use Redis")
 
 
-async def test_without_a_sidecar_the_status_says_so(served: Served) -> None:
+async def test_without_a_sidecar_the_status_reports_it(served: Served) -> None:
     answer = await status(served)
     assert answer["sidecar"] == "no answer (ClientConnectorError)"
     assert answer["problems"][0]["text"].startswith("The sidecar of this task does not answer")

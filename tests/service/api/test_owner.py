@@ -72,7 +72,7 @@ async def open_symbols(served: Served, portfolio: UUID) -> list[str]:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-async def test_without_a_valid_token_nothing_is_told_not_even_what_exists(view: str, guarded: Served) -> None:
+async def test_without_a_valid_token_nothing_is_revealed_not_even_what_exists(view: str, guarded: Served) -> None:
     expired = bearer(exp=int(time.time()) - 60)
     for portfolio in (PORTFOLIO, UNKNOWN, "nonsense"):
         path = f"/portfolios/{portfolio}/{view}"
@@ -195,7 +195,9 @@ async def test_wrong_fields_are_named_and_nothing_is_written(guarded: Served) ->
     assert await positions(guarded, PORTFOLIO) == before
 
 
-async def test_a_portfolio_has_only_so_many_open_positions(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_portfolio_has_a_limited_number_of_open_positions(
+    guarded: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = await positions(guarded, PORTFOLIO)
     most = len(await open_symbols(guarded, PORTFOLIO)) + 1
     monkeypatch.setattr("service.database.position_writes.MAX_OPEN_POSITIONS", most)
@@ -224,7 +226,7 @@ async def test_closed_positions_do_not_count_however_often_they_were_traded(
     assert await status_of(("X", "0", "2020-10-04"), ("Y", "1", "2020-10-04")) == 200
 
 
-async def test_a_portfolio_has_only_so_many_entries_past_ones_included(
+async def test_a_portfolio_has_a_limited_number_of_entries_past_ones_included(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await positions(guarded, PORTFOLIO)

@@ -67,7 +67,7 @@ def test_each_state_without_a_leader_has_its_words(state: str, severity: str, wo
     assert "(timeout)" in text
 
 
-def test_trouble_is_told_although_somebody_leads() -> None:
+def test_trouble_is_reported_although_somebody_leads() -> None:
     assert told(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
         ("warning", "one: two sidecars have the same INSTANCE_ID")
     ]

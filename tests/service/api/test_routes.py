@@ -80,7 +80,7 @@ async def test_a_bug_is_500_in_json_and_its_traceback_is_in_the_log(
     assert "ZeroDivisionError: inside" in caplog.text
 
 
-async def test_a_portfolio_without_a_value_yet_is_404_and_says_so(served: Served) -> None:
+async def test_a_portfolio_without_a_value_yet_is_404_and_reports_it(served: Served) -> None:
     status, answer = await served.get(f"/portfolios/{PORTFOLIO}/live")
     assert (status, answer) == (404, {"error": f"portfolio {PORTFOLIO} has no live value yet"})
 

@@ -56,7 +56,7 @@ async def streaming(served: Served) -> AsyncIterator[Served]:
     await asyncio.wait((task,))
 
 
-async def test_a_new_stream_is_refused_while_an_open_one_goes_on(
+async def test_a_new_stream_is_refused_while_an_open_one_continues(
     streaming: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = streaming

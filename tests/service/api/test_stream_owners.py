@@ -60,7 +60,7 @@ async def test_a_stream_ends_as_soon_as_the_portfolio_is_not_the_user_s_though_n
     assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
-async def test_the_new_owner_s_stream_goes_on(streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_the_new_owner_s_stream_continues(streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
     await admin.execute(GIVE, PORTFOLIO, OTHER)
     async with streaming.session.get(streaming.url + URL, headers=bearer(OTHER)) as response:
         assert await line(response, b"data:")

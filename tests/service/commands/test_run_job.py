@@ -107,7 +107,7 @@ async def test_a_dry_run_takes_no_fence_and_writes_nothing(
     assert (await rows(raw), await store.fences(), await store.job_runs()) == ([], {}, {})
 
 
-async def test_a_dry_run_of_a_finished_job_says_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_dry_run_of_a_finished_job_reports_it(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     await run(settings, "eod")
     capsys.readouterr()
     await run(settings, "eod", "--dry-run")
@@ -176,7 +176,7 @@ async def test_a_leader_is_fenced_off_and_the_next_term_is_not(
     await store.claim_fence(FakeTerm(microseconds + 10_000_000, "leader", LEASE))
 
 
-async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_goes_on_with_it(
+async def test_a_leader_that_takes_over_meanwhile_ends_the_run_and_continues_with_it(
     settings: Settings, store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, metrics: Any
 ) -> None:
     async def lose(_: date) -> Mapping[str, str]:

@@ -7,16 +7,16 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from service.database import fenced_writes as writes
-from service.database.copy_format import copy_rows
+from service.database.copy_format import HEADER, copy_rows
 from service.database.store import Store
 from service.portfolio.valuation import Values
 from tests.service.portfolio.reference import nothing_held
 from tests.support.work_fakes import FakeTerm
 
 
-async def half(values: Values) -> AsyncIterator[bytes]:
+async def half(values: AsyncIterator[Values], staged: writes.Staged) -> AsyncIterator[bytes]:
     """Yield the first half of the COPY, then wait forever."""
-    copied = b"".join(copy_rows(values))
+    copied = HEADER + b"".join([copy_rows(part) async for part in values])
     yield copied[: len(copied) // 2]
     sys.stdout.write("copying\n")
     sys.stdout.flush()
@@ -24,7 +24,7 @@ async def half(values: Values) -> AsyncIterator[bytes]:
 
 
 async def main(dsn: str) -> None:
-    writes._parts = half
+    writes._copied = half
     values = nothing_held([UUID(int=1)])
     async with await Store.connect(dsn, idle_limit=10.0, call_limit=10.0) as store:
         await store.claim_fence(FakeTerm())

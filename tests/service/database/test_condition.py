@@ -19,7 +19,7 @@ def condition(clock_lead: timedelta, took: timedelta = SECOND / 100, **states: b
     return Condition(**known, clock=NOON + took / 2 - clock_lead, asked_at=NOON, answered_at=NOON + took)
 
 
-def test_a_difference_between_the_clocks_is_known_but_for_what_the_answer_took() -> None:
+def test_a_difference_between_the_clocks_is_known_except_for_what_the_answer_took() -> None:
     for clock_lead in (10 * SECOND, -10 * SECOND):
         assert condition(clock_lead).clock_lead == clock_lead
         assert condition(clock_lead, took=SECOND).clock_lead == clock_lead

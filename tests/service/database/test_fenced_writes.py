@@ -13,7 +13,7 @@ import pytest
 from service.database.connection import Connection, StaleTerm, StoreError
 from service.database.sql import statement
 from service.database.store import Store
-from tests.service.portfolio.reference import nothing_held
+from tests.service.portfolio.reference import nothing_held, parts
 from tests.support.positions import entry
 from tests.support.waiting import eventually
 from tests.support.work_fakes import FakeTerm
@@ -108,7 +108,7 @@ async def test_leases_do_not_fence_each_other(store: Store) -> None:
     await write(store, 1)
 
 
-async def test_of_many_first_claims_at_once_the_newest_stays(store: Store) -> None:
+async def test_the_newest_of_many_simultaneous_first_claims_stays(store: Store) -> None:
     await asyncio.gather(
         *(store.claim_fence(FakeTerm(token, "any", "new")) for token in range(1, 20)), return_exceptions=True
     )
@@ -169,7 +169,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_a_transaction_whose_turn_does_not_come_is_ended_by_the_server(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but nothing that others update can be vacuumed meanwhile."""
+    """It holds no fence, but rows that others update cannot be vacuumed while it is open."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -215,7 +215,8 @@ async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_bloc
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:
-        assert frozen.get_server_version().major >= 17, "the first with a limit for the whole transaction"
+        if frozen.get_server_version().major < 17:
+            pytest.skip("POSTGRES_SERVER is older than 17: it has no limit for the whole transaction")
         await frozen.execute("begin")
         assert await frozen.fetchrow(statement("enter_fence"), "lease", 1, "one", "60000", "1000")
         parse = b"\0select 1\0" + bytes(2)
@@ -250,14 +251,14 @@ async def test_a_leader_frozen_while_it_brings_its_values_does_not_block_the_nex
 async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
     await store.put_positions([entry(2, "A", "1")])
     await store.claim_fence(FakeTerm())
-    lanes = [VALUES, nothing_held([UUID(int=2)])]
+    lanes = VALUES, nothing_held([UUID(int=2)])
     with pytest.raises(StoreError):
-        async with store.fenced_lanes(FakeTerm(), lanes) as writes:
+        async with store.fenced_lanes(FakeTerm(), [*map(parts, lanes)]) as writes:
             await writes[0].live(DAY, NOON)
             await writes[1].live(DAY, NOON)
             await writes[1].history("no kind", DAY, origin="captured", overwrite="none")
     assert await store.live_many([UUID(int=1), UUID(int=2)]) == {}
-    async with store.fenced_lanes(FakeTerm(), lanes) as writes:
+    async with store.fenced_lanes(FakeTerm(), [*map(parts, lanes)]) as writes:
         await asyncio.gather(*(lane.live(DAY, NOON) for lane in writes))
     assert len(await store.live_many([UUID(int=1), UUID(int=2)])) == 2
 
@@ -265,7 +266,7 @@ async def test_lanes_are_committed_together_or_not_at_all(store: Store) -> None:
 async def test_a_stale_term_is_refused_in_every_lane(store: Store) -> None:
     await store.claim_fence(FakeTerm(2, "two"))
     with pytest.raises(StaleTerm):
-        async with store.fenced_lanes(FakeTerm(), [VALUES, None]):
+        async with store.fenced_lanes(FakeTerm(), [parts(VALUES), None]):
             pytest.fail("a stale term is let in")
 
 
@@ -275,7 +276,7 @@ async def test_each_lane_holds_off_newer_terms_by_itself(
     """The server may have ended the transaction of another lane, for example one of a frozen leader."""
     await store.claim_fence(FakeTerm())
     with pytest.raises(StoreError):
-        async with store.fenced_lanes(FakeTerm(), [None, VALUES]) as writes:
+        async with store.fenced_lanes(FakeTerm(), [None, parts(VALUES)]) as writes:
             await raw.fetchval("select pg_terminate_backend($1, 10000)", writes[0]._connection.get_server_pid())
             newer = asyncio.create_task(store.claim_fence(FakeTerm(2, "two")))
             await waits_for_a_lock(newer, raw)

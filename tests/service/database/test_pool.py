@@ -306,7 +306,7 @@ async def test_a_session_is_kept_after_an_error_that_is_about_a_value(migrated: 
         assert await store._fetch("select pg_backend_pid()") != [before]
 
 
-async def test_a_load_goes_on_without_the_connections_that_it_does_not_get(
+async def test_a_load_continues_without_the_connections_that_it_does_not_get(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 1000.0)

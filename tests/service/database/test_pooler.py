@@ -93,7 +93,7 @@ async def test_the_errors_of_such_a_pooler_name_it_and_make_us_look(samples_url:
             assert store.sessions_suspected
 
 
-async def test_a_listener_whose_session_is_another_one_says_so(
+async def test_a_listener_whose_session_is_another_one_reports_it(
     pooler: Pooler, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = [await asyncpg.connect(through(pooler), statement_cache_size=0) for _ in range(2)]

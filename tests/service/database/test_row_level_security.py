@@ -12,8 +12,7 @@ import pytest
 from service.database.connection import Connection
 from service.database.store import Store
 from service.portfolio.records import Quote
-from service.portfolio.valuation import Values
-from tests.service.portfolio.reference import nothing_held, worth
+from tests.service.portfolio.reference import nothing_held, parts, worth
 from tests.support.positions import entry
 from tests.support.work_fakes import FakeTerm
 
@@ -52,8 +51,8 @@ async def rows(store: Store) -> None:
         await writes.live(DAY, NOON)
         await writes.intraday(DAY, NOON, one, two)
         await writes.history("daily_eod", DAY, origin="captured", overwrite="none")
-    others = Values.joined([worth(portfolio_id, "5", "5", NOON) for portfolio_id in (one, two)])
-    async with store.fenced(FakeTerm(), others) as writes:
+    others = parts(*(worth(portfolio_id, "5", "5", NOON) for portfolio_id in (one, two)))
+    async with store.fenced_lanes(FakeTerm(), [others]) as (writes,):
         await writes.history("daily_eod", DAY, origin="captured", overwrite="all")
 
 

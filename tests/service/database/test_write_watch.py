@@ -126,7 +126,7 @@ def test_where_no_task_can_write_the_lead_moves_few_times_in_ten_minutes_however
     assert terms <= 6
 
 
-def test_a_leader_whose_fellows_can_write_gives_up_as_soon_as_ever(clock: Clock) -> None:
+def test_a_leader_whose_fellows_can_write_gives_up_at_once(clock: Clock) -> None:
     writes = LeaseWrites(clock)
     assert barren_term(writes, clock, trouble=0.0) == LIMIT
 

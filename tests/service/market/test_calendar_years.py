@@ -74,7 +74,7 @@ def test_every_session_to_come_is_the_one_that_the_exchange_s_rules_give(year: i
     assert {session.open.astimezone(NEW_YORK).time() for session in sessions} == {time(9, 30)}
 
 
-def test_a_service_that_runs_for_years_goes_on_across_every_new_year() -> None:
+def test_a_service_that_runs_for_years_continues_across_every_new_year() -> None:
     for year in range(2000, 2060):
         midnight = datetime(year + 1, 1, 1, tzinfo=NEW_YORK).astimezone(UTC)
         last, following = NYSE.last_closed(midnight), NYSE.next_open(midnight)

@@ -1,6 +1,6 @@
 """Values of portfolios, computed with `decimal` one position at a time: the reference for the arrays."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -170,6 +170,12 @@ def valued(holdings: Holdings, marks: Mapping[str, Mark]) -> Worth:
 def nothing_held(portfolio_ids: Iterable[UUID]) -> Values:
     """The values of empty portfolios."""
     return value_block(block_of(dict.fromkeys(portfolio_ids, ()), []), Marks.of([], {}))
+
+
+async def parts(*values: Values) -> AsyncIterator[Values]:
+    """The values of a lane, in parts."""
+    for part in values:
+        yield part
 
 
 def _money(units: np.int64) -> Decimal:

@@ -1,4 +1,4 @@
-"""Staleness depends on when a value is read, whoever wrote it, and when."""
+"""Staleness depends on the time of the read, not on the writer or the time of the write."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

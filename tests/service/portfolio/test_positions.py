@@ -1,6 +1,7 @@
 """Positions in memory: updating them from changes gives the same as loading them again."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from service.database.copy_format import HEAD_ROW, HEADER, POSITION, TRAILER, re
 from service.database.sql import statement
 from service.database.store import Store
 from service.portfolio import positions
-from service.portfolio.positions import Block, Book, Checkpoint, Symbols, id_array, uuids
+from service.portfolio.positions import Block, Book, Checkpoint, Symbols, divided, id_array, uuids
 from tests.service.conftest import CLEAN
 from tests.service.portfolio.reference import block_of
 from tests.support.positions import LONG_AGO, entry, held, holdings
@@ -33,6 +34,20 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few portfolios fill many blocks."""
     monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
     monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
+
+
+@given(st.lists(st.integers(1, 5), max_size=6), st.integers(1, 8))
+def test_divided_blocks_have_every_portfolio_once_in_parts_of_about_equal_size(sizes: list[int], parts: int) -> None:
+    numbers, both = itertools.count(), (("A", Decimal(1)), ("B", Decimal(2)))
+    blocks = [block_of({UUID(int=n): both[: n % 3] for n in itertools.islice(numbers, size)}, "AB") for size in sizes]
+    found = divided(blocks, parts)
+    lengths = [sum(map(len, part)) for part in found]
+    assert len(found) == parts
+    assert max(lengths) - min(lengths) <= 1
+    assert all(len(block) for part in found for block in part)
+    whole, joined = Block.joined(blocks), Block.joined([block for part in found for block in part])
+    for name in ("ids", "starts", "symbols", "quantities"):
+        assert getattr(joined, name).tolist() == getattr(whole, name).tolist()
 
 
 @given(st.lists(ids, max_size=20))
@@ -220,7 +235,7 @@ async def test_changes_that_a_tick_has_seen_are_dropped_and_no_others(store: Sto
     assert [row["portfolio_id"] for row in left] == [UUID(int=2)]
 
 
-async def test_loading_tells_how_far_it_has_come_and_ends_when_told_to(store: Store) -> None:
+async def test_loading_reports_its_progress_and_can_be_stopped(store: Store) -> None:
     await store.put_positions([entry(n, "A", "1") for n in range(1, 8)])
     reported: list[tuple[int, int]] = []
     await store.load_positions(DAY, lambda done, total: reported.append((done, total)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.portfolio.formats import PRICE_LIMIT, QUANTITY_LIMIT
 from service.portfolio.positions import Block
-from service.portfolio.valuation import Mark, Marks, report_overflow, value_all, value_block
+from service.portfolio.valuation import Mark, Marks, report_overflow, value_block
 from tests.service.portfolio.reference import block_of, nothing_held, valued, worth_of, worths
 
 NOON = datetime(2026, 3, 2, 17, tzinfo=UTC)
@@ -99,7 +99,7 @@ def test_positions_that_overflow_have_no_value_and_are_reported(
     values = value_block(block_of(held, SYMBOLS), Marks.of(SYMBOLS, priced))
     assert [worth.value for worth in worths(values)] == [None, Decimal(900_000_000)]
     with caplog.at_level(logging.ERROR):
-        report_overflow(values)
+        report_overflow(values.overflowing)
     assert [str(UUID(int=1)) in line for line in caplog.messages] == [True]
 
 
@@ -111,7 +111,8 @@ def test_portfolios_that_overflow_are_reported_once_each_a_few_of_them_by_name(
     reported: set[UUID] = set()
     for count in (7, 8, 8):
         block = block_of(dict(list(held.items())[:count]), SYMBOLS)
-        report_overflow(value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")})), reported)
+        values = value_block(block, Marks.of(SYMBOLS, {"S0": mark("900000000")}))
+        report_overflow(values.overflowing, reported)
     names = [[number for number in range(1, 9) if str(UUID(int=number)) in line] for line in caplog.messages]
     assert names == [[1, 2, 3, 4, 5], [8]]
     assert [line.split()[0] for line in caplog.messages] == ["7", "1"]
@@ -127,7 +128,6 @@ def test_an_empty_portfolio_between_others_has_nothing_of_its_neighbours() -> No
     }
     values = value_block(block_of(held, ["A"]), Marks.of(["A"], {"A": mark("3")}))
     assert [worth.value for worth in worths(values)] == [0, 3, 0, 6, 0]
-    assert len(value_all([], Marks.of([], {}))) == 0
     assert len(value_block(Block.empty(), Marks.of([], {}))) == 0
 
 

@@ -252,7 +252,7 @@ async def test_closes_of_symbols_that_were_never_tried_are_all_asked_for(alpaca:
     assert len(alpaca.asked) == 16
 
 
-async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_for_ever(alpaca: Alpaca) -> None:
+async def test_closes_that_only_unknown_symbols_fail_are_not_given_up_forever(alpaca: Alpaca) -> None:
     market(alpaca)
 
     async def poisoned(request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Failed work: its lease is free, the other work goes on, and the failed work is restarted. With real sidecars."""
+"""With real sidecars: failed work frees its lease and is restarted, and the other work continues."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -32,7 +32,7 @@ def until(event: asyncio.Event) -> Awaitable[object]:
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), StaleTerm("a newer one was here"), None])
-async def test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_goes_on(
+async def test_work_that_fails_frees_its_lease_for_another_task_and_its_fellow_continues(
     error: Exception | None, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     failed, taken, going_on = asyncio.Event(), asyncio.Event(), asyncio.Event()

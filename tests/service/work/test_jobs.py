@@ -24,7 +24,7 @@ from service.work.jobs import Jobs
 from service.work.metrics import WorkMetrics
 from service.work.timetable import JOBS
 from service.work.tracker import Tracker
-from tests.service.portfolio.reference import nothing_held
+from tests.service.portfolio.reference import nothing_held, parts
 from tests.support.positions import entry, somebody_waits_for_a_lock
 from tests.support.work_fakes import Clock, FakeTerm, Over, ScriptedPrices
 
@@ -317,7 +317,7 @@ async def test_a_run_says_how_many_rows_it_added_and_how_many_it_changed(store: 
     assert (shown.rows_added, shown.rows_changed) == (1, 1)
 
 
-async def test_the_snapshot_writes_the_row_that_is_missing_and_says_so(store: Store, term: FakeTerm) -> None:
+async def test_the_snapshot_writes_the_row_that_is_missing_and_reports_it(store: Store, term: FakeTerm) -> None:
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}, NEXT_MORNING).jobs.run("snapshot", session(MONDAY), term)
     assert ((await one_row(store)).origin, (await one_row(store)).revision) == ("reconstructed", 1)
@@ -806,7 +806,7 @@ async def test_a_tick_in_lanes_and_a_deletion_do_not_wait_for_each_other(
         await first.make_intraday(MONDAY)
     deleter = await asyncpg.connect(migrated)
     try:
-        async with store.fenced_lanes(FakeTerm(), [nothing_held([one]), nothing_held([two])]) as writes:
+        async with store.fenced_lanes(FakeTerm(), [parts(nothing_held([one])), parts(nothing_held([two]))]) as writes:
             await writes[0].block_deletions()
             await writes[1].live(MONDAY, CLOSE)
             await writes[1].intraday(MONDAY, CLOSE, two, two)

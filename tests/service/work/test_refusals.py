@@ -171,7 +171,7 @@ async def test_refusals_are_updated_and_those_of_a_week_ago_are_deleted(store: S
 
 @pytest.mark.parametrize("column", ["refused_at", "retry_at"])
 @pytest.mark.parametrize("value", ["infinity", "-infinity"])
-async def test_no_refusal_is_for_ever(raw: Connection, column: str, value: str) -> None:
+async def test_no_refusal_is_forever(raw: Connection, column: str, value: str) -> None:
     instants = {"refused_at": "now()", "retry_at": "now()"} | {column: f"'{value}'"}
     with pytest.raises(asyncpg.CheckViolationError):
         await raw.execute(

@@ -15,7 +15,7 @@ from service.database.connection import Connection, StaleTerm
 from service.database.store import Store
 from service.market.calendar import AroundTheClockCalendar, Calendar, NyseCalendar
 from service.portfolio.records import LiveValue, Loading, PositionEntry
-from service.portfolio.valuation import Values, value_all
+from service.portfolio.valuation import Values, value_block
 from service.prices import Price, PricesUnavailable
 from service.work import tracker as tracking
 from service.work.metrics import WorkMetrics
@@ -514,9 +514,9 @@ async def test_a_term_that_ends_while_values_are_computed_writes_nothing(
 
     def slow(*args: Any) -> Values:
         term.checks = 0
-        return value_all(*args)
+        return value_block(*args)
 
-    monkeypatch.setattr(tracking, "value_all", slow)
+    monkeypatch.setattr(tracking, "value_block", slow)
     await store.put_positions([entry(1, "A", "1")])
     with pytest.raises(Over):
         await Market(store, metrics, OPEN, {"A": "10"}).tracker().run(term)

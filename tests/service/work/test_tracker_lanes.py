@@ -1,6 +1,7 @@
 """Ticks of many portfolios: in parallel transactions, and with points of the day's course in turns."""
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -8,11 +9,16 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from service.database import position_reader
 from service.database.connection import Connection
+from service.database.copy_format import HEADER, copy_rows
 from service.database.fenced_writes import FencedWrites
 from service.database.store import Store
+from service.portfolio.positions import Block
+from service.portfolio.valuation import Marks, Values, value_block
 from service.work import tracker as tracking
 from service.work.metrics import WorkMetrics
+from tests.service.portfolio.reference import nothing_held
 from tests.service.work.test_tracker import OPEN, TICK, Answer, Market, counted, slots
 from tests.support.positions import entry, somebody_waits_for_a_lock
 from tests.support.work_fakes import FakeTerm, Over
@@ -121,3 +127,34 @@ async def test_a_deletion_waits_for_a_tick_in_lanes(
         await deleter.close()
     assert counted(metrics, "written") == 1
     assert list(await store.live_many([UUID(int=1), UUID(int=2)])) == [UUID(int=2)]
+
+
+async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
+    store: Store, raw: Connection, metrics: WorkMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PORTFOLIOS_PER_LANE", 4)
+    monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 2)
+    await store.put_positions([entry(n, "A", str(n)) for n in range(1, 5)])
+    received = threading.Event()
+    copied = len(HEADER + copy_rows(nothing_held([UUID(int=1), UUID(int=2)])))
+    waited: list[bool] = []
+
+    def beside_the_copy(block: Block, marks: Marks) -> Values:
+        if block.ids[0] != UUID(int=1).bytes:
+            waited.append(received.wait(30))
+        return value_block(block, marks)
+
+    async def watch() -> None:
+        while await raw.fetchval("select sum(bytes_processed) from pg_stat_progress_copy") != copied:
+            pass  # each query takes its time
+        received.set()
+
+    monkeypatch.setattr(tracking, "value_block", beside_the_copy)
+    watching = asyncio.create_task(watch())
+    try:
+        await Market(store, metrics, OPEN, {"A": "10"}).follow(1)
+    finally:
+        watching.cancel()
+    assert waited == [True], "the server has the first block before the second one is valued"
+    values = await store.live_many([UUID(int=n) for n in range(1, 5)])
+    assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 5)}

@@ -362,7 +362,7 @@ async def test_a_silent_listener_delays_the_end_of_run_by_a_second_at_most() -> 
                 await run
 
 
-async def test_a_resign_over_a_connection_that_died_is_sent_anew(sidecar: FakeSidecar) -> None:
+async def test_a_resign_over_a_connection_that_died_is_sent_again(sidecar: FakeSidecar) -> None:
     await sidecar.elect(1)
     async with LeaseClient(sidecar.url) as client:
         lead = client.leadership(NAME)

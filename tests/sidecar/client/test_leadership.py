@@ -430,7 +430,7 @@ async def test_a_late_answer_does_not_revive_a_term(sidecar: FakeSidecar) -> Non
             await run
 
 
-async def test_work_is_stopped_when_the_clock_says_so_and_the_loop_slept(sidecar: FakeSidecar) -> None:
+async def test_work_is_stopped_by_the_clock_even_if_the_loop_slept(sidecar: FakeSidecar) -> None:
     clock = Clock()
     sidecar.grant = 50.0  # the next answer is far away
     await sidecar.elect(1)
@@ -519,7 +519,7 @@ async def test_one_name_has_one_leadership_which_runs_once(sidecar: FakeSidecar)
         assert sidecar.events[-2:] == ["resign", "resign"]
 
 
-async def test_a_client_that_is_not_open_says_so() -> None:
+async def test_a_client_that_is_not_open_reports_it() -> None:
     with pytest.raises(RuntimeError, match="async with LeaseClient"):
         await LeaseClient().leadership(NAME).run(Work([]))
 
@@ -529,7 +529,7 @@ async def test_a_client_that_is_not_open_says_so() -> None:
     ["", "127.0.0.1:4040", "ftp://127.0.0.1", "http://", "http://h/?x=1", "http://a..b", "http://a b", "http://h:x",
      "http://h:0", "http://[::1", "http://" + "x" * 64],
 )  # fmt: skip
-def test_an_address_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         LeaseClient(url)
 

@@ -151,7 +151,7 @@ async def test_a_hand_over_takes_milliseconds(
 
 
 @pytest.mark.slow
-async def test_a_leader_goes_on_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
+async def test_a_leader_continues_far_beyond_one_grant(sidecars: tuple[RealSidecar, RealSidecar]) -> None:
     events: list[str] = []
     async with Task(sidecars[0].url, events).open() as one:
         await eventually(one.works)
@@ -181,7 +181,7 @@ async def test_an_operators_word_stops_the_work_at_once(
 
 
 @pytest.mark.parametrize("sidecars", ["30"], indirect=True)
-async def test_a_sidecar_that_is_restarted_within_a_grant_goes_on_with_its_term_and_the_work_with_it(
+async def test_a_sidecar_that_is_restarted_within_a_grant_continues_with_its_term_and_the_work_with_it(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []
@@ -226,7 +226,7 @@ async def test_a_frozen_sidecar_cannot_keep_its_client_leading(sidecars: tuple[R
 
 
 @pytest.mark.parametrize("sidecars", ["15"], indirect=True)
-async def test_a_sidecar_that_is_told_to_stop_waits_for_the_work_to_end(
+async def test_a_sidecar_that_is_asked_to_stop_waits_for_the_work_to_end(
     sidecars: tuple[RealSidecar, RealSidecar],
 ) -> None:
     events: list[str] = []

@@ -188,7 +188,7 @@ def test_what_is_no_status_is_unknown(body: bytes) -> None:
     assert not client_reports.explanation(body)
 
 
-async def test_a_client_that_is_not_open_says_so() -> None:
+async def test_a_client_that_is_not_open_reports_it() -> None:
     client = LeaseClient()
     with pytest.raises(RuntimeError, match="not open"):
         await client.status()

@@ -66,7 +66,7 @@ async def test_a_thread_ends_before_the_resign_when_its_term_is_over(sidecar: Fa
 
 
 async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: FakeSidecar) -> None:
-    """The grant goes on, but the thread's term is over."""
+    """The grant is still valid, but the thread's term is over."""
     async with campaigning(sidecar, Job(sidecar.events), Clock()) as run:
         run.cancel()
         await asyncio.wait((run,), timeout=20)
@@ -74,7 +74,7 @@ async def test_a_thread_ends_before_the_resign_when_run_is_cancelled(sidecar: Fa
         assert sidecar.events == ["thread ends", "resign"]
 
 
-async def test_a_thread_that_goes_on_past_its_deadline_is_reported_and_waited_for_and_nobody_asks_meanwhile(
+async def test_a_thread_that_continues_past_its_deadline_is_reported_and_waited_for_and_nobody_asks_meanwhile(
     sidecar: FakeSidecar, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()

@@ -56,7 +56,7 @@ def test_a_key_of_its_own_name_is_looked_at_no_more_often() -> None:
     assert lease.wake_at(100) > 101
 
 
-async def test_a_task_that_follows_only_never_leads_and_says_so(redis_server: RedisServer, tmp_path: Path) -> None:
+async def test_a_task_that_follows_only_never_leads_and_reports_it(redis_server: RedisServer, tmp_path: Path) -> None:
     follower = RealSidecar(tmp_path, redis_server, "canary", CAMPAIGN="false", HEARTBEAT_INTERVAL="1")
     leader = RealSidecar(tmp_path, redis_server, "task-a", HEARTBEAT_INTERVAL="1")
     with ended(follower, leader), redis.Redis.from_url(redis_server.url) as operator:

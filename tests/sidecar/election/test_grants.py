@@ -47,7 +47,7 @@ def test_a_term_that_is_taken_up_again_after_its_deadline_is_its_former_clients_
     due(lease, 126.1, Kind.RELEASE)
 
 
-def test_a_client_without_a_name_is_told_what_is_so() -> None:
+def test_a_client_without_a_name_is_answered_with_the_state() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)
@@ -124,7 +124,7 @@ def test_a_new_term_has_no_predecessors_clients() -> None:
     assert lease.grant(100, 100, "one") == T.grant_ttl
 
 
-def test_who_is_granted_again_may_act_as_long_as_it_was_told_at_most() -> None:
+def test_a_client_with_a_second_grant_acts_no_longer_than_it_was_granted() -> None:
     grants = Grants(0)
     grants.give("one", 10)
     grants.give("one", 8)  # the answer to an earlier question

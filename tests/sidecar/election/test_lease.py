@@ -111,7 +111,7 @@ def test_a_follower_wakes_at_the_holders_expiry_jittered_by_milliseconds() -> No
     assert 104 < lease.wake_at(100) < 104.005
 
 
-def test_a_follower_looks_once_a_heartbeat_at_a_key_that_lives_longer_or_for_ever() -> None:
+def test_a_follower_looks_once_a_heartbeat_at_a_key_that_lives_longer_or_forever() -> None:
     for ttl in (3600.0, None):
         lease = fresh_lease()
         lease.asked(100)

@@ -46,7 +46,7 @@ def test_an_acquire_that_succeeds_after_the_demand_is_gone_is_released_at_once()
     assert due(lease, 100.2, Kind.RELEASE).token == 1
 
 
-def test_a_term_that_nobody_was_told_of_is_released_when_the_demand_ends() -> None:
+def test_a_term_that_no_client_knows_is_released_when_the_demand_ends() -> None:
     lease = fresh_lease()
     lease.asked(100)
     answer(lease, due(lease, 100, Kind.ACQUIRE), 100, Outcome.ACQUIRED)

@@ -225,7 +225,7 @@ class Candidates(RuleBasedStateMachine):
 
     @rule(name=NAMES, asks=st.booleans())
     def a_sidecar_is_killed_and_started_anew(self, name: str, asks: bool) -> None:
-        """The client goes on believing the last answer; sent calls may still execute, within the call limit."""
+        """The client still believes the last answer. Sent calls may still execute, within the call limit."""
         task = self.tasks[name]
         if task.in_flight is not None and task.reply is None:
             task.ghosts.append(task.in_flight)
@@ -403,7 +403,7 @@ class CandidatesOfWorkers(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def redis_is_away_until_a_term_is_over(self, name: str) -> None:
-        """The client goes on asking; the key outlives the belief by the margin."""
+        """The client still asks. The key outlives the client's belief by the margin."""
         lease = self.leases[name]
         while lease.leads(self.now):
             self.now += 1.0
@@ -450,7 +450,7 @@ TestCandidatesOfWorkers = CandidatesOfWorkers.TestCase
 TestCandidatesOfWorkers.settings = _SEARCH
 
 
-def test_that_two_workers_lead_is_found_where_the_sidecar_tells_both(
+def test_that_two_workers_lead_is_found_where_the_sidecar_reports_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     grant = Lease.grant

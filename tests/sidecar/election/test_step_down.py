@@ -67,6 +67,19 @@ def test_the_key_stays_until_the_last_grant_has_ended() -> None:
     assert released(lease, until).reason == "step-down"
 
 
+def test_after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it() -> None:
+    """Otherwise the next vacancy would be filled for a client that does not ask (simulation: seed 8102)."""
+    lease = leading(100.0, waits=False)
+    lease.asked(STEPS - 1)
+    asked(lease)
+    until = STEPS - 1 + T.grant_ttl
+    released(lease, until)
+    lease.noticed(until)
+    assert lease.next_call(until) is None
+    lease.asked(until + 1)
+    due(lease, until + 1, Kind.LOOK)
+
+
 def test_a_client_that_asks_on_does_not_keep_the_lease() -> None:
     lease = asked()
     for second in range(1, 5):
@@ -238,7 +251,7 @@ def test_a_drain_during_a_step_down_gives_the_lease_up() -> None:
     assert lease.drained(STEPS + 1)
 
 
-def test_it_is_told_in_words() -> None:
+def test_it_is_reported_in_words() -> None:
     lease = leading(100.0)
     assert lease.step_down(STEPS) is None
     asked(lease)

@@ -104,7 +104,7 @@ async def test_only_the_calls_that_were_refused_are_sent_on(cluster: RedisCluste
             assert getattr(result, "outcome", result) is Outcome.ADOPTED, key
 
 
-async def test_a_vacant_lease_in_a_slot_that_migrates_is_told_in_words_and_costs_no_connection(
+async def test_a_vacant_lease_in_a_slot_that_migrates_is_reported_in_words_and_costs_no_connection(
     cluster: RedisCluster,
 ) -> None:
     async with storing(seeded_by(cluster, 0)) as store:

@@ -90,15 +90,15 @@ def test_a_text_is_one_line_of_a_limited_length() -> None:
     assert failure_of(Disconnected(""), may_execute=True).text == "ConnectionError"
 
 
-async def test_a_server_that_expects_tls_is_told_of_as_a_hint(front: Proxy) -> None:
+async def test_a_server_that_expects_tls_gives_a_hint(front: Proxy) -> None:
     async with storing(Connector(_at(f"redis://127.0.0.1:{front.port}"))) as store:
         failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "connection"
-    assert "a server that expects TLS does this too: REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
+    assert "a server that expects TLS also does this: set REDIS_TLS=true, or rediss:// in REDIS_URL" in failure.text
 
 
-async def test_a_server_that_speaks_no_tls_is_told_of_as_a_hint(pem: Path) -> None:
+async def test_a_server_that_speaks_no_tls_gives_a_hint(pem: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"-ERR Protocol error\r\n")
@@ -149,16 +149,16 @@ class Sentinel(RedisServer):
 
 
 @pytest.mark.parametrize("database", ["", "/3"])
-async def test_the_port_of_a_sentinel_is_told_of_as_a_hint(tmp_path: Path, database: str) -> None:
+async def test_the_port_of_a_sentinel_gives_a_hint(tmp_path: Path, database: str) -> None:
     with Sentinel(tmp_path) as sentinel:
         async with storing(Connector(_at(f"redis://127.0.0.1:{sentinel.port}{database}"))) as store:
             failure = await store.store.open()
     assert failure is not None
     assert failure.kind == "response"
-    assert failure.text.endswith("; a Sentinel answers so: REDIS_SENTINELS is the setting for its address")
+    assert failure.text.endswith("; a Sentinel answers like this: put its address into REDIS_SENTINELS")
 
 
-async def test_a_lookup_that_hangs_is_told_as_such(redis: Redis, redis_server: RedisServer) -> None:
+async def test_a_lookup_that_hangs_is_reported_as_such(redis: Redis, redis_server: RedisServer) -> None:
     hangs = Event()
 
     def look_up(host: str, port: int) -> Sequence[AddressInfo]:

@@ -84,7 +84,7 @@ def test_a_history_is_capped(any_redis: Redis) -> None:
     assert 1000 <= any_redis.xlen(HISTORY) < 1200
 
 
-async def test_the_terms_of_a_lease_are_told_with_their_ends(any_redis: Redis) -> None:
+async def test_the_terms_of_a_lease_are_reported_with_their_ends(any_redis: Redis) -> None:
     first = Caller(any_redis).acquire().token
     Caller(any_redis, reason="drain").release(first)
     Caller(any_redis, "b").acquire()

@@ -112,7 +112,7 @@ async def test_keys_in_the_environment_log_in_without_an_endpoint(
     assert (cache.logins, role.asked) == (["AKIASTATIC"], 0)
 
 
-async def test_a_login_that_the_cache_refuses_is_told_with_what_it_can_mean(
+async def test_a_login_that_the_cache_refuses_is_reported_with_what_it_can_mean(
     cache: IamCache, files: Files, role: Role
 ) -> None:
     connect = connector(cache, files, AWS_ACCESS_KEY_ID="AKIAUNKNOWN", AWS_SECRET_ACCESS_KEY="nobody/knows")
@@ -144,7 +144,7 @@ async def test_the_endpoint_s_token_is_sent_and_its_file_is_read_at_each_fetch(
     problems: list[str] = []
     connect.login.when_failed = problems.append
     await connect.login.prepare()
-    assert problems == ["the endpoint of the credentials answers with status 403"]
+    assert problems == ["the credentials endpoint answers with status 403"]
 
 
 def put(file: Path, text: str) -> None:
@@ -178,7 +178,7 @@ async def test_credentials_are_fetched_again_ahead_of_their_expiry(role: Role, m
         assert (role.asked, "ASIAROLE0" in login.current()[1]) == (1, True)
         now.ahead = role.valid_for - iam.AHEAD + timedelta(seconds=5)
         role.valid_for *= 2
-        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and never without any meanwhile
+        await eventually(lambda: "ASIAROLE1" in login.current()[1])  # and none was missing
         assert role.asked == 2
     finally:
         running.cancel()
@@ -198,7 +198,7 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
     async with kept_fresh(connect), storing(connect) as store:
         role.answers = web.Response(status=500)
         await eventually(lambda: len(problems) > 2)
-        assert set(problems) == {"the endpoint of the credentials answers with status 500"}
+        assert set(problems) == {"the credentials endpoint answers with status 500"}
         assert await look(store) is Outcome.VACANT
         warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
         assert len(warned) == 1
@@ -213,16 +213,16 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        (b"not found", 404, "the endpoint of the credentials answers with status 404"),
-        (b"<html>", 200, "the endpoint of the credentials does not answer with credentials"),
-        (b"[]", 200, "the endpoint of the credentials does not answer with credentials"),
-        (b'{"AccessKeyId": "SECRET-ID"}', 200, "the endpoint of the credentials does not answer with credentials"),
+        (b"not found", 404, "the credentials endpoint answers with status 404"),
+        (b"<html>", 200, "the credentials endpoint does not answer with credentials"),
+        (b"[]", 200, "the credentials endpoint does not answer with credentials"),
+        (b'{"AccessKeyId": "SECRET-ID"}', 200, "the credentials endpoint does not answer with credentials"),
         (
             b'{"AccessKeyId": 7, "SecretAccessKey": "SECRET", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}',
             200,
-            "the endpoint of the credentials does not answer with credentials",
+            "the credentials endpoint does not answer with credentials",
         ),
-        (b"x" * 2_000_000, 200, "the endpoint of the credentials does not answer with credentials"),
+        (b"x" * 2_000_000, 200, "the credentials endpoint does not answer with credentials"),
     ],
 )
 async def test_what_is_no_answer_with_credentials_is_a_failure_of_its_own_kind(
@@ -252,7 +252,7 @@ async def test_a_fetch_that_hangs_takes_no_call_s_time(
             failure = await look(store)
             assert isinstance(failure, Failure)
             assert failure.kind == "credentials"
-            assert failure.text.endswith("the endpoint of the credentials does not answer within 0.2 s")
+            assert failure.text.endswith("the credentials endpoint does not answer within 0.2 s")
         assert role.asked == 2
     finally:
         running.cancel()
@@ -267,7 +267,9 @@ async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
     now.ahead = role.valid_for + timedelta(seconds=1)
     role.answers = web.Response(status=500)
     await login.prepare()
-    with pytest.raises(CredentialsError, match=r"the former ones have expired, and the endpoint .* status 500$"):
+    with pytest.raises(
+        CredentialsError, match=r"the former ones have expired, and the credentials endpoint .* status 500$"
+    ):
         login.current()
 
 
@@ -395,7 +397,7 @@ async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_
         assert secret not in shown
 
 
-async def test_a_whole_sidecar_without_credentials_says_so_and_counts_it(
+async def test_a_whole_sidecar_without_credentials_reports_it_and_counts_it(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
     role.answers = web.Response(status=500)

@@ -134,7 +134,7 @@ async def _opens(store: Storing) -> bool:
 
 
 @pytest.mark.parametrize("name", ["http", "no length", "no number", "no size", "MOVED to nowhere", "too deep"])
-async def test_nonsense_is_told_as_malformed_and_may_hide_an_effect(name: str) -> None:
+async def test_nonsense_is_reported_as_malformed_and_may_hide_an_effect(name: str) -> None:
     async with Hostile(NONSENSE[name], greets=True).listening() as server, storing(at_port(server.port)) as store:
         failure = await store.failure(Kind.ACQUIRE)
         assert (failure.kind, failure.may_execute) == ("malformed", True)

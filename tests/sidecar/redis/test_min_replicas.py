@@ -1,4 +1,4 @@
-"""A renewal is confirmed by replicas that hear of it: where it wrote nothing, one that is gone has all there is."""
+"""Replicas confirm a renewal only if it wrote something: a lost replica would confirm an empty write."""
 
 from pathlib import Path
 

@@ -88,8 +88,8 @@ async def test_the_default_user_needs_no_name(redis_of_its_own: RedisServer, fil
     [
         (b"", "the file is empty"),
         (b"\n", "the file is empty"),
-        (b"one\ntwo\n", "the file holds several lines; a password is one line"),
-        (b"\xff\xfe", "the file is not text in UTF-8"),
+        (b"one\ntwo\n", "the file has several lines; a password is one line"),
+        (b"\xff\xfe", "the file is not UTF-8 text"),
         (b"x" * (LARGEST + 1), f"the file is longer than {LARGEST} bytes"),
     ],
 )
@@ -114,8 +114,8 @@ def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: 
     os.mkfifo(pipe)
     for path, said in (
         (tmp_path / OLD, "the file cannot be read: No such file or directory"),
-        (tmp_path, "the file is no regular file"),
-        (pipe, "the file is no regular file"),
+        (tmp_path, "the file is not a regular file"),
+        (pipe, "the file is not a regular file"),
         (Path(OLD), "not an absolute path; the path of a file belongs here"),
     ):
         with pytest.raises(SettingsError) as refused:

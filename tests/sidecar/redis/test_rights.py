@@ -126,14 +126,14 @@ def test_every_right_has_its_line_in_the_document() -> None:
     assert set(COSTS) == {right for right in LEAST if right[0] in "+~&"} | BEYOND
 
 
-async def test_min_replicas_needs_wait_and_says_so(any_redis: Redis) -> None:
+async def test_min_replicas_needs_wait_and_reports_it(any_redis: Redis) -> None:
     with user(any_redis, LEAST) as connect:
         async with storing(connect, min_replicas=1) as store:
             failure = await store.failure(Kind.ACQUIRE)
     assert (failure.kind, "the command WAIT" in failure.text) == ("noperm", True)
 
 
-async def test_a_database_number_needs_select_and_says_so(any_redis: Redis) -> None:
+async def test_a_database_number_needs_select_and_reports_it(any_redis: Redis) -> None:
     with user(any_redis, LEAST, database=1) as connect:
         async with storing(connect) as store:
             failure = await store.store.open()
@@ -181,11 +181,11 @@ async def test_each_step_down_is_said_once_with_its_cost_and_the_way_back_too(
             await eventually(lambda: watch.watch.mode is WatchMode.NOTICES)
             await eventually(lambda: len(said()) == 2)
             assert said()[1][0] == "WARNING"
-            assert said()[1][1].startswith("The watch hears of releases only: ")
+            assert said()[1][1].startswith("The watch receives releases only: ")
             give(any_redis, LEAST)
             await eventually(lambda: watch.watch.mode is WatchMode.TRACKING)
             assert watch.watch.refusal is None
-            assert said()[2:] == [("INFO", "The watch hears of every change again")]
+            assert said()[2:] == [("INFO", "The watch receives every change again")]
             watch.heard.clear()
             any_redis.set(KEY, "b")
             await watch.hears("tracker")

@@ -203,3 +203,16 @@ def test_we_cannot_take_a_lease_that_the_guides_candidate_holds(any_redis: Redis
     taken = Caller(any_redis).acquire()
     assert taken.outcome == "acquired"
     assert int(taken.token) > int(ours)
+
+
+def test_a_reply_to_a_follower_has_the_number_of_candidates_that_watch_the_lease(any_redis: Redis) -> None:
+    def counted() -> list[str]:
+        return [answer.watchers for answer in (Caller(any_redis).acquire(), Caller(any_redis).look())]
+
+    assert Caller(any_redis, id="b").acquire().watchers == "-", "a leader needs no number"
+    assert counted() == ["0", "0"]
+    with any_redis.pubsub() as one, any_redis.pubsub() as two:  # type: ignore[no-untyped-call]  # redis-py's own gap
+        for watch in (one, two):
+            watch.subscribe(f"{KEY}:changed")
+            watch.get_message(timeout=10)
+        assert counted() == ["2", "2"]

@@ -89,7 +89,7 @@ def test_a_token_more_than_a_day_ahead_is_refused_by_every_script_and_left_alone
 
 
 @pytest.mark.parametrize("token", ["seven", str(2**53 - 1), None])
-def test_a_disabled_lease_is_told_as_disabled_though_its_fence_is_to_be_repaired(
+def test_a_disabled_lease_is_reported_as_disabled_though_its_fence_is_to_be_repaired(
     any_redis: Redis, token: str | None
 ) -> None:
     """The commands that repair Redis's fence or the database's fence depend on this outcome."""

@@ -72,7 +72,7 @@ def test_the_guard_ends_after_one_ttl(any_redis: Redis) -> None:
     assert Caller(any_redis, "b", guarding=True).acquire().outcome == "acquired", "the server is known now"
 
 
-def test_a_change_that_lies_in_the_future_is_dated_anew(any_redis: Redis) -> None:
+def test_a_change_that_lies_in_the_future_is_dated_again(any_redis: Redis) -> None:
     """The old server's clock was ahead; a wait that never ends would be the price."""
     vouched(any_redis, held=False)
     elsewhere(any_redis)

@@ -12,7 +12,7 @@ from tests.support.script_caller import FENCE, KEY, Caller
 from tests.support.storing import storing
 
 
-def test_a_renewal_tells_the_holder(any_redis: Redis) -> None:
+def test_a_renewal_reports_the_holder(any_redis: Redis) -> None:
     token = Caller(any_redis).acquire().token
     step_down(any_redis, KEY)
     any_redis.pexpire(KEY, 5000)
@@ -41,7 +41,7 @@ def test_a_new_term_removes_the_step_down_of_the_last_one(any_redis: Redis) -> N
     assert Caller(any_redis, "b").renew(again.token).outcome == "renewed"
 
 
-async def test_without_the_right_to_hdel_the_next_term_is_led_all_the_same(any_redis: Redis) -> None:
+async def test_without_the_right_to_hdel_the_next_term_is_led_anyway(any_redis: Redis) -> None:
     with user(any_redis, without("+hdel")) as connect:
         async with storing(connect) as store:
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED

@@ -135,7 +135,7 @@ async def test_a_sentinel_that_is_silent_delays_nobody(group: Group) -> None:
         ("nothing", "connecting to 127.0.0.1"),
     ],
 )
-async def test_what_is_wrong_with_the_sentinels_is_told_in_words(
+async def test_what_is_wrong_with_the_sentinels_is_reported_in_words(
     group: Group, redis_of_its_own: RedisServer, what: str, says: str
 ) -> None:
     nodes = {"not a sentinel": ("127.0.0.1", redis_of_its_own.port), "nothing": ("127.0.0.1", free_port())}

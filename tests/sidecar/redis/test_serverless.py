@@ -77,7 +77,7 @@ async def test_the_guard_asks_the_server_that_has_the_keys_and_not_the_one_of_th
     assert set(endpoint.given) == set(endpoint.servers), "its connections were at both servers"
 
 
-async def test_the_watch_hears_notices_whichever_server_it_has_and_says_so_once(
+async def test_the_watch_hears_notices_whichever_server_it_has_and_reports_it_once(
     connector: Connector, endpoint: Serverless, warnings: pytest.LogCaptureFixture
 ) -> None:
     async with storing(connector, timings=PATIENT) as store, watching(connector.companion) as watch:

@@ -108,7 +108,7 @@ async def test_a_server_that_was_frozen_past_the_limit_executes_nothing_late(any
             assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
 
 
-async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_for_good(proxy: Proxy) -> None:
+async def test_a_slow_answer_does_not_spoil_the_next_calls_deadline_forever(proxy: Proxy) -> None:
     """The estimate of the server's clock lags by what the last reply was late; a call that is told so learns."""
     limit = 3.0
     for _ in range(ROUNDS):
@@ -155,7 +155,7 @@ async def test_the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_
 async def test_an_idle_connection_that_the_server_kills_is_noticed(
     any_redis: Redis, any_server: RedisServer, store: Storing
 ) -> None:
-    """Nothing reads the socket meanwhile; a call that follows has its own reply."""
+    """Nothing else reads the socket, so the next call gets its own reply."""
     for _ in range(5):
         assert await store.outcome(Kind.LOOK) is Outcome.VACANT
         command(any_redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

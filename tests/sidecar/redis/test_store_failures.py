@@ -19,7 +19,7 @@ from tests.support.waiting import eventually
 SECRET = "correct-horse"
 
 
-async def test_a_wrong_password_is_told_without_telling_it(any_redis: Redis, any_server: RedisServer) -> None:
+async def test_a_wrong_password_is_reported_without_the_password(any_redis: Redis, any_server: RedisServer) -> None:
     command(any_redis, "CONFIG", "SET", "requirepass", "another")
     try:
         async with storing(at_port(any_server.port)) as store:
@@ -107,7 +107,7 @@ async def test_a_primary_that_was_made_a_replica_is_read_only(any_redis_of_its_o
     )
 
 
-async def test_a_replica_that_lost_its_primary_and_serves_nothing_stale_says_so(
+async def test_a_replica_that_lost_its_primary_and_serves_nothing_stale_reports_it(
     any_redis_of_its_own: RedisServer,
 ) -> None:
     def begin(redis: Redis) -> None:
@@ -146,7 +146,7 @@ async def test_a_server_without_memory_refuses_a_new_term_and_keeps_an_old_one(
 
 
 @pytest.mark.parametrize("binary", sorted(BINARIES))
-async def test_a_server_that_is_still_loading_is_told_as_such(tmp_path: Path, binary: str) -> None:
+async def test_a_server_that_is_still_loading_is_reported_as_such(tmp_path: Path, binary: str) -> None:
     with RedisServer(tmp_path, binary=BINARIES[binary]) as server, client_of(server) as redis:
         redis.config_set("rdbcompression", "no")
         redis.mset({f"key-{number}": "x" * 20_000 for number in range(1000)})

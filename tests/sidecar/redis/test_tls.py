@@ -116,7 +116,7 @@ async def test_a_server_of_another_name_is_not_trusted(
         )
 
 
-async def test_tls_to_a_server_that_speaks_none_is_told(
+async def test_tls_to_a_server_that_speaks_none_is_reported(
     redis_of_its_own: RedisServer, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
     async with Proxy(redis_of_its_own.port) as plain:

@@ -43,8 +43,8 @@ def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
     what = "private key" if name == "REDIS_TLS_KEY_FILE" else "certificate"
     for path, problem in (
         (tmp_path / "none", "cannot be read: No such file or directory"),
-        (tmp_path, "is no regular file"),
-        (pipe, "is no regular file"),
+        (tmp_path, "is not a regular file"),
+        (pipe, "is not a regular file"),
         (empty, f"holds no {what} in PEM"),
         (files.key if what == "certificate" else files.certificate, f"holds no {what} in PEM"),
     ):
@@ -53,7 +53,9 @@ def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
     assert refused(settings | {name: pem}) == f"{name}: holds a certificate or a key; the path of a file belongs here"
 
 
-def test_a_key_of_another_certificate_is_told_with_both_files(files: Certificates, settings: dict[str, str]) -> None:
+def test_a_key_of_another_certificate_is_reported_with_both_files(
+    files: Certificates, settings: dict[str, str]
+) -> None:
     _, other = files.authority.issue("client", files.folder / "another")
     assert refused(settings | {"REDIS_TLS_KEY_FILE": str(other)}) == (
         f"REDIS_TLS_KEY_FILE: the file {other} holds a key that does not belong to the certificate in"
@@ -61,7 +63,7 @@ def test_a_key_of_another_certificate_is_told_with_both_files(files: Certificate
     )
 
 
-def test_a_certificate_without_its_key_is_told_with_the_setting_that_is_missing(
+def test_a_certificate_without_its_key_is_reported_with_the_setting_that_is_missing(
     files: Certificates, settings: dict[str, str]
 ) -> None:
     del settings["REDIS_TLS_KEY_FILE"]
@@ -95,7 +97,7 @@ def test_the_password_of_a_key_is_never_asked_from_the_terminal(
         ("ssl_min_version=TLSv1", "the option 'ssl_min_version' is not one of tlsv1.2, 771, tlsv1.3, 772"),
         (f"ssl_ciphers={SECRET}", "the option 'ssl_ciphers' names no cipher that OpenSSL knows"),
         (f"ssl_ca_data={SECRET}", "the option 'ssl_ca_data' holds no certificate in PEM"),
-        ("ssl_ca_path=/no/such", "the option 'ssl_ca_path': the file /no/such is no folder"),
+        ("ssl_ca_path=/no/such", "the option 'ssl_ca_path': the file /no/such is not a folder"),
         ("ssl_keyfile=/k", "the option 'ssl_keyfile' needs 'ssl_certfile'"),
     ],
 )

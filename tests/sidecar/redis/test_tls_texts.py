@@ -77,7 +77,9 @@ def run(request: pytest.FixtureRequest) -> Run:
     return loop
 
 
-def test_a_server_of_another_ca_is_told_with_the_file_of_the_ca(run: Run, files: Certificates, tmp_path: Path) -> None:
+def test_a_server_of_another_ca_is_reported_with_the_file_of_the_ca(
+    run: Run, files: Certificates, tmp_path: Path
+) -> None:
     other = Authority("other").write(tmp_path / "other.crt")
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(other))
@@ -87,20 +89,20 @@ def test_a_server_of_another_ca_is_told_with_the_file_of_the_ca(run: Run, files:
     assert f"is not in the option ssl_ca_certs of REDIS_URL ({other}) (" in by_url.text
 
 
-def test_a_server_of_a_ca_that_nobody_named_is_told_with_the_setting(run: Run, files: Certificates) -> None:
+def test_a_server_of_a_ca_that_nobody_named_is_reported_with_the_setting(run: Run, files: Certificates) -> None:
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port)
     assert (failure.kind, "name it in REDIS_TLS_CA_FILE" in failure.text) == ("tls", True)
 
 
-def test_a_certificate_that_has_expired_is_told(run: Run, files: Certificates) -> None:
+def test_a_certificate_that_has_expired_is_reported(run: Run, files: Certificates) -> None:
     expired = files.authority.issue(HOST, files.folder / "expired", valid_for=-DAY)
     with TlsFront(files.accepts(expired)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
     assert (failure.kind, failure.text.partition(" (")[0]) == ("tls", "the server's certificate has expired")
 
 
-def test_a_ca_that_has_expired_is_told_with_its_file(run: Run, tmp_path: Path) -> None:
+def test_a_ca_that_has_expired_is_reported_with_its_file(run: Run, tmp_path: Path) -> None:
     authority = Authority("old", valid_for=-DAY)
     ca, server = authority.write(tmp_path / "old.crt"), authority.issue(HOST, tmp_path / "server")
     context = create_default_context(Purpose.CLIENT_AUTH)
@@ -110,7 +112,7 @@ def test_a_ca_that_has_expired_is_told_with_its_file(run: Run, tmp_path: Path) -
     assert failure.text.startswith(f"the certificate of the CA in REDIS_TLS_CA_FILE ({ca}) has expired (")
 
 
-def test_a_certificate_of_another_name_is_told_with_the_name(run: Run, files: Certificates) -> None:
+def test_a_certificate_of_another_name_is_reported_with_the_name(run: Run, files: Certificates) -> None:
     other = files.authority.issue("redis.example", files.folder / "other")
     with TlsFront(files.accepts(other)) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
@@ -118,7 +120,7 @@ def test_a_certificate_of_another_name_is_told_with_the_name(run: Run, files: Ce
     assert (failure.kind, failure.text.startswith(said)) == ("tls", True)
 
 
-def test_a_server_without_a_common_version_is_told_with_the_version(run: Run, files: Certificates) -> None:
+def test_a_server_without_a_common_version_is_reported_with_the_version(run: Run, files: Certificates) -> None:
     old = files.accepts()
     old.maximum_version = TLSVersion.TLSv1_2
     with TlsFront(old) as front:
@@ -128,7 +130,7 @@ def test_a_server_without_a_common_version_is_told_with_the_version(run: Run, fi
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
-def test_a_server_that_asks_for_a_certificate_is_told_with_the_setting(
+def test_a_server_that_asks_for_a_certificate_is_reported_with_the_setting(
     run: Run, files: Certificates, version: TLSVersion
 ) -> None:
     asking = files.accepts(clients=files.ca)
@@ -140,7 +142,7 @@ def test_a_server_that_asks_for_a_certificate_is_told_with_the_setting(
 
 
 @pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
-def test_a_certificate_of_ours_that_the_server_refuses_is_told_with_its_file(
+def test_a_certificate_of_ours_that_the_server_refuses_is_reported_with_its_file(
     run: Run, files: Certificates, tmp_path: Path, version: TLSVersion
 ) -> None:
     expired = files.authority.issue("client", tmp_path / "expired", valid_for=-DAY)
@@ -179,7 +181,7 @@ def test_a_server_that_closes_in_the_handshake_may_not_speak_tls(run: Run, files
     assert (failure.kind, "may not speak TLS: REDIS_TLS=false" in failure.text) == ("tls", True)
 
 
-def test_tls_to_a_server_without_it_is_told_with_the_setting_that_turns_it_off(
+def test_tls_to_a_server_without_it_is_reported_with_the_setting_that_turns_it_off(
     run: Run, redis_server: RedisServer, files: Certificates
 ) -> None:
     failure = failure_with(run, redis_server.port, REDIS_TLS_CA_FILE=str(files.ca))

@@ -26,7 +26,7 @@ REFUSED = [["-client", "+client|id"], ["-client"]]
 
 
 LIMIT = 5.0
-"""A machine that stands still for less costs no connection, after which everything is heard of."""
+"""A shorter pause of the machine ends no connection. Every change is reported after the pause."""
 RETRY = 0.5
 """Until what was refused is tried again."""
 
@@ -121,7 +121,7 @@ async def test_where_tracking_is_refused_releases_are_heard(
         command(any_redis, "ACL", "DELUSER", "sidecar")
 
 
-async def test_after_its_connection_was_killed_it_tells_of_everything_and_watches_on(
+async def test_after_its_connection_was_killed_it_reports_everything_and_watches_on(
     any_redis: Redis, any_server: RedisServer
 ) -> None:
     async with watching(at_port(any_server.port)) as watch:
@@ -181,7 +181,7 @@ def _subscribes(redis: Redis) -> int:
 
 
 @pytest.mark.parametrize("moves", ["the watch", "the election"])
-async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_told_as_weaker(
+async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_reported_as_weaker(
     redis: Redis, redis_server: RedisServer, redis_of_its_own: RedisServer, moves: str
 ) -> None:
     """A balancer leads either connection to another server; both lead to one again in the end."""
@@ -205,7 +205,7 @@ async def test_a_watch_behind_one_address_that_leads_to_several_servers_is_told_
 
 
 @pytest.mark.parametrize("rights", [["+client"], *REFUSED])
-async def test_a_step_down_is_told_as_one_and_as_no_change(
+async def test_a_step_down_is_reported_as_one_and_as_no_change(
     any_redis: Redis, any_server: RedisServer, rights: list[str]
 ) -> None:
     """A follower has no reason to wake: the key has not changed."""

@@ -184,7 +184,7 @@ async def test_with_once_a_term_that_ends_first_is_said_and_the_status_is_the_pr
 
 
 @pytest.mark.parametrize(("options", "status"), [("", 0), ("--once", 143)])
-async def test_a_wrapper_that_never_led_says_so_with_once(
+async def test_a_wrapper_that_never_led_reports_it_with_once(
     sidecars: Pair, tmp_path: Path, options: str, status: int, redis_server: RedisServer
 ) -> None:
     with redis.Redis.from_url(redis_server.url) as operator:

@@ -1,0 +1,1 @@
+"""Hand-over times of leases and locks."""

@@ -1,0 +1,20 @@
+"""The number of asyncio tasks as a metric: work that is started again and again and never ends raises it."""
+
+import asyncio
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class TaskCollector(Collector):
+    """Counts the unfinished tasks of the running event loop at each scrape. Outside a loop it has no sample."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample without labels."""
+        tasks = GaugeMetricFamily("python_asyncio_tasks", "Unfinished asyncio tasks")
+        try:
+            tasks.add_metric([], len(asyncio.all_tasks()))
+        except RuntimeError:  # no loop runs in this thread
+            return
+        yield tasks
