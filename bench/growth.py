@@ -1,0 +1,393 @@
+"""The cost of more candidates on one Redis: `python -m bench.growth`.
+
+A crowd of candidates shares one process of the lowest priority. Two measured candidates have a process each. All of
+them want the lease. For each size of the fleet the benchmark counts Redis's scripts and processor time in a steady
+state, and then hands the lease over many times.
+"""
+
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from redis import Redis
+
+from bench.report import Plot, Report, Spread, Table, progress, run
+from ops.local.servers import RedisServer
+
+SIZES = (1, 2, 10, 100, 1_000)
+"""Numbers of candidates. The ratios compare with two."""
+STEADY = 25.0
+"""Seconds of a steady state: two and a half heartbeats."""
+ROUNDS = 25
+"""Hand-overs for each number of candidates."""
+QUIET = 0.2
+"""Seconds between two looks at Redis's counters after a hand-over."""
+LONGEST = 10.0
+"""Limit, in seconds, for the calls that follow a hand-over."""
+LIMIT = 30.0
+"""Limit of the wait for a hand-over, in seconds."""
+START_LIMIT = 120.0
+"""Limit for the start of a crowd, in seconds."""
+FLEET = 100_000
+"""Number of tasks of the estimate."""
+HEARTBEAT, CALL_LIMIT = 10.0, 2.0
+"""Defaults of `HEARTBEAT_INTERVAL` and `REDIS_TIMEOUT`, in seconds."""
+CONNECTIONS = 2
+"""Connections of one candidate: its calls and its watch."""
+MOST_CLIENTS = (("Redis's default `maxclients`", 10_000), ("a node of ElastiCache", 65_000))
+"""Limits of the number of connections."""
+
+
+class Counters(NamedTuple):
+    """Redis's counters since its start."""
+
+    at: float
+    """Seconds of the monotonic clock."""
+    scripts: int
+    processor: float
+    """Seconds of processor time."""
+    memory: int
+    """Bytes in use, with the buffers of all connections."""
+
+    @classmethod
+    def read(cls, redis: Redis) -> "Counters":
+        """Read the counters."""
+        stats, cpu, memory = redis.info("commandstats"), redis.info("cpu"), redis.info("memory")
+        scripts = sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+        used = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+        return cls(time.monotonic(), scripts, used, int(memory["used_memory"]))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The results for one number of candidates."""
+
+    candidates: int
+    scripts: float
+    """Scripts a second in a steady state."""
+    processor: float
+    """Seconds of Redis's processor time a second in a steady state."""
+    idle: float
+    """The same without candidates."""
+    memory: int
+    """Bytes of Redis."""
+    herd: tuple[float, ...]
+    """Scripts that followed each release, above the steady state."""
+    release: tuple[float, ...]
+    """Seconds of Redis's processor time for each release, above the steady state."""
+    handed_over: tuple[float, ...]
+    """Seconds from a resign of a measured candidate to the next belief."""
+
+    @property
+    def processor_each(self) -> float:
+        """Microseconds of Redis's processor time a second for each candidate, above the time without candidates."""
+        return max(0.0, self.processor - self.idle) / self.candidates * 1e6
+
+
+class Candidates:
+    """A process of candidates; its words go into a queue with its number."""
+
+    def __init__(self, number: int, count: int, redis_url: str, mode: str, words: "queue.Queue[Word]") -> None:
+        command = [sys.executable, "-m", "bench.candidates", str(count), redis_url, f"{mode}-{number}", mode]
+        self.measured = mode == "measured"
+        self._number = number
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._listener = threading.Thread(target=self._listen, args=(words,))
+
+    def __enter__(self) -> Self:
+        self._listener.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def resign(self) -> None:
+        """Make the candidate that leads give the lease up."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("resign\n")
+        self._process.stdin.flush()
+
+    def _listen(self, words: "queue.Queue[Word]") -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            word, at = line.split()
+            words.put(Word(self._number, word, float(at)))
+
+
+class Word(NamedTuple):
+    """A word of a process of candidates, and when it was said."""
+
+    process: int
+    word: str
+    at: float
+
+
+class Fleet:
+    """Candidates on one Redis, one of which leads."""
+
+    def __init__(self, redis: Redis, redis_url: str, candidates: int, open_: ExitStack) -> None:
+        self.redis = redis
+        self.candidates = candidates
+        self._words: queue.Queue[Word] = queue.Queue()
+        self._processes: list[Candidates] = []
+        groups = [("measured", 1)] * min(candidates, 2) + [("crowd", candidates - 2)] * (candidates > 2)
+        for number, (mode, count) in enumerate(
+            groups
+        ):  # the measured candidates are there first, and one of them leads
+            process = Candidates(number, count, redis_url, mode, self._words)
+            self._processes.append(open_.enter_context(process))
+            if number == 0:
+                self._leader = self._next("began", LIMIT).process
+            while self._next("ready", START_LIMIT).process != number:
+                pass
+
+    def steady(self, seconds: float) -> tuple[Counters, Counters]:
+        """Return the counters before and after a steady state."""
+        before = Counters.read(self.redis)
+        time.sleep(seconds)
+        return before, Counters.read(self.redis)
+
+    def hand_over(self, scripts: float, processor: float) -> tuple[float, float, float] | None:
+        """Hand the lease over once; returns the scripts, Redis's seconds, and the seconds until the next belief.
+
+        Args:
+            scripts: scripts a second in a steady state.
+            processor: Redis's processor time a second in a steady state.
+
+        Returns None if a candidate of the crowd gave the lease up: its process is slow.
+        """
+        measured = self._processes[self._leader].measured
+        before = Counters.read(self.redis)
+        self._processes[self._leader].resign()
+        said: dict[str, Word] = {}
+        while not {"ended", "began"} <= set(said):  # two processes say them, in any order
+            word = self._words.get(timeout=LIMIT)
+            said[word.word] = word
+        ended, began = said["ended"], said["began"]
+        self._leader = began.process
+        after = self._settled(scripts, before)
+        if not measured:
+            return None
+        seconds = after.at - before.at
+        herd = after.scripts - before.scripts - scripts * seconds
+        used = after.processor - before.processor - processor * seconds
+        return max(0.0, herd), max(0.0, used), began.at - ended.at
+
+    def _settled(self, scripts: float, before: Counters) -> Counters:
+        """Return the counters when scripts are as rare as in a steady state again."""
+        last = Counters.read(self.redis)
+        while last.at - before.at < LONGEST:
+            time.sleep(QUIET)
+            now = Counters.read(self.redis)
+            if now.scripts - last.scripts <= 2 * scripts * (now.at - last.at) + 1:
+                return now
+            last = now
+        return last
+
+    def _next(self, word: str, limit: float) -> Word:
+        """Return the next such word; others are dropped."""
+        while (said := self._words.get(timeout=limit)).word != word:
+            pass
+        return said
+
+
+def measure(sizes: Sequence[int] = SIZES, steady: float = STEADY, rounds: int = ROUNDS) -> Report:
+    """Measure each number of candidates in turn, on one Redis."""
+    results: list[Measured] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RedisServer(Path(folder)) as server,
+        Redis.from_url(server.url) as redis,
+    ):
+        empty = Counters.read(redis).memory
+        idle = _idle(redis, steady)
+        version = str(redis.info("server")["redis_version"])
+        with progress(len(sizes) * (rounds + 1), "fleets", "step") as bar:
+            for size in sizes:
+                redis.flushall()
+                results.append(_measure(redis, server.url, size, idle, steady, rounds, bar.update))
+    return report(results, empty, version)
+
+
+def _idle(redis: Redis, seconds: float) -> float:
+    """Redis's processor time a second without candidates."""
+    before = Counters.read(redis)
+    time.sleep(seconds)
+    after = Counters.read(redis)
+    return (after.processor - before.processor) / (after.at - before.at)
+
+
+def _measure(
+    redis: Redis,
+    redis_url: str,
+    candidates: int,
+    idle: float,
+    steady: float,
+    rounds: int,
+    step: Callable[[], object],
+) -> Measured:
+    with ExitStack() as open_:
+        fleet = Fleet(redis, redis_url, candidates, open_)
+        before, after = fleet.steady(steady)
+        seconds = after.at - before.at
+        scripts = (after.scripts - before.scripts) / seconds
+        processor = (after.processor - before.processor) / seconds
+        step()
+        found: list[tuple[float, float, float]] = []
+        for _ in range(rounds if candidates > 1 else 0):
+            if (handed_over := fleet.hand_over(scripts, processor)) is not None:
+                found.append(handed_over)
+            step()
+    herd, release, gaps = zip(*found, strict=True) if found else ((), (), ())
+    return Measured(candidates, scripts, processor, idle, after.memory, herd, release, gaps)
+
+
+def report(results: Sequence[Measured], empty: int, version: str) -> Report:
+    """Return the tables, the plots and the estimate; `empty` is the memory of Redis without candidates, in bytes."""
+    two = next((median(each.handed_over) for each in results if each.candidates == 2 and each.handed_over), None)
+    steady = tuple(
+        (
+            f"{each.candidates:,}",
+            f"{each.scripts:.1f}",
+            f"{each.scripts / each.candidates * HEARTBEAT:.1f}",
+            f"{each.processor:.2%}",
+            f"{each.processor_each:.0f}",
+            f"{(each.memory - empty) / each.candidates / 1024:.0f}",
+        )
+        for each in results
+    )
+    releases = tuple(_release(each, two) for each in results if each.handed_over)
+    tables = (
+        Table(
+            (
+                "candidates",
+                "scripts a second",
+                "for each in a heartbeat",
+                "Redis, share of a core",
+                "Redis, µs/s for each",
+                "Redis, KiB for each",
+            ),
+            steady,
+            "A steady state: one candidate leads, and the others follow. The time for each candidate is what exceeds"
+            " the time of a Redis without candidates.",
+        ),
+        Table(
+            ("candidates", "times two", "median, ms", "p99, ms", "worst, ms", "rounds", "scripts", "Redis, ms"),
+            releases,
+            "Hand-overs. The last two columns are the median number of scripts that follow a release, and Redis's"
+            " processor time for them and for the messages to all candidates.",
+        ),
+    )
+    handed = [each for each in results if each.handed_over]
+    plots = (
+        Plot(
+            "growth-processor",
+            "Redis's processor time for each candidate",
+            "candidates",
+            "µs a second",
+            {"steady state": [(each.candidates, each.processor_each) for each in results]},
+            log_x=True,
+        ),
+        Plot(
+            "growth-herd",
+            "Scripts that follow a release",
+            "candidates",
+            "scripts",
+            {"median": [(each.candidates, median(each.herd)) for each in handed]},
+            log_x=True,
+            log_y=True,
+        ),
+        Plot(
+            "growth-handover",
+            "Hand-over",
+            "candidates",
+            "ms",
+            {
+                "median": [(each.candidates, median(each.handed_over) * 1e3) for each in handed],
+                "99th percentile": [(each.candidates, Spread.of(each.handed_over).p99 * 1e3) for each in handed],
+            },
+            log_x=True,
+        ),
+    )
+    text = f"{TEXT}\n\n{estimate(results, empty)}" if results else TEXT
+    command = "python -m bench.growth --json build/bench/growth.json"
+    return Report("growth", "Growth", command, text, tables, plots, {"Redis": version})
+
+
+def _release(found: Measured, two: float | None) -> tuple[str, ...]:
+    spread = Spread.of([gap * 1e3 for gap in found.handed_over])
+    ratio = "" if two is None else f"{median(found.handed_over) / two:.1f}"
+    times = (f"{spread.median:.1f}", f"{spread.p99:.1f}", f"{spread.worst:.1f}", str(spread.rounds))
+    return f"{found.candidates:,}", ratio, *times, f"{median(found.herd):.0f}", f"{median(found.release) * 1e3:.1f}"
+
+
+TEXT = """\
+All candidates want the lease, and one of them leads. They are the production classes with the default settings; only
+the failover guard is off, since the Redis has just started. Two measured candidates have a process each. The others
+share a process of the lowest priority, so that they cost the measured ones little of the two cores. A hand-over lasts
+from the resign of a measured candidate until the next candidate believes that it leads, without HTTP. The measured
+candidates draw the lowest random number: where only a few candidates call at once after a release, they are among those
+few. In a real fleet each candidate has processors of its own."""
+
+
+def estimate(results: Sequence[Measured], empty: int) -> str:
+    """Return the arithmetic for a fleet of `FLEET` tasks, with the slopes of the largest measured fleet."""
+    largest = max(results, key=lambda each: each.candidates)
+    each, scripts = largest.processor_each, largest.scripts / largest.candidates
+    memory = max(0.0, (largest.memory - empty) / largest.candidates)
+    clients = ", ".join(f"{name} allows {limit:,}, so {limit // CONNECTIONS:,} tasks" for name, limit in MOST_CLIENTS)
+    limits = [
+        (
+            MOST_CLIENTS[0][1] / CONNECTIONS,
+            f"**Connections.** A task has {CONNECTIONS}: its calls and its watch. {CONNECTIONS} x {FLEET:,} ="
+            f" {CONNECTIONS * FLEET:,}. Redis refuses more than `maxclients`: {clients}. No setting of the sidecar"
+            " saves a connection. Raise `maxclients`, or give each group of tasks leases and a Redis of its own.",
+        ),
+        (
+            1e6 / max(each, 1e-3),
+            f"**Processor in a steady state.** {each:.0f} µs a second x {FLEET:,} = {each * FLEET / 1e6:.1f} cores, for"
+            f" {scripts * FLEET:,.0f} scripts a second. Redis runs scripts on one core, which is enough for"
+            f" {1e6 / max(each, 1e-3):,.0f} tasks. `HEARTBEAT_INTERVAL` moves this limit in proportion: with"
+            f" `LEASE_TTL=300` and `HEARTBEAT_INTERVAL=100` the fleet needs {each * FLEET / 1e7:.1f} cores. After a"
+            " lost task its lease is then free after 300 s.",
+        ),
+    ]
+    if largest.release:
+        share = max(mean(largest.release) / largest.candidates, 1e-9)
+        limits.append(
+            (
+                CALL_LIMIT / share,
+                f"**Each hand-over.** Redis spends {share * 1e6:.0f} µs for each candidate, on scripts and on messages"
+                f" to every watch: {share * 1e6:.0f} µs x {FLEET:,} = {share * FLEET:.1f} s. A call ends after"
+                f" `REDIS_TIMEOUT` ({CALL_LIMIT:g} s), so calls may fail from {CALL_LIMIT / share:,.0f} tasks on. A"
+                " call that fails is made again, and no promise about safety depends on it. `LEASE_TTL` moves this"
+                " limit, because the default of `REDIS_TIMEOUT` is a fifteenth of it.",
+            )
+        )
+    lines = [f"{number}. {text}" for number, (_, text) in enumerate(sorted(limits), start=1)]
+    last = (
+        f"Redis's memory for the connections is {memory / 1024:.0f} KiB x {FLEET:,} = {memory * FLEET / 2**30:.1f} GiB."
+        " The lease itself needs less than 1 KiB."
+    )
+    first = f"The slopes are those of {largest.candidates:,} candidates for one lease. The lowest limit comes first."
+    return "\n\n".join([f"### {FLEET:,} tasks, on paper", first, *lines, last])
+
+
+if __name__ == "__main__":
+    run(measure, sys.argv[1:])
