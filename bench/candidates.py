@@ -77,7 +77,8 @@ class Campaigner:
         led = False
         while True:
             version = self.candidate.version([LEASE])
-            granted = self.candidate.granted(LEASE, elapsed(), "", None) is not None
+            expires_in, _ = self.candidate.granted(LEASE, elapsed(), "", None)
+            granted = expires_in is not None
             if granted and not led:
                 say("began")
             led = granted
