@@ -74,7 +74,7 @@ chaos: $(STAMP) ## Run whole tasks under random faults: MINUTES=10 TASKS=4 SEED=
 
 bench: $(STAMP) ## Compare with other libraries in about fifteen minutes (needs wrk, zookeeper, etcd-server): HANDOVER='--without kazoo'
 	@$(BIN)/python -m bench.handover --json build/bench/handover.json $(HANDOVER)
-	@for each in questions footprint growth; do \
+	@for each in legs questions footprint growth; do \
 		echo; $(BIN)/python -m bench.$$each --json build/bench/$$each.json || exit; done
 
 bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `make bench`
