@@ -233,8 +233,8 @@ ELECTION = [
     Bug(
         "a failed connection is retried by calls only",
         "sidecar/election/candidate.py",
-        right="if self._wants_connection and",
-        wrong="if False and",
+        right="return not self._store.connected and not self._draining",
+        wrong="return False",
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
 ]
