@@ -32,6 +32,8 @@ ROUNDS = 25
 """Hand-overs for each number of candidates."""
 QUIET = 0.2
 """Seconds between two looks at Redis's counters after a hand-over."""
+QUIET_LOOKS = 3
+"""Looks without many scripts, one after the other, that end a hand-over: the crowd's process may be late."""
 LONGEST = 10.0
 """Limit, in seconds, for the calls that follow a hand-over."""
 LIMIT = 30.0
@@ -191,12 +193,12 @@ class Fleet:
 
     def _settled(self, scripts: float, before: Counters) -> Counters:
         """Return the counters when scripts are as rare as in a steady state again."""
-        last = Counters.read(self.redis)
-        while last.at - before.at < LONGEST:
+        last, quiet = Counters.read(self.redis), 0
+        while quiet < QUIET_LOOKS and last.at - before.at < LONGEST:
             time.sleep(QUIET)
             now = Counters.read(self.redis)
-            if now.scripts - last.scripts <= 2 * scripts * (now.at - last.at) + 1:
-                return now
+            rare = now.scripts - last.scripts <= 2 * scripts * (now.at - last.at) + 1
+            quiet = quiet + 1 if rare else 0
             last = now
         return last
 
