@@ -77,11 +77,10 @@ class Campaigner:
         led = False
         while True:
             version = self.candidate.version([LEASE])
-            expires_in, _ = self.candidate.granted(LEASE, elapsed(), "", None)
-            granted = expires_in is not None
-            if granted and not led:
+            grant, _ = self.candidate.granted(LEASE, elapsed(), "", None)
+            if grant is not None and not led:
                 say("began")
-            led = granted
+            led = grant is not None
             await self.candidate.hold([LEASE], version, 30.0, "", None)
 
     def resign(self) -> None:
