@@ -90,6 +90,8 @@ class Candidate:
                     self._report_transitions()
                     self._forget_old_trouble()
                     await self._sleep()
+                    if self._under_way is not None:
+                        continue  # the connection stays while calls over it are under way
                     if self._wants_connection and self._clock() >= self._open_at:
                         await self._open()
                     elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:

@@ -231,6 +231,13 @@ ELECTION = [
         test="tests/simulation/test_drivers.py::test_they_do_the_same_in_what_seldom_happens",
     ),
     Bug(
+        "a connection is replaced while a call over it is under way",
+        "sidecar/election/candidate.py",
+        right="if self._under_way is not None:\n                        continue",
+        wrong="if False:\n                        continue",
+        test=_CANDIDATE + "a_connection_is_not_replaced_while_a_call_over_it_is_under_way",
+    ),
+    Bug(
         "a failed connection is retried by calls only",
         "sidecar/election/candidate.py",
         right="return not self._store.connected and not self._draining",

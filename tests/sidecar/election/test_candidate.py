@@ -339,6 +339,26 @@ async def test_a_notice_while_the_loop_connects_sends_nothing(
         way.replies.flow()
 
 
+async def test_a_connection_is_not_replaced_while_a_call_over_it_is_under_way(
+    redis_server: RedisServer, redis: Redis, way: Proxy
+) -> None:
+    redis.set(KEYS["tracker"], "b", ex=100)
+    async with connected(redis_server, way, SLOW) as sidecar:
+        assert (await sidecar.get("/is-leader/tracker"))["holder"] == "b"
+        await asleep(sidecar)
+        store, before = sidecar.candidate._store, await failures(sidecar)
+        redis.set(KEYS["tracker"], "c", ex=100)
+        store._replace_at = elapsed()
+        former = store._connection
+        sidecar.candidate.noticed("tracker")
+        await eventually(lambda: sidecar.candidate.status("tracker").holder == "c")
+        assert store._connection is former
+        await asleep(sidecar)
+        sidecar.candidate._wake.set()
+        await eventually(lambda: store._connection is not former)
+        assert await failures(sidecar) == before
+
+
 async def test_a_held_request_is_answered_before_the_acquire_is_logged(
     redis_server: RedisServer, redis: Redis, way: Proxy
 ) -> None:
