@@ -101,7 +101,7 @@ async def main(count: int, redis_url: str, name: str, measured: bool) -> None:
             started = campaigners[first : first + STARTS]
             for each in started:
                 running += [tasks.create_task(run) for run in (each.watch.run(), each.candidate.run(), each.report())]
-            while not all(each.ready for each in started):  # noqa: ASYNC110 - a watch has no event for its mode
+            while not all(each.ready for each in started):  # noqa: ASYNC110 - the product has no event for this state
                 await asyncio.sleep(LOOK)
         say("ready")
         while await lines.readline():

@@ -175,8 +175,8 @@ class _Connection(web.RequestHandler):
             return False
         try:
             body = self._at_once(message)
-        except Exception:  # noqa: BLE001 - nothing is hidden:
-            return False  # the application meets the same error, logs it, and answers with the status 500
+        except Exception:  # noqa: BLE001 - the application meets the same error, logs it and answers with the status 500
+            return False
         if body is None:
             return False
         transport.write(_ANSWER % (len(body), rfc822_formatted_time().encode(), body))

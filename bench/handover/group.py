@@ -253,7 +253,7 @@ class Group:
             )  # fmt: skip
 
     def _settings(self, port: int) -> dict[str, str]:
-        """Return the settings of a sidecar: the defaults, but for a Redis that has just started and for another ttl."""
+        """Return the settings of a sidecar: the defaults, except for the ttl and the guard of a new Redis."""
         settings = {
             "REDIS_URL": self.server.url, "LEASES": "bench", "FAILOVER_GUARD": "false",
             "INSTANCE_ID": f"candidate-{self._started}",

@@ -71,7 +71,7 @@ class RedisLease(RedisServer):
         with redis.Redis.from_url(self.url) as client:
             return "Redis", str(client.info("server")["redis_version"])
 
-    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - Redis knows it
+    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
         """Return now and the rest of the key's time."""
         with redis.Redis.from_url(self.url) as client:
             left = int(client.pttl(self.key))
@@ -127,7 +127,7 @@ class ZooKeeperSession(Server):
         found = re.search(r"version: ([0-9.]+)", self._ask("srvr"))
         return "ZooKeeper", found[1] if found else "unknown"
 
-    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the server knows it
+    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
         """Return the time of the server's last answer to the client, and the duration of the session.
 
         The server counts in milliseconds of Java's `nanoTime`, which is the monotonic clock on Linux.
@@ -183,7 +183,7 @@ class EtcdLease(Server):
         """Return "etcd" and the version of the running server."""
         return "etcd", str(self._get("version")["etcdserver"])
 
-    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - etcd tells whole seconds
+    def expiry(self, leader: int, ttl: float, renewed: float | None) -> float:  # noqa: ARG002 - the signature of `LeaseServer`
         """Return the time of the last renewal that the leader sent, and the duration of the lease."""
         if renewed is None:
             raise NoLease("the leader has reported no renewal")

@@ -23,7 +23,7 @@ async def load(store: Store, machine: Machine, portfolios: int) -> tuple[Cost, C
 
         with machine.cost() as loading:
             book = await store.load_positions(today, show)
-    async with store._connection() as connection:  # noqa: SLF001 - what a user's request would do
+    async with store._connection() as connection:  # noqa: SLF001 - `Store` has no method for many users' writes at once
         await connection.execute(
             "update public.position set quantity = quantity + 1 where portfolio_id = any($1)",
             uuids(book.blocks[0].ids)[:CHANGED],

@@ -60,6 +60,7 @@ def observed() -> Iterator[dict[str, float]]:
         staged = written(STAGING, stage, lambda connection: connection)
         patches.enter_context(patch.object(store_module, "stage", staged))
         for name, part in STATEMENTS.items():
-            statement = written(part, getattr(FencedWrites, name), lambda writes: writes._connection)  # noqa: SLF001
+            method = getattr(FencedWrites, name)
+            statement = written(part, method, lambda writes: writes._connection)  # noqa: SLF001 - counts its backend's time
             patches.enter_context(patch.object(FencedWrites, name, statement))
         yield seconds

@@ -67,7 +67,7 @@ async def measure_size(portfolios: int) -> Size:
             captures = await capture(store, machine, portfolios)
             eod_memory = _peak()
             listener = await slowest_listener(server.url, store)
-            async with store._connection() as connection:  # noqa: SLF001 - its version
+            async with store._connection() as connection:  # noqa: SLF001 - `Store` has no method for the server's version
                 version = str(await connection.fetchval("show server_version"))
         plain_costs = await plain(server.url, machine)
     loading_plainly, tick_plainly, closing_plainly = (cost.scaled(portfolios / SAMPLE) for cost in plain_costs)

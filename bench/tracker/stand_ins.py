@@ -51,7 +51,7 @@ class Prices:
         self.answered = time.perf_counter()
         return prices
 
-    async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - of any day
+    async def closes(self, symbols: Collection[str], day: date) -> dict[str, Price]:  # noqa: ARG002 - every day has the same closes
         """Return a new price for each symbol, whatever the day."""
         return await self.latest(symbols)
 

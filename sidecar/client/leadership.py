@@ -159,10 +159,11 @@ class Leadership:
         its connection would cost time before the resign, and a new connection after it.
         """
         try:
-            resign = self._sidecar.start_resign(self.name, term.token if over and term is not None else None)
+            token = term.token if over and term is not None else None
+            resign = self._sidecar.start_resign(self.name, token)
             if term is not None:
                 self._log_next(term, "the work has ended", "work_ended")
-            await self._sidecar.await_resign(self.name, resign, asking if self._poll.is_asking else None)
+            await self._sidecar.await_resign(self.name, token, resign, asking if self._poll.is_asking else None)
         finally:
             beside = [task for task in (asking, spare) if task is not None]
             for task in beside:

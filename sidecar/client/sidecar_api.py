@@ -212,7 +212,7 @@ class SidecarApi:
         grant. The method waits `LIMIT` seconds at most. The request continues until it is answered or the connection
         breaks.
         """
-        await self.await_resign(name, self.start_resign(name, token))
+        await self.await_resign(name, token, self.start_resign(name, token))
 
     def start_resign(self, name: str, token: int | None) -> asyncio.Task[None]:
         """Start `resign`; a resign of the lease that is not answered yet is not sent again."""
@@ -222,7 +222,7 @@ class SidecarApi:
         return resign
 
     async def await_resign(
-        self, name: str, resign: asyncio.Task[None], question: asyncio.Task[bool] | None = None
+        self, name: str, token: int | None, resign: asyncio.Task[None], question: asyncio.Task[bool] | None = None
     ) -> None:
         """Await the end of a resign, at most `LIMIT` seconds.
 
@@ -237,7 +237,7 @@ class SidecarApi:
         if resign.done():
             resign.result()
         else:
-            logger.info("%s: the resign is not answered yet", name, extra={"lease": name})
+            logger.info("%s: the resign is not answered yet", name, extra={"lease": name, "token": token})
 
     async def _resign(self, name: str, token: int | None) -> None:
         term = {"token": str(token)} if token is not None else {}
@@ -328,9 +328,7 @@ class Poll:
         """
         if self.trouble is not None or not self._spend():
             await asyncio.sleep(pause_before_retry(left(), self._uniform))
-            if (
-                self.stopped or left() <= 0
-            ):  # the process was frozen, and a request now would campaign while the work ends
+            if self.stopped or left() <= 0:  # a request now would campaign while the work ends
                 return None
         wait, limit = wait_and_limit(left(), holds=self._version is not None)
         hold = {} if self._version is None else {"wait": f"{wait:.3f}", "version": self._version}

@@ -90,12 +90,7 @@ class Candidate:
                     self._report_transitions()
                     self._forget_old_trouble()
                     await self._sleep()
-                    if self._under_way is not None:
-                        continue  # the connection stays while calls over it are under way
-                    if self._wants_connection and self._clock() >= self._open_at:
-                        await self._open()
-                    elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:
-                        self._telemetry.not_replaced(failure)
+                    await self._tend_connection()
         finally:
             self._report_transitions()
             await self._store.close()
@@ -270,6 +265,15 @@ class Candidate:
     def _replace_connection(self) -> None:
         """Connect again after a pause, whether a call needs the connection or not."""
         self._open_at = self._clock() + self._reconnects.pause()
+
+    async def _tend_connection(self) -> None:
+        """Connect again, or replace the connection, if that is due and no call over it is under way."""
+        if self._under_way is not None:
+            return
+        if self._wants_connection and self._clock() >= self._open_at:
+            await self._open()
+        elif self._store.to_be_replaced and (failure := await self._store.replace()) is not None:
+            self._telemetry.not_replaced(failure)
 
     async def _open(self) -> None:
         """Connect before a call needs it, so that trouble with Redis is reported early, and its end too."""

@@ -38,7 +38,7 @@ def test_ours_and_a_peer_hand_over_by_sigterm() -> None:
 
 @pytest.mark.slow
 def test_ours_and_a_peer_survive_a_lost_leader() -> None:
-    """Nobody leads before the lost leader's lease has expired, but for the milliseconds to which Redis tells it."""
+    """Nobody leads before the lost leader's lease has expired. Redis gives the expiry in milliseconds."""
     found = asyncio.run(measure(Options((LIBRARY, HERE), rounds=1, kills=2, ttl=3.0)))
     kills = rows(found.tables[-1])
     assert kills.keys() == {LIBRARY.name, HERE.name}

@@ -19,7 +19,7 @@ REPORT = Report(
 
 
 def test_the_99th_percentile_is_the_nearest_rank() -> None:
-    """Of 200 samples the 198th is the 99th percentile."""
+    """The 198th of 200 samples is the 99th percentile."""
     assert Spread.of([float(sample) for sample in range(200, 0, -1)]) == Spread(100.5, 198.0, 200.0, 200)
     assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0, 1)
 

@@ -233,8 +233,8 @@ ELECTION = [
     Bug(
         "a connection is replaced while a call over it is under way",
         "sidecar/election/candidate.py",
-        right="if self._under_way is not None:\n                        continue",
-        wrong="if False:\n                        continue",
+        right="if self._under_way is not None:\n            return",
+        wrong="if False:\n            return",
         test=_CANDIDATE + "a_connection_is_not_replaced_while_a_call_over_it_is_under_way",
     ),
     Bug(

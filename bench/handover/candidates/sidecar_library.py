@@ -15,7 +15,7 @@ ended = 0.0
 
 async def work(_: Term) -> None:
     """Work until the library cancels the work."""
-    global ended  # noqa: PLW0603 - `run` is cancelled and returns nothing
+    global ended  # noqa: PLW0603 - the cancelled `run` cannot return the time
     report("began", now())
     try:
         await asyncio.Event().wait()
