@@ -107,8 +107,8 @@ model: $(STAMP) ## Check the largest variants of the protocol's model (needs spi
 simulate: $(STAMP) ## Simulate elections under faults: HOURS=100000 SEED=1
 	@$(BIN)/python -m tests.simulation --hours '$(HOURS)' --seed '$(SEED)'
 
-redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs debootstrap and root once)
-	@$(BIN)/python -m tests.redis_versions
+redis-versions: $(STAMP) ## Test on Redis 6.2, 7.0 and 8, and on Valkey 8 (needs debootstrap and root once): RERUNS=1
+	@RERUNS='$(or $(RERUNS),0)' $(BIN)/python -m tests.redis_versions
 
 alerts: ## Test the alerting rules (needs promtool)
 	@command -v promtool >/dev/null || { echo "make: promtool is missing; Debian has it in the package prometheus" >&2; exit 2; }
@@ -118,7 +118,7 @@ alerts: ## Test the alerting rules (needs promtool)
 
 proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
 	@command -v haproxy >/dev/null || { echo "make: there is no haproxy; Debian has it in the package haproxy" >&2; exit 2; }
-	$(BIN)/python -m pytest -s tests/routing/through_haproxy.py
+	$(BIN)/python -m pytest -s --reruns '$(or $(RERUNS),0)' tests/routing/through_haproxy.py
 
 languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
 	@for each in node go; do command -v $$each >/dev/null \

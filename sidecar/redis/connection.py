@@ -7,6 +7,7 @@ when it ends. Only the caller that waits for a reply reads from the socket. A `P
 
 import asyncio
 import re
+import select
 import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
@@ -36,6 +37,8 @@ _NO_HANDSHAKE = "no answer to the TLS handshake; the server may not speak TLS: {
 """Error for a server that probably does not speak TLS: it takes the handshake for a command and waits for its end."""
 _UNKNOWN_SELECT = re.compile("unknown command ['`]SELECT['`]")
 """Answer of a Sentinel to the number of a database."""
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
+"""The event of a socket whose peer has closed the connection; Linux only. POLLHUP and POLLERR are always reported."""
 
 
 class _Stream(asyncio.StreamReader):
@@ -112,8 +115,11 @@ class RedisConnection(Connection):
 
     @property
     def writable(self) -> bool:
-        """Whether `write` can write to the server: the connection is made, and has not ended."""
-        return not self.ended and self._writer is not None and not self._writer.is_closing()
+        """Whether `write` can write to the server: the connection is made, and neither side has closed it.
+
+        The kernel is asked, because the event loop may not have told the stream about its end yet.
+        """
+        return not self.ended and self._writer is not None and not _is_closed(self._writer)
 
     def write(self, commands: Iterable[tuple[bytes | str | int, ...]]) -> None:
         """Write commands at once. Whether they arrived is known from their replies.
@@ -352,6 +358,15 @@ async def log_in(connection: RedisConnection) -> None:
             raise ResponseError(unknown.group()) from None
         kind = RedisError if isinstance(error, ResponseError) else InvalidResponse
         raise kind("the server refuses AUTH or SELECT") from None  # the server's words may repeat the password
+
+
+def _is_closed(writer: asyncio.StreamWriter) -> bool:
+    """Whether either side has closed the connection. Nothing is read from the socket."""
+    if writer.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket").fileno(), _PEER_CLOSED)
+    return bool(poll.poll(0))
 
 
 def _ignore() -> None:

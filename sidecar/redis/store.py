@@ -269,7 +269,7 @@ class RedisStore:
 
     async def _ready(self) -> RedisConnection:
         """The connection. If it has ended, a new one, before anything is written."""
-        if self._connection is not None and self._connection.ended:
+        if self._connection is not None and not self._connection.writable:
             await self.close()
         if self._connection is not None:
             return self._connection

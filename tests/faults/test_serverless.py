@@ -79,6 +79,7 @@ async def test_a_lease_is_handed_over_by_notice_and_each_weakness_is_said_once(
         await eventually(lambda: one.leads)
         await open_.enter_async_context(other.campaigning())
         await eventually(lambda: _is_heard(other))
+        await eventually(lambda: _receives_releases(one))
         await client.aclose()
         await one.resign()
         await eventually(lambda: other.leads)
@@ -125,4 +126,9 @@ async def _follows(task: Task) -> bool:
 
 async def _is_heard(task: Task) -> bool:
     """Whether a task follows, and its watch is connected."""
-    return await _follows(task) and bool((await task.status())["watch"]["mode"] == "notices")
+    return await _follows(task) and await _receives_releases(task)
+
+
+async def _receives_releases(task: Task) -> bool:
+    """Whether a task's watch is connected."""
+    return bool((await task.status())["watch"]["mode"] == "notices")

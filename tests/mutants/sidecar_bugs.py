@@ -660,9 +660,16 @@ CONNECTION = [
     Bug(
         "a call is written to a stream that has ended",
         "sidecar/redis/store.py",
-        right="if self._connection is not None and self._connection.ended:",
+        right="if self._connection is not None and not self._connection.writable:",
         wrong="if False:",
         test=_STORE + "the_end_of_an_idle_connection_is_noticed_and_costs_the_next_call_nothing[wheel]",
+    ),
+    Bug(
+        "an end that the event loop has not reported is not noticed",
+        "sidecar/redis/connection.py",
+        right="return bool(poll.poll(0))",
+        wrong="return False",
+        test=_STORE + "an_end_that_the_event_loop_has_not_reported_yet_is_noticed_before_a_call_is_written[wheel]",
     ),
     Bug(
         "a call that surely was not executed is not repeated at once",

@@ -50,7 +50,8 @@ def files_for(version: Version) -> Sequence[str]:
 
 
 def _run(version: Version, binary: Path) -> int:
-    words = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "worksteal", *files_for(version)]
+    words = [sys.executable, "-m", "pytest", "-q", "--numprocesses", "2", "--dist", "worksteal"]
+    words += ["--reruns", os.environ.get("RERUNS", "0"), *files_for(version)]
     return subprocess.run(words, cwd=ROOT, env=os.environ | {"REDIS_SERVER": str(binary)}, check=False).returncode
 
 

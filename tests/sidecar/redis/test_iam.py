@@ -373,7 +373,8 @@ async def test_an_old_connection_stays_while_no_new_one_can_be_made(
 async def test_a_whole_sidecar_leads_with_the_credentials_of_its_role_and_shows_none_of_them(
     redis_of_its_own: RedisServer, cache: IamCache, files: Files, role: Role, tmp_path: Path
 ) -> None:
-    sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY)
+    seldom = {"HEARTBEAT_INTERVAL": "10"}  # a renewal that is cut off after it was sent is an error
+    sidecar = RealSidecar(tmp_path, redis_of_its_own, "task-a", **STEADY | seldom)
     del sidecar.environment["REDIS_URL"]
     sidecar.environment |= cache.environment | role.environment | {"REDIS_TLS_CA_FILE": str(files.ca)}
     async with aiohttp.ClientSession() as session:

@@ -156,8 +156,8 @@ def test_two_ways_to_log_in_are_refused_with_both_names(environment: dict[str, s
 
 
 def task(folder: Path, server: RedisServer, name: str, **login: str) -> RealSidecar:
-    """A whole sidecar that logs in so."""
-    sidecar = RealSidecar(folder, server, name, **STEADY)
+    """A whole sidecar that logs in so. It renews seldom: a renewal that is cut off after it was sent is an error."""
+    sidecar = RealSidecar(folder, server, name, **STEADY | {"HEARTBEAT_INTERVAL": "10"})
     sidecar.environment |= {"REDIS_USERNAME": "sidecar", "LEASE_KEY": "portfolio:{name}:leader", **login}
     return sidecar
 

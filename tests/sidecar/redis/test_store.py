@@ -1,6 +1,7 @@
 """The store over a network that delays, loses, cuts and leads elsewhere."""
 
 import asyncio
+import select
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -162,6 +163,22 @@ async def test_an_idle_connection_that_the_server_kills_is_noticed(
         await eventually(lambda: not store.store.connected)
     assert await store.outcome(Kind.ACQUIRE) is Outcome.ACQUIRED
     assert await store.outcome(Kind.LOOK) is Outcome.SUPERSEDED
+
+
+async def test_an_end_that_the_event_loop_has_not_reported_yet_is_noticed_before_a_call_is_written(
+    any_redis: Redis, any_server: RedisServer
+) -> None:
+    """The event loop handles other events first, or stands still while the server closes the connection."""
+    async with storing(at_port(any_server.port)) as direct:
+        for _ in range(5):
+            assert await direct.outcome(Kind.LOOK) is Outcome.VACANT
+            connection = direct.store._connection
+            assert connection is not None and connection._writer is not None
+            poll = select.poll()
+            poll.register(connection._writer.get_extra_info("socket").fileno(), select.POLLRDHUP)
+            command(any_redis, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert poll.poll(30_000), "the server did not close the connection"
+            assert direct.store.connected, "the event loop ran"
 
 
 async def test_a_close_of_our_own_is_no_end_to_be_noticed(store: Storing) -> None:
