@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 
 from redis import Redis
 
+from bench.growth_limit import measure_limit
 from bench.report import Plot, Report, Spread, Table, progress, run
 from ops.local.servers import RedisServer
 
@@ -89,6 +90,8 @@ class Measured:
     """Seconds of Redis's processor time for each release, above the steady state."""
     handed_over: tuple[float, ...]
     """Seconds from a resign of a measured candidate to the next belief."""
+    limit: tuple[float, ...]
+    """Seconds from a release to a claim over bare connections; see `bench.growth_limit`."""
 
     @property
     def processor_each(self) -> float:
@@ -219,7 +222,7 @@ def measure(sizes: Sequence[int] = SIZES, steady: float = STEADY, rounds: int = 
         empty = Counters.read(redis).memory
         idle = _idle(redis, steady)
         version = str(redis.info("server")["redis_version"])
-        with progress(len(sizes) * (rounds + 1), "fleets", "step") as bar:
+        with progress(len(sizes) * (rounds + 2), "fleets", "step") as bar:
             for size in sizes:
                 redis.flushall()
                 results.append(_measure(redis, server.url, size, idle, steady, rounds, bar.update))
@@ -256,12 +259,14 @@ def _measure(
                 found.append(handed_over)
             step()
     herd, release, gaps = zip(*found, strict=True) if found else ((), (), ())
-    return Measured(candidates, scripts, processor, idle, after.memory, herd, release, gaps)
+    limit = measure_limit(redis, redis_url, candidates, rounds) if candidates > 1 else ()
+    step()
+    return Measured(candidates, scripts, processor, idle, after.memory, herd, release, gaps, limit)
 
 
 def report(results: Sequence[Measured], empty: int, version: str) -> Report:
     """Return the tables, the plots and the estimate; `empty` is the memory of Redis without candidates, in bytes."""
-    two = next((median(each.handed_over) for each in results if each.candidates == 2 and each.handed_over), None)
+    two = next((each for each in results if each.candidates == 2 and each.handed_over), None)
     steady = tuple(
         (
             f"{each.candidates:,}",
@@ -289,10 +294,23 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
             " the time of a Redis without candidates.",
         ),
         Table(
-            ("candidates", "times two", "median, ms", "p99, ms", "worst, ms", "rounds", "scripts", "Redis, ms"),
+            (
+                "candidates",
+                "times two",
+                "times the limit",
+                "median, ms",
+                "p99, ms",
+                "worst, ms",
+                "rounds",
+                "scripts",
+                "Redis, ms",
+                "limit, ms",
+                "limit, times two",
+            ),
             releases,
-            "Hand-overs. The last two columns are the median number of scripts that follow a release, and Redis's"
-            " processor time for them and for the messages to all candidates.",
+            "Hand-overs. `scripts` is the median number of scripts that follow a release, and `Redis, ms` is Redis's"
+            " processor time for the scripts and for the messages to all candidates. The limit is the median of a"
+            " release and a claim over bare connections that get the same messages.",
         ),
     )
     handed = [each for each in results if each.handed_over]
@@ -322,6 +340,7 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
             {
                 "median": [(each.candidates, median(each.handed_over) * 1e3) for each in handed],
                 "99th percentile": [(each.candidates, Spread.of(each.handed_over).p99 * 1e3) for each in handed],
+                "limit": [(each.candidates, median(each.limit) * 1e3) for each in handed],
             },
             log_x=True,
         ),
@@ -331,11 +350,13 @@ def report(results: Sequence[Measured], empty: int, version: str) -> Report:
     return Report("growth", "Growth", command, text, tables, plots, {"Redis": version})
 
 
-def _release(found: Measured, two: float | None) -> tuple[str, ...]:
-    spread = Spread.of([gap * 1e3 for gap in found.handed_over])
-    ratio = "" if two is None else f"{median(found.handed_over) / two:.1f}"
+def _release(found: Measured, two: Measured | None) -> tuple[str, ...]:
+    spread, limit = Spread.of([gap * 1e3 for gap in found.handed_over]), median(found.limit)
+    ratio = "" if two is None else f"{median(found.handed_over) / median(two.handed_over):.1f}"
+    limits = f"{limit * 1e3:.1f}", "" if two is None else f"{limit / median(two.limit):.1f}"
     times = (f"{spread.median:.1f}", f"{spread.p99:.1f}", f"{spread.worst:.1f}", str(spread.rounds))
-    return f"{found.candidates:,}", ratio, *times, f"{median(found.herd):.0f}", f"{median(found.release) * 1e3:.1f}"
+    used = f"{median(found.herd):.0f}", f"{median(found.release) * 1e3:.1f}"
+    return f"{found.candidates:,}", ratio, f"{median(found.handed_over) / limit:.1f}", *times, *used, *limits
 
 
 TEXT = """\
@@ -349,7 +370,12 @@ once after a release, they are among those few. Rounds in which the crowd gives 
 real fleet each candidate has processors of its own.
 
 With 1,000 candidates the time goes into messages, not into scripts: Redis writes a message to each watch after the
-release before it reads the next call, and again after the acquire before it replies to the new leader."""
+release before it reads the next call, and again after the acquire before it replies to the new leader. The limit in
+the table is the time for these messages alone: one script with DEL and PUBLISH, and one SET by a member that waits,
+while the other members only read. The limit needs no sidecar and no script of the lease. So a fleet in which every
+candidate learns of each change at once cannot be much faster on this Redis. At three times the hand-over of two, most
+candidates would have no watch of their own. A lease would then wait for a heartbeat where the few candidates with a
+watch have no client."""
 
 
 def estimate(results: Sequence[Measured], empty: int) -> str:

@@ -1,0 +1,51 @@
+"""The limit of a hand-over in a fleet: the same messages to bare connections, and the smallest release and claim."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import IO
+
+from redis import Redis
+
+from bench.watchers import KEY, RELEASE
+
+PAUSE = 0.1
+"""Seconds between two rounds, in which the crowd reads its messages."""
+
+
+def measure_limit(redis: Redis, redis_url: str, members: int, rounds: int) -> tuple[float, ...]:
+    """Return the seconds from each release until Redis confirms the next claim.
+
+    Every member watches the key as a sidecar does. One member claims the key, the others drop their messages. One half
+    of them connects before the claimer and the other half after it, as in `bench.growth`.
+    """
+    crowd = max(0, members - 2)
+    groups = [("crowd", crowd // 2), ("claimer", 1), ("crowd", crowd - crowd // 2)]
+    gaps: list[float] = []
+    with ExitStack() as open_:
+        said: dict[str, IO[str]] = {}
+        for mode, count in groups:
+            if count:
+                said[mode] = open_.enter_context(_watchers(count, redis_url, mode))
+                said[mode].readline()  # ready
+        for _ in range(rounds):
+            time.sleep(PAUSE)
+            released_at = time.clock_gettime(time.CLOCK_MONOTONIC)
+            redis.eval(RELEASE, 0)
+            gaps.append(float(said["claimer"].readline().split()[1]) - released_at)
+    redis.delete(KEY)
+    return tuple(gaps)
+
+
+@contextmanager
+def _watchers(count: int, redis_url: str, mode: str) -> Iterator[IO[str]]:
+    """Run a process of members, and give what it prints."""
+    command = [sys.executable, "-m", "bench.watchers", str(count), redis_url, mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout
+        finally:
+            process.kill()
