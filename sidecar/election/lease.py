@@ -272,7 +272,9 @@ class Lease(Facts):
         self._due = self._rested(now)
         if reply.outcome is Outcome.SUPERSEDED and reply.token is not None and self._won_by_lost_call(reply, left):
             until = self.timings.believed_until(call.sent_at, reply.ttl)
-            self._begin_release(HeldTerm(reply.token, reply.tenure, now, until, TermOwner()), now, self._unwanted())
+            why = left.left_for if left is not None and left.token == reply.token else None
+            term = HeldTerm(reply.token, reply.tenure, now, until, TermOwner())
+            self._begin_release(term, now, why or self._unwanted())  # the rest after a step-down begins again
 
     def _won_by_lost_call(self, reply: Reply, left: HeldTerm | None) -> bool:
         """Whether an acquire of this process, or the last one of its predecessor, won the tenure that was found."""

@@ -10,6 +10,13 @@ _CONTROL = "tests/sidecar/test_control_history.py::test_"
 
 STEP_DOWN = [
     Bug(
+        "a second release of the same term does not begin the rest again",
+        "sidecar/election/lease.py",
+        right="self._begin_release(term, now, why or self._unwanted())",
+        wrong="self._begin_release(term, now, self._unwanted())",
+        test=_RULES + "a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again",
+    ),
+    Bug(
         "a renewal ignores the step-down",
         "sidecar/scripts/renew.lua",
         right="stepping_down() and 'stepping_down' or 'renewed'",

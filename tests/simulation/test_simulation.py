@@ -76,13 +76,15 @@ def test_a_violation_is_reported_with_the_events_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seed", "world"), [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781), ("8102", 4783)]
+    ("seed", "world"),
+    [("drivers", 266), ("77", 5942), ("1001", 11361), ("2001", 5781), ("8102", 4783), ("8401", 36525)],
 )
 def test_a_world_in_which_a_promise_was_broken_keeps_it(seed: str, world: int) -> None:
-    """Two bugs of the product, and one of the oracle.
+    """Three bugs of the product, and one of the oracle.
 
-    A client did not see the end of a short grant. A question was held although it could be answered. The oracle took a
-    late delivery of an earlier acquire for an acquire after a step-down.
+    A client did not see the end of a short grant. A question was held although it could be answered. The rest after a
+    step-down began before the key was deleted. The oracle took a late delivery of an earlier acquire for an acquire
+    after a step-down.
     """
     assert run_world(Choice(seed), world).text == ""
 

@@ -67,6 +67,27 @@ def test_the_key_stays_until_the_last_grant_has_ended() -> None:
     assert released(lease, until).reason == "step-down"
 
 
+def test_a_release_after_a_late_acquire_of_the_same_term_begins_the_rest_again() -> None:
+    """A lost acquire executes beside the first release and keeps the key (simulation: seed 8401)."""
+    lease = asked()
+    lease.asked(STEPS)
+    lease.resigned(STEPS, 1)
+    first = due(lease, STEPS, Kind.RELEASE)
+    tenure = first.tenure.rpartition("-")[0] + "-0"
+    lease.replied(first, Reply(Outcome.SUPERSEDED, "a", first.token, ttl=30.0, tenure=tenure), STEPS + 1)
+    second = due(lease, lease.wake_at(STEPS + 1), Kind.RELEASE)
+    assert (second.token, second.tenure, second.reason) == (first.token, tenure, "step-down")
+    lease.asked(STEPS + 3)
+    answer(lease, second, STEPS + 3, Outcome.RELEASED, holder=None, token=1)
+    lease.hold()
+    lease.noticed(STEPS + 3)
+    rest = STEPS + 3 + T.rest
+    for now in (STEPS + 3, STEPS + 3 + T.heartbeat):
+        answer(lease, due(lease, now, Kind.LOOK), now, Outcome.VACANT, holder=None)
+    assert lease.next_call(rest - 0.01) is None
+    due(lease, rest, Kind.ACQUIRE)
+
+
 def test_after_the_grant_of_a_silent_client_has_ended_nothing_is_acquired_for_it() -> None:
     """Otherwise the next vacancy would be filled for a client that does not ask (simulation: seed 8102)."""
     lease = leading(100.0, waits=False)
