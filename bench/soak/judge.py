@@ -16,7 +16,7 @@ from sidecar.history import Entry
 
 EXPECTED = "AUTH=off", "PRICE_SOURCE=simulated"
 """The beginnings of the warnings that the soak's settings cause at the start of an API."""
-LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen)\b")
+LATE = re.compile(r"\b(in time|timeout|late|longer|the work stopped|was frozen|after its deadline)\b")
 """Parts of the warnings that a standstill of the machine causes."""
 SHOWN = 5
 """Limit of the lines for one rule."""

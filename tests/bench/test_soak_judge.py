@@ -47,6 +47,7 @@ def good() -> Observed:
         + [
             Line("task3-api", 12_000, "WARNING", "AUTH=off: everybody"),
             Line("task1-api", 101_000, "ERROR", "no answer in time"),
+            Line("task1-api", 101_000, "ERROR", "the work was cancelled but still runs after its deadline"),
         ],
     )
 
