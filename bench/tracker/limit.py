@@ -1,4 +1,7 @@
-"""The limit of a tick: the plain COPY of the same rows, committed, and the valuation alone in NumPy."""
+"""The limit of a tick: the plain COPY of the same rows, committed, and the valuation alone in NumPy.
+
+The plain UPDATE of the same rows, committed, is measured beside them.
+"""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,12 +10,22 @@ from typing import Self
 import asyncpg
 
 from bench.cost import Cost, Machine
+from service.database.fenced_writes import PLANS
 from service.portfolio.positions import Book
 from service.portfolio.valuation import Mark, Marks, value_block
 from service.prices import Price
 
 TABLE = "create table limit_live (like public.portfolio_live including all) with (fillfactor = 50)"
 """A table with the columns, checks, primary key and half-filled pages of `portfolio_live`, without its foreign key."""
+UPDATE = """
+update public.portfolio_live as live set
+    session_date = row.session_date, as_of = row.as_of, value = row.value, day_open = row.day_open,
+    day_high = row.day_high, day_low = row.day_low, priced_fraction = row.priced_fraction, stale = row.stale,
+    oldest_price_at = row.oldest_price_at, token = row.token
+from limit_live as row
+where live.portfolio_id = row.portfolio_id
+"""
+"""The UPDATE of every row of `portfolio_live` to the copied one, without a comparison of values."""
 
 
 class Limit:
@@ -46,6 +59,14 @@ class Limit:
         await self._connection.execute("truncate limit_live")
         with self._machine.cost() as cost:
             await self._connection.copy_to_table("limit_live", source=self.rows, format="binary", timeout=None)
+        return cost
+
+    async def update(self) -> Cost:
+        """Update every row of `portfolio_live` to its copy and commit; returns the cost."""
+        with self._machine.cost() as cost:
+            async with self._connection.transaction():
+                await self._connection.execute(PLANS)
+                await self._connection.execute(UPDATE, timeout=None)
         return cost
 
     def value(self, book: Book, prices: dict[str, Price]) -> Cost:

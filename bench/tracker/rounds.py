@@ -23,10 +23,11 @@ ROUNDS, HALF_CORE_ROUNDS = 5, 3
 
 @dataclass(frozen=True)
 class Round:
-    """One tick, from the prices to the commit, and its limit."""
+    """One tick, from the prices to the commit, its limit, and the plain UPDATE."""
 
     tick: Cost
     copy: Cost
+    update: Cost
     valuation: Cost
     parts: Mapping[str, float]
     """Processor seconds of the tick's parts."""
@@ -40,6 +41,11 @@ class Round:
     def ratio(self) -> float:
         """Elapsed time of the tick as a multiple of the limit."""
         return self.tick.wall / self.limit.wall
+
+    @property
+    def ratio_with_update(self) -> float:
+        """Processor time of the tick as a multiple of the limit and the UPDATE together."""
+        return self.tick.processor / (self.limit + self.update).processor
 
 
 @dataclass
@@ -77,8 +83,9 @@ async def rounds(store: OpenStore, limit: Limit, machine: Machine) -> Rounds:
             if store.book is None:
                 raise RuntimeError("no positions are loaded")
             copied = await limit.copy()
+            updated = await limit.update()
             valued = limit.value(store.book, await Prices().latest(store.book.held()))
-            found.append(Round(tick, copied, valued, seen))
+            found.append(Round(tick, copied, updated, valued, seen))
             bar.update()
             if len(found) == 1 + ROUNDS:
                 try:

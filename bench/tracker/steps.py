@@ -7,6 +7,7 @@ import asyncpg
 
 from bench.cost import Cost, Machine
 from bench.tracker.limit import TABLE, Limit
+from service.database.fenced_writes import PLANS
 from service.database.sql import statement
 
 COPIES = (
@@ -41,7 +42,7 @@ async def steps(dsn: str, limit: Limit, machine: Machine) -> list[tuple[str, Cos
         for _ in range(2):  # the first one fills the free halves of the pages
             async with connection.transaction():
                 await connection.execute(STAGE)
-                await connection.execute("set local work_mem = '128MB'; set local jit = off")
+                await connection.execute(PLANS)
                 now = datetime.now(UTC)
                 with machine.cost() as cost:
                     await connection.execute(update, now.date(), now, 1, first, last)

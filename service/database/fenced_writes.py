@@ -23,6 +23,13 @@ from service.prices.standing import Refusals
 FORGET_REFUSALS = timedelta(days=7)
 """Time from the retry time of a refused symbol until its refusal is deleted."""
 LIVE_CHANNEL = "portfolio_live"
+PLANS = "set local work_mem = '128MB'; set local jit = off; set local enable_hashjoin = off"
+"""Settings of the planner for statements that write staged values.
+
+The staged rows are in key order, but the planner does not know the order and would choose a hash join. The hash join
+takes a sixth more processor time than a merge join, whose sort gets sorted rows. That sort of half a million rows stays
+in memory. Compiling a statement takes as long as running it.
+"""
 
 
 @dataclass
@@ -50,9 +57,8 @@ async def stage(connection: Connection, values: AsyncIterator[Values], idle_limi
     changes the limit.
     """
     await connection.execute(statement("stage_table"))
-    # The join of a million rows should stay in memory. Compiling a statement takes as long as running it.
     limit = f"set local idle_in_transaction_session_timeout = {int(idle_limit * 1000)}"
-    await connection.execute(f"set local work_mem = '128MB'; set local jit = off; {limit}")
+    await connection.execute(f"{PLANS}; {limit}")
     staged = Staged()
     rows = _copied(values, staged)
     await connection.copy_to_table("staged_value", schema_name="pg_temp", source=rows, format="binary")

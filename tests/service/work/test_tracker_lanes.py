@@ -13,6 +13,7 @@ from service.database import position_reader
 from service.database.connection import Connection
 from service.database.copy_format import HEADER, copy_rows
 from service.database.fenced_writes import FencedWrites
+from service.database.sql import statement
 from service.database.store import Store
 from service.portfolio.positions import Block
 from service.portfolio.valuation import Marks, Values, value_block
@@ -158,3 +159,17 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
     assert waited == [True], "the server has the first block before the second one is valued"
     values = await store.live_many([UUID(int=n) for n in range(1, 5)])
     assert {portfolio.int: live.value for portfolio, live in values.items()} == {n: 10 * n for n in range(1, 5)}
+
+
+async def test_staged_values_are_merged_with_the_live_ones_in_key_order(store: Store, raw: Connection) -> None:
+    """A hash join of the same rows takes a sixth more processor time."""
+    ids = [UUID(int=number) for number in range(1, 20_001)]
+    await raw.execute("insert into portfolio (id, user_id, name) select id, id, '' from unnest($1::uuid[]) as id", ids)
+    await store.claim_fence(FakeTerm())
+    async with store.fenced(FakeTerm(), nothing_held(ids)) as writes:
+        await writes.live(OPEN.date(), OPEN)
+    await raw.execute("analyze portfolio_live")
+    async with store.fenced(FakeTerm(), nothing_held(ids)) as writes:
+        update = OPEN.date(), OPEN, 1, ids[0], ids[-1]
+        plan = await writes._connection.fetch("explain " + statement("update_live"), *update)
+    assert any("Merge Join" in line[0] for line in plan), plan
