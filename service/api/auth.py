@@ -53,7 +53,7 @@ class Caller:
     """Seconds since the epoch; None means never."""
 
     def may_see(self, owner: UUID) -> bool:
-        """Whether the caller may see that user's portfolios."""
+        """True if the caller may see that user's portfolios."""
         return self.user_id is None or self.user_id == owner
 
 
@@ -73,10 +73,10 @@ class Guard(Protocol):
 
 
 class OpenGuard:
-    """Admits everybody, for development."""
+    """Accepts every request, for development."""
 
     async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the other kind of `AUTH` reads it
-        """A caller that may do everything."""
+        """Return a caller that may do everything."""
         return Caller(None)
 
     async def aclose(self) -> None:

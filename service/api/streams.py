@@ -1,4 +1,4 @@
-"""Live values for the clients of streams, on every task, leader or not.
+"""Live values for the clients of streams, on leaders and followers.
 
 Each process has one reader. On a notification it reads the values of all subscribed portfolios in one query, and gives
 each subscriber the latest value. A slow subscriber skips values; it delays nobody and costs the memory of one value. A
@@ -171,7 +171,7 @@ class Streams:
     async def _serve(self, store: Store, wanted: set[UUID]) -> None:
         """Read the values of these portfolios, and offer them to the subscribers that exist at the start.
 
-        No subscriber is kept beyond this call: a closed stream leaves its memory to the system.
+        This method keeps no reference to a subscriber after its return, so that a closed stream frees its memory.
 
         Raises:
             StoreError: the database did not answer.

@@ -36,8 +36,8 @@ database's time, never below, while the lease is DISABLED:
   python -m sidecar enable LEASE
 
 The database does not know whether a lease is disabled. For one ttl the command asks the sidecar at SIDECAR_URL, and
-repairs nothing unless every answer says that the lease is disabled. Run it in the API container of a running task, or
-as a task of its own."""
+repairs nothing unless every answer reports the lease as disabled. Run it in the API container of a running task, or as
+a task of its own."""
 
 
 class NotRepaired(Exception):
@@ -106,7 +106,7 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
     """
     async with LeaseClient(sidecar_url) as client:
         leadership = client.leadership(arguments.lease)
-        campaign = asyncio.create_task(leadership.run(_no_work))  # asking the sidecar is campaigning
+        campaign = asyncio.create_task(leadership.run(_no_work))  # the client asks the sidecar only while it campaigns
         try:
             began = clock()
             while leadership.state in NOT_ANSWERED_YET and not campaign.done() and clock() < began + ANSWER_LIMIT:  # noqa: ASYNC110 - leadership sets no event
@@ -124,7 +124,7 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
 
 
 def _is_disabled(leadership: Leadership) -> bool:
-    """Whether the lease is disabled now. If the fence in Redis is at fault too, only the holder shows it."""
+    """Whether the lease is disabled now. If the fence in Redis is invalid too, only the holder shows that."""
     return leadership.state == "disabled" or (
         leadership.state == "following" and (leadership.holder or "").upper() == "DISABLED"
     )

@@ -32,7 +32,7 @@ CHOICES = {
     "sslnegotiation": ("postgres", "direct"),
     "ssl_min_protocol_version": ("TLSv1.2", "TLSv1.3"),
     "ssl_max_protocol_version": ("TLSv1.2", "TLSv1.3"),
-    "target_session_attrs": ("any", "primary", "read-write"),  # the others find servers that take no writes
+    "target_session_attrs": ("any", "primary", "read-write"),  # the other values find servers that accept no writes
     "gsslib": ("gssapi", "sspi"),
 }
 """Options with a fixed set of working values."""
@@ -142,7 +142,7 @@ def _check_login(address: _Address, environment: Mapping[str, str]) -> None:
     if not address.value("user") and not environment.get("PGUSER"):
         try:
             getpass.getuser()
-        except (KeyError, OSError):  # as in a container whose user has only a number
+        except (KeyError, OSError):  # the user has a number and no name, as in a container
             raise ValueError("names no user, and neither does PGUSER") from None
     has_password = address.value("password") or "PGPASSWORD" in environment
     if not has_password and (problem := password_file_problem(address.options, environment)):

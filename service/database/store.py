@@ -53,7 +53,7 @@ READERS = 2
 
 
 async def _at_once() -> None:
-    """The turn of a transaction that waits for no other."""
+    """The turn of a transaction that waits for no other transaction."""
 
 
 async def _complete(values: Values) -> AsyncIterator[Values]:
@@ -127,7 +127,7 @@ class Store(Transactions):
         fence against every later term.
 
         `turn` is awaited between the COPY and the fence, so that one transaction copies its values while another
-        writes. The wait may take `TURN_IDLE_FACTOR` times `call_limit`, or the server ends the transaction. A leader
+        writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader
         that froze there blocks no other transaction, only the vacuuming of tables.
 
         Raises:
@@ -309,7 +309,7 @@ class Store(Transactions):
         async with AsyncExitStack() as transactions:
             first = await transactions.enter_async_context(self._snapshot())
             others: list[Connection] = []
-            with suppress(StoreError, TimeoutError):  # they only save time: two loads must not wait for each other
+            with suppress(StoreError, TimeoutError):  # these only save time; two loads must not wait for each other
                 async with asyncio.timeout(HELPER_LIMIT):
                     while len(others) < readers - 1:
                         others.append(await transactions.enter_async_context(self._snapshot()))

@@ -1,4 +1,4 @@
-"""Crowds: how many symbols of unknown standing a portfolio holds.
+"""Crowds: the number of symbols of unknown standing in a portfolio.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """

@@ -18,7 +18,7 @@ def is_fresh(at: datetime, now: datetime) -> bool:
 
 
 def is_future(at: datetime, now: datetime) -> bool:
-    """Whether an instant is later than `now` by more than the tolerance of clocks: some clock is wrong."""
+    """Whether an instant is later than `now` by more than the tolerance for clocks. If so, some clock is wrong."""
     return at - now > CLOCK_TOLERANCE
 
 

@@ -196,7 +196,7 @@ class Standing:
         return dict(self._unsaved)
 
     def saved(self, changes: Refusals) -> None:
-        """Record that those changes are committed."""
+        """Record that these changes are committed."""
         for symbol, refusal in changes.items():
             if symbol in self._unsaved and self._unsaved[symbol] is refusal:
                 del self._unsaved[symbol]

@@ -48,7 +48,7 @@ class Background:
         client: asks the sidecar.
         pause: seconds from a failure to the next attempt: first pause and longest pause.
         uniform: draws a number between two bounds, like `random.uniform`.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
         writes: records whether the writes of the work succeed.
         trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
         recovery: returns when the database takes writes again.

@@ -1,4 +1,4 @@
-"""The daily jobs: what each job writes for a session, and how a run proceeds from its claim to its end.
+"""The daily jobs: the rows that each job writes for a session, and the steps of a run from its claim to its end.
 
 A run writes its rows in chunks. Each chunk's rows and the run's cursor are committed together, under the fence. So the
 next worker of a run continues at the cursor, and every row is written once. A session's closes are committed before its

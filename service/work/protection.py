@@ -61,7 +61,7 @@ class NoProtection:
 
 
 class Refused(Exception):
-    """The agent's refusal, in one line. `certain`: the agent says that nothing was changed."""
+    """The agent's refusal, in one line. `certain`: the agent reports that nothing was changed."""
 
     def __init__(self, reason: str, *, certain: bool) -> None:
         super().__init__(reason)

@@ -69,7 +69,7 @@ class Scheduler:
         self._sleep = sleep
         self._given_up: set[date] = set()
         """Sessions that were reported as unsettled."""
-        self._outage = Outage(logger, "the database fails, the runs are tried again: %s", "the runs continue")
+        self._outage = Outage(logger, "the database fails, the runs wait: %s", "the runs continue")
         self._retry_soon = False
         """Whether the database failed during the last pass."""
 
