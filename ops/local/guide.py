@@ -29,7 +29,7 @@ class TaskView:
 
 def page(tasks: Sequence[TaskView]) -> list[str]:
     """Return the address of the operators' page of the first task."""
-    return [f"  http://{tasks[0].internal}/   the operators' page: who leads, the last terms, the jobs, what is wrong"]
+    return [f"  http://{tasks[0].internal}/   the operators' page: leaders, last terms, jobs and problems"]
 
 
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
@@ -61,7 +61,7 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
                 "the values as they change; every task serves them",
             ),
             (f"curl -s {history}{INDENTED}", "the closing values of the last days"),
-            (f"curl -s http://{first.internal}/background/status{INDENTED}", "who runs what, and the next runs"),
+            (f"curl -s http://{first.internal}/background/status{INDENTED}", "the leaders, and the last and next runs"),
             (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
                 f"curl -s http://{first.metrics}/metrics http://{first.internal}/metrics",
