@@ -94,7 +94,7 @@ def break_it(
 
 
 def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
-    """Return a command that runs a job beside the tasks, with the API's settings.
+    """Return a command that runs a job while the tasks run, with the API's settings.
 
     The command has the database's address only if the database is `ours`. A caller who gave the address has it in the
     environment, and the address can contain a password. The command changes to `folder`, the checkout, first.
@@ -111,7 +111,7 @@ def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
 def shell_environment(
     api: Mapping[str, str], sidecar: Mapping[str, str], redis: Mapping[str, str], *, ours: bool
 ) -> str:
-    """Return shell lines with the environment in which the programs' commands work beside the tasks.
+    """Return shell lines that set the environment for the programs' commands while the tasks run.
 
     Args:
         api: the environment of a task's API.

@@ -99,7 +99,7 @@ def row(
     if found.overlap > 0:
         found.wrong.append(f"writers overlapped for {found.overlap:.3f} s")
     if found.leaderless > happened.allowed:
-        found.wrong.append(f"nobody led for {found.leaderless:.1f} s, where {happened.allowed:.1f} s are allowed")
+        found.wrong.append(f"nobody led for {found.leaderless:.1f} s; {happened.allowed:.1f} s are allowed")
     if happened.healthy_after is None:
         found.wrong.append("the service did not become healthy")
     return found

@@ -39,7 +39,7 @@ PROFILE = Profile(
     streams=0,
     variables={"AUTH": "off", "TRACKER_INTERVAL": "30"},
 )
-"""Profile of production, except that the market never closes, prices are simulated, and AUTH is off."""
+"""Profile of production, except that the market never closes, prices are simulated, and users have no stream limit."""
 
 HEALTHY_WITHIN = 120.0
 """Limit for the task to become healthy, in seconds."""

@@ -3,7 +3,8 @@
 A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
 (HS256). The key decides the algorithm, not the token, so that a public key is never used as a shared secret. Issuer,
 audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are signed
-like a user's token and are refused. Tokens of anonymous users are refused, because anybody can create such a user.
+like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created without
+credentials.
 """
 
 import logging

@@ -35,7 +35,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
         case "guarded":
             yield _warning(f"the Redis server has changed{because}. The next term starts after one lease time.")
         case "draining":
-            yield _warning(f"this task is stopping and gives the lease up{because}.")
+            yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":
             yield _warning(f"this task does not want the lease{because}. Its work is starting or pauses.")
         case _ if lease.holder is None and lease.state != "unknown":
@@ -55,7 +55,7 @@ def sidecar_problems(trouble: str | None) -> Iterator[Problem]:
 def database_problems(trouble: str | None) -> Iterator[Problem]:
     """The problem of the database, if there is one."""
     if trouble is not None:
-        yield _error(f"The database cannot be used ({trouble}). No value and no job is written through this task.")
+        yield _error(f"The database cannot be used ({trouble}). This task can write no values and run no jobs.")
 
 
 def tick_problems(silent_since: datetime | None, interval: timedelta, now: datetime) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Reading of CSV files, plain or gzipped, row by row. Errors name the line and the column."""
+"""Reads CSV files, plain or gzipped, row by row. Errors name the line and the column."""
 
 import csv
 import gzip

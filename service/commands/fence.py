@@ -37,11 +37,11 @@ database's time, never below, while the lease is DISABLED:
 
 The database does not know whether a lease is disabled. For one ttl the command asks the sidecar at SIDECAR_URL, and
 repairs nothing unless every answer reports the lease as disabled. Run it in the API container of a running task, or as
-a task of its own."""
+a one-off task."""
 
 
 class NotRepaired(Exception):
-    """The fence was not changed. The text is one line that says why."""
+    """The fence was not changed. The text is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

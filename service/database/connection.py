@@ -23,7 +23,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. Nothing of the write is committed; a retry may succeed."""
+    """The database could not be reached, or it refused. No part of the write is committed; a retry may succeed."""
 
 
 class StaleTerm(Exception):

@@ -5,7 +5,7 @@ ignores a duplicate port or host, and a password file that it cannot read. So th
 everything that can be known without the network.
 
 A connection to another machine is encrypted unless the address says otherwise: `sslmode=require` is added. asyncpg's
-own default, `prefer`, continues without TLS if the server, or somebody between, offers none.
+own default, `prefer`, continues without TLS if the server, or a machine in between, offers none.
 """
 
 import getpass
@@ -71,7 +71,7 @@ def checked_database_url(url: str, environment: Mapping[str, str] = os.environ) 
         environment: libpq's variables, which supply what the address leaves out.
 
     Raises:
-        ValueError: the address cannot work. The text says why and contains no part of a password.
+        ValueError: the address cannot work. The text gives the reason and contains no part of a password.
     """
     address = _parse(url)
     for name, value in address.options.items():
@@ -169,6 +169,6 @@ def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> st
 
 
 def _may_be_shown(name: str, address: _Address) -> bool:
-    """Whether the name of an option is no part of a password. An unescaped `&` in a password begins an option."""
+    """Whether the name of an option is not part of a password: an unescaped `&` in a password begins an option."""
     secret = {"password", "sslpassword"} & address.options.keys()
     return not secret and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,39}", name) is not None

@@ -1,4 +1,4 @@
-"""Notifications of new live values: LISTEN on a connection of its own, which is replaced when it is lost."""
+"""Notifications of new live values: LISTEN on a separate connection, which is replaced when it is lost."""
 
 import asyncio
 import logging

@@ -57,7 +57,7 @@ class Migration:
 
 
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
-    """Apply the missing migrations, each in a transaction of its own; returns the names of the files applied.
+    """Apply the missing migrations, each in its own transaction; returns the names of the files applied.
 
     Any number of processes may do this at the same time: one applies, the others wait and find nothing to do.
 

@@ -27,7 +27,7 @@ CHECK_LIMIT = 1.0
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for its second connection."""
 GIVEN_UP_PAUSE = 0.5
-"""Seconds from giving up a connection to the next attempt to connect its slot."""
+"""Seconds after a connection was given to another pool until its slot may connect again."""
 RELEASE_LIMIT = 2.0
 """Seconds that a cancelled statement may take to end. After that its connection is closed."""
 CONNECT_PAUSE = 0.1, 1.0

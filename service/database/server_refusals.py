@@ -33,7 +33,7 @@ OVERLOAD = re.compile(
     r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
     re.IGNORECASE,
 )
-"""Messages of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
+"""Messages of poolers that allow no further connection; each pooler has its own SQLSTATE."""
 MORE_CONNECTIONS = "a task needs at least 3 connections and uses up to 11; raise the limit (docs/database.md)"
 
 

@@ -2,7 +2,7 @@
 
 Only this package and `service.commands` contain SQL. This module uses `transactions`, `fenced_writes`,
 `position_reader`, `position_writes` and `live_notifications`. Imports, migrations and the fence's repair each use a
-connection of their own.
+separate connection.
 
 A leader writes through `Store.fenced`, which refuses a term once a newer term has claimed the fence.
 """
@@ -42,7 +42,7 @@ from service.portfolio.valuation import Values
 from service.prices.standing import Refusal
 
 LANE_IDLE_FACTOR = 3
-"""Idle limit of a transaction that waits for other lanes, as a multiple of the usual one."""
+"""Idle limit of a transaction that waits for other lanes, as a multiple of the usual limit."""
 TURN_IDLE_FACTOR = 2
 """Idle limit of a transaction that waits for its turn, as a multiple of the call limit. The transaction before it may
 need several calls."""
@@ -69,7 +69,7 @@ class Store(Transactions):
     async def claim_fence(self, term: FencedTerm) -> None:
         """Make this term the newest of its lease in the database. The same term may claim the fence again.
 
-        Returns when no older term can commit anything any more.
+        Returns when no older term can commit anything.
 
         Raises:
             StaleTerm: a newer term has claimed the fence, or the token is more than a day ahead of the database's
@@ -215,7 +215,7 @@ class Store(Transactions):
         return Loading(rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 
     async def job_runs(self) -> dict[JobName, JobRun]:
-        """The run of the latest session that has one, by job."""
+        """The run of the latest session that has a run, by job."""
         return {row["job"]: job_run(row.items()) for row in await self._fetch(statement("latest_runs"))}
 
     async def market_overrides(self, calendar: str) -> dict[date, MarketOverride]:
@@ -228,7 +228,7 @@ class Store(Transactions):
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Notices of new live values, on a connection of its own; see `live_notifications.listen`."""
+        """Notices of new live values, on a separate connection; see `live_notifications.listen`."""
         return listen(self._dsn, free_connection=self._pool.group.free_connection)
 
     # Reads of the work.
@@ -283,7 +283,7 @@ class Store(Transactions):
         return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
 
     async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
-        """When the finished runs from that session on were done, by job and session date."""
+        """The end times of the finished runs from that session on, by job and session date."""
         rows = await self._fetch(
             "select job, session_date, finished_at from public.job_run where status = 'done' and session_date >= $1",
             since,

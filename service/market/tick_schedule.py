@@ -27,7 +27,7 @@ class TickSchedule:
         return EPOCH + self.slot_number(now) * self.interval
 
     def session(self, now: datetime) -> Session:
-        """The session that is open, or else the next one."""
+        """The open session, or the next one."""
         return self.calendar.current(now) or self.calendar.next_open(now)
 
     def next_tick(self, now: datetime) -> datetime:

@@ -76,9 +76,10 @@ class Background:
         self._recovery = recovery
 
     async def run(self, works: Mapping[str, Work]) -> None:
-        """Run each work under the lease that is its key, until cancelled. Afterwards all have ended and resigned.
+        """Run each work under the lease that is its key, until cancelled.
 
-        The first work in `works` resigns first, so its hand-over does not wait for the others' calls to Redis.
+        On return all work has ended and its leases are resigned. The first work in `works` resigns first, so its
+        hand-over does not wait for the others' calls to Redis.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [

@@ -74,7 +74,7 @@ class Scheduler:
         """Whether the database failed during the last pass."""
 
     def next_runs(self) -> dict[JobName, datetime]:
-        """When each job is next due, whichever task leads. `Store.job_runs` has the last runs."""
+        """Next due time of each job, on leaders and followers. `Store.job_runs` has the last runs."""
         now = self._now()
         return {job: next_due(job, self._calendar, now) for job in JOBS}
 
