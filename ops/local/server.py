@@ -88,7 +88,7 @@ class Server:
         try:
             await asyncio.shield(preparing)
         except asyncio.CancelledError:
-            await asyncio.wait([preparing])  # a thread cannot be cancelled; its files can be removed after its end
+            await asyncio.wait([preparing])  # a thread cannot be cancelled, and it still writes files
             preparing.exception()  # retrieves the exception, so that asyncio does not log it
             raise
         self._launch()  # not in the other thread: a child dies with the *thread* that started it

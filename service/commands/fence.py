@@ -137,7 +137,7 @@ async def _no_work(_: Term) -> None:
 def _not_disabled(lease: str, sidecar_url: str, leadership: Leadership, *, was_elected: bool) -> str:
     remedy = f"first run python -m sidecar disable {lease} 3600"
     if was_elected:
-        return f"lease {lease}: not repaired: the lease is not disabled, nobody held it; {remedy}"
+        return f"lease {lease}: not repaired: the lease is not disabled, and no task held it; {remedy}"
     if leadership.state is None:
         return f"lease {lease}: not repaired: no sidecar answers at {sidecar_url} (SIDECAR_URL)"
     return (

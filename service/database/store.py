@@ -57,7 +57,7 @@ async def _at_once() -> None:
 
 
 async def _complete(values: Values) -> AsyncIterator[Values]:
-    """The values as the only part."""
+    """Yield the values as a single part."""
     yield values
 
 

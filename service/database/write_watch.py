@@ -1,4 +1,4 @@
-"""The outcome of this process's writes: whether a leader commits what is due, and why the database refuses.
+"""The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
 A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
 lead must not move too often. A term then lasts as long as the outage has lasted so far. So each term is twice as long

@@ -54,7 +54,7 @@ class Question(Protocol):
 
 
 class Allowance:
-    """The number of requests for symbols of unknown standing: `most` at once, then `rate` a second."""
+    """The allowance of requests for symbols of unknown standing: `most` at once, then `rate` requests a second."""
 
     def __init__(self, rate: float, most: float, clock: Callable[[], float]) -> None:
         self._rate = rate

@@ -40,7 +40,7 @@ Refusals: TypeAlias = Mapping[str, Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A symbol that was asked for without a result, and the maximum size of its next batch."""
+    """A symbol that was requested without a result, and the maximum size of its next batch."""
 
     most: int
     tried_at: datetime

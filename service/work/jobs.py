@@ -137,7 +137,7 @@ class Jobs:
     def days(self, job: JobName, session: Session) -> list[Session]:
         """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.
 
-        The look-back is counted from now and not from the run's session, so a late run does not reach further back.
+        The look-back counts from now and not from the run's session, so a late run does not reach further back.
         """
         if job != "reconstruction":
             return [session]
