@@ -1,4 +1,4 @@
-"""Default addresses of the listeners, apart from the settings: the health check must start quickly."""
+"""Default addresses of the listeners. The health check starts quickly because it imports these and not the settings."""
 
 DEFAULT = "0.0.0.0:8080"
 """Default address of the public listener."""

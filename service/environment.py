@@ -1,4 +1,4 @@
-"""Environment variables that the API's libraries read: which the service follows, and which it ignores.
+"""Environment variables that the API's libraries read: some have an effect, and the service ignores the others.
 
 `runtime.environment` has the variables that both containers ignore. `docs/environment.md` lists all of them, and a test
 compares that list with the libraries' code. `ignore_switches` must run before the libraries are imported.
@@ -24,11 +24,11 @@ IGNORED = SHARED | {
     "NUMPY_WARN_IF_NO_MEM_POLICY",
     "PYDANTIC_DISABLE_PLUGINS",
     "PYDANTIC_PRIVATE_ALLOW_UNHANDLED_SCHEMA_TYPES",
-    # PyJWT's documentation build, which gives the module other names.
+    # PyJWT's documentation build sets this variable; PyJWT then imports other types.
     "SPHINX_BUILD",
 }
 IGNORED_PREFIXES = (
-    "PG",  # except `KEPT`: asyncpg would read a port, a service file or a kind of server from them
+    "PG",  # except `KEPT`: asyncpg would read a port, a service file or a target_session_attrs from the others
     "TQDM_",
 )
 

@@ -1,4 +1,4 @@
-"""Hosts in addresses: which texts can be a host, and which hosts are this machine."""
+"""Hosts in addresses: valid hosts, and hosts that are this machine."""
 
 import re
 

@@ -13,7 +13,7 @@ class Outage:
         began: text for the first failure; `%s` stands for the reason.
         ended: text for the end.
         level: level of the first line; the last one is INFO.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(

@@ -11,14 +11,14 @@ from service.prices.simulated import SimulatedPrices
 from service.settings import Settings, SettingsError
 
 TICK_SHARE = 0.8
-"""Share of the tick's price timeout that the source uses, so that it can return a part of the prices in time."""
+"""Share of the tick's price timeout that the source uses, so that it can return at least some prices in time."""
 
 
 def price_source(settings: Settings, calendar: Calendar, now: Callable[[], datetime]) -> PriceSource:
     """The source that `PRICE_SOURCE` names.
 
     Raises:
-        SettingsError: PRICE_SOURCE is missing. It has no default, because simulated prices must be asked for.
+        SettingsError: PRICE_SOURCE is missing. It has no default, because simulated prices must be an explicit choice.
     """
     if settings.price_source is None:
         raise SettingsError("PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices")

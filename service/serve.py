@@ -1,4 +1,4 @@
-"""The API process: how its parts are wired, and in which order they end.
+"""The API process: its parts, and the order in which they end.
 
 On SIGTERM, /healthz answers 503 and the work stops. As soon as the work has ended, the leases are resigned, so that
 another task leads within milliseconds. After that the streams end and the connections drain.

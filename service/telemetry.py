@@ -1,4 +1,4 @@
-"""Logs and metrics for operators. Nothing here decides anything."""
+"""Logs and metrics for operators."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -62,7 +62,7 @@ class HttpMetrics:
         )
         self.last_tick = Gauge(
             "portfolio_tracker_last_tick_timestamp_seconds",
-            "When this task last learned of new values, written by any task.",
+            "Time at which this task last received new values, written by any task.",
             registry=registry,
         )
         self.market_open = Gauge("portfolio_market_open", "1 during a session of the calendar.", registry=registry)

@@ -1,1 +1,1 @@
-"""`make images`: builds both images, checks them from the inside, and lists what is in them."""
+"""`make images`: builds both images, checks them from the inside, and lists their contents."""

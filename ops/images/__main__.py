@@ -19,7 +19,7 @@ BILLS = Path(".run/images")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One of the two images, with the environment in which it starts alone."""
+    """One of the two images, with an environment in which its program starts without servers."""
 
     name: str
     dockerfile: str
@@ -30,7 +30,7 @@ class Image:
 
 
 def images() -> list[Image]:
-    """Return both images. Nothing listens at port 1; both programs are healthy without their servers."""
+    """Return both images. Nothing listens on port 1: both programs are healthy without their servers."""
     ports = [str(free_port()) for _ in range(4)]
     sidecar = {
         "REDIS_HOST": "127.0.0.1",
@@ -69,7 +69,7 @@ def images() -> list[Image]:
 def main() -> int:
     """Return the exit status: 0 if both images are good, 1 if not, 2 if no program can build them, 130 at a signal."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # remove what an engine has begun, as at Ctrl-C
+        signal.signal(number, signal.default_int_handler)  # unfinished work is removed, as at Ctrl-C
     try:
         return _make_both()
     except KeyboardInterrupt:
@@ -96,7 +96,7 @@ def _make_both() -> int:
 def _make(builder: Engine, base: str, image: Image) -> bool:
     builder.build(ROOT, image.dockerfile, image.name, {"PYTHON_IMAGE": base})
     whole, below = builder.size(image.name), builder.size(base)
-    _say(f"{image.name}: {whole / 1e6:.0f} MB, {(whole - below) / 1e6:.0f} MB of them on top of its base")
+    _say(f"{image.name}: {whole / 1e6:.0f} MB, {(whole - below) / 1e6:.0f} MB more than its base")
     _say(f"  {check_imports(builder, image.name, image.packages)}")
     _say(f"  {check_health(builder, image.name, image.program, image.environment)}")
     bill = BILLS / f"{image.name}.cdx.json"

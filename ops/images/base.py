@@ -1,4 +1,4 @@
-"""The base image. Without a registry it is built once from Debian's packages, and kept."""
+"""The base image. Without a registry it is built from Debian's packages once, and then reused."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def base_image(engine: Engine, environment: Mapping[str, str], say: Callable[[st
         return KEPT
     if engine.exists(DEFAULT) or engine.pull(DEFAULT):
         return DEFAULT
-    say(f"{DEFAULT} cannot be pulled: building a base image from Debian's packages, kept as {KEPT}")
+    say(f"{DEFAULT} cannot be pulled: building a base image from Debian's packages, to be kept as {KEPT}")
     _make(engine)
     return KEPT
 
@@ -50,7 +50,7 @@ def _make(engine: Engine) -> None:
 
 
 def debian_mirror() -> list[str]:
-    """Return the mirror of this machine's apt; empty without one, and debootstrap then uses its default."""
+    """Return the mirror of this machine's apt; empty without one, so that debootstrap uses its default."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     lines = sources.read_text().splitlines() if sources.exists() else []
     return [line.split()[1] for line in lines if line.startswith("URIs: ")][:1]

@@ -1,4 +1,4 @@
-"""The checks of an image: it imports every module, starts, passes its health check, and stops in order."""
+"""The checks of an image: it imports every module, starts its program, passes its health check, and stops in order."""
 
 import socket
 from collections.abc import Mapping

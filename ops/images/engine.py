@@ -1,4 +1,4 @@
-"""The program that builds and runs images here: docker, buildah or podman, whichever works first."""
+"""The program that builds and runs images on this machine: the first of docker, buildah and podman that works."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ HOST_FILES = ("/etc/pip.conf", "/etc/ssl/certs")
 
 
 class ImageError(Exception):
-    """A failed step; the text is one line for people, then the last output of the program."""
+    """A failed step. The text is one line for people, followed by the last output of the program."""
 
 
 class Engine(Protocol):
@@ -42,7 +42,7 @@ class Engine(Protocol):
 
 
 class Docker:
-    """Docker, or podman, which has the same command line."""
+    """Docker, or podman with the same command line."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,1 +1,1 @@
-"""The tasks of `task-definition.json` on one machine, as ECS would run them: `make run`."""
+"""Runs the tasks of `task-definition.json` on one machine, as ECS would run them: `make run`."""

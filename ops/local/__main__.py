@@ -4,7 +4,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are read there is nothing to stop, and no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing runs yet: end without a traceback
 
     from ops.local.command import main
 

@@ -23,7 +23,7 @@ def is_address(name: str, value: str) -> bool:
         return name.endswith("_BIND")
     try:
         host, port = urlsplit(value).hostname, urlsplit(value).port
-    except ValueError:  # the program that reads the variable reports the fault
+    except ValueError:  # the program that reads the variable reports the error
         return False
     return host in (LOOPBACK, "::1", "localhost") and port != 0
 
@@ -48,7 +48,7 @@ def listeners(environment: Mapping[str, str]) -> dict[str, int]:
 
 
 def check_free(port: int, user: str) -> None:
-    """UsageError if `port` cannot be listened on; `user` says what needs it."""
+    """Raise UsageError if nothing can listen on `port`; `user` names what needs the port."""
     if not 0 < port < 65536:
         raise UsageError(f"RUN_PORT_OFFSET moves {user} to port {port}, which does not exist")
     with socket.socket() as probe:
@@ -70,7 +70,7 @@ def _owner(port: int) -> str:
             if listening and connection.pid is not None:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
-        pass  # another user's process; the error works without its name
+        pass  # another user's process: the error is useful without its name
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Redis and Postgres for the tasks: the caller's servers, or our own servers, which are restarted when they die."""
+"""Redis and Postgres for the tasks: the caller's servers, or our own servers, which restart when they die."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ ACCOUNT = (
 )  # fmt: skip
 """The caller's variables that apply together with REDIS_URL."""
 START_AGAIN_AFTER = 3.0
-"""Seconds between the death of our own server and its restart, so that the user can see the outage."""
+"""Seconds from the end of our own server to its restart, so that the user can see the outage."""
 
 LOOK_EVERY = 0.1
 """Seconds between two checks that our servers run."""
@@ -32,7 +32,7 @@ VOUCH_WITHIN = 10.0
 
 
 class Backends:
-    """The servers of a run. Call `find` and `start` first; after `stop` none of our servers runs."""
+    """The servers of a run. Call `find`, then `start`. After `stop` none of our servers runs."""
 
     def __init__(self, settings: RunSettings, caller: Mapping[str, str], console: Console) -> None:
         self._settings = settings
@@ -98,7 +98,7 @@ class Backends:
             return
         port = self._redis.port
         try:
-            # No timeouts of the library: on Python 3.11 they can lose a cancellation (Ctrl-C).
+            # The library's timeouts are not used: on Python 3.11 they can lose a cancellation (Ctrl-C).
             client = redis.asyncio.Redis(host=LOOPBACK, port=port, decode_responses=True, socket_timeout=None)
             async with asyncio.timeout(VOUCH_WITHIN), client:
                 run_id = (await client.info("server"))["run_id"]

@@ -1,4 +1,7 @@
-"""The screen and the log files. A container's whole output goes to its log file; the screen shows the notable lines."""
+"""The screen and the log files.
+
+The whole output of a container goes to its log file; the screen shows the notable lines.
+"""
 
 import re
 import time

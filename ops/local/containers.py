@@ -1,4 +1,4 @@
-"""One container of a task as a process of this machine: started, probed, stopped, and never left behind."""
+"""One container of a task as a process of this machine: starts, probes and stops it, and never leaves it behind."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """Times in which a run on one machine is quicker than ECS, in seconds.
+    """Times that are shorter on one machine than on ECS, in seconds.
 
     Attributes:
         start_probe: time between two health checks before the first success; ECS: `interval`, at least 5.

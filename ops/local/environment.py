@@ -1,4 +1,4 @@
-"""The environment of each container on this machine: the definition's variables, changed where this machine differs."""
+"""The environment of each container on this machine: the definition's variables, adapted to this machine."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The sizes that Fargate offers: `cpu` and `memory` of a task, as RegisterTaskDefinition takes them."""
+"""The sizes that Fargate offers: `cpu` and `memory` of a task, as RegisterTaskDefinition accepts them."""
 
 import re
 

@@ -29,7 +29,7 @@ class TaskView:
 
 def page(tasks: Sequence[TaskView]) -> list[str]:
     """Return the address of the operators' page of the first task."""
-    return [f"  http://{tasks[0].internal}/   the operators' page: who leads, the last terms, the jobs, what is wrong"]
+    return [f"  http://{tasks[0].internal}/   the operators' page: leaders, last terms, jobs and problems"]
 
 
 def addresses(tasks: Sequence[TaskView]) -> list[str]:
@@ -61,7 +61,7 @@ def look(tasks: Sequence[TaskView], portfolio: str) -> list[str]:
                 "the values as they change; every task serves them",
             ),
             (f"curl -s {history}{INDENTED}", "the closing values of the last days"),
-            (f"curl -s http://{first.internal}/background/status{INDENTED}", "who runs what, and the next runs"),
+            (f"curl -s http://{first.internal}/background/status{INDENTED}", "the leaders, and the last and next runs"),
             (f"curl -s http://{first.control}/status{INDENTED}", sidecar_s),
             (
                 f"curl -s http://{first.metrics}/metrics http://{first.internal}/metrics",
@@ -94,7 +94,7 @@ def break_it(
 
 
 def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
-    """Return a command that runs a job beside the tasks, with the API's settings.
+    """Return a command that runs a job while the tasks run, with the API's settings.
 
     The command has the database's address only if the database is `ours`. A caller who gave the address has it in the
     environment, and the address can contain a password. The command changes to `folder`, the checkout, first.
@@ -111,7 +111,7 @@ def by_hand(api: Mapping[str, str], folder: Path, *, ours: bool) -> list[str]:
 def shell_environment(
     api: Mapping[str, str], sidecar: Mapping[str, str], redis: Mapping[str, str], *, ours: bool
 ) -> str:
-    """Return shell lines with the environment in which the programs' commands work beside the tasks.
+    """Return shell lines that set the environment for the programs' commands while the tasks run.
 
     Args:
         api: the environment of a task's API.

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 QUICK = 0.01
-"""Seconds; a shorter hand-over is reported as 'within 10 ms', since this watch itself has a delay."""
+"""Seconds below which a hand-over is reported as 'within 10 ms', since this watch itself has a delay."""
 
 PATIENCE = 0.4
 """Seconds without a leader before the board reports it."""
@@ -114,7 +114,7 @@ class Watch:
         self._nudges = {task: asyncio.Event() for task in addresses}
 
     def nudge(self, task: str) -> None:
-        """Poll at once, since the task's sidecar has logged something."""
+        """Poll at once: the task's sidecar has written to its log."""
         self._nudges[task].set()
 
     async def run(self) -> None:
@@ -148,7 +148,7 @@ class Watch:
 
 
 def _vacancy(states: set[str], elsewhere: str | None) -> str:
-    """Explain why no task of this run leads, from the tasks' states and from a holder outside this run."""
+    """Explain why no task of this run leads, from the tasks' states and from a holder that is not in this run."""
     if "following" in states and elsewhere is not None:
         return f"no task of this run leads: {elsewhere} holds the key"
     for state, reason in (

@@ -1,4 +1,4 @@
-"""The ECS task metadata endpoint, version 4: the part with which a task finds its own id."""
+"""The ECS task metadata endpoint, version 4: the part from which a task reads its own id."""
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -103,7 +103,7 @@ class MetadataServer:
     """Serves `/v4/{task id}/{container}` and `.../task`; an async context manager.
 
     Args:
-        family: of the task definition.
+        family: family of the task definition.
         views: returns the containers of a task by name, given the task's id; None for an unknown task.
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.

@@ -112,7 +112,7 @@ class PostgresServer(Server):
         fresh.rename(self.data)
 
     def _let_predecessor_end(self) -> None:
-        """Wait until the server of a killed owner has ended; our server cannot start before."""
+        """Wait until the server of a killed owner has ended, since our server cannot start earlier."""
         deadline = time.monotonic() + 5
         with suppress(FileNotFoundError, ValueError, IndexError, ProcessLookupError, PermissionError):
             while time.monotonic() < deadline:

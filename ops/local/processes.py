@@ -1,4 +1,4 @@
-"""Child processes that never outlive the runner. Each has its own session; a pipe carries its output."""
+"""Child processes that never outlive the runner. Each process has its own session, and a pipe for its output."""
 
 import asyncio
 import ctypes
@@ -41,7 +41,7 @@ class Process:
 
     def kill(self) -> None:
         """Send SIGKILL to the process and to all processes that it started."""
-        # The kernel does not reuse the number while a member of the group lives, nor soon after.
+        # The kernel does not reuse the group's number while a member of the group lives, or soon after.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 

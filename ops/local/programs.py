@@ -26,8 +26,10 @@ DEFAULTS: Mapping[str, Mapping[str, str]] = {
         "LOG_FORMAT": "json",
     },
 }
-"""Defaults of the variables that must differ on this machine, for a definition that does not set them. `PRICE_SOURCE`
-has no default in the service; its value here is for this machine."""
+"""Defaults of the variables that must differ on this machine, for a definition that does not set them.
+
+The service has no default of `PRICE_SOURCE`; this default is for this machine.
+"""
 
 
 def spelled_out(definition: TaskDefinition) -> TaskDefinition:

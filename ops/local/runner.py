@@ -271,7 +271,7 @@ class Runner:
 
     def _leave_nothing(self) -> None:
         for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # it has just ended
+            with suppress(psutil.NoSuchProcess):  # the process has just ended
                 left = f"pid {child.pid} ({child.name()}) was left over and has been killed"
                 child.kill()
                 self._console.event("run", left, tone="error")

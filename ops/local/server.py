@@ -1,4 +1,4 @@
-"""A server as a child process: started, paused, killed, and never left behind."""
+"""A server as a child process: starts, pauses and kills it, and never leaves it behind."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from ops.local.processes import die_with_us
 
 
 class ServerError(Exception):
-    """A server could not be found or started; the text is one line for the user."""
+    """A server cannot be found or started; the text is one line for the user."""
 
 
 MOST_HELD = 128
@@ -88,10 +88,10 @@ class Server:
         try:
             await asyncio.shield(preparing)
         except asyncio.CancelledError:
-            await asyncio.wait([preparing])  # a thread cannot be cancelled; its files can be removed after its end
+            await asyncio.wait([preparing])  # a thread cannot be cancelled, and it still writes files
             preparing.exception()  # retrieves the exception, so that asyncio does not log it
             raise
-        self._launch()  # not in that thread: a child dies with the *thread* that started it
+        self._launch()  # not in the other thread: a child dies with the *thread* that started it
         try:
             deadline = time.monotonic() + wait
             while not self._up(deadline):  # noqa: ASYNC110 - the server cannot set an event of this process

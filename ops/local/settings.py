@@ -8,7 +8,7 @@ MOST_TASKS = 9
 """Maximum of RUN_TASKS."""
 
 PORT_STEP = 100
-"""Distance between the ports of one task and of the next."""
+"""Distance between the ports of consecutive tasks."""
 
 
 class UsageError(Exception):

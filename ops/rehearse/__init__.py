@@ -1,1 +1,1 @@
-"""`make rehearse`: the tasks in real containers, on a network of their own, through deploys and faults."""
+"""`make rehearse`: runs the tasks in real containers on a private network, through deploys and faults."""

@@ -23,7 +23,7 @@ FOLDER = ROOT / ".run" / "rehearse"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 if every row is as promised, 1 if not, 2 if the rehearsal cannot be held."""
+    """Rehearse; returns the exit status: 0 if every row meets the promises, 1 if not, 2 if the rehearsal cannot run."""
     options = _options(arguments)
     return exit_status("rehearse", lambda: _rehearse(options))
 
@@ -49,10 +49,10 @@ def _rehearse(options: argparse.Namespace) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> list[Event]:
-    """The events to perform.
+    """Return the events to perform.
 
     Raises:
-        RehearsalError: no event has one of the wanted names.
+        RehearsalError: no event's name contains any of the wanted texts.
     """
     events = USUAL if options.old is None else BETWEEN
     if options.short and options.old is None:
@@ -66,12 +66,12 @@ def _chosen(options: argparse.Namespace) -> list[Event]:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ops.rehearse", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="the version for CI: a lease of 6 s, fewer events")
+    parser.add_argument("--short", action="store_true", help="the short rehearsal for CI: a lease of 6 s, fewer events")
     parser.add_argument("--old", metavar="COMMIT", help="deploy from the images of this commit to today's, and back")
     parser.add_argument(
-        "--events", nargs="+", metavar="TEXT", help="only the events whose names have one of these texts"
+        "--events", nargs="+", metavar="TEXT", help="only the events whose names contain one of these texts"
     )
-    parser.add_argument("--picture", type=Path, help="where the time line goes (.run/rehearse/rehearsal.svg)")
+    parser.add_argument("--picture", type=Path, help="file of the time line (.run/rehearse/rehearsal.svg)")
     return parser.parse_args(arguments)
 
 

@@ -1,7 +1,7 @@
-"""The load balancer before the APIs: haproxy, driven as ECS drives a target group.
+"""The load balancer in front of the APIs: haproxy, controlled like a target group of ECS.
 
-A new target gets no request before its first health check has passed. A deregistered one gets no new request; what it
-still serves may end within the deregistration delay.
+A new target gets no request before its first health check has passed. A deregistered target gets no new request. Its
+open requests may end within the deregistration delay.
 """
 
 import asyncio
@@ -50,11 +50,11 @@ backend api
     http-check expect status 200
     server-template target 1-{slots} {address}:9 check inter 2s fastinter 1s downinter 1s fall 3 rise 2 disabled
 """
-"""A request is never sent twice, and connections to the targets are shared: as an Application Load Balancer does."""
+"""haproxy's configuration: like an Application Load Balancer, it sends no request twice, and shares connections."""
 
 
 class Health(StrEnum):
-    """The states of a target, as ECS names them."""
+    """The states of a target, with ECS's names."""
 
     INITIAL = "initial"
     HEALTHY = "healthy"
@@ -63,7 +63,7 @@ class Health(StrEnum):
 
 
 class Target:
-    """One registered address."""
+    """One registered address of a task."""
 
     def __init__(self, slot: str, label: str) -> None:
         self.slot = slot
@@ -110,7 +110,7 @@ class Balancer:
         self._server.stop()
 
     async def register(self, label: str, address: str) -> Target:
-        """Begin to check a task's health; requests follow when it is healthy."""
+        """Begin to check a task's health. The task gets requests once it is healthy."""
         self._next += 1
         target = Target(f"target{self._next}", label)
         await self._command(f"set server api/{target.slot} addr {address} port {TARGET_PORT}")
@@ -119,7 +119,7 @@ class Balancer:
         return target
 
     async def drain(self, target: Target) -> None:
-        """Give the target no new request."""
+        """Send no new request to the target."""
         target.health = Health.DRAINING
         await self._command(f"set server api/{target.slot} state drain")
 
@@ -131,7 +131,7 @@ class Balancer:
         await self._command(f"shutdown sessions server api/{target.slot}")
 
     async def watch(self) -> None:
-        """Keep the targets' health up to date, until cancelled."""
+        """Update the targets' health until cancelled."""
         while True:
             for slot, status, check in _rows(await self._command("show stat")):
                 target = self._targets.get(slot)

@@ -1,7 +1,7 @@
-"""A task's share of the processor: what its definition gives it, whatever else this machine does.
+"""A task's share of the processor: the share in its definition, whatever other load this machine has.
 
-Podman makes the cgroups of the containers below the task's, which is below one that all tasks share. Both versions of
-cgroups are known.
+Podman makes the cgroups of the containers below the task's cgroup, which is below one cgroup for all tasks. This module
+supports both versions of cgroups.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from ops.rehearse.programs import RehearsalError
 ROOT = Path("/sys/fs/cgroup")
 PARENT = "rehearse"
 PERIOD = 100_000
-"""Microseconds for which a quota counts."""
+"""Period of a quota, in microseconds."""
 
 WEIGHT_V1, WEIGHT_V2 = 16_384, 1_600
-"""The share of the whole rehearsal: 16 times that of another process, so that a busy machine does not slow it down."""
+"""Share of the whole rehearsal: 16 times the share of other processes, so that a busy machine does not slow it down."""
 
 STAGE, STAGE_V1, STAGE_V2 = "stage", 4096, 400
-"""The group of servers, load and observers beside the tasks' groups, and its share."""
+"""Name and share of the group of the servers, the load and the observers, next to the tasks' groups."""
 
 REMOVED_WITHIN = 5.0
 
@@ -33,11 +33,11 @@ def is_unified() -> bool:
 
 @asynccontextmanager
 async def task_group(label: str, cpu: int | None) -> AsyncIterator[str]:
-    """The cgroup of a task, in podman's words, for as long as the block lasts.
+    """Make the cgroup of a task for the block; yields its path for podman.
 
     Args:
-        label: the task's.
-        cpu: of the task, in 1024ths of a core; None is no limit.
+        label: name of the task.
+        cpu: limit of the task in 1024ths of a core; None means no limit.
 
     Raises:
         RehearsalError: this machine does not let us make cgroups.
@@ -54,7 +54,7 @@ async def task_group(label: str, cpu: int | None) -> AsyncIterator[str]:
 
 @contextmanager
 def stage_group() -> Iterator[None]:
-    """Put this process, and what it starts, beside the tasks for as long as the block lasts.
+    """Move this process, and the processes that it starts, into the stage's group for the block.
 
     Raises:
         RehearsalError: this machine does not let us make cgroups.
@@ -79,7 +79,7 @@ def _cpus() -> Path:
 
 
 def _own_group() -> str:
-    """This process's cgroup for the processor."""
+    """Return the path of this process's processor cgroup."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if (is_unified() and not controllers) or "cpu" in controllers.split(","):
@@ -92,31 +92,32 @@ def _make(label: str, quota: int | None) -> None:
     task = _cpus() / PARENT / label
     task.mkdir(parents=True, exist_ok=True)
     if is_unified():
-        for group in (ROOT, task.parent, *([task] if label != STAGE else [])):  # a group with processes has no groups
+        # A group that has processes cannot have child groups.
+        for group in (ROOT, task.parent, *([task] if label != STAGE else [])):
             (group / "cgroup.subtree_control").write_text("+cpu +memory +pids")
         (task.parent / "cpu.weight").write_text(str(WEIGHT_V2))
         (task / "cpu.max").write_text(f"{quota or 'max'} {PERIOD}")
     else:
-        (task.parent / "cpu.shares").write_text(str(WEIGHT_V1))  # a task's own are the default, 1024
+        (task.parent / "cpu.shares").write_text(str(WEIGHT_V1))  # each task keeps the default, 1024
         (task / "cpu.cfs_quota_us").write_text(str(quota or -1))
 
 
 def groups() -> list[Path]:
-    """The cgroups of rehearsals, the innermost first."""
+    """Return the cgroups of all rehearsals, the innermost first."""
     tops = [ROOT / PARENT, *(controller / PARENT for controller in ROOT.iterdir() if controller.is_dir())]
-    found = [Path(folder) for top in tops for folder, _, _ in os.walk(top)]  # which may vanish meanwhile
+    found = [Path(folder) for top in tops for folder, _, _ in os.walk(top)]  # a folder may vanish during the walk
     return sorted(found, key=lambda path: -len(path.parts))
 
 
 async def remove_groups() -> None:
-    """Remove what rehearsals have left; groups with processes stay."""
+    """Remove the groups that earlier rehearsals left; groups with processes stay."""
     for group in groups():
         with suppress(OSError):
             group.rmdir()
 
 
 async def _remove(label: str) -> None:
-    """Remove a task's groups: those of its containers vanish a moment after them."""
+    """Remove a task's groups. A container's group vanishes shortly after the container, so this waits for it."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + REMOVED_WITHIN
     while loop.time() < deadline:

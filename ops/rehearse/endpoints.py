@@ -15,7 +15,7 @@ MINUTES = 120
 
 
 class Protections:
-    """The tasks that have asked to be spared by deploys and scale-ins."""
+    """The tasks that have requested protection from deploys and scale-ins."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -47,7 +47,7 @@ class Protections:
 def endpoints_server(
     family: str, views: Callable[[str], Mapping[str, ContainerView] | None], protections: Protections
 ) -> MetadataServer:
-    """The server of both, at ECS's own address."""
+    """Return the server of both endpoints, at ECS's own address."""
     path = "/api/{task_id}/task-protection/v1/state"
     routes = [web.get(path, protections.get), web.put(path, protections.put)]
     return MetadataServer(family, views, host=LINK_LOCAL, port=PORT, routes=routes)

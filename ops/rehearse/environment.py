@@ -1,4 +1,4 @@
-"""The environment of each container: the definition's, with the rehearsal's servers and timings in it."""
+"""The environment of each container: the definition's variables, with the rehearsal's servers and timings."""
 
 from collections.abc import Mapping
 
@@ -10,12 +10,12 @@ from ops.rehearse.servers import REDIS_USER, addresses
 def container_environment(
     container: ContainerDefinition, profile: Profile, endpoints: Mapping[str, str]
 ) -> dict[str, str]:
-    """The whole environment that the task gives a container.
+    """Return the whole environment of a container.
 
     Args:
-        container: whose.
-        profile: what differs from the definition.
-        endpoints: the addresses that ECS gives, of metadata and agent.
+        container: the container.
+        profile: the differences from the definition.
+        endpoints: the addresses of ECS's metadata endpoint and agent.
     """
     servers = addresses().get(container.name, {})
     kept = {name: value for name, value in container.variables.items() if not _is_of_redis(name)}
@@ -24,5 +24,5 @@ def container_environment(
 
 
 def _is_of_redis(variable: str) -> bool:
-    """Return true if the variable has the address of production's Redis, or a login to it."""
+    """Return true if the variable has the address or the login of production's Redis."""
     return variable.startswith("REDIS_") and variable != "REDIS_TIMEOUT"

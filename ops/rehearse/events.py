@@ -1,4 +1,4 @@
-"""The events of a rehearsal; each one is a row of the table."""
+"""The events of a rehearsal. Each event is a row of the table."""
 
 import asyncio
 import time
@@ -15,20 +15,20 @@ from ops.rehearse.programs import RehearsalError
 from ops.rehearse.stage import TASKS, Stage
 
 AT_ONCE = 2.0
-"""Seconds that a hand-over may take at most: it takes milliseconds, observers and a busy machine the rest."""
+"""Maximum time of a hand-over, in seconds. It takes milliseconds; the rest is for the observers and a busy machine."""
 
 WELL_WITHIN = 240.0
-"""Seconds until the service must be well again after an event."""
+"""Seconds after an event within which the service must be healthy again."""
 
 FAILED_WITHIN = 600.0
-"""Seconds until the circuit breaker must have taken a deployment back: health checks have to fail for three tasks."""
+"""Seconds within which the circuit breaker must roll back a deployment: health checks have to fail for three tasks."""
 
 
 TAKEN = 0.9
 """Share of the memory limit above which an API refuses new streams, and below which the kernel does not kill it."""
 
 NOTICED_WITHIN = 20.0
-"""Seconds until an API must have noticed that its memory is short, or is not any more."""
+"""Seconds within which an API must notice that its memory is short, or is sufficient again."""
 
 
 @dataclass
@@ -36,11 +36,11 @@ class Report:
     """The results of an event.
 
     Attributes:
-        since: when the service should have begun to get healthy, in seconds since the epoch.
-        hold: seconds more than usual until the next event.
-        unwanted: when no task was wanted.
-        complaints: what was wrong.
-        faults: what was done to which task.
+        since: time from which the service should become healthy, in seconds since the epoch.
+        hold: additional seconds until the next event.
+        unwanted: spans in which no task was wanted.
+        complaints: problems, as text.
+        faults: the faults of each task.
     """
 
     since: float
@@ -50,7 +50,7 @@ class Report:
     faults: list[Fault] = field(default_factory=list)
 
     def hit(self, task: str, since: float) -> None:
-        """A fault of that task is over, or was an instant."""
+        """Record a fault of a task that lasted from `since` until now."""
         self.faults.append(Fault(task, Span(since, time.time())))
 
 
@@ -59,10 +59,10 @@ class Event:
     """One event.
 
     Attributes:
-        name: the row's.
-        play: does it; returns once it is done, the service need not be well by then.
+        name: name of the row.
+        play: performs the event; returns once it is done, even if the service is not healthy yet.
         lossless: no request may fail.
-        by_expiry: the lease may have to expire before somebody leads again.
+        by_expiry: the lease may have to expire before another task leads.
     """
 
     name: str
@@ -79,7 +79,7 @@ async def _deploy(stage: Stage, report: Report, *, version: str, migrations: boo
     stage.deploy(version)
     await until(lambda: stage.service.reached, WELL_WITHIN, "the new version is healthy")
     if stage.service.version.name != version:
-        report.complaints.append("the circuit breaker took the deployment back")
+        report.complaints.append("the circuit breaker rolled the deployment back")
 
 
 async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
@@ -87,11 +87,11 @@ async def _deploy_broken(stage: Stage, report: Report, *, version: str) -> None:
     service = stage.service
     await until(lambda: service.rolled_back or service.reached, FAILED_WITHIN, "the deploy has failed")
     if not stage.service.rolled_back:
-        report.complaints.append("a version that cannot run was taken for healthy")
+        report.complaints.append("a version that cannot run counted as healthy")
 
 
 async def _scale(stage: Stage, report: Report) -> None:
-    """Scale; nobody can be served from the moment that no task is wanted until the first new task is healthy."""
+    """Scale. No request can succeed from the time at which no task is wanted until the first new task is healthy."""
     unwanted_since = 0.0
     for desired in (1, 3, 0, TASKS):
         if desired == 0:
@@ -106,9 +106,9 @@ async def _scale(stage: Stage, report: Report) -> None:
 async def _cut(
     stage: Stage, report: Report, *, peers: tuple[str, ...] = (), outgoing: bool = True, incoming: bool = True
 ) -> None:
-    """Cut the leader off for a while."""
+    """Cut the leader off from its peers for some time."""
     member = stage.leader()
-    stage.journal.event("event", f"{member.label}, which leads, is cut off for {stage.profile.cut:g} s")
+    stage.journal.event("event", f"{member.label} (leader) is cut off for {stage.profile.cut:g} s")
     if member.pod is None:
         return
     began = time.time()
@@ -122,7 +122,7 @@ async def _cut(
 
 async def _fill(stage: Stage, report: Report, *, container: str) -> None:
     member = stage.leader()
-    stage.journal.event("event", f"{member.label}/{container}, of the leader, uses up its memory")
+    stage.journal.event("event", f"{member.label}/{container} of the leader uses up its memory")
     await faults.fill_memory(member, container)
     report.since = time.time()
     report.hit(member.label, report.since)
@@ -132,7 +132,7 @@ async def _short_of_memory(stage: Stage, report: Report) -> None:
     """Take nine tenths of the memory of the leader's API. It refuses new streams, and keeps the open ones."""
     member = stage.leader()
     began = time.time()
-    stage.journal.event("event", f"{member.label}/{API}, of the leader, has {TAKEN:.0%} of its memory in use")
+    stage.journal.event("event", f"{member.label}/{API} of the leader has {TAKEN:.0%} of its memory in use")
 
     async def refused() -> bool:
         status, retry_after = await stage.new_stream(member)
@@ -152,13 +152,13 @@ async def _short_of_memory(stage: Stage, report: Report) -> None:
 
 async def _kill(stage: Stage, report: Report, *, container: str) -> None:
     member = stage.leader()
-    stage.journal.event("event", f"SIGKILL to {member.label}/{container}, of the leader")
+    stage.journal.event("event", f"SIGKILL to {member.label}/{container} of the leader")
     report.hit(member.label, time.time())
     await faults.kill(member, container)
 
 
 async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> None:
-    """Kill the leader's API in the middle of a deploy: a task of the new version serves, the others are still there."""
+    """Kill the leader's API during a deploy, when a task of the new version serves and the old tasks still run."""
 
     def serves() -> bool:
         return any(member.healthy for member in stage.service.running if member.version.name == version)
@@ -169,17 +169,17 @@ async def _kill_while_mixed(stage: Stage, report: Report, *, version: str) -> No
 
 
 async def _fail_over(stage: Stage, report: Report) -> None:
-    """Fail over; what a lost write does shows while the failover guard lasts."""
+    """Fail over. The effects of a lost write can appear until the failover guard ends."""
     stage.journal.event("event", "the Redis primary is killed; its replica is promoted")
     await stage.fail_over()
     report.hold = stage.ttl
 
 
 async def _interrupt(stage: Stage, report: Report) -> None:
-    """Spot's notice: deregistration and SIGTERM at once, and everything of the task is killed two minutes later."""
+    """Interrupt the leader as Spot does: deregistration and SIGTERM at once, and SIGKILL after two minutes."""
     member = stage.leader()
     notice = stage.profile.spot_notice
-    stage.journal.event("event", f"{member.label}, of the leader, is interrupted: {notice:g} s are left to it")
+    stage.journal.event("event", f"{member.label} (leader) is interrupted: it has {notice:g} s left")
     report.hit(member.label, time.time())
     member.stop(delay=0.0)
     try:

@@ -1,4 +1,4 @@
-"""Faults of one container: killed, over its memory, or short of it."""
+"""Faults of one container: a kill, too little memory, and memory use above the limit."""
 
 import asyncio
 import os
@@ -27,8 +27,10 @@ memory, chunk = os.memfd_create("fill"), b"x" * (1 << 20)
 while os.path.exists(f"/proc/{victim}"):
     os.write(memory, chunk)
 """
-"""Joins the container's cgroup and takes memory that is no process's own. So the kernel, once there is too little,
-kills the largest process of the container."""
+"""Program that joins the container's cgroup and takes memory that belongs to no process.
+
+So the kernel kills the largest process of the container once there is too little memory.
+"""
 
 
 _TAKE = """
@@ -42,11 +44,11 @@ for _ in range(int(size) >> 20):
 print("taken", flush=True)
 time.sleep(1e6)
 """
-"""Takes the given number of bytes in the container's cgroup, and keeps them until the program ends."""
+"""Program that takes the given number of bytes in the container's cgroup, and keeps them until it ends."""
 
 
 async def kill(member: Member, container: str) -> None:
-    """SIGKILL to a container's first process, awaited: the kernel ends the rest of the container."""
+    """Send SIGKILL to a container's first process and wait for its end. The kernel ends the rest of the container."""
     pid = _pid(member, container)
     os.kill(pid, signal.SIGKILL)
     await _noticed(member, container, pid)
@@ -56,7 +58,7 @@ async def fill_memory(member: Member, container: str) -> None:
     """Take memory in the container's cgroup until the kernel kills the container for it.
 
     Raises:
-        RehearsalError: it is not killed.
+        RehearsalError: the container is not killed.
     """
     pid = _pid(member, container)
     groups = await asyncio.to_thread(Path(f"/proc/{pid}/cgroup").read_text)
@@ -70,7 +72,7 @@ async def fill_memory(member: Member, container: str) -> None:
             await filling.wait()
     except TimeoutError as error:
         raise RehearsalError(f"{member.label}/{container} was not killed for its memory") from error
-    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):  # else the engine may have ended the filling, too
+    if await asyncio.to_thread(Path(f"/proc/{pid}").exists):  # otherwise the engine may have ended this program too
         last = b"".join(said).decode(errors="replace").strip().splitlines()[-1:]
         raise RehearsalError(f"the memory of {member.label}/{container} cannot be filled: {' '.join(last)}")
     await _noticed(member, container, pid)
@@ -78,7 +80,7 @@ async def fill_memory(member: Member, container: str) -> None:
 
 @asynccontextmanager
 async def memory_taken(member: Member, container: str, share: float) -> AsyncIterator[None]:
-    """Within the block, that share of the container's memory limit is in use.
+    """Keep that share of the container's memory limit in use during the block.
 
     Raises:
         RehearsalError: the memory cannot be taken.
@@ -102,10 +104,10 @@ async def memory_taken(member: Member, container: str, share: float) -> AsyncIte
 
 
 def memory_group(groups: str) -> Path:
-    """The folder of the memory cgroup that `/proc/PID/cgroup` names, version 1 or 2.
+    """Return the folder of the memory cgroup in the text of `/proc/PID/cgroup`, version 1 or 2.
 
     Raises:
-        RehearsalError: it names none.
+        RehearsalError: the text names no memory cgroup.
     """
     unified = None
     for line in groups.splitlines():
@@ -120,7 +122,7 @@ def memory_group(groups: str) -> Path:
 
 
 async def _noticed(member: Member, container: str, pid: int) -> None:
-    """Wait until the task has noticed that the process is gone."""
+    """Wait until the task has noticed the end of the process."""
     while member.pids.get(container) == pid:  # noqa: ASYNC110 - only podman knows the pid, and it sends no event
         await asyncio.sleep(0.02)
 

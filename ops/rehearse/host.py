@@ -22,17 +22,17 @@ TOOLS = {
     "iptables": "iptables",
     "nsenter": "util-linux",
 }
-"""Each program, and Debian's package that has it."""
+"""Each required program, and the Debian package that contains it."""
 
 LOCK = Path("/run/rehearse.lock")
 
 
 def check() -> None:
-    """Check that this machine can hold a rehearsal.
+    """Check that a rehearsal can run on this machine.
 
     Raises:
-        RehearsalError: this machine lacks a right or a program.
-        ServerError: it lacks a server.
+        RehearsalError: a right or a program is missing.
+        ServerError: a server is missing.
     """
     if os.geteuid() != 0:
         raise RehearsalError("network namespaces and containers need root; run as root")
@@ -47,7 +47,7 @@ def check() -> None:
 
 
 def configure_podman(folder: Path) -> None:
-    """Let podman, and what we start it from, read a configuration of the rehearsal's own."""
+    """Write the rehearsal's own configuration of podman, and select it in this process's environment."""
     file = folder / "containers.conf"
     file.write_text(configuration(unified=is_unified()))
     os.environ["CONTAINERS_CONF"] = str(file)
@@ -55,7 +55,7 @@ def configure_podman(folder: Path) -> None:
 
 @contextmanager
 def only_one() -> Iterator[None]:
-    """Hold the machine's one place for a rehearsal.
+    """Lock the machine for one rehearsal.
 
     Raises:
         RehearsalError: another rehearsal runs.

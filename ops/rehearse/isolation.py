@@ -1,4 +1,4 @@
-"""A run with real containers: in a network of its own, ended by signals, and gone after it."""
+"""A run with real containers: on a private network, ended by signals, and removed at its end."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def exit_status(name: str, run: Callable[[], int]) -> int:
-    """The exit status of `run()`: 2 with one line if this machine or the input does not let it run.
+    """Return the exit status of `run()`: 2 and one error line if the machine or the input does not allow the run.
 
     Each signal raises KeyboardInterrupt in `run`. No other run may be active on the machine.
     """
@@ -54,19 +54,19 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], limit: float, w
         if found if isinstance(found, bool) else await found:
             return
         if time.monotonic() > deadline:
-            raise RehearsalError(f"after {limit:g} s this does not hold yet: {what}")
+            raise RehearsalError(f"after {limit:g} s this is still not true: {what}")
         await asyncio.sleep(0.1)
 
 
 def alone(run: Callable[[], Coroutine[None, None, Result]]) -> tuple[Result, list[str]]:
-    """Run in a network namespace of our own; returns the result, and what the run had left when it ended.
+    """Run in a new network namespace; returns the result, and the names of what the run left behind.
 
     Raises:
-        RehearsalError: this machine does not let us, or the run cannot go on.
+        RehearsalError: this machine does not allow the run, or the run failed.
         KeyboardInterrupt: a signal has ended the run.
     """
     enter_private_network()
-    asyncio.run(_remove_all())  # what a run that was killed has left
+    asyncio.run(_remove_all())  # what a killed run left behind
     left: list[str] = []
     try:
         with stage_group():
@@ -79,7 +79,7 @@ def alone(run: Callable[[], Coroutine[None, None, Result]]) -> tuple[Result, lis
 
 
 def empty(folder: Path) -> None:
-    """Remove what an earlier run has written, except the note that names the data of a Postgres that was killed."""
+    """Remove the files of an earlier run, except the file that names the data folder of a killed Postgres."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -89,7 +89,7 @@ def empty(folder: Path) -> None:
 
 
 async def _remove_all() -> list[str]:
-    """Remove everything that a rehearsal makes; returns what still existed."""
+    """Remove everything that a rehearsal makes; returns the names of what still existed."""
     left = [*await containers(), *await namespaces()]
     await remove_containers()
     await remove_namespaces()
@@ -98,7 +98,7 @@ async def _remove_all() -> list[str]:
 
 
 async def _until_signalled(run: Coroutine[None, None, Result]) -> Result:
-    """The run; the first SIGINT, SIGTERM or SIGHUP ends it, and what it made is removed."""
+    """Await the run. The first SIGINT, SIGTERM or SIGHUP cancels it, so that it removes what it made."""
     task = asyncio.ensure_future(run)
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
@@ -112,7 +112,7 @@ async def _until_signalled(run: Coroutine[None, None, Result]) -> Result:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the first of the errors of tasks that ended at the same time."""
+    """Return the first error of a group, at any depth."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

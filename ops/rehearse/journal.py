@@ -1,4 +1,4 @@
-"""The story of a rehearsal: on the screen, and with what the containers write in files."""
+"""The journal of a rehearsal: events on the screen, and the containers' output in files."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import IO
 
 
 class Journal:
-    """Reports events; `lines` are the reports with their times since the epoch.
+    """Prints events; `lines` has each printed line with its time in seconds since the epoch.
 
     Args:
-        folder: of the log files.
+        folder: folder of the log files.
         say: writes a line to the screen.
     """
 
@@ -28,7 +28,7 @@ class Journal:
         self._say(f"{time.time() - self._began:7.1f}  {who:14} {text}")
 
     def output(self, who: str, chunk: bytes) -> None:
-        """A container wrote something."""
+        """Write a container's output to its file."""
         name = who.replace("/", "-")
         if name not in self._files:
             self._files[name] = (self._folder / f"{name}.log").open("ab", buffering=0)

@@ -1,4 +1,4 @@
-"""Who leads, as the tasks themselves say: each API, which does the work, is asked five times a second."""
+"""The leaders, as the tasks report them: each API, which does the work, is polled five times a second."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ import aiohttp
 from ops.rehearse.member import Member
 
 PORTS = 9101, 8080
-"""Where an API has its metrics; versions with one listener have them beside the public routes."""
+"""Addresses of an API's metrics; versions with one listener serve the metrics on the public port."""
 
 ASK_EVERY = 0.2
 ANSWER_LIMIT = 1.0
@@ -31,7 +31,7 @@ class Led:
 
 
 class LeaderWatch:
-    """Asks every running task until cancelled; the answers are in `led`."""
+    """Polls every running task until cancelled; the results are in `led`."""
 
     def __init__(self, members: Callable[[], Iterable[Member]]) -> None:
         self.led: list[Led] = []
@@ -39,11 +39,11 @@ class LeaderWatch:
         self._open: dict[tuple[str, str], Led] = {}
 
     def leaders(self) -> dict[str, str]:
-        """Who leads now, by lease."""
+        """The label of the present leader, by lease."""
         return {lease: led.task for (_, lease), led in self._open.items()}
 
     async def run(self) -> None:
-        """Ask, until cancelled."""
+        """Poll until cancelled."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
             watched: set[str] = set()

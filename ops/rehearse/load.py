@@ -1,4 +1,4 @@
-"""The load from the first event to the last: requests at a steady rate, and streams that stay open."""
+"""The load during all events: requests at a steady rate, and streams that stay open."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ RECONNECT_AFTER = 0.3
 
 @dataclass(frozen=True)
 class Request:
-    """One request, sent at `at` (seconds since the epoch); `error` is None where the answer was 200."""
+    """One request, sent at `at` (seconds since the epoch); `error` is None if the answer was 200."""
 
     at: float
     seconds: float
@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Broken:
-    """A stream ended, at that time, though its client wanted it open."""
+    """The unwanted end of a stream, and its time."""
 
     at: float
     reason: str
@@ -37,39 +37,39 @@ class Broken:
 
 @dataclass(frozen=True)
 class Account:
-    """A user with a portfolio, and the token that lets the user in."""
+    """A user's portfolio, and the user's access token."""
 
     portfolio: str
     token: str
 
     @property
     def headers(self) -> dict[str, str]:
-        """The request's header."""
+        """The header of the user's requests."""
         return {"Authorization": f"Bearer {self.token}"}
 
 
 class Load:
-    """Sends until cancelled; what happened is in `requests` and `broken`.
+    """Sends requests and reads streams until cancelled; the results are in `requests` and `broken`.
 
     Args:
         base: the load balancer's URL.
-        accounts: whose portfolios are asked for.
+        accounts: the accounts whose portfolios are requested.
         rate: requests a second.
-        streams: streams that are open at the same time.
+        streams: number of streams that are open at the same time.
     """
 
     def __init__(self, base: str, accounts: Sequence[Account], rate: float, streams: int) -> None:
         self.requests: list[Request] = []
         self.broken: list[Broken] = []
         self.events = 0
-        """The results of the streams."""
+        """Number of values that all streams have received."""
         self._base = base
         self.accounts = accounts
         self._rate = rate
         self._streams = streams
 
     async def run(self) -> None:
-        """Send, until cancelled."""
+        """Send requests and read streams until cancelled."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
             for number in range(self._streams):

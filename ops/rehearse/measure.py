@@ -11,13 +11,13 @@ from tests.chaos.database import Accepted
 
 @dataclass(frozen=True)
 class Span:
-    """From `began` to `ended`."""
+    """A span of time from `began` to `ended`."""
 
     began: float
     ended: float
 
     def has(self, at: float) -> bool:
-        """Return true if the time is in the window."""
+        """Return true if the time is in the span."""
         return self.began <= at < self.ended
 
 
@@ -31,17 +31,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class Happened:
-    """One event, as it was played.
+    """One event with its observations.
 
     Attributes:
-        name: of the event.
-        span: from its begin to the begin of the next one.
+        name: name of the event.
+        span: from the event's beginning to the beginning of the next event.
         lossless: no request may fail.
-        allowed: for how long nobody may lead.
-        healthy_after: until all wanted tasks were healthy again; None if that never came.
-        unwanted: when no task was wanted: nobody serves or leads then.
-        complaints: what else was wrong.
-        faults: what was done to which task.
+        allowed: maximum time without a leader.
+        healthy_after: time until all wanted tasks were healthy again; None if they never were.
+        unwanted: spans in which no task was wanted, so that none serves or leads.
+        complaints: other problems, as text.
+        faults: the faults of each task.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Happened:
 
 @dataclass
 class Row:
-    """One row of the table; times are seconds."""
+    """One row of the table; times are in seconds."""
 
     name: str
     requests: int
@@ -75,7 +75,7 @@ def row(
     led: Sequence[Led],
     writes: Sequence[Accepted],
 ) -> Row:
-    """Judge one event."""
+    """Compute the row of an event, with its problems."""
     span = happened.span
     sent = [
         request
@@ -99,14 +99,14 @@ def row(
     if found.overlap > 0:
         found.wrong.append(f"writers overlapped for {found.overlap:.3f} s")
     if found.leaderless > happened.allowed:
-        found.wrong.append(f"nobody led for {found.leaderless:.1f} s, where {happened.allowed:.1f} s are allowed")
+        found.wrong.append(f"nobody led for {found.leaderless:.1f} s; {happened.allowed:.1f} s are allowed")
     if happened.healthy_after is None:
         found.wrong.append("the service did not become healthy")
     return found
 
 
 def leaderless(led: Iterable[Led], lease: str, span: Span, unwanted: Iterable[Span] = ()) -> float:
-    """The longest time within the span in which no task led the lease, though at least one was wanted."""
+    """Return the longest time in the span in which no task led the lease although a task was wanted."""
     busy = [(one.began, one.ended) for one in led if one.lease == lease]
     busy += [(none.began, none.ended) for none in unwanted]
     longest, reached = 0.0, span.began
@@ -119,12 +119,12 @@ def leaderless(led: Iterable[Led], lease: str, span: Span, unwanted: Iterable[Sp
 
 
 def overlap(writes: Sequence[Accepted], lease: str, span: Span) -> float:
-    """For how long the database accepted writes of an older term after those of a newer one.
+    """Return the time for which the database accepted writes of an older term after a write of a newer term.
 
     Args:
-        writes: in the order of their commits.
-        lease: whose.
-        span: when the late write was committed.
+        writes: writes in the order of their commits.
+        lease: lease of the writes.
+        span: span in which a late write must be committed to count.
     """
     newest, since, longest = 0, 0.0, 0.0
     for write in writes:
@@ -143,5 +143,8 @@ def touches(request: Request, none: Span) -> bool:
 
 
 def windows(began: Sequence[float], ended: float) -> list[Span]:
-    """The spans between the begins of events, the last one's until `ended`: nothing falls between two rows."""
+    """Return the span of each event.
+
+    It lasts until the next event begins, or until `ended`, so that there are no gaps.
+    """
     return [Span(first, second) for first, second in pairwise([*began, ended])]

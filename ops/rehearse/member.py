@@ -25,12 +25,12 @@ API = "api"
 
 
 class Member:
-    """A task from its start to its end; `run` it once.
+    """A task from its start to its end. Call `run` once.
 
     Attributes:
-        pod: its network, None before and after.
-        was_healthy: it has been healthy once.
-        began, ended: seconds since the epoch.
+        pod: network of the task; None before its start and after its end.
+        was_healthy: whether the task has ever been healthy.
+        began, ended: times in seconds since the epoch.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Member:
         self._delay = 0.0
 
     async def run(self) -> None:
-        """Run until the task has stopped and nothing of it is left."""
+        """Run until the task has stopped and its resources are removed."""
         try:
             async with (
                 self._pods.pod(self.label) as pod,
@@ -92,7 +92,7 @@ class Member:
         """Deregister, wait for the deregistration delay, and stop as ECS does.
 
         Args:
-            delay: seconds in place of the profile's.
+            delay: deregistration delay in seconds, in place of the profile's.
         """
         if not self._stop.is_set():
             self._note_leaving()
@@ -100,7 +100,7 @@ class Member:
             self._stop.set()
 
     def kill(self) -> None:
-        """End every container now."""
+        """Kill every container."""
         if self._task is not None:
             self._task.kill()
 
@@ -144,7 +144,7 @@ class Member:
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """The first process of each container that runs."""
+        """The process id of the first process of each running container."""
         return {} if self._task is None else self._task.pids
 
     def views(self) -> dict[str, ContainerView]:
@@ -157,7 +157,7 @@ class Member:
             self._target = await self._balancer.register(self.label, pod.address)
 
     async def _leave(self, task: Task) -> None:
-        """Wait until the task is stopped, or stops by itself."""
+        """Wait until the scheduler or the task itself begins the stop, then drain the target and stop the task."""
         await first_of(self._stop, task.stopping)
         self._note_leaving()
         if self._target is not None:

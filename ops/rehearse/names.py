@@ -1,4 +1,4 @@
-"""The names of the servers, as DNS would have them: one file that every container has as its /etc/hosts."""
+"""The names of the servers, in place of DNS: one file that is the /etc/hosts of every container."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ REDIS_NAME = "redis.rehearsal"
 
 
 class Names:
-    """The file `hosts`; a change is seen by running containers at once."""
+    """The file `hosts`. Running containers see a change at once."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "hosts"
@@ -17,10 +17,10 @@ class Names:
         self.point_redis_to(REDIS[0])
 
     def point_redis_to(self, address: str) -> None:
-        """Let Redis's name lead to that address, as ElastiCache's primary endpoint does after a failover."""
+        """Point Redis's name to that address, as ElastiCache's primary endpoint does after a failover."""
         self.redis = address
         lines = ["127.0.0.1 localhost", f"{POSTGRES} {POSTGRES_NAME}", f"{address} {REDIS_NAME}"]
-        # Written in place and never empty: containers have mounted this file, not its name.
+        # The file is written in place and is never empty: containers have mounted this file and not its path.
         with self._file.open("r+" if self._file.exists() else "w") as file:
             file.write("\n".join([*lines, ""]))
             file.truncate()

@@ -1,7 +1,7 @@
-"""The network of a rehearsal: a bridge in a network namespace of its own, and one more namespace for each task.
+"""The network of a rehearsal: a bridge in a new network namespace, and one more namespace for each task.
 
-`enter_private_network` takes the whole rehearsal out of the machine's network, so that no address or port of it can
-collide with anything. A task's namespace is its `awsvpc` interface: its containers share one address and one loopback.
+`enter_private_network` takes the whole rehearsal out of the machine's network, so that its addresses and ports cannot
+collide with others. A task's namespace is its `awsvpc` interface: its containers share one address and one loopback.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ from pathlib import Path
 from ops.rehearse.programs import RehearsalError, call
 
 PREFIX = "rehearse-"
-"""How the names of the namespaces begin."""
+"""Prefix of the names of the namespaces."""
 
 NAMESPACES = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 BRIDGE, BRIDGE_MAC = "rehearse0", "02:00:0a:63:00:01"
 LINK_LOCAL = "169.254.170.2"
-"""Where ECS's metadata and agent endpoints are in every task."""
+"""Address of ECS's metadata and agent endpoints in every task."""
 
 OBSERVER = "10.99.0.1"
 BALANCER = "10.99.0.2"
@@ -30,20 +30,20 @@ _MOST_TASKS = 250
 
 
 def enter_private_network() -> None:
-    """Move this process, and all that it starts from now on, into a new network namespace.
+    """Move this process, and the processes that it starts later, into a new network namespace.
 
     Raises:
-        RehearsalError: the kernel refuses.
+        RehearsalError: the kernel refuses the namespace.
     """
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
         raise RehearsalError(f"no network namespace can be made: {os.strerror(ctypes.get_errno())}")
 
 
 async def make_bridge() -> None:
-    """The bridge, with the addresses of what is not a task; it vanishes with the namespace."""
+    """Make the bridge with the addresses of everything except the tasks. The bridge vanishes with the namespace."""
     await call("ip", "link", "set", "lo", "up")
-    # Without an address of its own, a bridge takes one of its ports' and changes it as they come and go: packets to the
-    # old one are lost until every neighbour has asked again.
+    # A bridge without a fixed MAC address takes the address of a port, and changes it when ports come and go. Packets
+    # to the old address are then lost until every neighbour has resolved the new one.
     await call("ip", "link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge")
     await call("ip", "link", "set", BRIDGE, "up")
     for address in (OBSERVER, BALANCER, POSTGRES, *REDIS):
@@ -52,7 +52,7 @@ async def make_bridge() -> None:
 
 
 class Pod:
-    """A task's network namespace, and the packets that it loses."""
+    """A task's network namespace, which can lose packets."""
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
@@ -64,9 +64,9 @@ class Pod:
         return NAMESPACES / self.name
 
     async def cut(self, peers: Iterable[str] = (), *, outgoing: bool = True, incoming: bool = True) -> None:
-        """Lose all packets to and from these peers; without peers, those of every peer.
+        """Drop all packets to and from these peers; without peers, drop the packets of every peer.
 
-        The observer and ECS's own endpoints are never cut off: they are no part of the network between the machines.
+        The observer and ECS's endpoints are never cut off: they do not belong to the network between the machines.
         """
         for address in (OBSERVER, LINK_LOCAL):
             await self._iptables("-A", "OUTPUT", "-d", address, "-j", "ACCEPT")
@@ -77,7 +77,7 @@ class Pod:
                     await self._iptables("-A", chain, *match, "-j", "DROP")
 
     async def heal(self) -> None:
-        """Lose nothing any more."""
+        """Stop dropping packets."""
         await self._iptables("-F", check=False)  # the task may be gone by now
 
     async def _iptables(self, *words: str, check: bool = True) -> None:
@@ -85,14 +85,14 @@ class Pod:
 
 
 class Pods:
-    """Makes the namespaces; no two get the same address."""
+    """Makes the namespaces, each with its own address."""
 
     def __init__(self) -> None:
         self._made = 0
 
     @asynccontextmanager
     async def pod(self, label: str) -> AsyncIterator[Pod]:
-        """A namespace with an address on the bridge, for as long as the block lasts."""
+        """Make a namespace with an address on the bridge; remove it after the block."""
         self._made += 1
         if self._made > _MOST_TASKS:
             raise RehearsalError(f"more than {_MOST_TASKS} tasks were started")
@@ -112,13 +112,13 @@ class Pods:
 
 
 async def namespaces() -> list[str]:
-    """The names of the namespaces that a rehearsal has made and not removed."""
+    """Return the names of the namespaces that rehearsals have made and not removed."""
     names = [line.split()[0] for line in (await call("ip", "netns", "list")).splitlines() if line]
     return [name for name in names if name.startswith(PREFIX)]
 
 
 async def remove_namespaces() -> None:
-    """Remove what rehearsals have left, and the mount that `ip netns add` makes for the first namespace."""
+    """Remove the remaining namespaces, and the mount that `ip netns add` makes for the first namespace."""
     for name in await namespaces():
         await call("ip", "netns", "delete", name)
     if not await call("ip", "netns", "list"):

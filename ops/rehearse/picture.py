@@ -1,4 +1,4 @@
-"""The time line of a rehearsal: tasks, who leads, requests, streams and events."""
+"""The time line of a rehearsal: tasks, leaders, requests, streams and events."""
 
 from math import ceil, inf
 from pathlib import Path
@@ -16,10 +16,10 @@ from ops.rehearse.measure import touches
 from ops.rehearse.play import Record
 
 ROW_SECONDS = 130.0
-"""How much time one row of panels shows, about."""
+"""Approximate time that one row of panels shows, in seconds."""
 
 LETTER = 0.0044
-"""The width of a letter in an event's name, as a part of a panel's."""
+"""Width of a letter in an event's name, as a fraction of a panel's width."""
 
 VERSIONS = {"old": "#b9a37e", "today": "#b8cbe0", "next": "#c5dfb9", "broken": "#e3b6b1", "silent": "#d9b8dd"}
 LEADS = dict(zip(LEASES, ("#1f4e8c", "#c2570c"), strict=True))
@@ -29,7 +29,7 @@ EXCUSED = "#c9c4c4"
 
 
 def draw(record: Record, path: Path) -> None:
-    """Write the picture; the name's ending says in which format."""
+    """Write the picture in the format of the file's extension."""
     length = record.ended - record.began
     rows = max(1, ceil(length / ROW_SECONDS))
     step = length / rows
@@ -60,7 +60,7 @@ def _tasks_between(record: Record, began: float, ended: float) -> list[int]:
 
 
 def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[int]) -> None:
-    """A bar for each task: pale until it is healthy and while it stops, and darker bars while it leads."""
+    """Draw a bar for each task: pale until it is healthy and while it stops, and darker while it leads."""
     zero = record.began
     for place, number in enumerate(shown):
         member = record.members[number]
@@ -88,7 +88,7 @@ def _tasks(axis: Axes, record: Record, began: float, ended: float, shown: list[i
 
 
 def _fault(axis: Axes, place: int, left: float, right: float) -> None:
-    """A frame around the task while it is cut off; a cross where it is hit at one instant."""
+    """Draw a frame around a task while it is cut off, and a cross at a fault of one instant."""
     if right - left > 1:
         axis.barh(place, right - left, left=left, height=0.84, fill=False, edgecolor=BAD, linewidth=1.2, zorder=5)
     elif right >= left:
@@ -96,7 +96,7 @@ def _fault(axis: Axes, place: int, left: float, right: float) -> None:
 
 
 def _load(axis: Axes, record: Record, began: float, ended: float) -> None:
-    """Requests a second, those that failed, and streams that broke."""
+    """Draw the requests per second, the failed requests, and the broken streams."""
     zero = record.began
     first, last = int(began - zero), ceil(ended - zero)
     good = [request.at - zero for request in record.requests if request.error is None]
@@ -115,7 +115,7 @@ def _load(axis: Axes, record: Record, began: float, ended: float) -> None:
 
 
 def _frame(axis: Axes, record: Record, began: float, ended: float, *, names: bool) -> None:
-    """The range of time, and a line where each event begins."""
+    """Set the range of time, and draw a line where each event begins."""
     zero = record.began
     free_from = [began] * 3
     axis.set_xlim(began - zero, ended - zero)

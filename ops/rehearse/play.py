@@ -1,4 +1,4 @@
-"""One rehearsal: the events one after the other, and what was seen."""
+"""One rehearsal: the events in order, and the observations."""
 
 import asyncio
 import time
@@ -23,9 +23,9 @@ from tests.chaos.database import Accepted
 
 @dataclass
 class Record:
-    """All that a rehearsal leaves to look at.
+    """The observations of a rehearsal.
 
-    Times are seconds since the epoch: tasks, servers and observers share one machine's clock.
+    Times are seconds since the epoch: tasks, servers and observers share one clock.
     """
 
     began: float
@@ -55,7 +55,7 @@ async def rehearse(
     events: Sequence[Event],
     journal: Journal,
 ) -> Record:
-    """Play the events, beginning with the first version; returns what was seen, judged.
+    """Play the events, beginning with the first version; returns the observations and the rows.
 
     Raises:
         RehearsalError: the rehearsal cannot be set up.
@@ -111,5 +111,5 @@ async def _play(stage: Stage, event: Event) -> _Played:
 
 
 def _allowed(ttl: float) -> float:
-    """Seconds that nobody may lead where a lease has to expire: the guard after a failover may take a second ttl."""
+    """Maximum seconds without a leader if a lease has to expire: the failover guard may take a second ttl."""
     return 2 * ttl + ttl / 3 + AT_ONCE

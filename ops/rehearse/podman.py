@@ -15,13 +15,13 @@ from ops.rehearse.network import Pod
 from ops.rehearse.programs import call
 
 LABEL = "ops.rehearse"
-"""Marks every container of a rehearsal."""
+"""Label of every container of a rehearsal."""
 
 CERTIFICATES = "/certificates"
-"""Where a container finds the certificate of the rehearsal's authority."""
+"""Folder in a container with the certificate of the rehearsal's authority."""
 
 STARTED_WITHIN = 30.0
-"""Seconds that podman may take until a container's first process runs."""
+"""Maximum seconds from podman's start until the container's first process runs."""
 
 _CONFIGURATION = """
 [containers]
@@ -32,7 +32,7 @@ cgroup_manager = "cgroupfs"
 
 
 def configuration(*, unified: bool) -> str:
-    """The text of podman's containers.conf. crun refuses to run where only a part of the cgroups is version 2."""
+    """Return the text of podman's containers.conf. crun refuses to run unless all cgroups have version 2."""
     return _CONFIGURATION if unified else f'{_CONFIGURATION}runtime = "runc"\n'
 
 
@@ -65,7 +65,7 @@ class _Contained(Process):
 
     @property
     def pid(self) -> int:
-        """The container's first process, as this machine numbers it; the client's before there is one."""
+        """The machine's process id of the container's first process, or of the client before that process exists."""
         try:
             return int(self._pidfile.read_text())
         except (FileNotFoundError, ValueError):
@@ -89,11 +89,11 @@ class _Contained(Process):
         return await self._client.wait()
 
     def terminate(self) -> None:
-        """SIGTERM to the first process."""
+        """Send SIGTERM to the first process."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to the first process: the kernel ends the others of its container with it."""
+        """Send SIGKILL to the first process. The kernel then ends the other processes of the container."""
         self._signal(signal.SIGKILL)
 
     def _has_pid(self) -> bool:
@@ -109,10 +109,10 @@ class PodmanContainer(Container):
     """One container of a task, in its pod.
 
     Args:
-        image: what to run.
+        image: the image to run.
         pod: the task's network.
         group: the task's cgroup.
-        folder: of the rehearsal: `hosts`, `ca.crt`, and the files that name processes.
+        folder: folder of the rehearsal with `hosts`, `ca.crt` and the pid files.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ async def contained(
     folder: Path,
     output: Callable[[bytes], None],
 ) -> AsyncIterator[Process]:
-    """A container that runs for as long as the block lasts, and is removed at its end.
+    """Run a container during the block, and remove it at the end.
 
     Raises:
         OSError: podman cannot be started.
@@ -213,7 +213,7 @@ async def run_once(
     environment: Mapping[str, str],
     folder: Path,
 ) -> tuple[int, str]:
-    """Run a command in a container of its own, as a one-off task; returns its exit code and what it wrote."""
+    """Run a command in a new container, as a one-off task; returns its exit code and its output."""
     said: list[bytes] = []
     name = f"{pod.name}-{command[0]}"
     async with contained(
@@ -232,11 +232,11 @@ async def run_once(
 
 
 async def containers() -> list[str]:
-    """The ids of the containers of rehearsals."""
+    """Return the ids of the containers of all rehearsals."""
     return (await call("podman", "ps", "--all", "--quiet", f"--filter=label={LABEL}")).split()
 
 
 async def remove_containers() -> None:
-    """Remove what a killed rehearsal has left."""
+    """Remove the containers that killed rehearsals left."""
     if left := await containers():
         await call("podman", "rm", "--force", "--volumes", "--time=0", *left)

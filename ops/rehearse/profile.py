@@ -1,4 +1,4 @@
-"""How a rehearsal differs from production: timings, and how much load there is. Times are seconds."""
+"""The differences of a rehearsal from production: timings and load. Times are in seconds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ ALWAYS = {
     "SUPABASE_JWT_SECRET": SECRET,
     "LOG_FORMAT": "text",
 }
-"""The market never closes, values move each second, and a secret of the rehearsal's signs the tokens."""
+"""Variables for a market that never closes, values that change each second, and tokens signed with `SECRET`."""
 
 BESIDE = {"SUPABASE_JWT_SECRET": "SUPABASE_URL", "REDIS_TIMEOUT": "LEASE_TTL"}
-"""A variable that the definition leaves out: a container gets it that has the other one."""
+"""Variables that the definition omits. A container gets each one if it has the variable on the right."""
 
 
 PACE = Pace(start_probe=1.0)
-"""Health checks until the first that passes come each second; a container that ran for 5 s may be restarted."""
+"""Pace: health checks come each second until the first success; a container that ran for 5 s may restart."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Profile:
 
     Attributes:
         name: `short` or `long`.
-        variables: what the containers get in place of the definition's values.
-        deregistration_delay: from a target's deregistration to the end of its connections and SIGTERM; ECS: 300.
-        settle: how long everything stays as it is after an event, before the next one: longer than a heartbeat.
-        cut: how long a task is cut off.
-        requests: requests a second.
-        streams: streams that are open all the time.
+        variables: values that replace the definition's.
+        deregistration_delay: time from a target's deregistration to the end of its connections and SIGTERM; ECS: 300.
+        settle: pause after an event before the next one; longer than a heartbeat.
+        cut: time for which a task is cut off.
+        requests: requests per second.
+        streams: number of streams that are kept open.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Profile:
     spot_notice: float = 120.0
 
     def changed(self, container: ContainerDefinition) -> dict[str, str]:
-        """The container's environment, as far as it differs from the definition's."""
+        """Return the variables of the container that differ from the definition."""
         wanted = ALWAYS | dict(self.variables)
         return {name: value for name, value in wanted.items() if BESIDE.get(name, name) in container.variables}
 

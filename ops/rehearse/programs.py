@@ -1,9 +1,9 @@
-"""Short calls of the machine's programs: `ip`, `iptables`, `podman`."""
+"""Short runs of the machine's programs: `ip`, `iptables`, `podman`."""
 
 import asyncio
 
 LONGEST = 120.0
-"""Seconds that a call may take."""
+"""Limit of a run, in seconds."""
 
 
 class RehearsalError(Exception):
@@ -11,10 +11,10 @@ class RehearsalError(Exception):
 
 
 async def call(*command: str, check: bool = True) -> str:
-    """Run a program to its end; returns what it wrote to its output.
+    """Run a program to its end; returns its standard output.
 
     Raises:
-        RehearsalError: it cannot be started, takes too long, or (with `check`) fails.
+        RehearsalError: the program cannot be started, takes too long, or (with `check`) fails.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -36,6 +36,6 @@ async def call(*command: str, check: bool = True) -> str:
             process.kill()
             await process.wait()
     if check and process.returncode != 0:
-        said = (errors or output).decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = (errors or output).decode(errors="replace").strip().splitlines() or ["it printed nothing"]
         raise RehearsalError(f"`{' '.join(command[:3])}` ended with status {process.returncode}: {said[-1]}")
     return output.decode(errors="replace")

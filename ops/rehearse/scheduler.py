@@ -11,7 +11,7 @@ MOST = 2
 """maximumPercent: 200."""
 
 BREAKER = 3
-"""Tasks of a deployment that stop before they were healthy, until the circuit breaker rolls the deployment back."""
+"""Number of tasks that stop before they are healthy, after which the circuit breaker rolls the deployment back."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Standing:
     """One task that is not being stopped.
 
     Attributes:
-        current: it runs the version that is being deployed.
+        current: the task runs the version that is being deployed.
         healthy: its containers and its target are healthy.
-        failing: it was healthy and is not any more.
-        protected: it has asked to be spared.
+        failing: the task was healthy and no longer is.
+        protected: the task has requested protection.
     """
 
     current: bool
@@ -53,7 +53,7 @@ def plan(desired: int, tasks: Sequence[Standing]) -> Plan:
         if task.healthy and spare <= 0:
             continue
         if task.failing and spare < 0:
-            continue  # it may get well before its replacement does
+            continue  # it may become healthy before its replacement
         if task.current and not task.failing:
             if surplus <= 0:
                 continue
@@ -64,5 +64,5 @@ def plan(desired: int, tasks: Sequence[Standing]) -> Plan:
 
 
 def _stops_first(task: Standing) -> tuple[bool, bool]:
-    """Tasks of another version before the current one's, those that are not healthy before those that are."""
+    """Sort key: other versions before the current version, unhealthy tasks before healthy ones."""
     return task.current, task.healthy

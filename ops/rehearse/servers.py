@@ -1,4 +1,4 @@
-"""Redis with a replica, and Postgres, each at its own address and with TLS by a certificate authority of the run."""
+"""Redis with a replica, and Postgres, each at its own address, with TLS certificates from the run's authority."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from tests.support.tls import Authority
 PASSWORD = "rehearsal"  # noqa: S105 - the servers are in a private network namespace
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
 REDIS_USER = "sidecar"
-"""The user of a sidecar whose definition names one; it has the rights that docs/redis.md lists, and no others."""
+"""User of a sidecar whose definition names a user. It has exactly the rights in docs/redis.md."""
 
 RIGHTS = re.compile(r"^ACL SETUSER sidecar on >PASSWORD (.+)$", re.MULTILINE)
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
@@ -47,7 +47,7 @@ def postgres_program() -> Path:
 
 
 def least_rights() -> list[str]:
-    """The rights of a sidecar's user, from the document that operators paste them from.
+    """Return the rights of a sidecar's user, from the document from which operators copy them.
 
     Raises:
         ServerError: the document has no such line.
@@ -68,7 +68,7 @@ def _program(name: str, package: str, places: list[Path]) -> Path:
 
 
 class TlsRedis(Server):
-    """A Redis that speaks TLS only, at its own address."""
+    """A Redis that accepts only TLS, at its own address."""
 
     def __init__(self, folder: Path, address: str, certificate: tuple[Path, Path], authority: Path) -> None:
         super().__init__(folder, port=REDIS_PORT)
@@ -107,21 +107,21 @@ class TlsRedis(Server):
             return False
 
     def client(self) -> Redis:
-        """A client, as an operator's redis-cli."""
+        """Return a client with the rights of an operator's redis-cli."""
         return Redis(
             host=self.address,
             port=self.port,
             password=PASSWORD,
             ssl=True,
             ssl_ca_certs=str(self._authority),
-            ssl_check_hostname=False,  # by address, where the certificate has the name that clients use
+            ssl_check_hostname=False,  # connects by address, but the certificate has the name that clients use
             decode_responses=True,
             socket_timeout=5,
         )
 
 
 class RedisPair:
-    """A primary and its replica; `names` leads clients to the primary. An async context manager."""
+    """A primary and its replica; `names` points clients to the primary. An async context manager."""
 
     def __init__(self, folder: Path, names: Names, authority: Authority) -> None:
         certificate = authority.issue(REDIS_NAME, folder / "redis")
@@ -150,7 +150,7 @@ class RedisPair:
             server.stop()
 
     async def fail_over(self) -> None:
-        """The primary is killed; the replica is promoted and gets the name; the old primary follows it."""
+        """Kill the primary, promote the replica and give it the name. The old primary then follows it."""
         self.primary.kill()
         async with self.replica.client() as client:
             await client.replicaof("NO", "ONE")
@@ -165,7 +165,7 @@ class RedisPair:
 
 
 class TlsPostgres(PostgresServer):
-    """A Postgres that admits the tasks with TLS and a password, and this process on loopback without."""
+    """A Postgres that requires TLS and a password from the tasks, and neither from this process on loopback."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         super().__init__(folder, port=POSTGRES_PORT)
@@ -180,7 +180,7 @@ class TlsPostgres(PostgresServer):
         return [str(self.binaries / "postgres"), "-D", str(self.data), *listen, *words]
 
     def prepare(self) -> None:
-        """Make the cluster, with its certificate and who may come in."""
+        """Make the cluster, with its certificate and its pg_hba.conf."""
         super().prepare()
         for source, name in zip(self._certificate, ("server.crt", "server.key"), strict=True):
             to = self.data / name
@@ -192,7 +192,7 @@ class TlsPostgres(PostgresServer):
             file.write("hostssl all all 0.0.0.0/0 scram-sha-256\n")
 
     async def set_password(self) -> None:
-        """Give the user `postgres` its password."""
+        """Set the password of the user `postgres`."""
         connection = await asyncpg.connect(self.url)
         try:
             await connection.execute(f"alter user postgres password '{PASSWORD}'")
@@ -201,7 +201,7 @@ class TlsPostgres(PostgresServer):
 
 
 def addresses() -> dict[str, dict[str, str]]:
-    """Where the servers are, in the words of each container's environment."""
+    """Return the addresses of the servers as variables of each container."""
     authority = f"{CERTIFICATES}/ca.crt"
     return {
         "sidecar": {

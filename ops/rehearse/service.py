@@ -1,4 +1,4 @@
-"""The ECS service: keeps the desired number of tasks of one version running, and deploys another one."""
+"""The ECS service: keeps the desired number of tasks of one version running, and deploys other versions."""
 
 import asyncio
 import time
@@ -13,15 +13,15 @@ from ops.rehearse.versions import Version
 
 LOOK_EVERY = 0.1
 AFTER_A_FAILURE = 1.0
-"""Seconds until the next start after a task has stopped before it was healthy."""
+"""Seconds until the next start after a task stopped before it was healthy."""
 
 
 class Service:
     """Runs tasks as ECS's scheduler does.
 
     Attributes:
-        members: every task of the rehearsal, those that have ended included.
-        rolled_back: the circuit breaker has taken the last deployment back.
+        members: every task of the rehearsal, including ended tasks.
+        rolled_back: whether the circuit breaker has rolled back the last deployment.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Service:
         self.desired = desired
 
     def deploy(self, version: Version) -> None:
-        """Begin to replace every task by one of this version."""
+        """Begin to replace every task by a task of this version."""
         self._journal.event("service", f"deploys version {version.name} in place of {self.version.name}")
         self._before, self.version = self.version, version
         self._failures, self.rolled_back = 0, False
 
     @property
     def running(self) -> list[Member]:
-        """The tasks that have not ended and are not being stopped."""
+        """The tasks that have not ended and are not stopping."""
         return [member for member in self.members if not member.leaving]
 
     @property
@@ -62,7 +62,7 @@ class Service:
 
     @property
     def steady(self) -> bool:
-        """Return true if the count is `reached` and every stopped task has ended."""
+        """Return true if `reached` is true and every stopped task has ended."""
         return self.reached and all(member.ended is not None for member in self.members if member.leaving)
 
     def views(self, task_id: str) -> dict[str, ContainerView] | None:
@@ -70,7 +70,7 @@ class Service:
         return next((member.views() for member in self.members if member.task_id == task_id), None)
 
     async def keep(self) -> None:
-        """Schedule, until cancelled; every task has ended then."""
+        """Schedule until cancelled. Every task has ended on return."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:

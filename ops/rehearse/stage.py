@@ -1,4 +1,4 @@
-"""Everything that a rehearsal runs: network, servers, load balancer, service, load and observers."""
+"""The parts of a rehearsal: network, servers, load balancer, service, load and observers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -34,7 +34,7 @@ OWNERS = (
         "33333333-3333-4333-8333-333333333333",
     ),
 )
-"""Users of the sample portfolios (`python -m service sample`), each with a portfolio of theirs."""
+"""Users of the sample portfolios (`python -m service sample`), each with one of the user's portfolios."""
 
 TASKS = 2
 """The desired count at the start, and after each event."""
@@ -66,7 +66,7 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Within the block the service runs and is under load; after it nothing is left."""
+        """Run the service under load during the block; nothing is left after it."""
         version = self.service.version.name
         await make_bridge()
         try:
@@ -102,10 +102,10 @@ class Stage:
         self.service.deploy(self._versions[version])
 
     async def one_off(self, version: str, *command: str) -> str:
-        """Run a command of the API in a task of its own; returns the last line that it wrote.
+        """Run a command of the API as a one-off task; returns the last line of its output.
 
         Raises:
-            RehearsalError: it failed.
+            RehearsalError: the command failed.
         """
         images = self._versions[version].images
         definition = self._versions[version].definition.container(API)
@@ -133,7 +133,7 @@ class Stage:
         return float(self.profile.variables.get("LEASE_TTL") or sidecar["LEASE_TTL"])
 
     async def new_stream(self, member: Member) -> tuple[int, str | None]:
-        """Ask that task, past the load balancer, for a stream; returns the status and Retry-After, and closes it."""
+        """Open and close a stream of that task without the load balancer; returns the status and Retry-After."""
         if member.pod is None:
             raise RehearsalError(f"{member.label} has ended")
         account = self.load.accounts[0]
@@ -149,13 +149,13 @@ class Stage:
         """The task that leads the tracker's lease.
 
         Raises:
-            RehearsalError: nobody does.
+            RehearsalError: no task leads.
         """
         label = self.leaders.leaders().get(LEASES[0])
         for member in self.service.members:
             if member.label == label and member.ended is None:
                 return member
-        raise RehearsalError("nobody leads, though the event needs a leader")
+        raise RehearsalError("no task leads, but the event needs a leader")
 
     def is_well(self) -> bool:
         """Return true if the service is steady and, unless no task is wanted, each lease has a leader."""

@@ -1,4 +1,4 @@
-"""The table of a rehearsal, and its verdict."""
+"""The table of a rehearsal with its verdict."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ HEADINGS = "event", "requests", "failed", "broken streams", "no leader", "overla
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A row for each event, then what was wrong."""
+    """Return a row for each event, then the problems."""
     cells = [HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
     lines = [

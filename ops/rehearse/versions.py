@@ -15,19 +15,19 @@ from ops.rehearse.programs import RehearsalError
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {"api": ("Dockerfile.api", "portfolio-api"), "sidecar": ("Dockerfile.sidecar", "lease-sidecar")}
-"""By container: what its image is built from, and the image's name."""
+"""Dockerfile and image name of each container."""
 
 NEXT = "FROM {image}\nENV REHEARSED_VERSION=next\n"
 BROKEN = "FROM {image}\nUSER 0\nRUN rm -r /app/service\nUSER 10001:10001\n"
-"""A version whose program is missing: it exits at once, and never gets healthy."""
+"""Image of a version whose program is missing: it exits at once and never becomes healthy."""
 SILENT = """FROM {image}
 USER 0
 RUN rm -r /app/service && mkdir /app/service && echo 'import time; time.sleep(1e6)' > /app/service/__main__.py
 USER 10001:10001
 """
-"""A version that runs, answers nothing, and never gets healthy."""
+"""Image of a version that runs, answers nothing, and never becomes healthy."""
 DERIVED = {"next": (("api", "sidecar"), NEXT), "broken": (("api",), BROKEN), "silent": (("api",), SILENT)}
-"""Versions made of today's images: which containers differ, and how their images are built."""
+"""Versions derived from today's images: the containers that differ, and how their images are built."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Version:
 
 
 def build(engine: Engine, environment: Mapping[str, str], old: str | None, say: Callable[[str], None]) -> list[Version]:
-    """Today's version, those derived from it, and `old` first where a commit is given.
+    """Return today's version and the versions derived from it, and first `old` if a commit is given.
 
     Raises:
         ImageError: an image cannot be built.
@@ -72,14 +72,14 @@ def _build(engine: Engine, folder: Path, base: str, tag: str) -> dict[str, str]:
     images = {}
     for container, (dockerfile, name) in IMAGES.items():
         if not (folder / dockerfile).exists():
-            raise ImageError(f"that version has no {dockerfile}")
+            raise ImageError(f"the version has no {dockerfile}")
         images[container] = f"localhost/{name}:{tag}"
         engine.build(folder, dockerfile, images[container], {"PYTHON_IMAGE": base})
     return images
 
 
 def _above(engine: Engine, image: str, tag: str, dockerfile: str) -> str:
-    """Build an image on another one."""
+    """Build an image on top of another image."""
     name = f"{image}-{tag}"
     folder = _temporary()
     try:
@@ -91,10 +91,10 @@ def _above(engine: Engine, image: str, tag: str, dockerfile: str) -> str:
 
 
 def _checkout(commit: str) -> Path:
-    """The files of a commit, in a folder of their own.
+    """Return a temporary folder with the files of a commit.
 
     Raises:
-        RehearsalError: there is no such commit.
+        RehearsalError: the commit does not exist.
     """
     named = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"]
     found = subprocess.run(named, capture_output=True, text=True, check=False)

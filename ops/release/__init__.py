@@ -1,1 +1,1 @@
-"""Builds the packages, installs them on each Python of this machine, and tries what they contain."""
+"""Builds the packages, installs them on each Python of this machine, and tests their contents."""

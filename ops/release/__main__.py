@@ -1,4 +1,4 @@
-"""`python -m ops.release`: build the wheel and the sdist and try them; `make release-check` calls it."""
+"""`python -m ops.release`: build the wheel and the sdist and test both; `make release-check` calls it."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ COMMANDS = (
         for name in ("serve", "migrate", "sample", "run", "import", "fence", "token", "healthcheck")
     ),
 )
-"""Arguments of Python that print how a command is used, and exit with 0."""
+"""Arguments of Python for commands that print their usage and exit with 0."""
 IMPORT_ALL = """
 import importlib, pkgutil, runtime, sidecar, service
 names = [m.name for p in (runtime, sidecar, service) for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]
@@ -46,11 +46,11 @@ add_page(web.Application())
 
 
 class ReleaseError(Exception):
-    """A package is not good; the text is for people."""
+    """A package is faulty; the text is for people."""
 
 
 def main() -> int:
-    """Returns the exit status: 0 if the packages are good, 1 if not."""
+    """Build and test; returns the exit status: 0 if the packages are good, 1 if not."""
     try:
         with TemporaryDirectory(prefix="release-") as name:
             folder = Path(name)
@@ -78,7 +78,7 @@ def _build(folder: Path) -> tuple[Path, Path]:
 
 
 def _try_client(python: Path, folder: Path, wheel: Path) -> None:
-    """The client alone: aiohttp is all that comes with it, and the sidecar names what it lacks."""
+    """Test the client alone: it brings only aiohttp, and the sidecar names the missing extra."""
     venv = _install(python, folder, str(wheel))
     _run([venv, "-I", "-c", ONLY_CLIENT])
     for extra, *words in (
@@ -92,7 +92,7 @@ def _try_client(python: Path, folder: Path, wheel: Path) -> None:
 
 
 def _try_all(python: Path, folder: Path, wheel: Path, postgres: PostgresServer) -> None:
-    """Both extras: the modules, the commands' help, the files of the operators' page, and the wheel's migrations."""
+    """Test both extras: the modules, the commands' help, the operators' page, and the wheel's migrations."""
     venv = _install(python, folder, f"{wheel}[sidecar,service]")
     _run([venv, "-I", "-c", IMPORT_ALL])
     _run([venv, "-I", "-c", SERVE_PAGE])
@@ -113,7 +113,7 @@ async def _create(url: str, name: str) -> None:
 
 
 def _compare(folder: Path, wheel: Path, sdist: Path) -> None:
-    """A wheel that is built from the sdist has the files of the wheel."""
+    """Check that a wheel built from the sdist has the same files as the wheel."""
     _run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "again"), str(sdist)]
     )
@@ -124,7 +124,7 @@ def _compare(folder: Path, wheel: Path, sdist: Path) -> None:
 
 
 def _install(python: Path, folder: Path, what: str) -> Path:
-    """The interpreter of a new virtual environment with that package."""
+    """Return the interpreter of a new virtual environment with that package."""
     _run([python, "-m", "venv", folder])
     venv = folder / "bin" / "python"
     _run([venv, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what])

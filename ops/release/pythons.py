@@ -1,4 +1,4 @@
-"""The Pythons of this machine on which a release is tried."""
+"""The Pythons of this machine on which a release is tested."""
 
 import os
 import shutil
@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 OLDEST, NEWEST = 11, 14
-"""Minor versions of Python 3 that are looked for."""
+"""Minor versions of Python 3 to search for."""
 
 
 def pythons() -> dict[str, Path]:
-    """One interpreter for each minor version, such as {"3.12": ...}: this one, those on the path, those of pyenv."""
+    """Return an interpreter for each minor version, such as {"3.12": ...}: from here, the path, or pyenv."""
     found: dict[str, Path] = {}
     installed = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for candidate in [
@@ -25,7 +25,7 @@ def pythons() -> dict[str, Path]:
 
 
 def _version(python: Path) -> str | None:
-    """The minor version of an interpreter that works; None for a broken one, such as a pyenv shim without a version."""
+    """Return the minor version of an interpreter; None if it does not work, like a pyenv shim without a version."""
     code = "import sys, venv, ensurepip; print('.'.join(map(str, sys.version_info[:2])))"
     said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
     return said.stdout.strip() if said.returncode == 0 else None

@@ -1,1 +1,1 @@
-"""`make sizes`: the memory and the processor that a task needs, measured in its real containers."""
+"""`make sizes`: measures the memory and the processor time that a task needs, in real containers."""

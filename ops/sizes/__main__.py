@@ -25,7 +25,7 @@ MOST_STREAMS = 4000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 after the table, 1 if something was left, 2 if the sizes cannot be measured."""
+    """Measure; returns the exit status: 0 after the table, 1 if the run left anything, 2 if it cannot measure."""
     options = _options(arguments)
     return exit_status("sizes", lambda: _measure(options))
 
@@ -43,8 +43,8 @@ def _measure(options: argparse.Namespace) -> int:
     if sizes:
         print(f"\n{table(sizes, cpu)}")
     print(
-        f"\nWith {SHORT} MiB, the API refused a stream beside {refusal.streams:,} open ones, which went on. "
-        f"{refusal.accepted_after:.1f} s after they had closed, it accepted a new one."
+        f"\nWith {SHORT} MiB, the API refused a new stream when {refusal.streams:,} were open, and kept the open ones. "
+        f"{refusal.accepted_after:.1f} s after these were closed, it accepted a new stream."
     )
     if left:
         print(f"The run had not removed: {', '.join(left)}")
@@ -68,13 +68,20 @@ async def _all(version: Version, journal: Journal, options: argparse.Namespace) 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ops.sizes", description=__doc__)
     parser.add_argument(
-        "--portfolios", type=_numbers, default=PORTFOLIOS, metavar="'N ...'", help="of each row ('1 10000 1000000')"
+        "--portfolios",
+        type=_numbers,
+        default=PORTFOLIOS,
+        metavar="'N ...'",
+        help="number for each row ('1 10000 1000000')",
     )
     parser.add_argument(
-        "--streams", type=_whole(MOST_STREAMS), default=STREAMS, metavar="N", help=f"open streams ({STREAMS})"
+        "--streams", type=_whole(MOST_STREAMS), default=STREAMS, metavar="N", help=f"number of open streams ({STREAMS})"
     )
     parser.add_argument(
-        "--cpu", type=int, choices=list(SIZES), help="1024ths of a core for the task (task-definition.json's)"
+        "--cpu",
+        type=int,
+        choices=list(SIZES),
+        help="processor of the task, in 1024ths of a core (task-definition.json's)",
     )
     return parser.parse_args(arguments)
 

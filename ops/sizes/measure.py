@@ -1,4 +1,4 @@
-"""The measurements: a task with some portfolios, and a task whose memory is too short for its streams."""
+"""The measurements: a task with a given number of portfolios, and a task with too little memory for its streams."""
 
 import asyncio
 import time
@@ -22,11 +22,11 @@ from ops.sizes.streams import OPENING_AT_ONCE, OpenStreams
 from ops.sizes.usage import Usage
 
 AMPLE = 7680
-"""Memory limit of the API while its need is measured, in MiB."""
+"""Memory limit of the API in the measurements of its use, in MiB."""
 SHORT = 128
-"""Memory limit of the API whose streams are refused, in MiB: a few hundred streams are too many."""
+"""Memory limit of the API that must refuse streams, in MiB: too little for a few hundred streams."""
 TICKS = 3
-"""Ticks for which the steady load is measured."""
+"""Number of ticks in the measurement of the steady load."""
 JOBS_WITHIN = 1800.0
 """Limit for the first tick and the daily jobs, in seconds."""
 TICK_WITHIN = 180.0
@@ -39,7 +39,7 @@ TICKS_WRITTEN = "portfolio_tracker_tick_seconds_count"
 
 @dataclass(frozen=True)
 class Load:
-    """The use of a container: the largest working set in MiB, and the processor in percent of a core."""
+    """The use of a container: the largest working set in MiB, and the processor time in percent of a core."""
 
     memory: float
     processor: float
@@ -47,15 +47,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Size:
-    """What a task with that many portfolios needs; times in seconds.
+    """The needs of a task with that many portfolios. Times are in seconds.
 
     Attributes:
-        first_tick: from the start of the task to its first values.
-        tick: the median of the ticks with streams.
-        eod: the closing capture, beside ticks.
-        beginning: each container's use until the daily jobs are done.
-        steady: each container's use by ticks alone.
-        streaming: each container's use by ticks with `streams` open streams.
+        first_tick: time from the start of the task to its first values.
+        tick: median duration of the ticks with streams.
+        eod: duration of the closing capture, during ticks.
+        beginning: use of each container until the daily jobs are done.
+        steady: use of each container by ticks alone.
+        streaming: use of each container by ticks with `streams` open streams.
     """
 
     portfolios: int
@@ -70,11 +70,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Refusal:
-    """How a task refused streams.
+    """The refusal of a stream.
 
     Attributes:
-        streams: how many were open then.
-        accepted_after: seconds from their closing until a new stream was accepted.
+        streams: number of streams that were open.
+        accepted_after: seconds from the closing of these streams until a new stream was accepted.
     """
 
     streams: int
@@ -117,7 +117,7 @@ async def measure_refusal(folder: Path, version: Version, pods: Pods, journal: J
     """Open streams on a task with little memory until it refuses one, close them, and wait until it accepts one.
 
     Raises:
-        RehearsalError: the task did something else.
+        RehearsalError: the task did not behave like this.
     """
     stage = Stage(folder / "refusal", version, pods, journal)
     async with stage.running(1), stage.task(SHORT) as member:
@@ -130,7 +130,7 @@ async def measure_refusal(folder: Path, version: Version, pods: Pods, journal: J
             count = len(opened)
             if refused is None or refused.status != 503 or not refused.retry_after:
                 raise RehearsalError(f"with {count} open streams the answer to one more is {refused}")
-            journal.event(member.label, f"refuses a stream beside {count} open ones, {await _memory(member)}")
+            journal.event(member.label, f"refuses a stream when {count} are open, {await _memory(member)}")
             events = opened.events
             await until(lambda: opened.events >= events + count, TICK_WITHIN, "each open stream has a new value")
             if opened.ended:
@@ -148,7 +148,7 @@ async def measure_refusal(folder: Path, version: Version, pods: Pods, journal: J
 
 
 class _Meter:
-    """Divides the use into laps."""
+    """Measures the use of consecutive laps."""
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
@@ -156,7 +156,7 @@ class _Meter:
         self._before: Mapping[str, float] = {}
 
     def lap(self, *, keep_peaks: bool = False) -> dict[str, Load]:
-        """The use since the last lap. The peaks may count in the next lap too."""
+        """Return the use since the last lap. With `keep_peaks`, the peaks count in the next lap."""
         seconds, now = self._usage.processor_seconds(), time.monotonic()
         peaks = {} if keep_peaks else self._usage.peaks()
         loads = {
@@ -181,7 +181,7 @@ async def _ticked(member: Member, ticks: float) -> bool:
 
 
 async def _ticks(member: Member, wanted: int) -> list[float]:
-    """The durations of the next ticks, in seconds."""
+    """Return the durations of the next ticks, in seconds."""
     found: list[float] = []
     before = await metrics(member)
     while len(found) < wanted:
@@ -210,7 +210,7 @@ async def _open(opened: OpenStreams, wanted: int) -> None:
             many = min(OPENING_AT_ONCE, wanted - len(opened))
             refused = [each for each in await asyncio.gather(*(opened.open() for _ in range(many))) if each]
             if refused:
-                raise RehearsalError(f"a stream was refused with {refused[0].status} beside {len(opened)} open ones")
+                raise RehearsalError(f"a stream was refused with {refused[0].status} when {len(opened)} were open")
             bar.update(many)
 
 

@@ -1,4 +1,4 @@
-"""One task of real containers with its servers, and as many portfolios as wanted."""
+"""One task of real containers with its servers and a given number of portfolios."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ PROFILE = Profile(
     streams=0,
     variables={"AUTH": "off", "TRACKER_INTERVAL": "30"},
 )
-"""As in production, except that the market never closes, prices are simulated, and one user may open every stream."""
+"""Profile of production, except that the market never closes, prices are simulated, and users have no stream limit."""
 
 HEALTHY_WITHIN = 120.0
 """Limit for the task to become healthy, in seconds."""
@@ -72,7 +72,7 @@ class Stage:
 
     @asynccontextmanager
     async def running(self, portfolios: int) -> AsyncIterator[None]:
-        """Within the block the servers run, and the database has the portfolios."""
+        """Run the servers during the block; the database has the portfolios."""
         async with self._endpoints, self._redis, self._postgres_running(), self._balancer:
             await self._one_off("migrate")
             self.journal.event("database", f"inserts {portfolios:,} portfolios of 20 positions")
@@ -83,7 +83,7 @@ class Stage:
 
     @asynccontextmanager
     async def task(self, memory: int) -> AsyncIterator[Member]:
-        """A healthy task whose API may use that much memory, in MiB."""
+        """Run a task during the block; yields it once it is healthy. `memory` is the API's limit in MiB."""
         containers = [
             each.model_copy(update={"memory": memory}) if each.name == API else each
             for each in self._version.definition.container_definitions
@@ -112,7 +112,7 @@ class Stage:
                 watching.cancel()
 
     async def query(self, text: str, *arguments: object) -> asyncpg.Record | None:
-        """The first row of a query's answer."""
+        """Return the first row of a query's result."""
         connection = await asyncpg.connect(self.postgres.url)
         try:
             return await connection.fetchrow(text, *arguments)
@@ -149,7 +149,7 @@ class Stage:
 
 
 async def metrics(member: Member) -> dict[str, float]:
-    """The metrics of the task's API that have no labels; empty if it does not answer."""
+    """Return the metrics of the task's API that have no labels; empty if the API does not answer."""
     if member.pod is None:
         raise RehearsalError(f"{member.label} has ended")
     try:

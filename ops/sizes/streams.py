@@ -8,21 +8,21 @@ from typing import Self
 import aiohttp
 
 OPENING_AT_ONCE = 20
-"""Streams that are being opened at the same time."""
+"""Maximum number of streams that are opened concurrently."""
 OPENED_WITHIN = 60.0
 """Limit for a stream to be opened, in seconds."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """An answer in place of a stream."""
+    """A refusal of a stream."""
 
     status: int
     retry_after: str | None
 
 
 class OpenStreams:
-    """Streams of one client that reads what they send; an async context manager that closes them at its end.
+    """Streams of one client that reads all values; an async context manager that closes the streams at its end.
 
     Attributes:
         events: the number of values that were received.

@@ -13,19 +13,19 @@ HEADINGS = (
 
 
 def table(sizes: Sequence[Size], cpu: int) -> str:
-    """A row for each number of portfolios; `cpu` of the task is in 1024ths of a core."""
+    """Return a row for each number of portfolios; `cpu` of the task is in 1024ths of a core."""
     rows = [HEADINGS, ("---:",) * len(HEADINGS), *(_cells(size, cpu) for size in sizes)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def needed(size: Size) -> int:
-    """The API's memory limit, in MiB, below which it refuses streams at this size; a multiple of 64."""
+    """Return the lowest memory limit of the API, in MiB, at which it accepts these streams; a multiple of 64."""
     peak = max(size.beginning["api"].memory, size.streaming["api"].memory, size.steady["api"].memory)
     return -(-round(peak / REFUSE_ABOVE) // 64) * 64
 
 
 def smallest_task(api: int, sidecar: int, cpu: int) -> int | None:
-    """The smallest memory of a Fargate task with that processor for both containers, in MiB; None if no task has it."""
+    """Return the smallest memory of a Fargate task of that size for both containers, in MiB; None if it needs more."""
     return next((memory for memory in SIZES[cpu] if memory >= api + sidecar), None)
 
 

@@ -12,7 +12,7 @@ LOOK_EVERY = 0.25
 
 
 class Usage:
-    """Watches the containers; `run` it beside the measurement.
+    """Watches the containers; `run` must run during the measurement.
 
     Args:
         pids: returns the first process of each container.
@@ -23,22 +23,22 @@ class Usage:
         self._peaks: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Keep the peaks of the working sets, until cancelled."""
+        """Record the peaks of the working sets until cancelled."""
         while True:
             for name, pid in self._pids().items():
-                groups = Path(f"/proc/{pid}/cgroup").read_text()  # noqa: ASYNC240 - no disk is behind it
+                groups = Path(f"/proc/{pid}/cgroup").read_text()  # noqa: ASYNC240 - this file is not on a disk
                 use = CgroupMemory((memory_group(groups),), unified=is_unified()).read()
                 if use is not None:
                     self._peaks[name] = max(use.used, self._peaks.get(name, 0))
             await asyncio.sleep(LOOK_EVERY)
 
     def peaks(self) -> Mapping[str, float]:
-        """The largest working set of each container since the last call, in MiB."""
+        """Return the largest working set of each container since the last call, in MiB."""
         peaks, self._peaks = self._peaks, {}
         return {name: used / (1 << 20) for name, used in peaks.items()}
 
     def processor_seconds(self) -> Mapping[str, float]:
-        """The processor time of each container since its start."""
+        """Return the processor time of each container since its start, in seconds."""
         return {name: _processor_seconds(pid) for name, pid in self._pids().items()}
 
 

@@ -3,7 +3,8 @@
 A token is signed with one of the project's published keys (ES256, RS256), or with the shared secret of an older project
 (HS256). The key decides the algorithm, not the token, so that a public key is never used as a shared secret. Issuer,
 audience, expiry, role and user are required and checked. The project's own keys (`anon`, `service_role`) are signed
-like a user's token and are refused. Tokens of anonymous users are refused, because anybody can create such a user.
+like a user's token and are refused. Tokens of anonymous users are refused, because such a user can be created without
+credentials.
 """
 
 import logging
@@ -53,7 +54,7 @@ class Caller:
     """Seconds since the epoch; None means never."""
 
     def may_see(self, owner: UUID) -> bool:
-        """Whether the caller may see that user's portfolios."""
+        """True if the caller may see that user's portfolios."""
         return self.user_id is None or self.user_id == owner
 
 
@@ -73,10 +74,10 @@ class Guard(Protocol):
 
 
 class OpenGuard:
-    """Admits everybody, for development."""
+    """Accepts every request, for development."""
 
     async def caller(self, authorization: str | None) -> Caller:  # noqa: ARG002 - the other kind of `AUTH` reads it
-        """A caller that may do everything."""
+        """Return a caller that may do everything."""
         return Caller(None)
 
     async def aclose(self) -> None:

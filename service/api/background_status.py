@@ -1,4 +1,4 @@
-"""The report of /background/status: who leads, when each job ran and will run, and what is wrong.
+"""The report of /background/status: the leaders, the last and the next run of each job, and the problems.
 
 Every task can answer it: leaders and jobs are the same in all tasks.
 """
@@ -29,7 +29,7 @@ NO_ANSWER = "no answer in time"
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """The database's records. While the database cannot be used they are empty, and `trouble` says why."""
+    """The database's records. While the database cannot be used they are empty, and `trouble` has the reason."""
 
     fences: Mapping[str, Fence] = field(default_factory=dict)
     runs: Mapping[JobName, JobRun] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class _Records:
 
 @dataclass(frozen=True, slots=True)
 class _Sidecar:
-    """The sidecar's view of its leases. While the sidecar does not answer it is empty, and `trouble` says why."""
+    """The sidecar's view of its leases. While the sidecar does not answer it is empty, and `trouble` has the reason."""
 
     leases: Mapping[str, LeaseReport] = field(default_factory=dict)
     instance_id: str | None = None
@@ -54,8 +54,8 @@ class BackgroundStatus:
         ask_sidecar: returns the sidecar's view of its leases.
         access: the access to the database.
         calendar: the market's sessions.
-        last_tick: returns when this task last heard of new values.
-        next_tick: returns when the next tick is due.
+        last_tick: returns the time at which this task last received new values.
+        next_tick: returns the due time of the next tick.
         interval: seconds between two ticks.
         now: the clock.
     """
@@ -157,7 +157,7 @@ class BackgroundStatus:
         )
 
     def _silent_since(self, now: datetime) -> datetime | None:
-        """When the last tick came, or when this task could expect the first one; None while the market is closed."""
+        """Time of the last tick, or the earliest time of the first one; None while the market is closed."""
         session = self._calendar.current(now)
         return max(self._last_tick() or self._started, session.open) if session is not None else None
 
@@ -182,6 +182,6 @@ class BackgroundStatus:
 
 
 def _lease_remaining(seen: LeaseReport | None, age: float) -> float | None:
-    """Seconds of the holder's lease by a view that is `age` seconds old; None if the sidecar does not know."""
+    """Remaining seconds of the holder's lease, from a report of that age in seconds; None if it is not known."""
     remaining = None if seen is None else seen.remaining or seen.holder_remaining
     return None if remaining is None else round(max(remaining - age, 0.0), 3)

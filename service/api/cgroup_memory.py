@@ -1,8 +1,8 @@
 """The memory of this process's cgroups and their limits, for version 1 and version 2.
 
 ECS puts the containers of a task below a cgroup of the task, and both may have a limit. A container sees its own
-cgroup, and its parents only where the engine shows them. So every visible cgroup counts, from the process's to the
-mounted one.
+cgroup, and sees the parents only if the engine shows them. So every visible cgroup counts, from the process's cgroup up
+to the mounted one.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class CgroupMemory:
             mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
         except OSError:
             return cls((), unified=False)
-        # In a hybrid set-up both versions are mounted, and one of them has the memory.
+        # In a hybrid set-up both versions are mounted, and only one of them controls the memory.
         for unified in (False, True):
             path, mount = _own_path(memberships, unified=unified), _mount(mounts, unified=unified)
             if path is not None and mount is not None:
@@ -101,15 +101,16 @@ def _chain(path: str, root: str, point: Path) -> Iterator[Path]:
 
 
 # The usage includes the page cache. Before the kernel kills a process, it frees the file pages that were not used
-# lately (`inactive_file`). So they are subtracted; `docker stats` and Kubernetes do the same, and call the rest the
-# working set. To subtract the whole cache would be too much: tmpfs is part of it, which the kernel cannot free.
+# lately (`inactive_file`). So these pages are subtracted. `docker stats` and Kubernetes do the same, and call the
+# result the working set. The rest of the cache is not subtracted: it includes tmpfs, which the kernel cannot free.
 
 
 def _read_v1(group: Path) -> MemoryUse:
     stat = _stat(group)
     limit = int((group / "memory.limit_in_bytes").read_text())
     used = int((group / "memory.usage_in_bytes").read_text()) - stat.get("total_inactive_file", 0)
-    # The smallest limit of this cgroup and of its parents, visible or not. The other children's use is not known here.
+    # The smallest limit of this cgroup and of its parents, visible or not. The usage of the parents' other children is
+    # unknown.
     return MemoryUse(max(0, used), min(limit, stat.get("hierarchical_memory_limit", limit)))
 
 
@@ -120,7 +121,10 @@ def _read_v2(group: Path) -> MemoryUse:
 
 
 def _stat(group: Path) -> dict[str, int]:
-    """The numbers of memory.stat; none if the file cannot be read, so that the limit holds for the whole usage."""
+    """The numbers of memory.stat.
+
+    They are empty if the file cannot be read; then the limit applies to the whole usage.
+    """
     try:
         lines = (group / "memory.stat").read_text().splitlines()
     except OSError:

@@ -1,10 +1,10 @@
-"""Cross-origin resource sharing: lets the pages of chosen origins use the public listener.
+"""Cross-origin resource sharing: lets pages of the configured origins use the public listener.
 
 Every answer to such a page has the headers: errors, streams, and the answers that aiohttp makes itself. Without them,
 the page could not even read the status. Each origin is compared as a whole. Cookies are never allowed; a page sends its
 access token in `Authorization`.
 
-aiohttp-cors is not used: the answers for unknown paths and methods get no headers from it, and none has `Vary`.
+aiohttp-cors is not used: it adds no headers to the answers for unknown paths and methods, and it never adds `Vary`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,17 +18,17 @@ METHODS = "GET, HEAD, PUT"
 REQUEST_HEADERS = "Authorization, Cache-Control, Content-Encoding, Content-Type, Last-Event-ID"
 """Headers that a page may send. Clients of event streams send Cache-Control and Last-Event-ID."""
 ANSWER_HEADERS = "Allow, Retry-After, WWW-Authenticate"
-"""Headers of an answer that a page may read, in addition to those that it always may."""
+"""Headers of an answer that a page may read, in addition to the CORS-safelisted headers."""
 MAX_AGE = 7200
-"""Time for which a browser may remember the answer to a preflight, in seconds. Chromium remembers none for longer."""
+"""Time for which a browser may cache the answer to a preflight, in seconds. This is Chromium's maximum."""
 
 
 class Cors:
     """The policy of one listener.
 
     Args:
-        origins: the origins whose pages may use the listener, as browsers send them. Without any, the listener answers
-            as if there were no CORS.
+        origins: the origins whose pages may use the listener, as browsers send them. Without origins, the listener
+            sends no CORS headers.
     """
 
     def __init__(self, origins: frozenset[str] = frozenset()) -> None:

@@ -1,4 +1,4 @@
-"""The health of this process, and the state of its neighbours."""
+"""The health of this process, and the state of its dependencies."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -31,11 +31,11 @@ class Health:
 
     @property
     def http_status(self) -> int:
-        """503 while the process drains. An outage of a neighbour does not count; see `service.api.store_access`."""
+        """503 while the process drains. An outage of a dependency does not count; see `service.api.store_access`."""
         return 503 if self.draining else 200
 
     def report(self) -> internal_responses.Health:
-        """The state of this process, of its memory and of its neighbours."""
+        """The state of this process, of its memory and of its dependencies."""
         return internal_responses.Health(
             status=self.state, database=self._database() or "ok", sidecar=self._sidecar(), memory=self._memory()
         )

@@ -27,13 +27,13 @@ def internal_description() -> Json:
             },
             "/background/status": {
                 "get": operation(
-                    "Who leads, each job's last and next run, and what is wrong", json_of("BackgroundStatus")
+                    "The leaders, each job's last and next run, and the problems", json_of("BackgroundStatus")
                 ),
             },
             "/background/history": {"get": operation("The last terms of each lease", json_of("History"))},
             "/healthz": {
                 "get": operation(
-                    "Whether this task serves, and the state of its neighbours; 503 while the task stops",
+                    "Whether this task serves, and the state of its dependencies; 503 while the task stops",
                     json_of("Health"),
                     stopping=True,
                 ),

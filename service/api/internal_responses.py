@@ -30,7 +30,7 @@ def _error_line(text: str) -> str:
 
 
 class LastWriter(ResponseModel):
-    """The newest term that has claimed the lease's fence in the database."""
+    """The newest term that claimed the lease's fence in the database."""
 
     holder: OutsideText
     token: Token
@@ -51,7 +51,7 @@ class Lease(ResponseModel):
         description="Seconds until the holder's lease ends unless it is renewed; null if this task does not know."
     )
     trouble: OutsideText | None = Field(
-        description="What is wrong with the lease, as this task's sidecar sees it, or the step-down under way."
+        description="The problem with the lease, as this task's sidecar sees it, or the step-down under way."
     )
     last_writer: LastWriter | None
 
@@ -75,7 +75,7 @@ class Tracker(ResponseModel):
 
     lease: Literal["background_services"] = "background_services"
     market_open: bool
-    last_run: Instant | None = Field(description="When this task last heard of new values, written by any task.")
+    last_run: Instant | None = Field(description="Time of this task's last new values, written by any task.")
     next_run: Instant | None
     loading: Loading | None
 
@@ -115,19 +115,19 @@ class Jobs(ResponseModel):
 
 
 class Problem(ResponseModel):
-    """Something that is wrong. A person has to act on an error; a warning may be intended or end by itself."""
+    """A problem. An error needs a person; a warning may be intended, or may end by itself."""
 
     severity: Literal["error", "warning"]
     text: str
 
 
 class BackgroundStatus(ResponseModel):
-    """Who leads, when each job ran and will run, and what is wrong."""
+    """The leaders, the last and the next run of each job, and the problems."""
 
     now: Instant = Field(description="The clock of this task.")
     version: str = Field(description="The version of the service.")
     instance_id: OutsideText | None
-    problems: list[Problem] = Field(description="What is wrong, in words; empty if nothing is.")
+    problems: list[Problem] = Field(description="The problems in words; empty if there are none.")
     leases: Leases
     jobs: Jobs
     database: str = Field(description="`ok`, or what is wrong; then the jobs' last runs are null.")
@@ -140,7 +140,7 @@ class PastTerm(ResponseModel):
     token: Token
     holder: OutsideText
     acquired_at: Instant
-    released_at: Instant | None = Field(description="Null unless the holder gave the lease up.")
+    released_at: Instant | None = Field(description="Null unless the holder released the lease.")
     end: Literal["released", "not released", "holding"] = Field(
         description="`not released` if the lease expired or was deleted, as after the loss of a task."
     )
@@ -168,7 +168,7 @@ class History(ResponseModel):
 
 
 class Health(ResponseModel):
-    """Whether the task serves, and the state of its memory and of its neighbours."""
+    """Whether the task serves, and the state of its memory and of its dependencies."""
 
     status: Literal["ok", "draining"]
     database: str = Field(description="`ok`, or what is wrong.")

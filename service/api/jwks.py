@@ -21,7 +21,7 @@ REFRESH_INTERVAL = 600.0
 MIN_INTERVAL = 30.0
 """Minimum time between two fetches, in seconds, however many tokens name unknown keys."""
 RETRY_INTERVAL = 5.0
-"""Time from a failed fetch to the next, in seconds. Until the first success a new task admits nobody."""
+"""Time from a failed fetch to the next, in seconds. Until the first success a new task admits no user."""
 FETCH_LIMIT = 5.0
 """Limit of a fetch, in seconds. A token with an unknown key waits for at most one fetch."""
 MAX_ANSWER = 1024 * 1024
@@ -48,7 +48,7 @@ class KeysUnavailable(Exception):
 class KeySet:
     """The keys of one project: fetched when first needed, then at intervals, and kept while a fetch fails.
 
-    A key that is known is returned at once. A key that is not known starts another fetch, since projects change their
+    A known key is returned at once. A request for an unknown key starts another fetch, since projects change their
     keys, and waits for that fetch. No fetch begins within `MIN_INTERVAL` seconds of the last one, or `RETRY_INTERVAL`
     if that one failed.
     """
@@ -159,5 +159,5 @@ def _public_key(entry: object) -> tuple[tuple[str, Algorithm], Any] | None:
 
 
 def _why(error: Exception) -> str:
-    """The error in one line, in the words of the network or of OpenSSL."""
+    """The error in one line, with the message of the network or of OpenSSL."""
     return one_line(str(error) or type(error).__name__, MAX_REASON)

@@ -20,7 +20,7 @@ class LeaseHistories:
         self._terms = {name: Recent(partial(_read, leadership), LIMIT) for name, leadership in leaderships.items()}
 
     async def report(self) -> internal_responses.History:
-        """The last terms. Without an answer or a history of the sidecar, the terms are empty."""
+        """The last terms. The list is empty if the sidecar does not answer or has no history."""
         tracker, scheduler = await asyncio.gather(
             *(self._terms[name].get() for name in (TRACKER_LEASE, SCHEDULER_LEASE))
         )

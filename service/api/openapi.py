@@ -42,7 +42,7 @@ A browser's page may use these paths if CORS_ORIGINS names its origin. It sends 
 """
 
 ERRORS = {
-    400: "The request is invalid; `field` names the part at fault.",
+    400: "The request is invalid; `field` names the invalid part.",
     401: "No valid access token of a signed-in user.",
     404: "The caller has no such portfolio, or it has no value yet.",
     408: f"The body did not arrive within {BODY_LIMIT:g} s.",

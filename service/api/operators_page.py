@@ -1,4 +1,4 @@
-"""The operators' page: fixed files, and the headers that keep a browser from doing more than the page needs.
+"""The operators' page: fixed files, and the headers that restrict a browser to what the page needs.
 
 The page gets its data from the JSON routes, and puts texts into the document as text, never as HTML.
 """

@@ -1,4 +1,4 @@
-"""What is wrong, in words for the person who looks: pure functions of what this task knows."""
+"""The problems that this task can see, in words for people. Pure functions."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -12,11 +12,11 @@ RUN_GRACE = timedelta(minutes=15)
 MISSED_TICKS = 3
 """Number of ticks that may be missing."""
 TICK_GRACE = timedelta(seconds=15)
-"""Minimum time without a tick that is a problem, for short intervals."""
+"""Shortest time without a tick that is a problem, for short intervals."""
 
 
 def lease_problems(leases: Mapping[str, Lease]) -> Iterator[Problem]:
-    """What is wrong with the leases. Leases with the same problem share one text."""
+    """The problems of the leases. Leases with the same problem share one text."""
     names: dict[Problem, list[str]] = {}
     for name, lease in leases.items():
         for problem in _of_lease(lease):
@@ -35,7 +35,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
         case "guarded":
             yield _warning(f"the Redis server has changed{because}. The next term starts after one lease time.")
         case "draining":
-            yield _warning(f"this task is stopping and gives the lease up{because}.")
+            yield _warning(f"this task is stopping and releases the lease{because}.")
         case "waiting":
             yield _warning(f"this task does not want the lease{because}. Its work is starting or pauses.")
         case _ if lease.holder is None and lease.state != "unknown":
@@ -45,7 +45,7 @@ def _of_lease(lease: Lease) -> Iterator[Problem]:
 
 
 def sidecar_problems(trouble: str | None) -> Iterator[Problem]:
-    """What is wrong with the sidecar of this task."""
+    """The problem of this task's sidecar, if there is one."""
     if trouble is not None:
         yield _error(
             f"The sidecar of this task does not answer ({trouble}). This task cannot lead, and cannot see who leads."
@@ -53,16 +53,16 @@ def sidecar_problems(trouble: str | None) -> Iterator[Problem]:
 
 
 def database_problems(trouble: str | None) -> Iterator[Problem]:
-    """What is wrong with the database."""
+    """The problem of the database, if there is one."""
     if trouble is not None:
-        yield _error(f"The database cannot be used ({trouble}). No value and no job is written through this task.")
+        yield _error(f"The database cannot be used ({trouble}). This task can write no values and run no jobs.")
 
 
 def tick_problems(silent_since: datetime | None, interval: timedelta, now: datetime) -> Iterator[Problem]:
-    """What is wrong with the live values.
+    """The problem of the live values, if there is one.
 
     Args:
-        silent_since: when the last tick came, or when the first one was due; None while the market is closed.
+        silent_since: time of the last tick, or the due time of the first one; None while the market is closed.
         interval: the time between two ticks.
         now: the time.
     """
@@ -72,7 +72,7 @@ def tick_problems(silent_since: datetime | None, interval: timedelta, now: datet
 
 
 def job_problems(name: JobName, job: Job, last_due: DueRun, now: datetime) -> Iterator[Problem]:
-    """What is wrong with a daily job. `last_due` is the latest run that is due."""
+    """The problem of a daily job, if there is one. `last_due` is the latest run that is due."""
     run = job.last_run
     error = f": {run.error}" if run is not None and run.error else ""
     if run is not None and run.session_date >= last_due.session.date:

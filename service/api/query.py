@@ -45,7 +45,7 @@ def check_names(query: MultiMapping[str], *known: str) -> None:
 
 
 def read_dates(query: Mapping[str, str]) -> tuple[date | None, date | None]:
-    """`from` and `to`; None for one that is missing.
+    """`from` and `to`; None for a missing date.
 
     Raises:
         BadRequest: one of them is not a date, or `from` is later than `to`.

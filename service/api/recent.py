@@ -17,7 +17,7 @@ class Recent(Generic[T]):
     A client that disconnects does not end the read. `close` ends it.
 
     Args:
-        read: reads the value. An error goes to everybody who waits for that read.
+        read: reads the value. An error is raised in every request that waits for that read.
         limit: seconds for which a request waits for a read, counted from the beginning of the read.
     """
 

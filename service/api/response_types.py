@@ -30,7 +30,7 @@ class ResponseModel(BaseModel):
 
     @classmethod
     def of(cls, record: object) -> Self:
-        """The response that shows a record: each field takes the attribute of its name, or of its `validation_alias`.
+        """Make the response from a record: each field takes the attribute of its name, or of its `validation_alias`.
 
         Raises:
             pydantic.ValidationError: the record lacks an attribute, or has one of another type.
@@ -101,7 +101,7 @@ Token = Annotated[int, WithJsonSchema(schemas.TOKEN)]
 Count = Annotated[int, WithJsonSchema(schemas.integer(0))]
 PositiveCount = Annotated[int, WithJsonSchema(schemas.integer(1))]
 OutsideText = Annotated[str, AfterValidator(one_line)]
-"""A text that the sidecar or another task wrote, bounded and printable."""
+"""A text from the sidecar or from another task, bounded and printable."""
 
 
 def items(least: int, most: int, description: str | None = None) -> Any:

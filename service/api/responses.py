@@ -22,7 +22,7 @@ from service.api.response_types import (
 from service.portfolio.records import Origin
 
 MAX_UNPRICED = 20
-"""Symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
+"""Maximum number of symbols without a price that a live value names, as in the database's `unpriced_symbols`."""
 
 
 class LiveValue(ResponseModel):
@@ -68,7 +68,7 @@ class History(ResponseModel):
 
 
 class Written(ResponseModel):
-    """What a write of positions did."""
+    """The result of a write of positions."""
 
     portfolio_id: Id
     written: int = Field(json_schema_extra={"minimum": 1, "maximum": MAX_ENTRIES})
@@ -76,7 +76,7 @@ class Written(ResponseModel):
 
 
 class Health(ResponseModel):
-    """Whether the task serves."""
+    """Whether the task serves requests."""
 
     status: Literal["ok", "draining"]
 
@@ -92,7 +92,7 @@ class Error(ResponseModel):
 
 
 class FieldError(Error):
-    """What is wrong with a field or parameter."""
+    """The error of a field or parameter."""
 
     field: str
 

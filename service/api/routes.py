@@ -35,7 +35,7 @@ HEARTBEAT = 15.0
 SEND_LIMIT = 30.0
 """Limit for a stream's client to receive what was sent, in seconds."""
 MAX_DELAY = 86_400.0
-"""Longest delay of a timer, in seconds."""
+"""Maximum delay of a timer, in seconds."""
 RETRY_DELAY = (1.0, 10.0)
 """Bounds of the time after which a client connects again to a stream that has ended, in seconds. Each stream draws its
 own, so that the clients of a task that stops do not all come back at the same moment."""
@@ -133,7 +133,7 @@ class Api:
                     try:
                         await response.send(event, id=f"{value.token}-{value.as_of.timestamp():.6f}")
                     except TimeoutError:
-                        break  # the client receives nothing more, and its connection has been closed
+                        break  # the client reads no more, and its connection has been closed
         return response
 
     async def _put_positions(self, request: web.Request) -> web.Response:
@@ -157,7 +157,7 @@ class Api:
         return json_response(responses.Written(portfolio_id=portfolio_id, written=len(entries), positions=count))
 
     async def _portfolio(self, request: web.Request) -> tuple[UUID, UUID, Caller]:
-        """The portfolio that the path names, its owner, and the caller, who may see it."""
+        """The portfolio that the path names, its owner, and the caller. The caller may see the portfolio."""
         caller = await self._guard.caller(request.headers.get("Authorization"))
         portfolio_id = read_portfolio_id(request.match_info)
         owner = await self._access.store.owner(portfolio_id)
@@ -166,7 +166,7 @@ class Api:
         return portfolio_id, owner, caller
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        """The state of this process and nothing else, because everybody may read it."""
+        """Return the state of this process and nothing else, because this route is public."""
         return json_response(responses.Health(status=self._health.state), status=self._health.http_status)
 
 

@@ -17,7 +17,7 @@ TOKEN: Json = {"type": "integer", "minimum": 0, "description": "A term's fencing
 
 
 def operation(summary: str, content: Json, *errors: int, stopping: bool = False) -> Json:
-    """An operation that answers 200 with that content, one of the errors, 500 or 503.
+    """An operation that answers with 200 and that content, with one of the errors, with 500 or with 503.
 
     With `stopping`, the content is also sent with 503 while the task stops.
     """

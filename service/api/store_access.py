@@ -1,7 +1,8 @@
 """Access to the store once it is connected, and whether the database can be used now.
 
 Serving does not wait for the database. A task that starts during an outage is healthy, reports the outage, and works
-once the outage is over. If an outage made tasks unhealthy, the platform would restart the whole fleet in vain.
+once the outage is over. If an outage made tasks unhealthy, the platform would restart every task, which cannot end the
+outage.
 """
 
 import asyncio
@@ -104,7 +105,7 @@ class StoreAccess:
                 self._set_trouble((self._store and self._store.overload) or NO_ANSWER)
 
     def _is_busy(self) -> bool:
-        """Whether the database answers other queries while the probe waits for a connection. That is no outage."""
+        """Whether the database answers other queries while the probe waits for a connection. This is not an outage."""
         return self._store is not None and self._store.answered_within(PROBE_LIMIT)
 
     def trouble_for(self) -> float:

@@ -20,7 +20,7 @@ ACCEPT_BELOW = 0.80
 INTERVAL = 1.0
 """Time between two readings, in seconds."""
 TRIM_EVERY = 10
-"""Readings from one return of free memory to the next, while new streams are refused."""
+"""Number of readings between two releases of free memory to the system, while new streams are refused."""
 
 logger = logging.getLogger(__name__)
 

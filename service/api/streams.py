@@ -1,9 +1,9 @@
-"""Live values for the clients of streams, on every task, leader or not.
+"""Live values for the clients of streams, on leaders and followers.
 
 Each process has one reader. On a notification it reads the values of all subscribed portfolios in one query, and gives
-each subscriber the latest value. A slow subscriber skips values; it delays nobody and costs the memory of one value. A
-value that becomes stale because no other follows is sent again as stale. Only the clock decides this, since the
-database may be down.
+each subscriber the latest value. A slow subscriber skips values; it delays no other subscriber and costs the memory of
+one value. A value that becomes stale because no other follows is sent again as stale. Only the clock decides this,
+since the database may be down.
 
 Each value is read together with its portfolio's owner. A stream ends when the portfolio is deleted or belongs to
 another user, and shows no value that was written after that. The reader checks the owner when the database notifies of
@@ -87,7 +87,7 @@ class Streams:
         self._freshness = freshness
         self._now = now
         self.last_tick: datetime | None = None
-        """When the last notification of new values came, from any leader; None before the first."""
+        """Time of the last notification of new values, from any leader; None before the first."""
         self._subscribers: defaultdict[UUID, set[Subscriber]] = defaultdict(set)
         self._unread: set[UUID] = set()
         self._wake = asyncio.Event()
@@ -151,7 +151,7 @@ class Streams:
             self._read_soon(set(self._subscribers))
 
     async def _read(self, store: Store) -> None:
-        """Read one query at a time, each for everything that was requested during the last one."""
+        """Run one query at a time. Each query reads all values that were requested during the query before it."""
         outage = Outage(logger, "live values cannot be read, retrying: %s", "live values are read again")
         while True:
             await self._wake.wait()
@@ -171,7 +171,7 @@ class Streams:
     async def _serve(self, store: Store, wanted: set[UUID]) -> None:
         """Read the values of these portfolios, and offer them to the subscribers that exist at the start.
 
-        No subscriber is kept beyond this call: a closed stream leaves its memory to the system.
+        This method keeps no reference to a subscriber after its return, so that a closed stream frees its memory.
 
         Raises:
             StoreError: the database did not answer.

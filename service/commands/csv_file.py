@@ -1,4 +1,4 @@
-"""Reading of CSV files, plain or gzipped, row by row. Errors name the line and the column."""
+"""Reads CSV files, plain or gzipped, row by row. Errors name the line and the column."""
 
 import csv
 import gzip
@@ -13,7 +13,7 @@ from runtime.escape import one_line
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_FIELD, MAX_VALUE_SHOWN = 1000, 60
 MAX_HEADER_SHOWN = 120
-"""Limit of an invalid header in its error, in characters."""
+"""Characters of an invalid header that the error shows."""
 SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 KINDS = {
     b"\xff\xfe": "the file is UTF-16",
@@ -21,7 +21,7 @@ KINDS = {
     b"PK\x03\x04": "the file is a spreadsheet or a zip archive",
     GZIP_MAGIC: "the file is gzipped twice",
 }
-"""First bytes of other kinds of file."""
+"""First bytes of files of other kinds."""
 Value = TypeVar("Value")
 
 
@@ -38,7 +38,7 @@ class CsvFile:
         self._line = 1
 
     def bad(self, problem: str, *, line: int | None = None, column: str | None = None) -> BadFile:
-        """The error for a problem at a line; by default, the line that was read last."""
+        """Return the error for a problem in a line, by default the line that was read last."""
         place = f"{one_line(self._path.name)}, line {line or self._line}"
         return BadFile(f"{place}, {column}: {problem}" if column else f"{place}: {problem}")
 
@@ -110,7 +110,10 @@ class CsvFile:
         return header, width
 
     def _check(self, header: list[str], line: str) -> None:
-        """Refuse a header without exactly these columns. `line` is the header as it is in the file, without quotes."""
+        """Refuse a header unless it has exactly these columns.
+
+        `line` is the header as it is in the file, without quotes.
+        """
         wanted = ",".join(self._columns)
         found = one_line(",".join(header), MAX_HEADER_SHOWN)
         missing = [name for name in self._columns if name not in header]

@@ -40,7 +40,7 @@ def development_token(settings: AuthSettings, user_id: UUID, *, now: float, hour
         settings: the settings with the project and the shared secret.
         user_id: the user.
         now: seconds since the epoch.
-        hours: for how long the token is valid.
+        hours: validity of the token.
 
     Raises:
         SettingsError: the project or the shared secret is missing.

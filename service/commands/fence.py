@@ -36,12 +36,12 @@ database's time, never below, while the lease is DISABLED:
   python -m sidecar enable LEASE
 
 The database does not know whether a lease is disabled. For one ttl the command asks the sidecar at SIDECAR_URL, and
-repairs nothing unless every answer says that the lease is disabled. Run it in the API container of a running task, or
-as a task of its own."""
+repairs nothing unless every answer reports the lease as disabled. Run it in the API container of a running task, or as
+a one-off task."""
 
 
 class NotRepaired(Exception):
-    """The fence was not changed. The text is one line that says why."""
+    """The fence was not changed. The text is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
     """
     async with LeaseClient(sidecar_url) as client:
         leadership = client.leadership(arguments.lease)
-        campaign = asyncio.create_task(leadership.run(_no_work))  # asking the sidecar is campaigning
+        campaign = asyncio.create_task(leadership.run(_no_work))  # the client asks the sidecar only while it campaigns
         try:
             began = clock()
             while leadership.state in NOT_ANSWERED_YET and not campaign.done() and clock() < began + ANSWER_LIMIT:  # noqa: ASYNC110 - leadership sets no event
@@ -124,7 +124,7 @@ async def _stays_disabled(arguments: FenceArguments, sidecar_url: str, clock: Ca
 
 
 def _is_disabled(leadership: Leadership) -> bool:
-    """Whether the lease is disabled now. If the fence in Redis is at fault too, only the holder shows it."""
+    """Whether the lease is disabled now. If the fence in Redis is invalid too, only the holder shows that."""
     return leadership.state == "disabled" or (
         leadership.state == "following" and (leadership.holder or "").upper() == "DISABLED"
     )
@@ -137,7 +137,7 @@ async def _no_work(_: Term) -> None:
 def _not_disabled(lease: str, sidecar_url: str, leadership: Leadership, *, was_elected: bool) -> str:
     remedy = f"first run python -m sidecar disable {lease} 3600"
     if was_elected:
-        return f"lease {lease}: not repaired: the lease is not disabled, nobody held it; {remedy}"
+        return f"lease {lease}: not repaired: the lease is not disabled, and no task held it; {remedy}"
     if leadership.state is None:
         return f"lease {lease}: not repaired: no sidecar answers at {sidecar_url} (SIDECAR_URL)"
     return (

@@ -38,7 +38,7 @@ POSITION_COLUMNS = ("portfolio_id", "user_id", "symbol", "quantity", "valid_from
 PRICE_COLUMNS = ("symbol", "session_date", "close")
 
 ABOUT = """Load a CSV file, plain or gzipped: all of it or nothing. A line that was loaded before changes nothing.
-A file with only a header is no failure, because programs make such files. An empty file is refused.
+A file with only a header is not an error, because programs write such files. An empty file is refused.
 
   positions  portfolio_id,user_id,symbol,quantity,valid_from   quantity 0 closes a position
   prices     symbol,session_date,close                         no source replaces an imported close
@@ -51,7 +51,7 @@ DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 MAX_SUSPECTS = 10
 """Limit of the suspected splits in a report."""
 LINES_PER_TURN = 1000
-"""Lines between two turns of the event loop. Without turns, Ctrl-C would wait for the end of the file, for minutes."""
+"""Lines between two turns of the event loop. Without turns, Ctrl-C would wait minutes for the end of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ async def _transaction(dsn: str, *, dry_run: bool) -> AsyncIterator[Connection]:
 async def _refuse_duplicates(connection: Connection, file: CsvFile, key: tuple[str, ...]) -> None:
     columns = ", ".join(key)
     duplicate = await connection.fetchrow(
-        f"select min(line) as first, max(line) as last from imported group by {columns} "  # noqa: S608 - our own names
+        f"select min(line) as first, max(line) as last from imported group by {columns} "  # noqa: S608 - constant names
         "having count(*) > 1 order by max(line) limit 1"
     )
     if duplicate is not None:
@@ -200,7 +200,7 @@ async def _with_progress(file: CsvFile, path: Path) -> AsyncIterator[tuple[int, 
 
 
 def _print_on_terminal(text: str) -> None:
-    if sys.stderr.isatty():  # as for the progress bar
+    if sys.stderr.isatty():  # the progress bar has the same condition
         sys.stderr.write(f"{text}\n")
 
 

@@ -13,7 +13,7 @@ MAX_LINES = 50
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors escape and shorten what they repeat of the command line."""
+    """An argument parser whose errors escape and shorten the quoted parts of the command line."""
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2 and one line on standard error."""

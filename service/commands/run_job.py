@@ -59,14 +59,14 @@ class RunArguments:
 
 @dataclass(frozen=True, slots=True)
 class ManualTerm:
-    """A term without an election. It ends when a newer term claims the fence, and notices that at its next write."""
+    """A term without an election. It ends when a newer term claims the fence. The next write then raises StaleTerm."""
 
     token: int
     holder: str
     name: str = SCHEDULER_LEASE
 
     def check(self) -> None:
-        """Do nothing: this term learns of its end only when a write is refused."""
+        """Do nothing: only a refused write shows that this term has ended."""
 
 
 def parse(options: Sequence[str]) -> RunArguments:

@@ -1,4 +1,4 @@
-"""Sample portfolios, the same on every machine."""
+"""Sample portfolios, identical on every machine."""
 
 from datetime import date
 from decimal import Decimal

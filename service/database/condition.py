@@ -10,7 +10,7 @@ from service.clock import CLOCK_TOLERANCE
 from service.outage import Outage
 
 MAX_ANSWER_TIME = timedelta(seconds=2)
-"""Maximum time of an answer whose clock is compared."""
+"""Longest time of an answer whose clock is compared."""
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Condition:
     read_only: bool
     clock: datetime
     asked_at: datetime
-    """Time before the question, by this machine's clock."""
+    """Time before the query, by this machine's clock."""
     answered_at: datetime
     """Time after the answer, by this machine's clock."""
 

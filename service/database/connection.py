@@ -23,7 +23,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 
 
 class StoreError(Exception):
-    """The database could not be reached, or it refused. Nothing of the write is committed; a retry may succeed."""
+    """The database could not be reached, or it refused. No part of the write is committed; a retry may succeed."""
 
 
 class StaleTerm(Exception):
@@ -56,7 +56,7 @@ def store_errors() -> Iterator[None]:
 
 
 def overload_text(error: asyncpg.PostgresError) -> str:
-    """The server's message for a connection that it refused because there are too many, and the remedy."""
+    """The server's message for a connection refused because there are too many, and the remedy."""
     return f"{_words(error)}; {MORE_CONNECTIONS}"
 
 
@@ -100,7 +100,7 @@ def row_count(done: str) -> int:
 
 
 async def run_concurrently(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all coroutines at the same time, to their end. The first failure cancels the others and is raised."""
+    """Run all coroutines concurrently and wait for them. The first failure cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:
             for step in steps:

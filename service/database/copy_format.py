@@ -1,4 +1,4 @@
-"""Postgres's binary COPY format as numpy arrays."""
+"""Conversion between Postgres's binary COPY format and numpy arrays."""
 
 from dataclasses import dataclass
 from struct import Struct

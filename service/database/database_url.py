@@ -5,7 +5,7 @@ ignores a duplicate port or host, and a password file that it cannot read. So th
 everything that can be known without the network.
 
 A connection to another machine is encrypted unless the address says otherwise: `sslmode=require` is added. asyncpg's
-own default, `prefer`, continues without TLS if the server, or somebody between, offers none.
+own default, `prefer`, continues without TLS if the server, or a machine in between, offers none.
 """
 
 import getpass
@@ -32,7 +32,7 @@ CHOICES = {
     "sslnegotiation": ("postgres", "direct"),
     "ssl_min_protocol_version": ("TLSv1.2", "TLSv1.3"),
     "ssl_max_protocol_version": ("TLSv1.2", "TLSv1.3"),
-    "target_session_attrs": ("any", "primary", "read-write"),  # the others find servers that take no writes
+    "target_session_attrs": ("any", "primary", "read-write"),  # the other values find servers that accept no writes
     "gsslib": ("gssapi", "sspi"),
 }
 """Options with a fixed set of working values."""
@@ -71,7 +71,7 @@ def checked_database_url(url: str, environment: Mapping[str, str] = os.environ) 
         environment: libpq's variables, which supply what the address leaves out.
 
     Raises:
-        ValueError: the address cannot work. The text says why and contains no part of a password.
+        ValueError: the address cannot work. The text gives the reason and contains no part of a password.
     """
     address = _parse(url)
     for name, value in address.options.items():
@@ -142,7 +142,7 @@ def _check_login(address: _Address, environment: Mapping[str, str]) -> None:
     if not address.value("user") and not environment.get("PGUSER"):
         try:
             getpass.getuser()
-        except (KeyError, OSError):  # as in a container whose user has only a number
+        except (KeyError, OSError):  # the user has a number and no name, as in a container
             raise ValueError("names no user, and neither does PGUSER") from None
     has_password = address.value("password") or "PGPASSWORD" in environment
     if not has_password and (problem := password_file_problem(address.options, environment)):
@@ -169,6 +169,6 @@ def _with_tls(url: str, address: _Address, environment: Mapping[str, str]) -> st
 
 
 def _may_be_shown(name: str, address: _Address) -> bool:
-    """Whether the name of an option is no part of a password. An unescaped `&` in a password begins an option."""
+    """Whether the name of an option is not part of a password: an unescaped `&` in a password begins an option."""
     secret = {"password", "sslpassword"} & address.options.keys()
     return not secret and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,39}", name) is not None

@@ -21,7 +21,7 @@ HOLDER_SHOWN = 80
 _TWO_PLACES = (
     "that holder leads now, the tasks do not share one Redis and LEASE_KEY: docs/redis.md, Change what all tasks share"
 )
-"""Another cause of a newer term: two elections, whose terms take the fence from each other."""
+"""Another cause of a newer term: two separate elections, whose terms take the fence from each other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,8 +136,8 @@ class FencedWrites:
     async def refusals(self, changes: Refusals) -> None:
         """Store the symbols that the price source refuses, and delete those that it no longer refuses (None).
 
-        Refusals whose retry time is a week before the newest of these are deleted too: nobody holds the symbol any
-        more.
+        Refusals whose retry time is a week before the newest of these are deleted too: no portfolio holds the symbol
+        any more.
         """
         if not changes:
             return

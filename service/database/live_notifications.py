@@ -1,4 +1,4 @@
-"""Notifications of new live values: LISTEN on a connection of its own, which is replaced when it is lost."""
+"""Notifications of new live values: LISTEN on a separate connection, which is replaced when it is lost."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ CLOSE_DELAY = 0.1
 
 
 BACKEND_QUERY = "select pg_catalog.pg_backend_pid()"
-"""Query for the server process of the session. No other process listens for this connection."""
+"""Query for the id of the session's server process. Only that process receives notifications for this connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,11 @@ async def listen(
 ) -> AsyncIterator[Notice]:
     """Yield a notice for each change of live values or owners, and one for each new connection.
 
-    Never ends by itself. Changes that come while the caller is busy are combined into one notice. `free_connection` is
-    awaited where the server allows no further connection.
+    The iteration does not end by itself. Changes that come while the caller is busy are combined into one notice.
+    `free_connection` is awaited where the server allows no further connection.
     """
     backoff = Backoff(*RECONNECT_DELAY)
-    outage = Outage(
-        logger, "listening for live values failed, it is tried again: %s", "listening for live values works again"
-    )
+    outage = Outage(logger, "listening for live values failed, retrying: %s", "listening for live values works again")
     while True:
         try:
             async with aclosing(_listen_once(dsn, probe_interval)) as notices:

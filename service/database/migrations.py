@@ -1,4 +1,4 @@
-"""Brings a database up to date with `supabase/migrations`.
+"""Applies the missing migrations of `supabase/migrations` to a database.
 
 The applied migrations are recorded in the Supabase CLI's own table, so `supabase db push` and this module agree on what
 is missing.
@@ -49,7 +49,7 @@ class Migration:
 
     @classmethod
     def read(cls, path: Path) -> "Migration":
-        """Take the version and the name from the file's name."""
+        """Parse the version and the name from the file's name."""
         match = FILE_NAME.fullmatch(path.name)
         if match is None:
             raise MigrationError(f"{path.name}: the name of a migration is YYYYMMDDHHmmss_name.sql")
@@ -57,7 +57,7 @@ class Migration:
 
 
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
-    """Apply the missing migrations, each in a transaction of its own; returns the names of the files applied.
+    """Apply the missing migrations, each in its own transaction; returns the names of the files applied.
 
     Any number of processes may do this at the same time: one applies, the others wait and find nothing to do.
 
@@ -108,8 +108,8 @@ async def _apply(connection: Connection, migration: Migration) -> bool:
         if applied and migration.version < max(applied):
             raise MigrationError(f"{migration.path.name}: is older than {max(applied)}, which is applied already")
         with _sql_errors(migration, text):
-            # Rewriting a large table takes longer than a host's limit for requests. Waiting long for a lock would block
-            # others.
+            # Rewriting a large table takes longer than a host's limit for statements. A long wait for a lock blocks
+            # other sessions.
             await connection.execute("set local statement_timeout = 0; set local lock_timeout = '10s'")
             # The first migrations name tables without a schema, and a role's search_path may be empty.
             await connection.execute("set local search_path = public")

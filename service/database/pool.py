@@ -27,7 +27,7 @@ CHECK_LIMIT = 1.0
 SECOND_CONNECTION_LIMIT = 1.0
 """Seconds that a check of the sessions waits for its second connection."""
 GIVEN_UP_PAUSE = 0.5
-"""Seconds from giving up a connection to the next attempt to connect its slot."""
+"""Seconds after a connection was given to another pool until its slot may connect again."""
 RELEASE_LIMIT = 2.0
 """Seconds that a cancelled statement may take to end. After that its connection is closed."""
 CONNECT_PAUSE = 0.1, 1.0
@@ -45,8 +45,8 @@ PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 def may_persist(error: asyncpg.PostgresError) -> bool:
     """Whether the cause of an error may be in the session's state, so that another session would not have it.
 
-    A session that began while the server was read-only stays read-only. The same goes for a setting, a role, a prepared
-    statement, a stale cache, and a session on a standby.
+    A session that began while the server was read-only stays read-only. A setting, a role, a prepared statement, a
+    stale cache and a connection to a standby also last as long as the session.
     """
     state = error.sqlstate or ""
     return state in SESSION_FAULTS or not state.startswith(SOUND_CLASSES)
@@ -58,7 +58,7 @@ class PoolGroup:
     def __init__(self) -> None:
         self._members: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
         self.pooler_found = False
-        """Whether a transaction pooler was found in front of the database. Then nobody gets a connection."""
+        """Whether a transaction pooler was found in front of the database. Then no caller gets a connection."""
         self.pooler_suspected = False
         """Whether an error looks like one of a transaction pooler."""
 
@@ -67,7 +67,7 @@ class PoolGroup:
         self._members.add(pool)
 
     async def free_connection(self, asking: "ConnectionPool | None" = None) -> bool:
-        """Ask each other pool to close one connection: an idle one, or else the next one that is released.
+        """Ask each other pool to close one connection: an idle one, or the next one that is released.
 
         Returns whether any pool has a connection to close.
         """
@@ -171,7 +171,7 @@ class ConnectionPool:
             await slot.expire_connections()
 
     async def give_up_connection(self) -> bool:
-        """Close an idle connection, or else the next one that is released; returns whether there is one."""
+        """Close an idle connection, or the next one that is released; returns whether there is one."""
         connected = [slot for slot in self._free if slot.get_size()]
         if not connected:
             self._give_up_next = self.is_connected

@@ -15,7 +15,7 @@ LOST_STATEMENTS = ("42P05", "26000")
 
 
 async def check_sessions(one: Connection, other: Connection) -> None:
-    """Check that each of the two connections is a session of its own.
+    """Check that each of the two connections has its own session.
 
     Raises:
         ServerRefused: the connections share sessions or change them.

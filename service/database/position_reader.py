@@ -37,7 +37,7 @@ RELOAD_ABOVE = 0.2
 
 
 def no_progress(_done: int, _total: int) -> None:
-    """Ignore the progress."""
+    """Ignore the progress; the default callback."""
 
 
 class PositionReader:
@@ -120,7 +120,7 @@ class PositionReader:
         read: Callable[["PositionReader", UUID | None, Ids], Awaitable[Block | None]],
         progress: Progress,
     ) -> list[Block]:
-        """The results of `read` for all portfolios after `after`, `size` at a time, in order; None is left out.
+        """The results of `read` for all portfolios after `after`, `size` at a time, in order, without the None results.
 
         `read` gets a reader, the portfolio before the part, and the part.
         """

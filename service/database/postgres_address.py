@@ -1,4 +1,4 @@
-"""A connection to Postgres at any address of its name; all addresses are tried within one limit.
+"""Connects to Postgres at any address of its host name. One limit covers all addresses.
 
 asyncpg leaves the addresses to the event loop, which tries them one after another. The first address that drops packets
 uses up the limit. So asyncpg gets an event loop with another `create_connection`. asyncpg still knows the server's
@@ -155,7 +155,7 @@ async def _start(addresses: Sequence[AddressInfo], stagger: float) -> socket.soc
     except OSError as error:  # its text names addresses, or every address with its error
         why = os.strerror(error.errno) if error.errno else "every address of the name failed"
         raise OSError(error.errno or 0, why) from error
-    except RuntimeError as error:  # uvloop raises it for an address that its loop cannot use
+    except RuntimeError as error:  # uvloop raises this for an address that its loop cannot use
         raise OSError(0, str(error)) from None
 
 

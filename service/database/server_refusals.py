@@ -1,7 +1,7 @@
 """Refusals of a Postgres server that last until a setting is changed, and refusals for too many connections.
 
-asyncpg and the network raise many types of errors for a lasting refusal, some of them without a text. A fault that
-passes by itself, such as a server that is starting, is not a lasting refusal.
+asyncpg and the network raise many types of errors for a lasting refusal, some of them without a text. A temporary
+fault, such as a server that is starting, is not a lasting refusal.
 """
 
 import re
@@ -33,7 +33,7 @@ OVERLOAD = re.compile(
     r"|max_\w*conn|clients reached|no more connections|connection (limit|slots)|connections? exceeded",
     re.IGNORECASE,
 )
-"""Messages of poolers that allow no further connection; each pooler has an SQLSTATE of its own."""
+"""Messages of poolers that allow no further connection; each pooler has its own SQLSTATE."""
 MORE_CONNECTIONS = "a task needs at least 3 connections and uses up to 11; raise the limit (docs/database.md)"
 
 

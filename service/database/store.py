@@ -2,7 +2,7 @@
 
 Only this package and `service.commands` contain SQL. This module uses `transactions`, `fenced_writes`,
 `position_reader`, `position_writes` and `live_notifications`. Imports, migrations and the fence's repair each use a
-connection of their own.
+separate connection.
 
 A leader writes through `Store.fenced`, which refuses a term once a newer term has claimed the fence.
 """
@@ -42,7 +42,7 @@ from service.portfolio.valuation import Values
 from service.prices.standing import Refusal
 
 LANE_IDLE_FACTOR = 3
-"""Idle limit of a transaction that waits for other lanes, as a multiple of the usual one."""
+"""Idle limit of a transaction that waits for other lanes, as a multiple of the usual limit."""
 TURN_IDLE_FACTOR = 2
 """Idle limit of a transaction that waits for its turn, as a multiple of the call limit. The transaction before it may
 need several calls."""
@@ -53,11 +53,11 @@ READERS = 2
 
 
 async def _at_once() -> None:
-    """The turn of a transaction that waits for no other."""
+    """The turn of a transaction that waits for no other transaction."""
 
 
 async def _complete(values: Values) -> AsyncIterator[Values]:
-    """The values as the only part."""
+    """Yield the values as a single part."""
     yield values
 
 
@@ -69,7 +69,7 @@ class Store(Transactions):
     async def claim_fence(self, term: FencedTerm) -> None:
         """Make this term the newest of its lease in the database. The same term may claim the fence again.
 
-        Returns when no older term can commit anything any more.
+        Returns when no older term can commit anything.
 
         Raises:
             StaleTerm: a newer term has claimed the fence, or the token is more than a day ahead of the database's
@@ -127,7 +127,7 @@ class Store(Transactions):
         fence against every later term.
 
         `turn` is awaited between the COPY and the fence, so that one transaction copies its values while another
-        writes. The wait may take `TURN_IDLE_FACTOR` times `call_limit`, or the server ends the transaction. A leader
+        writes. After a wait of `TURN_IDLE_FACTOR` times `call_limit`, the server ends the transaction. A leader
         that froze there blocks no other transaction, only the vacuuming of tables.
 
         Raises:
@@ -215,7 +215,7 @@ class Store(Transactions):
         return Loading(rows[0]["portfolios_done"], rows[0]["portfolios"]) if rows else None
 
     async def job_runs(self) -> dict[JobName, JobRun]:
-        """The run of the latest session that has one, by job."""
+        """The run of the latest session that has a run, by job."""
         return {row["job"]: job_run(row.items()) for row in await self._fetch(statement("latest_runs"))}
 
     async def market_overrides(self, calendar: str) -> dict[date, MarketOverride]:
@@ -228,7 +228,7 @@ class Store(Transactions):
         return {row["calendar"] for row in await self._fetch("select distinct calendar from public.market_override")}
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Notices of new live values, on a connection of its own; see `live_notifications.listen`."""
+        """Notices of new live values, on a separate connection; see `live_notifications.listen`."""
         return listen(self._dsn, free_connection=self._pool.group.free_connection)
 
     # Reads of the work.
@@ -283,7 +283,7 @@ class Store(Transactions):
         return {row["symbol"]: Close(**row) for row in await self._fetch(statement("closes"), day, list(symbols))}
 
     async def finished_runs(self, since: date) -> dict[tuple[JobName, date], datetime]:
-        """When the finished runs from that session on were done, by job and session date."""
+        """The end times of the finished runs from that session on, by job and session date."""
         rows = await self._fetch(
             "select job, session_date, finished_at from public.job_run where status = 'done' and session_date >= $1",
             since,
@@ -309,7 +309,7 @@ class Store(Transactions):
         async with AsyncExitStack() as transactions:
             first = await transactions.enter_async_context(self._snapshot())
             others: list[Connection] = []
-            with suppress(StoreError, TimeoutError):  # they only save time: two loads must not wait for each other
+            with suppress(StoreError, TimeoutError):  # these only save time; two loads must not wait for each other
                 async with asyncio.timeout(HELPER_LIMIT):
                     while len(others) < readers - 1:
                         others.append(await transactions.enter_async_context(self._snapshot()))

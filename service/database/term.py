@@ -1,10 +1,10 @@
-"""A term as the fence knows it."""
+"""The identity of a term for the fence."""
 
 from typing import Protocol
 
 
 class FencedTerm(Protocol):
-    """The identity of a term: the fence compares all three parts."""
+    """The identity of a term. The fence compares all three fields."""
 
     @property
     def name(self) -> str:

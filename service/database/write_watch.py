@@ -1,8 +1,8 @@
-"""The outcome of this process's writes: whether a leader commits what is due, and why the database refuses.
+"""The outcome of this process's writes: whether a leader commits due writes, and why the database refuses writes.
 
-A leader whose writes all fail resigns, so that a task with a working connection can lead. Where no task can write, the
-lead must not move too often. A term then lasts as long as the trouble has lasted so far, so that each term is twice as
-long as the one before, even on another task. The clock is injected.
+A leader whose writes all fail resigns, so that a task with a working connection can lead. While no task can write, the
+lead must not move too often. A term then lasts as long as the outage has lasted so far. So each term is twice as long
+as the one before, even on another task. The clock is injected.
 """
 
 import time
@@ -13,10 +13,12 @@ NOTHING_COMMITTED_LIMIT = 30.0
 MAX_LIMIT = 900.0
 """Maximum of this limit in seconds. The limit grows while no task can write."""
 RESIGN_PAUSE = 15.0, 60.0
-"""Seconds until a task that resigned campaigns again: first pause and longest pause. Both this pause and the limit
-follow from the number of terms without a commit, so this is no `Backoff`."""
+"""Seconds until a task that resigned campaigns again: first pause and longest pause.
+
+Both this pause and the limit depend on the number of terms without a commit, so `Backoff` is not used.
+"""
 TROUBLE_LIFETIME = 300.0
-"""Seconds after which a refused write no longer describes the database, if nobody writes meanwhile."""
+"""Seconds for which a refused write describes the database, unless another write follows."""
 READ_ONLY = "25006"
 LASTING_CLASSES = (READ_ONLY, "53", "58")
 """SQLSTATEs, or their first digits, of a database that takes no writes: read-only, a full disk, a disk error."""

@@ -1,1 +1,1 @@
-"""When the market is open, and what is due then. No I/O."""
+"""The market's sessions, and the ticks that are due in a session. No I/O."""

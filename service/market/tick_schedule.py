@@ -27,7 +27,7 @@ class TickSchedule:
         return EPOCH + self.slot_number(now) * self.interval
 
     def session(self, now: datetime) -> Session:
-        """The session that is open, or else the next one."""
+        """The open session, or the next one."""
         return self.calendar.current(now) or self.calendar.next_open(now)
 
     def next_tick(self, now: datetime) -> datetime:
@@ -36,7 +36,7 @@ class TickSchedule:
         return self._first_in(self.calendar.next_open(now)) if self.calendar.current(due) is None else due
 
     def missed_ticks(self, due: datetime, now: datetime, ticks: int) -> int:
-        """The number of slots of a session from `due` to `now` for which there was no tick."""
+        """The number of slots of a session from `due` to `now` that had no tick."""
         session = self.session(due)
         first = self.slot(due) if due in session else self._first_in(session)
         last = self.slot(min(now, session.close - timedelta.resolution))

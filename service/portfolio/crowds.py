@@ -1,4 +1,4 @@
-"""Crowds: how many symbols of unknown standing a portfolio holds.
+"""Crowds: the number of symbols of unknown standing in a portfolio.
 
 A portfolio with few such symbols does not wait for a portfolio with many.
 """
@@ -12,7 +12,7 @@ from service.portfolio.positions import Book
 from service.prices.standing import SMALL_CROWD, Crowd, Standing
 
 MAX_PORTFOLIOS = 2**32
-"""Number above any number of portfolios: a crowd's size and its portfolio's index share one integer."""
+"""Number larger than any number of portfolios: a crowd's size and its portfolio's index share one integer."""
 
 
 async def set_trial_order(standing: Standing, book: Book, symbols: Collection[str]) -> None:

@@ -18,13 +18,13 @@ def is_fresh(at: datetime, now: datetime) -> bool:
 
 
 def is_future(at: datetime, now: datetime) -> bool:
-    """Whether an instant is later than `now` by more than the tolerance of clocks: some clock is wrong."""
+    """Whether an instant is later than `now` by more than the tolerance for clocks. If so, some clock is wrong."""
     return at - now > CLOCK_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Marks live values stale by the clock when they are read: nobody updates them once the tracker has stopped."""
+    """Marks live values stale by the clock when they are read: no task updates them once the tracker has stopped."""
 
     calendar: Calendar
     now: Callable[[], datetime] = utc_now
@@ -33,7 +33,7 @@ class Freshness:
         """The value as a client may see it now. It is stale if its oldest price is too old or from the future.
 
         The age counts up to the last moment when the market was open: a price that was fresh at Friday's close is fresh
-        all Sunday, and stale when Monday's session opens. A value without prices is as old as its own time.
+        all Sunday, and stale when Monday's session opens. The age of a value without prices counts from its `as_of`.
         """
         now, priced_at = self.now(), value.oldest_price_at or value.as_of
         too_old = self._market_time(now) - priced_at > STALE_AFTER

@@ -128,7 +128,10 @@ class Book:
         return [self.symbols[int(number)] for number in np.flatnonzero(flags)]
 
     def replace(self, changed: Ids, fresh: Block) -> None:
-        """Replace the `changed` portfolios by `fresh`, which is in key order. Those missing in `fresh` are removed."""
+        """Replace the `changed` portfolios by `fresh`, which is in key order.
+
+        Changed portfolios that are missing in `fresh` are removed.
+        """
         if not len(changed):
             return
         blocks = self.blocks or [Block.empty()]

@@ -18,7 +18,7 @@ CLOSES_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """The price of one share, in dollars. `at` is the instant of the trade and not of the question (aware, UTC)."""
+    """The price of one share, in dollars. `at` is the instant of the trade and not of the request (aware, UTC)."""
 
     symbol: str
     price: Decimal

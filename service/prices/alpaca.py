@@ -49,7 +49,7 @@ class AlpacaPrices:
         feed: the feed of the latest prices.
         budget: seconds for the latest prices, all attempts together; less than a tick.
         now: the wall clock.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
         trials_per_minute: requests for symbols of unknown standing.
         trials_at_once: requests for symbols of unknown standing in one question.
     """

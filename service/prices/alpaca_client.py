@@ -1,7 +1,7 @@
 """Requests to Alpaca's market data over HTTP: retries, the rate limit, and the meaning of each refusal.
 
-This module does not know what is asked. Numbers are read as `Decimal`, and an invalid number as None. The keys appear
-in no log line and no error.
+This module does not depend on the content of the requests. Numbers are read as `Decimal`, and an invalid number as
+None. The keys appear in no log line and no error.
 """
 
 import asyncio

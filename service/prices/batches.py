@@ -22,8 +22,11 @@ BATCH_SIZE = 500
 MAX_LIST_LENGTH = 6_000
 """Characters of a request's symbols in the URL. Long symbols make a batch shorter."""
 MAX_REFUSALS = 30
-"""Refused batches of known symbols in one question. The rest waits for the next question, so that a source that
-suddenly refuses many symbols does not use up the requests of the others."""
+"""Refused batches of known symbols in one question.
+
+The rest waits for the next question, so that a source that suddenly refuses many symbols does not use up the requests
+for the other symbols.
+"""
 KNOWN_PER_TRIAL = 10
 """Requests for known symbols per request for symbols of unknown standing. Each question may send at least one request
 for symbols of unknown standing."""
@@ -51,7 +54,7 @@ class Question(Protocol):
 
 
 class Allowance:
-    """The number of requests for symbols of unknown standing: `most` at once, then `rate` a second."""
+    """The allowance of requests for symbols of unknown standing: `most` at once, then `rate` requests a second."""
 
     def __init__(self, rate: float, most: float, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -135,7 +138,7 @@ class Batches:
             if answers.access_refused is not None:
                 raise answers.access_refused
             self._conclude(answers)
-        finally:  # a refusal that is recorded is logged, even if the caller does not wait for the other answers
+        finally:  # each recorded refusal is logged, even if the caller does not wait for the other answers
             _log_refused(answers.newly_refused)
         return answers
 

@@ -40,7 +40,7 @@ Refusals: TypeAlias = Mapping[str, Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A symbol that was asked for without a result, and the maximum size of its next batch."""
+    """A symbol that was requested without a result, and the maximum size of its next batch."""
 
     most: int
     tried_at: datetime
@@ -196,7 +196,7 @@ class Standing:
         return dict(self._unsaved)
 
     def saved(self, changes: Refusals) -> None:
-        """Record that those changes are committed."""
+        """Record that these changes are committed."""
         for symbol, refusal in changes.items():
             if symbol in self._unsaved and self._unsaved[symbol] is refusal:
                 del self._unsaved[symbol]

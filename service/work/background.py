@@ -48,7 +48,7 @@ class Background:
         client: asks the sidecar.
         pause: seconds from a failure to the next attempt: first pause and longest pause.
         uniform: draws a number between two bounds, like `random.uniform`.
-        clock: seconds that never go back.
+        clock: monotonic seconds.
         writes: records whether the writes of the work succeed.
         trouble_for: seconds since the database stopped taking writes, 0 while it takes them.
         recovery: returns when the database takes writes again.
@@ -76,9 +76,10 @@ class Background:
         self._recovery = recovery
 
     async def run(self, works: Mapping[str, Work]) -> None:
-        """Run each work under the lease that is its key, until cancelled. Afterwards all have ended and resigned.
+        """Run each work under the lease that is its key, until cancelled.
 
-        The first work in `works` resigns first, so its hand-over does not wait for the others' calls to Redis.
+        On return all work has ended and its leases are resigned. The first work in `works` resigns first, so its
+        hand-over does not wait for the others' calls to Redis.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [

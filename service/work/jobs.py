@@ -1,4 +1,4 @@
-"""The daily jobs: what each job writes for a session, and how a run proceeds from its claim to its end.
+"""The daily jobs: the rows that each job writes for a session, and the steps of a run from its claim to its end.
 
 A run writes its rows in chunks. Each chunk's rows and the run's cursor are committed together, under the fence. So the
 next worker of a run continues at the cursor, and every row is written once. A session's closes are committed before its
@@ -137,7 +137,7 @@ class Jobs:
     def days(self, job: JobName, session: Session) -> list[Session]:
         """The sessions of the run, oldest first: its own, and the earlier ones in the look-back.
 
-        The look-back is counted from now and not from the run's session, so a late run does not reach further back.
+        The look-back counts from now and not from the run's session, so a late run does not reach further back.
         """
         if job != "reconstruction":
             return [session]

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class OverrideReader:
-    """Keeps a calendar's overrides as the table has them. During a database outage, the last overrides stay."""
+    """Keeps a calendar's overrides as the table has them.
+
+    During a database outage, the last overrides stay in force.
+    """
 
     def __init__(self, calendar: OverriddenCalendar, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._calendar = calendar

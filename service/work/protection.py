@@ -61,7 +61,7 @@ class NoProtection:
 
 
 class Refused(Exception):
-    """The agent's refusal, in one line. `certain`: the agent says that nothing was changed."""
+    """The agent's refusal, in one line. `certain`: the agent reports that nothing was changed."""
 
     def __init__(self, reason: str, *, certain: bool) -> None:
         super().__init__(reason)
@@ -71,8 +71,8 @@ class Refused(Exception):
 class TaskProtection:
     """Protection by the agent at `ECS_AGENT_URI`.
 
-    Only `run` sends requests to the agent. So ending the protection is not part of the job, whose end the next leader
-    may be waiting for.
+    Only `run` sends requests to the agent. So the end of a job does not wait for the agent: the next leader may be
+    waiting for that end.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TaskProtection:
         self._metrics.protected.set(until is not None)
 
     async def _put(self, session: aiohttp.ClientSession, *, protect: bool, limit: float) -> object:
-        """Send the state; returns when ECS says the protection ends."""
+        """Send the state; returns the end of the protection that ECS reports."""
         body: dict[str, object] = {"ProtectionEnabled": protect}
         if protect:
             body["ExpiresInMinutes"] = EXPIRY_MINUTES

@@ -1,4 +1,4 @@
-"""The log of the daily runs: who runs which job for which session, from where, how long, with how many rows.
+"""The log of the daily runs: the term, job, session, start, duration and rows of each attempt.
 
 A run that fails is tried again each minute. So its beginning is logged once a term, and its failure once until its end.
 """
@@ -30,7 +30,7 @@ class RunLog:
     """The log of the runs of one process.
 
     Args:
-        clock: seconds that never go back.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

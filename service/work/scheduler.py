@@ -69,12 +69,12 @@ class Scheduler:
         self._sleep = sleep
         self._given_up: set[date] = set()
         """Sessions that were reported as unsettled."""
-        self._outage = Outage(logger, "the database fails, the runs are tried again: %s", "the runs continue")
+        self._outage = Outage(logger, "the database fails, the runs wait: %s", "the runs continue")
         self._retry_soon = False
         """Whether the database failed during the last pass."""
 
     def next_runs(self) -> dict[JobName, datetime]:
-        """When each job is next due, whichever task leads. `Store.job_runs` has the last runs."""
+        """Next due time of each job, on leaders and followers. `Store.job_runs` has the last runs."""
         now = self._now()
         return {job: next_due(job, self._calendar, now) for job in JOBS}
 

@@ -36,7 +36,7 @@ async def claim_fence(store: Store, term: Term, sleep: Sleep = asyncio.sleep) ->
         TermOver: the term is over.
     """
     fields = {"lease": term.name, "token": term.token}
-    outage = Outage(logger, "the fence is not claimed yet, it is tried again: %s", "the fence can be claimed again")
+    outage = Outage(logger, "the fence is not claimed yet, retrying: %s", "the fence can be claimed again")
     while True:
         term.check()
         try:

@@ -108,7 +108,7 @@ class Tracker:
 
     @property
     def next_run(self) -> datetime:
-        """When the leader's next tick is due, whichever task leads."""
+        """Due time of the leader's next tick, on leaders and followers."""
         return self._schedule.next_tick(self._now())
 
     async def run(self, term: Term) -> Never:

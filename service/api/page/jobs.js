@@ -36,7 +36,7 @@ export class JobCard {
     const { age, last, details, bar, left } = this.parts;
     const { market_open: open, last_run: run, next_run: due, loading } = this.job;
     write(age, run === null ? "" : `Last tick ${duration((now - Date.parse(run)) / 1000)} ago`);
-    write(last, run === null ? "This task has heard of no tick yet." : "");
+    write(last, run === null ? "This task has not received a tick yet." : "");
     write(details, open ? "The market is open." : "The market is closed.");
     this.next("Next tick", due, now);
     if (loading !== null) {

@@ -18,7 +18,7 @@ export class LeaseCard {
   constructor(name) {
     this.parts = clone("lease");
     this.parts.name.textContent = name;
-    this.longest = 1; // seconds of the lease that were seen at most in this state: the full bar
+    this.longest = 1; // maximum remaining seconds in this state, which fill the bar
     this.terms = [];
     this.trouble = null;
   }
@@ -42,13 +42,13 @@ export class LeaseCard {
     write(state, `This task ${STATES[lease.state] ?? `is in the state ${lease.state}`}.`);
   }
 
-  /** Show the last terms, or why they are unknown; then the last known terms stay. */
+  /** Show the last terms. If they are unknown, show the reason and keep the last known terms. */
   showTerms(history) {
     this.terms = history.trouble === null ? history.terms : this.terms;
     this.trouble = history.trouble;
   }
 
-  /** Move what moves. `now` is the task's clock in milliseconds. */
+  /** Update the parts that change with the time. `now` is the task's clock in milliseconds. */
   tick(now) {
     const { since, writer, bar, left, remaining, strip, scale, history } = this.parts;
     const seconds = this.lease.lease_remaining;
@@ -88,7 +88,7 @@ export class LeaseCard {
     const { holder, last_writer: writer } = this.lease;
     return writer === null || writer.holder === holder
       ? ""
-      : `In the database, the last term is that of ${writer.holder}, since ${clock(Date.parse(writer.since), now)}.`;
+      : `The newest term in the database belongs to ${writer.holder}, since ${clock(Date.parse(writer.since), now)}.`;
   }
 
   about() {

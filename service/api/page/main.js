@@ -1,4 +1,4 @@
-// The page asks this task for JSON once a second, and shows it. Nothing else is loaded, and nothing is sent.
+// The page requests JSON from this task once a second and shows it. It loads nothing else and sends no data.
 
 import { JobCard } from "./jobs.js";
 import { LeaseCard } from "./leases.js";
@@ -7,9 +7,9 @@ import { clock, duration, fill, set, write } from "./text.js";
 const POLL = 1000; // milliseconds from an answer to the next request
 const DRAW = 250; // milliseconds between two updates of the moving parts
 const LIMIT = 10000; // milliseconds for an answer
-const HISTORY = 5000; // milliseconds after which the last terms are asked for without a change
-const SETTLING = 3000; // milliseconds after a change in which an answer may be from before it
-const SILENCE = 4; // seconds without an answer after which the page says so
+const HISTORY = 5000; // milliseconds from one request for the last terms to the next, unless a leader changes
+const SETTLING = 3000; // milliseconds after a change during which an answer may be older than the change
+const SILENCE = 4; // seconds without an answer after which the page reports this
 
 const leases = new Map();
 const jobs = new Map();
@@ -64,12 +64,12 @@ async function askHistory() {
   }
 }
 
-/** Ask for ever, while the page is visible. */
+/** Repeat a request without end, while the page is visible. */
 async function repeat(question) {
   for (;;) {
     if (document.hidden) {
       await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
-      answeredAt = performance.now(); // silence while the page was hidden is no fault of the task
+      answeredAt = performance.now(); // while the page was hidden, it sent no requests
     } else {
       await question();
       await new Promise((over) => setTimeout(over, POLL));

@@ -2,7 +2,7 @@
 
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 
-/** A duration with its one or two largest units: "4.5 s", "45 s", "3 min 5 s", "2 h 5 min". */
+/** A duration in its one or two largest units: "4.5 s", "45 s", "3 min 5 s", "2 h 5 min". */
 export function duration(seconds) {
   if (seconds < 10) {
     return `${Math.max(seconds, 0).toFixed(1)} s`;
@@ -47,15 +47,14 @@ export function partsOf(root) {
   return parts;
 }
 
-/** Give an element a text, and hide it if the text is empty. An unchanged element is left alone. */
+/** Give an element a text, and hide it if the text is empty. An unchanged element is not touched. */
 export function write(element, text) {
   set(element, "textContent", text);
   element.hidden = text === "";
 }
 
 /**
- * Give a container one element for each item. Elements that are there are used again, so that a selection and a tooltip
- * stay.
+ * Give a container one element for each item. Existing elements are used again, so that a selection and a tooltip stay.
  */
 export function fill(container, items, make, update) {
   while (container.children.length > items.length) {

@@ -4,12 +4,12 @@ import { clock, clone, duration, fill, partsOf, set, write } from "./text.js";
 
 const SHOWN = 5; // terms that the list shows at once
 const TONES = 8; // colours of holders in page.css
-const LINEAR = 30; // seconds; older terms are compressed, so that the last minutes stay visible beside days
+const LINEAR = 30; // seconds; older terms are compressed, so that the last minutes stay visible next to days
 const DAY = 86400; // seconds
 const MARKS = [
   [10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [DAY, "1 d"], [7 * DAY, "7 d"], [30 * DAY, "30 d"],
 ];
-const APART = 0.14; // least distance of two marks, as a share of the strip
+const APART = 0.14; // minimum distance of two marks, as a share of the strip
 
 const tones = new Map();
 
@@ -55,7 +55,7 @@ export function drawStrip(strip, scale, terms, now) {
   });
 }
 
-/** The texts below the strip and their places, from right to left; those that are too close are left out. */
+/** The marks below the strip and their places, from right to left. A mark that is too close to another is left out. */
 function marks(oldest, place) {
   const found = [["now", 1]];
   for (const [age, text] of MARKS) {
@@ -86,7 +86,7 @@ export function listTerms(parts, terms, now) {
   write(parts.count, rows.length <= SHOWN ? "" : `${rows.length - SHOWN} earlier terms`);
 }
 
-/** How long a term lasted, and how it ended. */
+/** The duration of a term and how it ended, as text. */
 function course(term, from, until, now) {
   const time = duration(((until ?? now) - from) / 1000);
   switch (term.end) {
@@ -99,7 +99,7 @@ function course(term, from, until, now) {
   }
 }
 
-/** How long nobody led before a term that began at `from`, if the earlier term was released. */
+/** The time without a leader before a term that began at `from`, as text; needs the release of the earlier one. */
 function gap(earlier, from) {
   const seconds = earlier?.released_at ? (from - Date.parse(earlier.released_at)) / 1000 : 0;
   return seconds >= 1 ? `; began after ${duration(seconds)} without a leader` : "";

@@ -1,6 +1,6 @@
 -- $1 portfolio.
--- The number of entries, and the number of symbols with an open or future position: the last entry is not a close of
--- today or earlier, in New York. The order is that of the key's index, which saves a sort.
+-- The number of entries, and the number of symbols with an open or future position. A symbol has none if its last entry
+-- closes the position today or earlier, in New York. The order of the key's index saves a sort.
 select
     count(*) as entries,
     count(*) filter (

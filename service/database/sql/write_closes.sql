@@ -1,6 +1,6 @@
 -- $1 session date, $2 symbols, $3 closes, $4 instants, $5 token, $6 the session's close, $7 all symbols.
 -- Write the closes of a source, which are not provisional. A symbol without a close gets its last live price before the
--- session's close, if this price is newer than every known close. It is provisional, since it may be much older.
+-- session's close, if this price is newer than every known close. Such a close is provisional: the price may be old.
 -- One statement, in key order, like an import. Two writers that lock the same rows in different orders would deadlock.
 with given as (
     select symbol, close, at from unnest($2::text[], $3::numeric[], $4::timestamptz[]) as row (symbol, close, at)
@@ -26,6 +26,6 @@ on conflict (symbol, session_date) do update set
     at = excluded.at,
     token = excluded.token,
     provisional = excluded.provisional
-    where eod.token is not null -- imported ones stay
+    where eod.token is not null -- imported closes stay
         and (eod.provisional or not excluded.provisional)
         and (eod.close, eod.at, eod.provisional) is distinct from (excluded.close, excluded.at, excluded.provisional)

@@ -11,7 +11,7 @@ with replaced as (
         there.portfolio_id, $1, $2, there.revision, there.value, there.priced_fraction, there.stale, there.origin,
         there.written_at, there.token
     from staged_value as row
-    cross join lateral ( -- with the limit it is one index access for each row, whatever the planner knows of the tables
+    cross join lateral ( -- the limit makes this one index access for each row, whatever the statistics of the tables
         select * from public.portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
     ) as there
     where $4 <> 'none' and row.known and ($4 = 'all' or there.stale)

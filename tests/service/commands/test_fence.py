@@ -114,7 +114,7 @@ async def test_nothing_is_repaired_while_the_lease_is_not_disabled(
 ) -> None:
     await poison(database)
     key = (await keys_of(sidecar, session))[LEASE]
-    with pytest.raises(NotRepaired, match="nobody held it"):
+    with pytest.raises(NotRepaired, match="no task held it"):
         await command(samples_url, sidecar.url, "--ttl", "2")
     await eventually(lambda: _is_free(redis, key))
     await redis.set(key, "another", ex=60)
