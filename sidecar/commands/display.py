@@ -21,7 +21,7 @@ class Display(Protocol):
     """Shows a view."""
 
     tick: float | None
-    """Seconds after which a view is shown again though nothing has changed; None for never."""
+    """Seconds after which a view is shown again even if nothing has changed; None for never."""
 
     def report(self, change: Change) -> None:
         """Show a change."""
@@ -81,7 +81,10 @@ class Screen:
         """The view shows the last changes."""
 
     def show(self, view: View) -> None:
-        """Draw the view over the former one: no line is cleared before its new text is there, so nothing flickers."""
+        """Draw the view over the previous one.
+
+        Each line is cleared only when its new text is written, so nothing flickers.
+        """
         layout, lines = self._layout()
         *before, last = view.picture(layout, lines)
         text = "".join(f"{_CLEAR_LINE}{line}\r\n" for line in before)

@@ -58,7 +58,7 @@ class Look(NamedTuple):
 
     @property
     def is_disabled(self) -> bool:
-        """Whether an operator lets nobody lead."""
+        """Whether an operator has disabled the lease."""
         return self.holder.upper() == "DISABLED"
 
     @property

@@ -28,7 +28,7 @@ __all__ = ["FORMS", "USAGE", "CommandError", "UsageError", "run"]
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> str | None:
-    """Run a command, and show its result. Returns one line if the command failed to do what it was asked, else None.
+    """Run a command, and show its result. Returns one line if the command failed, else None.
 
     Args:
         arguments: the command line.

@@ -138,7 +138,7 @@ class Candidate:
         return grant, lease.view(now)
 
     def heard_from_redis(self, names: Sequence[str]) -> bool:
-        """Whether Redis has replied about these leases, or failed to."""
+        """Whether Redis has replied about these leases, or a call has failed."""
         return all(self._leases[name].heard_from_redis() for name in names)
 
     async def first_replies(self, names: Sequence[str], limit: float) -> None:

@@ -96,7 +96,7 @@ class Facts:
         return f"stepped down: leaves the lease to others, at most {rests:.1f} s more" if rests else None
 
     def heard_from_redis(self) -> bool:
-        """Whether Redis has replied about the lease, or failed to."""
+        """Whether Redis has replied about the lease, or a call has failed."""
         return self._connected is not None
 
     def transitions(self) -> list[Transition]:

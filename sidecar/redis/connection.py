@@ -133,7 +133,7 @@ class RedisConnection(Connection):
 
     @property
     def assured(self) -> bool:
-        """Whether `assure` has nothing to ask."""
+        """Whether `assure` does nothing."""
         return self._route.place.assured
 
     async def assure(self) -> None:
@@ -142,7 +142,7 @@ class RedisConnection(Connection):
 
     @property
     def redirects(self) -> bool:
-        """Whether another node that the server names is followed."""
+        """Whether the place follows the server to another node that the server names."""
         return self._route.place.redirects
 
     def moved(self, node: Node) -> None:

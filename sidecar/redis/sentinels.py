@@ -132,7 +132,7 @@ class SentinelPlace(NoRedirects):
                 return await self._named(connection)
         except (RedisError, OSError) as error:
             return failure_of(error, may_execute=False).text
-        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
             return f"malformed: {type(error).__name__}"
         finally:
             await connection.disconnect(nowait=True)

@@ -1,3 +1,3 @@
 -- $1 portfolios.
--- Those of the portfolios that exist, in key order.
+-- The portfolios of this list that exist, in key order.
 select id from public.portfolio where id = any($1::uuid[]) order by id

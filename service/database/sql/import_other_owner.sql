@@ -1,4 +1,4 @@
--- The first line that names another owner than the portfolio has.
+-- The first line whose owner is not the portfolio's owner.
 select imported.line
 from imported
 join public.portfolio on portfolio.id = imported.portfolio_id

@@ -26,6 +26,6 @@ on conflict (symbol, session_date) do update set
     at = excluded.at,
     token = excluded.token,
     provisional = excluded.provisional
-    where eod.token is not null -- imported ones stay
+    where eod.token is not null -- imported closes stay
         and (eod.provisional or not excluded.provisional)
         and (eod.close, eod.at, eod.provisional) is distinct from (excluded.close, excluded.at, excluded.provisional)

@@ -1,7 +1,7 @@
 -- $1 date, $2 kind, $3 origin of a new row, $4 existing rows to overwrite: 'none', 'stale' or 'all', $5 token, $6 and
 -- $7 the first and the last staged portfolio.
 -- Write the staged values that are known. Returns the number of rows written, of rows added, and of rows whose value
--- changed; the rest only became settled. A replaced value is kept as a revision. A row without a change stays as it is,
+-- changed; the other rows only became settled. A replaced value is kept as a revision. A row without a change stays as it is,
 -- unless it becomes settled.
 with replaced as (
     insert into public.portfolio_history_revision (
@@ -11,7 +11,7 @@ with replaced as (
         there.portfolio_id, $1, $2, there.revision, there.value, there.priced_fraction, there.stale, there.origin,
         there.written_at, there.token
     from staged_value as row
-    cross join lateral ( -- with the limit it is one index access for each row, whatever the planner knows of the tables
+    cross join lateral ( -- the limit makes the planner use one index access for each row, even without statistics
         select * from public.portfolio_history where portfolio_id = row.portfolio_id and date = $1 and kind = $2 limit 1
     ) as there
     where $4 <> 'none' and row.known and ($4 = 'all' or there.stale)

@@ -431,7 +431,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
     [
         (
             {"REDIS_TLS": ""},
-            "REDIS_IAM: needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only",
+            "REDIS_IAM: needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache requires TLS for IAM logins",
         ),
         ({"REDIS_USERNAME": ""}, "REDIS_USERNAME: missing, though REDIS_IAM is set"),
         ({"AWS_REGION": ""}, "AWS_REGION: missing, though REDIS_IAM is set"),
@@ -442,14 +442,14 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
             {"REDIS_TLS": "", "REDIS_USERNAME": "", "REDIS_URL": "rediss://u:hunter2@h"},
             "REDIS_IAM: cannot be set together with a password in REDIS_URL",
         ),
-        ({"REDIS_IAM": "true"}, "REDIS_IAM: the name of the cache belongs here, not a switch"),
+        ({"REDIS_IAM": "true"}, "REDIS_IAM: not a switch; set the name of the cache"),
         (
             {"REDIS_IAM": "portfolio.abc.cache.amazonaws.com"},
-            "REDIS_IAM: the name of the replication group or of the serverless cache belongs here, not its address",
+            "REDIS_IAM: not an address; set the name of the replication group or of the serverless cache",
         ),
         (
             {"REDIS_IAM": "Portfolio"},
-            "REDIS_IAM: has capital letters; ElastiCache keeps the names of caches in lower case",
+            "REDIS_IAM: has capital letters; ElastiCache stores the names of caches in lower case",
         ),
         ({"REDIS_IAM": "", "REDIS_IAM_SERVERLESS": "true"}, "REDIS_IAM_SERVERLESS: needs REDIS_IAM, which is not set"),
         ({"REDIS_IAM_SERVERLESS": "perhaps"}, "REDIS_IAM_SERVERLESS: 'perhaps' is not true or false"),
@@ -472,7 +472,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
                 "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "@evil.example/",
             },
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not a path, as ECS sets it; leave it to ECS",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not a path; ECS sets this variable, so do not set it yourself",
         ),
     ],
 )  # fmt: skip
