@@ -107,7 +107,7 @@ class Telemetry:
             log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})
 
     def connected(self) -> None:
-        """Record a new connection. A lease whose call failed counts as failing until a call of its own is answered."""
+        """Record a new connection. A lease whose call failed counts as failing until one of its calls is answered."""
         if self._failing.pop(None, None) is not None and not self._failing:
             log.info("Redis answers again", extra={"event": "redis_recovered"})
 

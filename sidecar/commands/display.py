@@ -51,7 +51,7 @@ class Lines:
         """Write the change.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader has closed the pipe.
         """
         self._stream.write(f"{to_json(change.answer) if self._as_json else change.line}\n")
         self._stream.flush()

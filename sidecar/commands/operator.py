@@ -91,7 +91,7 @@ def _watch(words: Words, settings: Settings, environment: Mapping[str, str]) -> 
 
 
 def _say_beside(line: str) -> None:
-    """Show a line of progress on standard error, apart from the JSON document."""
+    """Show a line of progress on standard error, so that standard output has only the JSON document."""
     sys.stderr.write(f"{line}\n")
 
 

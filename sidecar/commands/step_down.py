@@ -83,8 +83,8 @@ async def _ask(redis: CommandRedis, lease: str, key: str, seen: Look) -> str:
     outcome, notice = await redis.run_script(_SCRIPT, (key, fence_of(key)), *arguments, words=2)
     if outcome != "asked":
         why = {
-            "vacant": "nobody holds it any more",
-            "disabled": "it has just been disabled",
+            "vacant": "nobody holds the lease any more",
+            "disabled": "the lease has just been disabled",
             "changed": "another term has just begun; look again",
         }
         reason = why.get(outcome) or PROBLEMS.get(outcome, outcome)
@@ -101,7 +101,7 @@ def _check(lease: str, seen: Look) -> None:
     elif seen.is_disabled:
         why = f"it is {seen.disable or 'disabled'}; python -m sidecar enable {lease} ends this"
     elif not seen.is_term:
-        why = f"{seen.holder or 'an empty word'} holds the key without a term of its own, and cannot be asked"
+        why = f"{seen.holder or 'an empty word'} holds the key without a term, and cannot be asked"
     else:
         return
     raise CommandError(f"{lease}: nobody was asked to step down: {why}")

@@ -21,7 +21,7 @@ _TROUBLE = {
     Outcome.FENCE_AHEAD: (
         "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE repairs it"
     ),
-    Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
+    Outcome.SUPERSEDED: "another process took the term: every sidecar needs a different INSTANCE_ID",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
 

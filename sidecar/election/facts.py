@@ -1,6 +1,6 @@
 """The facts about one lease of one candidate, and what follows from them at one instant.
 
-No I/O, and no clock of its own. `Lease` changes the facts, and explains the time model.
+The module does no I/O and reads no clock. `Lease` changes the facts, and explains the time model.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Facts:
         self._term: HeldTerm | None = None  # the current term, until it ends
         self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
         self._previous_term: HeldTerm | None = None  # re-adopted under the same token, it still belongs to its client
-        self._attempts = 0  # acquires so far; each has a tenure of its own
+        self._attempts = 0  # acquires so far; each has a new tenure
         self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
         self._grants = Grants(now + timings.grant_ttl)
         self._demand = Demand(timings.demand, always=not require_client)

@@ -1,4 +1,4 @@
-"""The spread of calls after an event that all candidates of a lease notice at the same time. No I/O, and no clock.
+"""The spread of calls after an event that all candidates of a lease notice at the same time.
 
 A release, an expiry, the end of the failover guard and each write of the key reach every candidate within a
 millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. So in a

@@ -1,4 +1,4 @@
-"""The rules of one lease as a state machine. No I/O, and no clock of its own.
+"""The rules of one lease as a state machine. The module does no I/O and reads no clock.
 
 Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). The driver of a `Lease`
 (`candidate`, or a simulator) asks `next_call` what to do, makes the call in Redis, and passes the result to `replied`

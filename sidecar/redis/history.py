@@ -1,4 +1,4 @@
-"""The history of a lease in Redis, read over a connection of its own, so that no call of the election waits for it."""
+"""The history of a lease in Redis, read over a separate connection, so that no call of the election waits for it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

@@ -167,8 +167,8 @@ class SentinelPlace(NoRedirects):
         if problem is None:
             log.info("The sentinels answer again")
         else:
-            log.warning("The sentinels do not say where the primary is: %s. The connection that there is is kept; a"
-                        " failover is noticed late", problem)  # fmt: skip
+            log.warning("The sentinels do not name the primary: %s. The sidecar keeps its connection, and notices a"
+                        " failover late", problem)  # fmt: skip
 
 
 def _most_named(answers: Iterable[Named | str]) -> tuple[Named | None, int]:

@@ -189,7 +189,7 @@ class RedisStore:
         return results
 
     async def close(self) -> None:
-        """Close the connection, in whatever state it is."""
+        """Close the connection in any state."""
         connection, self._connection = self._connection, None
         self._served.clear()
         if connection is not None:

@@ -59,9 +59,9 @@ class Tls:
             try:
                 self._context = _context(self._settings)
             except SettingsError as error:
-                log.warning("The files of TLS have changed and cannot be used; the former ones stay in use: %s", error)
+                log.warning("The changed TLS files cannot be used; the previous files stay in use: %s", error)
             else:
-                log.info("The files of TLS have changed and are in use")
+                log.info("The changed TLS files are in use")
         return self._context
 
     @property

@@ -202,7 +202,7 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
         assert await look(store) is Outcome.VACANT
         warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
         assert len(warned) == 1
-        assert "answers with status 500; the former ones are valid for 8" in warned[0]
+        assert "answers with status 500; the previous ones are valid for 8" in warned[0]
         role.answers = None
         before = role.asked
         await eventually(lambda: role.asked > before + 1)
@@ -268,7 +268,7 @@ async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
     role.answers = web.Response(status=500)
     await login.prepare()
     with pytest.raises(
-        CredentialsError, match=r"the former ones have expired, and the credentials endpoint .* status 500$"
+        CredentialsError, match=r"the previous ones have expired, and the credentials endpoint .* status 500$"
     ):
         login.current()
 
