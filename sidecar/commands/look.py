@@ -63,7 +63,7 @@ class Look(NamedTuple):
 
     @property
     def is_term(self) -> bool:
-        """Whether the holder leads under the token of the fence, so that the term can be asked to step down."""
+        """Whether the holder leads under the token of the fence, so that an operator can ask for a step-down."""
         return self.left != NO_KEY and not self.is_disabled and self.token_holder == self.holder != ""
 
     @property

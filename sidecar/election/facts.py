@@ -56,7 +56,7 @@ class Facts:
         self._in_flight: Call | None = None
         self._due = now  # the time of the next call, if one is wanted
         self._noticed = False  # the key may have changed while a call was in flight
-        self._step_down_noticed = False  # a term may have been asked to step down while a call was in flight
+        self._step_down_noticed = False  # an operator may have asked for a step-down while a call was in flight
         self._unanswered = UnansweredAcquires()
         self._outcome: Outcome | None = None
         self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's

@@ -121,7 +121,10 @@ class Lease(Facts):
             self._due = min(self._due, now + herd.delay(self._watchers, self._uniform))
 
     def step_down_noticed(self, now: float) -> None:
-        """A term of the lease was asked to step down. The holder renews at once; nobody else does anything."""
+        """Record that an operator asked the holder to step down.
+
+        The holder renews at once; other candidates do nothing.
+        """
         self._step_down_noticed = self._in_flight is not None
         if self._term is not None:
             self._due = min(self._due, now)

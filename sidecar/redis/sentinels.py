@@ -120,8 +120,8 @@ class SentinelPlace(NoRedirects):
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-        told = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
-        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
+        reasons = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
+        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {reasons}")
 
     async def _answer(self, node: Node) -> Named | str:
         """The primary that one sentinel names, or the reason why it names none."""
