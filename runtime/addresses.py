@@ -53,7 +53,7 @@ class Address:
 
 
 def in_url(host: str) -> str:
-    """The host as a URL has it: an IPv6 address in brackets."""
+    """The host as part of a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,11 +1,11 @@
-"""Pauses between attempts at something that may fail again."""
+"""Pauses between attempts of an operation that may fail again."""
 
 import random
 from collections.abc import Callable
 
 
 class Backoff:
-    """Pauses that double from attempt to attempt.
+    """Pauses that double with each attempt.
 
     Each pause is shortened at random, so that many processes that failed together do not all try again together.
 
@@ -36,5 +36,5 @@ class Backoff:
         return pause * self._uniform(self._least, 1.0)
 
     def reset(self) -> None:
-        """Begin again with the first pause."""
+        """Start again with the first pause."""
         self._pause = self._first

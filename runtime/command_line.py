@@ -7,7 +7,7 @@ from errno import EIO, ENOSPC
 from typing import NoReturn
 
 OURS = ("runtime", "service", "sidecar")
-"""Packages that every install has: if a module of these is missing, the code is wrong."""
+"""Packages that every install has: a missing module of these is a fault of the code."""
 
 
 def run_and_exit(main: Callable[[list[str]], int], *, program: str) -> NoReturn:

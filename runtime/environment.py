@@ -1,9 +1,9 @@
-"""Environment variables of libraries that neither container follows, because they are meant for other programs.
+"""Environment variables that libraries read and both containers ignore, because they are meant for other programs.
 
 Containers of one task definition often share an environment. A variable that is meant for another program must neither
-end this one nor silently change it. `docs/environment.md` lists the variables. `remove_ignored` must run before the
-libraries are imported, since some read their variable then. Health checks run this module as well, so its imports are
-quick.
+stop this program nor silently change its behaviour. `docs/environment.md` lists the variables. `remove_ignored` must
+run before the libraries are imported, since some read their variable then. Health checks run this module as well, so
+its imports are quick.
 """
 
 import os
@@ -34,9 +34,9 @@ IGNORED = frozenset(
         "PYTHONWARNINGS",
     }
 )
-"""Names of variables that neither container follows."""
+"""Names of variables that both containers ignore."""
 IGNORED_PREFIXES = ("PROMETHEUS_", "prometheus_")
-"""Prefixes of further ignored names. These variables move metrics to shared files, or rename metrics."""
+"""Prefixes of other ignored names. These variables move metrics to shared files, or rename metrics."""
 _QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python hides by default."""
 

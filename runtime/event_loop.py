@@ -1,4 +1,4 @@
-"""The number of asyncio tasks as a metric: work that is started again and again and never ends raises it."""
+"""The number of asyncio tasks as a metric: the number rises if work starts again and again and never ends."""
 
 import asyncio
 from collections.abc import Iterator

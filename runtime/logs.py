@@ -23,5 +23,5 @@ def log_to_stdout(form: str, level: str) -> None:
 
 
 def _is_not_about_malformed_http(record: logging.LogRecord) -> bool:
-    """False for malformed HTTP. It was answered with 400, and anybody could fill the log with it."""
+    """Return false for malformed HTTP: the client got status 400, and anybody could fill the log with such requests."""
     return record.exc_info is None or not isinstance(record.exc_info[1], (HttpProcessingError, RequestPayloadError))

@@ -2,7 +2,7 @@
 
 `getaddrinfo` cannot be cancelled. asyncio and uvloop run it in an executor: lookups that hang fill its pool, and the
 end of the process waits for them. Here each lookup runs in a daemon thread, and a host and port have at most one lookup
-under way. A lookup goes on when its callers are cancelled.
+under way. A lookup continues when its callers are cancelled.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ GetAddressInfo = Callable[[str, int], Sequence[AddressInfo]]
 """A blocking lookup of a host and a port. It raises OSError if the name has no address."""
 
 MAX_RESULT_AGE = 30.0
-"""Time for which a result that came too late for its callers may still be used, in seconds."""
+"""Maximum age, in seconds, of a result that came too late for its callers and may still be used."""
 
 
 def system_lookup(host: str, port: int) -> Sequence[AddressInfo]:
@@ -40,8 +40,8 @@ class _Lookup:
 class Lookups:
     """The name lookups of one event loop.
 
-    A result goes to all callers that wait for it. If none waits any more, it goes to the next caller. No result is used
-    a second time, so that a change of the name takes effect.
+    A result goes to all callers that wait for it. If no caller waits any more, the next caller gets the result. No
+    result is used twice, so that a change of the name takes effect.
 
     Args:
         look_up: the blocking lookup, called in a thread.
@@ -57,7 +57,7 @@ class Lookups:
     async def addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
         """The addresses of a host, at least one; an IP address needs no lookup.
 
-        It may be cancelled at any time. The lookup goes on for the other callers and for the next one.
+        The call may be cancelled at any time. The lookup continues for the other callers and for the next one.
 
         Raises:
             OSError: the name has no address, or the lookup failed.

@@ -1,4 +1,4 @@
-"""Chosen metrics as log lines, for systems that count from logs, such as CloudWatch's metric filters.
+"""Selected metrics as log lines, for systems that read metrics from logs, such as CloudWatch's metric filters.
 
 One line per minute for each sample keeps the metric alive there: an alarm can distinguish 0 from a silent task.
 """

@@ -1,1 +1,1 @@
-"""A leader-election sidecar for ECS tasks: Redis leases, answered for on the task's loopback."""
+"""A leader-election sidecar for ECS tasks. It holds leases in Redis and answers requests on the task's loopback."""

@@ -14,7 +14,7 @@ from sidecar.settings import SettingsError
 _LIBRARIES = ("aiohttp.web", "prometheus_client", "redis.asyncio", "uvloop")
 """The large libraries of the sidecar."""
 _THRESHOLDS = (50_000, 1_000, 10)
-"""Thresholds of the garbage collection while the libraries are imported: little of what an import makes is garbage."""
+"""Thresholds of the garbage collection while the libraries are imported: an import leaves little garbage."""
 LONGEST = 1_000
 """Limit of a line of an error, in characters."""
 
@@ -46,7 +46,7 @@ def _run(ignored: Sequence[str]) -> int:
     gc.set_threshold(*_THRESHOLDS)
     for library in _LIBRARIES:
         import_module(library)
-    gc.freeze()  # each search for garbage among all that the libraries made would take a tenth of the start
+    gc.freeze()  # a search for garbage among the libraries' objects would take a tenth of the start-up time
     from sidecar.run import run
 
     gc.freeze()

@@ -16,18 +16,18 @@ _LARGEST = 1 << 20
 
 
 async def get_json(url: str, lookups: Lookups, *, limit: float, headers: Mapping[str, str] | None = None) -> Any:
-    """The JSON that a GET is answered with. Redirects are not followed.
+    """The JSON in the answer to a GET. Redirects are not followed.
 
     Args:
-        url: where to ask.
-        lookups: where a name is looked up.
+        url: the URL of the endpoint.
+        lookups: the name lookups to use.
         limit: seconds for the whole request.
-        headers: sent along.
+        headers: headers of the request.
 
     Raises:
         aiohttp.ClientError: the endpoint cannot be reached, or answers with an error.
         TimeoutError: it does not answer within the limit.
-        ValueError: the answer is longer than 1 MiB or no JSON.
+        ValueError: the answer is longer than 1 MiB, or is not JSON.
     """
     async with (
         asyncio.timeout(limit),

@@ -1,6 +1,6 @@
-"""ElastiCache IAM as the environment asks for it: the cache, and the source of the credentials of AWS.
+"""The settings of ElastiCache IAM: the cache, and the source of the AWS credentials.
 
-Only imported with REDIS_IAM.
+The module is imported only with REDIS_IAM.
 """
 
 import re
@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _CONTAINER_HOST = "http://169.254.170.2"
-"""Where ECS serves the task role's credentials."""
+"""The address from which ECS serves the task role's credentials."""
 _LINK_LOCAL = ("169.254.170.2", "169.254.170.23", "fd00:ec2::23")
 """Addresses of ECS and EKS that serve credentials without TLS."""
 _FULL_URI, _RELATIVE_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
@@ -19,7 +19,7 @@ _KEY_ID, _SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 
 @dataclass(frozen=True, slots=True)
 class AwsKeys:
-    """Credentials of AWS. The secret and the session token are not shown."""
+    """AWS credentials. The secret and the session token are not shown."""
 
     key_id: str = field(repr=False)
     secret: str = field(repr=False)
@@ -28,7 +28,7 @@ class AwsKeys:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsEndpoint:
-    """Where the task role's credentials are served, and what authorizes the request."""
+    """The endpoint of the task role's credentials, and the authorization of requests to it."""
 
     url: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
@@ -37,7 +37,7 @@ class CredentialsEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Iam:
-    """Login by ElastiCache IAM: for which cache, and with whose credentials."""
+    """A login by ElastiCache IAM: the cache, and the source of the credentials."""
 
     cache: str
     region: str
@@ -46,12 +46,12 @@ class Iam:
 
 
 def iam_settings(cache: str, environment: Mapping[str, str], wrong: dict[str, str], *, serverless: bool) -> Iam | None:
-    """The login that REDIS_IAM asks for; None where there are no credentials.
+    """The login that REDIS_IAM selects; None if there are no credentials.
 
     Args:
         cache: the value of REDIS_IAM.
         environment: the variables that are set.
-        wrong: what is wrong with a variable, by its name; problems are added.
+        wrong: problems by the name of their variable; this function adds to it.
         serverless: the value of REDIS_IAM_SERVERLESS.
     """
     if "REDIS_USERNAME" not in environment:
@@ -69,18 +69,18 @@ def iam_settings(cache: str, environment: Mapping[str, str], wrong: dict[str, st
 
 def _problem_of_cache(name: str) -> str | None:
     if name in ("true", "false", "yes", "no", "on", "off"):
-        return "the name of the cache belongs here, not a switch"
+        return "not a switch; set the name of the cache"
     if "." in name or ":" in name:
-        return "the name of the replication group or of the serverless cache belongs here, not its address"
+        return "not an address; set the name of the replication group or of the serverless cache"
     if name != name.lower():
-        return "has capital letters; ElastiCache keeps the names of caches in lower case"
+        return "has capital letters; ElastiCache stores the names of caches in lower case"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,49}", name):
         return "not the name of a cache: letters, digits and hyphens, at most 50, a letter first"
     return None
 
 
 def _source(environment: Mapping[str, str], wrong: dict[str, str]) -> AwsKeys | CredentialsEndpoint | None:
-    """Where the credentials come from, in the order of AWS's own libraries: variables, then the task role."""
+    """The source of the credentials, in the order of AWS's own libraries: variables, then the task role."""
     key_id, secret = environment.get(_KEY_ID), environment.get(_SECRET)
     if key_id is not None and secret is not None:
         return AwsKeys(key_id, secret, environment.get("AWS_SESSION_TOKEN"))
@@ -92,7 +92,7 @@ def _source(environment: Mapping[str, str], wrong: dict[str, str]) -> AwsKeys | 
     token_file = environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     if (path := environment.get(_RELATIVE_URI)) is not None:
         if not re.fullmatch(r"/[\x21-\x7e]*", path):
-            wrong[_RELATIVE_URI] = "not a path, as ECS sets it; leave it to ECS"
+            wrong[_RELATIVE_URI] = "not a path; ECS sets this variable, so do not set it yourself"
             return None
         return CredentialsEndpoint(_CONTAINER_HOST + path, token, token_file)
     if (url := environment.get(_FULL_URI)) is not None:
@@ -108,7 +108,7 @@ def _source(environment: Mapping[str, str], wrong: dict[str, str]) -> AwsKeys | 
 
 
 def _may_serve_credentials(url: str) -> bool:
-    """Whether credentials may be fetched there: AWS's libraries refuse other places, too."""
+    """Whether credentials may be fetched from this URL. AWS's libraries refuse the same URLs."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port

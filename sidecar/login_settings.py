@@ -1,4 +1,4 @@
-"""How the sidecar logs in to Redis, as the environment asks for it: a password, a file with one, or ElastiCache IAM."""
+"""The settings of the sidecar's login to Redis: a password, a file with a password, or ElastiCache IAM."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoginSettings:
-    """A user and one way to prove it; no user means Redis's default user."""
+    """A user and one kind of credentials; no user means Redis's default user."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -20,12 +20,12 @@ class LoginSettings:
 
 
 def login_settings(environment: Mapping[str, str], wrong: dict[str, str], *, serverless: bool | None) -> LoginSettings:
-    """The login that the environment asks for beside what REDIS_URL holds.
+    """The login in the environment, apart from the login in REDIS_URL.
 
     Args:
         environment: the variables that are set.
-        wrong: what is wrong with a variable, by its name; problems are added.
-        serverless: the value of REDIS_IAM_SERVERLESS; None where it is not set.
+        wrong: problems by the name of their variable; this function adds to it.
+        serverless: the value of REDIS_IAM_SERVERLESS; None if it is not set.
     """
     username, password = environment.get("REDIS_USERNAME"), environment.get("REDIS_PASSWORD")
     file, cache = environment.get("REDIS_PASSWORD_FILE"), environment.get("REDIS_IAM")
@@ -42,8 +42,8 @@ def login_settings(environment: Mapping[str, str], wrong: dict[str, str], *, ser
         others.append(name)
     if username is not None and url.username:
         wrong["REDIS_USERNAME"] = "cannot be set together with a user in REDIS_URL"
-    if file is not None and not file.startswith("/"):  # it may be the password itself: the value is not repeated
-        wrong["REDIS_PASSWORD_FILE"] = "not an absolute path; the path of a file belongs here"  # noqa: S105 - no password
+    if file is not None and not file.startswith("/"):  # may be the password: the error does not repeat it
+        wrong["REDIS_PASSWORD_FILE"] = "not an absolute path; set the path of a file"  # noqa: S105 - no password
     if username is not None and not others and "@" not in environment.get("REDIS_URL", ""):
         missing = "missing, though REDIS_USERNAME is set; REDIS_PASSWORD_FILE or REDIS_IAM can take its place"
         wrong["REDIS_PASSWORD"] = missing

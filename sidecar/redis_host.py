@@ -1,4 +1,4 @@
-"""Check of the setting REDIS_HOST: a wrong text gets a reason and a remedy."""
+"""The check of the setting REDIS_HOST. The error for an invalid text has a reason and a remedy."""
 
 import re
 import socket
@@ -10,7 +10,8 @@ def checked_host(text: str) -> str:
     """The text, if it can be the name or the address of one machine.
 
     Raises:
-        ValueError: it cannot. The reason names the remedy and repeats nothing of the text, which may hold a password.
+        ValueError: it cannot. The reason names the remedy and repeats no part of the text, which may contain a
+            password.
     """
     if why := _why_not(text):
         raise ValueError(why)
@@ -21,17 +22,17 @@ def _why_not(text: str) -> str | None:
     if "://" in text:
         return "not the name or the address of a host; put a URL into REDIS_URL"
     if "@" in text:
-        return "names a user; put user and password into REDIS_USERNAME and REDIS_PASSWORD"
+        return "contains a user; put the user and the password into REDIS_USERNAME and REDIS_PASSWORD"
     if "," in text:
-        return "names several hosts; put one name, or one address, of the primary there"
+        return "contains several hosts; put one name or one address of the primary there"
     if "/" in text:
-        return "holds a path; put a socket's path, or the number of a database, into REDIS_URL"
+        return "contains a path; put a socket's path, or the number of a database, into REDIS_URL"
     if any(mark in text for mark in "'\"$<>{}"):
-        return "holds quotes, or a variable without a value"
+        return "contains quotes, or a variable without a value"
     if re.fullmatch(r"\[.*\]", text):
         return "in brackets; put the IPv6 address there without brackets"
     if re.fullmatch(r"\[.*\]:[0-9]*|[^:]*:[0-9]*", text):
-        return "holds a port; put the port into REDIS_PORT"
+        return "contains a port; put the port into REDIS_PORT"
     if not may_be_host(text) or text.startswith(("-", ".")) or len(text) > 253:
         return "not the name or the address of a host"
     if ":" in text or "%" in text:

@@ -10,9 +10,9 @@ from sidecar.redis_host import checked_host
 SLOTS = 16_384
 """Number of hash slots of a cluster."""
 MAX_CALL = 1 / 12
-"""Limit of REDIS_TIMEOUT with sentinels, in LEASE_TTL: half of what a term is believed less than its key lives."""
+"""Limit of REDIS_TIMEOUT with sentinels, as a part of LEASE_TTL: half of the safety margin."""
 LATE_DEMOTION = 20.0
-"""Seconds after a promotion for which the old primary may go on serving. Sentinels demote it after up to 18 s."""
+"""Seconds after a promotion for which the old primary may still serve. Sentinels demote it after up to 18 s."""
 SENTINEL_PORT = 26_379
 """Default port of a sentinel."""
 
@@ -22,14 +22,14 @@ Node = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster of which one node is known at first; `slot` is the hash slot of every lease."""
+    """A cluster. The settings name one node; `slot` is the hash slot of every lease."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """Sentinels at `nodes` that name the primary of the group `master`; the user is that of the sentinels."""
+    """Sentinels at `nodes` that name the primary of the group `master`; the login is for the sentinels."""
 
     nodes: tuple[Node, ...]
     master: str
@@ -46,12 +46,12 @@ ServerKind = Cluster | Sentinels | None
 
 
 def read_kind(env: Mapping[str, str], keys: Iterable[str], *, cluster: bool) -> tuple[ServerKind, dict[str, str]]:
-    """The kind of Redis that the environment asks for, and what is wrong with it by the name of the variable.
+    """The kind of Redis in the environment, and problems by the name of their variable.
 
     Args:
         env: the environment.
         keys: the keys of the leases.
-        cluster: REDIS_CLUSTER.
+        cluster: the value of REDIS_CLUSTER.
     """
     if "REDIS_SENTINELS" in env:
         return _sentinels(env, cluster=cluster)
@@ -74,7 +74,7 @@ def read_kind(env: Mapping[str, str], keys: Iterable[str], *, cluster: bool) -> 
 
 
 def slot_of(key: str) -> int:
-    """The hash slot of a key: that of its hash tag, the part between its first braces, where it has one."""
+    """The hash slot of a key: the slot of its hash tag (the part between its first braces) if it has one."""
     tag = key.partition("{")[2].partition("}")
     return crc_hqx((tag[0] if tag[0] and tag[1] else key).encode(), 0) % SLOTS
 
@@ -121,11 +121,11 @@ def _nodes(text: str) -> tuple[Node, ...]:
     """The addresses `HOST:PORT` that commas separate; an IPv6 address needs brackets.
 
     Raises:
-        ValueError: one is malformed, or stands there twice.
+        ValueError: an address is malformed, or is listed twice.
     """
     nodes = tuple(_node(each.strip()) for each in text.split(","))
     if len(set(nodes)) < len(nodes):
-        raise ValueError("an address stands there twice")
+        raise ValueError("an address is listed twice")
     return nodes
 
 

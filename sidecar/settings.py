@@ -25,20 +25,20 @@ _URL_OPTIONS = (
     "db", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
     "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password",
 )  # fmt: skip
-"""What a Redis URL may ask of the library: any more would undo what the sidecar relies on, or end it."""
+"""Options that a Redis URL may have. Other options of redis-py would change what the sidecar relies on, or stop it."""
 
 
 CONTROL = "127.0.0.1:4040"
-"""Where the control listener is unless CONTROL_BIND says otherwise."""
+"""Default address of the control listener (CONTROL_BIND)."""
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the text has one line for each, which begins with its name."""
+    """Invalid settings; the text has one line for each setting, which begins with the setting's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is and who we are there: a URL, or else a host and a port. `place` is for people, without secrets."""
+    """The address of Redis (a URL, or else a host and a port) and the login. `place` is for people, without secrets."""
 
     place: str
     url: str | None = field(repr=False)
@@ -53,7 +53,7 @@ class RedisAddress:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. `keys` is the key of each lease, by its name."""
+    """All settings. `keys` has the key of each lease, by the lease's name."""
 
     redis: RedisAddress
     kind: ServerKind
@@ -72,10 +72,10 @@ class Settings:
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """The settings that `environment` asks for; a variable that is empty counts as not set.
+    """The settings in `environment`; an empty variable counts as not set.
 
     Raises:
-        SettingsError: values are missing, malformed or unsafe; it names every one of them.
+        SettingsError: values are missing, malformed or unsafe; the text names each of them.
     """
     env = {name: value.strip() for name, value in environment.items() if value.strip()}
     wrong: dict[str, str] = {}
@@ -95,7 +95,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         "call_limit": take("REDIS_TIMEOUT", _seconds, ttl / 15),
     }
     checked = Timings()
-    if not wrong:  # else they would be held against a default
+    if not wrong:  # otherwise they would be compared with a default
         try:
             checked = Timings(**timings)
         except UnsafeTimings as error:
@@ -110,7 +110,7 @@ def read(environment: Mapping[str, str]) -> Settings:
 
         tls = tls_settings(env, wrong, asked=asked_tls)
     if login.iam is not None and tls is None and not wrong.keys() & {"REDIS_URL", "REDIS_TLS"}:
-        wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only"
+        wrong["REDIS_IAM"] = "needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache requires TLS for IAM logins"
     redis = RedisAddress(
         place=place or f"{'redis' if tls is None else 'rediss'}://{Address(host, port)}",
         url=env.get("REDIS_URL"),
@@ -159,13 +159,13 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def _mentions_tls(env: Mapping[str, str]) -> bool:
-    """Whether any setting is about TLS; otherwise no TLS module is imported."""
+    """Whether any setting concerns TLS; otherwise no TLS module is imported."""
     by_url = env.get("REDIS_URL", "").lower().startswith("rediss:")
     return by_url or any(name.startswith("REDIS_TLS") for name in env)
 
 
 def control_address(environment: Mapping[str, str]) -> Address:
-    """Where the control listener is: on loopback, or not at all.
+    """The address of the control listener, which is a loopback address.
 
     Raises:
         SettingsError: CONTROL_BIND is malformed, or reachable from outside the task.
@@ -177,28 +177,28 @@ def control_address(environment: Mapping[str, str]) -> Address:
 
 
 def checked_instance_id(text: str) -> str:
-    """The text, if it can be the value of a key.
+    """The text, if it is a valid instance id.
 
     Raises:
-        ValueError: it cannot, or would mean something else there.
+        ValueError: the text cannot be the value of a key, or has another meaning there.
     """
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", text) or text.upper() == "DISABLED":
         raise ValueError(
-            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or a word of the operator's"
+            f"{text[:140]!r} is not 1 to 128 printable characters without spaces, or is an operator's word"
         )
     if "$" in text:
-        raise ValueError(f"{text!r} holds a variable that nobody has filled in: every task would have the same id")
+        raise ValueError(f"{text!r} contains a variable that was not replaced: every task would have the same id")
     return text
 
 
 def _place(url: str) -> str:
-    """Where a Redis URL leads, without its secrets.
+    """The place that a Redis URL names, without the URL's secrets.
 
     Raises:
-        ValueError: it is none, or asks for more than an address; the text repeats nothing that could be of a password.
+        ValueError: the URL is invalid, or has options that are not allowed; the text repeats no part of a password.
     """
     if url[0] in "'\"":
-        raise ValueError("begins with a quote, which is part of the value here")
+        raise ValueError("begins with a quote, which is part of the value")
     try:
         parts = urlsplit(url)
         port = "" if parts.port is None else f":{_port(str(parts.port))}"
@@ -206,13 +206,13 @@ def _place(url: str) -> str:
         raise ValueError("not an address") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("does not begin with redis://, rediss:// or unix://")
-    if parts.fragment or "#" in url or "@" in parts.query:  # the rest of a password, which would become an address
+    if parts.fragment or "#" in url or "@" in parts.query:  # the rest of a password, not an address
         raise ValueError("'#', '/', '?' and '@' in a password have to be written as %23, %2F, %3F and %40")
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name == "db" and (not re.fullmatch(r"[0-9]{1,9}", value) or parts.path.strip("/").isdigit()):
-            raise ValueError("the option 'db' is no number of a database, or the path names one as well")
+            raise ValueError("the option 'db' is not the number of a database, or the path also names one")
         if name not in _URL_OPTIONS:
-            raise ValueError(f"the option {name[:40]!r} is none of {', '.join(_URL_OPTIONS)}")
+            raise ValueError(f"the option {name[:40]!r} is not one of {', '.join(_URL_OPTIONS)}")
         if name.startswith("ssl_") and parts.scheme != "rediss":
             raise ValueError(f"the option {name!r} needs rediss://")
     if parts.scheme == "unix":
@@ -220,7 +220,7 @@ def _place(url: str) -> str:
             raise ValueError("not of the form unix:///PATH")
         return f"unix://{parts.path}"
     if not parts.hostname:
-        raise ValueError("names no host")
+        raise ValueError("does not name a host")
     try:
         checked_host(unquote(parts.hostname))  # as redis-py reads it
     except ValueError as error:
@@ -242,7 +242,7 @@ def _metadata_uri(text: str) -> str:
     except ValueError:
         usable = False
     if not usable or "@" in text or parts.query or parts.fragment:
-        raise ValueError("not a URL of the form http://ADDRESS/PATH, as ECS sets it; leave it to ECS")
+        raise ValueError("not a URL of the form http://ADDRESS/PATH; ECS sets this variable, so do not set it yourself")
     return text
 
 
@@ -252,24 +252,24 @@ def _names(text: str) -> list[str]:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"{name!r} is not a name of letters, digits, '_', '.' and '-'")
     if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name is listed twice")
     return names
 
 
 def _keys(names: list[str], pattern: str) -> dict[str, str]:
     if len(names) > 1 and "{name}" not in pattern:
-        raise ValueError("without {name} all leases would share one key")
+        raise ValueError("without {name}, all leases would have the same key")
     keys = {name: pattern.replace("{name}", name) for name in names}
     for key in keys.values():
         if not key.isprintable() or " " in key:
-            raise ValueError(f"{key!r} holds a space, or a character that is not printable")
+            raise ValueError(f"{key!r} contains a space, or a character that is not printable")
         if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", key):
-            raise ValueError(f"{key!r} holds braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
+            raise ValueError(f"{key!r} contains braces that are not one hash tag, as in {{portfolio}}:{{name}}:leader")
         for prefix in ("fence:", "history:"):
             if key.startswith(prefix):
-                raise ValueError(f"{prefix!r} is the prefix of keys that stand beside a lease")
+                raise ValueError(f"{prefix!r} is the prefix of keys that belong to a lease")
         if any(other != key and other.startswith(key) for other in keys.values()):
-            raise ValueError(f"{key!r} begins another lease's key; a watch could not tell them apart")
+            raise ValueError(f"{key!r} begins another lease's key; a watch could not distinguish them")
     return keys
 
 
@@ -291,7 +291,7 @@ def _count(text: str) -> int:
 
 def _port(text: str) -> int:
     if "://" in text:
-        raise ValueError("a URL, as Docker's links and Kubernetes set it; only the number of the port belongs here")
+        raise ValueError("a URL, as Docker's links and Kubernetes set it; put only the number of the port there")
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise ValueError(f"{text!r} is not a port")
     return int(text)
@@ -309,7 +309,7 @@ def _address(text: str) -> Address:
 def _loopback(text: str) -> Address:
     address = _address(text)
     if not ip_address(address.host).is_loopback:
-        raise ValueError(f"{address.host} is not a loopback address; whoever reaches it can resign leases")
+        raise ValueError(f"{address.host} is not a loopback address; anybody who reaches it can resign leases")
     return address
 
 

@@ -90,11 +90,11 @@ class Telemetry:
             log.info(text, lease, state, holder, extra=fields | {"holder": holder})
 
     def polled(self, lease: str, now: float) -> None:
-        """Note that a client asked about a lease."""
+        """Record that a client asked about a lease."""
         self._polled_at[lease] = now
 
     def answered(self, lease: str, call: Call, outcome: Outcome, now: float) -> None:
-        """Note that Redis answered a call."""
+        """Record that Redis answered a call."""
         self._outcomes[lease] = outcome
         if call.kind is Kind.RENEW:
             self._renewals.observe(now - call.sent_at)
@@ -107,7 +107,7 @@ class Telemetry:
             log.info("Redis answers again", extra={"lease": lease, "event": "redis_recovered"})
 
     def connected(self) -> None:
-        """Note a new connection. A lease whose call failed counts as failing until a call of its own is answered."""
+        """Record a new connection. A lease whose call failed counts as failing until one of its calls is answered."""
         if self._failing.pop(None, None) is not None and not self._failing:
             log.info("Redis answers again", extra={"event": "redis_recovered"})
 
@@ -181,7 +181,7 @@ class Telemetry:
 
 
 class _Gauges(Collector):
-    """Gauges that are computed at each scrape, so that none is out of date."""
+    """Gauges that are computed at each scrape, so that no value is out of date."""
 
     def __init__(
         self,

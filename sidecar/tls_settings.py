@@ -1,4 +1,4 @@
-"""TLS to Redis as the environment asks for it: REDIS_TLS and its files, or the options of a rediss:// URL."""
+"""The settings of TLS to Redis: REDIS_TLS and its files, or the options of a rediss:// URL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _OPTION_OF = {
 _VERIFY = {"required": True, "optional": True, "none": False}
 _CHECK_NAME = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _VERSIONS = {"tlsv1.2": "TLSv1.2", "771": "TLSv1.2", "tlsv1.3": "TLSv1.3", "772": "TLSv1.3"}
-"""Versions by their name, and by the number that redis-py takes."""
+"""Versions of TLS by their name, and by redis-py's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How the server is verified and which certificate it is shown. `asked_by` is what turned TLS on."""
+    """The verification of the server, and the sidecar's own certificate.
+
+    `asked_by` is the setting that turned TLS on.
+    """
 
     asked_by: str = "REDIS_TLS"
     ca: File | None = None
@@ -55,17 +58,17 @@ class TlsSettings:
 
     @property
     def key_file(self) -> File | None:
-        """The file that holds the private key: the certificate's where no other is named."""
+        """The file with the private key: by default, the certificate's file."""
         return self.key or self.certificate
 
 
 def tls_settings(environment: Mapping[str, str], wrong: dict[str, str], *, asked: bool | None) -> TlsSettings | None:
-    """The TLS that the environment asks for; None where it asks for none.
+    """The TLS settings in the environment; None without TLS.
 
     Args:
         environment: the variables that are set.
-        wrong: what is wrong with a variable, by its name; problems are added.
-        asked: the value of REDIS_TLS; None where it is not set.
+        wrong: problems by the name of their variable; this function adds to it.
+        asked: the value of REDIS_TLS; None if it is not set.
     """
     if "REDIS_URL" in wrong or "REDIS_TLS" in wrong:
         return None
@@ -103,7 +106,7 @@ def _contradiction(scheme: str, asked: bool | None) -> str | None:
 
 def _problem_of_file(name: str, path: str, options: Mapping[str, str]) -> str | None:
     if "-----BEGIN" in path:
-        return "holds a certificate or a key; the path of a file belongs here"
+        return "contains a certificate or a key; set the path of a file"
     if _OPTION_OF[name] in options:
         return f"cannot be set together with the option {_OPTION_OF[name]!r} of REDIS_URL"
     if name == "REDIS_TLS_CA_FILE" and options.get("ssl_cert_reqs") == "none":

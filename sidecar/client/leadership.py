@@ -18,8 +18,11 @@ T = TypeVar("T")
 TICK = 0.25
 """Seconds between a leader's looks at the clock: the event loop's timers do not count a suspended machine's time."""
 UNWIND = 0.05
-"""Seconds for which a question stays open while the work unwinds. Most work ends earlier, and then the resign has the
-sidecar answer the question: its connection need not be closed before the resign."""
+"""Seconds for which a question stays open while the work unwinds.
+
+Most work ends earlier. Then the sidecar answers the question when the resign arrives, and the client need not close the
+question's connection before the resign.
+"""
 
 _uniform = random.SystemRandom().uniform
 
@@ -183,7 +186,7 @@ class Leadership:
         if not (job.done() or reported_by_sidecar or interruption is not None):
             text = "the sidecar has not extended the grant, which ends: the work stops"
             self._log(logging.INFO, term, text, "grant_over")
-        self._poll.stopped = True  # to ask is to campaign, which ends before the work unwinds
+        self._poll.stopped = True  # a question would campaign, and campaigning ends before the work unwinds
         stopped = job.cancel()
         dropped = reported = False
         while not job.done():
@@ -284,7 +287,7 @@ class Leadership:
 
 
 class LeaseClient:
-    """The client of the sidecar at `url`, an async context manager; a process needs one.
+    """The client of the sidecar at `url`, an async context manager. A process needs one client.
 
     Every `run` must have ended before the context ends.
 

@@ -124,7 +124,7 @@ class SidecarApi:
             headers={"Accept-Encoding": "identity", "X-Lease-Client": secrets.token_hex(8)},
             auto_decompress=False,
             skip_auto_headers=("Accept", "Content-Type", "User-Agent"),  # the sidecar reads none of them
-            trust_env=False,  # no proxy stands between a program and its sidecar
+            trust_env=False,  # a program reaches its sidecar without a proxy
         )
 
     async def close(self) -> None:
@@ -275,8 +275,8 @@ def _is_address(url: str) -> bool:
 def wait_and_limit(left: float, *, holds: bool) -> tuple[float, float]:
     """Seconds for which the sidecar may hold a request, and seconds within which its answer must come.
 
-    A leader asks again after a third of the time that it has `left` to work, and gives a request up in time for
-    another. Without `holds`, the sidecar answers the request at once.
+    A leader asks again after a third of the time that it has `left` to work, and gives up a request early enough for
+    another one. Without `holds`, the sidecar answers the request at once.
     """
     if not holds:
         return 0.0, min(LIMIT, left)

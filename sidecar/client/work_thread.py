@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class WorkThreads:
-    """The threads that one work has started.
+    """The threads that the work of one term has started.
 
     They are daemon threads: unlike an executor's, a thread that never ends does not keep the interpreter from exiting.
     """

@@ -10,7 +10,7 @@ usage: python -m sidecar [COMMAND]
 
   (none)                 run the sidecar
   healthcheck            check whether the sidecar in this container is healthy
-  status                 show what the sidecar in this task says about its leases
+  status                 show the report of the sidecar in this task about its leases
   exec LEASE [--grace SECONDS] [--once] -- COMMAND [ARG...]
                          run COMMAND while this task leads the lease; asks the sidecar at SIDECAR_URL (docs/exec.md)
   leaders                show the holder of each lease, its remaining time, and the last token
@@ -24,7 +24,7 @@ usage: python -m sidecar [COMMAND]
   fence LEASE            show the last token in Redis, and repair a fence that refuses every term while the lease is
                          disabled (--dry-run changes nothing; --above TOKEN: the next token is above the database's)
 
-Each command from leaders on, and status, takes --json: one JSON document (watch: one JSON object a line).
+Each command from leaders on, and status, takes --json: one JSON document (watch: one JSON object per line).
 Settings come from the environment; docs/settings.md lists them.
 Exit status: 0 success, 1 failure, 2 invalid arguments or settings."""
 

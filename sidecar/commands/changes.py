@@ -11,11 +11,11 @@ from sidecar.server_kind import Sentinels
 from sidecar.settings import Settings
 
 POLL = 1.0
-"""Seconds between two looks where a change may go unnoticed."""
+"""Seconds between two looks if a change may go unnoticed."""
 LONGEST_POLL = 5.0
-"""Limit of that time where every change is noticed."""
+"""Longest time between two looks, in seconds, if every change is noticed."""
 SETTLE = 0.02
-"""Seconds for which changes that follow each other are looked at together."""
+"""Seconds for which successive changes are collected for one look."""
 
 
 class Changes:
@@ -31,11 +31,11 @@ class Changes:
 
     @property
     def late(self) -> str | None:
-        """Why changes may be noticed late; None if they are not, or while the watch is connecting."""
+        """Why changes may be noticed late; None if they are noticed at once, or while the watch is connecting."""
         return None if self.watch.mode is WatchMode.TRACKING else self.watch.refusal
 
     async def wait(self, most: float) -> None:
-        """Wait for a change, at most `most` seconds, and for less where no change may be heard."""
+        """Wait for a change: at most `most` seconds, and at most `POLL` seconds if a change may go unnoticed."""
         await asyncio.sleep(SETTLE)
         poll = LONGEST_POLL if self.watch.mode is WatchMode.TRACKING else POLL
         with suppress(TimeoutError):

@@ -18,7 +18,7 @@ LIMIT = 5.0
 """Seconds that Redis may take to connect, and for each answer."""
 
 MALFORMED = "the answer of Redis does not have the shape of the script's"
-"""Error for an answer that another program gives in Redis's place."""
+"""Error for the answer of a program that is not Redis."""
 
 _REFUSALS = ("noperm", "response", "wrongtype", "oom")
 """Kinds of failures that are answers of the right server."""
@@ -55,17 +55,17 @@ class CommandRedis:
             await connection.disconnect(nowait=True)
 
     def abort(self) -> None:
-        """End the connection as if the server had: the leases are at another server now."""
+        """End the connection as if the server had closed it, because the leases are at another server now."""
         if self._connection is not None:
             self._connection.abort()
 
     async def run_script(
         self, text: str, keys: Sequence[str], *arguments: str | int, words: int | None = None
     ) -> list[str]:
-        """The texts that the script answers, as they are in Redis; `words` is their number, if it is fixed.
+        """The texts of the script's answer, as Redis has them; `words` is their number, if it is fixed.
 
         Raises:
-            CommandError: Redis refuses, or does not answer within the limit; the user has no right to what the script
+            CommandError: Redis refuses, or does not answer within the limit; the user lacks a right that the script
                 needs; or no node of a cluster has the keys.
         """
         connection = await self._opened()
@@ -78,7 +78,7 @@ class CommandRedis:
             raise
         except CommandError:
             raise
-        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
             failure = failure_of(error, may_execute=False, keys=keys)
             if failure.kind in _REFUSALS:
                 raise CommandError(failure.text) from None

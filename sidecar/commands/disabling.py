@@ -68,7 +68,7 @@ async def enable(redis: CommandRedis, lease: str, key: str, *, heartbeat: float)
 
 
 def operator() -> str:
-    """Who runs this command: `user@host`."""
+    """The user of this command, as `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user has no name
@@ -94,6 +94,6 @@ def _notice_refused(refusal: str, key: str, heartbeat: float) -> list[str]:
         return []
     return [
         f"the sidecars could not be notified on the channel {key}:changed ({one_line(without_script(refusal))}):"
-        f" one that does not track the key notices within its heartbeat, {heartbeat:g} s;"
+        f" a sidecar that does not track the key notices the change within its heartbeat, {heartbeat:g} s;"
         " docs/redis.md lists the rights"
     ]

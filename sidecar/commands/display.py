@@ -21,7 +21,7 @@ class Display(Protocol):
     """Shows a view."""
 
     tick: float | None
-    """Seconds after which a view is shown again though nothing has changed; None for never."""
+    """Seconds after which a view is shown again even if nothing has changed; None for never."""
 
     def report(self, change: Change) -> None:
         """Show a change."""
@@ -51,7 +51,7 @@ class Lines:
         """Write the change.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader has closed the pipe.
         """
         self._stream.write(f"{to_json(change.answer) if self._as_json else change.line}\n")
         self._stream.flush()
@@ -81,7 +81,10 @@ class Screen:
         """The view shows the last changes."""
 
     def show(self, view: View) -> None:
-        """Draw the view over the former one: no line is cleared before its new text is there, so nothing flickers."""
+        """Draw the view over the previous one.
+
+        Each line is cleared only when its new text is written, so nothing flickers.
+        """
         layout, lines = self._layout()
         *before, last = view.picture(layout, lines)
         text = "".join(f"{_CLEAR_LINE}{line}\r\n" for line in before)

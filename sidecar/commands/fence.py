@@ -44,7 +44,7 @@ async def fence(
         dry_run: change nothing.
         say: shows a line at once.
         clock: seconds that never step.
-        sleep: waits so many seconds.
+        sleep: waits for a number of seconds.
 
     Raises:
         CommandError: the fence is as it was; the text says why.
@@ -79,7 +79,7 @@ async def fence(
 
 
 def time_of(token: int) -> str:
-    """The instant that a token stands for, for people."""
+    """The time in a token, as text for people."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=token)).isoformat(" ", "seconds")
     except OverflowError:
@@ -87,7 +87,7 @@ def time_of(token: int) -> str:
 
 
 def _check(lease: str, seen: Look, now: Look, seconds: float) -> None:
-    """Raise CommandError unless the fence is as it was seen, and the lease stays disabled for so many seconds."""
+    """Raise CommandError unless the fence is unchanged and the lease stays disabled for that time."""
     if not now.is_disabled:
         why = f"it is not disabled: {now.held}"
     elif 0 <= now.left < seconds * 1000:

@@ -30,7 +30,7 @@ async def history(redis: CommandRedis, lease: str, key: str, layout: Layout) -> 
     seen = await look(redis, key)
     now = _EPOCH + timedelta(microseconds=seen.now)
     rows = [HEAD, *(_row(term, now) for term in terms)]
-    lines = layout.table(rows) if terms else [f"{lease}: the history holds no term"]
+    lines = layout.table(rows) if terms else [f"{lease}: the history contains no term"]
     return Report(lines, {"lease": lease, "terms": [term.as_json() for term in terms]})
 
 

@@ -12,13 +12,13 @@ PROBLEMS = {
     "bad_fence": "the fence is not a hash with a whole number for its token: every term is refused",
     "fence_ahead": "the token is more than a day ahead of Redis's clock: every term is refused",
 }
-"""Texts, for people, for the problems that the scripts report."""
+"""Descriptions, for people, of the problems that the scripts report."""
 
 SAME_END = 1_000
-"""Difference in ms between the end of a disable and that of a reason, up to which the reason belongs to the disable."""
+"""Maximum difference, in ms, between the end of a disable and the end of its reason."""
 
 LONGEST_SHOWN = 240
-"""Limit of a reason that is shown, in characters: above that of the command, so that a reason is never cut."""
+"""Limit of a shown reason, in characters: above the command's own limit, so that a reason is never cut."""
 
 NO_KEY = -2
 """Value of `Look.left` if nobody holds the key; -1 stands for a key without a time limit."""
@@ -58,12 +58,12 @@ class Look(NamedTuple):
 
     @property
     def is_disabled(self) -> bool:
-        """Whether an operator lets nobody lead."""
+        """Whether an operator has disabled the lease."""
         return self.holder.upper() == "DISABLED"
 
     @property
     def is_term(self) -> bool:
-        """Whether the holder leads under the token of the fence, so that the term can be asked to step down."""
+        """Whether the holder leads under the token of the fence, so that an operator can ask for a step-down."""
         return self.left != NO_KEY and not self.is_disabled and self.token_holder == self.holder != ""
 
     @property

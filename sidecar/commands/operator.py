@@ -28,7 +28,7 @@ __all__ = ["FORMS", "USAGE", "CommandError", "UsageError", "run"]
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str], say: Say) -> str | None:
-    """Run a command, and show its result. Returns one line if the command failed to do what it was asked, else None.
+    """Run a command, and show its result. Returns one line if the command failed, else None.
 
     Args:
         arguments: the command line.
@@ -91,7 +91,7 @@ def _watch(words: Words, settings: Settings, environment: Mapping[str, str]) -> 
 
 
 def _say_beside(line: str) -> None:
-    """Show a line of progress on standard error, apart from the JSON document."""
+    """Show a line of progress on standard error, so that standard output has only the JSON document."""
     sys.stderr.write(f"{line}\n")
 
 

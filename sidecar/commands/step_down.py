@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 def limit_of(timings: Timings) -> float:
-    """Seconds after which the command does not wait any longer for another holder.
+    """The limit, in seconds, of the command's wait for another holder.
 
     The holder learns of the request within a heartbeat, releases the lease within a grant, and then rests for one and a
     half heartbeats. If nobody else has taken the lease by then, it leads again. The calls have their own limit.
@@ -36,7 +36,7 @@ def limit_of(timings: Timings) -> float:
 async def step_down(
     redis: CommandRedis, settings: Settings, lease: str, *, say: Say, clock: Callable[[], float]
 ) -> Report:
-    """Ask the holder, and wait until another one leads, the same one leads again, or the limit is over.
+    """Ask the holder to step down. Wait until another holder leads, the same one leads again, or the limit has passed.
 
     Args:
         redis: the connection.
@@ -77,14 +77,14 @@ async def step_down(
 
 
 async def _ask(redis: CommandRedis, lease: str, key: str, seen: Look) -> str:
-    """Make the request; returns why the notice was refused, '' if it was not."""
+    """Send the request; returns the reason if Redis refused the notice, else ''."""
     _, ttl, deadline, guard, _, tenure = FIXED
     arguments = ("", ttl, deadline, guard, seen.token, tenure)
     outcome, notice = await redis.run_script(_SCRIPT, (key, fence_of(key)), *arguments, words=2)
     if outcome != "asked":
         why = {
-            "vacant": "nobody holds it any more",
-            "disabled": "it has just been disabled",
+            "vacant": "nobody holds the lease any more",
+            "disabled": "the lease has just been disabled",
             "changed": "another term has just begun; look again",
         }
         reason = why.get(outcome) or PROBLEMS.get(outcome, outcome)
@@ -101,14 +101,14 @@ def _check(lease: str, seen: Look) -> None:
     elif seen.is_disabled:
         why = f"it is {seen.disable or 'disabled'}; python -m sidecar enable {lease} ends this"
     elif not seen.is_term:
-        why = f"{seen.holder or 'an empty word'} holds the key without a term of its own, and cannot be asked"
+        why = f"{seen.holder or 'an empty word'} holds the key without a term, and cannot be asked"
     else:
         return
     raise CommandError(f"{lease}: nobody was asked to step down: {why}")
 
 
 def _end(lease: str, before: Look, now: Look) -> str | None:
-    """Whether the step-down has ended: '' if another candidate leads, else why none does; None while it continues."""
+    """The end of the step-down: '' if another candidate leads, else why none does; None while it continues."""
     if now.word == "vacant" or (now.holder, now.token) == (before.holder, before.token):
         return None
     if now.word == "held" and now.holder != before.holder:

@@ -127,4 +127,4 @@ def _redraw(view: View, display: Display) -> None:
 
 def _suspend(view: View, screen: Screen) -> None:
     screen.suspend()
-    _redraw(view, screen)  # the process goes on
+    _redraw(view, screen)  # the process continues

@@ -1,6 +1,6 @@
-"""What a task can see of the others' settings: a key that lives for longer than LEASE_TTL shows another LEASE_TTL.
+"""The check of the other tasks' LEASE_TTL: a key that lives longer than our LEASE_TTL shows another value.
 
-The guard waits for one ttl of the task that asks. A holder with a longer ttl may believe for longer than that.
+The guard waits for one ttl of the task that asks. A holder with a longer ttl may believe in its term for longer.
 """
 
 from sidecar.protocol import Outcome, Reply, Timings
@@ -9,7 +9,7 @@ from sidecar.protocol import Outcome, Reply, Timings
 class LeaseTtl:
     """Compares the time to live of one lease's key with our own ttl.
 
-    A holder with a shorter ttl cannot be told from one whose renewals are late, so nothing is said of it.
+    A holder with a shorter ttl looks like a holder whose renewals are late, so it is not reported.
 
     Args:
         timings: the durations of the protocol. Half the margin is left for a server's clock that steps back.
@@ -18,7 +18,7 @@ class LeaseTtl:
     def __init__(self, timings: Timings) -> None:
         self._ttl = timings.ttl
         self._limit = timings.ttl + timings.margin / 2
-        self._holder: str | None = None  # whose key lived for longer than the limit
+        self._holder: str | None = None  # the holder whose key lived longer than the limit
 
     def observe(self, reply: Reply) -> str | None:
         """The disagreement that a reply shows, or that the same holder showed before, in a line for people."""

@@ -21,7 +21,7 @@ _TROUBLE = {
     Outcome.FENCE_AHEAD: (
         "the fence's token is more than a day ahead of Redis's clock: python -m sidecar fence LEASE repairs it"
     ),
-    Outcome.SUPERSEDED: "another process took the term: every sidecar needs an INSTANCE_ID of its own",
+    Outcome.SUPERSEDED: "another process took the term: every sidecar needs a different INSTANCE_ID",
     Outcome.UNCONFIRMED: "fewer replicas than MIN_REPLICAS have the last write",
 }
 
@@ -138,7 +138,7 @@ class Candidate:
         return grant, lease.view(now)
 
     def heard_from_redis(self, names: Sequence[str]) -> bool:
-        """Whether Redis has replied about these leases, or failed to."""
+        """Whether Redis has replied about these leases, or a call has failed."""
         return all(self._leases[name].heard_from_redis() for name in names)
 
     async def first_replies(self, names: Sequence[str], limit: float) -> None:

@@ -1,4 +1,4 @@
-"""The term that a candidate holds, and the claims on its lease beside it. No I/O, and no clock of its own.
+"""The term that a candidate holds, and the other claims on its lease. The module does no I/O and reads no clock.
 
 `HeldTerm`: the term and its owner. `Demand`: clients that want the lease. `Grants`: a client that may act on the
 sidecar's answer. `UnansweredAcquires`: calls that may have taken the key without an answer.

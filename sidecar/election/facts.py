@@ -1,6 +1,6 @@
 """The facts about one lease of one candidate, and what follows from them at one instant.
 
-No I/O, and no clock of its own. `Lease` changes the facts, and explains the time model.
+The module does no I/O and reads no clock. `Lease` changes the facts, and explains the time model.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Facts:
         self._term: HeldTerm | None = None  # the current term, until it ends
         self._to_release: HeldTerm | None = None  # ended, its key still to be deleted
         self._previous_term: HeldTerm | None = None  # re-adopted under the same token, it still belongs to its client
-        self._attempts = 0  # acquires so far; each has a tenure of its own
+        self._attempts = 0  # acquires so far; each has a new tenure
         self._predecessor_acts_until = now + timings.call_limit  # calls of a killed process may execute until then
         self._grants = Grants(now + timings.grant_ttl)
         self._demand = Demand(timings.demand, always=not require_client)
@@ -56,7 +56,7 @@ class Facts:
         self._in_flight: Call | None = None
         self._due = now  # the time of the next call, if one is wanted
         self._noticed = False  # the key may have changed while a call was in flight
-        self._step_down_noticed = False  # a term may have been asked to step down while a call was in flight
+        self._step_down_noticed = False  # an operator may have asked for a step-down while a call was in flight
         self._unanswered = UnansweredAcquires()
         self._outcome: Outcome | None = None
         self._nothing_heard_yet = True  # no reply about the key yet: a term that is found may be a predecessor's
@@ -96,7 +96,7 @@ class Facts:
         return f"stepped down: leaves the lease to others, at most {rests:.1f} s more" if rests else None
 
     def heard_from_redis(self) -> bool:
-        """Whether Redis has replied about the lease, or failed to."""
+        """Whether Redis has replied about the lease, or a call has failed."""
         return self._connected is not None
 
     def transitions(self) -> list[Transition]:

@@ -1,10 +1,10 @@
-"""The spread of calls after an event that all candidates of a lease notice at the same time. No I/O, and no clock.
+"""The spread of calls after an event that all candidates of a lease notice at the same time.
 
 A release, an expiry, the end of the failover guard and each write of the key reach every candidate within a
 millisecond. If all of them called at once, the server would run their scripts before it serves the next leader. So in a
 large fleet only a few candidates call at once, and the others within `SPREAD`: the few may have no client that wants
 the lease. Each candidate decides by itself, from the number of candidates that watch the lease. A wrong number changes
-delays only.
+delays only. The module does no I/O and reads no clock.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The rules of one lease as a state machine. No I/O, and no clock of its own.
+"""The rules of one lease as a state machine. The module does no I/O and reads no clock.
 
 Every method takes `now`, in seconds of a clock that never steps (`runtime.clock.elapsed`). The driver of a `Lease`
 (`candidate`, or a simulator) asks `next_call` what to do, makes the call in Redis, and passes the result to `replied`
@@ -121,7 +121,10 @@ class Lease(Facts):
             self._due = min(self._due, now + herd.delay(self._watchers, self._uniform))
 
     def step_down_noticed(self, now: float) -> None:
-        """A term of the lease was asked to step down. The holder renews at once; nobody else does anything."""
+        """Record that an operator asked the holder to step down.
+
+        The holder renews at once; other candidates do nothing.
+        """
         self._step_down_noticed = self._in_flight is not None
         if self._term is not None:
             self._due = min(self._due, now)

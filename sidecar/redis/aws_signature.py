@@ -11,7 +11,7 @@ from urllib.parse import quote
 from sidecar.iam_settings import AwsKeys, Iam
 
 _VALID_FOR = 900
-"""Seconds for which a token can be used to log in; ElastiCache takes no longer ones."""
+"""Seconds for which a token can be used to log in: the maximum that ElastiCache accepts."""
 _NO_BODY = sha256(b"").hexdigest()
 
 

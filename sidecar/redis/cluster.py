@@ -1,7 +1,7 @@
 """The node of a cluster that owns the leases' hash slot.
 
-The nodes say who owns the slot. MOVED says so too, and proves that nothing was executed. A node that failed is asked
-last, because all nodes name the failed node until the failover has ended.
+The nodes name the owner of the slot. MOVED also names the owner, and proves that nothing was executed. A node that
+failed is asked last, because all nodes name the failed node until the failover has ended.
 """
 
 import asyncio

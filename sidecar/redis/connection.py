@@ -117,7 +117,7 @@ class RedisConnection(Connection):
     def writable(self) -> bool:
         """Whether `write` can write to the server: the connection is made, and neither side has closed it.
 
-        The kernel is asked, because the event loop may not have told the stream about its end yet.
+        This asks the kernel, because the stream may not know of its end yet.
         """
         return not self.ended and self._writer is not None and not _is_closed(self._writer)
 
@@ -133,7 +133,7 @@ class RedisConnection(Connection):
 
     @property
     def assured(self) -> bool:
-        """Whether `assure` has nothing to ask."""
+        """Whether `assure` does nothing."""
         return self._route.place.assured
 
     async def assure(self) -> None:
@@ -142,7 +142,7 @@ class RedisConnection(Connection):
 
     @property
     def redirects(self) -> bool:
-        """Whether another node that the server names is followed."""
+        """Whether the place follows the server to another node that the server names."""
         return self._route.place.redirects
 
     def moved(self, node: Node) -> None:

@@ -1,7 +1,7 @@
 """Logins that may change while the sidecar runs. redis-py asks for the login at each connect.
 
 A `Login` answers at once. Credentials that take time are fetched in the background. Credentials that are not available
-are a `CredentialsError`, a kind of failure of its own.
+raise `CredentialsError`, which has its own kind of failure.
 """
 
 import os

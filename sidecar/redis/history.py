@@ -1,4 +1,4 @@
-"""The history of a lease in Redis, read over a connection of its own, so that no call of the election waits for it."""
+"""The history of a lease in Redis, read over a separate connection, so that no call of the election waits for it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ async def read_history(connect: Callable[[], RedisConnection], key: str, limit: 
         if not isinstance(answer, list):
             raise InvalidResponse("the history is not a list")
         return terms_in(answer)
-    except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+    except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
         failure: Failure = failure_of(error, may_execute=False, keys=history_keys(key))
         raise HistoryUnavailable(failure.text) from None
     finally:

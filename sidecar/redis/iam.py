@@ -129,7 +129,7 @@ class _Role:
             CredentialsError: no credentials are available.
         """
         if self._keys is None or self._now() >= self._valid_until:
-            expired = "" if self._keys is None else "the former ones have expired, and "
+            expired = "" if self._keys is None else "the previous ones have expired, and "
             raise CredentialsError(f"REDIS_IAM: no credentials of the task's role: {expired}{self._problem}")
         return self._keys
 
@@ -157,7 +157,7 @@ class _Role:
             problem = _told(error)
             if self._problem != problem:
                 left = max(0.0, (self._valid_until - self._now()).total_seconds())
-                valid = f"the former ones are valid for {left:.0f} s more" if self._keys else "there are none"
+                valid = f"the previous ones are valid for {left:.0f} s more" if self._keys else "there are none"
                 log.warning("REDIS_IAM: the credentials of the task's role cannot be fetched: %s; %s", problem, valid)
             self._problem = problem
             when_failed(problem)

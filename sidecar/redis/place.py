@@ -15,11 +15,11 @@ class Place(Protocol):
         """The host and the port to connect to.
 
         Raises:
-            RedisError, OSError: nobody can say.
+            RedisError, OSError: the place cannot be found.
         """
 
     async def confirm(self, connection: "RedisConnection") -> None:
-        """Check that the server of a connection just made is the right one.
+        """Check that the server of a new connection is the right one.
 
         Raises:
             RedisError, OSError: the server is not the right one, or does not answer.
@@ -27,47 +27,47 @@ class Place(Protocol):
 
     @property
     def assured(self) -> bool:
-        """Whether `assure` has nothing to ask, because the server itself refuses a call that it may not serve."""
+        """Whether `assure` does nothing, because the server itself refuses a call that it may not serve."""
 
     async def assure(self) -> None:
-        """Check that the server that was found last is the right one at this moment, before a lease is taken.
+        """Check that the server that was found last is still the right one, before a lease is acquired.
 
         Raises:
-            OtherPrimary: it is not; nothing was sent.
-            RedisError, OSError: nobody can say.
+            OtherPrimary: another server is the right one; nothing was sent.
+            RedisError, OSError: the check failed.
         """
 
     def doubt(self) -> None:
-        """The server that was found last has failed, or may not be the right one any more."""
+        """Record that the server that was found last has failed, or may not be the right one any more."""
 
     @property
     def redirects(self) -> bool:
-        """Whether another node that the server names is followed."""
+        """Whether this place follows the server to another node that the server names."""
 
     def moved(self, node: Node) -> None:
-        """The server named another node as the right one; only where this place `redirects`."""
+        """Record that the server named another node as the right one; only if this place `redirects`."""
 
     def beside(self, node: Node) -> "RedisConnection":
-        """A connection to another node that the server named for one answer; only where this place `redirects`."""
+        """A connection to another node that the server named for one answer; only if this place `redirects`."""
 
     async def elsewhere(self) -> bool:
-        """Whether the server is known to be at another place than the one that was found last."""
+        """Whether the server is known to be at another place than the place that was found last."""
 
 
 class NoRedirects:
-    """For a place where no server knows a better one."""
+    """The methods of a place that follows no redirects."""
 
     redirects = False
     assured = True
 
     async def assure(self) -> None:
-        """The server itself says so, if anybody does."""
+        """Do nothing: there is nothing to ask."""
 
     def moved(self, node: Node) -> None:
-        """Not followed."""
+        """Do nothing."""
 
     def beside(self, node: Node) -> "RedisConnection":
-        """Not followed."""
+        """Not supported."""
         raise NotImplementedError
 
 

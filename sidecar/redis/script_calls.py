@@ -22,7 +22,7 @@ class KeyedCall:
 
 
 class ScriptCalls:
-    """Writes calls as commands; the arguments are those of `RedisStore`."""
+    """Writes calls as commands; `RedisStore` explains the arguments."""
 
     def __init__(
         self, instance_id: str, timings: Timings, *, failover_guard: bool, min_replicas: int, late_demotion: float

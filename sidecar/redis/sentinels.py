@@ -120,8 +120,8 @@ class SentinelPlace(NoRedirects):
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-        told = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
-        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {told}")
+        reasons = "; ".join(f"{host}:{port}: {answers[host, port]}" for host, port in nodes)
+        raise NoPrimary(f"{votes} of {len(nodes)} sentinels name the same primary, a majority is needed: {reasons}")
 
     async def _answer(self, node: Node) -> Named | str:
         """The primary that one sentinel names, or the reason why it names none."""
@@ -132,7 +132,7 @@ class SentinelPlace(NoRedirects):
                 return await self._named(connection)
         except (RedisError, OSError) as error:
             return failure_of(error, may_execute=False).text
-        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
             return f"malformed: {type(error).__name__}"
         finally:
             await connection.disconnect(nowait=True)
@@ -167,8 +167,8 @@ class SentinelPlace(NoRedirects):
         if problem is None:
             log.info("The sentinels answer again")
         else:
-            log.warning("The sentinels do not say where the primary is: %s. The connection that there is is kept; a"
-                        " failover is noticed late", problem)  # fmt: skip
+            log.warning("The sentinels do not name the primary: %s. The sidecar keeps its connection, and notices a"
+                        " failover late", problem)  # fmt: skip
 
 
 def _most_named(answers: Iterable[Named | str]) -> tuple[Named | None, int]:

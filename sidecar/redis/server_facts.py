@@ -82,7 +82,7 @@ class ServerFacts:
             self._learned()
         except TimeoutError:
             self._store.abort()  # the server or the network hangs; a new connection shows whether it still does
-        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
             log.debug("The server's facts cannot be read: %s", type(error).__name__)  # the election logs the reason
         finally:
             await connection.disconnect(nowait=True)

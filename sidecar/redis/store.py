@@ -160,8 +160,8 @@ class RedisStore:
     def send(self, calls: Sequence[KeyedCall]) -> Sent | None:
         """Write the calls at once; `execute` then awaits their replies.
 
-        Returns None if the calls were not written, because something has to be awaited before: a connection, or the
-        sentinels' word about the primary.
+        Returns None if the calls were not written, because a connection or the sentinels' answer about the primary has
+        to be awaited first.
         """
         connection = self._connection
         if connection is None or not connection.writable or (_acquires(calls) and not connection.assured):
@@ -189,7 +189,7 @@ class RedisStore:
         return results
 
     async def close(self) -> None:
-        """Close the connection, in whatever state it is."""
+        """Close the connection in any state."""
         connection, self._connection = self._connection, None
         self._served.clear()
         if connection is not None:
@@ -212,7 +212,10 @@ class RedisStore:
     async def _round_trip(
         self, calls: Sequence[KeyedCall], sent: Sent | None, beside: Node | None = None
     ) -> list[Reply | Failure]:
-        """The results of the calls. `beside` is the node for these calls, if it is not the connected one."""
+        """The results of the calls.
+
+        `beside` is the node for these calls, if another node than the connected one has to answer.
+        """
         results: list[Reply | Failure] = []
         problem: Failure | None = None
         connection = None if beside is None or self._connection is None else self._connection.beside(beside)

@@ -59,9 +59,9 @@ class Tls:
             try:
                 self._context = _context(self._settings)
             except SettingsError as error:
-                log.warning("The files of TLS have changed and cannot be used; the former ones stay in use: %s", error)
+                log.warning("The changed TLS files cannot be used; the previous files stay in use: %s", error)
             else:
-                log.info("The files of TLS have changed and are in use")
+                log.info("The changed TLS files are in use")
         return self._context
 
     @property
@@ -93,8 +93,8 @@ class Tls:
         With TLS 1.3 a server checks the sidecar's certificate only then.
         """
         return (None if error is None else self._refusal(_reason(error))) or TlsError(
-            "the server has closed the connection after the TLS handshake; one that asks for a client's certificate,"
-            " or refuses the certificate, does this: see REDIS_TLS_CERT_FILE"
+            "the server has closed the connection after the TLS handshake; it may ask for a client's certificate, or"
+            " refuse the certificate: see REDIS_TLS_CERT_FILE"
         )
 
     def _verification(self, error: ssl.SSLCertVerificationError, host: str) -> str:
@@ -161,7 +161,7 @@ def _context(settings: TlsSettings) -> ssl.SSLContext:
                 capath=None if settings.ca_folder is None else settings.ca_folder.path, cadata=settings.ca_data
             )
         except (ssl.SSLError, ValueError):
-            raise SettingsError("REDIS_URL: the option 'ssl_ca_data' holds no certificate in PEM") from None
+            raise SettingsError("REDIS_URL: the option 'ssl_ca_data' contains no certificate in PEM") from None
     if named == (None, None, None) and settings.verify:
         context.load_default_certs()
     if settings.certificate is not None:
@@ -179,16 +179,16 @@ def _trust(context: ssl.SSLContext, ca: File) -> None:
     try:
         context.load_verify_locations(cafile=ca.path)
     except (ssl.SSLError, ValueError):
-        raise SettingsError(ca.line("holds no certificate in PEM")) from None
+        raise SettingsError(ca.line("contains no certificate in PEM")) from None
 
 
 def _show(context: ssl.SSLContext, certificate: File, key: File, password: str | None) -> None:
     if b"-----BEGIN CERTIFICATE-----" not in _content(certificate):
-        raise SettingsError(certificate.line("holds no certificate in PEM"))
+        raise SettingsError(certificate.line("contains no certificate in PEM"))
     content = _content(key)
     if b"PRIVATE KEY-----" not in content:
         remedy = "; name the file with the key in REDIS_TLS_KEY_FILE" if key is certificate else ""
-        raise SettingsError(key.line(f"holds no private key in PEM{remedy}"))
+        raise SettingsError(key.line(f"contains no private key in PEM{remedy}"))
     encrypted = b"ENCRYPTED" in content
     if encrypted and password is None:
         raise SettingsError(
@@ -199,11 +199,11 @@ def _show(context: ssl.SSLContext, certificate: File, key: File, password: str |
         context.load_cert_chain(certificate.path, key.path, password or "")
     except (ssl.SSLError, ValueError, OSError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            problem = f"holds a key that does not belong to the certificate in {certificate}"
+            problem = f"contains a key that does not belong to the certificate in {certificate}"
         elif encrypted:
             problem = "is encrypted, and the option ssl_password of REDIS_URL is not its password"
         else:
-            problem = "holds a key that cannot be used"
+            problem = "contains a key that cannot be used"
         raise SettingsError(key.line(problem)) from None
 
 

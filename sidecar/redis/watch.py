@@ -33,8 +33,8 @@ _INVALIDATED = "__redis__:invalidate"
 _REFUSALS = ("noperm", "response")
 """Kinds of refusals that last: a missing right, and a command that the server does not know."""
 _SEVERAL_SERVERS = (
-    "one address leads to several servers, and the watch is at another one than the election; connect to one of them,"
-    " or set REDIS_CLUSTER=true if they are one store"
+    "one address leads to several servers, and the watch is at another server than the election; connect to one server,"
+    " or set REDIS_CLUSTER=true if the servers are one cluster"
 )
 
 
@@ -114,7 +114,7 @@ class RedisWatch:
             else:
                 await connection.disconnect(nowait=True)
                 await asyncio.sleep(retry_at - self._clock())
-        except Exception as error:  # noqa: BLE001 - redis-py raises anything at an answer that is malformed
+        except Exception as error:  # noqa: BLE001 - a malformed answer makes redis-py raise any error
             # At debug level only: the election's own connection reports an outage, and works without the watch.
             log.debug("The watch is lost: %s", type(error).__name__)  # the error's text may repeat the password
             return False

@@ -20,7 +20,7 @@
 -- token or '-', tenure or '-', ttl left in ms (-1 without ttl, -2 without key), server time in µs, ms to wait, guard
 -- ('on', 'off', 'unavailable', or '-' if it was not checked), notice ('sent', 'refused', or '-' if there was nothing to
 -- publish), history ('kept', 'refused', or '-' if there was nothing to append), the number of candidates that watch the
--- lease ('-' if it was not counted, or may not be), holder (may be empty).
+-- lease ('-' if it was not counted), holder (may be empty).
 --
 -- No script stops halfway: Redis refuses the commands that a script needs before the script has changed anything, and
 -- the other commands use pcall.
@@ -86,7 +86,7 @@ end
 
 local function ours() return holder == id and last_holder == id and last end -- a term of this id
 
-local function our_term() return ours() and last == token and last_tenure == tenure end -- the one that the caller names
+local function our_term() return ours() and last == token and last_tenure == tenure end -- the caller's term
 
 local function stepping_down() return last and step_down and string.match(step_down, '^0*(%d+)$') == last end
 
@@ -149,7 +149,7 @@ end
 -- and a refusal loses only the entry. The stream is not in KEYS: otherwise a user without a right to it could call no
 -- script.
 local function record(event, reason)
-  local stream = 'history:' .. (string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- as the fence's name
+  local stream = 'history:' .. (string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- named like the fence
   local appended = redis.pcall('XADD', stream, 'MAXLEN', '~', '1000', '*',
                                'event', event, 'token', last, 'holder', id, 'reason', reason)
   history = type(appended) == 'table' and appended.err and 'refused' or 'kept'

@@ -1,9 +1,9 @@
-"""How long the wrapper waits before it campaigns again after COMMAND has ended by itself."""
+"""The wrapper's pauses before it campaigns again after COMMAND has ended by itself."""
 
 FIRST, LONGEST = 1.0, 30.0
 """Pauses, in seconds: the first one, and the limit of their growth."""
 STEADY = 60.0
-"""Seconds of work after which the pauses begin at the first one again."""
+"""Seconds of work after which the pauses start again with the first one."""
 
 
 class Pauses:

@@ -27,7 +27,7 @@ from sidecar.wrapper.watchdog import TICK
 MARGIN = 0.5
 """Seconds between SIGKILL and the deadline of the term, at most an eighth of the grant."""
 LOOKUP = 2.0
-"""Limit of the request whether the sidecar has the lease, in seconds."""
+"""Limit of the request that checks whether the sidecar has the lease, in seconds."""
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,11 +62,11 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
     changed = asyncio.Event()
     wrapper = Wrapper(arguments, elapsed, changed)
     work = asyncio.create_task(wrapper.run(client))
-    told: list[signal.Signals] = []
+    received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
-        if not told:  # a second signal must not end the wait for the end of COMMAND, nor for the resign
-            told.append(number)
+        if not received:  # a second signal must not end the wait for the end of COMMAND, nor for the resign
+            received.append(number)
             wrapper.stopping = True
             log.info("%s: %s: the wrapper stops", arguments.lease, number.name)
             work.cancel()
@@ -79,9 +79,9 @@ async def _run(client: LeaseClient, arguments: Arguments) -> int:
     try:
         return await work
     except asyncio.CancelledError:
-        if not told or not arguments.once:
+        if not received or not arguments.once:
             return 0
-        return 128 + told[0] if wrapper.status is None else wrapper.status
+        return 128 + received[0] if wrapper.status is None else wrapper.status
 
 
 class TermEndedFirst(Exception):
@@ -160,15 +160,15 @@ class Wrapper:
 
     async def _attend(self, group: Group, term: Term, grant: float, margin: float) -> None:
         """Tell the watchdog each new deadline until COMMAND or the watchdog has ended."""
-        told = 0.0
+        sent = 0.0
         while group.status is None:
             if group.watchdog_ended:
                 self._log(logging.ERROR, term, "the watchdog ended: COMMAND is stopped")
                 return
             kill_at = self._clock() + term.grant_left() - margin / 2
-            if abs(kill_at - told) > 0.001:
+            if abs(kill_at - sent) > 0.001:
                 group.tell(kill_at)
-                told = kill_at
+                sent = kill_at
             await group.wait(min(TICK, grant / 8))
 
     async def _end(self, group: Group, term: Term, margin: float, interrupted: bool) -> int | None:

@@ -27,7 +27,7 @@ def main(report: int, command: list[str]) -> None:
     if os.read(0, 1) != b"1":
         os._exit(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # COMMAND would inherit that they are ignored
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # otherwise COMMAND would also ignore them
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], command, first_environment())  # noqa: S606 - no shell is wanted

@@ -41,7 +41,7 @@ def members(session: int) -> list[Member]:
 
 
 def send(session: int, number: signal.Signals, seen: list[Member]) -> None:
-    """Send a signal to the process group that leads a session, and to those seen in other groups of the session.
+    """Send a signal to the process group that leads a session, and to the processes `seen` in its other groups.
 
     The leader must not have been reaped, because its id could then belong to another process.
     """
@@ -108,12 +108,12 @@ class Watchdog:
 
     def _end(self) -> None:
         kill_at = min(self._kill_at, time.clock_gettime(_CLOCK) + self._grace)
-        told = False
+        asked = False
         while seen := members(self._session):
             if time.clock_gettime(_CLOCK) >= kill_at:
                 send(self._session, signal.SIGKILL, seen)
-            elif not told:
-                told = True
+            elif not asked:
+                asked = True
                 send(self._session, signal.SIGTERM, seen)
                 send(self._session, signal.SIGCONT, seen)
             time.sleep(LOOK)

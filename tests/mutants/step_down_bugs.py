@@ -190,8 +190,8 @@ HISTORY = [
     Bug(
         "the history of a key with a hash tag is in another slot",
         "sidecar/scripts/prelude.lua",
-        right="(string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- as",
-        wrong="('{' .. key .. '}') -- as",
+        right="(string.find(key, '{', 1, true) and key or '{' .. key .. '}') -- named",
+        wrong="('{' .. key .. '}') -- named",
         test=_HISTORY + "the_scripts_derive_the_name_that_is_read[wheel]",
     ),
     Bug(

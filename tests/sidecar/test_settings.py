@@ -179,10 +179,10 @@ BAD = [
         ("[::1]", "without brackets"),
         ("redis://redis.internal", "put a URL into REDIS_URL"),
         ("rediss://redis.internal:6379/0", "put a URL into REDIS_URL"),
-        (f"user:{SECRET}@redis.internal", "put user and password into REDIS_USERNAME and REDIS_PASSWORD"),
+        (f"user:{SECRET}@redis.internal", "put the user and the password into REDIS_USERNAME and REDIS_PASSWORD"),
         ("redis.internal/0", "into REDIS_URL"),
         ("/run/redis.sock", "into REDIS_URL"),
-        ("one,two", "one name, or one address"),
+        ("one,two", "one name or one address"),
         ('"redis.internal"', "quotes"),
         ("${REDIS_HOST}", "a variable without a value"),
     ],
@@ -240,7 +240,7 @@ def test_a_bad_value_is_refused_by_name_in_one_line_without_secrets(name: str, v
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_of_the_url_that_is_not_of_the_list_is_refused_by_name(option: str) -> None:
     for value in ("", "3"):
-        with pytest.raises(SettingsError, match=f"^REDIS_URL: the option '{option}' is none of db, ssl_.*"):
+        with pytest.raises(SettingsError, match=f"^REDIS_URL: the option '{option}' is not one of db, ssl_.*"):
             read({"REDIS_URL": f"redis://:{SECRET}@h/?{option}={value}"})
 
 

@@ -1,4 +1,4 @@
--- The closes that differ from the one before by a factor of at least 1.5: a split, or a mistake.
+-- The closes that differ from the previous close by a factor of at least 1.5: a split, or a mistake.
 with steps as (
     select symbol, session_date, close, lag(close) over (partition by symbol order by session_date) as before
     from imported

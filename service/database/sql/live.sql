@@ -1,6 +1,6 @@
 -- $1 portfolios.
 -- The owner and the live value, if any, of each portfolio, from one snapshot. The symbols without a price are looked up
--- only where some position has none.
+-- only if a position has no price.
 select
     portfolio.id as portfolio_id, portfolio.user_id,
     live.session_date, live.as_of, live.value, live.day_open, live.day_high, live.day_low,

@@ -43,7 +43,7 @@ async def test_every_command_reaches_the_primary(tmp_path: Path) -> None:
         status, said = await run(group, "enable", LEASE)
         assert status == 0, said
         status, said = await run(group, "history", LEASE)
-        assert (status, said) == (0, f"{LEASE}: the history holds no term\n")
+        assert (status, said) == (0, f"{LEASE}: the history contains no term\n")
         status, said = await run(group, "fence", LEASE)
         assert (status, "nothing to repair" in said) == (0, True), said
 

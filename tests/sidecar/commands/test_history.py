@@ -48,7 +48,7 @@ def test_json_has_the_shape_of_the_contract(redis: Redis, run: Run) -> None:
 
 
 def test_a_lease_without_a_history_reports_it(redis: Redis, run: Run) -> None:
-    assert run("history", LEASE) == (0, f"{LEASE}: the history holds no term\n", "")
+    assert run("history", LEASE) == (0, f"{LEASE}: the history contains no term\n", "")
     assert run("history", LEASE, "--json") == (0, f'{{"lease": "{LEASE}", "terms": []}}\n', "")
 
 

@@ -87,7 +87,7 @@ async def test_if_nobody_else_takes_it_the_status_is_1(
     [
         (None, "nobody holds the lease"),
         ("DISABLED", f"it is disabled; python -m sidecar enable {LEASE} ends this"),
-        ("task-of-old", "task-of-old holds the key without a term of its own, and cannot be asked"),
+        ("task-of-old", "task-of-old holds the key without a term, and cannot be asked"),
         (["x"], "the key is not a string: somebody must delete it"),
     ],
 )

@@ -202,7 +202,7 @@ async def test_a_fetch_that_fails_costs_no_connection_while_the_former_keys_are_
         assert await look(store) is Outcome.VACANT
         warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
         assert len(warned) == 1
-        assert "answers with status 500; the former ones are valid for 8" in warned[0]
+        assert "answers with status 500; the previous ones are valid for 8" in warned[0]
         role.answers = None
         before = role.asked
         await eventually(lambda: role.asked > before + 1)
@@ -268,7 +268,7 @@ async def test_credentials_that_have_expired_are_not_used(role: Role) -> None:
     role.answers = web.Response(status=500)
     await login.prepare()
     with pytest.raises(
-        CredentialsError, match=r"the former ones have expired, and the credentials endpoint .* status 500$"
+        CredentialsError, match=r"the previous ones have expired, and the credentials endpoint .* status 500$"
     ):
         login.current()
 
@@ -431,7 +431,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
     [
         (
             {"REDIS_TLS": ""},
-            "REDIS_IAM: needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache takes IAM logins by TLS only",
+            "REDIS_IAM: needs REDIS_TLS=true, or rediss:// in REDIS_URL: ElastiCache requires TLS for IAM logins",
         ),
         ({"REDIS_USERNAME": ""}, "REDIS_USERNAME: missing, though REDIS_IAM is set"),
         ({"AWS_REGION": ""}, "AWS_REGION: missing, though REDIS_IAM is set"),
@@ -442,14 +442,14 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
             {"REDIS_TLS": "", "REDIS_USERNAME": "", "REDIS_URL": "rediss://u:hunter2@h"},
             "REDIS_IAM: cannot be set together with a password in REDIS_URL",
         ),
-        ({"REDIS_IAM": "true"}, "REDIS_IAM: the name of the cache belongs here, not a switch"),
+        ({"REDIS_IAM": "true"}, "REDIS_IAM: not a switch; set the name of the cache"),
         (
             {"REDIS_IAM": "portfolio.abc.cache.amazonaws.com"},
-            "REDIS_IAM: the name of the replication group or of the serverless cache belongs here, not its address",
+            "REDIS_IAM: not an address; set the name of the replication group or of the serverless cache",
         ),
         (
             {"REDIS_IAM": "Portfolio"},
-            "REDIS_IAM: has capital letters; ElastiCache keeps the names of caches in lower case",
+            "REDIS_IAM: has capital letters; ElastiCache stores the names of caches in lower case",
         ),
         ({"REDIS_IAM": "", "REDIS_IAM_SERVERLESS": "true"}, "REDIS_IAM_SERVERLESS: needs REDIS_IAM, which is not set"),
         ({"REDIS_IAM_SERVERLESS": "perhaps"}, "REDIS_IAM_SERVERLESS: 'perhaps' is not true or false"),
@@ -472,7 +472,7 @@ NEEDED = {"REDIS_TLS": "true", "REDIS_USERNAME": USER, "REDIS_IAM": CACHE, "AWS_
                 "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
                 "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "@evil.example/",
             },
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not a path, as ECS sets it; leave it to ECS",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not a path; ECS sets this variable, so do not set it yourself",
         ),
     ],
 )  # fmt: skip

@@ -116,7 +116,7 @@ def test_a_file_that_is_none_is_refused_at_the_start_without_its_path(tmp_path: 
         (tmp_path / OLD, "the file cannot be read: No such file or directory"),
         (tmp_path, "the file is not a regular file"),
         (pipe, "the file is not a regular file"),
-        (Path(OLD), "not an absolute path; the path of a file belongs here"),
+        (Path(OLD), "not an absolute path; set the path of a file"),
     ):
         with pytest.raises(SettingsError) as refused:
             Connector(read({"REDIS_PASSWORD_FILE": str(path)}).redis)

@@ -88,7 +88,7 @@ async def lost(redis: Redis, connect: Callable[[], RedisConnection]) -> tuple[st
         if watch.watch.mode is WatchMode.OFF:
             what = "no watch" if what == "nothing" else what
         elif watch.watch.mode is WatchMode.NOTICES:
-            what = "only notices heard" if what == "nothing" else what
+            what = "only notices received" if what == "nothing" else what
         said += [watch.watch.refusal] if watch.watch.refusal else []
     if what == "nothing":
         try:

@@ -45,12 +45,12 @@ def test_a_file_that_cannot_be_used_is_one_line_with_its_setting(
         (tmp_path / "none", "cannot be read: No such file or directory"),
         (tmp_path, "is not a regular file"),
         (pipe, "is not a regular file"),
-        (empty, f"holds no {what} in PEM"),
-        (files.key if what == "certificate" else files.certificate, f"holds no {what} in PEM"),
+        (empty, f"contains no {what} in PEM"),
+        (files.key if what == "certificate" else files.certificate, f"contains no {what} in PEM"),
     ):
         assert refused(settings | {name: str(path)}) == f"{name}: the file {path} {problem}"
     pem = files.certificate.read_text()
-    assert refused(settings | {name: pem}) == f"{name}: holds a certificate or a key; the path of a file belongs here"
+    assert refused(settings | {name: pem}) == f"{name}: contains a certificate or a key; set the path of a file"
 
 
 def test_a_key_of_another_certificate_is_reported_with_both_files(
@@ -58,7 +58,7 @@ def test_a_key_of_another_certificate_is_reported_with_both_files(
 ) -> None:
     _, other = files.authority.issue("client", files.folder / "another")
     assert refused(settings | {"REDIS_TLS_KEY_FILE": str(other)}) == (
-        f"REDIS_TLS_KEY_FILE: the file {other} holds a key that does not belong to the certificate in"
+        f"REDIS_TLS_KEY_FILE: the file {other} contains a key that does not belong to the certificate in"
         f" REDIS_TLS_CERT_FILE ({files.certificate})"
     )
 
@@ -68,7 +68,7 @@ def test_a_certificate_without_its_key_is_reported_with_the_setting_that_is_miss
 ) -> None:
     del settings["REDIS_TLS_KEY_FILE"]
     assert refused(settings) == (
-        f"REDIS_TLS_CERT_FILE: the file {files.certificate} holds no private key in PEM;"
+        f"REDIS_TLS_CERT_FILE: the file {files.certificate} contains no private key in PEM;"
         " name the file with the key in REDIS_TLS_KEY_FILE"
     )
 
@@ -96,7 +96,7 @@ def test_the_password_of_a_key_is_never_asked_from_the_terminal(
         ("ssl_check_hostname=maybe", "the option 'ssl_check_hostname' is not one of true, 1, yes, false, 0, no"),
         ("ssl_min_version=TLSv1", "the option 'ssl_min_version' is not one of tlsv1.2, 771, tlsv1.3, 772"),
         (f"ssl_ciphers={SECRET}", "the option 'ssl_ciphers' names no cipher that OpenSSL knows"),
-        (f"ssl_ca_data={SECRET}", "the option 'ssl_ca_data' holds no certificate in PEM"),
+        (f"ssl_ca_data={SECRET}", "the option 'ssl_ca_data' contains no certificate in PEM"),
         ("ssl_ca_path=/no/such", "the option 'ssl_ca_path': the file /no/such is not a folder"),
         ("ssl_keyfile=/k", "the option 'ssl_keyfile' needs 'ssl_certfile'"),
     ],

@@ -162,7 +162,7 @@ def test_a_server_that_closes_after_the_handshake_without_a_word_may_want_a_cert
 ) -> None:
     with TlsFront(files.accepts()) as front:
         failure = failure_with(run, front.port, REDIS_TLS_CA_FILE=str(files.ca))
-    said = "the server has closed the connection after the TLS handshake; one that asks for a client's certificate"
+    said = "the server has closed the connection after the TLS handshake; it may ask for a client's certificate"
     assert (failure.kind, failure.text[: len(said)]) == ("tls", said)
     assert "REDIS_TLS=true" not in failure.text
 
@@ -214,7 +214,7 @@ async def test_files_that_are_replaced_are_used_by_the_next_connection_and_inval
             assert await store.store.open() is None  # with the former CA
             warned = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
             assert [
-                f"REDIS_TLS_CA_FILE: the file {files.ca} holds no certificate in PEM" in each for each in warned
+                f"REDIS_TLS_CA_FILE: the file {files.ca} contains no certificate in PEM" in each for each in warned
             ] == [True]
             renewed.write(tmp_path / "new.crt").replace(files.ca)
             proxy.tls = files.accepts(renewed.issue(HOST, tmp_path / "renewed"))
