@@ -60,7 +60,7 @@ def test_the_time_is_in_utc_in_every_time_zone(monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(JsonLines().format(record))["time"] == "1970-01-01T00:00:00.000Z"
 
 
-def test_a_lease_that_is_not_led_is_0_in_the_metrics() -> None:
+def test_the_metric_of_a_lease_without_a_term_is_0() -> None:
     registry = CollectorRegistry()
     registry.register(LeadershipMetrics({"some": LeaseClient().leadership("some")}))
     assert registry.get_sample_value("portfolio_leading", {"lease": "some"}) == 0

@@ -41,16 +41,14 @@ def counted(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
         yield calls
 
 
-async def test_however_many_ask_at_once_the_database_is_asked_once(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_simultaneous_requests_share_one_query(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 1000.0)
     with counted(served.store, "fences", monkeypatch) as calls:
         await asyncio.gather(*(served.get_internal("/background/status") for _ in range(50)))
     assert len(calls) == 1
 
 
-async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_simultaneous_requests_share_one_failed_query(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 
     async def fail() -> None:
@@ -64,7 +62,7 @@ async def test_an_outage_is_queried_once_too(served: Served, monkeypatch: pytest
     assert len(calls) == 1
 
 
-async def test_the_databases_records_are_read_again_after_a_while(
+async def test_the_databases_records_are_read_again_when_they_are_old(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
@@ -74,7 +72,7 @@ async def test_the_databases_records_are_read_again_after_a_while(
     assert len(calls) == 2
 
 
-async def test_a_client_that_disconnects_does_not_take_the_answer_from_others(
+async def test_a_client_that_disconnects_does_not_cancel_the_shared_query(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, release = asyncio.Event(), asyncio.Event()
@@ -124,7 +122,7 @@ async def test_a_task_that_does_not_lead_reports_the_leaders_progress(
     await asyncio.wait((telling,))
 
 
-async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded(
+async def test_an_older_terms_progress_is_not_shown_and_cannot_be_recorded(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
@@ -141,9 +139,7 @@ async def test_the_progress_of_an_older_term_is_not_shown_and_cannot_be_recorded
     assert await told(served) == {"portfolios_done": 1, "portfolios": 7}
 
 
-async def test_progress_that_was_not_updated_lately_is_not_shown(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_old_progress_is_not_shown(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     await served.store.claim_fence(FakeTerm(1, "one", LEASE))
     await served.store.record_loading(FakeTerm(1, "one", LEASE), Loading(3, 7))

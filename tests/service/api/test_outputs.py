@@ -35,7 +35,7 @@ def is_harmless(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n")) and "\nforged" not in text and len(text) < LARGEST
 
 
-async def test_a_database_s_error_is_one_bounded_line(shared_url: str, stack: AsyncExitStack) -> None:
+async def test_a_database_error_is_one_bounded_line(shared_url: str, stack: AsyncExitStack) -> None:
     connection = await asyncpg.connect(shared_url)
     stack.push_async_callback(connection.close)
     with pytest.raises(StoreError) as told, store_errors():
@@ -66,7 +66,7 @@ async def test_background_status_bounds_what_another_task_wrote(served: Served, 
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_log_line_is_forged(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_text_can_forge_a_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
@@ -136,7 +136,7 @@ def test_the_health_check_prints_no_escape_sequence_of_another_program(monkeypat
     assert said == r"HTTP/1.1 200 \x1b[2J\x9b"
 
 
-async def test_a_price_source_s_words_are_harmless_and_a_key_is_hidden_though_it_is_cut(stack: AsyncExitStack) -> None:
+async def test_a_price_sources_message_is_harmless_and_even_a_cut_key_is_hidden(stack: AsyncExitStack) -> None:
     key = "SECRET" * 6
 
     async def refuse(_: web.Request) -> web.Response:

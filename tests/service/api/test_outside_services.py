@@ -81,7 +81,7 @@ class Trading(dict[str, str]):
 
 
 @pytest.mark.slow
-async def test_a_thousand_refused_symbols_of_one_user_cost_no_other_user_a_price_and_their_owner_learns_of_them(
+async def test_a_users_thousand_refused_symbols_delay_no_other_users_prices_and_are_shown_to_the_owner(
     new_service: Callable[..., Service], stack: AsyncExitStack, session: ClientSession
 ) -> None:
     bad = [f"BAD{number:04}" for number in range(1_000)]

@@ -80,7 +80,7 @@ async def test_without_a_valid_token_nothing_is_revealed_not_even_what_exists(vi
         assert await guarded.get(path, headers=expired) == (401, {"error": "the access token has expired"})
 
 
-async def test_a_401_says_what_is_wanted(guarded: Served, session: ClientSession) -> None:
+async def test_a_401_has_the_header_www_authenticate(guarded: Served, session: ClientSession) -> None:
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/live"
     async with session.get(url) as response:
         assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -89,7 +89,7 @@ async def test_a_401_says_what_is_wanted(guarded: Served, session: ClientSession
 
 
 @pytest.mark.parametrize("view", ["live", "history"])
-async def test_the_owner_sees_their_own(view: str, guarded: Served) -> None:
+async def test_an_owner_sees_their_own_portfolio(view: str, guarded: Served) -> None:
     status, answer = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
     assert (status, answer["portfolio_id"]) == (200, str(PORTFOLIO))
 
@@ -130,9 +130,7 @@ async def test_a_stream_is_the_owner_s_and_ends_when_the_token_has_expired(
     assert time.time() >= expires
 
 
-async def test_a_user_has_a_limit_of_streams_that_leaves_other_users_theirs(
-    guarded: Served, session: ClientSession
-) -> None:
+async def test_each_user_has_a_separate_limit_of_streams(guarded: Served, session: ClientSession) -> None:
     guarded.api._quota._limit = 2
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     async with session.get(url, headers=bearer()), session.get(url, headers=bearer()):
@@ -164,7 +162,7 @@ async def test_the_owner_writes_positions_from_a_date_on_and_may_do_so_again(gua
 
 
 @pytest.mark.parametrize("portfolio", [OTHERS, UNKNOWN])
-async def test_nobody_writes_into_somebody_else_s_portfolio_or_makes_one(portfolio: object, guarded: Served) -> None:
+async def test_a_user_cannot_write_to_another_users_portfolio_or_create_one(portfolio: object, guarded: Served) -> None:
     before = await positions(guarded, OTHERS)
     told = await put(guarded, portfolio, body(("KO", "2", "2026-03-02")))
     assert told == (404, {"error": f"no portfolio {portfolio}"})
@@ -172,7 +170,7 @@ async def test_nobody_writes_into_somebody_else_s_portfolio_or_makes_one(portfol
     assert await guarded.store.owner(UUID(UNKNOWN)) is None
 
 
-async def test_a_portfolio_that_changes_hands_meanwhile_is_not_written(
+async def test_a_portfolio_that_changes_owner_during_the_request_is_not_written(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def was_mine(_: UUID) -> UUID:
@@ -254,7 +252,7 @@ async def test_a_body_that_is_not_json_is_415_and_one_that_is_too_large_413(guar
     assert (status, answer.keys()) == (413, {"error"})
 
 
-async def test_a_body_that_is_announced_as_too_large_is_413_before_it_comes(guarded: Served) -> None:
+async def test_a_content_length_that_is_too_large_is_413_before_the_body_arrives(guarded: Served) -> None:
     head = await head_of_the_answer(guarded, limits.MAX_BODY + 1)
     assert head.startswith("HTTP/1.1 413")
 
@@ -307,13 +305,13 @@ async def test_a_database_that_fails_while_writing_is_503(guarded: Served, monke
     assert told == (503, {"error": "the database is not available"})
 
 
-async def test_an_open_api_lets_everybody_read_and_write_everything(served: Served) -> None:
+async def test_without_authentication_everybody_reads_and_writes_everything(served: Served) -> None:
     status, _ = await put(served, OTHERS, body(("KO", "2", "2026-03-02")), headers={"Authorization": "whatever"})
     assert status == 200
     assert await served.store.owner(OTHERS) == OTHER
 
 
-async def test_two_writes_at_once_cannot_together_pass_the_limit(
+async def test_two_simultaneous_writes_cannot_exceed_the_limit_together(
     guarded: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(await open_symbols(guarded, PORTFOLIO))

@@ -44,7 +44,7 @@ def test_nothing_is_wrong_with_a_lease_that_has_a_holder(state: str) -> None:
     assert told(one=lease(state=state)) == []
 
 
-def test_an_unknown_state_is_the_sidecars_problem_and_no_lease_s() -> None:
+def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
     assert told(one=lease(state="unknown", holder=None)) == []
 
 
@@ -60,26 +60,26 @@ def test_an_unknown_state_is_the_sidecars_problem_and_no_lease_s() -> None:
         ("invented", "error", "no task leads"),
     ],
 )
-def test_each_state_without_a_leader_has_its_words(state: str, severity: str, words: str) -> None:
+def test_each_state_without_a_leader_has_its_own_text(state: str, severity: str, words: str) -> None:
     ((found, text),) = told(one=lease(state=state, holder=None, trouble="timeout"))
     assert (found, text[:5]) == (severity, "one: ")
     assert words in text
     assert "(timeout)" in text
 
 
-def test_trouble_is_reported_although_somebody_leads() -> None:
+def test_the_trouble_of_a_lease_with_a_leader_is_a_problem() -> None:
     assert told(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
         ("warning", "one: two sidecars have the same INSTANCE_ID")
     ]
 
 
-def test_leases_with_one_problem_share_its_text() -> None:
+def test_leases_with_the_same_problem_share_one_text() -> None:
     down = lease(state="disconnected", holder=None, trouble="timeout")
     ((_, text),) = told(one=down, two=down)
     assert text.startswith("one and two: the sidecar")
 
 
-def test_the_neighbours_problems_have_their_reasons() -> None:
+def test_problems_of_sidecar_and_database_have_their_reasons() -> None:
     assert list(sidecar_problems(None)) == list(database_problems(None)) == []
     (sidecar,) = sidecar_problems("no answer in time")
     (database,) = database_problems("cannot connect")
@@ -125,11 +125,11 @@ def wrong(run: Job, now: datetime = NOW) -> str:
     return "".join(problem.text for problem in job_problems("eod", run, last_due, now))
 
 
-def test_a_run_that_is_done_is_no_problem() -> None:
+def test_a_finished_run_is_not_a_problem() -> None:
     assert not wrong(job())
 
 
-def test_a_run_that_makes_progress_is_no_problem() -> None:
+def test_a_run_with_progress_is_not_a_problem() -> None:
     assert not wrong(job(status="running"))
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_fails_is_a_problem_at_once() -> None:
     assert text == "The job eod of 2026-03-03 fails and is tried again: no prices"
 
 
-def test_an_old_error_of_a_run_that_is_done_is_no_problem() -> None:
+def test_an_old_error_of_a_finished_run_is_not_a_problem() -> None:
     assert not wrong(job(error="no prices"))
 
 

@@ -109,7 +109,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)
 
 
-async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_can(
+async def test_a_leader_that_cannot_write_leaves_the_lead_to_a_task_that_can(
     roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     first_url, second_url, admin = roles
@@ -128,7 +128,7 @@ async def test_a_leader_that_can_write_nothing_leaves_the_lead_to_a_task_that_ca
 
 
 @pytest.mark.slow
-async def test_where_no_task_can_write_the_lead_hardly_moves_and_it_continues_once_one_can(
+async def test_if_no_task_can_write_the_lead_hardly_moves_and_the_work_resumes_once_one_can(
     roles: tuple[str, str, Connection], new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
     *urls, admin = roles

@@ -62,7 +62,7 @@ async def worker(migrated: str) -> AsyncIterator[Worker]:
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_a_job_killed_at_a_chunks_boundary_or_inside_is_carried_on_to_the_same_rows(
+async def test_a_job_killed_anywhere_is_continued_to_the_same_rows(
     store: Store, raw: Connection, worker: Worker, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)
@@ -82,7 +82,7 @@ async def test_a_job_killed_at_a_chunks_boundary_or_inside_is_carried_on_to_the_
 
 
 @pytest.mark.parametrize("job", JOBS)
-async def test_a_job_killed_again_and_again_comes_to_the_same_rows(
+async def test_a_job_killed_repeatedly_writes_the_same_rows(
     store: Store, raw: Connection, worker: Worker, job: JobName
 ) -> None:
     work = Disturbed(store, raw, job)

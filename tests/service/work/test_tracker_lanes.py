@@ -40,7 +40,7 @@ async def test_a_tick_values_each_of_many_portfolios_and_notifies_once(
 
 @pytest.mark.parametrize("portfolios_per_lane", [100, 3])
 @pytest.mark.parametrize(("points_per_tick", "longest_turn"), [(4, 10), (1, 2)])
-async def test_of_many_portfolios_each_has_a_point_of_its_course_in_its_turn(
+async def test_many_portfolios_get_their_intraday_points_in_turns(
     store: Store,
     raw: Connection,
     metrics: WorkMetrics,
