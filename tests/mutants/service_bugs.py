@@ -270,7 +270,7 @@ BUGS = [
         "service/database/pool.py",
         right="asyncio.get_running_loop().time() + GIVEN_UP_PAUSE",
         wrong="asyncio.get_running_loop().time()",
-        test=_CONNECTIONS + "a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy",
+        test=_CONNECTIONS + "a_pool_that_gave_up_a_connection_waits_for_its_busy_one",
     ),
     Bug(
         "a role with too few connections is reported without the remedy",

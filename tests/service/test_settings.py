@@ -321,7 +321,7 @@ COMMANDS = ("serve", "migrate", "sample", "run", "import", "fence", "token", "he
 
 @pytest.mark.parametrize("help_", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_reports_its_use_without_any_setting(
+def test_each_command_prints_its_usage_without_any_setting(
     command: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")

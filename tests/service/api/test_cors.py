@@ -127,7 +127,7 @@ async def test_a_page_can_read_a_server_error(
         assert is_readable(response)
 
 
-async def test_a_page_can_read_that_the_task_stops(pages: Served) -> None:
+async def test_a_page_can_read_the_answer_of_a_stopping_task(pages: Served) -> None:
     pages.health.draining = True
     response = await answer_to(pages, "GET", "/healthz", FROM_PAGE)
     assert response.status == 503
@@ -160,7 +160,7 @@ async def test_a_preflight_needs_no_token(method: str, path: str, pages: Served)
     assert int(response.headers["Access-Control-Max-Age"]) > 0
 
 
-async def test_a_preflight_is_answered_while_the_database_is_away(
+async def test_a_preflight_is_answered_while_the_database_is_unavailable(
     pages: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:

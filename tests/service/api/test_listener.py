@@ -136,7 +136,7 @@ async def test_an_unknown_expectation_is_417_in_json(path: str, served: Served) 
     ("files", "most"),
     [(1024, 960), (100, 50), (1_000_000, limits.MAX_CONNECTIONS), (resource.RLIM_INFINITY, limits.MAX_CONNECTIONS)],
 )
-def test_connections_leave_descriptors_to_the_rest_of_the_process(
+def test_the_connection_limit_leaves_descriptors_to_the_rest_of_the_process(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))

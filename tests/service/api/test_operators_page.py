@@ -126,7 +126,7 @@ def test_every_file_of_the_page_is_served_and_is_part_of_the_wheel() -> None:
     assert not wheel.keys() & {"exclude", "only-include", "include"}
 
 
-async def test_the_status_has_the_sidecars_view(beside: Served, sidecar: ReportingSidecar) -> None:
+async def test_the_status_shows_the_leases_of_the_sidecar(beside: Served, sidecar: ReportingSidecar) -> None:
     sidecar.leases["background_services"] = lease_report(
         state="leading", is_leader=True, holder="task-a", token=7, remaining=12.5
     )

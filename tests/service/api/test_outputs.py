@@ -44,7 +44,7 @@ async def test_a_database_error_is_one_bounded_line(shared_url: str, stack: Asyn
     assert is_harmless(str(told.value))
 
 
-async def test_background_status_bounds_what_another_task_wrote(served: Served, shared_url: str) -> None:
+async def test_background_status_bounds_the_texts_of_another_task(served: Served, shared_url: str) -> None:
     admin = await asyncpg.connect(shared_url)
     try:
         await admin.execute("insert into lease_fence values ('background_services', 1, $1)", HOSTILE)

@@ -145,7 +145,7 @@ async def test_each_user_has_a_separate_limit_of_streams(guarded: Served, sessio
         assert response.status == 200
 
 
-async def test_the_owner_writes_positions_from_a_date_on_and_may_do_so_again(guarded: Served) -> None:
+async def test_the_owner_writes_positions_from_a_date_on_and_may_repeat_the_request(guarded: Served) -> None:
     before = await positions(guarded, PORTFOLIO)
     text = body(("KO", "2.5", "2026-03-02"), ("AAPL", "0", "2026-03-02"))
     for _ in range(2):

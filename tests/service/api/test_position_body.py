@@ -71,7 +71,7 @@ def test_the_error_for_a_wrong_value_names_its_index_and_field(field: str, value
     assert errors(json.dumps([GOOD, {**another, field: value}])).keys() == {f"[1].{field}"}
 
 
-def test_every_wrong_field_is_named_and_so_are_missing_and_unknown_ones() -> None:
+def test_every_wrong_missing_or_unknown_field_is_named() -> None:
     rows: list[Any] = [{**GOOD, "quantity": -1, "symbol": "ko"}, {}, {**GOOD, "price": 1}, 7, GOOD]
     assert list(errors(json.dumps(rows)).items()) == [
         ("[0].symbol", "not a symbol: 1 to 20 of A-Z, 0-9, '.', '/' and '-'"),

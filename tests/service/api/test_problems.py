@@ -159,5 +159,5 @@ def test_a_run_that_has_not_started_is_a_problem_after_a_while(run: Job) -> None
     ("seconds", "words"),
     [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (3900, "1 h 5 min"), (90_000, "1 d 1 h")],
 )
-def test_a_duration_has_its_largest_units(seconds: float, words: str) -> None:
+def test_a_duration_is_shown_in_its_largest_units(seconds: float, words: str) -> None:
     assert in_words(timedelta(seconds=seconds)) == words

@@ -175,7 +175,7 @@ async def test_a_listener_gets_its_connection_although_the_store_is_always_busy(
         await listening.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_caller_leaves_a_given_up_slot_alone_and_waits_for_the_connection_that_is_busy(
+async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
     migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool that reconnected at once would take the connection that it gave up for another pool."""

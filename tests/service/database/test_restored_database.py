@@ -72,7 +72,7 @@ async def restored(store: Store, raw: Raw, tmp_path: Path) -> AsyncIterator[str]
         yield young.url
 
 
-async def test_a_tick_after_a_restore_reads_what_changed_and_no_more(restored: str) -> None:
+async def test_a_tick_after_a_restore_reads_only_the_changes(restored: str) -> None:
     async with await Store.connect(restored) as store, connected(restored) as new:
         book = await store.load_positions(LONG_AGO)
         read: list[tuple[int, int]] = []

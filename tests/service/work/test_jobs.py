@@ -97,7 +97,7 @@ async def test_a_run_that_is_done_is_not_run_again(store: Store, term: FakeTerm)
     assert await rows(store) == before
 
 
-async def test_values_are_those_of_the_positions_held_on_that_date(store: Store, term: FakeTerm) -> None:
+async def test_each_row_values_the_positions_held_on_its_date(store: Store, term: FakeTerm) -> None:
     await store.put_positions(
         [
             entry(1, "A", "1"),

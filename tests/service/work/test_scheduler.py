@@ -379,7 +379,7 @@ async def test_with_a_clock_that_is_ahead_no_run_begins_early(
     assert ("eod", MONDAY, "done") in await runs(raw)
 
 
-async def test_a_clock_that_steps_ahead_while_the_scheduler_sleeps_makes_it_miss_nothing(
+async def test_a_clock_that_steps_ahead_during_a_sleep_makes_the_scheduler_miss_no_run(
     store: Store, raw: Connection, metrics: WorkMetrics
 ) -> None:
     office = Office(store, metrics, CLOSE - timedelta(minutes=30), look_back=1)

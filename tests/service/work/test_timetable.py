@@ -36,7 +36,7 @@ def test_a_session_that_ends_at_midnight_is_settled_four_hours_later() -> None:
     assert due_at("snapshot", ALWAYS.session(date(2026, 3, 2))) == new_york("2026-03-03", "04:00")
 
 
-def test_four_in_the_morning_is_new_yorks_in_summer_and_winter() -> None:
+def test_the_snapshot_is_due_at_four_in_new_york_in_summer_and_winter() -> None:
     hours = {
         due_at("snapshot", session).astimezone(NEW_YORK).strftime("%H:%M")
         for session in ALWAYS.sessions(date(2026, 1, 1), date(2026, 12, 31))
