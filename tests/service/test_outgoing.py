@@ -38,7 +38,7 @@ def metrics() -> WorkMetrics:
 
 
 def known(*addresses: AddressInfo) -> None:
-    """Give every name these addresses, for this event loop."""
+    """Resolve every name to these addresses in this event loop."""
     _BY_LOOP[asyncio.get_running_loop()] = Outgoing(Lookups(lambda host, port: addresses))
 
 
@@ -127,7 +127,7 @@ async def test_a_cancel_request_goes_to_the_server_of_the_connection(
 
 
 class TlsFront:
-    """A server that adds TLS to a Postgres, in the way of Postgres."""
+    """A server that adds TLS to a Postgres, as Postgres itself does."""
 
     def __init__(self, target: int, tls: SSLContext) -> None:
         self._target = target

@@ -203,7 +203,7 @@ async def stops_in_order(number: int, new_service: Callable[..., Service], sampl
         assert seen["healthz"] == 503
         release.set()
         await stream.content.read()  # raises if the stream was cut
-        while service.is_running:  # signals up to the last moment
+        while service.is_running:  # send signals until the process ends
             service.send(number)
             await asyncio.sleep(0.001)
         assert service.started.returncode == 0
@@ -295,7 +295,7 @@ async def test_a_frozen_database_does_not_delay_the_exit_beyond_its_limit(
             service.send()
         assert await other.end() == 0
         assert await leader.end() == ("the work did not end" in leader.output)
-        assert time.monotonic() - began < 30, "it would be held up for ever else"
+        assert time.monotonic() - began < 30, "the frozen database must not delay the exit"
         await asyncio.wait((reading,))
         reading.exception()
     finally:

@@ -411,7 +411,7 @@ async def test_a_key_server_that_hangs_delays_no_token_with_a_known_key(
     for _ in range(20):
         assert await who(guard, known) == USER
     assert look is not None
-    assert not look.done(), "the look that hangs goes on meanwhile"
+    assert not look.done(), "the hanging fetch continues"
     project.hangs = False
 
 
@@ -452,7 +452,7 @@ async def test_a_failed_fetch_is_repeated_sooner_than_a_successful_one(project: 
     assert await who(guard, token) == USER
     project.now += jwks.RETRY_INTERVAL
     await refused(guard, project.token(ec_key("other"), "made up"))
-    assert project.asked == 3, "it went well: now the longer pause counts"
+    assert project.asked == 3, "after a success the longer pause counts"
 
 
 async def test_a_fetch_that_hangs_ends_with_the_service(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +491,7 @@ async def test_a_flood_of_made_up_keys_is_one_fetch_per_interval_whatever_its_re
             told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
             assert {type(error) for error in told} == {Unauthorized if status == 200 else KeysUnavailable}
         assert project.asked == looks
-        assert len(caplog.records) == 1, "nor is the log flooded"
+        assert len(caplog.records) == 1, "the log is not flooded either"
         project.now += MIN_INTERVAL
 
 

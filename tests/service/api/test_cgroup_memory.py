@@ -160,6 +160,6 @@ def test_each_read_returns_the_present_values(container: Container) -> None:
 
 
 def test_the_process_s_own_cgroup_can_be_read() -> None:
-    """Without a limit there is nothing to read, but no error either."""
+    """Without a limit the reader returns None and raises no error."""
     use = CgroupMemory.of_process().read()
     assert use is None or 0 < use.used < use.limit

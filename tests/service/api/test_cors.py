@@ -60,7 +60,7 @@ async def answer_to(
 
 
 def is_readable(response: ClientResponse, origin: str = ORIGIN) -> bool:
-    """Whether a browser lets a page of the origin read the answer, and a cache gives it to no other origin."""
+    """Return true if a browser lets a page of the origin read the answer, and a cache gives it to no other origin."""
     return (response.headers.getall("Access-Control-Allow-Origin", []), response.headers.getall("Vary", [])) == (
         [origin],
         ["Origin"],
@@ -228,7 +228,7 @@ async def test_a_stream_begins_with_the_clients_retry_delay(pages: Served) -> No
     pages.api._uniform = draw
     async with pages.session.get(f"{pages.url}{MINE}/stream", headers=bearer()) as stream:
         assert await stream.content.readline() == b"retry: 4711\r\n"
-        assert await stream.content.readline() == b"\r\n", "the line is no event"
+        assert await stream.content.readline() == b"\r\n", "the line is not an event"
     assert bounds == [(1.0, 10.0)]
 
 

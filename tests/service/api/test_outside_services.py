@@ -70,7 +70,7 @@ async def test_alpaca_s_prices_are_valued_and_the_jobs_protect_the_task_without_
     assert SECRET_KEY not in service.output
     assert KEY_ID not in service.output
     errors = [line["message"] for line in service.lines() if line["level"] == "ERROR"]
-    assert set(errors) <= {"database: no answer within 3 s"}, "which a machine that stands still gives, too"
+    assert set(errors) <= {"database: no answer within 3 s"}, "a standstill of the machine causes this error too"
 
 
 class Trading(dict[str, str]):

@@ -1,4 +1,4 @@
-"""Portfolios belong to their owners: what other users are told, and what the owner may write."""
+"""Portfolios belong to their owners: the answers to other users, and what the owner may write."""
 
 import asyncio
 import json
@@ -139,7 +139,7 @@ async def test_each_user_has_a_separate_limit_of_streams(guarded: Served, sessio
         async with session.get(f"{guarded.url}/portfolios/{OTHERS}/stream", headers=bearer(OTHER)) as response:
             assert response.status == 200
     async with asyncio.timeout(20):
-        while guarded.api._quota._open:  # noqa: ASYNC110 - there is no event of a client's going
+        while guarded.api._quota._open:  # noqa: ASYNC110 - no event reports that a client has left
             await asyncio.sleep(0.01)
     async with session.get(url, headers=bearer()) as response:
         assert response.status == 200
@@ -273,7 +273,7 @@ async def test_a_body_that_does_not_arrive_is_408(guarded: Served, monkeypatch: 
 
 
 async def head_of_the_answer(guarded: Served, announced: int) -> str:
-    """The status line of the answer to a write, of whose body only the first byte is sent."""
+    """The status line of the answer to a write, after only the first byte of its body."""
     host, port = guarded.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(

@@ -1,4 +1,4 @@
-"""What is wrong, in words: leases, ticks and jobs."""
+"""Problems in words: leases, ticks and jobs."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any

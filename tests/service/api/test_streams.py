@@ -123,7 +123,7 @@ async def test_a_value_that_becomes_stale_is_sent_again_without_a_write(
         stale = await line(response, b"data:")
         assert b'"value":"1.0000"' in stale and b'"stale":true' in stale
         await served.write_live("2")
-        assert b'"value":"2.0000"' in await line(response, b"data:"), "and not again before"
+        assert b'"value":"2.0000"' in await line(response, b"data:"), "the stale value is sent only once"
     reading.cancel()
     await asyncio.wait((reading,))
 
@@ -143,7 +143,7 @@ async def test_a_follower_sends_a_tick_within_a_second(
     await eventually(lambda: has_value(other))
     delays: list[float] = []
     async with other.session.get(other.url + STREAM) as response:
-        await line(response, b"data:")  # the value from before
+        await line(response, b"data:")  # the earlier value
         while len(delays) < 9:
             event = json.loads((await line(response, b"data:")).removeprefix(b"data:"))
             delays.append((utc_now() - datetime.fromisoformat(event["as_of"])).total_seconds())

@@ -105,7 +105,7 @@ async def test_a_token_that_refuses_every_term_is_set_to_now_while_the_lease_is_
     assert before < repaired.token <= after
     assert repaired.holder.startswith("repaired:")
     with pytest.raises(StaleTerm):
-        await store.claim_fence(FakeTerm(before, "a term of before", LEASE))
+        await store.claim_fence(FakeTerm(before, "an older term", LEASE))
     await store.claim_fence(FakeTerm(after + 1, "two", LEASE))
 
 

@@ -279,7 +279,7 @@ async def test_the_scheduler_s_closes_wait_for_an_import_of_the_same_closes(
         tasks.create_task(write())
         await somebody_waits_for_a_lock(raw, 2)
     closes = await store.closes(MONDAY, ["A", "B"])
-    assert [closes[symbol].close for symbol in "AB"] == [5, 5], "what is imported stays"
+    assert [closes[symbol].close for symbol in "AB"] == [5, 5], "the imported closes stay"
 
 
 @pytest.mark.parametrize("below", ["", "\n\r\n"])

@@ -19,7 +19,7 @@ from tests.support.positions import LONG_AGO, entry, held, somebody_waits_for_a_
 SERVICE = Path(sql.__file__).parents[2]
 FILES = sorted(path.stem for path in Path(sql.__file__).parent.glob("*.sql"))
 CONTINUATIONS = {"replace_intraday": "write_intraday"}
-"""Files with the end of another file's statement."""
+"""Files that complete the statement of another file."""
 STAGES = ("stage_table", "import_table_positions", "import_table_prices")
 
 

@@ -1,4 +1,4 @@
-"""A stale leader cannot write, wherever it was held up."""
+"""A stale leader cannot write, wherever it was delayed."""
 
 import asyncio
 import signal
@@ -158,7 +158,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
         with pytest.raises(StoreError):
             async with frozen.fenced(FakeTerm(), VALUES) as writes:
                 await writes.live(DAY, NOON)
-                await store.claim_fence(FakeTerm(2, "two"))  # waits until the server has ended our transaction
+                await store.claim_fence(FakeTerm(2, "two"))  # wait until the server has ended our transaction
                 await write(store, 2, "two")
                 await writes.live(DAY, NOON)
         assert await token_of_live(store) == 2
@@ -169,7 +169,7 @@ async def test_a_leader_idle_in_its_transaction_does_not_block_the_next_one(migr
 async def test_the_server_ends_a_transaction_that_waits_too_long_for_its_turn(
     migrated: str, store: Store, raw: Connection
 ) -> None:
-    """It holds no fence, but rows that others update cannot be vacuumed while it is open."""
+    """The transaction holds no fence, but while it is open, rows that others update cannot be vacuumed."""
     mine = (
         "select count(*) from pg_stat_activity "
         "where backend_xid is not null and datname = current_database() and backend_type = 'client backend'"
@@ -211,7 +211,7 @@ async def test_a_leader_frozen_while_it_sends_a_statement_does_not_block_the_nex
 async def test_a_leader_frozen_between_two_messages_of_a_statement_does_not_block_the_next_one(
     migrated: str, store: Store
 ) -> None:
-    """The server waits for the rest of the statement, which is neither idle time nor work to it."""
+    """The server waits for the rest of the statement. It counts the wait neither as idle time nor as work."""
     await store.claim_fence(FakeTerm())
     frozen = await asyncpg.connect(migrated)
     try:

@@ -72,7 +72,7 @@ async def test_a_misnamed_file_is_refused(database_url: str, tmp_path: Path, nam
 
 
 async def test_a_role_without_superuser_migrates_a_database_like_supabases(database_url: str) -> None:
-    """On Supabase the roles and auth.uid() belong to others, and new tables are granted to everybody."""
+    """On Supabase the roles and auth.uid() have other owners, and everybody gets rights on new tables."""
     admin = await asyncpg.connect(database_url)
     for role, more in (("anon", ""), ("authenticated", ""), ("service_role", "bypassrls")):
         if not await admin.fetchval("select exists (select from pg_roles where rolname = $1)", role):

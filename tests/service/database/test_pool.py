@@ -34,7 +34,7 @@ async def narrow(migrated: str, raw: Connection) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def one_of_its_own_is_busy(store: Store) -> AsyncIterator[asyncio.Event]:
+async def busy_connection(store: Store) -> AsyncIterator[asyncio.Event]:
     """A transaction that ends when the event is set."""
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -58,7 +58,7 @@ async def test_at_the_roles_connection_limit_a_caller_waits_for_a_connection_of_
 ) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 1")
     async with await Store.connect(narrow) as store:
-        async with one_of_its_own_is_busy(store) as over:
+        async with busy_connection(store) as over:
             waiting = [asyncio.create_task(store.ping()) for _ in range(20)]
             await eventually(lambda: store._pool.refused)
             assert not any(each.done() for each in waiting)  # the server's refusal reaches no caller
@@ -115,7 +115,7 @@ async def test_a_store_without_a_connection_gets_an_idle_one_of_another_store(na
     ):
         await neighbour.ping()
         await store.ping()
-        async with one_of_its_own_is_busy(store) as over:
+        async with busy_connection(store) as over:
             waiting = asyncio.create_task(neighbour.ping())
             await asyncio.wait((waiting,), timeout=0.3)
             assert not waiting.done()
@@ -131,7 +131,7 @@ async def test_a_store_without_a_connection_gets_an_idle_one_of_another_store(na
 
 
 @asynccontextmanager
-async def asked_all_the_time(store: Store, tasks: int) -> AsyncIterator[None]:
+async def always_busy(store: Store, tasks: int) -> AsyncIterator[None]:
     """Use the store continuously in that many tasks."""
 
     async def ask() -> None:
@@ -156,17 +156,17 @@ async def test_a_waiting_caller_is_served_before_a_later_one(migrated: str) -> N
                 order.append(who)
 
         async with pool.connection():
-            waiting = asyncio.create_task(ask("the one that waits"))
+            waiting = asyncio.create_task(ask("the waiting caller"))
             for _ in range(10):
                 await asyncio.sleep(0)
-        await ask("the one that asks again")
+        await ask("the later caller")
         await waiting
-        assert order == ["the one that waits", "the one that asks again"]
+        assert order == ["the waiting caller", "the later caller"]
 
 
 async def test_a_listener_gets_its_connection_although_the_store_is_always_busy(narrow: str, raw: Connection) -> None:
     await raw.execute(f"alter role {ROLE} connection limit 2")
-    async with await Store.connect(narrow) as store, asked_all_the_time(store, 3):
+    async with await Store.connect(narrow) as store, always_busy(store, 3):
         await eventually(lambda: raw.fetchval(f"select count(*) = 2 from pg_stat_activity where usename = '{ROLE}'"))
         listening = aiter(store.listen())
         async with asyncio.timeout(30):
@@ -182,8 +182,8 @@ async def test_a_pool_that_gave_up_a_connection_waits_for_its_busy_one(
     monkeypatch.setattr(connections, "GIVEN_UP_PAUSE", 1000.0)
     async with await Store.connect(migrated, connections=2) as store:
         pool = store._pool
-        async with one_of_its_own_is_busy(store) as over:
-            async with one_of_its_own_is_busy(store):
+        async with busy_connection(store) as over:
+            async with busy_connection(store):
                 pass
             (given_up,) = pool._free
             assert given_up.get_size() == 1
@@ -202,7 +202,7 @@ async def test_the_error_has_the_servers_reason_if_no_connection_is_released_in_
 ) -> None:
     monkeypatch.setattr(connections, "ACQUIRE_LIMIT", 0.5)
     await raw.execute(f"alter role {ROLE} connection limit 1")
-    async with await Store.connect(narrow) as store, one_of_its_own_is_busy(store):
+    async with await Store.connect(narrow) as store, busy_connection(store):
         with pytest.raises(StoreError, match="too many connections for role"):
             await store.ping()
 
@@ -228,7 +228,7 @@ async def test_a_probe_that_waits_behind_others_reports_no_outage(
                 troubles.add(access.trouble)
                 await asyncio.sleep(0.01)
         assert troubles == {None}
-        async with one_of_its_own_is_busy(store):  # no connection is released any more
+        async with busy_connection(store):  # no connection is released
             await eventually(lambda: access.trouble)
         probe.cancel()
         await asyncio.wait((probe,))
@@ -309,7 +309,7 @@ async def test_a_load_continues_without_the_connections_that_it_does_not_get(
     monkeypatch.setattr("service.database.store.HELPER_LIMIT", 0.1)
     async with await Store.connect(migrated, connections=2) as store:
         await store.put_positions([entry(1, "A", "1")])
-        async with one_of_its_own_is_busy(store), asyncio.timeout(LIMIT):
+        async with busy_connection(store), asyncio.timeout(LIMIT):
             assert len(await store.load_positions(LONG_AGO)) == 1
 
 

@@ -1,4 +1,4 @@
-"""A pooler before the database: one that gives each transaction another session is detected, another one is not."""
+"""A pooler in front of the database: one that gives each transaction another session is detected."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

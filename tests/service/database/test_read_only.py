@@ -92,7 +92,7 @@ async def roles(samples_url: str) -> AsyncIterator[tuple[str, str, Connection]]:
 
 
 async def make_read_only(admin: Connection, role: str) -> None:
-    """Make the role's sessions read-only, the present and the future ones."""
+    """Make the role's present and future sessions read-only."""
     await admin.execute(f"alter role {role} set default_transaction_read_only = on")
     await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", role)
 
@@ -103,7 +103,7 @@ def terms_of(tasks: list[Task]) -> int:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one second stand for thirty."""
+    """Shorten the limit of thirty seconds to one second."""
     monkeypatch.setattr(write_watch, "NOTHING_COMMITTED_LIMIT", 1.0)
     monkeypatch.setattr(write_watch, "RESIGN_PAUSE", (0.5, 2.0))
     monkeypatch.setattr(probing, "PROBE_INTERVAL", 0.1)

@@ -1,4 +1,4 @@
-"""When a leader resigns because none of its writes are committed, on a clock that the test moves."""
+"""When a leader whose writes all fail resigns, on a clock that the test moves."""
 
 from dataclasses import dataclass
 

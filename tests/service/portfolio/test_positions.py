@@ -31,7 +31,7 @@ ids = st.integers(0, 2**128 - 1).map(lambda number: UUID(int=number))
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few portfolios fill many blocks."""
+    """Make blocks small, so that a few portfolios fill many."""
     monkeypatch.setattr(positions, "PORTFOLIOS_PER_BLOCK", 3)
     monkeypatch.setattr(position_reader, "PORTFOLIOS_PER_BLOCK", 3)
 
@@ -136,7 +136,7 @@ changes = st.lists(
 def test_changes_applied_one_after_the_other_equal_a_fresh_load(
     migrated_once: str, rounds: list[list[tuple[str, int, str, int, int]]], steps: list[int]
 ) -> None:
-    """After any changes of the tables and any change of the date."""
+    """This holds after any changes of the tables and of the date."""
     asyncio.run(_apply(migrated_once, rounds, steps))
 
 
@@ -176,7 +176,7 @@ async def _change(store: Store, raw: Connection, what: str, portfolio: int, symb
 
 
 async def test_a_change_committed_after_a_later_one_was_read_is_not_missed(store: Store, raw: Connection) -> None:
-    """A sequence would have missed it. The tick that has read the later change does not delete it either."""
+    """A sequence would miss the change. A tick that has read the later change does not delete it either."""
     await store.claim_fence(FakeTerm())
     await store.put_positions([entry(1, "A", "1"), entry(2, "A", "1")])
     book = await store.load_positions(DAY)

@@ -319,7 +319,7 @@ async def test_a_plan_without_live_sip_is_reported_with_alpaca_s_message(alpaca:
     async with source(alpaca, feed="sip") as prices:
         with pytest.raises(PricesUnavailable, match=r"^Alpaca: 403 subscription does not permit querying recent SIP"):
             await prices.latest([f"S{number}" for number in range(5000)])
-    assert len(alpaca.asked) <= 8, "the other batches need not be asked"
+    assert len(alpaca.asked) <= 8, "the other batches need no request"
 
 
 async def test_the_keys_are_not_sent_to_a_redirects_target(alpaca: Alpaca) -> None:

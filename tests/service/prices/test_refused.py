@@ -1,4 +1,4 @@
-"""Symbols that Alpaca refuses, or has never priced, beside symbols that it has priced: what each costs the others."""
+"""Symbols that Alpaca refuses or has never priced, and how they affect symbols that it has priced."""
 
 import asyncio
 import logging
@@ -166,7 +166,7 @@ async def test_a_sudden_refusal_of_many_symbols_does_not_use_up_the_requests(alp
 
 async def test_requests_for_unknown_symbols_leave_a_quarter_of_the_rate_limit(alpaca: Alpaca) -> None:
     market(alpaca)
-    alpaca.left = 49  # before this question, of 200
+    alpaca.left = 49  # of 200, before this request
     async with source(alpaca, known=GOOD) as prices:
         assert (await prices.latest(good_with(BAD))).keys() == set(GOOD)
     assert alpaca.symbols_asked == [GOOD]
@@ -264,7 +264,7 @@ async def test_closes_that_an_unknown_symbol_prevented_arrive_at_the_next_attemp
 
 
 async def test_a_source_does_not_request_a_symbol_that_another_source_saw_refused(alpaca: Alpaca) -> None:
-    """As two tasks do through the database."""
+    """Two tasks share refusals in this way through the database."""
     market(alpaca)
     async with AsyncExitStack() as stack:
         one: AlpacaPrices = await stack.enter_async_context(source(alpaca, known=GOOD))

@@ -1,4 +1,4 @@
-"""The simulated source: the same prices for everybody, and they change."""
+"""The simulated source: every task sees the same prices, and prices change."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

@@ -61,7 +61,7 @@ def test_a_symbol_without_a_price_is_not_requested_again_for_minutes() -> None:
     world.time += NO_PRICE_PAUSE
     assert world.queued(["A", "B"]) == {"A", "B"}
     world.standing.record_answer(["A"], (), silent=False)
-    assert world.queued(["A"]) == {"A"}, "that it had no close says nothing about its price"
+    assert world.queued(["A"]) == {"A"}, "a missing close says nothing about the latest price"
 
 
 def test_a_refusal_expires_and_lasts_twice_as_long_each_time_up_to_a_day() -> None:
@@ -103,11 +103,11 @@ def test_changes_are_returned_until_they_are_saved() -> None:
     world.standing.record_refusal("A")
     changes = world.standing.changes()
     world.standing.remember([], ["A"])
-    assert world.standing.priced(["A"]) == [], "what is not in the database yet is not forgotten"
+    assert world.standing.priced(["A"]) == [], "a refusal that is not in the database yet is kept"
     world.time += FIRST_REFUSAL
     world.standing.record_answer(["A"], {"A"}, silent=True)
     world.standing.saved(changes)
-    assert world.standing.changes() == {"A": None}, "it has changed since"
+    assert world.standing.changes() == {"A": None}, "the entry has changed since"
     world.standing.saved(world.standing.changes())
     assert world.standing.changes() == {}
 
@@ -117,7 +117,7 @@ def test_a_portfolios_only_symbol_does_not_wait_for_anothers_thousands() -> None
     many = names("A", 5_000)
     world.standing.set_crowds({symbol: Crowd(5_000, 1) for symbol in many} | {"Z": Crowd(1, 2)})
     trials = world.standing.trials([*many, "Z"], silent=False)
-    assert batch(trials) == ["Z"], "alone: a refusal of the others costs it nothing"
+    assert batch(trials) == ["Z"], "alone: a refusal of the others does not affect it"
     assert len(batch(trials)) == 500
 
 
@@ -135,7 +135,7 @@ def test_the_rest_of_a_failed_batch_is_requested_last_and_in_halves() -> None:
     trials = world.standing.trials(names("A", 12), silent=False)
     first = batch(trials, 8)
     trials.put_back(first[1:])
-    assert batch(trials, 8) == second, "what was not asked for yet comes first"
+    assert batch(trials, 8) == second, "symbols without a request yet come first"
     assert batch(trials, 8) == first[1:5]
     assert batch(trials, 8) == first[5:]
 
@@ -178,7 +178,7 @@ def test_a_symbol_that_was_refused_before_is_requested_alone_and_last() -> None:
 def test_a_batch_fits_into_a_url() -> None:
     trials = World().standing.trials(names("A" * 16, 100), silent=False)
     assert len(trials.next(500, 200, len)) == 10
-    assert len(trials.next(500, 3, len)) == 1, "one symbol at least"
+    assert len(trials.next(500, 3, len)) == 1, "at least one symbol"
 
 
 def test_failed_trials_are_forgotten_after_a_day() -> None:

@@ -31,7 +31,7 @@ def until(event: asyncio.Event) -> Awaitable[object]:
     return asyncio.wait_for(event.wait(), 20)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), StaleTerm("a newer one was here"), None])
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), StaleTerm("a newer term has the fence"), None])
 async def test_failed_work_frees_its_lease_for_another_task_and_the_other_work_continues(
     error: Exception | None, new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack
 ) -> None:
@@ -60,7 +60,7 @@ async def test_failed_work_frees_its_lease_for_another_task_and_the_other_work_c
         await until(failed)
         async with working(other.url, {TRACKER_LEASE: take}, pause=FOREVER) as background:
             await until(taken)
-            assert failing.leaderships[TRACKER_LEASE].state is None  # it does not even ask
+            assert failing.leaderships[TRACKER_LEASE].state is None  # it sends no request
             assert background.leaderships[TRACKER_LEASE].is_leader
             await until(going_on)
 

@@ -218,7 +218,7 @@ async def test_the_official_close_replaces_the_provisional_one_and_its_row(
     row, other = await one_row(store, 1), await one_row(store, 2)
     assert (row.value, row.stale, row.origin, row.revision) == (Decimal(12), False, "settled", 2)
     assert (other.value, other.stale) == (Decimal(5), False)
-    assert await replaced(raw) == [astuple(captured)], "what it was is kept"
+    assert await replaced(raw) == [astuple(captured)], "the replaced row is kept"
     assert not (await store.closes(MONDAY, ["A"]))["A"].provisional
 
 
@@ -337,7 +337,7 @@ async def test_a_snapshot_makes_no_revision_of_a_late_row_with_the_same_value(st
 async def test_only_the_snapshot_changes_an_existing_row(
     store: Store, raw: Connection, term: FakeTerm, job: JobName
 ) -> None:
-    """Even a row that appeared after a job looked for missing ones, and whose value would differ now."""
+    """This includes a row that appears after a job has looked for missing rows, even if its value would differ now."""
     await store.put_positions([entry(1, "A", "1")])
     await Desk(store, {MONDAY: {"A": "10"}}).jobs.run("eod", session(MONDAY), term)
     before = await rows(store)
@@ -443,7 +443,7 @@ async def test_a_session_without_prices_delays_no_later_one_and_is_retried(store
     await desk.jobs.run("reconstruction", session(wednesday), term)
     assert [row.date for row in await rows(store)] == [FRIDAY, MONDAY, TUESDAY, wednesday]
     assert [row.value for row in await rows(store)] == [1, 2, 3, 4]
-    assert len(desk.prices.asked) == 2, "what is filled is not asked for again"
+    assert len(desk.prices.asked) == 2, "filled sessions are not requested again"
     run = (await store.job_runs())["reconstruction"]
     assert (run.status, run.skipped, run.rows_written, run.rows_added) == ("done", [], 4, 4)
 
@@ -709,20 +709,20 @@ async def test_the_values_of_a_deleted_portfolio_are_deleted(store: Store, raw: 
     assert [row[0] for row in await replaced(raw)] == [UUID(int=2)]
 
 
-@pytest.fixture(params=["history", "history set right", "intraday"])
+@pytest.fixture(params=["history", "corrected history", "intraday"])
 def write_values(request: pytest.FixtureRequest) -> Callable[[FencedWrites], Awaitable[object]]:
     """Write the staged values and commit them."""
 
     async def history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="none")
 
-    async def history_set_right(writes: FencedWrites) -> None:
+    async def corrected_history(writes: FencedWrites) -> None:
         await writes.history("daily_eod", MONDAY, origin="captured", overwrite="all")
 
     async def intraday(writes: FencedWrites) -> None:
         await writes.intraday(MONDAY, CLOSE, UUID(int=1), UUID(int=2))
 
-    return {"history": history, "history set right": history_set_right, "intraday": intraday}[request.param]
+    return {"history": history, "corrected history": corrected_history, "intraday": intraday}[request.param]
 
 
 async def with_values(raw: Connection) -> list[UUID]:

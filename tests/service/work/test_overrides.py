@@ -1,4 +1,4 @@
-"""Closures and odd hours that no calendar knew, from the table to the work."""
+"""Closures and hours that no calendar has, from the table to the work."""
 
 import asyncio
 import logging
@@ -83,7 +83,7 @@ async def test_an_override_with_hours_of_another_day_closes_the_day_and_is_logge
     ("day", "opens", "closes"),
     [
         ("infinity", "-infinity", "infinity"),
-        ("20260-03-02", None, None),  # a year with a digit too many
+        ("20260-03-02", None, None),  # a year with one digit too many
         ("0044-03-15 BC", None, None),
         ("2026-03-02", "2026-03-02 14:30Z", "20260-03-02 18:00Z"),
         ("2026-03-02", "0044-03-15 14:30Z BC", "2026-03-02 18:00Z"),
@@ -92,7 +92,7 @@ async def test_an_override_with_hours_of_another_day_closes_the_day_and_is_logge
 async def test_an_override_that_python_cannot_represent_does_not_break_the_calendar(
     store: Store, raw: Connection, day: str, opens: str | None, closes: str | None
 ) -> None:
-    """The error would end the reader, and with it the service, in every task at once."""
+    """An error would end the reader and the service in every task at once."""
     await override(raw, FRIDAY, None, None)
     await raw.execute(
         """

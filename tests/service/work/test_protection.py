@@ -89,7 +89,7 @@ async def running(protection: TaskProtection) -> AsyncIterator[TaskProtection]:
 
 
 def free(metrics: WorkMetrics) -> Callable[[], bool]:
-    """Whether this side knows that there is no protection."""
+    """A condition: the metric shows that the task is not protected."""
     return lambda: [s.value for metric in metrics.protected.collect() for s in metric.samples] == [0]
 
 
@@ -185,7 +185,7 @@ async def test_a_refused_protection_is_logged_once_and_retried_and_never_fatal(
         if not taken_back:
             await eventually(free(metrics))
     if taken_back:
-        assert agent.put[-1] == OFF, "it may be protected all the same"
+        assert agent.put[-1] == OFF, "the task may still be protected"
     else:
         assert agent.put == [ON] * len(agent.put), "there is nothing to take back"
 
@@ -245,7 +245,7 @@ async def test_a_hanging_agent_delays_neither_the_start_nor_the_end_of_a_job(
         assert held_after + loop.time() - began < ANSWER_LIMIT / 2
         agent.hangs = False
         run.cancel()
-    assert agent.put == [ON, OFF], "though it never answered: it may have heard"
+    assert agent.put == [ON, OFF], "the agent never answered, but may have received the request"
 
 
 async def test_without_an_agent_there_is_no_protection(metrics: WorkMetrics) -> None:

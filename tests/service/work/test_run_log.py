@@ -78,7 +78,7 @@ def test_a_lasting_failure_is_one_line_per_term(logged: Logged) -> None:
     logged.attempt(run(attempts=4), FakeTerm(1), rows=2)
     assert logged.events() == ["run_done"]
     logged.attempt(run(attempts=5), FakeTerm(1), StoreError("away"))
-    assert logged.events() == ["run_began", "run_failed"], "a new failure is news again"
+    assert logged.events() == ["run_began", "run_failed"], "a new failure is logged again"
 
 
 def test_a_new_term_logs_the_start_of_the_run_again(logged: Logged) -> None:

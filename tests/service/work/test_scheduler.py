@@ -182,7 +182,7 @@ async def test_a_failed_run_is_retried_and_delays_no_other(store: Store, raw: Co
     assert stands["snapshot", date(2026, 3, 3)] == "done"
     found = await raw.fetchval("select error from job_run where job = 'snapshot' and session_date = $1", MONDAY)
     assert found == "2026-03-02: not today"
-    assert office.waiting == 3, "those of Monday"
+    assert office.waiting == 3, "the runs of Monday"
     assert metrics.runs_waiting._value.get() == 0, "they wait for the next leader"
     office.missing = set()
     await office.work(datetime(2026, 3, 4, 15, 3, tzinfo=UTC))
@@ -252,7 +252,7 @@ async def test_a_failure_before_the_claim_does_not_end_the_term(
 
 
 async def test_a_leader_that_lost_its_term_reports_no_waiting_runs(store: Store, metrics: WorkMetrics) -> None:
-    """Otherwise the alert would last for as long as the task follows."""
+    """Otherwise the alert would last while the task is a follower."""
     office = Office(store, metrics, CLOSE, look_back=2)
 
     async def lose(day: date) -> Mapping[str, str]:
@@ -296,7 +296,7 @@ async def test_an_unsettled_session_before_the_look_back_is_reported_until_it_is
 ) -> None:
     office = Office(store, metrics, datetime(2026, 3, 3, 10, 0, tzinfo=UTC), look_back=2)
     await office.work(datetime(2026, 3, 3, 11, 0, tzinfo=UTC))
-    assert office.given_up == 0, "what was before the first is nobody's loss"
+    assert office.given_up == 0, "sessions before the first settled one do not count"
     office.clock.time = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a week later: two of five sessions are caught up
     caplog.clear()
     await office.work(datetime(2026, 3, 10, 20, 10, tzinfo=UTC), token=2)

@@ -230,7 +230,7 @@ async def test_a_price_of_the_day_before_is_not_a_high_or_low_of_the_day(store: 
     market = Market(store, metrics, CLOSE - TICK, {"A": "100"}, PricesUnavailable, {"A": "50"}, {"A": "51"})
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + TICK))
-    assert await day_figures(store) == (100, 100, 100, 100, 0), "nothing of today is known"
+    assert await day_figures(store) == (100, 100, 100, 100, 0), "no price of today is known"
     with pytest.raises(Over):
         await market.tracker().run(FakeTerm(clock=market.clock, until=OPEN + timedelta(days=1) + 3 * TICK))
     assert await day_figures(store) == (51, 50, 51, 50, 1)
@@ -303,9 +303,9 @@ async def test_an_answer_with_an_older_price_is_ignored_and_is_not_a_failure(
     assert not (await live(store)).stale
     await market.follow(2, token=3)
     value = await live(store)
-    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "it has grown old"
+    assert (value.value, value.oldest_price_at, value.stale) == (Decimal(100), OPEN, True), "the price is old by now"
     gauges = (metrics.carried, metrics.stale, metrics.held)
-    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "no failure shows a source that stands still"
+    assert [gauge._value.get() for gauge in gauges] == [0, 1, 1], "old prices are not failures"
 
 
 @pytest.mark.parametrize(("beyond", "stale"), [(timedelta(), False), (timedelta.resolution, True)])
@@ -339,7 +339,7 @@ async def test_a_term_that_loads_positions_slowly_begins_with_the_present_tick(
     loading_for(40, market, monkeypatch)
     await market.follow(3)
     assert await slots(raw) == [OPEN + TICK, OPEN + 2 * TICK]
-    assert counted(metrics, "skipped") == 1, "that of the opening"
+    assert counted(metrics, "skipped") == 1, "the tick of the opening"
 
 
 async def test_a_term_that_loads_across_midnight_does_not_use_yesterdays_positions(

@@ -146,7 +146,7 @@ async def test_a_block_is_valued_while_the_server_receives_the_block_before_it(
 
     async def watch() -> None:
         while await raw.fetchval("select sum(bytes_processed) from pg_stat_progress_copy") != copied:
-            pass  # each query takes its time
+            pass  # each query takes a moment
         received.set()
 
     monkeypatch.setattr(tracking, "value_block", beside_the_copy)
