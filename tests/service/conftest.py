@@ -99,7 +99,7 @@ def new_service(samples_url: str, session: aiohttp.ClientSession, tmp_path: Path
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """A stack of context managers that the end of the test exits, last first."""
+    """A stack of context managers, which exit at the end of the test, last first."""
     async with AsyncExitStack() as stack:
         yield stack
 

@@ -95,8 +95,8 @@ async def test_the_api_works_with_every_variable_that_is_meant_for_another_progr
     service.send()
     assert await service.end() == 0
     assert not [line for line in service.lines() if line["level"] not in ("INFO", "WARNING")]
-    (told,) = [message for message in service.messages() if "ignored environment variables" in message]
-    assert set(told.rpartition(": ")[2].split()) == set(MEANT_FOR_OTHERS)
+    (warning,) = [message for message in service.messages() if "ignored environment variables" in message]
+    assert set(warning.rpartition(": ")[2].split()) == set(MEANT_FOR_OTHERS)
 
 
 @pytest.mark.parametrize("command", ["migrate", "sample"])

@@ -151,16 +151,16 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
     else:
         monkeypatch.setenv(name, value)
     assert main([]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"{name}: ")
-    assert told.err.count("\n") == 1
-    assert "topsecret" not in told.err
-    assert len(told.err) < 120
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"{name}: ")
+    assert output.err.count("\n") == 1
+    assert "topsecret" not in output.err
+    assert len(output.err) < 120
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("LOG_FORMAT", "xml", "'xml' is not 'json' or 'text'"),
         ("PRICE_SOURCE", " ALPACA ", "'ALPACA' is not 'simulated' or 'alpaca'"),
@@ -175,11 +175,11 @@ def test_a_bad_setting_is_one_line_that_names_it_and_exit_status_2(
     ],
 )
 def test_the_error_for_a_bad_value_says_what_the_setting_accepts(
-    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
     assert main([]) == 2
-    assert capsys.readouterr() == ("", f"{name}: {told}\n")
+    assert capsys.readouterr() == ("", f"{name}: {expected}\n")
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_any_password_leads_to_the_named_host_and_is_never_shown(
     monkeypatch.setenv("DATABASE_URL", f"postgresql://app:{password}@" + where.format(port=free_port()))
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     assert main(["migrate"]) == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert told.err.startswith("database: cannot connect: ")
-    assert password not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith("database: cannot connect: ")
+    assert password not in output.err
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_a_bad_libpq_variable_is_one_line_without_secrets(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # another test's output is closed
     assert main([command]) == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert told.err.startswith("database")
-    assert "topsecret" not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert output.err.startswith("database")
+    assert "topsecret" not in output.err
 
 
 @pytest.mark.parametrize(
@@ -278,21 +278,21 @@ def signals_as_they_were() -> Iterator[None]:
 
 @pytest.mark.usefixtures("signals_as_they_were")
 @pytest.mark.parametrize(
-    ("auth", "told"),
+    ("auth", "expected"),
     [
         (None, "SUPABASE_URL: missing; or set AUTH=off, which lets everybody read and change everything\n"),
         ("supabase", "SUPABASE_URL: missing; AUTH=supabase needs it\n"),
     ],
 )
 def test_without_settings_for_authentication_the_service_does_not_start(
-    auth: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    auth: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("PRICE_SOURCE", "simulated")
     if auth is not None:
         monkeypatch.setenv("AUTH", auth)
     assert main([]) == 2
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.usefixtures("signals_as_they_were")
@@ -302,8 +302,8 @@ def test_without_a_price_source_the_service_does_not_start(
     monkeypatch.setattr("service.telemetry.set_up_logs", lambda *_: None)  # a set-up log would outlast the test
     monkeypatch.setenv("AUTH", "off")
     assert main([]) == 2
-    told = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
-    assert capsys.readouterr() == ("", told)
+    expected = "PRICE_SOURCE: missing; choose alpaca, or simulated for made-up prices\n"
+    assert capsys.readouterr() == ("", expected)
 
 
 def test_settings_that_auth_needs_are_checked_before_the_start() -> None:
@@ -326,9 +326,9 @@ def test_each_command_prints_its_usage_without_any_setting(
 ) -> None:
     monkeypatch.delenv("DATABASE_URL")
     assert status_of(command, help_) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(f"usage: python -m service {command}")
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert output.out.startswith(f"usage: python -m service {command}")
+    assert output.err == ""
 
 
 def test_the_usage_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,9 +351,9 @@ def test_arguments_that_a_command_does_not_take_are_exit_status_2(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status_of(command, "--dance") == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"python -m service {command}: " in told.err.splitlines()[-1]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"python -m service {command}: " in output.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_json_lines_hold_the_fields_and_a_traceback_stays_in_its_line(capsys: py
         raise ValueError("first\nsecond")
     except ValueError:
         logger.exception("failed")
-    logger.debug("not told")
+    logger.debug("below the level")
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first.pop("time").endswith("Z")
     assert first == {
@@ -69,6 +69,6 @@ def test_the_metric_of_a_lease_without_a_term_is_0() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these figures come from /proc")
 def test_the_metrics_have_memory_and_open_files() -> None:
-    told = generate_latest(new_registry()).decode()
-    assert "process_resident_memory_bytes" in told
-    assert "process_open_fds" in told
+    metrics = generate_latest(new_registry()).decode()
+    assert "process_resident_memory_bytes" in metrics
+    assert "process_open_fds" in metrics

@@ -86,8 +86,8 @@ def _knows(sentinel: RedisServer, *, sentinels: int, replicas: int) -> bool:
     fields = order(sentinel, "SENTINEL", "MASTER", MASTER)
     if not isinstance(fields, list):
         return False
-    told = dict(zip(fields[::2], fields[1::2], strict=True))
-    return (told["num-other-sentinels"], told["num-slaves"]) == (str(sentinels - 1), str(replicas))
+    reported = dict(zip(fields[::2], fields[1::2], strict=True))
+    return (reported["num-other-sentinels"], reported["num-slaves"]) == (str(sentinels - 1), str(replicas))
 
 
 @asynccontextmanager

@@ -178,7 +178,7 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
 
 
 @pytest.mark.parametrize(
-    ("claims", "told"),
+    ("claims", "expected"),
     [
         ({"role": "service_role", "iss": "supabase", "aud": None, "sub": None}, "the project's service_role key"),
         ({"role": "anon", "iss": "supabase", "aud": None, "sub": None}, "the project's anon key"),
@@ -199,10 +199,10 @@ async def test_every_claim_is_checked(name: str, project: Project, guard: TokenG
     ],
 )
 async def test_only_a_signed_in_user_is_admitted_and_others_are_given_the_reason(
-    claims: dict[str, Any], told: str, project: Project, guard: TokenGuard
+    claims: dict[str, Any], expected: str, project: Project, guard: TokenGuard
 ) -> None:
     for token in (project.token(SECRET, **claims), project.token(ec_key("one"), "one", **claims)):
-        assert told in await refused(guard, token)
+        assert expected in await refused(guard, token)
 
 
 async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project: Project, guard: TokenGuard) -> None:
@@ -212,27 +212,27 @@ async def test_a_token_without_the_claim_of_anonymous_users_is_accepted(project:
 async def test_a_possibly_wrong_setting_is_one_warning_an_hour_however_many_tokens_come(
     project: Project, guard: TokenGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def told() -> list[str]:
+    def warnings() -> list[str]:
         return [record.message for record in caplog.records if record.name == "service.api.auth"]
 
     foreign = [project.token(ec_key("one"), "one", iss=f"https://{n}.example/auth/v1") for n in range(5)]
     for token in foreign * 3:
         await refused(guard, token)
-    assert told() == [
+    assert warnings() == [
         "SUPABASE_URL: a signed access token names the issuer 'https://0.example/auth/v1', "
         f"not {project.url}/auth/v1; refused"
     ]
     project.now += 3599
     await refused(guard, foreign[1])
-    assert len(told()) == 1
+    assert len(warnings()) == 1
     project.now += 1
     for token in foreign:
         await refused(guard, token)
-    assert len(told()) == 2
+    assert len(warnings()) == 2
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "expected"),
     [
         (lambda project: project.token(ec_key("one"), "gone"), "SUPABASE_URL: an access token names a key that"),
         (lambda project: project.token("x" * 40), "SUPABASE_JWT_SECRET: an access token was not signed with it"),
@@ -240,7 +240,7 @@ async def test_a_possibly_wrong_setting_is_one_warning_an_hour_however_many_toke
 )
 async def test_tokens_with_a_key_that_the_settings_do_not_give_are_one_warning(
     token: Callable[[Project], str],
-    told: str,
+    expected: str,
     project: Project,
     guard: TokenGuard,
     caplog: pytest.LogCaptureFixture,
@@ -248,7 +248,7 @@ async def test_tokens_with_a_key_that_the_settings_do_not_give_are_one_warning(
     for _ in range(3):
         await refused(guard, token(project))
     (message,) = [record.message for record in caplog.records if record.name == "service.api.auth"]
-    assert message.startswith(told)
+    assert message.startswith(expected)
 
 
 async def test_a_missing_shared_secret_is_one_warning(project: Project, caplog: pytest.LogCaptureFixture) -> None:
@@ -421,8 +421,8 @@ async def test_a_token_with_an_unknown_key_waits_a_limited_time_for_a_hanging_ke
     monkeypatch.setattr(jwks, "FETCH_LIMIT", 1.0)  # long enough for a request on a busy machine
     project.hangs = True
     tokens = [project.token(ec_key("other"), f"made up {number}") for number in range(50)]
-    told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
-    assert {type(error) for error in told} == {KeysUnavailable}
+    errors = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
+    assert {type(error) for error in errors} == {KeysUnavailable}
     assert (project.asked, len(caplog.records)) == (1, 1)
 
 
@@ -488,8 +488,10 @@ async def test_a_flood_of_made_up_keys_is_one_fetch_per_interval_whatever_its_re
     for looks in (1, 2):
         project.instead = None if status == 200 else web.Response(status=status)
         for _ in range(2):
-            told = await asyncio.gather(*(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True)
-            assert {type(error) for error in told} == {Unauthorized if status == 200 else KeysUnavailable}
+            errors = await asyncio.gather(
+                *(guard.caller(f"Bearer {token}") for token in tokens), return_exceptions=True
+            )
+            assert {type(error) for error in errors} == {Unauthorized if status == 200 else KeysUnavailable}
         assert project.asked == looks
         assert len(caplog.records) == 1, "the log is not flooded either"
         project.now += MIN_INTERVAL
@@ -596,9 +598,9 @@ def test_a_development_token_needs_its_settings(
     settings = {"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_JWT_SECRET": SECRET}
     del settings[missing]
     assert token_of(monkeypatch, "--user", str(USER), **settings) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.split(";")[0], told.err.count("\n")) == ("", f"{missing}: missing", 1)
-    assert SECRET not in told.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.split(";")[0], output.err.count("\n")) == ("", f"{missing}: missing", 1)
+    assert SECRET not in output.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--user", "me"], ["--user", str(USER), "--hours", "0"]])

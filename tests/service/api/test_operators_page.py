@@ -38,7 +38,7 @@ async def sidecar() -> AsyncIterator[ReportingSidecar]:
 async def beside(
     sidecar: ReportingSidecar, shared_url: str, session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Served]:
-    """An API beside the fake sidecar. Each request reads everything again."""
+    """An API with the fake sidecar. Each request reads everything again."""
     monkeypatch.setattr(recent, "MAX_AGE", 0.0)
     async with await Store.connect(shared_url, connections=2) as store:
         served = Served(store, session, sidecar_url=sidecar.url)
@@ -241,11 +241,11 @@ async def test_texts_from_outside_are_bounded_and_printable(beside: Served, side
     sidecar.terms["background_services"] = [past_term(n, hostile, reason=hostile) for n in range(1, 12)]
     answer, terms = await status(beside), await history(beside)
     lease = answer["leases"]["background_services"]
-    told = [lease["holder"], lease["state"], lease["trouble"], *(problem["text"] for problem in answer["problems"])]
-    told += [each[field] for each in terms["background_services"]["terms"] for field in ("holder", "reason")]
-    assert len(told) > 25
-    assert all(map(is_harmless, told))
-    assert all(len(text) < 500 for text in told)
+    texts = [lease["holder"], lease["state"], lease["trouble"], *(problem["text"] for problem in answer["problems"])]
+    texts += [each[field] for each in terms["background_services"]["terms"] for field in ("holder", "reason")]
+    assert len(texts) > 25
+    assert all(map(is_harmless, texts))
+    assert all(len(text) < 500 for text in texts)
 
 
 async def test_the_number_of_terms_is_bounded(beside: Served, sidecar: ReportingSidecar) -> None:

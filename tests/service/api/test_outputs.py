@@ -38,10 +38,10 @@ def is_harmless(text: str) -> bool:
 async def test_a_database_error_is_one_bounded_line(shared_url: str, stack: AsyncExitStack) -> None:
     connection = await asyncpg.connect(shared_url)
     stack.push_async_callback(connection.close)
-    with pytest.raises(StoreError) as told, store_errors():
+    with pytest.raises(StoreError) as caught, store_errors():
         await connection.execute("select cast($1::text as integer)", HOSTILE.replace("\0", ""))
-    assert r"x\x1b[2J" in str(told.value)
-    assert is_harmless(str(told.value))
+    assert r"x\x1b[2J" in str(caught.value)
+    assert is_harmless(str(caught.value))
 
 
 async def test_background_status_bounds_the_texts_of_another_task(served: Served, shared_url: str) -> None:
@@ -58,8 +58,8 @@ async def test_background_status_bounds_the_texts_of_another_task(served: Served
         status = json.loads(text)
         assert len(text) < 2 * LARGEST
         run = status["jobs"]["eod"]["last_run"]
-        told = [status["leases"]["background_services"]["last_writer"]["holder"], run["error"], run["holder"]]
-        assert all(map(is_harmless, told))
+        texts = [status["leases"]["background_services"]["last_writer"]["holder"], run["error"], run["holder"]]
+        assert all(map(is_harmless, texts))
     finally:
         await admin.execute("delete from job_run")
         await admin.close()
@@ -86,13 +86,13 @@ async def test_a_file_s_content_and_name_are_harmless_in_an_error(tmp_path: Path
     evil = "\x1b[2J" + "z" * 900
     more = f",{evil}" if what == "header" else ""
     path.write_text(f"symbol,session_date,close{more}\n{evil},2026-03-02,1\n")
-    with pytest.raises(BadFile) as told:
+    with pytest.raises(BadFile) as caught:
         await import_prices(samples_url, path, CALENDARS["NYSE"](), utc_now())
-    assert r"\x1b[2J" in str(told.value)
-    assert is_harmless(str(told.value))
-    with pytest.raises(BadFile) as told:
+    assert r"\x1b[2J" in str(caught.value)
+    assert is_harmless(str(caught.value))
+    with pytest.raises(BadFile) as caught:
         await import_positions(samples_url, path / "not there")
-    assert is_harmless(str(told.value))
+    assert is_harmless(str(caught.value))
 
 
 @pytest.mark.parametrize("command", [["import"], ["run"], ["fence"], ["token", "--user"], []])
@@ -153,10 +153,10 @@ async def test_a_price_sources_message_is_harmless_and_even_a_cut_key_is_hidden(
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     client = AlpacaClient(f"http://127.0.0.1:{port}", Credentials(SecretStr(key), SecretStr("other")))
     stack.push_async_callback(client.aclose)
-    with pytest.raises(PricesUnavailable) as told:
+    with pytest.raises(PricesUnavailable) as caught:
         await client.get("/x", {}, client.budget(5))
-    assert is_harmless(str(told.value))
-    assert "SECRET" not in str(told.value)
+    assert is_harmless(str(caught.value))
+    assert "SECRET" not in str(caught.value)
 
 
 async def test_errors_over_http_are_bounded(served: Served, session: aiohttp.ClientSession) -> None:

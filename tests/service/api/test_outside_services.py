@@ -110,11 +110,11 @@ async def test_a_users_thousand_refused_symbols_delay_no_other_users_prices_and_
     async with session.put(f"{service.url}/portfolios/{other}/positions", json=entries) as response:
         assert response.status == 200, await response.text()
 
-    async def told() -> dict[str, Any] | None:
+    async def with_unpriced_symbols() -> dict[str, Any] | None:
         value = await live(other)
         return value if value.get("unpriced_count") == 1_000 else None
 
-    value = await eventually(told, within=LIMIT)
+    value = await eventually(with_unpriced_symbols, within=LIMIT)
     assert value["unpriced_symbols"] == bad[:20]
     assert value["priced_fraction"] == "0.0010"
     seen: dict[str, bool] = {}

@@ -97,8 +97,8 @@ async def test_an_owner_sees_their_own_portfolio(view: str, guarded: Served) -> 
 @pytest.mark.parametrize("view", VIEWS)
 async def test_another_users_portfolio_is_answered_like_a_missing_one(view: str, guarded: Served) -> None:
     for portfolio in (OTHERS, UNKNOWN):
-        told = await guarded.get(f"/portfolios/{portfolio}/{view}", headers=bearer())
-        assert told == (404, {"error": f"no portfolio {portfolio}"})
+        answer = await guarded.get(f"/portfolios/{portfolio}/{view}", headers=bearer())
+        assert answer == (404, {"error": f"no portfolio {portfolio}"})
 
 
 async def test_keys_that_cannot_be_fetched_are_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ async def test_keys_that_cannot_be_fetched_are_503(guarded: Served, monkeypatch:
         raise KeysUnavailable
 
     monkeypatch.setattr(guarded.api._guard, "caller", fail)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
-    assert told == (503, {"error": "access tokens cannot be checked now"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
+    assert answer == (503, {"error": "access tokens cannot be checked now"})
 
 
 async def test_routes_for_the_platform_need_no_token(guarded: Served, session: ClientSession) -> None:
@@ -134,8 +134,8 @@ async def test_each_user_has_a_separate_limit_of_streams(guarded: Served, sessio
     guarded.api._quota._limit = 2
     url = f"{guarded.url}/portfolios/{PORTFOLIO}/stream"
     async with session.get(url, headers=bearer()), session.get(url, headers=bearer()):
-        told = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
-        assert told == (429, {"error": "2 streams are open already"})
+        answer = await guarded.get(f"/portfolios/{PORTFOLIO}/stream", headers=bearer())
+        assert answer == (429, {"error": "2 streams are open already"})
         async with session.get(f"{guarded.url}/portfolios/{OTHERS}/stream", headers=bearer(OTHER)) as response:
             assert response.status == 200
     async with asyncio.timeout(20):
@@ -164,8 +164,8 @@ async def test_the_owner_writes_positions_from_a_date_on_and_may_repeat_the_requ
 @pytest.mark.parametrize("portfolio", [OTHERS, UNKNOWN])
 async def test_a_user_cannot_write_to_another_users_portfolio_or_create_one(portfolio: object, guarded: Served) -> None:
     before = await positions(guarded, OTHERS)
-    told = await put(guarded, portfolio, body(("KO", "2", "2026-03-02")))
-    assert told == (404, {"error": f"no portfolio {portfolio}"})
+    answer = await put(guarded, portfolio, body(("KO", "2", "2026-03-02")))
+    assert answer == (404, {"error": f"no portfolio {portfolio}"})
     assert await positions(guarded, OTHERS) == before
     assert await guarded.store.owner(UUID(UNKNOWN)) is None
 
@@ -229,8 +229,8 @@ async def test_a_portfolio_has_a_limited_number_of_entries_past_ones_included(
 ) -> None:
     before = await positions(guarded, PORTFOLIO)
     monkeypatch.setattr("service.database.position_writes.MAX_ENTRIES", len(before) + 1)
-    told = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
-    assert told == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
+    answer = await put(guarded, PORTFOLIO, body(("Z", "1", "2020-03-02"), ("Z", "0", "2020-03-03")))
+    assert answer == (409, {"error": f"more than {len(before) + 1} entries, past ones included"})
     assert await positions(guarded, PORTFOLIO) == before
 
 
@@ -292,8 +292,8 @@ async def test_an_answer_that_takes_too_long_is_503(guarded: Served, monkeypatch
 
     monkeypatch.setattr(middleware, "ANSWER_LIMIT", 0.1)
     monkeypatch.setattr(guarded.store, "owner", hang)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
-    assert told == (503, {"error": "no answer in 0.1 s"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/live", headers=bearer())
+    assert answer == (503, {"error": "no answer in 0.1 s"})
 
 
 async def test_a_database_that_fails_while_writing_is_503(guarded: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +301,8 @@ async def test_a_database_that_fails_while_writing_is_503(guarded: Served, monke
         raise StoreError("database: away")
 
     monkeypatch.setattr(guarded.store, "put_own_positions", fail)
-    told = await put(guarded, PORTFOLIO, body(("KO", "2", "2026-03-02")))
-    assert told == (503, {"error": "the database is not available"})
+    answer = await put(guarded, PORTFOLIO, body(("KO", "2", "2026-03-02")))
+    assert answer == (503, {"error": "the database is not available"})
 
 
 async def test_without_authentication_everybody_reads_and_writes_everything(served: Served) -> None:

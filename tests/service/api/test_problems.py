@@ -35,17 +35,17 @@ def lease(**changes: Any) -> Lease:
     return Lease(**(true | changes))
 
 
-def told(**leases: Lease) -> list[tuple[str, str]]:
+def texts_of(**leases: Lease) -> list[tuple[str, str]]:
     return [(problem.severity, problem.text) for problem in lease_problems(leases)]
 
 
 @pytest.mark.parametrize("state", ["following", "leading"])
 def test_nothing_is_wrong_with_a_lease_that_has_a_holder(state: str) -> None:
-    assert told(one=lease(state=state)) == []
+    assert texts_of(one=lease(state=state)) == []
 
 
 def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
-    assert told(one=lease(state="unknown", holder=None)) == []
+    assert texts_of(one=lease(state="unknown", holder=None)) == []
 
 
 @pytest.mark.parametrize(
@@ -61,21 +61,21 @@ def test_a_lease_in_an_unknown_state_is_not_a_problem_by_itself() -> None:
     ],
 )
 def test_each_state_without_a_leader_has_its_own_text(state: str, severity: str, words: str) -> None:
-    ((found, text),) = told(one=lease(state=state, holder=None, trouble="timeout"))
+    ((found, text),) = texts_of(one=lease(state=state, holder=None, trouble="timeout"))
     assert (found, text[:5]) == (severity, "one: ")
     assert words in text
     assert "(timeout)" in text
 
 
 def test_the_trouble_of_a_lease_with_a_leader_is_a_problem() -> None:
-    assert told(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
+    assert texts_of(one=lease(trouble="two sidecars have the same INSTANCE_ID")) == [
         ("warning", "one: two sidecars have the same INSTANCE_ID")
     ]
 
 
 def test_leases_with_the_same_problem_share_one_text() -> None:
     down = lease(state="disconnected", holder=None, trouble="timeout")
-    ((_, text),) = told(one=down, two=down)
+    ((_, text),) = texts_of(one=down, two=down)
     assert text.startswith("one and two: the sidecar")
 
 

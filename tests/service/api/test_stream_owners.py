@@ -56,8 +56,8 @@ async def test_a_stream_ends_when_the_portfolio_changes_owner_even_without_a_new
         assert await line(response, b"data:")
         await admin.execute(change, PORTFOLIO, OTHER)
         assert b"data:" not in await end_of(response)
-    told = await streaming.get(URL, headers=bearer())
-    assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
+    answer = await streaming.get(URL, headers=bearer())
+    assert answer == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
 async def test_the_new_owner_s_stream_continues(streaming: Served, admin: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -115,8 +115,8 @@ async def test_a_portfolio_that_changes_owner_between_check_and_read_is_not_show
         return await real(*arguments)
 
     monkeypatch.setattr(guarded.store, read, given_away_first)
-    told = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
-    assert told == (404, {"error": f"no portfolio {PORTFOLIO}"})
+    answer = await guarded.get(f"/portfolios/{PORTFOLIO}/{view}", headers=bearer())
+    assert answer == (404, {"error": f"no portfolio {PORTFOLIO}"})
 
 
 async def test_without_authentication_a_stream_lasts_until_the_portfolio_is_deleted(

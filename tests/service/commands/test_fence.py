@@ -57,12 +57,12 @@ async def sidecar(new_sidecar: Callable[..., Sidecar], stack: AsyncExitStack) ->
 
 
 async def keys_of(sidecar: Sidecar, session: aiohttp.ClientSession) -> dict[str, str]:
-    async def told() -> dict[str, str]:
+    async def reported() -> dict[str, str]:
         async with session.get(f"{sidecar.url}/status") as answer:
             found: dict[str, str] = (await answer.json())["keys"]
             return found
 
-    keys: dict[str, str] = await eventually(told)
+    keys: dict[str, str] = await eventually(reported)
     return keys
 
 

@@ -130,18 +130,18 @@ async def test_every_form_of_the_file_is_loaded_and_a_second_import_changes_noth
 async def test_invalid_positions_are_an_error_with_line_and_column_and_load_nothing(
     migrated: str, raw: Connection, tmp_path: Path, text: str | bytes, where: str
 ) -> None:
-    with pytest.raises(BadFile) as told:
+    with pytest.raises(BadFile) as caught:
         await import_positions(migrated, file(tmp_path, text))
-    assert str(told.value).startswith("file.csv, line ")
-    assert where in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith("file.csv, line ")
+    assert where in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert await counts(raw) == (0, 0, 0)
 
 
 async def test_an_error_repeats_only_the_beginning_of_a_long_value(migrated: str, tmp_path: Path) -> None:
-    with pytest.raises(BadFile) as told:
+    with pytest.raises(BadFile) as caught:
         await import_positions(migrated, file(tmp_path, POSITIONS + GOOD.replace("KO", "K" * 900)))
-    assert str(told.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
+    assert str(caught.value).startswith(f"file.csv, line 2, symbol: '{'K' * 60}'... is not a symbol")
 
 
 async def test_an_interrupted_import_ends_within_its_file_and_keeps_nothing(
@@ -216,8 +216,8 @@ async def test_a_suspected_split_is_loaded_and_reported(
     )
     jumping = "KO,2026-02-27,400\nKO,2026-03-02,100\nPG,2026-03-02,15\n"
     rows = jumping + "XOM,2026-03-02,7\nJPM,2026-02-27,10\nJPM,2026-03-02,14\n"
-    told = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
-    assert told == [
+    report = (await import_prices(migrated, file(tmp_path, PRICES + rows), NYSE, NOW)).splitlines()
+    assert report == [
         "6 lines: 6 new or changed closes",
         "closes that look like a stock split, loaded as they are: 2",
         "  KO from 400 to 100 on 2026-03-02",
@@ -255,7 +255,7 @@ async def test_a_user_s_write_waits_for_an_import_of_the_same_positions(
     assert await held(store, MONDAY) == {ONE: (("A", Decimal(2)), ("B", Decimal(2)))}, "the import was first"
 
 
-@pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["of a source", "and of a last live price"])
+@pytest.mark.parametrize("given", [("B", "A"), ("B",)], ids=["official closes", "one last live price"])
 async def test_the_scheduler_s_closes_wait_for_an_import_of_the_same_closes(
     migrated: str, store: Store, raw: Connection, tmp_path: Path, given: Sequence[str]
 ) -> None:
@@ -303,7 +303,7 @@ def test_an_invalid_file_is_one_line_and_status_two(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", migrated_once)
     monkeypatch.setenv("AUTH", "off")
-    for path, told in (
+    for path, expected in (
         (
             file(tmp_path, "nonsense\n"),
             "file.csv, line 1: the header must be symbol,session_date,close, but it is 'nonsense'",
@@ -314,7 +314,7 @@ def test_an_invalid_file_is_one_line_and_status_two(
     ):
         assert main(["import", "prices", str(path)]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert expected in error
         assert error.count("\n") == 1
     with pytest.raises(SystemExit) as ended:
         main(["import", "everything", "file.csv"])

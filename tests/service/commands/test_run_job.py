@@ -126,10 +126,10 @@ async def test_a_dry_run_names_each_session_that_the_run_would_write(
     options: tuple[str, ...],
 ) -> None:
     await run(settings, *options, "--dry-run")
-    told = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    output = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
     await run(settings, *options)
-    assert told == sorted({str(day) for day, *_ in await rows(raw)})
-    assert len(told) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
+    assert output == sorted({str(day) for day, *_ in await rows(raw)})
+    assert len(output) == {"eod": 1, "snapshot": 1}.get(options[0], 7 if len(options) == 1 else 2)
 
 
 async def test_a_session_without_prices_delays_no_other_of_the_range(
@@ -196,7 +196,7 @@ async def test_a_leader_that_claims_the_fence_ends_the_run_by_hand_and_continues
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (("--date", "2026-03-01"), "no session on 2026-03-01 in the calendar NYSE"),
         (("--from", "2026-02-28", "--to", "2026-03-01"), "no session from 2026-02-28 to 2026-03-01"),
@@ -205,9 +205,9 @@ async def test_a_leader_that_claims_the_fence_ends_the_run_by_hand_and_continues
     ],
 )
 async def test_a_date_without_a_finished_session_is_an_error(
-    settings: Settings, options: tuple[str, ...], told: str
+    settings: Settings, options: tuple[str, ...], expected: str
 ) -> None:
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=expected):
         await run(settings, "eod", *options)
 
 
@@ -278,8 +278,8 @@ async def test_a_command_that_succeeds_is_status_zero_and_shows_no_bar_without_a
     migrated: str, raw: Connection
 ) -> None:
     done = await command("reconstruct", "--from", "2026-02-27", "--to", "2026-03-02", DATABASE_URL=migrated)
-    told = "".join(f"reconstruction of {day}: 2 rows written\n" for day in (FRIDAY, MONDAY))
-    assert done == (0, told, "")
+    expected = "".join(f"reconstruction of {day}: 2 rows written\n" for day in (FRIDAY, MONDAY))
+    assert done == (0, expected, "")
     assert len(await rows(raw)) == 4
 
 

@@ -25,7 +25,7 @@ def test_the_clock_difference_is_known_up_to_the_time_of_the_answer() -> None:
         assert condition(clock_lead, took=SECOND).clock_lead == clock_lead
     assert condition(SECOND / 2, took=SECOND).clock_lead == timedelta()
     assert condition(10 * SECOND, took=5 * SECOND).clock_lead is None
-    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # our clock was set meanwhile
+    assert condition(10 * SECOND, took=-SECOND).clock_lead is None  # our clock was set during the query
 
 
 def test_clocks_more_than_two_seconds_apart_are_reported_once_and_show_in_a_metric(

@@ -112,7 +112,7 @@ async def partitioned(raw: "asyncpg.Connection[asyncpg.Record]") -> "asyncpg.Con
     for name in ("intraday", "history"):
         await raw.execute(f"select public.make_{name}_partition('{DAY}')")
     for parent in ("portfolio_intraday", "portfolio_history", "portfolio_history_revision"):
-        # A wrong date would match no partition. A default partition takes it, as one made by hand could.
+        # A wrong date matches no partition. A default partition accepts it, and somebody can create one by hand.
         await raw.execute(f"create table partitions.{parent}_default partition of public.{parent} default")
     return raw
 

@@ -32,7 +32,7 @@ from tests.support.work_fakes import FakeTerm
 
 @dataclass
 class Task:
-    """The tracker of one task, on a real database and beside a real sidecar."""
+    """The tracker of one task, with a real database and a real sidecar."""
 
     store: Store
     access: StoreAccess

@@ -181,19 +181,19 @@ async def test_a_wrong_password_is_logged_and_in_the_internal_healthz_and_retrie
     url = _url(server, "with_password:other", "postgres")
     service = new_service("a", f"http://127.0.0.1:{free_port()}", DATABASE_URL=url)
     await stack.enter_async_context(service)
-    told = 'DATABASE_URL: password authentication failed for user "with_password"'
+    trouble = 'DATABASE_URL: password authentication failed for user "with_password"'
 
     async def database() -> str:
         return str((await service.get_internal("/healthz"))["database"])
 
-    await eventually(lambda: _equals(database, told))
+    await eventually(lambda: _equals(database, trouble))
     assert (await service.get("/healthz")) == {"status": "ok"}
     await admin.execute("alter role with_password password 'other'")
-    await eventually(lambda: _differs(database, told))
+    await eventually(lambda: _differs(database, trouble))
     errors = [
         line["message"] for line in service.lines() if line["level"] == "ERROR" and "DATABASE_URL" in line["message"]
     ]
-    assert errors == [f"database: {told}"]
+    assert errors == [f"database: {trouble}"]
     assert "other" not in service.output
 
 

@@ -107,8 +107,8 @@ def snapshot(**parts: tuple[str, str]) -> str:
         "minute of yesterday",
         "trade of two days ago",
         "other zone",
-        "trade of the future",
-        "trade that is no price",
+        "trade from the future",
+        "invalid trade",
     ],
 )
 async def test_the_newest_price_of_a_snapshot_wins_by_its_own_time(
@@ -147,7 +147,7 @@ NO_PRICES = {
     "a snapshot of the wrong type": "[]",
     "a trade of the wrong type": '{"latestTrade":7}',
     "no time": '{"latestTrade":{"p":7}}',
-    "a time that is none": trade("7", "yesterday"),
+    "an invalid time": trade("7", "yesterday"),
     "a time without a zone": trade("7", "2026-02-13T15:30:00"),
     "a time out of range": trade("7", "0001-01-01T00:00:00+14:00"),
     "a time that is not set": trade("7", "0001-01-01T00:00:00Z"),

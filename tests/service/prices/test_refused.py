@@ -109,7 +109,7 @@ async def test_a_refused_symbol_is_not_requested_before_its_refusal_expires(name
         await prices.latest(good_with(["BAD0000"]))
         assert with_unknown(alpaca, GOOD) == []
         alpaca.now += timedelta(seconds=1)
-        alpaca.invalid.clear()  # the symbol was listed meanwhile
+        alpaca.invalid.clear()  # the symbol has been listed since
         assert "BAD0000" in await prices.latest(good_with(["BAD0000"]))
         assert prices.standing.changes() == {"BAD0000": None}
 

@@ -34,7 +34,7 @@ class Worker:
     async def attempt(
         self, work: Disturbed, kill_at: int | None = None, *, of_commits: bool = False
     ) -> list[str] | None:
-        """One attempt in a process of its own; returns its statements, or None if it was killed."""
+        """One attempt in its own process; returns its statements, or None if it was killed."""
         assert self.process.stdin is not None
         work.token += 1
         ask = {"job": work.job, "token": work.token, "base": work.base, "kill_at": kill_at, "of_commits": of_commits}

@@ -34,7 +34,7 @@ NONSENSE = (200, {"protection": {"ProtectionEnabled": "maybe"}})
 
 
 class Agent:
-    """`/task-protection/v1/state`: stores the state, or answers as the test says."""
+    """`/task-protection/v1/state`: stores the state, or gives the answer that the test sets."""
 
     def __init__(self) -> None:
         self.put: list[dict[str, Any]] = []
@@ -187,7 +187,7 @@ async def test_a_refused_protection_is_logged_once_and_retried_and_never_fatal(
     if taken_back:
         assert agent.put[-1] == OFF, "the task may still be protected"
     else:
-        assert agent.put == [ON] * len(agent.put), "there is nothing to take back"
+        assert agent.put == [ON] * len(agent.put), "there is no protection to remove"
 
 
 async def test_after_a_refusal_the_task_is_protected_once_the_agent_accepts(

@@ -63,7 +63,7 @@ class Market:
         )
 
     async def follow(self, ticks: int = 1, *, token: int = 1, interval: float = 30.0) -> Tracker:
-        """Track for so many ticks, under a new term."""
+        """Track for this number of ticks, under a new term."""
         tracker = self.tracker(interval=interval)
         until = self.clock.time + ticks * timedelta(seconds=interval)
         with pytest.raises(Over):
@@ -530,7 +530,7 @@ async def test_there_is_no_tick_outside_of_sessions(store: Store, raw: Connectio
     with pytest.raises(Over):
         await tracker.run(FakeTerm(clock=market.clock, until=OPEN + TICK))
     assert await slots(raw) == [OPEN]
-    assert max(market.clock.slept) <= 60, "a clock that is set meanwhile is noticed"
+    assert max(market.clock.slept) <= 60, "a new time of the clock is noticed within a minute"
 
 
 async def test_a_clock_set_back_does_not_stop_the_ticks(store: Store, raw: Connection, metrics: WorkMetrics) -> None:
